@@ -1,0 +1,37 @@
+/** The operating system's errors, in the shape of Node's: `code`, negative `errno`, `syscall`, `path`. */
+import { constants } from "node:os";
+
+const codeByErrno = new Map<number, string>(Object.entries(constants.errno).map(([code, number]) => [number as number, code]));
+
+/** "ENOSPC" for 28; "E133" for a number that this platform's table does not name. */
+export function errnoCode(errno: number): string {
+  return codeByErrno.get(errno) ?? `E${errno}`;
+}
+
+/** The number of an error code: 28 for "ENOSPC". Throws a TypeError for a code that Linux does not know. */
+export function errnoNumber(code: string): number {
+  const number = (constants.errno as Record<string, number>)[code];
+  if (number === undefined) throw new TypeError(`Unknown error code ${JSON.stringify(code)}`);
+  return number;
+}
+
+/** A system call failed. `code` is stable ("ENOSPC"); `errno` is negative, as in Node. */
+export class SyscallError extends Error {
+  override readonly name = "SyscallError";
+  readonly code: string;
+  readonly errno: number;
+  readonly syscall: string;
+  readonly path?: string;
+
+  /** `errno` is the positive number from the C library. */
+  constructor(syscall: string, errno: number, path?: string, detail?: string) {
+    const code = errnoCode(errno);
+    super(
+      `${code}: ${syscall} failed${path === undefined ? "" : ` for '${path}'`}${detail === undefined ? "" : `: ${detail}`}`,
+    );
+    this.code = code;
+    this.errno = -errno;
+    this.syscall = syscall;
+    if (path !== undefined) this.path = path;
+  }
+}

@@ -1,0 +1,262 @@
+/**
+ * Files: open, read, write, sync, and the calls that only memory files need. Every wrapper checks its integers, retries
+ * EINTR and throws `SyscallError`; the transfer functions finish short reads and writes.
+ */
+import { type Fault, enter } from "./calls.ts";
+import { checkInteger } from "./check.ts";
+import { SyscallError } from "./errors.ts";
+import { errno, libc } from "./libc.ts";
+
+export const O_RDONLY = 0;
+export const O_WRONLY = 1;
+export const O_RDWR = 2;
+export const O_CREAT = 0o100;
+export const O_EXCL = 0o200;
+export const O_TRUNC = 0o1000;
+export const O_CLOEXEC = 0o2000000;
+// These three differ by architecture (asm/fcntl.h of arm64 swaps O_DIRECT and O_DIRECTORY's neighbours).
+const ARM64 = process.arch === "arm64";
+export const O_DIRECTORY = ARM64 ? 0o40000 : 0o200000;
+export const O_NOFOLLOW = ARM64 ? 0o100000 : 0o400000;
+export const O_DIRECT = ARM64 ? 0o200000 : 0o40000;
+
+const MFD_CLOEXEC = 1;
+const MFD_ALLOW_SEALING = 2;
+const F_ADD_SEALS = 1033;
+const F_SEAL_SHRINK = 2;
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
+const SEEK_DATA = 3;
+const SEEK_HOLE = 4;
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const POSIX_FADV_DONTNEED = 4;
+export const ENXIO = 6;
+export const EINTR = 4;
+export const EWOULDBLOCK = 11;
+export const EIO = 5;
+
+/** IOV_MAX: more segments in one call are EINVAL. */
+export const MAX_IOVECS = 1024;
+
+function cString(text: string): Buffer {
+  if (text.includes("\0")) throw new TypeError(`Expected a path without NUL, got ${JSON.stringify(text)}`);
+  return Buffer.from(`${text}\0`);
+}
+
+/** Runs a call that answers -1 on failure, again after EINTR. */
+function check(syscall: string, fd: number, path: string | undefined, call: () => number): number {
+  const fault = enter(syscall, fd, 0, 0);
+  if (fault !== undefined && "errno" in fault) throw new SyscallError(syscall, fault.errno, path);
+  for (;;) {
+    const result = call();
+    if (result !== -1) return result;
+    const error = errno();
+    if (error !== EINTR) throw new SyscallError(syscall, error, path);
+  }
+}
+
+/** open(2), always with O_CLOEXEC. @throws {SyscallError} with `path` */
+export function openFile(path: string, flags: number, mode = 0o600): number {
+  const name = cString(path);
+  return check("open", -1, path, () => libc.open(name as never, flags | O_CLOEXEC, mode));
+}
+
+/** openat(2), always with O_CLOEXEC: `name` is one component below the directory. */
+export function openAt(directoryFd: number, name: string, flags: number, mode = 0o600): number {
+  const bytes = cString(name);
+  return check("openat", directoryFd, name, () => libc.openat(directoryFd, bytes as never, flags | O_CLOEXEC, mode));
+}
+
+export function renameAt(directoryFd: number, from: string, to: string): void {
+  const a = cString(from);
+  const b = cString(to);
+  check("renameat", directoryFd, from, () => libc.renameat(directoryFd, a as never, directoryFd, b as never));
+}
+
+export function unlinkAt(directoryFd: number, name: string): void {
+  const bytes = cString(name);
+  check("unlinkat", directoryFd, name, () => libc.unlinkat(directoryFd, bytes as never, 0));
+}
+
+/** Takes an exclusive lock that ends with the descriptor or the process. False if somebody else holds it. */
+export function tryLockFile(fd: number): boolean {
+  try {
+    check("flock", fd, undefined, () => libc.flock(fd, LOCK_EX | LOCK_NB));
+    return true;
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === -EWOULDBLOCK) return false;
+    throw error;
+  }
+}
+
+/** close(2). EINTR is not retried: on Linux the descriptor is gone all the same. */
+export function closeFile(fd: number): void {
+  checkInteger("fd", fd, 0, 2 ** 31 - 1);
+  enter("close", fd, 0, 0);
+  if (libc.close(fd) === -1 && errno() !== EINTR) throw new SyscallError("close", errno());
+}
+
+export function syncFile(fd: number, path?: string): void {
+  check("fsync", fd, path, () => libc.fsync(fd));
+}
+
+/** An anonymous memory file, close-on-exec, sealable. */
+export function createMemoryFd(name: string): number {
+  const bytes = cString(name.slice(0, 200));
+  return check("memfd_create", -1, undefined, () => libc.memfd_create(bytes as never, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+}
+
+/** Forbids anybody to shrink a memory file: nobody can turn our mapped pages into SIGBUS. */
+export function sealAgainstShrinking(fd: number): void {
+  check("fcntl", fd, undefined, () => libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK));
+}
+
+export function truncateFile(fd: number, lengthBytes: number): void {
+  checkInteger("lengthBytes", lengthBytes);
+  check("ftruncate", fd, undefined, () => libc.ftruncate(fd, lengthBytes));
+}
+
+/** Commits a range of the file: the kernel allocates its pages now. */
+export function allocateRange(fd: number, offset: number, lengthBytes: number): void {
+  checkInteger("offset", offset);
+  checkInteger("lengthBytes", lengthBytes, 1);
+  check("fallocate", fd, undefined, () => libc.fallocate(fd, 0, offset, lengthBytes));
+}
+
+/** Decommits a range of the file: its pages go back to the kernel and read as zero. */
+export function punchHole(fd: number, offset: number, lengthBytes: number): void {
+  checkInteger("offset", offset);
+  checkInteger("lengthBytes", lengthBytes, 1);
+  check("fallocate", fd, undefined, () => libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, lengthBytes));
+}
+
+/** The first byte at or after `offset` that the file has data for, or -1 when only a hole follows. Touches no page. */
+export function seekData(fd: number, offset: number): number {
+  return seek(fd, offset, SEEK_DATA);
+}
+
+/** The first byte at or after `offset` that is in a hole (the file's end counts as one). */
+export function seekHole(fd: number, offset: number): number {
+  return seek(fd, offset, SEEK_HOLE);
+}
+
+function seek(fd: number, offset: number, whence: number): number {
+  checkInteger("offset", offset);
+  const fault = enter("lseek", fd, offset, 0);
+  if (fault !== undefined && "errno" in fault) throw new SyscallError("lseek", fault.errno);
+  const result = Number(libc.lseek(fd, offset, whence));
+  if (result !== -1) return result;
+  const error = errno();
+  if (error === ENXIO) return -1;
+  throw new SyscallError("lseek", error);
+}
+
+export interface FileStatus {
+  readonly device: number;
+  readonly inode: number;
+  readonly sizeBytes: number;
+  /** What the file system spends on the file: for a memfd, committed memory. */
+  readonly allocatedBytes: number;
+}
+
+// struct stat: st_dev at 0, st_ino at 8, st_size at 48, st_blocks at 64 on x64 and arm64 alike (asm/stat.h).
+const statWords = new BigInt64Array(new ArrayBuffer(256));
+
+export function fileStatus(fd: number): FileStatus {
+  check("fstat", fd, undefined, () => libc.fstat(fd, statWords as never));
+  return {
+    device: Number(statWords[0]),
+    inode: Number(statWords[1]),
+    sizeBytes: Number(statWords[6]),
+    allocatedBytes: Number(statWords[8]) * 512,
+  };
+}
+
+/** Asks the kernel to drop a file's clean page cache. */
+export function dropPageCache(fd: number): void {
+  const error = libc.posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+  if (error !== 0) throw new SyscallError("posix_fadvise", error);
+}
+
+type Transfer = (fd: number, address: number, count: number, offset: number) => number | bigint;
+
+/** One transfer: bytes moved, or the negative error number. EINTR is retried, a short count is the caller's affair. */
+function transferOnce(transfer: Transfer, fd: number, address: number, count: number, offset: number, fault: Fault): number {
+  if (fault !== undefined && "errno" in fault) return -fault.errno;
+  for (;;) {
+    const moved = Number(transfer(fd, address, count, offset));
+    if (moved !== -1) return moved;
+    const error = errno();
+    if (error !== EINTR) return -error;
+  }
+}
+
+function limited(fault: Fault, lengthBytes: number): number {
+  return fault !== undefined && "maxBytes" in fault ? Math.min(fault.maxBytes, lengthBytes) : lengthBytes;
+}
+
+function checkTransfer(fd: number, address: number, lengthBytes: number, offset: number): void {
+  checkInteger("fd", fd, 0, 2 ** 31 - 1);
+  checkInteger("address", address, 1);
+  checkInteger("lengthBytes", lengthBytes);
+  checkInteger("offset", offset);
+}
+
+/** pread(2) to native memory. Returns bytes read (short only at the end of the file) or the negative error number. */
+export function readAt(fd: number, address: number, lengthBytes: number, offset: number): number {
+  return transferAll("pread", libc.pread as Transfer, fd, address, lengthBytes, offset);
+}
+
+/** pwrite(2) from native memory. Returns bytes written (all of them) or the negative error number. */
+export function writeAt(fd: number, address: number, lengthBytes: number, offset: number): number {
+  return transferAll("pwrite", libc.pwrite as Transfer, fd, address, lengthBytes, offset);
+}
+
+function transferAll(
+  syscall: string,
+  transfer: Transfer,
+  fd: number,
+  address: number,
+  lengthBytes: number,
+  offset: number,
+): number {
+  checkTransfer(fd, address, lengthBytes, offset);
+  let done = 0;
+  while (done < lengthBytes) {
+    const fault = enter(syscall, fd, offset + done, lengthBytes - done);
+    const count = limited(fault, lengthBytes - done);
+    const moved = count === 0 ? 0 : transferOnce(transfer, fd, address + done, count, offset + done, fault);
+    if (moved < 0) return moved;
+    if (moved === 0) break;
+    done += moved;
+  }
+  return done;
+}
+
+/**
+ * preadv(2) into iovecs that stand at `iovecs` (count <= 1024). Returns bytes read in one call, short counts included,
+ * or the negative error number. `lengthBytes` is the sum of the segments.
+ */
+export function readVectorAt(fd: number, iovecs: number, count: number, lengthBytes: number, offset: number): number {
+  return vectorOnce("preadv", libc.preadv as Transfer, fd, iovecs, count, lengthBytes, offset);
+}
+
+/** pwritev(2), as `readVectorAt`. */
+export function writeVectorAt(fd: number, iovecs: number, count: number, lengthBytes: number, offset: number): number {
+  return vectorOnce("pwritev", libc.pwritev as Transfer, fd, iovecs, count, lengthBytes, offset);
+}
+
+function vectorOnce(
+  syscall: string,
+  transfer: Transfer,
+  fd: number,
+  iovecs: number,
+  count: number,
+  lengthBytes: number,
+  offset: number,
+): number {
+  checkTransfer(fd, iovecs, lengthBytes, offset);
+  checkInteger("iovec count", count, 1, MAX_IOVECS);
+  return transferOnce(transfer, fd, iovecs, count, offset, enter(syscall, fd, offset, lengthBytes));
+}

@@ -1,0 +1,98 @@
+/**
+ * libc's symbols, by `dlopen`: this file and the wrappers beside it are the only users of `bun:ffi`.
+ *
+ * Every argument stands with its C declaration. Signed 64-bit results are declared `i64_fast`: they arrive as numbers
+ * while they are safe integers, which covers -1 and every user-space address (below 2^56). Integer arguments are
+ * **not** checked by bun:ffi (it takes 1.5, NaN and 2^60 without a word), so the wrappers check them first.
+ */
+import { dlopen, FFIType as T, read } from "bun:ffi";
+
+const symbols = {
+  // void *mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
+  mmap: { args: [T.u64, T.u64, T.i32, T.i32, T.i32, T.i64], returns: T.i64_fast },
+  // int munmap(void *addr, size_t length)
+  munmap: { args: [T.u64, T.u64], returns: T.i32 },
+  // int madvise(void *addr, size_t length, int advice)
+  madvise: { args: [T.u64, T.u64, T.i32], returns: T.i32 },
+  // int mincore(void *addr, size_t length, unsigned char *vec)
+  mincore: { args: [T.u64, T.u64, T.ptr], returns: T.i32 },
+  // int memfd_create(const char *name, unsigned int flags)
+  memfd_create: { args: [T.ptr, T.u32], returns: T.i32 },
+  // int ftruncate(int fd, off_t length)
+  ftruncate: { args: [T.i32, T.i64], returns: T.i32 },
+  // int fallocate(int fd, int mode, off_t offset, off_t length)
+  fallocate: { args: [T.i32, T.i32, T.i64, T.i64], returns: T.i32 },
+  // int posix_fadvise(int fd, off_t offset, off_t length, int advice)   (returns the error number)
+  posix_fadvise: { args: [T.i32, T.i64, T.i64, T.i32], returns: T.i32 },
+  // off_t lseek(int fd, off_t offset, int whence)
+  lseek: { args: [T.i32, T.i64, T.i32], returns: T.i64_fast },
+  // int fstat(int fd, struct stat *statbuf)
+  fstat: { args: [T.i32, T.ptr], returns: T.i32 },
+  // int open(const char *path, int flags, mode_t mode)
+  open: { args: [T.ptr, T.i32, T.u32], returns: T.i32 },
+  // int openat(int dirfd, const char *path, int flags, mode_t mode)
+  openat: { args: [T.i32, T.ptr, T.i32, T.u32], returns: T.i32 },
+  // int renameat(int olddirfd, const char *oldpath, int newdirfd, const char *newpath)
+  renameat: { args: [T.i32, T.ptr, T.i32, T.ptr], returns: T.i32 },
+  // int unlinkat(int dirfd, const char *path, int flags)
+  unlinkat: { args: [T.i32, T.ptr, T.i32], returns: T.i32 },
+  // int flock(int fd, int operation)
+  flock: { args: [T.i32, T.i32], returns: T.i32 },
+  // int close(int fd)
+  close: { args: [T.i32], returns: T.i32 },
+  // int fsync(int fd)
+  fsync: { args: [T.i32], returns: T.i32 },
+  // int fcntl(int fd, int cmd, long arg)
+  fcntl: { args: [T.i32, T.i32, T.i64], returns: T.i32 },
+  // ssize_t pread(int fd, void *buf, size_t count, off_t offset)
+  pread: { args: [T.i32, T.u64, T.u64, T.i64], returns: T.i64_fast },
+  // ssize_t pwrite(int fd, const void *buf, size_t count, off_t offset)
+  pwrite: { args: [T.i32, T.u64, T.u64, T.i64], returns: T.i64_fast },
+  // ssize_t preadv(int fd, const struct iovec *iov, int iovcnt, off_t offset)
+  preadv: { args: [T.i32, T.u64, T.i32, T.i64], returns: T.i64_fast },
+  // ssize_t pwritev(int fd, const struct iovec *iov, int iovcnt, off_t offset)
+  pwritev: { args: [T.i32, T.u64, T.i32, T.i64], returns: T.i64_fast },
+  // int memcmp(const void *a, const void *b, size_t n)
+  memcmp: { args: [T.u64, T.u64, T.u64], returns: T.i32 },
+  // void *memcpy(void *dest, const void *src, size_t n)
+  memcpy: { args: [T.u64, T.u64, T.u64], returns: T.i64_fast },
+  // void *memset(void *s, int c, size_t n)
+  memset: { args: [T.u64, T.i32, T.u64], returns: T.i64_fast },
+  // long sysconf(int name)
+  sysconf: { args: [T.i32], returns: T.i64_fast },
+  // int *__errno_location(void)
+  __errno_location: { args: [], returns: T.i64_fast },
+} as const;
+
+/** glibc's name first, then musl's for this architecture. */
+const LIBRARY_NAMES = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`];
+
+function openLibc() {
+  if (process.platform !== "linux") {
+    throw new Error(`pgalloc needs Linux, this is ${process.platform}`);
+  }
+  const failures: unknown[] = [];
+  for (const name of LIBRARY_NAMES) {
+    try {
+      return dlopen(name, symbols).symbols;
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  throw new AggregateError(failures, `No usable C library among ${LIBRARY_NAMES.join(", ")}`);
+}
+
+export const libc = openLibc();
+
+// One errno per thread, and one instance of this module per thread: its address is a constant here.
+const errnoAddress = libc.__errno_location() as never;
+
+/** The error number of the libc call that just failed on this thread. */
+export function errno(): number {
+  return read.i32(errnoAddress, 0);
+}
+
+const SC_PAGESIZE = 30;
+
+/** The system's page size in bytes (4096 on x64; 4096, 16384 or 65536 on arm64). */
+export const SYSTEM_PAGE_SIZE = Number(libc.sysconf(SC_PAGESIZE));

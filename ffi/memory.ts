@@ -1,0 +1,157 @@
+/**
+ * Address space: reserve, map, advise, look at. Addresses are plain numbers (user space ends below 2^56).
+ *
+ * Nothing here keeps memory alive: a view made by `bufferAt` must be detached before its pages are unmapped
+ * (`detach`), or a later touch kills the process.
+ */
+import { toArrayBuffer } from "bun:ffi";
+import { enter } from "./calls.ts";
+import { checkInteger } from "./check.ts";
+import { SyscallError } from "./errors.ts";
+import { errno, libc, SYSTEM_PAGE_SIZE } from "./libc.ts";
+
+export const PROT_NONE = 0;
+export const PROT_READ = 1;
+export const PROT_READ_WRITE = 3;
+const MAP_SHARED = 0x01;
+const MAP_PRIVATE = 0x02;
+const MAP_FIXED = 0x10;
+const MAP_ANONYMOUS = 0x20;
+const MAP_NORESERVE = 0x4000;
+
+export const MADV_DONTNEED = 4;
+export const MADV_HUGEPAGE = 14;
+export const MADV_NOHUGEPAGE = 15;
+export const MADV_DONTDUMP = 16;
+export const MADV_POPULATE_WRITE = 23;
+export const MADV_COLLAPSE = 25;
+
+const EINTR = 4;
+const EAGAIN = 11;
+
+/** The largest view that one ArrayBuffer can be: 4 GiB. Source: `toArrayBuffer` throws above it. */
+export const MAX_BUFFER_BYTES = 2 ** 32;
+
+function map(address: number, lengthBytes: number, prot: number, flags: number, fd: number, offset: number): number {
+  checkInteger("address", address);
+  checkInteger("lengthBytes", lengthBytes, 1);
+  checkInteger("offset", offset);
+  const fault = enter("mmap", fd, offset, lengthBytes);
+  if (fault !== undefined && "errno" in fault) throw new SyscallError("mmap", fault.errno);
+  const result = Number(libc.mmap(address, lengthBytes, prot, flags, fd, offset));
+  if (result === -1) throw new SyscallError("mmap", errno(), undefined, `${lengthBytes} bytes at offset ${offset}`);
+  return result;
+}
+
+/** Reserves address space that nothing backs: touching it is a fault. Returns its address, a multiple of `alignment`. */
+export function reserve(lengthBytes: number, alignment: number): number {
+  const whole = map(0, lengthBytes + alignment, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const aligned = Math.ceil(whole / alignment) * alignment;
+  if (aligned > whole) unmap(whole, aligned - whole);
+  const tail = whole + alignment - aligned;
+  if (tail > 0) unmap(aligned + lengthBytes, tail);
+  return aligned;
+}
+
+/** Replaces reserved address space at `address` by a shared mapping of the file's bytes from `offset`. */
+export function mapFileAt(address: number, lengthBytes: number, fd: number, offset: number): void {
+  map(address, lengthBytes, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, fd, offset);
+}
+
+/** Puts address space back to reserved: what was mapped there is unmapped, its address stays ours. */
+export function reserveAt(address: number, lengthBytes: number): void {
+  map(address, lengthBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+/** Zeroed private memory outside the JavaScript heap; it costs nothing until it is touched. */
+export function mapAnonymous(lengthBytes: number): number {
+  return map(0, lengthBytes, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
+/** A shared mapping of a file, anywhere. */
+export function mapFile(lengthBytes: number, fd: number, offset: number, prot = PROT_READ): number {
+  return map(0, lengthBytes, prot, MAP_SHARED, fd, offset);
+}
+
+export function unmap(address: number, lengthBytes: number): void {
+  checkInteger("address", address, 1);
+  checkInteger("lengthBytes", lengthBytes, 1);
+  enter("munmap", -1, 0, lengthBytes);
+  if (libc.munmap(address, lengthBytes) !== 0) throw new SyscallError("munmap", errno());
+}
+
+/** madvise(2); returns 0 or the positive error number, for advice whose failure the caller can live with. */
+export function tryAdvise(address: number, lengthBytes: number, advice: number): number {
+  checkInteger("address", address, 1);
+  checkInteger("lengthBytes", lengthBytes, 1);
+  const fault = enter("madvise", advice, 0, lengthBytes);
+  if (fault !== undefined && "errno" in fault) return fault.errno;
+  for (;;) {
+    if (libc.madvise(address, lengthBytes, advice) === 0) return 0;
+    const error = errno();
+    if (error !== EINTR) return error;
+  }
+}
+
+/** madvise(2). @throws {SyscallError} */
+export function advise(address: number, lengthBytes: number, advice: number): void {
+  const error = tryAdvise(address, lengthBytes, advice);
+  if (error !== 0) throw new SyscallError("madvise", error);
+}
+
+/** mincore(2): bit 0 of `residency[i]` says whether page i of the range is in memory. */
+export function mincore(address: number, lengthBytes: number, residency: Uint8Array): void {
+  checkInteger("address", address, 1);
+  checkInteger("lengthBytes", lengthBytes, 1);
+  if (residency.byteLength * SYSTEM_PAGE_SIZE < lengthBytes) {
+    throw new RangeError(
+      `Expected a residency vector of ${Math.ceil(lengthBytes / SYSTEM_PAGE_SIZE)} bytes, got ${residency.byteLength}`,
+    );
+  }
+  const fault = enter("mincore", -1, 0, lengthBytes);
+  if (fault !== undefined && "errno" in fault) throw new SyscallError("mincore", fault.errno);
+  for (;;) {
+    if (libc.mincore(address, lengthBytes, residency as never) === 0) return;
+    const error = errno();
+    if (error !== EAGAIN) throw new SyscallError("mincore", error);
+  }
+}
+
+/**
+ * An ArrayBuffer over native memory, without a copy. 0 < lengthBytes <= 4 GiB. The memory stays the caller's; the
+ * buffer must be detached before it is unmapped.
+ */
+export function bufferAt(address: number, lengthBytes: number): ArrayBuffer {
+  return toArrayBuffer(address as never, 0, lengthBytes) as ArrayBuffer;
+}
+
+/**
+ * Detaches a buffer made by `bufferAt`: every view of it has length 0 from now on. Returns false when something pins
+ * it (I/O in flight): then the memory must not be unmapped yet. The check comes before `transfer()`, which would copy
+ * a pinned buffer's whole contents.
+ */
+export function detach(buffer: ArrayBuffer): boolean {
+  if (buffer.detached) return true;
+  buffer.transfer();
+  return buffer.detached;
+}
+
+/** memcmp(3) over two addresses. */
+export function memoryEquals(a: number, b: number, lengthBytes: number): boolean {
+  return libc.memcmp(a, b, lengthBytes) === 0;
+}
+
+/** True if all bytes are zero: the first word, then each byte against its neighbour, at memory speed. */
+export function isZero(address: number, lengthBytes: number): boolean {
+  return libc.memcmp(address, zeroAddress, 8) === 0 && libc.memcmp(address, address + 8, lengthBytes - 8) === 0;
+}
+
+export function copyMemory(destination: number, source: number, lengthBytes: number): void {
+  libc.memcpy(destination, source, lengthBytes);
+}
+
+export function zeroMemory(address: number, lengthBytes: number): void {
+  libc.memset(address, 0, lengthBytes);
+}
+
+const zeroAddress = mapAnonymous(SYSTEM_PAGE_SIZE);
