@@ -1,0 +1,170 @@
+/**
+ * A pool of reusable Workers: one task, one thread. A Worker costs 3 to 180 ms to start, and terminating one is the
+ * least trusted part of Bun's Workers, so threads are kept and used again.
+ *
+ * A Worker's states, and who causes each change (all on the thread that owns the pool):
+ *
+ *     (start) ── run() ──> busy ── "returned" / "threw" arrives ──> idle ── run() ──> busy
+ *                           │                                        │
+ *                           └──────────── "close" event ─────────────┴──> gone
+ *
+ * - busy: `running` is set. The Worker holds the process alive, unless the task was started with `ref: false`.
+ * - idle: in `idle`, unref'd: a process that has nothing else to do exits by itself. More than MAX_IDLE are told to leave.
+ * - gone: for whatever reason (terminate, process.exit, an uncaught error): the event "close" comes once, always last,
+ *   and a task that was still running is rejected with ThreadDiedError. A thread that is gone is never used again.
+ *
+ * A pool starts as many Workers as tasks run at once: the caller bounds that. The module has one pool per JavaScript
+ * thread, so that a Worker's tasks do not depend on the thread that started it being awake.
+ */
+import { rebuildError, ThreadDiedError } from "./errors.ts";
+import type { FromWorker, ToWorker } from "./serve.ts";
+import type { TaskName } from "./tasks.ts";
+
+export interface RunningTask {
+  /** The task function's return value. Rejects with what it threw, or with ThreadDiedError. */
+  readonly done: Promise<unknown>;
+}
+
+export interface RunOptions {
+  /** Whether the running task keeps the process alive. Default: true. */
+  readonly ref?: boolean;
+}
+
+interface Running {
+  readonly id: number;
+  readonly task: string;
+  readonly resolve: (value: unknown) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface Thread {
+  readonly worker: Worker;
+  /** Resolves at the event "close". */
+  readonly closed: Promise<void>;
+  running: Running | undefined;
+  /** What the last "error" event said: the cause of the "close" that follows. */
+  uncaught: Error | undefined;
+}
+
+/** A load and a save at once, with two helpers each, find their threads here; each idle one costs about 2 MiB. */
+const MAX_IDLE = 6;
+
+export class ThreadPool<Name extends string> {
+  readonly #workerUrl: URL;
+  /** Last in, first out: the warmest thread is used first. */
+  readonly #idle: Thread[] = [];
+  /** Busy and idle. */
+  readonly #threads = new Set<Thread>();
+  #nextId = 1;
+
+  /** `workerUrl`: a module that calls `serveTasks`. */
+  constructor(workerUrl: URL) {
+    this.#workerUrl = workerUrl;
+  }
+
+  /**
+   * Runs a task in a thread of its own. The payload is copied as postMessage does: SharedArrayBuffers are shared.
+   * @throws {DOMException} DataCloneError if the payload cannot be copied; the thread is not lost by that
+   */
+  run(task: Name, payload: unknown, options: RunOptions = {}): RunningTask {
+    const { promise: done, resolve, reject } = Promise.withResolvers<unknown>();
+    const thread = this.#idle.pop() ?? this.#start();
+    const id = this.#nextId++;
+    const message: ToWorker = { kind: "run", id, task, payload };
+    try {
+      thread.worker.postMessage(message);
+    } catch (error) {
+      this.#rest(thread);
+      throw error;
+    }
+    thread.running = { id, task, resolve, reject };
+    if (options.ref ?? true) thread.worker.ref();
+    else thread.worker.unref();
+    return { done };
+  }
+
+  count(): { idle: number; busy: number } {
+    return { idle: this.#idle.length, busy: this.#threads.size - this.#idle.length };
+  }
+
+  /** Ends all idle threads and resolves when they are gone. */
+  async terminateIdle(): Promise<void> {
+    const leaving = this.#idle.splice(0);
+    for (const thread of leaving) {
+      // Without this the process could exit (successfully) in the middle of the await.
+      thread.worker.ref();
+      this.#dismiss(thread);
+    }
+    await Promise.all(leaving.map((thread) => thread.closed));
+  }
+
+  #start(): Thread {
+    const worker = new Worker(this.#workerUrl);
+    const { promise: closed, resolve } = Promise.withResolvers<void>();
+    const thread: Thread = { worker, closed, running: undefined, uncaught: undefined };
+    this.#threads.add(thread);
+    worker.addEventListener("message", (event: MessageEvent<FromWorker>) => this.#finish(thread, event.data));
+    worker.addEventListener("error", (event: ErrorEvent) => {
+      // Handled: it becomes the cause of the ThreadDiedError. Without this it would be printed as uncaught as well.
+      event.preventDefault();
+      thread.uncaught = event.error instanceof Error ? event.error : new Error(event.message);
+    });
+    worker.addEventListener("close", (event) => {
+      this.#bury(thread, (event as CloseEvent).code);
+      resolve();
+    });
+    return thread;
+  }
+
+  #finish(thread: Thread, message: FromWorker): void {
+    const { running } = thread;
+    if (running === undefined || running.id !== message.id) return;
+    thread.running = undefined;
+    this.#rest(thread);
+    if (message.kind === "returned") running.resolve(message.value);
+    else running.reject(rebuildError(message.error));
+  }
+
+  #rest(thread: Thread): void {
+    thread.worker.unref();
+    if (this.#idle.length < MAX_IDLE) this.#idle.push(thread);
+    else this.#dismiss(thread);
+  }
+
+  /** Asks an idle thread to leave. It is counted no longer, and its memory goes with its "close". */
+  #dismiss(thread: Thread): void {
+    this.#threads.delete(thread);
+    const message: ToWorker = { kind: "leave" };
+    thread.worker.postMessage(message);
+  }
+
+  #bury(thread: Thread, exitCode: number): void {
+    this.#threads.delete(thread);
+    const at = this.#idle.indexOf(thread);
+    if (at !== -1) this.#idle.splice(at, 1);
+    const { running } = thread;
+    if (running === undefined) return;
+    thread.running = undefined;
+    running.reject(new ThreadDiedError(running.task, exitCode, thread.uncaught));
+  }
+}
+
+const pool = new ThreadPool<TaskName>(new URL("./worker.ts", import.meta.url));
+
+/**
+ * Runs `task` of the table in tasks.ts in a thread of this JavaScript thread's pool.
+ * @throws {DOMException} DataCloneError if the payload cannot be copied
+ */
+export function runInThread(task: TaskName, payload: unknown, options?: RunOptions): RunningTask {
+  return pool.run(task, payload, options);
+}
+
+/** How many Workers this JavaScript thread has in its pool. */
+export function threadCount(): { idle: number; busy: number } {
+  return pool.count();
+}
+
+/** Ends the idle Workers and resolves when their threads are gone: for tests that count threads. */
+export function terminateIdleThreads(): Promise<void> {
+  return pool.terminateIdle();
+}

@@ -1,0 +1,4 @@
+import { serveTasks } from "../../../src/threads/serve.ts";
+import { testTasks } from "./tasks.ts";
+
+serveTasks(testTasks);
