@@ -1,0 +1,87 @@
+/** The library's own errors: each has a stable `code`. The operating system's are `SyscallError` (ffi/errors.ts). */
+
+export { SyscallError } from "../ffi/index.ts";
+
+/** A method was called on a MemoryFile after `destroy()`. */
+export class DestroyedError extends Error {
+  override readonly name = "DestroyedError";
+  readonly code = "ERR_DESTROYED";
+
+  constructor(what: string, method: string) {
+    super(`Cannot call ${method} on ${what} after destroy()`);
+  }
+}
+
+/** The file may not grow that far: its `limitBytes`, or the address space it reserved. Nothing has changed. */
+export class OutOfMemoryError extends Error {
+  override readonly name = "OutOfMemoryError";
+  readonly code = "ENOMEM";
+  readonly requestedBytes: number;
+  readonly limitBytes: number;
+
+  constructor(requestedBytes: number, limitBytes: number, usedBytes: number) {
+    super(
+      `Cannot allocate ${requestedBytes} bytes: ${usedBytes} of at most ${limitBytes} bytes are in use; ` +
+        "release some, or create the file with a larger limitBytes",
+    );
+    this.requestedBytes = requestedBytes;
+    this.limitBytes = limitBytes;
+  }
+}
+
+/** A range was touched before the background restore had brought it in. `await mf.awaitLoad(range)` first. */
+export class NotLoadedError extends Error {
+  override readonly name = "NotLoadedError";
+  readonly code = "ERR_NOT_LOADED";
+  /** Bytes, half-open: the range that was asked for. */
+  readonly start: number;
+  readonly end: number;
+
+  constructor(start: number, end: number, options?: { cause?: unknown }) {
+    super(`Range [${start}, ${end}) is not loaded yet; await mf.awaitLoad(range) first`, options);
+    this.start = start;
+    this.end = end;
+  }
+}
+
+/** Where in a checkpoint something is wrong. */
+export interface CorruptionDetails {
+  readonly path?: string;
+  readonly section?: string;
+  /** Byte offset in the file at `path`. */
+  readonly offset?: number;
+  readonly cause?: unknown;
+}
+
+/** A checkpoint's bytes are not what a checkpoint's bytes can be: damaged, truncated, hostile, or of another kind. */
+export class CorruptCheckpointError extends Error {
+  override readonly name = "CorruptCheckpointError";
+  readonly code = "ERR_CORRUPT_CHECKPOINT";
+  readonly path?: string;
+  readonly section?: string;
+  readonly offset?: number;
+
+  constructor(message: string, details: CorruptionDetails = {}) {
+    const place = [
+      details.section === undefined ? [] : `section ${details.section}`,
+      details.offset === undefined ? [] : `offset ${details.offset}`,
+      details.path === undefined ? [] : `in '${details.path}'`,
+    ].flat();
+    super(place.length === 0 ? message : `${message} (${place.join(", ")})`, { cause: details.cause });
+    if (details.path !== undefined) this.path = details.path;
+    if (details.section !== undefined) this.section = details.section;
+    if (details.offset !== undefined) this.offset = details.offset;
+  }
+}
+
+/** Another save into the same directory is under way, in this process or another. */
+export class CheckpointBusyError extends Error {
+  override readonly name = "CheckpointBusyError";
+  readonly code = "ERR_CHECKPOINT_BUSY";
+  readonly path: string;
+
+  constructor(path: string) {
+    super(`Another save into '${path}' is under way; wait for it, or save into another directory`);
+    this.path = path;
+  }
+}

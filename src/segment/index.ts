@@ -1,0 +1,2 @@
+/** The interval set, usable by itself: `import { SegmentSet } from "pgalloc/segment"`. */
+export * from "./segment-set.ts";

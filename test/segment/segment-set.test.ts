@@ -1,0 +1,125 @@
+/** SegmentSet against a naive array with one entry per key, compared in full after every step. */
+import { expect, test } from "bun:test";
+import fc from "fast-check";
+import { CLASS_MASK, SegmentSet } from "../../src/segment/index.ts";
+
+const CLASSES = 3;
+
+interface Value {
+  tag: number;
+  refs: number;
+  group: number;
+}
+
+/** One entry a key; runs are found by looking. */
+class NaiveSet {
+  readonly keys: Value[] = [];
+
+  runs(): { start: number; end: number; value: Value }[] {
+    const runs: { start: number; end: number; value: Value }[] = [];
+    this.keys.forEach((value, key) => {
+      const last = runs.at(-1);
+      if (last !== undefined && JSON.stringify(last.value) === JSON.stringify(value)) last.end = key + 1;
+      else runs.push({ start: key, end: key + 1, value });
+    });
+    return runs;
+  }
+
+  fit(cls: number, count: number, last: boolean): number {
+    const fitting = this.runs().filter((run) => (run.value.tag & CLASS_MASK) === cls && run.end - run.start >= count);
+    return (last ? fitting.at(-1) : fitting[0])?.start ?? -1;
+  }
+}
+
+function compare(set: SegmentSet, naive: NaiveSet): void {
+  set.checkInvariants();
+  expect(set.size).toBe(naive.keys.length);
+  const found: { start: number; end: number; value: Value }[] = [];
+  if (set.size > 0) set.visit(0, set.size, (start, end, tag, refs, group) => found.push({ start, end, value: { tag, refs, group } }));
+  expect(found).toEqual(naive.runs());
+}
+
+const valueArbitrary = fc.record({ tag: fc.nat({ max: 5 }), refs: fc.nat({ max: 2 }), group: fc.nat({ max: 1 }) });
+const stepArbitrary = fc.oneof(
+  { weight: 1, arbitrary: fc.record({ op: fc.constant("extend" as const), count: fc.integer({ min: 1, max: 700 }), value: valueArbitrary }) },
+  {
+    weight: 6,
+    arbitrary: fc.record({ op: fc.constant("assign" as const), at: fc.nat(), count: fc.integer({ min: 1, max: 90 }), value: valueArbitrary }),
+  },
+  { weight: 1, arbitrary: fc.record({ op: fc.constant("assign" as const), at: fc.nat(), count: fc.integer({ min: 100, max: 3000 }), value: valueArbitrary }) },
+);
+
+for (const shared of [false, true]) {
+  test(`random extends and assigns match the naive set (${shared ? "SharedArrayBuffer" : "ArrayBuffer"})`, () => {
+    fc.assert(
+      fc.property(fc.array(stepArbitrary, { minLength: 1, maxLength: 40 }), fc.array(fc.nat(), { minLength: 8, maxLength: 8 }), (steps, probes) => {
+        const capacity = 4001;
+        const bytes = SegmentSet.byteLength(capacity, CLASSES);
+        const set = SegmentSet.create(capacity, CLASSES, shared ? new SharedArrayBuffer(bytes) : undefined);
+        const naive = new NaiveSet();
+        for (const step of steps) {
+          const { tag, refs, group } = step.value;
+          if (step.op === "extend" || naive.keys.length === 0) {
+            const count = Math.min(step.count, capacity - naive.keys.length);
+            if (count === 0) continue;
+            set.extend(count, tag, refs, group);
+            for (let i = 0; i < count; i++) naive.keys.push(step.value);
+          } else {
+            const start = step.at % naive.keys.length;
+            const end = Math.min(start + step.count, naive.keys.length);
+            set.assign(start, end, tag, refs, group);
+            naive.keys.fill(step.value, start, end);
+          }
+          compare(set, naive);
+        }
+        for (const probe of probes) {
+          if (naive.keys.length === 0) break;
+          const key = probe % naive.keys.length;
+          expect(set.startOf(key)).toBe(naive.runs().find((run) => run.start <= key && key < run.end)!.start);
+          for (let cls = 0; cls < CLASSES; cls++) {
+            const count = 1 + (probe % 100);
+            expect(set.firstFit(cls, count)).toBe(naive.fit(cls, count, false));
+            expect(set.lastFit(cls, count)).toBe(naive.fit(cls, count, true));
+          }
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+}
+
+test("startOf crosses long runs over several bit levels", () => {
+  const capacity = 2 ** 22;
+  const set = SegmentSet.create(capacity, 1);
+  set.extend(capacity, 0);
+  expect(set.startOf(capacity - 1)).toBe(0);
+  set.assign(33, 34, 1);
+  expect(set.startOf(capacity - 1)).toBe(34);
+  set.assign(capacity - 40, capacity - 39, 1);
+  expect(set.startOf(capacity - 41)).toBe(34);
+  expect(set.startOf(capacity - 1)).toBe(capacity - 39);
+  expect(set.firstFit(0, 34)).toBe(34);
+  expect(set.lastFit(0, 39)).toBe(capacity - 39);
+  expect(set.lastFit(0, 40)).toBe(34);
+});
+
+test("bad sizes and ranges are refused with the value named, and change nothing", () => {
+  const set = SegmentSet.create(100, 1);
+  set.extend(50, 0);
+  expect(() => set.extend(51, 0)).toThrow("50 keys by 51, the capacity is 100");
+  expect(() => set.assign(10, 10, 1)).toThrow("[10, 10)");
+  expect(() => set.assign(10, 51, 1)).toThrow("[10, 51)");
+  expect(() => SegmentSet.create(0, 1)).toThrow("got 0");
+  expect(() => SegmentSet.create(1.5, 1)).toThrow("got 1.5");
+  set.checkInvariants();
+  expect(set.size).toBe(50);
+});
+
+test("an operation reads and writes no more words with 100,000 runs than with 100", () => {
+  // The tables are fixed and the walk is bounded by their depth, so the depth is what must not grow with runs.
+  const depth = (capacity: number) => {
+    const { bitBases, summaryBases } = SegmentSet.create(capacity, 1).layout;
+    return bitBases.length + summaryBases.length;
+  };
+  expect(depth(2 ** 26)).toBeLessThanOrEqual(depth(2 ** 18) + 5);
+});
