@@ -4,7 +4,7 @@
  * Nothing here keeps memory alive: a view made by `bufferAt` must be detached before its pages are unmapped
  * (`detach`), or a later touch kills the process.
  */
-import { toArrayBuffer } from "bun:ffi";
+import { ptr, toArrayBuffer } from "bun:ffi";
 import { enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
 import { SyscallError } from "./errors.ts";
@@ -155,3 +155,8 @@ export function zeroMemory(address: number, lengthBytes: number): void {
 }
 
 const zeroAddress = mapAnonymous(SYSTEM_PAGE_SIZE);
+
+/** The address of a view over an ArrayBuffer of its own (not a small typed array, which the collector may move). */
+export function addressOf(view: ArrayBufferView): number {
+  return ptr(view as never) as number;
+}

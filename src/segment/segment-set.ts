@@ -326,7 +326,11 @@ export class SegmentSet {
   }
 
   /** Calls `visit(start, end, tag, refs, group)` for every run of [start, end), clipped to it, in order. */
-  visit(start: number, end: number, visit: (start: number, end: number, tag: number, refs: number, group: number) => void): void {
+  visit(
+    start: number,
+    end: number,
+    visit: (start: number, end: number, tag: number, refs: number, group: number) => void,
+  ): void {
     for (let run = this.startOf(start); run < end; ) {
       const next = run + this.lengthAt(run);
       visit(Math.max(run, start), Math.min(next, end), this.tagAt(run), this.refsAt(run), this.groupAt(run));
@@ -435,7 +439,8 @@ export class SegmentSet {
     for (let start = 0; start < size; ) {
       const length = this.lengthAt(start);
       if (!(length >= 1 && start + length <= size)) throw new Error(`Run at ${start} has length ${length}, size is ${size}`);
-      if (previous >= 0 && this.sameValue(previous, start)) throw new Error(`Runs at ${previous} and ${start} have equal values`);
+      if (previous >= 0 && this.sameValue(previous, start))
+        throw new Error(`Runs at ${previous} and ${start} have equal values`);
       fresh.setBit(start);
       const cls = this.tagAt(start) & CLASS_MASK;
       if (cls < this.classes) fresh.raise(cls, start >>> 5, length);
@@ -443,12 +448,14 @@ export class SegmentSet {
       start += length;
     }
     for (let i = 0; i < bits.length; i++) {
-      if (bits[i] !== expectedBits[i]) throw new Error(`Bit word ${i} is ${bits[i]}, expected ${expectedBits[i]} (bases ${bitBases})`);
+      if (bits[i] !== expectedBits[i])
+        throw new Error(`Bit word ${i} is ${bits[i]}, expected ${expectedBits[i]} (bases ${bitBases})`);
     }
     summaries.forEach((summary, cls) => {
       for (let i = 0; i < summary.length; i++) {
         const want = expected[cls]![i];
-        if (summary[i] !== want) throw new Error(`Maximum ${i} of class ${cls} is ${summary[i]}, expected ${want} (bases ${summaryBases})`);
+        if (summary[i] !== want)
+          throw new Error(`Maximum ${i} of class ${cls} is ${summary[i]}, expected ${want} (bases ${summaryBases})`);
       }
     });
   }

@@ -1,6 +1,10 @@
 /** What pool threads can run: name to lazily imported module with a `run(payload)`. */
 import type { TaskTable } from "./serve.ts";
 
-export const tasks = {} satisfies TaskTable;
+export const tasks = {
+  load: () => import("../load/load-task.ts"),
+  "save.scan": () => import("../checkpoint/scan-task.ts"),
+  "save.write": () => import("../checkpoint/write-task.ts"),
+} satisfies TaskTable;
 
 export type TaskName = keyof typeof tasks;

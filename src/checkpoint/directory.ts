@@ -1,0 +1,226 @@
+/**
+ * A checkpoint's directory: how a complete checkpoint appears in it, and is found.
+ *
+ * The directory holds `meta` and `pages`. `meta` names its checkpoint's id, and replacing it by rename is the one instant at
+ * which the new checkpoint becomes the checkpoint:
+ *
+ *   1. write pages.<id>.tmp and meta.<id>.tmp, fsync both
+ *   2. rename pages.<id>.tmp to pages.<id>, fsync the directory
+ *   3. rename meta.<id>.tmp to meta, fsync the directory              <- commit
+ *   4. rename pages.<id> to pages, fsync the directory
+ *
+ * Up to 3 the directory's checkpoint is the old one (old meta, and `pages`, which nobody touched). From 3 on it is the new
+ * one: whoever reads looks for pages.<id> first, and `pages` after 4. A save that finds one stopped between 3 and 4
+ * finishes it. The directory itself is the lock file (flock): it ends with the process that held it.
+ */
+import { fsync, mkdirSync, readdirSync } from "node:fs";
+import { promisify } from "node:util";
+import {
+  closeFile,
+  fileStatus,
+  O_CREAT,
+  O_DIRECTORY,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_RDONLY,
+  O_WRONLY,
+  openAt,
+  openFile,
+  readAt,
+  renameAt,
+  SyscallError,
+  tryLockFile,
+  unlinkAt,
+  writeAt,
+} from "../../ffi/index.ts";
+import { addressOf } from "../../ffi/index.ts";
+import { CheckpointBusyError } from "../errors.ts";
+import { decodeMeta } from "./decode.ts";
+import { type CheckpointImage, corrupt, HEADER_BYTES } from "./format.ts";
+
+const META = "meta";
+const PAGES = "pages";
+/** Metadata larger than this is not read: 2 GiB describe about 2 TiB of memory. */
+const MAX_META_BYTES = 2 ** 31;
+const OPEN_ATTEMPTS = 16;
+
+// In a thread of the runtime's: a sync of gigabytes takes seconds.
+const syncInBackground = promisify(fsync);
+
+/** A checkpoint that has been found whole; `pagesFd` is the caller's to close. */
+export interface OpenCheckpoint {
+  readonly image: CheckpointImage;
+  readonly pagesFd: number;
+  readonly pagesPath: string;
+}
+
+/** @throws {SyscallError} if the directory cannot be read @throws {CorruptCheckpointError} if it is no checkpoint */
+export function openCheckpoint(directory: string): OpenCheckpoint {
+  const directoryFd = openFile(directory, O_RDONLY | O_DIRECTORY);
+  try {
+    for (let attempt = 0; ; attempt++) {
+      const image = decodeMeta(readMeta(directoryFd, directory), `${directory}/${META}`);
+      const pagesFd = openIfExists(directoryFd, `${PAGES}.${hex(image.id)}`) ?? openIfExists(directoryFd, PAGES);
+      // A save may have committed in between, and then `pages` belongs to its `meta`.
+      if (readId(directoryFd) !== image.id && attempt < OPEN_ATTEMPTS) {
+        if (pagesFd !== undefined) closeFile(pagesFd);
+        continue;
+      }
+      const pagesPath = `${directory}/${PAGES}`;
+      if (pagesFd === undefined) throw corrupt(pagesPath, "The pages file is missing");
+      return { image, pagesFd: checkPagesSize(pagesFd, image, pagesPath), pagesPath };
+    }
+  } finally {
+    closeFile(directoryFd);
+  }
+}
+
+function checkPagesSize(fd: number, image: CheckpointImage, path: string): number {
+  const expected = image.checksums.length * image.pageSize;
+  const { sizeBytes } = fileStatus(fd);
+  if (sizeBytes === expected) return fd;
+  closeFile(fd);
+  throw corrupt(path, `Expected ${expected} bytes, got ${sizeBytes}`);
+}
+
+function openIfExists(directoryFd: number, name: string): number | undefined {
+  try {
+    return openAt(directoryFd, name, O_RDONLY);
+  } catch (error) {
+    if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+function readMeta(directoryFd: number, directory: string): Uint8Array {
+  const path = `${directory}/${META}`;
+  const fd = openIfExists(directoryFd, META);
+  if (fd === undefined) throw corrupt(path, `There is no checkpoint in '${directory}': it has no file ${META}`);
+  try {
+    const { sizeBytes } = fileStatus(fd);
+    if (sizeBytes < HEADER_BYTES || sizeBytes > MAX_META_BYTES) {
+      throw corrupt(path, `Expected ${HEADER_BYTES} to ${MAX_META_BYTES} bytes, got ${sizeBytes}`);
+    }
+    return readWhole(fd, sizeBytes, path);
+  } finally {
+    closeFile(fd);
+  }
+}
+
+function readWhole(fd: number, lengthBytes: number, path: string): Uint8Array {
+  const bytes = new Uint8Array(new ArrayBuffer(lengthBytes));
+  const moved = readAt(fd, addressOf(bytes), lengthBytes, 0);
+  if (moved < 0) throw new SyscallError("pread", -moved, path);
+  return bytes.subarray(0, moved);
+}
+
+/** The id that the directory's `meta` names now, or undefined if there is none to read. */
+function readId(directoryFd: number): bigint | undefined {
+  const fd = openIfExists(directoryFd, META);
+  if (fd === undefined) return undefined;
+  try {
+    const header = readWhole(fd, HEADER_BYTES, META);
+    return header.byteLength < HEADER_BYTES ? undefined : new DataView(header.buffer).getBigUint64(16, true);
+  } finally {
+    closeFile(fd);
+  }
+}
+
+function hex(id: bigint): string {
+  return id.toString(16).padStart(16, "0");
+}
+
+/** A save into a directory, from the lock to the commit. */
+export class CheckpointWriter {
+  readonly pagesFd: number;
+  readonly id: bigint;
+  private readonly directory: string;
+  private readonly directoryFd: number;
+  private readonly names: { readonly pagesTemporary: string; readonly pages: string; readonly metaTemporary: string };
+
+  /** @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError} */
+  constructor(directory: string) {
+    mkdirSync(directory, { recursive: true, mode: 0o700 });
+    this.directory = directory;
+    this.directoryFd = openFile(directory, O_RDONLY | O_DIRECTORY);
+    this.id = crypto.getRandomValues(new BigUint64Array(1))[0]!;
+    const pages = `${PAGES}.${hex(this.id)}`;
+    this.names = { pages, pagesTemporary: `${pages}.tmp`, metaTemporary: `${META}.${hex(this.id)}.tmp` };
+    try {
+      if (!tryLockFile(this.directoryFd)) throw new CheckpointBusyError(directory);
+      this.finishEarlierSaves();
+      this.pagesFd = this.createFile(this.names.pagesTemporary);
+    } catch (error) {
+      closeFile(this.directoryFd);
+      throw error;
+    }
+  }
+
+  get pagesPath(): string {
+    return `${this.directory}/${this.names.pagesTemporary}`;
+  }
+
+  private createFile(name: string): number {
+    return openAt(this.directoryFd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  }
+
+  /** Step 4 of a save that died before it, and its or others' temporary files away. */
+  private finishEarlierSaves(): void {
+    const id = readId(this.directoryFd);
+    const current = id === undefined ? undefined : `${PAGES}.${hex(id)}`;
+    for (const name of readdirSync(this.directory)) {
+      if (name === current) renameAt(this.directoryFd, name, PAGES);
+      else if (/^(pages|meta)\.[0-9a-f]{16}(\.tmp)?$/.test(name)) unlinkAt(this.directoryFd, name);
+    }
+  }
+
+  /** Makes the checkpoint the directory's. The pages must have been written. */
+  async commit(meta: Uint8Array): Promise<void> {
+    const { directoryFd, names } = this;
+    await this.sync(this.pagesFd, this.pagesPath);
+    const metaFd = this.createFile(names.metaTemporary);
+    try {
+      const path = `${this.directory}/${names.metaTemporary}`;
+      const written = writeAt(metaFd, addressOf(meta), meta.byteLength, 0);
+      if (written < 0) throw new SyscallError("pwrite", -written, path);
+      await this.sync(metaFd, path);
+    } finally {
+      closeFile(metaFd);
+    }
+    renameAt(directoryFd, names.pagesTemporary, names.pages);
+    await this.sync(directoryFd, this.directory);
+    renameAt(directoryFd, names.metaTemporary, META);
+    await this.sync(directoryFd, this.directory);
+    renameAt(directoryFd, names.pages, PAGES);
+    await this.sync(directoryFd, this.directory);
+  }
+
+  private async sync(fd: number, path: string): Promise<void> {
+    try {
+      await syncInBackground(fd);
+    } catch (error) {
+      const errno = (error as NodeJS.ErrnoException).errno;
+      throw errno === undefined ? error : new SyscallError("fsync", -errno, path);
+    }
+  }
+
+  /** Ends the save. What is not committed is removed; the directory is as it was. */
+  close(): void {
+    closeFile(this.pagesFd);
+    try {
+      if (readId(this.directoryFd) === this.id) return;
+      const { pagesTemporary, pages, metaTemporary } = this.names;
+      for (const name of [pagesTemporary, pages, metaTemporary]) this.removeIfExists(name);
+    } finally {
+      closeFile(this.directoryFd);
+    }
+  }
+
+  private removeIfExists(name: string): void {
+    try {
+      unlinkAt(this.directoryFd, name);
+    } catch (error) {
+      if (!(error instanceof SyscallError && error.code === "ENOENT")) throw error;
+    }
+  }
+}

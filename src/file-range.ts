@@ -1,0 +1,58 @@
+/** FileRange: half-open byte ranges of a MemoryFile, and the checks that every public method makes of one. */
+import { PAGE_SIZE } from "./units.ts";
+
+/** A half-open range `[start, end)` of byte offsets in a MemoryFile. */
+export class FileRange {
+  /** First byte. */
+  readonly start: number;
+  /** One past the last byte. */
+  readonly end: number;
+
+  constructor(start: number, end: number) {
+    this.start = start;
+    this.end = end;
+  }
+
+  /** Bytes. */
+  get length(): number {
+    return this.end - this.start;
+  }
+
+  /** True if both ranges are the same bytes. */
+  equals(other: { readonly start: number; readonly end: number }): boolean {
+    return this.start === other.start && this.end === other.end;
+  }
+
+  toString(): string {
+    return `[${this.start}, ${this.end})`;
+  }
+}
+
+/** Anything with byte offsets `start` and `end`. */
+export type RangeLike = { readonly start: number; readonly end: number };
+
+/**
+ * Throws unless `range` is a non-empty, page-aligned range within [0, sizeBytes).
+ *
+ * @throws {TypeError} if it is not an object with two numbers
+ * @throws {RangeError} naming the range and what is wrong with it
+ */
+export function checkRange(range: RangeLike, sizeBytes: number): void {
+  if (range === null || typeof range !== "object" || typeof range.start !== "number" || typeof range.end !== "number") {
+    throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
+  }
+  const { start, end } = range;
+  // A safe multiple of PAGE_SIZE: `%` is NaN for NaN and infinities, and never 0 for fractions.
+  if (start % PAGE_SIZE !== 0 || end % PAGE_SIZE !== 0) {
+    throw new RangeError(`Expected range to start and end at multiples of ${PAGE_SIZE}, got [${start}, ${end})`);
+  }
+  if (!(start >= 0 && start < end)) throw new RangeError(`Expected range to be ordered and not empty, got [${start}, ${end})`);
+  if (end > sizeBytes)
+    throw new RangeError(`Expected range to end within the file's ${sizeBytes} bytes, got [${start}, ${end})`);
+}
+
+function describe(value: unknown): string {
+  if (value === null || typeof value !== "object") return String(value);
+  const { start, end } = value as Record<string, unknown>;
+  return `{ start: ${String(start)}, end: ${String(end)} }`;
+}

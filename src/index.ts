@@ -1,0 +1,24 @@
+/** pgalloc: page memory for Bun programs, with checkpoints that are restored in the background. */
+export type { SaveOptions, SaveReport } from "./checkpoint/save.ts";
+export {
+  CheckpointBusyError,
+  CorruptCheckpointError,
+  DestroyedError,
+  NotLoadedError,
+  OutOfMemoryError,
+  SyscallError,
+} from "./errors.ts";
+export { FileRange, type RangeLike } from "./file-range.ts";
+export type { LoadQueue, LoadStats } from "./load/loader.ts";
+export type { ViewConstructor } from "./mapping/views.ts";
+export {
+  type AllocateOptions,
+  type AllocationMode,
+  type LoadOptions,
+  MemoryFile,
+  type MemoryFileHandle,
+  type MemoryFileOptions,
+} from "./memory-file.ts";
+export { FileFailedError } from "./shared/lock.ts";
+export { ThreadDiedError } from "./threads/errors.ts";
+export { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryKind, PAGE_SIZE } from "./units.ts";

@@ -1,0 +1,419 @@
+/**
+ * What is loaded: the shared state of one restore, in one SharedArrayBuffer that every loading or waiting thread has.
+ *
+ * Pages have three bits, in three bitmaps; a unit is the 2 MiB that a huge page covers.
+ *
+ *   started  some thread has claimed the page and will read it. Set by Atomics.or: the bits that were 0 before are mine.
+ *   loaded   its contents are in place and checked. Set by the claimer after the bytes, so who sees the bit sees them.
+ *   failed   reading it failed; `unitError` of its unit was written before. It stays failed.
+ *
+ * Pages with nothing to load (free, or zero) have started and loaded set from the beginning, before the state is shared.
+ *
+ * Waiting: a waiter adds 1 to `unitWaiters` of each unit that it waits for, and then looks at the bits; a loader sets the
+ * bits and then looks at `unitWaiters`, and if anybody waits, bumps Word.LoadProgress and wakes. Both orders are
+ * sequentially consistent, so one of them sees the other: no wake-up is lost.
+ *
+ * Demand: a waiter that will not read for itself sets `wanted` bits and then bumps the word Demand, on which a loading
+ * thread sleeps that does nothing else. Many waiters on one page are one bit, and one read.
+ *
+ * A claim stands in a slot of its thread (unit and page bits, written before `started` is set), so that what a dead
+ * thread had claimed can be given back.
+ */
+import { type Control, Word } from "../shared/control.ts";
+import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
+import { PAGES_PER_HUGE_PAGE } from "../units.ts";
+
+export const PAGES_PER_UNIT = PAGES_PER_HUGE_PAGE;
+export const WORDS_PER_UNIT = PAGES_PER_UNIT / 32;
+
+/** Indexes of the 32-bit words at the start. */
+export const LoadWord = {
+  SizePages: 0,
+  ExtentCount: 1,
+  FilePages: 2,
+  /** The next unit of the background pass. Atomics.add. */
+  NextUnit: 3,
+  /** Bumped when something is wanted, or the load ends. Waited for by the demand thread. */
+  Demand: 4,
+  /** 1: loaders leave as soon as they can. */
+  Stop: 5,
+  /** Pages that are neither loaded nor failed. Atomics.sub; who brings it to 0 ends the load. */
+  PendingPages: 6,
+  FailedPages: 7,
+  LoadedPages: 8,
+  HugePages: 9,
+  /** Pages loaded because somebody waited for them. */
+  DemandPages: 10,
+  ReadCalls: 11,
+} as const;
+
+const HEADER_WORDS = 16;
+const SLOTS = 64;
+/** Thread id, unit + 1, then the claimed bits. */
+const SLOT_WORDS = 2 + WORDS_PER_UNIT;
+
+/** `unitError` of a unit whose contents did not match their checksums; positive values are error numbers. */
+export const ERROR_CHECKSUM = -1;
+/** The file ended before the contents did. */
+export const ERROR_SHORT = -2;
+
+export interface LoadPlan {
+  readonly sizePages: number;
+  /** Ordered by page; contents follow one another in the pages file. */
+  readonly extentStart: Int32Array;
+  readonly extentLength: Int32Array;
+  /** CRC-32 of each page of the pages file. */
+  readonly checksums: Uint32Array;
+}
+
+export class LoadState {
+  readonly buffer: SharedArrayBuffer;
+  readonly words: Int32Array;
+  readonly extentStart: Int32Array;
+  readonly extentLength: Int32Array;
+  /** Page of the pages file at which the extent's contents begin. */
+  readonly extentFilePage: Int32Array;
+  readonly checksums: Uint32Array;
+  readonly unitCount: number;
+  private readonly started: Int32Array;
+  private readonly loaded: Int32Array;
+  private readonly failed: Int32Array;
+  private readonly wanted: Int32Array;
+  private readonly unitPending: Int32Array;
+  private readonly unitFirstExtent: Int32Array;
+  private readonly unitWaiters: Int32Array;
+  private readonly unitWanted: Int32Array;
+  private readonly unitError: Int32Array;
+  private readonly unitErrorPage: Int32Array;
+  private readonly slots: Int32Array;
+
+  /** Opens a state that `create` made, in this thread or another. */
+  constructor(buffer: SharedArrayBuffer) {
+    this.buffer = buffer;
+    this.words = new Int32Array(buffer, 0, HEADER_WORDS);
+    const sizePages = this.words[LoadWord.SizePages]!;
+    const extents = this.words[LoadWord.ExtentCount]!;
+    this.unitCount = Math.ceil(sizePages / PAGES_PER_UNIT);
+    let offset = 4 * HEADER_WORDS;
+    const take = (count: number) => {
+      const table = new Int32Array(buffer, offset, count);
+      offset += 4 * count;
+      return table;
+    };
+    this.extentStart = take(extents);
+    this.extentLength = take(extents);
+    this.extentFilePage = take(extents);
+    const checksums = take(this.words[LoadWord.FilePages]!);
+    this.checksums = new Uint32Array(buffer, checksums.byteOffset, checksums.length);
+    const bitWords = this.unitCount * WORDS_PER_UNIT;
+    this.started = take(bitWords);
+    this.loaded = take(bitWords);
+    this.failed = take(bitWords);
+    this.wanted = take(bitWords);
+    this.unitPending = take(this.unitCount);
+    this.unitFirstExtent = take(this.unitCount);
+    this.unitWaiters = take(this.unitCount);
+    this.unitWanted = take(Math.ceil(this.unitCount / 32));
+    this.unitError = take(this.unitCount);
+    this.unitErrorPage = take(this.unitCount);
+    this.slots = take(SLOTS * SLOT_WORDS);
+  }
+
+  /** Precondition: the plan has been validated (checkpoint/decode.ts): extents ordered, disjoint, within the size. */
+  static create(plan: LoadPlan): LoadState {
+    const { sizePages, extentStart, checksums } = plan;
+    const units = Math.ceil(sizePages / PAGES_PER_UNIT);
+    const words =
+      HEADER_WORDS +
+      3 * extentStart.length +
+      checksums.length +
+      4 * units * WORDS_PER_UNIT +
+      5 * units +
+      Math.ceil(units / 32) +
+      SLOTS * SLOT_WORDS;
+    const buffer = new SharedArrayBuffer(4 * words);
+    const header = new Int32Array(buffer, 0, HEADER_WORDS);
+    header[LoadWord.SizePages] = sizePages;
+    header[LoadWord.ExtentCount] = extentStart.length;
+    header[LoadWord.FilePages] = checksums.length;
+    const state = new LoadState(buffer);
+    state.fill(plan);
+    return state;
+  }
+
+  private fill(plan: LoadPlan): void {
+    this.extentStart.set(plan.extentStart);
+    this.extentLength.set(plan.extentLength);
+    this.checksums.set(plan.checksums);
+    this.started.fill(-1);
+    this.unitFirstExtent.fill(-1);
+    let filePage = 0;
+    for (let extent = 0; extent < this.extentStart.length; extent++) {
+      const start = this.extentStart[extent]!;
+      const end = start + this.extentLength[extent]!;
+      this.extentFilePage[extent] = filePage;
+      filePage += end - start;
+      forEachWord(start, end, (word, mask) => {
+        this.started[word]! &= ~mask;
+      });
+      for (let page = start; page < end; ) {
+        const unit = Math.floor(page / PAGES_PER_UNIT);
+        const next = Math.min(end, (unit + 1) * PAGES_PER_UNIT);
+        if (this.unitFirstExtent[unit]! < 0) this.unitFirstExtent[unit] = extent;
+        this.unitPending[unit]! += next - page;
+        page = next;
+      }
+    }
+    // Nothing is being read yet, so what need not be started is loaded.
+    this.loaded.set(this.started);
+    this.words[LoadWord.PendingPages] = filePage;
+  }
+
+  /** True if every page of [start, end) is in place. */
+  isLoaded(start: number, end: number): boolean {
+    const last = Math.ceil(end / PAGES_PER_UNIT);
+    for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) {
+      if (Atomics.load(this.unitPending, unit) === 0 && this.unitError[unit] === 0) continue;
+      const from = Math.max(start, unit * PAGES_PER_UNIT);
+      const to = Math.min(end, (unit + 1) * PAGES_PER_UNIT);
+      if (!this.everyBit(from, to, (word) => Atomics.load(this.loaded, word))) return false;
+    }
+    return true;
+  }
+
+  /** True if nothing is being read into [start, end), and nothing will be. Precondition: all of it was started. */
+  isSettled(start: number, end: number): boolean {
+    return this.everyBit(start, end, (word) => Atomics.load(this.loaded, word) | Atomics.load(this.failed, word));
+  }
+
+  private everyBit(start: number, end: number, bits: (word: number) => number): boolean {
+    let every = true;
+    forEachWord(start, end, (word, mask) => {
+      if ((bits(word) & mask) !== mask) every = false;
+    });
+    return every;
+  }
+
+  /** The first unit with a failed page in [start, end), or -1. */
+  failedUnit(start: number, end: number): number {
+    if (this.words[LoadWord.FailedPages] === 0) return -1;
+    let found = -1;
+    forEachWord(start, end, (word, mask) => {
+      if (found < 0 && (Atomics.load(this.failed, word) & mask) !== 0) found = Math.floor(word / WORDS_PER_UNIT);
+    });
+    return found;
+  }
+
+  /** What went wrong in a failed unit: an error number or ERROR_..., and the first page concerned. */
+  errorOf(unit: number): { error: number; page: number } {
+    return { error: this.unitError[unit]!, page: this.unitErrorPage[unit]! };
+  }
+
+  firstFailedUnit(): number {
+    return this.failedUnit(0, this.words[LoadWord.SizePages]!);
+  }
+
+  /** Pages of the pages file that hold the contents of `page`. Precondition: an extent holds it. */
+  filePageOf(page: number): number {
+    let low = 0;
+    let high = this.extentStart.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >>> 1;
+      if (this.extentStart[middle]! <= page) low = middle;
+      else high = middle - 1;
+    }
+    return this.extentFilePage[low]! + page - this.extentStart[low]!;
+  }
+
+  firstExtentOf(unit: number): number {
+    return this.unitFirstExtent[unit]!;
+  }
+
+  /** A slot for this thread's claims. */
+  takeSlot(): number {
+    for (let slot = 0; slot < SLOTS; slot++) {
+      if (Atomics.compareExchange(this.slots, slot * SLOT_WORDS, 0, THREAD_ID) === 0) return slot;
+    }
+    throw new Error(`More than ${SLOTS} threads load at once`);
+  }
+
+  freeSlot(slot: number): void {
+    Atomics.store(this.slots, slot * SLOT_WORDS, 0);
+  }
+
+  /**
+   * Claims what nobody has started of the pages in `want` (one unit's bits). The claimed bits replace `want`; returns how
+   * many. The slot names them until `publish` or `fail`.
+   */
+  claim(slot: number, unit: number, want: Int32Array): number {
+    const at = slot * SLOT_WORDS;
+    this.slots.fill(0, at + 2, at + SLOT_WORDS);
+    Atomics.store(this.slots, at + 1, unit + 1);
+    let count = 0;
+    for (let i = 0; i < WORDS_PER_UNIT; i++) {
+      const word = unit * WORDS_PER_UNIT + i;
+      // Only pages that look free are named, so a dead thread's slot never gives back what another one claimed.
+      const free = want[i]! & ~Atomics.load(this.started, word);
+      const mine = free === 0 ? 0 : free & ~Atomics.or(this.started, word, free);
+      want[i] = mine;
+      this.slots[at + 2 + i] = mine;
+      count += bitCount(mine);
+    }
+    if (count === 0) Atomics.store(this.slots, at + 1, 0);
+    return count;
+  }
+
+  /** Gives a claim back unread. */
+  unclaim(slot: number, unit: number, claimed: Int32Array): void {
+    for (let i = 0; i < WORDS_PER_UNIT; i++) Atomics.and(this.started, unit * WORDS_PER_UNIT + i, ~claimed[i]!);
+    Atomics.store(this.slots, slot * SLOT_WORDS + 1, 0);
+  }
+
+  /** True while some thread that lives is reading what it claimed. */
+  hasClaims(): boolean {
+    for (let slot = 0; slot < SLOTS; slot++) {
+      const at = slot * SLOT_WORDS;
+      const thread = Atomics.load(this.slots, at);
+      if (thread !== 0 && Atomics.load(this.slots, at + 1) !== 0 && isThreadAlive(thread)) return true;
+    }
+    return false;
+  }
+
+  /** The claimed pages are in place. */
+  publish(control: Control, slot: number, unit: number, claimed: Int32Array, count: number): void {
+    for (let i = 0; i < WORDS_PER_UNIT; i++) {
+      if (claimed[i] !== 0) Atomics.or(this.loaded, unit * WORDS_PER_UNIT + i, claimed[i]!);
+    }
+    Atomics.add(this.words, LoadWord.LoadedPages, count);
+    this.settle(control, slot, unit, count);
+  }
+
+  /** The claimed pages could not be read. */
+  fail(control: Control, slot: number, unit: number, claimed: Int32Array, count: number, error: number, page: number): void {
+    this.unitErrorPage[unit] = page;
+    Atomics.store(this.unitError, unit, error);
+    Atomics.add(this.words, LoadWord.FailedPages, count);
+    for (let i = 0; i < WORDS_PER_UNIT; i++) {
+      if (claimed[i] !== 0) Atomics.or(this.failed, unit * WORDS_PER_UNIT + i, claimed[i]!);
+    }
+    this.settle(control, slot, unit, count);
+  }
+
+  private settle(control: Control, slot: number, unit: number, count: number): void {
+    Atomics.store(this.slots, slot * SLOT_WORDS + 1, 0);
+    this.finishPages(control, unit, count);
+    if (Atomics.load(this.unitWaiters, unit) > 0) wakeWaiters(control);
+  }
+
+  private finishPages(control: Control, unit: number, count: number): void {
+    Atomics.sub(this.unitPending, unit, count);
+    if (Atomics.sub(this.words, LoadWord.PendingPages, count) === count) this.end(control);
+  }
+
+  /** Nothing is pending any more. If all went well the file is an ordinary one from now on. */
+  end(control: Control): void {
+    if (this.words[LoadWord.FailedPages] === 0) Atomics.store(control.words, Word.Loading, 0);
+    this.wakeDemand();
+    wakeWaiters(control);
+  }
+
+  /** Drops what nobody has started of [start, end). True if something is still being read into it. */
+  cancel(control: Control, start: number, end: number): boolean {
+    let inFlight = false;
+    forEachWord(start, end, (word, mask) => {
+      const dropped = mask & ~Atomics.or(this.started, word, mask);
+      if (dropped !== 0) {
+        Atomics.or(this.loaded, word, dropped);
+        this.finishPages(control, Math.floor(word / WORDS_PER_UNIT), bitCount(dropped));
+      }
+      if ((mask & ~Atomics.load(this.loaded, word) & ~Atomics.load(this.failed, word)) !== 0) inFlight = true;
+    });
+    return inFlight;
+  }
+
+  addWaiter(start: number, end: number): void {
+    this.countWaiter(start, end, 1);
+  }
+
+  removeWaiter(start: number, end: number): void {
+    this.countWaiter(start, end, -1);
+  }
+
+  private countWaiter(start: number, end: number, change: number): void {
+    const last = Math.ceil(end / PAGES_PER_UNIT);
+    for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) Atomics.add(this.unitWaiters, unit, change);
+  }
+
+  /** Asks the demand thread for what is not loaded of [start, end). */
+  demand(start: number, end: number): void {
+    forEachWord(start, end, (word, mask) => {
+      const want = mask & ~Atomics.load(this.started, word);
+      if (want === 0) return;
+      Atomics.or(this.wanted, word, want);
+      const unit = Math.floor(word / WORDS_PER_UNIT);
+      Atomics.or(this.unitWanted, unit >>> 5, 1 << (unit & 31));
+    });
+    this.wakeDemand();
+  }
+
+  wakeDemand(): void {
+    Atomics.add(this.words, LoadWord.Demand, 1);
+    Atomics.notify(this.words, LoadWord.Demand);
+  }
+
+  /** Takes one unit with wanted pages, whose bits go to `want`; -1 if there is none. */
+  takeDemand(want: Int32Array): number {
+    for (let i = 0; i < this.unitWanted.length; i++) {
+      const word = Atomics.load(this.unitWanted, i);
+      if (word === 0) continue;
+      const bit = 31 - Math.clz32(word & -word);
+      Atomics.and(this.unitWanted, i, ~(1 << bit));
+      const unit = (i << 5) | bit;
+      for (let k = 0; k < WORDS_PER_UNIT; k++) want[k] = Atomics.exchange(this.wanted, unit * WORDS_PER_UNIT + k, 0);
+      return unit;
+    }
+    return -1;
+  }
+
+  /** Gives back the claims of threads that are dead, and asks for them again. */
+  recoverDeadClaims(): void {
+    for (let slot = 0; slot < SLOTS; slot++) {
+      const at = slot * SLOT_WORDS;
+      const thread = Atomics.load(this.slots, at);
+      if (thread === 0 || isThreadAlive(thread)) continue;
+      if (Atomics.compareExchange(this.slots, at, thread, THREAD_ID) !== thread) continue;
+      const unit = Atomics.exchange(this.slots, at + 1, 0) - 1;
+      if (unit >= 0) {
+        for (let i = 0; i < WORDS_PER_UNIT; i++) {
+          const word = unit * WORDS_PER_UNIT + i;
+          const lost = this.slots[at + 2 + i]! & ~Atomics.load(this.loaded, word) & ~Atomics.load(this.failed, word);
+          Atomics.and(this.started, word, ~lost);
+        }
+        this.demand(unit * PAGES_PER_UNIT, Math.min((unit + 1) * PAGES_PER_UNIT, this.words[LoadWord.SizePages]!));
+      }
+      Atomics.store(this.slots, at, 0);
+    }
+  }
+}
+
+export function wakeWaiters(control: Control): void {
+  Atomics.add(control.words, Word.LoadProgress, 1);
+  Atomics.notify(control.words, Word.LoadProgress);
+}
+
+/** Calls `visit` with each bitmap word that [start, end) touches and the bits of it that it covers. */
+export function forEachWord(start: number, end: number, visit: (word: number, mask: number) => void): void {
+  for (let page = start; page < end; ) {
+    const word = page >>> 5;
+    const next = Math.min(end, (word + 1) << 5);
+    const count = next - page;
+    visit(word, count === 32 ? -1 : ((1 << count) - 1) << (page & 31));
+    page = next;
+  }
+}
+
+export function bitCount(word: number): number {
+  let bits = word - ((word >>> 1) & 0x55555555);
+  bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
+  return Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
+}

@@ -1,0 +1,308 @@
+/**
+ * Loader: one thread's handle on a restore. It asks what is loaded, waits, cancels; in the thread that called `loadFrom`
+ * it also runs the loading threads and closes the pages file when they have left.
+ *
+ * A thread that may block reads what it misses itself and waits only for pages that others have claimed. A thread that may
+ * not (awaitLoad) has the demand thread read them, and sleeps in one `Atomics.waitAsync` however many waiters it has.
+ */
+import { closeFile, SyscallError } from "../../ffi/index.ts";
+import { CorruptCheckpointError, DestroyedError } from "../errors.ts";
+import { type Control, Word } from "../shared/control.ts";
+import { runInThread } from "../threads/pool.ts";
+import { PAGE_SIZE } from "../units.ts";
+import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, wakeWaiters } from "./load-state.ts";
+import { type LoadTask, readNext } from "./load-task.ts";
+import { UnitReader } from "./unit-reader.ts";
+
+/** How a restore reads: in threads, or in slices of the caller's own event loop. */
+export type LoadQueue = "auto" | "workers" | "inline";
+
+/** What a restore has done so far; sizes in bytes. */
+export interface LoadStats {
+  readonly isLoading: boolean;
+  /** Contents to load: what the pages file holds. */
+  readonly totalBytes: number;
+  readonly loadedBytes: number;
+  /** Contents whose read failed; they stay failed. */
+  readonly failedBytes: number;
+  /** Loaded because somebody waited for them. */
+  readonly demandBytes: number;
+  /** Memory that was made huge pages before it was read into. */
+  readonly hugeBytes: number;
+  readonly readCalls: number;
+  /** The first failure, or null. */
+  readonly error: Error | null;
+}
+
+interface Waiter {
+  readonly start: number;
+  readonly end: number;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+const BACKGROUND_THREADS = 2;
+const MAX_THREAD_DEATHS = 8;
+/** A sleeper looks this often whether a thread died with a claim. */
+const LIVENESS_CHECK_MS = 200;
+const INLINE_SLICE_MS = 2;
+
+export interface LoaderOptions {
+  readonly control: Control;
+  readonly state: LoadState;
+  readonly base: number;
+  readonly fd: number;
+  readonly path: string;
+}
+
+export class Loader {
+  readonly state: LoadState;
+  private readonly control: Control;
+  private readonly base: number;
+  readonly fd: number;
+  readonly path: string;
+  private reader: UnitReader | undefined;
+  private readonly waiters = new Set<Waiter>();
+  private isPumping = false;
+  private stopReason: unknown;
+  /** Resolves when no thread of ours reads any more and the pages file is closed. */
+  private finished: Promise<void> = Promise.resolve();
+  private deaths = 0;
+
+  constructor(options: LoaderOptions) {
+    this.control = options.control;
+    this.state = options.state;
+    this.base = options.base;
+    this.fd = options.fd;
+    this.path = options.path;
+  }
+
+  /** Begins to load, as the owner of `fd`. Resolves when no thread of ours reads any more and `fd` is closed. */
+  start(queue: LoadQueue): Promise<void> {
+    const work = queue === "inline" ? [this.loadInline()] : this.startThreads();
+    this.isFinished = false;
+    this.finished = Promise.all(work).then(() => this.closePages());
+    return this.finished;
+  }
+
+  /** Nobody claims any more (all is loaded, or Stop is set); when the last claim has been read, the file can go. */
+  private async closePages(): Promise<void> {
+    while (this.state.hasClaims()) await new Promise((resolve) => setTimeout(resolve, 1));
+    this.close();
+    closeFile(this.fd);
+    this.isFinished = true;
+  }
+
+  /** True when no thread started here touches the memory any more. */
+  isFinished = true;
+
+  private startThreads(): Promise<void>[] {
+    const roles: LoadTask["role"][] = ["demand", ...Array<"background">(BACKGROUND_THREADS).fill("background")];
+    return roles.map((role) => this.runThread(role));
+  }
+
+  private async runThread(role: LoadTask["role"]): Promise<void> {
+    const { control, state, base, fd } = this;
+    const task: LoadTask = { role, control: control.buffer, state: state.buffer, base, fd };
+    for (;;) {
+      try {
+        await runInThread("load", task, { ref: false }).done;
+        return;
+      } catch (error) {
+        // The thread died, or met what no read can answer. What it had claimed is claimed anew by its successor.
+        state.recoverDeadClaims();
+        if (++this.deaths > MAX_THREAD_DEATHS) {
+          this.abort(error);
+          return;
+        }
+      }
+    }
+  }
+
+  private async loadInline(): Promise<void> {
+    const reader = this.ownReader();
+    const { words } = this.state;
+    let more = true;
+    while (more && words[LoadWord.Stop] === 0) {
+      const until = performance.now() + INLINE_SLICE_MS;
+      while (more && performance.now() < until) more = readNext(this.state, reader);
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  private ownReader(): UnitReader {
+    this.reader ??= new UnitReader(this.control, this.state, this.base, this.fd);
+    return this.reader;
+  }
+
+  /** Frees what this thread keeps for reading; it may not wait any more. */
+  close(): void {
+    this.reader?.close();
+    this.reader = undefined;
+  }
+
+  isLoaded(start: number, end: number): boolean {
+    return this.state.isLoaded(start, end);
+  }
+
+  /** The error of a range that cannot be loaded, or undefined. */
+  failureOf(start: number, end: number): Error | undefined {
+    const unit = this.state.failedUnit(start, end);
+    return unit < 0 ? undefined : this.errorOfUnit(unit);
+  }
+
+  private errorOfUnit(unit: number): Error {
+    const { error, page } = this.state.errorOf(unit);
+    const offset = this.state.filePageOf(page) * PAGE_SIZE;
+    const where = { path: this.path, section: "pages", offset };
+    const memory = `memory offset ${page * PAGE_SIZE}`;
+    if (error === ERROR_CHECKSUM)
+      return new CorruptCheckpointError(`Page contents do not match their checksum, ${memory}`, where);
+    if (error === ERROR_SHORT) return new CorruptCheckpointError(`Pages file ends before the contents of ${memory}`, where);
+    return new SyscallError("pread", error, this.path, `offset ${offset}`);
+  }
+
+  /**
+   * Resolves when [start, end) is loaded; `urgent`: before what nobody waits for.
+   * @throws what failed, or the signal's reason
+   */
+  async awaitLoad(start: number, end: number, urgent: boolean, signal?: AbortSignal): Promise<void> {
+    signal?.throwIfAborted();
+    if (this.isLoaded(start, end)) return;
+    const { promise, resolve, reject } = Promise.withResolvers<void>();
+    const waiter: Waiter = { start, end, resolve, reject };
+    const onAbort = () => {
+      this.waiters.delete(waiter);
+      reject(signal?.reason);
+      wakeWaiters(this.control);
+    };
+    signal?.addEventListener("abort", onAbort, { once: true });
+    this.state.addWaiter(start, end);
+    this.waiters.add(waiter);
+    try {
+      if (urgent) this.state.demand(start, end);
+      void this.pump();
+      await promise;
+    } finally {
+      this.state.removeWaiter(start, end);
+      signal?.removeEventListener("abort", onAbort);
+    }
+  }
+
+  /** Answers this thread's waiters whenever something has been loaded, as long as there are any. */
+  private async pump(): Promise<void> {
+    if (this.isPumping) return;
+    this.isPumping = true;
+    // A pending waitAsync does not keep the process alive; a timer does.
+    const keepAlive = setInterval(() => this.state.recoverDeadClaims(), LIVENESS_CHECK_MS);
+    const { words } = this.control;
+    try {
+      for (;;) {
+        const seen = Atomics.load(words, Word.LoadProgress);
+        this.answerWaiters();
+        if (this.waiters.size === 0) return;
+        const wait = Atomics.waitAsync(words, Word.LoadProgress, seen);
+        if (wait.async) await wait.value;
+      }
+    } finally {
+      clearInterval(keepAlive);
+      this.isPumping = false;
+    }
+  }
+
+  private answerWaiters(): void {
+    for (const waiter of this.waiters) {
+      if (this.isLoaded(waiter.start, waiter.end)) {
+        this.waiters.delete(waiter);
+        waiter.resolve();
+        continue;
+      }
+      const failure = this.failureOf(waiter.start, waiter.end) ?? this.stopFailure();
+      if (failure === undefined) continue;
+      this.waiters.delete(waiter);
+      waiter.reject(failure);
+    }
+  }
+
+  private stopFailure(): unknown {
+    if (this.state.words[LoadWord.Stop] === 0) return undefined;
+    return this.stopReason ?? new DestroyedError("MemoryFile", "awaitLoad()");
+  }
+
+  /** Blocks this thread until [start, end) is loaded; reads what nobody reads yet itself. */
+  awaitLoadSync(start: number, end: number): void {
+    if (this.isLoaded(start, end)) return;
+    const { state } = this;
+    const { words } = this.control;
+    this.readNow(start, end);
+    state.addWaiter(start, end);
+    try {
+      for (;;) {
+        const seen = Atomics.load(words, Word.LoadProgress);
+        if (this.isLoaded(start, end)) return;
+        const failure = this.failureOf(start, end) ?? this.stopFailure();
+        if (failure !== undefined) throw failure;
+        if (Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS) === "timed-out") {
+          state.recoverDeadClaims();
+          this.readNow(start, end);
+        }
+      }
+    } finally {
+      state.removeWaiter(start, end);
+    }
+  }
+
+  private readNow(start: number, end: number): void {
+    if (this.state.words[LoadWord.Stop] !== 0) return;
+    const reader = this.ownReader();
+    const last = Math.ceil(end / PAGES_PER_UNIT);
+    for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) {
+      const from = Math.max(start, unit * PAGES_PER_UNIT);
+      const count = reader.readPages(unit, from, Math.min(end, (unit + 1) * PAGES_PER_UNIT));
+      if (count > 0) Atomics.add(this.state.words, LoadWord.DemandPages, count);
+    }
+  }
+
+  /** Ends the load early: what is not loaded never will be, and whoever waits for it is told `reason`. */
+  abort(reason: unknown): void {
+    this.stopReason = reason;
+    this.requestStop();
+    void this.pump();
+  }
+
+  private requestStop(): void {
+    Atomics.store(this.state.words, LoadWord.Stop, 1);
+    this.state.wakeDemand();
+    wakeWaiters(this.control);
+  }
+
+  /** Stops loading; resolves when no thread started here touches the memory any more. */
+  async stop(reason?: unknown): Promise<void> {
+    this.stopReason ??= reason;
+    this.requestStop();
+    this.answerWaiters();
+    await this.finished;
+    this.close();
+  }
+
+  get isLoading(): boolean {
+    const { words } = this.state;
+    return words[LoadWord.PendingPages]! > 0 && words[LoadWord.Stop] === 0;
+  }
+
+  stats(): LoadStats {
+    const { words } = this.state;
+    const unit = this.state.firstFailedUnit();
+    const stopped = this.stopReason instanceof Error ? this.stopReason : null;
+    return {
+      isLoading: this.isLoading,
+      totalBytes: words[LoadWord.FilePages]! * PAGE_SIZE,
+      loadedBytes: words[LoadWord.LoadedPages]! * PAGE_SIZE,
+      failedBytes: words[LoadWord.FailedPages]! * PAGE_SIZE,
+      demandBytes: words[LoadWord.DemandPages]! * PAGE_SIZE,
+      hugeBytes: words[LoadWord.HugePages]! * PAGES_PER_UNIT * PAGE_SIZE,
+      readCalls: words[LoadWord.ReadCalls]!,
+      error: unit < 0 ? stopped : this.errorOfUnit(unit),
+    };
+  }
+}
