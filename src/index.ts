@@ -11,14 +11,8 @@ export {
 export { FileRange, type RangeLike } from "./file-range.ts";
 export type { LoadQueue, LoadStats } from "./load/loader.ts";
 export type { ViewConstructor } from "./mapping/views.ts";
-export {
-  type AllocateOptions,
-  type AllocationMode,
-  type LoadOptions,
-  MemoryFile,
-  type MemoryFileHandle,
-  type MemoryFileOptions,
-} from "./memory-file.ts";
+export { MemoryFile } from "./memory-file.ts";
+export type { AllocateOptions, AllocationMode, LoadOptions, MemoryFileHandle, MemoryFileOptions } from "./options.ts";
 export { FileFailedError } from "./shared/lock.ts";
 export { ThreadDiedError } from "./threads/errors.ts";
 export { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryKind, PAGE_SIZE } from "./units.ts";

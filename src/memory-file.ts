@@ -12,92 +12,31 @@ import { checkInteger, closeFile, fileStatus } from "../ffi/index.ts";
 import { Allocator } from "./allocator/allocator.ts";
 import { openCheckpoint } from "./checkpoint/directory.ts";
 import type { CheckpointImage } from "./checkpoint/format.ts";
+import { restoreRuns } from "./checkpoint/restore.ts";
 import { type SaveOptions, type SaveReport, saveCheckpoint } from "./checkpoint/save.ts";
 import { DestroyedError, NotLoadedError, OutOfMemoryError } from "./errors.ts";
 import { checkRange, FileRange, type RangeLike } from "./file-range.ts";
-import { Loader, type LoadQueue, type LoadStats } from "./load/loader.ts";
+import { Loader, type LoadStats, NOTHING_LOADED } from "./load/loader.ts";
 import { LoadState, LoadWord } from "./load/load-state.ts";
-import { Mapping } from "./mapping/mapping.ts";
+import type { Mapping } from "./mapping/mapping.ts";
 import { type ViewConstructor, Views } from "./mapping/views.ts";
+import {
+  type AllocateOptions,
+  type AllocationMode,
+  checkAllocation,
+  checkQueue,
+  isTopDown,
+  type LoadOptions,
+  type MemoryFileHandle,
+  type MemoryFileOptions,
+} from "./options.ts";
+import { attachParts, createParts, describe, Flag, type Parts } from "./parts.ts";
 import { Releaser } from "./releaser.ts";
-import { type Control, createControl, Field, openControl, Word } from "./shared/control.ts";
+import { type Control, Field, Word } from "./shared/control.ts";
 import { Participants } from "./shared/participants.ts";
-import { CHUNK_SIZE, HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK } from "./units.ts";
+import { CHUNK_SIZE, MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK } from "./units.ts";
 
-/** Address space that a file reserves unless `limitBytes` asks for more. Reserved is not used: it costs nothing. */
-const DEFAULT_CAPACITY_BYTES = 256 * CHUNK_SIZE;
-const MAX_CAPACITY_BYTES = 1024 * CHUNK_SIZE;
 const PROGRESS_INTERVAL_MS = 50;
-
-/** How pages are committed when they are allocated. */
-export type AllocationMode =
-  /** Pages are uncommitted; the kernel gives memory when they are touched. The default. */
-  | "uncommitted"
-  /** The caller will commit every page, not through our mapping: pages may be recycled, and so committed. */
-  | "callerIndirectCommit"
-  /** Pages are committed when `allocate` returns. */
-  | "commit"
-  /** Pages are committed and mapped for writing when `allocate` returns, as far as the kernel can. */
-  | "writePopulate";
-
-export interface AllocateOptions {
-  /** Whom the memory is accounted to: a MemoryKind or the program's own, 0 to 255. Default: Anonymous. */
-  readonly kind?: number | undefined;
-  /** Accounting group, 0 to 2^32 - 1. Default: 0, none. */
-  readonly group?: number | undefined;
-  readonly mode?: AllocationMode | undefined;
-  /** Place it in memory meant for huge pages; the length must be a multiple of HUGE_PAGE_SIZE. */
-  readonly huge?: boolean | undefined;
-  readonly direction?: "bottomUp" | "topDown" | undefined;
-  /**
-   * Fills the new pages: called with what is still to fill, returns how many bytes it wrote, 0 at the end of its data.
-   * Pages behind the last whole page that was filled are released again, and the returned range is shorter.
-   */
-  readonly fill?: ((destination: Uint8Array) => number) | undefined;
-}
-
-export interface MemoryFileOptions {
-  /** Shown in /proc/PID/maps. Default: "pgalloc". */
-  readonly name?: string | undefined;
-  /** The most bytes that may be in use at once, up to 1 TiB. Default: 256 GiB of address space is the limit. */
-  readonly limitBytes?: number | undefined;
-  /** A file on disk to hold the memory; created, or emptied. Default: anonymous memory. */
-  readonly path?: string | undefined;
-  /** Keep allocations with `huge` apart from others. Default: false, `huge` is ignored then. */
-  readonly expectHugepages?: boolean | undefined;
-  /** madvise(MADV_HUGEPAGE) for chunks of huge allocations. */
-  readonly adviseHugepage?: boolean | undefined;
-  /** madvise(MADV_NOHUGEPAGE) for chunks of other allocations. */
-  readonly adviseNoHugepage?: boolean | undefined;
-}
-
-export interface LoadOptions extends MemoryFileOptions {
-  /** Return as soon as the metadata stands, and load behind the running program. Default: false. */
-  readonly background?: boolean | undefined;
-  /** Ends the load. What is loaded stays; waiters, and later ones, get the signal's reason. */
-  readonly signal?: AbortSignal | undefined;
-  /** Called now and then, and once when all is loaded. What it throws ends the load. */
-  readonly onProgress?: ((progress: LoadStats) => void) | undefined;
-  readonly queue?: LoadQueue | undefined;
-}
-
-/** What `share()` gives: structured-cloneable. */
-export interface MemoryFileHandle {
-  readonly kind: "pgalloc.MemoryFile";
-  readonly name: string;
-  readonly control: SharedArrayBuffer;
-  readonly load: { readonly state: SharedArrayBuffer; readonly fd: number; readonly path: string } | null;
-}
-
-interface Parts {
-  readonly control: Control;
-  readonly name: string;
-  readonly mapping: Mapping;
-  readonly tables: ReturnType<typeof Allocator.createTables>;
-}
-
-const MODES: readonly string[] = ["uncommitted", "callerIndirectCommit", "commit", "writePopulate"];
-const Flag = { ExpectHugepages: 1, AdviseHugepage: 2, AdviseNoHugepage: 4 } as const;
 
 export class MemoryFile implements Disposable {
   /** What the program stored beside its pages in the checkpoint that this file was restored from. */
@@ -151,24 +90,17 @@ export class MemoryFile implements Disposable {
 
   /** Opens a file that another thread of this process shares. @throws {TypeError} {DestroyedError} */
   static attach(handle: MemoryFileHandle): MemoryFile {
-    if (handle === null || typeof handle !== "object" || handle.kind !== "pgalloc.MemoryFile") {
-      throw new TypeError("Expected a handle made by MemoryFile.share()");
-    }
-    const control = openControl(handle.control);
-    if (Atomics.load(control.words, Word.Destroyed) !== 0)
-      throw new DestroyedError(describe(handle.name), "MemoryFile.attach()");
-    const { fields } = control;
-    const flags = fields[Field.Flags]!;
-    const capacityPages = fields[Field.CapacityPages]!;
-    const mapping = new Mapping(fields[Field.Fd]!, fields[Field.BaseAddress]!, capacityPages * PAGE_SIZE, {
-      adviseHugepage: (flags & Flag.AdviseHugepage) !== 0,
-      adviseNoHugepage: (flags & Flag.AdviseNoHugepage) !== 0,
-    });
-    const tables = Allocator.attachTables(fields[Field.TableAddress]!, capacityPages);
-    const file = new MemoryFile({ control, name: handle.name, mapping, tables }, null);
+    const parts = attachParts(handle);
+    const file = new MemoryFile(parts, null);
     if (handle.load !== null) {
       const { fd, path } = handle.load;
-      file.#loader = new Loader({ control, state: new LoadState(handle.load.state), base: mapping.base, fd, path });
+      file.#loader = new Loader({
+        control: parts.control,
+        state: new LoadState(handle.load.state),
+        base: parts.mapping.base,
+        fd,
+        path,
+      });
     }
     return file;
   }
@@ -191,24 +123,19 @@ export class MemoryFile implements Disposable {
    */
   allocate(lengthBytes: number, options: AllocateOptions = {}): FileRange {
     this.#requireLive("allocate()");
-    const huge = options.huge ?? false;
-    checkLength(lengthBytes, huge);
+    checkAllocation(lengthBytes, options);
     const mode = options.mode ?? "uncommitted";
-    const kind = options.kind ?? MemoryKind.Anonymous;
-    const group = options.group ?? 0;
-    if (!MODES.includes(mode)) throw new TypeError(`Expected mode to be one of ${MODES.join(", ")}, got ${String(mode)}`);
-    if (kind !== MemoryKind.Anonymous) checkInteger("kind", kind, 0, MAX_KIND);
-    if (group !== 0) checkInteger("group", group, 0, MAX_GROUP);
+    const huge = (options.huge ?? false) && this.#expectHugepages;
     const start = this.#place({
       pages: lengthBytes / PAGE_SIZE,
-      huge: huge && this.#expectHugepages,
+      huge,
       topDown: isTopDown(options.direction),
       willCommit: mode !== "uncommitted",
-      kind,
-      group,
+      kind: options.kind ?? MemoryKind.Anonymous,
+      group: options.group ?? 0,
     });
     const range = new FileRange(start * PAGE_SIZE, start * PAGE_SIZE + lengthBytes);
-    if (mode !== "uncommitted") this.#commit(range, mode, huge && this.#expectHugepages);
+    if (mode !== "uncommitted") this.#commit(range, mode, huge);
     return options.fill === undefined ? range : this.#fill(range, options.fill);
   }
 
@@ -415,7 +342,7 @@ export class MemoryFile implements Disposable {
     try {
       const expectHugepages = options.expectHugepages ?? image.chunkHuge.includes(1);
       file = new MemoryFile(createParts({ ...options, expectHugepages }), image.userData);
-      file.#restoreRuns(image);
+      restoreRuns(file.#allocator, file.#control, image);
       const { control, base } = { control: file.#control, base: file.#mapping.base };
       const state = LoadState.create({
         sizePages: image.chunkHuge.length * PAGES_PER_CHUNK,
@@ -431,32 +358,6 @@ export class MemoryFile implements Disposable {
     }
     file.#startLoading(options);
     return file;
-  }
-
-  #restoreRuns(image: CheckpointImage): void {
-    const { chunkHuge, runs } = image;
-    const allocator = this.#allocator;
-    const limitPages = this.#control.fields[Field.LimitPages]!;
-    const usedPages = runs.length.reduce((sum, pages, i) => sum + (runs.refs[i]! > 0 ? pages : 0), 0);
-    const sizePages = chunkHuge.length * PAGES_PER_CHUNK;
-    if (usedPages > limitPages || sizePages > this.#control.fields[Field.CapacityPages]!) {
-      throw new OutOfMemoryError(Math.max(usedPages, sizePages) * PAGE_SIZE, limitPages * PAGE_SIZE, 0);
-    }
-    allocator.lock();
-    try {
-      for (let chunk = 0; chunk < chunkHuge.length; ) {
-        let end = chunk + 1;
-        while (end < chunkHuge.length && chunkHuge[end] === chunkHuge[chunk]) end++;
-        allocator.addChunks(end - chunk, chunkHuge[chunk] === 1);
-        chunk = end;
-      }
-      for (let i = 0; i < runs.start.length; i++) {
-        const start = runs.start[i]!;
-        allocator.restoreRun(start, start + runs.length[i]!, runs.state[i]!, runs.refs[i]!, runs.kind[i]!, runs.group[i]!);
-      }
-    } finally {
-      allocator.unlock();
-    }
   }
 
   #startLoading(options: LoadOptions): void {
@@ -594,69 +495,4 @@ export class MemoryFile implements Disposable {
     const cause = this.#loader!.failureOf(start, end);
     throw new NotLoadedError(range.start, range.end, cause === undefined ? undefined : { cause });
   }
-}
-
-const NOTHING_LOADED: LoadStats = {
-  isLoading: false,
-  totalBytes: 0,
-  loadedBytes: 0,
-  failedBytes: 0,
-  demandBytes: 0,
-  hugeBytes: 0,
-  readCalls: 0,
-  error: null,
-};
-
-function describe(name: string): string {
-  return `MemoryFile "${name}"`;
-}
-
-function checkLength(lengthBytes: number, huge: boolean): void {
-  checkInteger("lengthBytes", lengthBytes, 1);
-  const unit = huge ? HUGE_PAGE_SIZE : PAGE_SIZE;
-  if (lengthBytes % unit !== 0) throw new RangeError(`Expected lengthBytes to be a multiple of ${unit}, got ${lengthBytes}`);
-}
-
-function isTopDown(direction: string | undefined): boolean {
-  if (direction === undefined || direction === "bottomUp") return false;
-  if (direction === "topDown") return true;
-  throw new TypeError(`Expected direction to be "bottomUp" or "topDown", got ${JSON.stringify(direction)}`);
-}
-
-function checkQueue(queue: string | undefined): void {
-  if (queue === undefined || queue === "auto" || queue === "workers" || queue === "inline") return;
-  throw new TypeError(`Expected queue to be "auto", "workers" or "inline", got ${JSON.stringify(queue)}`);
-}
-
-function createParts(options: MemoryFileOptions): Parts {
-  const { limitBytes } = options;
-  if (limitBytes !== undefined) {
-    checkInteger("limitBytes", limitBytes, PAGE_SIZE, MAX_CAPACITY_BYTES);
-    if (limitBytes % PAGE_SIZE !== 0)
-      throw new RangeError(`Expected limitBytes to be a multiple of ${PAGE_SIZE}, got ${limitBytes}`);
-  }
-  const name = options.name ?? "pgalloc";
-  if (typeof name !== "string") throw new TypeError(`Expected name to be a string, got ${typeof name}`);
-  // Twice the limit: fragmentation and chunks of both page sizes need room beyond what is in use.
-  const wanted = Math.max(DEFAULT_CAPACITY_BYTES, 2 * (limitBytes ?? 0));
-  const capacityBytes = Math.min(MAX_CAPACITY_BYTES, Math.ceil(wanted / CHUNK_SIZE) * CHUNK_SIZE);
-  const mapping = Mapping.create(capacityBytes, {
-    name,
-    path: options.path,
-    adviseHugepage: options.adviseHugepage ?? false,
-    adviseNoHugepage: options.adviseNoHugepage ?? false,
-  });
-  const tables = Allocator.createTables(capacityBytes / PAGE_SIZE);
-  const control = createControl();
-  const { fields } = control;
-  fields[Field.BaseAddress] = mapping.base;
-  fields[Field.TableAddress] = tables.address;
-  fields[Field.CapacityPages] = capacityBytes / PAGE_SIZE;
-  fields[Field.LimitPages] = (limitBytes ?? capacityBytes) / PAGE_SIZE;
-  fields[Field.Fd] = mapping.fd;
-  fields[Field.Flags] =
-    (options.expectHugepages === true ? Flag.ExpectHugepages : 0) |
-    (options.adviseHugepage === true ? Flag.AdviseHugepage : 0) |
-    (options.adviseNoHugepage === true ? Flag.AdviseNoHugepage : 0);
-  return { control, name, mapping, tables };
 }

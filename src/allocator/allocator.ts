@@ -19,6 +19,18 @@ import { TableMemory } from "./tables.ts";
 
 const MAX_REFS = 2 ** 31 - 1;
 
+/** 128 MiB: the most that gVisor releases at once, and so where it cuts ranges that span several huge pages. */
+const HUGE_RELEASE_PAGES = 64 * PAGES_PER_HUGE_PAGE;
+
+/**
+ * The `group` of sub-released runs says whether they count towards freeing their huge page. When one release spans several
+ * huge pages, gVisor does not count the pages at its ragged ends (releaseLocked returns without storing the new count), so
+ * such a huge page's addresses stay out of use; its memory is given back all the same. Placement is to be gVisor's to the
+ * page, so we do not count them either.
+ */
+const COUNTED = 0;
+const UNCOUNTED = 1;
+
 /** What the allocator needs from the memory behind it. Called with the lock held. */
 export interface Backing {
   /** Maps `chunks` more chunks at the end of the file. Throws, having changed nothing, if that cannot be. */
@@ -295,9 +307,9 @@ export class Allocator {
   }
 
   /**
-   * Takes at most `maxPages` pages of waste for release: the highest, small pages before huge ones, since huge pages are
-   * dear and low offsets are more likely to have them. False if there is none. The caller decommits
-   * [decommitStart, decommitEnd) and calls `endRelease` with [releaseStart, releaseEnd).
+   * Takes waste for release: the highest, small pages before huge ones, since huge pages are dear and low offsets are more
+   * likely to have them. At most `maxPages` small pages or HUGE_RELEASE_PAGES huge ones. False if there is none. The caller
+   * decommits [decommitStart, decommitEnd) and calls `endRelease`.
    */
   beginRelease(maxPages: number): boolean {
     this.lock();
@@ -307,9 +319,9 @@ export class Allocator {
       let run = set.lastFit(WASTE, 1);
       if (run < 0) run = set.lastFit(WASTE | HUGE, 1);
       if (run < 0) return false;
-      const end = run + set.lengthAt(run);
-      const start = Math.max(run, end - maxPages);
       const huge = set.tagAt(run) & HUGE;
+      const end = run + set.lengthAt(run);
+      const start = Math.max(run, end - (huge === 0 ? maxPages : HUGE_RELEASE_PAGES));
       set.split(start);
       set.retag(start, RELEASING | huge, 0, 0);
       set.mergeAt(end);
@@ -338,7 +350,7 @@ export class Allocator {
     if (start === end) return true;
     const { set } = this;
     const run = set.startOf(start);
-    return stateOf(set.tagAt(run)) === SUB_RELEASED && run + set.lengthAt(run) >= end;
+    return set.tagAt(run) === (SUB_RELEASED | HUGE) && set.groupAt(run) === COUNTED && run + set.lengthAt(run) >= end;
   }
 
   /** The pages taken by `beginRelease` are decommitted: they become free, or sub-released within a huge page. */
@@ -353,7 +365,8 @@ export class Allocator {
       } else {
         const freeStart = Math.ceil(this.decommitStart / PAGES_PER_HUGE_PAGE) * PAGES_PER_HUGE_PAGE;
         const freeEnd = this.decommitEnd - (this.decommitEnd % PAGES_PER_HUGE_PAGE);
-        set.assign(start, end, SUB_RELEASED | HUGE);
+        const single = Math.floor(start / PAGES_PER_HUGE_PAGE) === Math.floor((end - 1) / PAGES_PER_HUGE_PAGE);
+        set.assign(start, end, SUB_RELEASED | HUGE, 0, single ? COUNTED : UNCOUNTED);
         if (freeStart < freeEnd) set.assign(freeStart, freeEnd, FREE | HUGE);
       }
       this.words[Word.WastePages]! -= end - start;

@@ -146,10 +146,11 @@ function checkRuns(image: CheckpointImage, path: string): void {
 function checkSubReleased(image: CheckpointImage, run: number, end: number, what: string, path: string): void {
   const { start, refs, kind, group } = image.runs;
   const first = start[run]!;
-  if (refs[run] !== 0 || kind[run] !== 0 || group[run] !== 0 || image.chunkHuge[Math.floor(first / PAGES_PER_CHUNK)] !== 1) {
+  if (refs[run] !== 0 || kind[run] !== 0 || group[run]! > 1 || image.chunkHuge[Math.floor(first / PAGES_PER_CHUNK)] !== 1) {
     throw corrupt(path, `${what} is sub-released, but in use or in a chunk of small pages`, "runs");
   }
-  if (Math.ceil(first / PAGES_PER_HUGE_PAGE) < Math.floor(end / PAGES_PER_HUGE_PAGE)) {
+  // Group 1 are pages that do not count towards freeing their huge page (allocator.ts), which may be all of one.
+  if (group[run] === 0 && Math.ceil(first / PAGES_PER_HUGE_PAGE) < Math.floor(end / PAGES_PER_HUGE_PAGE)) {
     throw corrupt(path, `${what} is sub-released, but holds a whole huge page`, "runs");
   }
 }

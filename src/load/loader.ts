@@ -34,6 +34,18 @@ export interface LoadStats {
   readonly error: Error | null;
 }
 
+/** The statistics of a file that was not restored. */
+export const NOTHING_LOADED: LoadStats = {
+  isLoading: false,
+  totalBytes: 0,
+  loadedBytes: 0,
+  failedBytes: 0,
+  demandBytes: 0,
+  hugeBytes: 0,
+  readCalls: 0,
+  error: null,
+};
+
 interface Waiter {
   readonly start: number;
   readonly end: number;

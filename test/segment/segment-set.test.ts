@@ -35,54 +35,79 @@ function compare(set: SegmentSet, naive: NaiveSet): void {
   set.checkInvariants();
   expect(set.size).toBe(naive.keys.length);
   const found: { start: number; end: number; value: Value }[] = [];
-  if (set.size > 0) set.visit(0, set.size, (start, end, tag, refs, group) => found.push({ start, end, value: { tag, refs, group } }));
+  if (set.size > 0)
+    set.visit(0, set.size, (start, end, tag, refs, group) => found.push({ start, end, value: { tag, refs, group } }));
   expect(found).toEqual(naive.runs());
 }
 
 const valueArbitrary = fc.record({ tag: fc.nat({ max: 5 }), refs: fc.nat({ max: 2 }), group: fc.nat({ max: 1 }) });
 const stepArbitrary = fc.oneof(
-  { weight: 1, arbitrary: fc.record({ op: fc.constant("extend" as const), count: fc.integer({ min: 1, max: 700 }), value: valueArbitrary }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      op: fc.constant("extend" as const),
+      count: fc.integer({ min: 1, max: 700 }),
+      value: valueArbitrary,
+    }),
+  },
   {
     weight: 6,
-    arbitrary: fc.record({ op: fc.constant("assign" as const), at: fc.nat(), count: fc.integer({ min: 1, max: 90 }), value: valueArbitrary }),
+    arbitrary: fc.record({
+      op: fc.constant("assign" as const),
+      at: fc.nat(),
+      count: fc.integer({ min: 1, max: 90 }),
+      value: valueArbitrary,
+    }),
   },
-  { weight: 1, arbitrary: fc.record({ op: fc.constant("assign" as const), at: fc.nat(), count: fc.integer({ min: 100, max: 3000 }), value: valueArbitrary }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      op: fc.constant("assign" as const),
+      at: fc.nat(),
+      count: fc.integer({ min: 100, max: 3000 }),
+      value: valueArbitrary,
+    }),
+  },
 );
 
 for (const shared of [false, true]) {
   test(`random extends and assigns match the naive set (${shared ? "SharedArrayBuffer" : "ArrayBuffer"})`, () => {
     fc.assert(
-      fc.property(fc.array(stepArbitrary, { minLength: 1, maxLength: 40 }), fc.array(fc.nat(), { minLength: 8, maxLength: 8 }), (steps, probes) => {
-        const capacity = 4001;
-        const bytes = SegmentSet.byteLength(capacity, CLASSES);
-        const set = SegmentSet.create(capacity, CLASSES, shared ? new SharedArrayBuffer(bytes) : undefined);
-        const naive = new NaiveSet();
-        for (const step of steps) {
-          const { tag, refs, group } = step.value;
-          if (step.op === "extend" || naive.keys.length === 0) {
-            const count = Math.min(step.count, capacity - naive.keys.length);
-            if (count === 0) continue;
-            set.extend(count, tag, refs, group);
-            for (let i = 0; i < count; i++) naive.keys.push(step.value);
-          } else {
-            const start = step.at % naive.keys.length;
-            const end = Math.min(start + step.count, naive.keys.length);
-            set.assign(start, end, tag, refs, group);
-            naive.keys.fill(step.value, start, end);
+      fc.property(
+        fc.array(stepArbitrary, { minLength: 1, maxLength: 40 }),
+        fc.array(fc.nat(), { minLength: 8, maxLength: 8 }),
+        (steps, probes) => {
+          const capacity = 4001;
+          const bytes = SegmentSet.byteLength(capacity, CLASSES);
+          const set = SegmentSet.create(capacity, CLASSES, shared ? new SharedArrayBuffer(bytes) : undefined);
+          const naive = new NaiveSet();
+          for (const step of steps) {
+            const { tag, refs, group } = step.value;
+            if (step.op === "extend" || naive.keys.length === 0) {
+              const count = Math.min(step.count, capacity - naive.keys.length);
+              if (count === 0) continue;
+              set.extend(count, tag, refs, group);
+              for (let i = 0; i < count; i++) naive.keys.push(step.value);
+            } else {
+              const start = step.at % naive.keys.length;
+              const end = Math.min(start + step.count, naive.keys.length);
+              set.assign(start, end, tag, refs, group);
+              naive.keys.fill(step.value, start, end);
+            }
+            compare(set, naive);
           }
-          compare(set, naive);
-        }
-        for (const probe of probes) {
-          if (naive.keys.length === 0) break;
-          const key = probe % naive.keys.length;
-          expect(set.startOf(key)).toBe(naive.runs().find((run) => run.start <= key && key < run.end)!.start);
-          for (let cls = 0; cls < CLASSES; cls++) {
-            const count = 1 + (probe % 100);
-            expect(set.firstFit(cls, count)).toBe(naive.fit(cls, count, false));
-            expect(set.lastFit(cls, count)).toBe(naive.fit(cls, count, true));
+          for (const probe of probes) {
+            if (naive.keys.length === 0) break;
+            const key = probe % naive.keys.length;
+            expect(set.startOf(key)).toBe(naive.runs().find((run) => run.start <= key && key < run.end)!.start);
+            for (let cls = 0; cls < CLASSES; cls++) {
+              const count = 1 + (probe % 100);
+              expect(set.firstFit(cls, count)).toBe(naive.fit(cls, count, false));
+              expect(set.lastFit(cls, count)).toBe(naive.fit(cls, count, true));
+            }
           }
-        }
-      }),
+        },
+      ),
       { numRuns: 60 },
     );
   });

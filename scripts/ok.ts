@@ -1,0 +1,49 @@
+/**
+ * Every check of this repository, one after the other: types, lint and format, tests. Documents, examples and smoke
+ * benches are tests under test/, so the last step covers them. All steps run even if one fails; the exit code is 0 only
+ * if all passed and at least one test ran. The last line printed is the count of the tests, read from the runner's
+ * JUnit report.
+ */
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { countTests } from "./junit.ts";
+
+const root = join(import.meta.dir, "..");
+const failedSteps: string[] = [];
+
+/** Runs one step with this terminal's output, so that what it prints is seen as it is. */
+function run(name: string, command: string[]): void {
+  console.log(`\n== ${name}: ${command.join(" ")}`);
+  const startedMs = performance.now();
+  const { exitCode } = Bun.spawnSync(command, {
+    cwd: root,
+    stdin: "ignore",
+    stdout: "inherit",
+    stderr: "inherit",
+    env: { ...process.env, PATH: `${join(root, "node_modules/.bin")}:${process.env["PATH"] ?? ""}` },
+  });
+  const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
+  if (exitCode !== 0) failedSteps.push(name);
+  // Not after the tests: the runner's own closing lines stand last but one.
+  if (name !== "tests")
+    console.log(`== ${name}: ${exitCode === 0 ? "ok" : `FAILED with exit code ${exitCode}`} (${seconds} s)`);
+}
+
+run("types", ["tsc", "--noEmit"]);
+run("lint and format", ["biome", "ci", "."]);
+
+const directory = mkdtempSync(join(tmpdir(), "pgalloc-ok-"));
+try {
+  const report = join(directory, "junit.xml");
+  const bun = process.execPath;
+  run("tests", [bun, "test", "--timeout", "60000", "--reporter=junit", `--reporter-outfile=${report}`]);
+  const { passed, failed, skipped } = countTests(readFileSync(report, "utf8"));
+  if (failed > 0 && !failedSteps.includes("tests")) failedSteps.push("tests");
+  if (passed + failed === 0) failedSteps.push("tests (none ran)");
+  if (failedSteps.length > 0) console.log(`\nFailed: ${failedSteps.join(", ")}`);
+  console.log(`${passed} passed, ${failed} failed${skipped === 0 ? "" : `, ${skipped} skipped`}`);
+} finally {
+  rmSync(directory, { recursive: true });
+}
+process.exit(failedSteps.length === 0 ? 0 : 1);

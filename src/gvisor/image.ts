@@ -1,0 +1,79 @@
+/**
+ * What a checkpoint says, freed of gVisor's way to say it: columns of page runs and of where page contents are.
+ *
+ * gVisor keeps four interval sets that also hold what is *not* there (the void, the chunks of the other page size); an
+ * image has only the pages that are not free. validate.ts makes one of metadata that nobody trusts, compose.ts makes metadata
+ * of one.
+ *
+ * Pages are indexes of 4 KiB pages: gVisor's format has the page size of the machine that wrote it, and does not name it.
+ */
+
+/** Bytes of a page in the format. */
+export const PAGE_BYTES = 4096;
+/** Pages of a huge page. */
+export const HUGE_PAGES = 512;
+/** Pages of a chunk. */
+export const CHUNK_PAGES = 2 ** 18;
+/** 8 TiB: a page index, and the end of a run, fit in 32 bits with room to spare. */
+export const CHUNKS_MAX = 2 ** 13;
+/** What the allocator's reference counts hold; gVisor's have 64 bits. */
+export const REFS_MAX = 2 ** 31 - 1;
+/** MemoryKind is a byte here, a u32 there. */
+export const KIND_MAX = 255;
+/** The last kind that gVisor knows (Mapped): its accounting panics at a larger one. */
+export const GVISOR_KIND_MAX = 5;
+
+/** State of a run. What is in no run is free. */
+export const RunState = {
+  /** No references; contents unknown, accounted to System. gVisor's SaveTo waits until there is none. */
+  waste: 1,
+  /** Has references. */
+  used: 2,
+  /** Released, but part of a huge page that is not: decommitted, and not free before the rest is. */
+  subReleased: 4,
+} as const;
+
+/** Runs of pages that are not free: ordered, disjoint, maximal, each within chunks of one page size. */
+export interface ImageRuns {
+  readonly start: Uint32Array;
+  readonly length: Uint32Array;
+  /** `RunState` */
+  readonly state: Uint8Array;
+  /** References on each page; 0 unless used. */
+  readonly refs: Uint32Array;
+  readonly kind: Uint8Array;
+  readonly group: Uint32Array;
+}
+
+/** Pages whose contents are in the checkpoint, ordered, disjoint; other pages of the runs are zero. */
+export interface ImageExtents {
+  readonly start: Uint32Array;
+  readonly length: Uint32Array;
+  /** Byte offset of the first page's contents in the file that holds them. Not aligned in the form without a pages file. */
+  readonly fileOffset: Float64Array;
+}
+
+export interface MemoryFileImage {
+  /** One per 1 GiB chunk: 1 = huge pages. */
+  readonly chunkHuge: Uint8Array;
+  readonly runs: ImageRuns;
+  readonly extents: ImageExtents;
+}
+
+/** Pages that the metadata says are in the checkpoint, in the order of the file, before anybody looked where. */
+export interface CommittedPages {
+  readonly start: Uint32Array;
+  readonly length: Uint32Array;
+}
+
+/** Calls `visit` for each longest row of chunks that have the same page size, with page indexes. */
+export function forEachChunkGroup(
+  chunkHuge: Uint8Array,
+  visit: (group: { readonly start: number; readonly end: number; readonly huge: boolean }) => void,
+): void {
+  for (let first = 0, chunk = 1; first < chunkHuge.length; chunk++) {
+    if (chunk < chunkHuge.length && chunkHuge[chunk] === chunkHuge[first]) continue;
+    visit({ start: first * CHUNK_PAGES, end: chunk * CHUNK_PAGES, huge: chunkHuge[first] === 1 });
+    first = chunk;
+  }
+}

@@ -1,0 +1,60 @@
+/**
+ * Everything between the files of a checkpoint and an image of it: frame, message, rules, places of contents. Reads the
+ * metadata and, without a pages file, the headers between the contents; never the contents.
+ */
+import { CorruptCheckpointError } from "../errors.ts";
+import type { MemoryFileImage } from "./image.ts";
+import { type CheckpointLimits, decodeMetadata } from "./metadata.ts";
+import { type ByteSource, locateInline, locateInPagesFile, readMetadataFrame } from "./stream.ts";
+import { validateMetadata } from "./validate.ts";
+
+export interface ReadImageOptions extends CheckpointLimits {
+  /** Where this MemoryFile's metadata begins, if others stand before it. Default 0. */
+  readonly metadataOffset?: number;
+  /** Where its contents begin in the pages file. Default 0. */
+  readonly pagesOffset?: number;
+  /** True if other MemoryFiles may follow, so that the files need not end here. Default false. */
+  readonly moreFollow?: boolean;
+}
+
+export interface ReadImage {
+  readonly image: MemoryFileImage;
+  /** Offset behind what was read of the metadata stream: contents included, if they are in it. */
+  readonly metadataEnd: number;
+  /** Offset behind the last page in the pages file; equals `metadataEnd` where there is none. */
+  readonly pagesEnd: number;
+}
+
+/**
+ * @param metadata `pages_meta.img`
+ * @param pagesFile `pages.img`, of which only the size is looked at; null if contents are in `metadata`
+ * @throws CorruptCheckpointError for anything that gVisor would not have written, or that `options` do not allow
+ */
+export function readImage(
+  metadata: ByteSource,
+  pagesFile: { readonly path?: string; readonly sizeBytes: number } | null,
+  options: ReadImageOptions = {},
+): ReadImage {
+  const place = metadata.path === undefined ? {} : { path: metadata.path };
+  const frame = readMetadataFrame(metadata, options.metadataOffset ?? 0, options);
+  const decoded = decodeMetadata(frame.bytes, options, { ...place, offset: frame.offset });
+  const { chunkHuge, runs, committed } = validateMetadata(decoded, options, metadata.path);
+  const { extents, end } =
+    pagesFile === null
+      ? locateInline(committed, metadata, frame.end)
+      : locateInPagesFile(committed, pagesFile, options.pagesOffset ?? 0);
+  const metadataEnd = pagesFile === null ? end : frame.end;
+  if (options.moreFollow !== true) {
+    checkEnd("Metadata", metadata, metadataEnd);
+    if (pagesFile !== null) checkEnd("Pages file", pagesFile, end);
+  }
+  return { image: { chunkHuge, runs, extents }, metadataEnd, pagesEnd: end };
+}
+
+function checkEnd(what: string, file: { readonly path?: string; readonly sizeBytes: number }, end: number): void {
+  if (file.sizeBytes === end) return;
+  throw new CorruptCheckpointError(`${what} should end here, but has ${file.sizeBytes} bytes`, {
+    ...(file.path === undefined ? {} : { path: file.path }),
+    offset: end,
+  });
+}

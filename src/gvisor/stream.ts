@@ -1,0 +1,172 @@
+/**
+ * How metadata and page contents lie in files: one frame of metadata (8-byte little-endian length, then the message), and
+ * the contents either in a pages file, known-committed ranges one behind the other, or in the same stream behind the
+ * metadata, each range behind a header.
+ *
+ * That header is `WriteHeader` of gVisor's pkg/state: a varint whose top bit says "objects", in which case the rest is
+ * their number; otherwise it is the length of raw bytes that follow. Ours are raw. See pkg/state/encode.go.
+ */
+import { CorruptCheckpointError } from "../errors.ts";
+import { type CommittedPages, type ImageExtents, PAGE_BYTES } from "./image.ts";
+import { type CheckpointLimits, METADATA_BYTES_MAX } from "./metadata.ts";
+import { varintLengthBytes, WireReader, WireWriter } from "./wire.ts";
+
+/** Random access to a file's bytes. */
+export interface ByteSource {
+  /** For error messages. */
+  readonly path?: string;
+  readonly sizeBytes: number;
+  /** Exactly `lengthBytes` bytes; only called for ranges within `sizeBytes`. May throw its own errors (EIO). */
+  read(offset: number, lengthBytes: number): Uint8Array;
+}
+
+/** A source over bytes in memory. */
+export function memorySource(bytes: Uint8Array, path?: string): ByteSource {
+  return {
+    ...(path === undefined ? {} : { path }),
+    sizeBytes: bytes.length,
+    read: (offset, lengthBytes) => bytes.subarray(offset, offset + lengthBytes),
+  };
+}
+
+export interface MetadataFrame {
+  /** The message. */
+  readonly bytes: Uint8Array;
+  /** Offset of the message's first byte. */
+  readonly offset: number;
+  /** Offset behind its last byte. */
+  readonly end: number;
+}
+
+const LENGTH_BYTES = 8;
+const HEADER_BYTES_MAX = 10;
+const OBJECT_FLAG_HIGH = 0x8000_0000;
+
+/**
+ * Reads the frame at `offset`.
+ *
+ * @throws CorruptCheckpointError if the file ends before the frame does, or the frame exceeds `limits`
+ */
+export function readMetadataFrame(source: ByteSource, offset = 0, limits: CheckpointLimits = {}): MetadataFrame {
+  const where = { ...placeOf(source), section: "frame", offset };
+  const leftBytes = source.sizeBytes - offset - LENGTH_BYTES;
+  if (leftBytes < 0) throw new CorruptCheckpointError("File ends before the length of the metadata", where);
+  const prefix = source.read(offset, LENGTH_BYTES);
+  const view = new DataView(prefix.buffer, prefix.byteOffset, LENGTH_BYTES);
+  const lengthBytes = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
+  if (lengthBytes > leftBytes) {
+    throw new CorruptCheckpointError(`Metadata of ${lengthBytes} bytes is cut off: ${leftBytes} bytes are left`, where);
+  }
+  const metadataBytesMax = limits.metadataBytesMax ?? METADATA_BYTES_MAX;
+  if (lengthBytes > metadataBytesMax) {
+    throw new CorruptCheckpointError(`Metadata of ${lengthBytes} bytes exceeds the limit of ${metadataBytesMax}`, where);
+  }
+  const first = offset + LENGTH_BYTES;
+  return { bytes: source.read(first, lengthBytes), offset: first, end: first + lengthBytes };
+}
+
+/** `message` behind its length. */
+export function frameMetadata(message: Uint8Array): Uint8Array {
+  const frame = new Uint8Array(LENGTH_BYTES + message.length);
+  new DataView(frame.buffer).setBigUint64(0, BigInt(message.length), true);
+  frame.set(message, LENGTH_BYTES);
+  return frame;
+}
+
+/** What stands before `lengthBytes` of page contents in the form without a pages file. */
+export function inlineHeader(lengthBytes: number): Uint8Array {
+  const writer = new WireWriter(new Uint8Array(varintLengthBytes(lengthBytes)));
+  writer.varint(lengthBytes);
+  return writer.bytes;
+}
+
+export interface LocatedContents {
+  readonly extents: ImageExtents;
+  /** Offset behind the last page's contents: where the next MemoryFile's begin. */
+  readonly end: number;
+}
+
+/**
+ * Contents in a pages file, from `offset` on.
+ *
+ * @throws CorruptCheckpointError if the file has fewer bytes than they take
+ */
+export function locateInPagesFile(
+  committed: CommittedPages,
+  file: { readonly path?: string; readonly sizeBytes: number },
+  offset = 0,
+): LocatedContents {
+  const extents = new ExtentBuilder();
+  let end = offset;
+  for (let i = 0; i < committed.start.length; i++) {
+    extents.push(committed.start[i]!, committed.length[i]!, end);
+    end += committed.length[i]! * PAGE_BYTES;
+  }
+  if (end > file.sizeBytes) {
+    throw new CorruptCheckpointError(`Pages file has ${file.sizeBytes} bytes; the metadata accounts for ${end}`, {
+      ...placeOf(file),
+      section: "pages",
+    });
+  }
+  return { extents: extents.finish(), end };
+}
+
+/**
+ * Contents behind the metadata, from `offset` on. Reads the headers only.
+ *
+ * @throws CorruptCheckpointError if a header is not the one that the metadata asks for, or contents are cut off
+ */
+export function locateInline(committed: CommittedPages, source: ByteSource, offset: number): LocatedContents {
+  const extents = new ExtentBuilder();
+  let next = offset;
+  for (let i = 0; i < committed.start.length; i++) {
+    const where = { ...placeOf(source), section: "pages", offset: next };
+    const reader = new WireReader(source.read(next, Math.max(0, Math.min(HEADER_BYTES_MAX, source.sizeBytes - next))), where);
+    const { low, high } = reader.readHalves();
+    if (high >= OBJECT_FLAG_HIGH) throw new CorruptCheckpointError("Expected page contents, got objects", where);
+    const lengthBytes = committed.length[i]! * PAGE_BYTES;
+    const got = high * 2 ** 32 + low;
+    if (got !== lengthBytes) throw new CorruptCheckpointError(`Expected ${lengthBytes} bytes of pages, got ${got}`, where);
+    next += reader.position;
+    extents.push(committed.start[i]!, committed.length[i]!, next);
+    next += lengthBytes;
+    if (next > source.sizeBytes) {
+      throw new CorruptCheckpointError(`Page contents are cut off: ${next - source.sizeBytes} bytes are missing`, where);
+    }
+  }
+  return { extents: extents.finish(), end: next };
+}
+
+function placeOf(file: { readonly path?: string }): { path?: string } {
+  return file.path === undefined ? {} : { path: file.path };
+}
+
+/** Joins what is contiguous both in memory and in the file: one read will do. */
+class ExtentBuilder {
+  private readonly start: number[] = [];
+  private readonly length: number[] = [];
+  private readonly fileOffset: number[] = [];
+
+  push(start: number, length: number, fileOffset: number): void {
+    const last = this.start.length - 1;
+    if (
+      last >= 0 &&
+      this.start[last]! + this.length[last]! === start &&
+      this.fileOffset[last]! + this.length[last]! * PAGE_BYTES === fileOffset
+    ) {
+      this.length[last]! += length;
+      return;
+    }
+    this.start.push(start);
+    this.length.push(length);
+    this.fileOffset.push(fileOffset);
+  }
+
+  finish(): ImageExtents {
+    return {
+      start: new Uint32Array(this.start),
+      length: new Uint32Array(this.length),
+      fileOffset: new Float64Array(this.fileOffset),
+    };
+  }
+}

@@ -1,0 +1,325 @@
+/**
+ * Turns metadata into runs of pages, and believes none of it.
+ *
+ * What must hold, page by page (gVisor's own invariants; pkg/sentry/pgalloc/pgalloc.go, comment of MemoryFile):
+ *
+ *   state          unfree set of its size   unwaste set of its size   mem_acct   where
+ *   free           not in it                in it                     no         any chunk; whole huge pages in huge ones
+ *   used           refs > 0                 in it                     yes        any chunk
+ *   waste          refs 0                   not in it                 System     any chunk
+ *   sub-released   refs 0                   in it                     no         huge chunks
+ *
+ * and both sets of the *other* page size hold every page of a chunk, with refs 0, as all four hold the void behind the
+ * last chunk up to 2^64-1. Every other combination is refused. Sets are ordered; neighbours of equal value need not be
+ * joined, and are here.
+ *
+ * `subreleased` counts pages that are known from the rule above, so it is only compared. A count may be too small: when a
+ * release spans several huge pages, gVisor does not add what it leaves sub-released in the first and the last one, and
+ * such a huge page is never freed there. The pages decide; a huge page of which all pages are sub-released is free here.
+ */
+import { CorruptCheckpointError } from "../errors.ts";
+import {
+  CHUNK_PAGES,
+  CHUNKS_MAX,
+  type CommittedPages,
+  forEachChunkGroup,
+  HUGE_PAGES,
+  type ImageRuns,
+  KIND_MAX,
+  PAGE_BYTES,
+  REFS_MAX,
+  RunState,
+} from "./image.ts";
+import type { CheckpointLimits, GvisorMetadata, RangeColumns, SubreleasedColumns, UnfreeColumns } from "./metadata.ts";
+import { RunBuilder } from "./run-builder.ts";
+import { U64_MAX } from "./wire.ts";
+
+/** A MemoryFileImage but for the places of its contents: see `locateInPagesFile` and `locateInline`. */
+export interface ValidMetadata {
+  readonly chunkHuge: Uint8Array;
+  readonly runs: ImageRuns;
+  /** In the order in which contents are stored. One range of the same accounting each, as gVisor's headers have them. */
+  readonly committed: CommittedPages;
+}
+
+/**
+ * @throws CorruptCheckpointError naming the section and the range that breaks a rule, or the limit
+ */
+export function validateMetadata(metadata: GvisorMetadata, limits: CheckpointLimits = {}, path?: string): ValidMetadata {
+  const check = new Checker(metadata, path);
+  check.limits(limits);
+  check.order();
+  check.void();
+  const runs = check.runs();
+  return { chunkHuge: metadata.chunks.huge.slice(), runs, committed: check.committed() };
+}
+
+class Checker {
+  private readonly sizeBytes: number;
+
+  constructor(
+    private readonly metadata: GvisorMetadata,
+    private readonly path: string | undefined,
+  ) {
+    this.sizeBytes = metadata.chunks.huge.length * CHUNK_PAGES * PAGE_BYTES;
+  }
+
+  private corrupt(section: string, message: string): CorruptCheckpointError {
+    return new CorruptCheckpointError(message, this.path === undefined ? { section } : { section, path: this.path });
+  }
+
+  limits({ chunksMax = CHUNKS_MAX, limitBytes = Number.POSITIVE_INFINITY }: CheckpointLimits): void {
+    const chunks = this.metadata.chunks.huge.length;
+    const most = Math.min(chunksMax, CHUNKS_MAX);
+    if (chunks > most) throw this.corrupt("chunks", `Checkpoint has ${chunks} chunks; at most ${most} are allowed`);
+    if (this.sizeBytes > limitBytes) {
+      throw this.corrupt("chunks", `Checkpoint has ${this.sizeBytes} bytes; limitBytes allows ${limitBytes}`);
+    }
+  }
+
+  /** Each set by itself: aligned, ordered, disjoint. */
+  order(): void {
+    const { memAcct, unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge } = this.metadata;
+    this.checkOrder("mem_acct", memAcct, this.sizeBytes);
+    this.checkOrder("unfree_small", unfreeSmall, U64_MAX);
+    this.checkOrder("unfree_huge", unfreeHuge, U64_MAX);
+    this.checkOrder("unwaste_small", unwasteSmall, U64_MAX);
+    this.checkOrder("unwaste_huge", unwasteHuge, U64_MAX);
+    for (const [section, { start, refs }] of [
+      ["unfree_small", unfreeSmall],
+      ["unfree_huge", unfreeHuge],
+    ] as const) {
+      const index = refs.findIndex((count) => count > REFS_MAX);
+      if (index >= 0) {
+        const many = refs[index] === U64_MAX ? "2^64-1" : refs[index];
+        throw this.corrupt(section, `Pages at ${start[index]} have ${many} references; at most ${REFS_MAX} are supported`);
+      }
+    }
+    const kind = memAcct.kind.findIndex((value) => value > KIND_MAX);
+    if (kind >= 0) throw this.corrupt("mem_acct", `Pages at ${memAcct.start[kind]} are of unknown kind ${memAcct.kind[kind]}`);
+  }
+
+  private checkOrder(section: string, { start, end }: RangeColumns, endMax: number): void {
+    let previousEnd = 0;
+    for (let i = 0; i < start.length; i++) {
+      const first = start[i]!;
+      const last = end[i]!;
+      if (!(first < last)) throw this.corrupt(section, `Range ${range(first, last)} is empty`);
+      if (first % PAGE_BYTES !== 0 || (last !== U64_MAX && last % PAGE_BYTES !== 0)) {
+        throw this.corrupt(section, `Range ${range(first, last)} is not aligned to pages`);
+      }
+      if (first < previousEnd) throw this.corrupt(section, `Range ${range(first, last)} begins before ${previousEnd}`);
+      if (last > endMax) throw this.corrupt(section, `Range ${range(first, last)} ends beyond ${endMax}`);
+      previousEnd = last;
+    }
+  }
+
+  /** All four sets hold everything behind the last chunk. */
+  void(): void {
+    const { unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge } = this.metadata;
+    this.checkCovered("unfree_small", unfreeSmall, this.sizeBytes, U64_MAX, unfreeSmall.refs);
+    this.checkCovered("unfree_huge", unfreeHuge, this.sizeBytes, U64_MAX, unfreeHuge.refs);
+    this.checkCovered("unwaste_small", unwasteSmall, this.sizeBytes, U64_MAX);
+    this.checkCovered("unwaste_huge", unwasteHuge, this.sizeBytes, U64_MAX);
+  }
+
+  /** Throws unless [from, to) is in the set, and without references if `refs` are given. */
+  private checkCovered(section: string, { start, end }: RangeColumns, from: number, to: number, refs?: Float64Array): void {
+    let reached = from;
+    for (let i = firstEndingBehind(end, from); reached < to; i++) {
+      if (i >= start.length || start[i]! > reached) {
+        throw this.corrupt(section, `Range ${range(reached, Math.min(to, start[i] ?? to))} is missing`);
+      }
+      if (refs !== undefined && refs[i] !== 0) {
+        throw this.corrupt(section, `Range ${range(start[i]!, end[i]!)} has references, but is void or of the other page size`);
+      }
+      reached = end[i]!;
+    }
+  }
+
+  runs(): ImageRuns {
+    const { chunks, unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge, memAcct, subreleased } = this.metadata;
+    const claims = new SubreleaseClaims(subreleased);
+    const builder = new RunBuilder((start, end) => claims.found(start, end));
+    const acct = new Cursor(memAcct);
+    const small = { unfree: unfreeSmall, cursor: new Cursor(unfreeSmall), unwaste: new Cursor(unwasteSmall) };
+    const huge = { unfree: unfreeHuge, cursor: new Cursor(unfreeHuge), unwaste: new Cursor(unwasteHuge) };
+    forEachChunkGroup(chunks.huge, (group) => {
+      const [from, to] = [group.start * PAGE_BYTES, group.end * PAGE_BYTES];
+      if (group.huge) {
+        this.checkCovered("unfree_small", unfreeSmall, from, to, unfreeSmall.refs);
+        this.checkCovered("unwaste_small", unwasteSmall, from, to);
+      } else {
+        this.checkCovered("unfree_huge", unfreeHuge, from, to, unfreeHuge.refs);
+        this.checkCovered("unwaste_huge", unwasteHuge, from, to);
+      }
+      builder.startGroup();
+      this.sweep(builder, from, to, group.huge, { ...(group.huge ? huge : small), acct });
+    });
+    const runs = builder.finish();
+    claims.check((message) => this.corrupt("subreleased", message));
+    return runs;
+  }
+
+  /** Goes through chunks of one page size, from one border of any set to the next. */
+  private sweep(builder: RunBuilder, from: number, to: number, huge: boolean, sets: SweptSets): void {
+    const { memAcct } = this.metadata;
+    for (let at = from; at < to; ) {
+      sets.cursor.seek(at);
+      sets.unwaste.seek(at);
+      sets.acct.seek(at);
+      const next = Math.min(to, sets.cursor.border, sets.unwaste.border, sets.acct.border);
+      const state = this.stateOf(sets, huge, at, next);
+      if (state !== 0) {
+        const accounted = state === RunState.subReleased ? -1 : sets.acct.index;
+        builder.push({
+          start: at / PAGE_BYTES,
+          end: next / PAGE_BYTES,
+          state,
+          refs: sets.unfree.refs[sets.cursor.index]!,
+          kind: accounted < 0 ? 0 : memAcct.kind[accounted]!,
+          group: accounted < 0 ? 0 : memAcct.group[accounted]!,
+        });
+      }
+      at = next;
+    }
+  }
+
+  /** The table at the top of this file; 0 is free. */
+  private stateOf(sets: SweptSets, huge: boolean, start: number, end: number): number {
+    const suffix = huge ? "huge" : "small";
+    const waste = !sets.unwaste.inside;
+    const accounted = sets.acct.inside;
+    if (!sets.cursor.inside) {
+      if (waste) throw this.corrupt(`unwaste_${suffix}`, `Free range ${range(start, end)} is waste`);
+      if (accounted) throw this.corrupt("mem_acct", `Free range ${range(start, end)} is accounted for`);
+      // Borders within free space are borders of the other sets, at which nothing changes: look at the whole gap.
+      this.checkFreeGap(sets, huge);
+      return 0;
+    }
+    if (sets.unfree.refs[sets.cursor.index]! > 0) {
+      if (waste) throw this.corrupt(`unwaste_${suffix}`, `Range ${range(start, end)} has references, but is waste`);
+      if (!accounted) throw this.corrupt("mem_acct", `Used range ${range(start, end)} is missing`);
+      return RunState.used;
+    }
+    if (waste) {
+      if (!accounted) throw this.corrupt("mem_acct", `Waste range ${range(start, end)} is missing`);
+      const kind = this.metadata.memAcct.kind[sets.acct.index];
+      if (kind !== 0) throw this.corrupt("mem_acct", `Waste range ${range(start, end)} is of kind ${kind}`);
+      return RunState.waste;
+    }
+    if (!huge || accounted) {
+      throw this.corrupt(`unfree_${suffix}`, `Range ${range(start, end)} has no references, but is neither free nor waste`);
+    }
+    return RunState.subReleased;
+  }
+
+  private checkFreeGap(sets: SweptSets, huge: boolean): void {
+    if (!huge) return;
+    const hugeBytes = HUGE_PAGES * PAGE_BYTES;
+    const { gapStart, border } = sets.cursor;
+    // A gap that leaves its chunk ends within chunks of small pages, whose pages this set holds: at a multiple anyway.
+    if (gapStart % hugeBytes !== 0 || border % hugeBytes !== 0) {
+      throw this.corrupt("unfree_huge", `Free range ${range(gapStart, border)} is not aligned to huge pages`);
+    }
+  }
+
+  /** Known-committed ranges, neighbours of the same accounting joined: gVisor's set does so before it looks for contents. */
+  committed(): CommittedPages {
+    const { start, end, kind, group, knownCommitted } = this.metadata.memAcct;
+    const first: number[] = [];
+    const length: number[] = [];
+    let previous = -1;
+    for (let i = 0; i < start.length; i++) {
+      if (knownCommitted[i] !== 1) continue;
+      const pages = (end[i]! - start[i]!) / PAGE_BYTES;
+      if (previous >= 0 && end[previous] === start[i] && kind[previous] === kind[i] && group[previous] === group[i]) {
+        length[length.length - 1]! += pages;
+      } else {
+        first.push(start[i]! / PAGE_BYTES);
+        length.push(pages);
+      }
+      previous = i;
+    }
+    return { start: new Uint32Array(first), length: new Uint32Array(length) };
+  }
+}
+
+interface SweptSets {
+  readonly unfree: UnfreeColumns;
+  readonly cursor: Cursor;
+  readonly unwaste: Cursor;
+  readonly acct: Cursor;
+}
+
+/** A place in an ordered set that only moves up. */
+class Cursor {
+  /** The range at or behind the place. */
+  index = 0;
+  /** True if the place is in that range. */
+  inside = false;
+  /** Where `inside` changes next, or the range ends. */
+  border = 0;
+
+  constructor(private readonly ranges: RangeColumns) {}
+
+  seek(at: number): void {
+    const { start, end } = this.ranges;
+    while (this.index < end.length && end[this.index]! <= at) this.index++;
+    const first = this.index < start.length ? start[this.index]! : U64_MAX;
+    this.inside = first <= at;
+    this.border = this.inside ? end[this.index]! : first;
+  }
+
+  /** Where the gap around the place begins; only if it is not `inside`. */
+  get gapStart(): number {
+    return this.index === 0 ? 0 : this.ranges.end[this.index - 1]!;
+  }
+}
+
+/** What `subreleased` says, against the pages that were found to be so. */
+class SubreleaseClaims {
+  private readonly foundPages: Uint32Array;
+  private next = 0;
+
+  constructor(private readonly claimed: SubreleasedColumns) {
+    this.foundPages = new Uint32Array(claimed.hugeStart.length);
+  }
+
+  /** Sub-released pages [start, end); called in ascending order. */
+  found(start: number, end: number): void {
+    const { hugeStart } = this.claimed;
+    const hugeEnd = (index: number) => hugeStart[index]! / PAGE_BYTES + HUGE_PAGES;
+    while (this.next < hugeStart.length && hugeEnd(this.next) <= start) this.next++;
+    for (let i = this.next; i < hugeStart.length && hugeStart[i]! / PAGE_BYTES < end; i++) {
+      this.foundPages[i]! += Math.min(end, hugeEnd(i)) - Math.max(start, hugeStart[i]! / PAGE_BYTES);
+    }
+  }
+
+  check(corrupt: (message: string) => CorruptCheckpointError): void {
+    const { hugeStart, count } = this.claimed;
+    for (let i = 0; i < hugeStart.length; i++) {
+      const pages = count[i]!;
+      const what = `Huge page at ${hugeStart[i]} has a count of ${pages}`;
+      if (hugeStart[i]! % (HUGE_PAGES * PAGE_BYTES) !== 0) throw corrupt(`${what}, but is not aligned to huge pages`);
+      if (pages < 1 || pages >= HUGE_PAGES) throw corrupt(`${what}; it must be within [1, ${HUGE_PAGES})`);
+      if (pages > this.foundPages[i]!) throw corrupt(`${what}, but only ${this.foundPages[i]} of its pages are sub-released`);
+    }
+  }
+}
+
+/** Index of the first range that ends behind `at`. */
+function firstEndingBehind(end: Float64Array, at: number): number {
+  let low = 0;
+  let high = end.length;
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (end[middle]! > at) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+function range(start: number, end: number): string {
+  return `[${start}, ${end === U64_MAX ? "2^64-1" : end})`;
+}

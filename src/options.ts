@@ -1,0 +1,94 @@
+/** What a MemoryFile's methods take, and the checks of it. */
+import { checkInteger } from "../ffi/index.ts";
+import type { LoadQueue, LoadStats } from "./load/loader.ts";
+import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "./units.ts";
+
+/** How pages are committed when they are allocated. */
+export type AllocationMode =
+  /** Pages are uncommitted; the kernel gives memory when they are touched. The default. */
+  | "uncommitted"
+  /** The caller will commit every page, not through our mapping: pages may be recycled, and so committed. */
+  | "callerIndirectCommit"
+  /** Pages are committed when `allocate` returns. */
+  | "commit"
+  /** Pages are committed and mapped for writing when `allocate` returns, as far as the kernel can. */
+  | "writePopulate";
+
+export interface AllocateOptions {
+  /** Whom the memory is accounted to: a MemoryKind or the program's own, 0 to 255. Default: Anonymous. */
+  readonly kind?: number | undefined;
+  /** Accounting group, 0 to 2^32 - 1. Default: 0, none. */
+  readonly group?: number | undefined;
+  readonly mode?: AllocationMode | undefined;
+  /** Place it in memory meant for huge pages; the length must be a multiple of HUGE_PAGE_SIZE. */
+  readonly huge?: boolean | undefined;
+  readonly direction?: "bottomUp" | "topDown" | undefined;
+  /**
+   * Fills the new pages: called with what is still to fill, returns how many bytes it wrote, 0 at the end of its data.
+   * Pages behind the last whole page that was filled are released again, and the returned range is shorter.
+   */
+  readonly fill?: ((destination: Uint8Array) => number) | undefined;
+}
+
+export interface MemoryFileOptions {
+  /** Shown in /proc/PID/maps. Default: "pgalloc". */
+  readonly name?: string | undefined;
+  /** The most bytes that may be in use at once, up to 1 TiB. Default: 256 GiB of address space is the limit. */
+  readonly limitBytes?: number | undefined;
+  /** A file on disk to hold the memory; created, or emptied. Default: anonymous memory. */
+  readonly path?: string | undefined;
+  /** Keep allocations with `huge` apart from others. Default: false, `huge` is ignored then. */
+  readonly expectHugepages?: boolean | undefined;
+  /** madvise(MADV_HUGEPAGE) for chunks of huge allocations. */
+  readonly adviseHugepage?: boolean | undefined;
+  /** madvise(MADV_NOHUGEPAGE) for chunks of other allocations. */
+  readonly adviseNoHugepage?: boolean | undefined;
+}
+
+export interface LoadOptions extends MemoryFileOptions {
+  /** Return as soon as the metadata stands, and load behind the running program. Default: false. */
+  readonly background?: boolean | undefined;
+  /** Ends the load. What is loaded stays; waiters, and later ones, get the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called now and then, and once when all is loaded. What it throws ends the load. */
+  readonly onProgress?: ((progress: LoadStats) => void) | undefined;
+  readonly queue?: LoadQueue | undefined;
+}
+
+/** What `share()` gives: structured-cloneable. */
+export interface MemoryFileHandle {
+  readonly kind: "pgalloc.MemoryFile";
+  readonly name: string;
+  readonly control: SharedArrayBuffer;
+  readonly load: { readonly state: SharedArrayBuffer; readonly fd: number; readonly path: string } | null;
+}
+
+const MODES: readonly string[] = ["uncommitted", "callerIndirectCommit", "commit", "writePopulate"];
+
+export function checkLength(lengthBytes: number, huge: boolean): void {
+  checkInteger("lengthBytes", lengthBytes, 1);
+  const unit = huge ? HUGE_PAGE_SIZE : PAGE_SIZE;
+  if (lengthBytes % unit !== 0) throw new RangeError(`Expected lengthBytes to be a multiple of ${unit}, got ${lengthBytes}`);
+}
+
+export function isTopDown(direction: string | undefined): boolean {
+  if (direction === undefined || direction === "bottomUp") return false;
+  if (direction === "topDown") return true;
+  throw new TypeError(`Expected direction to be "bottomUp" or "topDown", got ${JSON.stringify(direction)}`);
+}
+
+export function checkQueue(queue: string | undefined): void {
+  if (queue === undefined || queue === "auto" || queue === "workers" || queue === "inline") return;
+  throw new TypeError(`Expected queue to be "auto", "workers" or "inline", got ${JSON.stringify(queue)}`);
+}
+
+/** @throws {TypeError} {RangeError} */
+export function checkAllocation(lengthBytes: number, options: AllocateOptions): void {
+  checkLength(lengthBytes, options.huge ?? false);
+  const { mode, kind, group } = options;
+  if (mode !== undefined && !MODES.includes(mode)) {
+    throw new TypeError(`Expected mode to be one of ${MODES.join(", ")}, got ${String(mode)}`);
+  }
+  if (kind !== undefined) checkInteger("kind", kind, 0, MAX_KIND);
+  if (group !== undefined) checkInteger("group", group, 0, MAX_GROUP);
+}
