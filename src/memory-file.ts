@@ -10,6 +10,7 @@
  */
 import { checkInteger, closeFile, fileStatus } from "../ffi/index.ts";
 import { Allocator } from "./allocator/allocator.ts";
+import { dumpRuns } from "./allocator/dump.ts";
 import { openCheckpoint } from "./checkpoint/directory.ts";
 import type { CheckpointImage } from "./checkpoint/format.ts";
 import { restoreRuns } from "./checkpoint/restore.ts";
@@ -280,6 +281,12 @@ export class MemoryFile implements Disposable {
   get allocatedBytes(): number {
     this.#requireLive("allocatedBytes");
     return this.#words[Word.UsedPages]! * PAGE_SIZE;
+  }
+
+  /** The state of every page, a line for each run of equal pages. */
+  toString(): string {
+    this.#requireLive("toString()");
+    return dumpRuns(this.#allocator);
   }
 
   /**

@@ -54,6 +54,9 @@ export function imageToMetadata(image: MemoryFileImage | ComposedImage, options:
       const first = runs.start[run]!;
       const last = first + runs.length[run]!;
       if (last > end) throw new RangeError(`Expected run [${first}, ${last}) to end with its chunks' page size at ${end}`);
+      if (!huge && runs.state[run] === RunState.subReleased) {
+        throw new RangeError(`Expected sub-released pages in huge chunks only, got [${first}, ${last})`);
+      }
       sets.unfree[own].push(first, last, runs.state[run] === RunState.used ? runs.refs[run]! : 0);
       if (runs.state[run] !== RunState.waste) continue;
       sets.unwaste[own].push(unwasteStart, first);
