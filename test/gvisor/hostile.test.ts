@@ -1,0 +1,288 @@
+/**
+ * Checkpoints that somebody damaged on purpose: each is refused with CorruptCheckpointError, or is an image that keeps every
+ * promise of one; and memory stays within a multiple of the file's size, whatever the numbers in it say.
+ */
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { CorruptCheckpointError } from "../../src/errors.ts";
+import { imageToMetadata } from "../../src/gvisor/compose.ts";
+import { CHUNK_PAGES, KIND_MAX, type MemoryFileImage, PAGE_BYTES, REFS_MAX, RunState } from "../../src/gvisor/image.ts";
+import { decodeMetadata, encodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
+import { readImage } from "../../src/gvisor/read-image.ts";
+import { frameMetadata, memorySource } from "../../src/gvisor/stream.ts";
+import { U64_MAX } from "../../src/gvisor/wire.ts";
+import { type Fixture, fixtures, imageArbitrary, messageOf } from "./support.ts";
+
+/** Cases of each random test; more of them: `PGALLOC_CASES=20000 bun test --timeout 600000 test/gvisor/hostile.test.ts`. */
+const CASES = Number(Bun.env["PGALLOC_CASES"] ?? 500);
+
+/** True if the checkpoint was taken. Throws for every error but the right one, and for an image that is none. */
+function attempt(metadata: Uint8Array, pagesBytes: number | null): boolean {
+  let image: MemoryFileImage;
+  try {
+    image = readImage(memorySource(metadata, "meta"), pagesBytes === null ? null : { sizeBytes: pagesBytes }).image;
+  } catch (error) {
+    if (error instanceof CorruptCheckpointError) return false;
+    throw error;
+  }
+  checkImage(image, pagesBytes ?? metadata.length);
+  return true;
+}
+
+/** What whoever maps and fills memory relies on. */
+function checkImage(image: MemoryFileImage, fileBytes: number): void {
+  const { chunkHuge, runs, extents } = image;
+  const must = (condition: boolean, what: string): void => {
+    if (!condition) throw new Error(what);
+  };
+  const committable: [number, number][] = [];
+  let end = 0;
+  for (const [i, start] of runs.start.entries()) {
+    must(start >= end && runs.length[i]! > 0, `run ${i} is out of order`);
+    end = start + runs.length[i]!;
+    must(end <= chunkHuge.length * CHUNK_PAGES, `run ${i} leaves the file`);
+    const [first, last] = [Math.floor(start / CHUNK_PAGES), Math.ceil(end / CHUNK_PAGES)];
+    must(new Set(chunkHuge.subarray(first, last)).size === 1, `run ${i} has pages of two sizes`);
+    must((runs.state[i] === RunState.used) === runs.refs[i]! > 0, `run ${i} has wrong references`);
+    must(runs.refs[i]! <= REFS_MAX && runs.kind[i]! <= KIND_MAX, `run ${i} has numbers too large`);
+    if (runs.state[i] === RunState.subReleased) must(chunkHuge[first] === 1, `run ${i} is sub-released`);
+    else if (committable.at(-1)?.[1] === start) committable.at(-1)![1] = end;
+    else committable.push([start, end]);
+  }
+  let page = 0;
+  let offset = 0;
+  let home = 0;
+  for (const [i, start] of extents.start.entries()) {
+    must(start >= page && extents.fileOffset[i]! >= offset && extents.length[i]! > 0, `extent ${i} is out of order`);
+    page = start + extents.length[i]!;
+    offset = extents.fileOffset[i]! + extents.length[i]! * PAGE_BYTES;
+    must(offset <= fileBytes, `extent ${i} leaves its file`);
+    while (home < committable.length && committable[home]![1] <= start) home++;
+    must(
+      home < committable.length && committable[home]![0] <= start && page <= committable[home]![1],
+      `extent ${i} is homeless`,
+    );
+  }
+  // It can be written again, and says the same.
+  const again = encodeMetadata(imageToMetadata(image, { foreignKind: 0 }));
+  const pages = extents.length.reduce((sum, length) => sum + length, 0);
+  const kindsKept = { ...image.runs, kind: image.runs.kind.map((kind) => (kind > 5 ? 0 : kind)) };
+  const back = readImage(memorySource(frameMetadata(again)), { sizeBytes: pages * PAGE_BYTES }).image;
+  if (kindsKept.kind.every((kind, i) => kind === image.runs.kind[i])) expect(back.runs).toEqual(image.runs);
+  expect(back.extents.length.reduce((sum, length) => sum + length, 0)).toBe(pages);
+}
+
+const edge = fc.oneof(
+  fc.constantFrom(
+    0,
+    1,
+    511,
+    512,
+    4095,
+    4096,
+    2 ** 21,
+    2 ** 30,
+    2 ** 31,
+    2 ** 32,
+    2 ** 43,
+    2 ** 44,
+    2 ** 52,
+    2 ** 53 - 1,
+    U64_MAX,
+  ),
+  fc.nat({ max: 2 ** 20 }).map((page) => page * PAGE_BYTES),
+  fc.maxSafeNat(),
+);
+
+type Columns = Record<string, Float64Array | Uint32Array | Uint8Array>;
+const SECTIONS = ["chunks", "memAcct", "unfreeSmall", "unfreeHuge", "unwasteSmall", "unwasteHuge", "subreleased"] as const;
+
+/** Puts the rows of a section into another order, drops some, repeats some. */
+function pick(columns: Columns, rows: number[]): Columns {
+  return Object.fromEntries(
+    Object.entries(columns).map(([name, column]) => {
+      const Column = column.constructor as new (values: number[]) => typeof column;
+      return [name, new Column(rows.map((row) => column[row]!))];
+    }),
+  );
+}
+
+interface Edit {
+  section: (typeof SECTIONS)[number];
+  what: "value" | "shift" | "drop" | "repeat" | "swap" | "join" | "chunks";
+  row: number;
+  column: number;
+  value: number;
+}
+
+const editArbitrary: fc.Arbitrary<Edit> = fc.record({
+  section: fc.constantFrom(...SECTIONS),
+  what: fc.constantFrom("value", "shift", "drop", "repeat", "swap", "join", "chunks"),
+  row: fc.nat(),
+  column: fc.nat(),
+  value: edge,
+});
+
+function applyEdit(metadata: GvisorMetadata, { section, what, row, column, value }: Edit): GvisorMetadata {
+  if (what === "chunks")
+    return { ...metadata, chunks: { huge: new Uint8Array([...metadata.chunks.huge, column % 2].slice(row % 2)) } };
+  const columns = { ...metadata[section] } as unknown as Columns;
+  const names = Object.keys(columns);
+  const length = columns[names[0]!]!.length;
+  if (length === 0) return metadata;
+  const at = row % length;
+  const next = (at + 1) % length;
+  const order = [...columns[names[0]!]!.keys()];
+  if (what === "drop") return { ...metadata, [section]: pick(columns, order.toSpliced(at, 1)) };
+  if (what === "repeat") return { ...metadata, [section]: pick(columns, order.toSpliced(at, 0, at)) };
+  if (what === "swap") return { ...metadata, [section]: pick(columns, order.with(at, next).with(next, at)) };
+  const name = what === "join" && names.includes("end") ? "end" : names[column % names.length]!;
+  const copy = columns[name]!.slice();
+  // A border moved by a page or a huge page, or over the next range, is likelier to be believed than a wild number.
+  const distance = [-1, 1, PAGE_BYTES, -PAGE_BYTES, 2 ** 21, -(2 ** 21)][column % 6]!;
+  if (what === "join") copy[at] = copy[next]!;
+  else if (copy instanceof Uint8Array) copy[at] = 1 - copy[at]!;
+  else if (what === "value") copy[at] = value;
+  else copy[at] = Math.max(0, copy[at]! > 2 ** 52 ? copy[at]! : copy[at]! + distance);
+  return { ...metadata, [section]: { ...columns, [name]: copy } };
+}
+
+describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))("fixture %s", (_name, fixture) => {
+  const { metadata } = fixture;
+  const pagesBytes = fixture.pages?.length ?? null;
+  // Damage to contents is not the codec's to see: aim at what it reads.
+  const message = messageOf(fixture);
+  const headBytes = 8 + message.length;
+
+  test("bytes changed", () => {
+    let taken = 0;
+    const change = fc.record({ at: fc.nat({ max: headBytes - 1 }), to: fc.nat({ max: 255 }) });
+    fc.assert(
+      fc.property(fc.array(change, { minLength: 1, maxLength: 4 }), (changes) => {
+        const bytes = metadata.slice();
+        for (const { at, to } of changes) bytes[at] = to;
+        if (attempt(bytes, pagesBytes)) taken++;
+      }),
+      { numRuns: CASES },
+    );
+    expect(taken).toBeLessThan(CASES);
+  });
+
+  test("bits flipped, one by one, everywhere", () => {
+    for (let at = 0; at < headBytes; at++) {
+      const bytes = metadata.slice();
+      bytes[at]! ^= 1 << (at % 8);
+      attempt(bytes, pagesBytes);
+    }
+  });
+
+  test("cut off, or with bytes put in", () => {
+    fc.assert(
+      fc.property(fc.nat({ max: headBytes }), fc.nat({ max: 64 }), fc.uint8Array({ maxLength: 64 }), (at, dropped, added) => {
+        const bytes = new Uint8Array(Buffer.concat([metadata.subarray(0, at), added, metadata.subarray(at + dropped)]));
+        attempt(bytes, pagesBytes);
+        // With a length that fits, so that the message itself is what is wrong.
+        const inner = Math.min(Math.max(at - 8, 0), message.length);
+        const edited = Buffer.concat([message.subarray(0, inner), added, message.subarray(inner + dropped)]);
+        const framed = Buffer.concat([frameMetadata(edited), metadata.subarray(headBytes)]);
+        attempt(new Uint8Array(framed), pagesBytes);
+      }),
+      { numRuns: CASES },
+    );
+  });
+
+  test("fields edited", () => {
+    const decoded = decodeMetadata(message);
+    fc.assert(
+      fc.property(fc.array(editArbitrary, { minLength: 1, maxLength: 3 }), (edits) => {
+        const edited = edits.reduce(applyEdit, decoded);
+        const framed = Buffer.concat([frameMetadata(encodeMetadata(edited)), metadata.subarray(headBytes)]);
+        attempt(new Uint8Array(framed), pagesBytes);
+      }),
+      { numRuns: CASES },
+    );
+  });
+});
+
+test("fields of images made at random edited", () => {
+  let taken = 0;
+  fc.assert(
+    fc.property(imageArbitrary, fc.array(editArbitrary, { maxLength: 2 }), (image, edits) => {
+      const edited = edits.reduce(applyEdit, imageToMetadata(image));
+      const pages = image.extents.length.reduce((sum, length) => sum + length, 0);
+      if (attempt(frameMetadata(encodeMetadata(edited)), pages * PAGE_BYTES)) taken++;
+    }),
+    { numRuns: CASES },
+  );
+  // Cases without an edit are taken: the test reaches the checks that come last.
+  expect(taken).toBeGreaterThan(0);
+});
+
+test("noise", () => {
+  fc.assert(
+    fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => {
+      attempt(noise, 0);
+      attempt(frameMetadata(new Uint8Array([0x08, 1, ...noise])), 0);
+    }),
+    { numRuns: CASES },
+  );
+});
+
+describe("memory", () => {
+  const refused = expect.objectContaining({ code: "ERR_CORRUPT_CHECKPOINT" });
+  const read = (bytes: Uint8Array) => readImage(memorySource(bytes), { sizeBytes: 0 });
+
+  test("a length of exabytes allocates nothing", () => {
+    for (const high of [0, 1, 0x7fff_ffff, 0xffff_ffff]) {
+      const bytes = new Uint8Array(1000);
+      new DataView(bytes.buffer).setUint32(0, 0xffff_ffff, true);
+      new DataView(bytes.buffer).setUint32(4, high, true);
+      expect(() => read(bytes)).toThrow(refused);
+    }
+  });
+
+  test("columns take at most 16 bytes for each byte of the message", () => {
+    // The shortest entries there are.
+    for (const tag of [0x12, 0x1a, 0x22, 0x2a, 0x32, 0x3a, 0x42]) {
+      const message = new Uint8Array(20_002);
+      message.set([0x08, 1]);
+      for (let at = 2; at < message.length; at += 2) message[at] = tag;
+      const decoded = decodeMetadata(message);
+      let columnBytes = 0;
+      for (const section of SECTIONS) {
+        for (const column of Object.values(decoded[section] as unknown as Columns)) columnBytes += column.byteLength;
+      }
+      expect(columnBytes).toBeLessThanOrEqual(16 * message.length);
+      const before = process.memoryUsage().rss;
+      expect(() => read(frameMetadata(message))).toThrow(refused);
+      expect(process.memoryUsage().rss - before).toBeLessThan(128 * 2 ** 20);
+    }
+  });
+
+  test("ranges of terabytes are as cheap as small ones", () => {
+    const [, huge] = fixtures as [Fixture, Fixture];
+    const decoded = decodeMetadata(messageOf(huge));
+    const sizeBytes = 8192 * 2 ** 30;
+    const everything = { start: new Float64Array([0]), end: new Float64Array([U64_MAX]) };
+    const one = { start: new Float64Array([0]), end: new Float64Array([sizeBytes]) };
+    const edited: GvisorMetadata = {
+      ...decoded,
+      chunks: { huge: new Uint8Array(8192).fill(1) },
+      memAcct: { ...one, kind: new Uint32Array(1), group: new Uint32Array(1), knownCommitted: new Uint8Array(1) },
+      unfreeSmall: { ...everything, refs: new Float64Array(1) },
+      unfreeHuge: {
+        start: new Float64Array([0, sizeBytes]),
+        end: new Float64Array([sizeBytes, U64_MAX]),
+        refs: new Float64Array([1, 0]),
+      },
+      unwasteSmall: everything,
+      unwasteHuge: everything,
+    };
+    expect([...read(frameMetadata(encodeMetadata(edited))).image.runs.length]).toEqual([2 ** 31]);
+    expect(() => readImage(memorySource(frameMetadata(encodeMetadata(edited))), null, { limitBytes: 2 ** 40 })).toThrow(
+      "limitBytes",
+    );
+    edited.memAcct.knownCommitted[0] = 1;
+    expect(() => read(frameMetadata(encodeMetadata(edited)))).toThrow(refused);
+  });
+});

@@ -1,0 +1,377 @@
+/** Which metadata is a MemoryFile: images made at random and back, each rule by itself, sub-release. */
+import { describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { CorruptCheckpointError } from "../../src/errors.ts";
+import { imageToMetadata } from "../../src/gvisor/compose.ts";
+import { CHUNK_PAGES, CHUNKS_MAX, HUGE_PAGES, type MemoryFileImage, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
+import { decodeMetadata, encodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
+import { locateInline, locateInPagesFile, memorySource } from "../../src/gvisor/stream.ts";
+import { validateMetadata } from "../../src/gvisor/validate.ts";
+import { imageArbitrary, toOracle } from "./support.ts";
+
+function readBack(metadata: GvisorMetadata): MemoryFileImage {
+  const { chunkHuge, runs, committed } = validateMetadata(decodeMetadata(encodeMetadata(metadata)));
+  const sizeBytes = chunkHuge.length * CHUNK_PAGES * PAGE_BYTES;
+  return { chunkHuge, runs, extents: locateInPagesFile(committed, { sizeBytes }).extents };
+}
+
+test("an image becomes metadata and the same image again", () => {
+  let runs = 0;
+  fc.assert(
+    fc.property(imageArbitrary, (image) => {
+      runs += image.runs.start.length;
+      expect(readBack(imageToMetadata(image))).toEqual(image);
+    }),
+    { numRuns: 500 },
+  );
+  expect(runs).toBeGreaterThan(1000);
+});
+
+test("ranges that are cut in two mean the same, as gVisor joins them", () => {
+  fc.assert(
+    fc.property(imageArbitrary, (image) => {
+      expect(readBack(cutRanges(imageToMetadata(image)))).toEqual(image);
+    }),
+    { numRuns: 100 },
+  );
+});
+
+/** Every range of more than a page in two halves. */
+function cutRanges(metadata: GvisorMetadata): GvisorMetadata {
+  const cut = <T extends { start: Float64Array; end: Float64Array }>(columns: T): T => {
+    const rows: number[] = [];
+    const start: number[] = [];
+    const end: number[] = [];
+    for (let i = 0; i < columns.start.length; i++) {
+      const [first, last] = [columns.start[i]!, columns.end[i]!];
+      const length = last === Infinity ? 8 * PAGE_BYTES : last - first;
+      const middle = first + Math.floor(length / 2 / PAGE_BYTES) * PAGE_BYTES;
+      const pieces = middle > first ? [first, middle, last] : [first, last];
+      for (let piece = 1; piece < pieces.length; piece++) {
+        rows.push(i);
+        start.push(pieces[piece - 1]!);
+        end.push(pieces[piece]!);
+      }
+    }
+    const others = Object.entries(columns).map(([name, column]: [string, Float64Array | Uint32Array | Uint8Array]) => {
+      const Column = column.constructor as new (values: number[]) => typeof column;
+      return [name, new Column(rows.map((row) => column[row]!))] as const;
+    });
+    return { ...Object.fromEntries(others), start: new Float64Array(start), end: new Float64Array(end) } as unknown as T;
+  };
+  return {
+    ...metadata,
+    memAcct: cut(metadata.memAcct),
+    unfreeSmall: cut(metadata.unfreeSmall),
+    unfreeHuge: cut(metadata.unfreeHuge),
+    unwasteSmall: cut(metadata.unwasteSmall),
+    unwasteHuge: cut(metadata.unwasteHuge),
+  };
+}
+
+const K = PAGE_BYTES;
+const CHUNK = CHUNK_PAGES * K;
+const HUGE = HUGE_PAGES * K;
+const END = Infinity;
+
+type Rows = readonly (readonly number[])[];
+interface Sketch {
+  huge: number[];
+  /** start, end, kind, group, known */
+  memAcct: Rows;
+  /** start, end, refs */
+  unfreeSmall: Rows;
+  unfreeHuge: Rows;
+  unwasteSmall: Rows;
+  unwasteHuge: Rows;
+  subreleased: Rows;
+}
+
+/** One small chunk: pages 0-1 used by two, page 2 used, 3 waste, the rest free. One huge: 0-1 used, 10 sub-released, 1 used. */
+const good: Sketch = {
+  huge: [0, 1],
+  memAcct: [
+    [0, 2 * K, 1, 7, 1],
+    [2 * K, 3 * K, 1, 7, 0],
+    [3 * K, 4 * K, 0, 0, 1],
+    [CHUNK, CHUNK + HUGE, 2, 0, 0],
+    [CHUNK + HUGE + 10 * K, CHUNK + 2 * HUGE, 2, 0, 1],
+  ],
+  unfreeSmall: [
+    [0, 2 * K, 2],
+    [2 * K, 3 * K, 1],
+    [3 * K, 4 * K, 0],
+    [CHUNK, END, 0],
+  ],
+  unfreeHuge: [
+    [0, CHUNK, 0],
+    [CHUNK, CHUNK + HUGE, 1],
+    [CHUNK + HUGE, CHUNK + HUGE + 10 * K, 0],
+    [CHUNK + HUGE + 10 * K, CHUNK + 2 * HUGE, 1],
+    [2 * CHUNK, END, 0],
+  ],
+  unwasteSmall: [
+    [0, 3 * K],
+    [4 * K, END],
+  ],
+  unwasteHuge: [[0, END]],
+  subreleased: [[CHUNK + HUGE, 10]],
+};
+
+function metadataOf(sketch: Sketch): GvisorMetadata {
+  const column = (rows: Rows, index: number) => rows.map((row) => row[index]!);
+  const range = (rows: Rows) => ({ start: new Float64Array(column(rows, 0)), end: new Float64Array(column(rows, 1)) });
+  const unfree = (rows: Rows) => ({ ...range(rows), refs: new Float64Array(column(rows, 2)) });
+  return {
+    chunks: { huge: new Uint8Array(sketch.huge) },
+    memAcct: {
+      ...range(sketch.memAcct),
+      kind: new Uint32Array(column(sketch.memAcct, 2)),
+      group: new Uint32Array(column(sketch.memAcct, 3)),
+      knownCommitted: new Uint8Array(column(sketch.memAcct, 4)),
+    },
+    unfreeSmall: unfree(sketch.unfreeSmall),
+    unfreeHuge: unfree(sketch.unfreeHuge),
+    unwasteSmall: range(sketch.unwasteSmall),
+    unwasteHuge: range(sketch.unwasteHuge),
+    subreleased: {
+      hugeStart: new Float64Array(column(sketch.subreleased, 0)),
+      count: new Float64Array(column(sketch.subreleased, 1)),
+    },
+  };
+}
+
+function runsOf(sketch: Sketch): number[][] {
+  const { start, length, state, refs, kind, group } = validateMetadata(metadataOf(sketch)).runs;
+  return [...start.keys()].map((i) => [start[i]!, length[i]!, state[i]!, refs[i]!, kind[i]!, group[i]!]);
+}
+
+const replaced = (rows: Rows, index: number, ...row: number[]): Rows => rows.with(index, row);
+const without = (rows: Rows, index: number): Rows => rows.toSpliced(index, 1);
+
+const base = CHUNK_PAGES;
+const goodRuns = [
+  [0, 2, RunState.used, 2, 1, 7],
+  [2, 1, RunState.used, 1, 1, 7],
+  [3, 1, RunState.waste, 0, 0, 0],
+  [base, 512, RunState.used, 1, 2, 0],
+  [base + 512, 10, RunState.subReleased, 0, 0, 0],
+  [base + 522, 502, RunState.used, 1, 2, 0],
+];
+
+describe("the rules", () => {
+  test("all four states in both page sizes", () => {
+    expect(runsOf(good)).toEqual(goodRuns);
+    const { committed } = validateMetadata(metadataOf(good));
+    expect([...committed.start]).toEqual([0, 3, base + 522]);
+    expect([...committed.length]).toEqual([2, 1, 502]);
+  });
+
+  test("an image of it becomes the same metadata", () => {
+    const metadata = metadataOf(good);
+    expect(toOracle(imageToMetadata(readBack(metadata)))).toEqual(toOracle(metadata));
+  });
+
+  const { memAcct, unfreeSmall, unfreeHuge, unwasteSmall } = good;
+  const broken: [string, Partial<Sketch>, string][] = [
+    ["an empty range", { memAcct: replaced(memAcct, 0, 0, 0, 1, 7, 1) }, "mem_acct"],
+    ["a range that ends before it begins", { unwasteHuge: [[K, 0]] }, "unwaste_huge"],
+    ["a range that begins at 2^64-1", { unwasteHuge: [[END, END]] }, "unwaste_huge"],
+    ["half a page", { unfreeSmall: replaced(unfreeSmall, 0, 0, K + 1, 2) }, "unfree_small"],
+    ["a start within a page", { unfreeSmall: replaced(unfreeSmall, 0, 1, 2 * K, 2) }, "unfree_small"],
+    ["ranges that overlap", { unfreeSmall: replaced(unfreeSmall, 1, K, 3 * K, 1) }, "unfree_small"],
+    ["ranges out of order", { memAcct: [memAcct[1]!, memAcct[0]!, ...memAcct.slice(2)] }, "mem_acct"],
+    ["a range twice", { memAcct: [memAcct[0]!, ...memAcct] }, "mem_acct"],
+    ["accounting of the void", { memAcct: [...memAcct, [2 * CHUNK, 2 * CHUNK + K, 1, 0, 0]] }, "mem_acct"],
+    ["accounting to the end of everything", { memAcct: [...memAcct, [2 * CHUNK - K, END, 1, 0, 0]] }, "mem_acct"],
+    ["more references than fit", { unfreeSmall: replaced(unfreeSmall, 0, 0, 2 * K, 2 ** 32) }, "unfree_small"],
+    ["2^64-1 references", { unfreeSmall: replaced(unfreeSmall, 0, 0, 2 * K, END) }, "unfree_small"],
+    ["a kind of 256", { memAcct: replaced(memAcct, 0, 0, 2 * K, 256, 7, 1) }, "mem_acct"],
+    ["a void with an end", { unfreeSmall: replaced(unfreeSmall, 3, CHUNK, 2 ** 52, 0) }, "unfree_small"],
+    ["a void that is free", { unfreeHuge: without(unfreeHuge, 4) }, "unfree_huge"],
+    ["a void with references", { unfreeHuge: replaced(unfreeHuge, 4, 2 * CHUNK, END, 1) }, "unfree_huge"],
+    ["a void that is waste", { unwasteSmall: without(unwasteSmall, 1) }, "unwaste_small"],
+    ["free huge pages in a small chunk", { unfreeHuge: without(unfreeHuge, 0) }, "unfree_huge"],
+    ["used huge pages in a small chunk", { unfreeHuge: replaced(unfreeHuge, 0, 0, CHUNK, 1) }, "unfree_huge"],
+    [
+      "waste small pages in a huge chunk",
+      {
+        unwasteSmall: [
+          [0, 3 * K],
+          [4 * K, CHUNK],
+          [CHUNK + K, END],
+        ],
+      },
+      "unwaste_small",
+    ],
+    ["used pages without accounting", { memAcct: without(memAcct, 0) }, "mem_acct"],
+    [
+      "used pages that are waste",
+      {
+        unwasteSmall: [
+          [0, K],
+          [4 * K, END],
+        ],
+      },
+      "unwaste_small",
+    ],
+    ["free pages with accounting", { unfreeSmall: without(unfreeSmall, 1) }, "mem_acct"],
+    [
+      "free pages that are waste",
+      {
+        unwasteSmall: [
+          [0, 3 * K],
+          [5 * K, END],
+        ],
+      },
+      "unwaste_small",
+    ],
+    ["waste without accounting", { memAcct: without(memAcct, 2) }, "mem_acct"],
+    ["waste of a kind", { memAcct: replaced(memAcct, 2, 3 * K, 4 * K, 1, 0, 1) }, "mem_acct"],
+    ["small pages that are neither free nor waste", { unwasteSmall: [[0, END]] }, "unfree_small"],
+    [
+      "huge pages that are still being released",
+      { unfreeHuge: replaced(unfreeHuge, 1, CHUNK, CHUNK + HUGE, 0) },
+      "unfree_huge",
+    ],
+    [
+      "half a free huge page",
+      {
+        unfreeHuge: without(unfreeHuge, 2),
+        subreleased: [],
+      },
+      "unfree_huge",
+    ],
+    ["a count of 0", { subreleased: [[CHUNK + HUGE, 0]] }, "subreleased"],
+    ["a count of 512", { subreleased: [[CHUNK + HUGE, 512]] }, "subreleased"],
+    ["a count of 2^64-1", { subreleased: [[CHUNK + HUGE, END]] }, "subreleased"],
+    ["a count above the pages", { subreleased: [[CHUNK + HUGE, 11]] }, "subreleased"],
+    ["a count for a page in use", { subreleased: [[CHUNK, 1]] }, "subreleased"],
+    ["a count for a small page", { subreleased: [[0, 1]] }, "subreleased"],
+    ["a count in the void", { subreleased: [[2 * CHUNK, 1]] }, "subreleased"],
+    ["a count at 2^64-1", { subreleased: [[END, 1]] }, "subreleased"],
+    ["a count off a huge page", { subreleased: [[CHUNK + HUGE + K, 1]] }, "subreleased"],
+  ];
+  test.each(broken)("%s is refused", (_name, change, section) => {
+    const attempt = () => validateMetadata(metadataOf({ ...good, ...change }), {}, "meta");
+    expect(attempt).toThrow(CorruptCheckpointError);
+    expect(attempt).toThrow(expect.objectContaining({ section, path: "meta" }));
+  });
+
+  test("limits", () => {
+    const metadata = metadataOf(good);
+    expect(() => validateMetadata(metadata, { limitBytes: 2 * CHUNK - 1 })).toThrow("limitBytes");
+    expect(validateMetadata(metadata, { limitBytes: 2 * CHUNK, chunksMax: 2 }).chunkHuge.length).toBe(2);
+    expect(() => validateMetadata(metadata, { chunksMax: 1 })).toThrow("at most 1");
+    const many = { ...metadata, chunks: { huge: new Uint8Array(CHUNKS_MAX + 1) } };
+    expect(() => validateMetadata(many, { chunksMax: 2 ** 40 })).toThrow(`at most ${CHUNKS_MAX}`);
+  });
+
+  test("an empty MemoryFile", () => {
+    const everything = [[0, END, 0]];
+    const empty: Sketch = {
+      huge: [],
+      memAcct: [],
+      unfreeSmall: everything,
+      unfreeHuge: everything,
+      unwasteSmall: everything,
+      unwasteHuge: everything,
+      subreleased: [],
+    };
+    expect(runsOf(empty)).toEqual([]);
+    expect(toOracle(imageToMetadata(readBack(metadataOf(empty))))).toEqual(toOracle(metadataOf(empty)));
+  });
+});
+
+describe("sub-release", () => {
+  test("a count that gVisor left too small is put right", () => {
+    for (const subreleased of [[], [[CHUNK + HUGE, 3]]]) {
+      const image = readBack(metadataOf({ ...good, subreleased }));
+      expect(runsOf({ ...good, subreleased })).toEqual(goodRuns);
+      const { hugeStart, count } = imageToMetadata(image).subreleased;
+      expect([[...hugeStart], [...count]]).toEqual([[CHUNK + HUGE], [10]]);
+    }
+  });
+
+  test("a huge page of which all pages are sub-released is free", () => {
+    const unfreeHuge = [
+      [0, CHUNK, 0],
+      [CHUNK, CHUNK + HUGE, 1],
+      // From within one huge page over a whole one into a third.
+      [CHUNK + HUGE, CHUNK + HUGE + 10 * K, 1],
+      [CHUNK + HUGE + 10 * K, CHUNK + 3 * HUGE + 5 * K, 0],
+      [CHUNK + 3 * HUGE + 5 * K, CHUNK + 4 * HUGE, 1],
+      [2 * CHUNK, END, 0],
+    ];
+    const memAcct = [
+      ...good.memAcct.slice(0, 4),
+      [CHUNK + HUGE, CHUNK + HUGE + 10 * K, 2, 0, 1],
+      [CHUNK + 3 * HUGE + 5 * K, CHUNK + 4 * HUGE, 2, 0, 1],
+    ];
+    const sketch = {
+      ...good,
+      unfreeHuge,
+      memAcct,
+      subreleased: [
+        [CHUNK + 2 * HUGE, 256],
+        [CHUNK + 3 * HUGE, 5],
+      ],
+    };
+    expect(runsOf(sketch).slice(3)).toEqual([
+      [base, 522, RunState.used, 1, 2, 0],
+      [base + 522, 502, RunState.subReleased, 0, 0, 0],
+      [base + 3 * 512, 5, RunState.subReleased, 0, 0, 0],
+      [base + 3 * 512 + 5, 507, RunState.used, 1, 2, 0],
+    ]);
+  });
+});
+
+describe("composing", () => {
+  const image = readBack(metadataOf(good));
+
+  test("a program's own kinds need a replacement", () => {
+    const own = { ...image, runs: { ...image.runs, kind: image.runs.kind.map((kind) => (kind === 1 ? 200 : kind)) } };
+    expect(() => imageToMetadata(own)).toThrow("got 200");
+    expect(toOracle(imageToMetadata(own, { foreignKind: 1 }))).toEqual(toOracle(metadataOf(good)));
+  });
+
+  test("an image that cannot be is an error", () => {
+    const { runs, extents } = image;
+    const with1 = <T extends Uint32Array | Uint8Array>(column: T, index: number, value: number): T =>
+      column.with(index, value) as T;
+    expect(() => imageToMetadata({ ...image, runs: { ...runs, start: with1(runs.start, 1, 1) } })).toThrow(RangeError);
+    expect(() => imageToMetadata({ ...image, runs: { ...runs, length: with1(runs.length, 3, base + 512) } })).toThrow(
+      RangeError,
+    );
+    expect(() => imageToMetadata({ ...image, runs: { ...runs, refs: with1(runs.refs, 0, 0) } })).toThrow(RangeError);
+    expect(() => imageToMetadata({ ...image, extents: { ...extents, start: with1(extents.start, 0, 100) } })).toThrow(
+      RangeError,
+    );
+    expect(() => imageToMetadata({ ...image, chunkHuge: new Uint8Array([0, 0]) })).toThrow(RangeError);
+    expect(() => imageToMetadata({ ...image, chunkHuge: new Uint8Array([0]) })).toThrow(RangeError);
+  });
+});
+
+describe("headers of contents in the stream", () => {
+  const committed = { start: new Uint32Array([0, 3]), length: new Uint32Array([2, 1]) };
+  const parts = (first: number[], second: number[]) =>
+    memorySource(new Uint8Array([9, ...first, ...new Array(2 * K).fill(0), ...second, ...new Array(K).fill(0)]));
+
+  test("give the places", () => {
+    const { extents, end } = locateInline(committed, parts([0x80, 0x40], [0x80, 0x20]), 1);
+    expect([...extents.fileOffset]).toEqual([3, 5 + 2 * K]);
+    expect(end).toBe(5 + 3 * K);
+  });
+
+  test.each([
+    ["objects", [0x80, 0xc0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], [0x80, 0x20], "got objects"],
+    ["another length", [0x80, 0x20], [0x80, 0x20], "Expected 8192 bytes of pages, got 4096"],
+    ["a length above 2^53", [0x80, 0xc0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f], [0x80, 0x20], "Expected 8192"],
+    ["66 bits", new Array(10).fill(0xff), [0x80, 0x20], "exceeds 64 bits"],
+    ["contents cut off", [0x80, 0x40], [0x80], "Varint|Expected|cut off"],
+  ])("%s is refused", (_name, first, second, message) => {
+    const attempt = () => locateInline(committed, parts(first, second), 1);
+    expect(attempt).toThrow(CorruptCheckpointError);
+    expect(attempt).toThrow(new RegExp(message));
+  });
+});
