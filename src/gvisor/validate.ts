@@ -172,14 +172,10 @@ class Checker {
       const state = this.stateOf(sets, huge, at, next);
       if (state !== 0) {
         const accounted = state === RunState.subReleased ? -1 : sets.acct.index;
-        builder.push({
-          start: at / PAGE_BYTES,
-          end: next / PAGE_BYTES,
-          state,
-          refs: sets.unfree.refs[sets.cursor.index]!,
-          kind: accounted < 0 ? 0 : memAcct.kind[accounted]!,
-          group: accounted < 0 ? 0 : memAcct.group[accounted]!,
-        });
+        const refs = sets.unfree.refs[sets.cursor.index]!;
+        const kind = accounted < 0 ? 0 : memAcct.kind[accounted]!;
+        const group = accounted < 0 ? 0 : memAcct.group[accounted]!;
+        builder.push(at / PAGE_BYTES, next / PAGE_BYTES, state, refs, kind, group);
       }
       at = next;
     }

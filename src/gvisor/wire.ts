@@ -57,6 +57,13 @@ export class WireReader {
     const { bytes, limit } = this;
     const first = this.position;
     let position = first;
+    // Tags, lengths and small numbers: most varints are one byte.
+    if (position < limit && bytes[position]! < 0x80) {
+      this.low = bytes[position]!;
+      this.high = 0;
+      this.position = position + 1;
+      return;
+    }
     let low = 0;
     let high = 0;
     for (let shift = 0; ; shift += 7) {

@@ -152,14 +152,8 @@ function buildImage(chunkHuge: Uint8Array, steps: Step[]): MemoryFileImage {
   const extentLength: number[] = [];
   const place = (at: number, end: number, huge: boolean, { state, refs, kind, group, committed }: Step): void => {
     const actual = state === RunState.subReleased && !huge ? RunState.used : state;
-    runs.push({
-      start: at,
-      end,
-      state: actual,
-      refs: actual === RunState.used ? refs : 0,
-      kind: actual === RunState.used ? kind : 0,
-      group: actual === RunState.subReleased ? 0 : group,
-    });
+    const used = actual === RunState.used;
+    runs.push(at, end, actual, used ? refs : 0, used ? kind : 0, actual === RunState.subReleased ? 0 : group);
     if (!committed || actual === RunState.subReleased) return;
     extentStart.push(at);
     extentLength.push(end - at);

@@ -1,11 +1,13 @@
 /** Which metadata is a MemoryFile: images made at random and back, each rule by itself, sub-release. */
 import { describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import fc from "fast-check";
 import { CorruptCheckpointError } from "../../src/errors.ts";
 import { imageToMetadata } from "../../src/gvisor/compose.ts";
 import { CHUNK_PAGES, CHUNKS_MAX, HUGE_PAGES, type MemoryFileImage, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
 import { decodeMetadata, encodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
-import { locateInline, locateInPagesFile, memorySource } from "../../src/gvisor/stream.ts";
+import { locateInline, locateInPagesFile, memorySource, readMetadataFrame } from "../../src/gvisor/stream.ts";
 import { validateMetadata } from "../../src/gvisor/validate.ts";
 import { imageArbitrary, toOracle } from "./support.ts";
 
@@ -324,6 +326,23 @@ describe("sub-release", () => {
       [base + 3 * 512 + 5, 507, RunState.used, 1, 2, 0],
     ]);
   });
+});
+
+/**
+ * gVisor wrote this after 8 MiB of huge pages were allocated and all but the first 64 KiB released in three parts, [64 KiB,
+ * 7936 KiB), [7936 KiB, 8000 KiB) and the rest: the first part is counted in neither of the two huge pages that it cut.
+ */
+test("gVisor's own file with counts that are too small", () => {
+  const bytes = new Uint8Array(readFileSync(join(import.meta.dir, "../data/gvisor/subreleased/pages_meta.img")));
+  const frame = readMetadataFrame(memorySource(bytes));
+  const metadata = decodeMetadata(frame.bytes);
+  expect([[...metadata.subreleased.hugeStart], [...metadata.subreleased.count]]).toEqual([[3 * HUGE], [64]]);
+  const { runs } = validateMetadata(metadata);
+  expect([[...runs.start], [...runs.length], [...runs.state]]).toEqual([
+    [0, 16],
+    [16, 496],
+    [RunState.used, RunState.subReleased],
+  ]);
 });
 
 describe("composing", () => {
