@@ -5,8 +5,11 @@ import { type Control, Field } from "../shared/control.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK } from "../units.ts";
 import type { CheckpointImage } from "./format.ts";
 
+/** What a restore needs to know of a file; a CheckpointImage is one. Validated by whoever made it. */
+export type RestoreImage = Pick<CheckpointImage, "chunkHuge" | "runs" | "extents">;
+
 /** @throws {OutOfMemoryError} if the checkpoint asks for more than the file may hold; nothing has changed then */
-export function restoreRuns(allocator: Allocator, control: Control, image: CheckpointImage): void {
+export function restoreRuns(allocator: Allocator, control: Control, image: RestoreImage): void {
   const { chunkHuge, runs } = image;
   const limitPages = control.fields[Field.LimitPages]!;
   const usedPages = runs.length.reduce((sum, pages, i) => sum + (runs.refs[i]! > 0 ? pages : 0), 0);

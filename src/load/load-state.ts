@@ -21,7 +21,7 @@
  */
 import { type Control, Word } from "../shared/control.ts";
 import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
-import { PAGES_PER_HUGE_PAGE } from "../units.ts";
+import { PAGE_SIZE, PAGES_PER_HUGE_PAGE } from "../units.ts";
 
 export const PAGES_PER_UNIT = PAGES_PER_HUGE_PAGE;
 export const WORDS_PER_UNIT = PAGES_PER_UNIT / 32;
@@ -30,7 +30,8 @@ export const WORDS_PER_UNIT = PAGES_PER_UNIT / 32;
 export const LoadWord = {
   SizePages: 0,
   ExtentCount: 1,
-  FilePages: 2,
+  /** Pages with contents in the pages file. */
+  ContentPages: 2,
   /** The next unit of the background pass. Atomics.add. */
   NextUnit: 3,
   /** Bumped when something is wanted, or the load ends. Waited for by the demand thread. */
@@ -45,6 +46,8 @@ export const LoadWord = {
   /** Pages loaded because somebody waited for them. */
   DemandPages: 10,
   ReadCalls: 11,
+  /** 1 if every page with contents has a checksum, 0 if none has. */
+  HasChecksums: 12,
 } as const;
 
 const HEADER_WORDS = 16;
@@ -59,11 +62,13 @@ export const ERROR_SHORT = -2;
 
 export interface LoadPlan {
   readonly sizePages: number;
-  /** Ordered by page; contents follow one another in the pages file. */
-  readonly extentStart: Int32Array;
-  readonly extentLength: Int32Array;
-  /** CRC-32 of each page of the pages file. */
-  readonly checksums: Uint32Array;
+  /** Ordered by page, disjoint. */
+  readonly extentStart: ArrayLike<number>;
+  readonly extentLength: ArrayLike<number>;
+  /** Byte offset of each extent's contents in the pages file. */
+  readonly extentOffset: Float64Array;
+  /** CRC-32 of each page with contents, in the order of the extents; null if the format has none. */
+  readonly checksums: Uint32Array | null;
 }
 
 export class LoadState {
@@ -71,8 +76,10 @@ export class LoadState {
   readonly words: Int32Array;
   readonly extentStart: Int32Array;
   readonly extentLength: Int32Array;
-  /** Page of the pages file at which the extent's contents begin. */
-  readonly extentFilePage: Int32Array;
+  /** How many pages with contents the extents before it have: the index of its first checksum. */
+  readonly extentFirstContent: Int32Array;
+  readonly extentOffset: Float64Array;
+  /** Empty if the format has none. */
   readonly checksums: Uint32Array;
   readonly unitCount: number;
   private readonly started: Int32Array;
@@ -94,7 +101,8 @@ export class LoadState {
     const sizePages = this.words[LoadWord.SizePages]!;
     const extents = this.words[LoadWord.ExtentCount]!;
     this.unitCount = Math.ceil(sizePages / PAGES_PER_UNIT);
-    let offset = 4 * HEADER_WORDS;
+    this.extentOffset = new Float64Array(buffer, 4 * HEADER_WORDS, extents);
+    let offset = 4 * HEADER_WORDS + 8 * extents;
     const take = (count: number) => {
       const table = new Int32Array(buffer, offset, count);
       offset += 4 * count;
@@ -102,8 +110,8 @@ export class LoadState {
     };
     this.extentStart = take(extents);
     this.extentLength = take(extents);
-    this.extentFilePage = take(extents);
-    const checksums = take(this.words[LoadWord.FilePages]!);
+    this.extentFirstContent = take(extents);
+    const checksums = take(this.words[LoadWord.HasChecksums] === 0 ? 0 : this.words[LoadWord.ContentPages]!);
     this.checksums = new Uint32Array(buffer, checksums.byteOffset, checksums.length);
     const bitWords = this.unitCount * WORDS_PER_UNIT;
     this.started = take(bitWords);
@@ -122,11 +130,13 @@ export class LoadState {
   /** Precondition: the plan has been validated (checkpoint/decode.ts): extents ordered, disjoint, within the size. */
   static create(plan: LoadPlan): LoadState {
     const { sizePages, extentStart, checksums } = plan;
+    let contentPages = 0;
+    for (let extent = 0; extent < extentStart.length; extent++) contentPages += plan.extentLength[extent]!;
     const units = Math.ceil(sizePages / PAGES_PER_UNIT);
     const words =
       HEADER_WORDS +
-      3 * extentStart.length +
-      checksums.length +
+      5 * extentStart.length +
+      (checksums?.length ?? 0) +
       4 * units * WORDS_PER_UNIT +
       5 * units +
       Math.ceil(units / 32) +
@@ -135,7 +145,8 @@ export class LoadState {
     const header = new Int32Array(buffer, 0, HEADER_WORDS);
     header[LoadWord.SizePages] = sizePages;
     header[LoadWord.ExtentCount] = extentStart.length;
-    header[LoadWord.FilePages] = checksums.length;
+    header[LoadWord.ContentPages] = contentPages;
+    header[LoadWord.HasChecksums] = checksums === null ? 0 : 1;
     const state = new LoadState(buffer);
     state.fill(plan);
     return state;
@@ -144,15 +155,16 @@ export class LoadState {
   private fill(plan: LoadPlan): void {
     this.extentStart.set(plan.extentStart);
     this.extentLength.set(plan.extentLength);
-    this.checksums.set(plan.checksums);
+    this.extentOffset.set(plan.extentOffset);
+    if (plan.checksums !== null) this.checksums.set(plan.checksums);
     this.started.fill(-1);
     this.unitFirstExtent.fill(-1);
-    let filePage = 0;
+    let contentPages = 0;
     for (let extent = 0; extent < this.extentStart.length; extent++) {
       const start = this.extentStart[extent]!;
       const end = start + this.extentLength[extent]!;
-      this.extentFilePage[extent] = filePage;
-      filePage += end - start;
+      this.extentFirstContent[extent] = contentPages;
+      contentPages += end - start;
       forEachWord(start, end, (word, mask) => {
         this.started[word]! &= ~mask;
       });
@@ -166,7 +178,7 @@ export class LoadState {
     }
     // Nothing is being read yet, so what need not be started is loaded.
     this.loaded.set(this.started);
-    this.words[LoadWord.PendingPages] = filePage;
+    this.words[LoadWord.PendingPages] = contentPages;
   }
 
   /** True if every page of [start, end) is in place. */
@@ -213,8 +225,8 @@ export class LoadState {
     return this.failedUnit(0, this.words[LoadWord.SizePages]!);
   }
 
-  /** Pages of the pages file that hold the contents of `page`. Precondition: an extent holds it. */
-  filePageOf(page: number): number {
+  /** Byte offset in the pages file of the contents of `page`. Precondition: an extent holds it. */
+  fileOffsetOf(page: number): number {
     let low = 0;
     let high = this.extentStart.length - 1;
     while (low < high) {
@@ -222,7 +234,7 @@ export class LoadState {
       if (this.extentStart[middle]! <= page) low = middle;
       else high = middle - 1;
     }
-    return this.extentFilePage[low]! + page - this.extentStart[low]!;
+    return this.extentOffset[low]! + (page - this.extentStart[low]!) * PAGE_SIZE;
   }
 
   firstExtentOf(unit: number): number {

@@ -165,7 +165,7 @@ export class Loader {
 
   private errorOfUnit(unit: number): Error {
     const { error, page } = this.state.errorOf(unit);
-    const offset = this.state.filePageOf(page) * PAGE_SIZE;
+    const offset = this.state.fileOffsetOf(page);
     const where = { path: this.path, section: "pages", offset };
     const memory = `memory offset ${page * PAGE_SIZE}`;
     if (error === ERROR_CHECKSUM)
@@ -308,7 +308,7 @@ export class Loader {
     const stopped = this.stopReason instanceof Error ? this.stopReason : null;
     return {
       isLoading: this.isLoading,
-      totalBytes: words[LoadWord.FilePages]! * PAGE_SIZE,
+      totalBytes: words[LoadWord.ContentPages]! * PAGE_SIZE,
       loadedBytes: words[LoadWord.LoadedPages]! * PAGE_SIZE,
       failedBytes: words[LoadWord.FailedPages]! * PAGE_SIZE,
       demandBytes: words[LoadWord.DemandPages]! * PAGE_SIZE,

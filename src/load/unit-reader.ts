@@ -119,10 +119,10 @@ export class UnitReader {
       return result;
     };
     let failure = 0;
-    this.forEachPiece(first, (page, count, filePage) => {
+    this.forEachPiece(first, (page, count, fileOffset) => {
       if (failure !== 0) return;
-      if (pieces > 0 && offset + bytes !== filePage * PAGE_SIZE) failure = flush();
-      if (pieces === 0) offset = filePage * PAGE_SIZE;
+      if (pieces > 0 && offset + bytes !== fileOffset) failure = flush();
+      if (pieces === 0) offset = fileOffset;
       this.failedPage = page;
       this.iovecs[2 * pieces] = BigInt(this.base + page * PAGE_SIZE);
       this.iovecs[2 * pieces + 1] = BigInt(count * PAGE_SIZE);
@@ -154,12 +154,13 @@ export class UnitReader {
   /** Checks every claimed page against its checksum. */
   private verify(first: number): number {
     const { checksums } = this.state;
+    if (checksums.length === 0) return 0;
     const buffer = bufferAt(this.base + first * PAGE_SIZE, this.unitBytes(first));
     let failure = 0;
-    this.forEachPiece(first, (page, count, filePage) => {
+    this.forEachPiece(first, (page, count, _, content) => {
       for (let i = 0; i < count && failure === 0; i++) {
         const bytes = new Uint8Array(buffer, (page + i - first) * PAGE_SIZE, PAGE_SIZE);
-        if (Bun.hash.crc32(bytes) === checksums[filePage + i]) continue;
+        if (Bun.hash.crc32(bytes) === checksums[content + i]) continue;
         this.failedPage = page + i;
         failure = ERROR_CHECKSUM;
       }
@@ -172,10 +173,13 @@ export class UnitReader {
     return Math.min(PAGES_PER_UNIT, this.state.words[LoadWord.SizePages]! - first) * PAGE_SIZE;
   }
 
-  /** Calls `visit(page, count, filePage)` for each piece of the claimed pages that is one in memory and in the file. */
-  private forEachPiece(first: number, visit: (page: number, count: number, filePage: number) => void): void {
+  /**
+   * Calls `visit(page, count, fileOffset, content)` for each piece of the claimed pages that is one in memory and in the
+   * file; `content` is the index of its first checksum.
+   */
+  private forEachPiece(first: number, visit: (page: number, count: number, fileOffset: number, content: number) => void): void {
     const { state, want } = this;
-    const { extentStart, extentLength, extentFilePage } = state;
+    const { extentStart, extentLength, extentOffset, extentFirstContent } = state;
     const end = first + PAGES_PER_UNIT;
     for (let extent = state.firstExtentOf(first / PAGES_PER_UNIT); extent < extentStart.length; extent++) {
       const start = extentStart[extent]!;
@@ -184,7 +188,11 @@ export class UnitReader {
       for (let page = Math.max(first, start); page < stop; ) {
         const from = nextBit(want, page - first, stop - first, true);
         const to = nextBit(want, from, stop - first, false);
-        if (to > from) visit(first + from, to - from, extentFilePage[extent]! + first + from - start);
+        const skipped = first + from - start;
+        if (to > from) {
+          const fileOffset = extentOffset[extent]! + skipped * PAGE_SIZE;
+          visit(first + from, to - from, fileOffset, extentFirstContent[extent]! + skipped);
+        }
         page = first + to;
       }
     }

@@ -130,7 +130,8 @@ test("1,000 rounds of create, allocate, save, load and destroy leave nothing beh
   await rest();
   const after = count();
   expect(after.fds).toBeLessThanOrEqual(before.fds);
-  expect(after.threads).toBeLessThanOrEqual(before.threads);
+  // The runtime starts compiler and collector threads when it likes; a leak would be one a round.
+  expect(after.threads).toBeLessThanOrEqual(before.threads + 8);
   expect(after.maps).toBeLessThanOrEqual(before.maps + 40);
   expect(after.rssBytes).toBeLessThanOrEqual(before.rssBytes + 96 * 2 ** 20);
   expect(mappings("round")).toBe(0);

@@ -1,0 +1,131 @@
+/**
+ * FileCore: what one thread has of a MemoryFile, and its life there. MemoryFile is the public face of it; saving, restoring
+ * and exporting work on it directly.
+ *
+ * Life: created or attached → used → left (this thread's views are detached, its loads and saves have ended) → unmapped by
+ * whichever thread leaves last (shared/participants.ts). `destroy` in one thread makes every other leave at its next call
+ * or turn.
+ */
+import { Allocator } from "./allocator/allocator.ts";
+import { DestroyedError } from "./errors.ts";
+import { checkRange, type RangeLike } from "./file-range.ts";
+import type { Loader } from "./load/loader.ts";
+import type { Mapping } from "./mapping/mapping.ts";
+import { Views } from "./mapping/views.ts";
+import { describe, Flag, type Parts } from "./parts.ts";
+import { Releaser } from "./releaser.ts";
+import { type Control, Field, Word } from "./shared/control.ts";
+import { Participants } from "./shared/participants.ts";
+import { PAGE_SIZE } from "./units.ts";
+
+const PINNED_RETRY_MS = 5;
+
+export class FileCore {
+  readonly name: string;
+  readonly control: Control;
+  readonly words: Int32Array<SharedArrayBuffer>;
+  readonly mapping: Mapping;
+  readonly allocator: Allocator;
+  readonly releaser: Releaser;
+  readonly views: Views;
+  readonly expectHugepages: boolean;
+  readonly advises: { readonly huge: boolean; readonly small: boolean };
+  /** Set once, before the file is handed out; undefined for a file that was not restored. */
+  loader: Loader | undefined;
+  private readonly tables: Parts["tables"];
+  private readonly participants: Participants;
+  /** Work under way in other threads that reads the memory: it stays mapped until all has ended. */
+  private readonly holds = new Set<Promise<unknown>>();
+  private hasLeft = false;
+
+  constructor(parts: Parts) {
+    const { control, mapping } = parts;
+    this.name = parts.name;
+    this.control = control;
+    this.words = control.words;
+    this.mapping = mapping;
+    this.tables = parts.tables;
+    const flags = control.fields[Field.Flags]!;
+    this.expectHugepages = (flags & Flag.ExpectHugepages) !== 0;
+    this.advises = { huge: (flags & Flag.AdviseHugepage) !== 0, small: (flags & Flag.AdviseNoHugepage) !== 0 };
+    this.allocator = new Allocator(control, parts.tables, {
+      grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
+      cancelLoad: (start, end) => this.loader?.state.cancel(control, start, end) ?? false,
+      isSettled: (start, end) => this.loader?.state.isSettled(start, end) ?? true,
+    });
+    this.releaser = new Releaser(control.words, this.allocator, mapping, () => !this.hasLeft);
+    this.views = new Views(mapping.base);
+    this.participants = new Participants(control, () => this.leave());
+  }
+
+  /** The file's size: a multiple of CHUNK_SIZE, that only grows. */
+  get sizeBytes(): number {
+    return this.words[Word.SizePages]! * PAGE_SIZE;
+  }
+
+  /** True once this thread may not touch the memory any more. */
+  get isDetached(): boolean {
+    return this.hasLeft;
+  }
+
+  /** True while a restore has pages outstanding or failed, so that what is loaded must be asked page by page. */
+  get mayMissPages(): boolean {
+    return this.words[Word.Loading] !== 0;
+  }
+
+  /** @throws {DestroyedError} naming the method, if any thread has destroyed the file */
+  requireLive(method: string): void {
+    if (this.words[Word.Destroyed] === 0) return;
+    this.leave();
+    throw new DestroyedError(describe(this.name), method);
+  }
+
+  /** @throws {DestroyedError} {TypeError} {RangeError} unless the range lies within the live file, page by page */
+  requireRange(range: RangeLike, method: string): void {
+    this.requireLive(method);
+    checkRange(range, this.sizeBytes);
+  }
+
+  /** Keeps the memory mapped until `work` has ended, however it ends. Returns `work`. */
+  hold<T>(work: Promise<T>): Promise<T> {
+    this.holds.add(work);
+    const forget = () => this.holds.delete(work);
+    work.then(forget, forget);
+    return work;
+  }
+
+  /** Ends the file for all its threads; see MemoryFile.destroy. */
+  destroy(): void {
+    if (this.hasLeft) return;
+    this.participants.destroy();
+    this.leave();
+  }
+
+  /** This thread stops using the file: at once where it can, or when what it has under way has ended. */
+  private leave(): void {
+    if (this.hasLeft) return;
+    this.hasLeft = true;
+    this.allocator.detach();
+    if (this.views.detachAll() && (this.loader?.isFinished ?? true) && this.holds.size === 0) {
+      this.loader?.close();
+      this.unmapIfLast();
+    } else {
+      void this.leaveLater();
+    }
+  }
+
+  private async leaveLater(): Promise<void> {
+    await this.loader?.stop(new DestroyedError(describe(this.name), "awaitLoad()"));
+    await Promise.allSettled(this.holds);
+    // Buffers that I/O pins cannot be detached before it ends, and detaching them by force would copy them.
+    while (!this.views.detachAll()) await new Promise((resolve) => setTimeout(resolve, PINNED_RETRY_MS).unref());
+    this.unmapIfLast();
+  }
+
+  private unmapIfLast(): void {
+    this.participants.leave(() => {
+      this.tables.unmap();
+      this.mapping.destroy();
+    });
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Restoring: a validated description of a file becomes a file whose pages are loaded behind the running program. Native
+ * checkpoints and gVisor's come here alike; they differ only in who made the description.
+ */
+import { closeFile } from "../ffi/index.ts";
+import { type RestoreImage, restoreRuns } from "./checkpoint/restore.ts";
+import { FileCore } from "./file-core.ts";
+import { Loader } from "./load/loader.ts";
+import { LoadState, LoadWord } from "./load/load-state.ts";
+import type { LoadOptions } from "./options.ts";
+import { createParts } from "./parts.ts";
+import { Word } from "./shared/control.ts";
+import { PAGE_SIZE, PAGES_PER_CHUNK } from "./units.ts";
+
+const PROGRESS_INTERVAL_MS = 50;
+
+/** Where page contents are read from. */
+export interface PagesSource {
+  /** Open for reading; closed by the restore, also if it fails. */
+  readonly fd: number;
+  /** For error messages. */
+  readonly path: string;
+  /** Byte offset in the file of each extent's contents, in the image's order. */
+  readonly extentOffset: Float64Array;
+  /** CRC-32 of each page with contents, in the order of the extents; null if the format has none. */
+  readonly checksums: Uint32Array | null;
+}
+
+/** Byte offsets of extents whose contents follow one another from `firstOffset` on; `lengths` are pages. */
+export function contiguousOffsets(lengths: ArrayLike<number>, firstOffset: number): Float64Array {
+  const offsets = new Float64Array(lengths.length);
+  let offset = firstOffset;
+  for (let i = 0; i < lengths.length; i++) {
+    offsets[i] = offset;
+    offset += lengths[i]! * PAGE_SIZE;
+  }
+  return offsets;
+}
+
+/**
+ * Makes the file and begins to load it. Precondition: `image` has been validated.
+ *
+ * @throws {OutOfMemoryError} {SyscallError} with nothing left open
+ */
+export function restoreCore(image: RestoreImage, source: PagesSource, options: LoadOptions): FileCore {
+  const { fd, path } = source;
+  let core: FileCore | undefined;
+  let loader: Loader;
+  try {
+    core = new FileCore(createParts({ ...options, expectHugepages: options.expectHugepages ?? image.chunkHuge.includes(1) }));
+    restoreRuns(core.allocator, core.control, image);
+    const state = LoadState.create({
+      sizePages: image.chunkHuge.length * PAGES_PER_CHUNK,
+      extentStart: image.extents.start,
+      extentLength: image.extents.length,
+      extentOffset: source.extentOffset,
+      checksums: source.checksums,
+    });
+    loader = new Loader({ control: core.control, state, base: core.mapping.base, fd, path });
+    core.loader = loader;
+  } catch (error) {
+    closeFile(fd);
+    core?.destroy();
+    throw error;
+  }
+  if (loader.state.words[LoadWord.PendingPages] === 0) closeFile(fd);
+  else startLoading(core, loader, options);
+  return core;
+}
+
+function startLoading(core: FileCore, loader: Loader, options: LoadOptions): void {
+  Atomics.store(core.words, Word.Loading, 1);
+  const { signal, onProgress } = options;
+  const onAbort = () => loader.abort(signal?.reason);
+  signal?.addEventListener("abort", onAbort, { once: true });
+  const report = () => {
+    try {
+      onProgress?.(loader.stats());
+    } catch (error) {
+      loader.abort(error);
+    }
+  };
+  const timer = onProgress === undefined ? undefined : setInterval(report, PROGRESS_INTERVAL_MS);
+  timer?.unref();
+  void loader.start(options.queue ?? "auto").then(() => {
+    clearInterval(timer);
+    signal?.removeEventListener("abort", onAbort);
+    if (!core.isDetached) report();
+  });
+}
