@@ -1,0 +1,74 @@
+/**
+ * The package as a stranger gets it: packed, unpacked beside a program of theirs, type-checked by their strict compiler
+ * without our settings, and run. Every entry of `exports` must resolve both ways.
+ */
+import { afterAll, expect, test } from "bun:test";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const root = join(import.meta.dir, "../..");
+const directory = mkdtempSync(join(tmpdir(), "pgalloc-consumer-"));
+const unpacked = join(directory, "node_modules/pgalloc");
+const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+  files: string[];
+  exports: Record<string, { types: string; default: string } | string>;
+};
+const entries = Object.entries(manifest.exports).flatMap(([name, target]) =>
+  typeof target === "string" ? [] : [{ specifier: `pgalloc${name.slice(1)}`, ...target }],
+);
+
+afterAll(() => rmSync(directory, { recursive: true }));
+
+function run(command: string[], cwd: string): string {
+  const { exitCode, stdout, stderr } = Bun.spawnSync(command, { cwd, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  if (exitCode !== 0) throw new Error(`${command.join(" ")} exited with ${exitCode}:\n${stdout}${stderr}`);
+  return stdout.toString();
+}
+
+test("packs, and every entry has its files", () => {
+  const packed = JSON.parse(run(["npm", "pack", "--json", "--silent", "--pack-destination", directory], root)) as unknown;
+  // A list of one in npm 10 and 11, an object by name in later ones.
+  const [{ filename }] = Object.values(packed as Record<string, { filename: string }>) as [{ filename: string }];
+  mkdirSync(unpacked, { recursive: true });
+  run(["tar", "-xzf", join(directory, filename), "-C", unpacked, "--strip-components=1"], directory);
+  for (const { types, default: source } of entries) {
+    expect(existsSync(join(unpacked, types))).toBe(true);
+    expect(existsSync(join(unpacked, source))).toBe(true);
+  }
+  expect(existsSync(join(unpacked, "test"))).toBe(false);
+});
+
+test("type-checks in a strict program that has none of our settings, and runs there", () => {
+  for (const name of ["bun-types", "@types", "undici-types"]) {
+    symlinkSync(join(root, "node_modules", name), join(directory, "node_modules", name));
+  }
+  const imports = entries.map(({ specifier }, i) => `import * as entry${i} from "${specifier}";`).join("\n");
+  const uses = entries.map((_, i) => `console.log(Object.keys(entry${i}).length > 0);`).join("\n");
+  writeFileSync(
+    join(directory, "program.ts"),
+    `${imports}
+import { type FileRange, MemoryFile } from "pgalloc";
+const file: MemoryFile = MemoryFile.create();
+const range: FileRange = file.allocate(4096 * 16);
+const floats: Float32Array = file.view(range, Float32Array);
+floats[0] = 1.5;
+console.log(floats.length, floats[0]);
+file.destroy();
+${uses}
+`,
+  );
+  const compilerOptions = {
+    strict: true,
+    noEmit: true,
+    target: "ESNext",
+    module: "ESNext",
+    moduleResolution: "bundler",
+    types: ["bun-types"],
+    skipLibCheck: true,
+  };
+  writeFileSync(join(directory, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["program.ts"] }));
+  writeFileSync(join(directory, "package.json"), JSON.stringify({ name: "consumer", type: "module" }));
+  run([join(root, "node_modules/.bin/tsc"), "-p", "."], directory);
+  expect(run([process.execPath, "program.ts"], directory)).toBe(`16384 1.5\n${"true\n".repeat(entries.length)}`);
+});
