@@ -11,41 +11,18 @@
  *
  * Up to 3 the directory's checkpoint is the old one (old meta, and `pages`, which nobody touched). From 3 on it is the new
  * one: whoever reads looks for pages.<id> first, and `pages` after 4. A save that finds one stopped between 3 and 4
- * finishes it. The directory itself is the lock file (flock): it ends with the process that held it.
+ * finishes it.
  */
-import { fsync, mkdirSync, readdirSync } from "node:fs";
-import { promisify } from "node:util";
-import {
-  closeFile,
-  fileStatus,
-  O_CREAT,
-  O_DIRECTORY,
-  O_EXCL,
-  O_NOFOLLOW,
-  O_RDONLY,
-  O_WRONLY,
-  openAt,
-  openFile,
-  readAt,
-  renameAt,
-  SyscallError,
-  tryLockFile,
-  unlinkAt,
-  writeAt,
-} from "../../ffi/index.ts";
-import { addressOf } from "../../ffi/index.ts";
-import { CheckpointBusyError } from "../errors.ts";
+import { closeFile, fileStatus, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
 import { decodeMeta } from "./decode.ts";
 import { type CheckpointImage, corrupt, HEADER_BYTES } from "./format.ts";
+import { openIfExists, readBytes, StagingDirectory } from "./staging.ts";
 
 const META = "meta";
 const PAGES = "pages";
 /** Metadata larger than this is not read: 2 GiB describe about 2 TiB of memory. */
 const MAX_META_BYTES = 2 ** 31;
 const OPEN_ATTEMPTS = 16;
-
-// In a thread of the runtime's: a sync of gigabytes takes seconds.
-const syncInBackground = promisify(fsync);
 
 /** A checkpoint that has been found whole; `pagesFd` is the caller's to close. */
 export interface OpenCheckpoint {
@@ -83,15 +60,6 @@ function checkPagesSize(fd: number, image: CheckpointImage, path: string): numbe
   throw corrupt(path, `Expected ${expected} bytes, got ${sizeBytes}`);
 }
 
-function openIfExists(directoryFd: number, name: string): number | undefined {
-  try {
-    return openAt(directoryFd, name, O_RDONLY);
-  } catch (error) {
-    if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
-    throw error;
-  }
-}
-
 function readMeta(directoryFd: number, directory: string): Uint8Array {
   const path = `${directory}/${META}`;
   const fd = openIfExists(directoryFd, META);
@@ -101,17 +69,10 @@ function readMeta(directoryFd: number, directory: string): Uint8Array {
     if (sizeBytes < HEADER_BYTES || sizeBytes > MAX_META_BYTES) {
       throw corrupt(path, `Expected ${HEADER_BYTES} to ${MAX_META_BYTES} bytes, got ${sizeBytes}`);
     }
-    return readWhole(fd, sizeBytes, path);
+    return readBytes(fd, 0, sizeBytes, path);
   } finally {
     closeFile(fd);
   }
-}
-
-function readWhole(fd: number, lengthBytes: number, path: string): Uint8Array {
-  const bytes = new Uint8Array(new ArrayBuffer(lengthBytes));
-  const moved = readAt(fd, addressOf(bytes), lengthBytes, 0);
-  if (moved < 0) throw new SyscallError("pread", -moved, path);
-  return bytes.subarray(0, moved);
 }
 
 /** The id that the directory's `meta` names now, or undefined if there is none to read. */
@@ -119,7 +80,7 @@ function readId(directoryFd: number): bigint | undefined {
   const fd = openIfExists(directoryFd, META);
   if (fd === undefined) return undefined;
   try {
-    const header = readWhole(fd, HEADER_BYTES, META);
+    const header = readBytes(fd, 0, HEADER_BYTES, META);
     return header.byteLength < HEADER_BYTES ? undefined : new DataView(header.buffer).getBigUint64(16, true);
   } finally {
     closeFile(fd);
@@ -134,93 +95,60 @@ function hex(id: bigint): string {
 export class CheckpointWriter {
   readonly pagesFd: number;
   readonly id: bigint;
-  private readonly directory: string;
-  private readonly directoryFd: number;
+  private readonly directory: StagingDirectory;
   private readonly names: { readonly pagesTemporary: string; readonly pages: string; readonly metaTemporary: string };
 
   /** @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError} */
-  constructor(directory: string) {
-    mkdirSync(directory, { recursive: true, mode: 0o700 });
-    this.directory = directory;
-    this.directoryFd = openFile(directory, O_RDONLY | O_DIRECTORY);
+  constructor(path: string) {
+    this.directory = new StagingDirectory(path);
     this.id = crypto.getRandomValues(new BigUint64Array(1))[0]!;
     const pages = `${PAGES}.${hex(this.id)}`;
     this.names = { pages, pagesTemporary: `${pages}.tmp`, metaTemporary: `${META}.${hex(this.id)}.tmp` };
     try {
-      if (!tryLockFile(this.directoryFd)) throw new CheckpointBusyError(directory);
       this.finishEarlierSaves();
-      this.pagesFd = this.createFile(this.names.pagesTemporary);
+      this.pagesFd = this.directory.create(this.names.pagesTemporary);
     } catch (error) {
-      closeFile(this.directoryFd);
+      this.directory.close();
       throw error;
     }
   }
 
   get pagesPath(): string {
-    return `${this.directory}/${this.names.pagesTemporary}`;
-  }
-
-  private createFile(name: string): number {
-    return openAt(this.directoryFd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+    return this.directory.pathOf(this.names.pagesTemporary);
   }
 
   /** Step 4 of a save that died before it, and its or others' temporary files away. */
   private finishEarlierSaves(): void {
-    const id = readId(this.directoryFd);
+    const id = readId(this.directory.fd);
     const current = id === undefined ? undefined : `${PAGES}.${hex(id)}`;
-    for (const name of readdirSync(this.directory)) {
-      if (name === current) renameAt(this.directoryFd, name, PAGES);
-      else if (/^(pages|meta)\.[0-9a-f]{16}(\.tmp)?$/.test(name)) unlinkAt(this.directoryFd, name);
+    for (const name of this.directory.list()) {
+      if (name === current) this.directory.rename(name, PAGES);
+      else if (/^(pages|meta)\.[0-9a-f]{16}(\.tmp)?$/.test(name)) this.directory.removeIfExists(name);
     }
   }
 
   /** Makes the checkpoint the directory's. The pages must have been written. */
   async commit(meta: Uint8Array): Promise<void> {
-    const { directoryFd, names } = this;
-    await this.sync(this.pagesFd, this.pagesPath);
-    const metaFd = this.createFile(names.metaTemporary);
-    try {
-      const path = `${this.directory}/${names.metaTemporary}`;
-      const written = writeAt(metaFd, addressOf(meta), meta.byteLength, 0);
-      if (written < 0) throw new SyscallError("pwrite", -written, path);
-      await this.sync(metaFd, path);
-    } finally {
-      closeFile(metaFd);
-    }
-    renameAt(directoryFd, names.pagesTemporary, names.pages);
-    await this.sync(directoryFd, this.directory);
-    renameAt(directoryFd, names.metaTemporary, META);
-    await this.sync(directoryFd, this.directory);
-    renameAt(directoryFd, names.pages, PAGES);
-    await this.sync(directoryFd, this.directory);
-  }
-
-  private async sync(fd: number, path: string): Promise<void> {
-    try {
-      await syncInBackground(fd);
-    } catch (error) {
-      const errno = (error as NodeJS.ErrnoException).errno;
-      throw errno === undefined ? error : new SyscallError("fsync", -errno, path);
-    }
+    const { directory, names } = this;
+    await directory.syncFile(this.pagesFd, names.pagesTemporary);
+    await directory.write(names.metaTemporary, meta);
+    directory.rename(names.pagesTemporary, names.pages);
+    await directory.sync();
+    directory.rename(names.metaTemporary, META);
+    await directory.sync();
+    directory.rename(names.pages, PAGES);
+    await directory.sync();
   }
 
   /** Ends the save. What is not committed is removed; the directory is as it was. */
   close(): void {
     closeFile(this.pagesFd);
     try {
-      if (readId(this.directoryFd) === this.id) return;
+      if (readId(this.directory.fd) === this.id) return;
       const { pagesTemporary, pages, metaTemporary } = this.names;
-      for (const name of [pagesTemporary, pages, metaTemporary]) this.removeIfExists(name);
+      for (const name of [pagesTemporary, pages, metaTemporary]) this.directory.removeIfExists(name);
     } finally {
-      closeFile(this.directoryFd);
-    }
-  }
-
-  private removeIfExists(name: string): void {
-    try {
-      unlinkAt(this.directoryFd, name);
-    } catch (error) {
-      if (!(error instanceof SyscallError && error.code === "ENOENT")) throw error;
+      this.directory.close();
     }
   }
 }

@@ -53,10 +53,7 @@ export async function saveCheckpoint(source: SaveSource, directory: string, opti
   try {
     const runs = collectRuns(source.allocator);
     const used = selectUsed(runs.runs);
-    const task: ScanTask = { fd: source.fd, base: source.base, ...used };
-    const scan = (await runInThread("save.scan", task).done) as ScanResult;
-    options.signal?.throwIfAborted();
-    const checksums = await writePages(source, writer, scan, options);
+    const { scan, checksums } = await writeUsedPages(source, used, { fd: writer.pagesFd, path: writer.pagesPath }, options);
     const image: CheckpointImage = {
       ...runs,
       id: writer.id,
@@ -112,19 +109,42 @@ function selectUsed(runs: CheckpointImage["runs"]): { start: Uint32Array; length
   return { start: runs.start.filter(isUsed), length: runs.length.filter(isUsed) };
 }
 
+/** A file that page contents are written to, from its beginning; `path` is for error messages. */
+export interface PagesTarget {
+  readonly fd: number;
+  readonly path: string;
+}
+
+/**
+ * Finds what the used pages hold and writes it, one extent behind the other: all that formats have in common.
+ *
+ * @param used ordered, disjoint runs of pages
+ */
+export async function writeUsedPages(
+  source: Omit<SaveSource, "allocator">,
+  used: { readonly start: Uint32Array; readonly length: Uint32Array },
+  target: PagesTarget,
+  options: Pick<SaveOptions, "signal" | "onProgress">,
+): Promise<{ readonly scan: ScanResult; readonly checksums: Uint32Array }> {
+  const task: ScanTask = { fd: source.fd, base: source.base, ...used };
+  const scan = (await runInThread("save.scan", task).done) as ScanResult;
+  options.signal?.throwIfAborted();
+  return { scan, checksums: await writePages(source.base, target, scan, options) };
+}
+
 async function writePages(
-  source: SaveSource,
-  writer: CheckpointWriter,
+  base: number,
+  target: PagesTarget,
   scan: ScanResult,
-  options: SaveOptions,
+  options: Pick<SaveOptions, "signal" | "onProgress">,
 ): Promise<Uint32Array> {
   const pages = scan.length.reduce((sum, count) => sum + count, 0);
   const words = new Int32Array(new SharedArrayBuffer(16));
   const checksums = new SharedArrayBuffer(4 * pages);
   const task: WriteTask = {
-    fd: writer.pagesFd,
-    path: writer.pagesPath,
-    base: source.base,
+    fd: target.fd,
+    path: target.path,
+    base,
     start: scan.start,
     length: scan.length,
     words: words.buffer as SharedArrayBuffer,

@@ -1,0 +1,124 @@
+/**
+ * A checkpoint's directory as those who write and read checkpoints see it: locked while one is written, its files made under
+ * names that nobody reads, synced, and renamed. Which names and in what order is each format's own affair (directory.ts,
+ * gvisor/directory.ts). The directory itself is the lock file (flock): the lock ends with the process that held it.
+ */
+import { fsync, mkdirSync, readdirSync } from "node:fs";
+import { promisify } from "node:util";
+import {
+  addressOf,
+  closeFile,
+  O_CREAT,
+  O_DIRECTORY,
+  O_EXCL,
+  O_NOFOLLOW,
+  O_RDONLY,
+  O_WRONLY,
+  openAt,
+  openFile,
+  readAt,
+  renameAt,
+  SyscallError,
+  tryLockFile,
+  unlinkAt,
+  writeAt,
+} from "../../ffi/index.ts";
+import { CheckpointBusyError } from "../errors.ts";
+
+// In a thread of the runtime's: a sync of gigabytes takes seconds.
+const syncInBackground = promisify(fsync);
+
+export class StagingDirectory {
+  readonly path: string;
+  readonly fd: number;
+
+  /** @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError} */
+  constructor(path: string) {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+    this.path = path;
+    this.fd = openFile(path, O_RDONLY | O_DIRECTORY);
+    try {
+      if (!tryLockFile(this.fd)) throw new CheckpointBusyError(path);
+    } catch (error) {
+      closeFile(this.fd);
+      throw error;
+    }
+  }
+
+  pathOf(name: string): string {
+    return `${this.path}/${name}`;
+  }
+
+  list(): string[] {
+    return readdirSync(this.path);
+  }
+
+  /** A new file, open for writing: never one that was there, nor one behind a symbolic link. */
+  create(name: string): number {
+    return openAt(this.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+  }
+
+  /** A new file with these contents, synced. */
+  async write(name: string, bytes: Uint8Array): Promise<void> {
+    const fd = this.create(name);
+    try {
+      const written = bytes.byteLength === 0 ? 0 : writeAt(fd, addressOf(bytes), bytes.byteLength, 0);
+      if (written < 0) throw new SyscallError("pwrite", -written, this.pathOf(name));
+      await this.syncFile(fd, name);
+    } finally {
+      closeFile(fd);
+    }
+  }
+
+  async syncFile(fd: number, name: string): Promise<void> {
+    await syncPath(fd, this.pathOf(name));
+  }
+
+  /** What was renamed or removed so far stays so. */
+  async sync(): Promise<void> {
+    await syncPath(this.fd, this.path);
+  }
+
+  rename(from: string, to: string): void {
+    renameAt(this.fd, from, to);
+  }
+
+  removeIfExists(name: string): void {
+    try {
+      unlinkAt(this.fd, name);
+    } catch (error) {
+      if (!(error instanceof SyscallError && error.code === "ENOENT")) throw error;
+    }
+  }
+
+  close(): void {
+    closeFile(this.fd);
+  }
+}
+
+async function syncPath(fd: number, path: string): Promise<void> {
+  try {
+    await syncInBackground(fd);
+  } catch (error) {
+    const errno = (error as NodeJS.ErrnoException).errno;
+    throw errno === undefined ? error : new SyscallError("fsync", -errno, path);
+  }
+}
+
+/** Opens a file of a directory for reading; undefined if there is none. */
+export function openIfExists(directoryFd: number, name: string): number | undefined {
+  try {
+    return openAt(directoryFd, name, O_RDONLY);
+  } catch (error) {
+    if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+/** Reads [offset, offset + lengthBytes) of a file; less if it ends before. @throws {SyscallError} with `path` */
+export function readBytes(fd: number, offset: number, lengthBytes: number, path: string): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(new ArrayBuffer(lengthBytes));
+  const moved = lengthBytes === 0 ? 0 : readAt(fd, addressOf(bytes), lengthBytes, offset);
+  if (moved < 0) throw new SyscallError("pread", -moved, path);
+  return bytes.subarray(0, moved);
+}
