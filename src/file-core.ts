@@ -51,7 +51,8 @@ export class FileCore {
     this.allocator = new Allocator(control, parts.tables, {
       grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
       cancelLoad: (start, end) => this.loader?.state.cancel(control, start, end) ?? false,
-      isSettled: (start, end) => this.loader?.state.isSettled(start, end) ?? true,
+      // Dropped pages whose read failed in the end are as settled as loaded ones: cancel forgets the failure.
+      isSettled: (start, end) => this.loader?.state.cancel(control, start, end) !== true,
     });
     this.releaser = new Releaser(control.words, this.allocator, mapping, () => !this.hasLeft);
     this.views = new Views(mapping.base);

@@ -200,7 +200,7 @@ export class MemoryFile implements Disposable {
     const end = range.end / PAGE_SIZE;
     this.#core.allocator.requireReferenced(start, end);
     // What is still to be loaded need not be; what is being read must land before it is thrown away.
-    if (this.#core.loader?.state.cancel(this.#core.control, start, end) === true) this.#core.loader.awaitLoadSync(start, end);
+    this.#core.loader?.dropSync(start, end);
     this.#core.mapping.decommit(range.start, range.end);
   }
 
@@ -342,6 +342,18 @@ export class MemoryFile implements Disposable {
     const pages = this.#pagesToAwait(range, "awaitLoad()");
     if (pages !== null) await this.#core.loader!.awaitLoad(pages.start, pages.end, range !== undefined, options.signal);
     else options.signal?.throwIfAborted();
+  }
+
+  /**
+   * Tries again what could not be loaded of the range (without a range: of the file), and makes a load go on that its
+   * signal had aborted. Resolves and rejects as `awaitLoad` does: a failure is told to every waiter until then.
+   */
+  async retryLoad(range?: RangeLike, options: { readonly signal?: AbortSignal | undefined } = {}): Promise<void> {
+    const pages = this.#pagesToAwait(range, "retryLoad()");
+    options.signal?.throwIfAborted();
+    if (pages === null) return;
+    await this.#core.loader!.retry(pages.start, pages.end);
+    await this.awaitLoad(range, options);
   }
 
   /** As `awaitLoad`, blocking this thread: for Workers and for start-up code. */

@@ -5,7 +5,7 @@
  *
  *   started  some thread has claimed the page and will read it. Set by Atomics.or: the bits that were 0 before are mine.
  *   loaded   its contents are in place and checked. Set by the claimer after the bytes, so who sees the bit sees them.
- *   failed   reading it failed; `unitError` of its unit was written before. It stays failed.
+ *   failed   reading it failed; `unitError` of its unit was written before. It stays failed until `retry`.
  *
  * Pages with nothing to load (free, or zero) have started and loaded set from the beginning, before the state is shared.
  *
@@ -193,11 +193,6 @@ export class LoadState {
     return true;
   }
 
-  /** True if nothing is being read into [start, end), and nothing will be. Precondition: all of it was started. */
-  isSettled(start: number, end: number): boolean {
-    return this.everyBit(start, end, (word) => Atomics.load(this.loaded, word) | Atomics.load(this.failed, word));
-  }
-
   private everyBit(start: number, end: number, bits: (word: number) => number): boolean {
     let every = true;
     forEachWord(start, end, (word, mask) => {
@@ -329,7 +324,10 @@ export class LoadState {
     wakeWaiters(control);
   }
 
-  /** Drops what nobody has started of [start, end). True if something is still being read into it. */
+  /**
+   * Drops what nobody has started of [start, end), and forgets what failed there: whoever gets those pages next gets new
+   * ones. True if something is still being read into it.
+   */
   cancel(control: Control, start: number, end: number): boolean {
     let inFlight = false;
     forEachWord(start, end, (word, mask) => {
@@ -338,9 +336,40 @@ export class LoadState {
         Atomics.or(this.loaded, word, dropped);
         this.finishPages(control, Math.floor(word / WORDS_PER_UNIT), bitCount(dropped));
       }
-      if ((mask & ~Atomics.load(this.loaded, word) & ~Atomics.load(this.failed, word)) !== 0) inFlight = true;
+      this.forgetFailures(control, word, mask);
+      if ((mask & ~Atomics.load(this.loaded, word)) !== 0) inFlight = true;
     });
     return inFlight;
+  }
+
+  private forgetFailures(control: Control, word: number, mask: number): void {
+    const forgotten = mask & Atomics.and(this.failed, word, ~mask);
+    if (forgotten === 0) return;
+    Atomics.or(this.loaded, word, forgotten);
+    const left = Atomics.sub(this.words, LoadWord.FailedPages, bitCount(forgotten)) - bitCount(forgotten);
+    if (left === 0 && Atomics.load(this.words, LoadWord.PendingPages) === 0) this.end(control);
+  }
+
+  /**
+   * Makes the failed pages of [start, end) pending again, so that they can be claimed. Returns how many. `unitError` stays:
+   * it is read only beside a failed bit, and keeps `isLoaded` from trusting the unit's count alone.
+   */
+  retry(start: number, end: number): number {
+    let count = 0;
+    forEachWord(start, end, (word, mask) => {
+      const failed = mask & Atomics.and(this.failed, word, ~mask);
+      if (failed === 0) return;
+      // Pending before claimable: nobody may finish a page that is not counted.
+      const pages = bitCount(failed);
+      Atomics.add(this.words, LoadWord.PendingPages, pages);
+      Atomics.add(this.unitPending, Math.floor(word / WORDS_PER_UNIT), pages);
+      Atomics.sub(this.words, LoadWord.FailedPages, pages);
+      Atomics.and(this.started, word, ~failed);
+      this.want(word, failed);
+      count += pages;
+    });
+    if (count > 0) this.wakeDemand();
+    return count;
   }
 
   addWaiter(start: number, end: number): void {
@@ -360,12 +389,15 @@ export class LoadState {
   demand(start: number, end: number): void {
     forEachWord(start, end, (word, mask) => {
       const want = mask & ~Atomics.load(this.started, word);
-      if (want === 0) return;
-      Atomics.or(this.wanted, word, want);
-      const unit = Math.floor(word / WORDS_PER_UNIT);
-      Atomics.or(this.unitWanted, unit >>> 5, 1 << (unit & 31));
+      if (want !== 0) this.want(word, want);
     });
     this.wakeDemand();
+  }
+
+  private want(word: number, mask: number): void {
+    Atomics.or(this.wanted, word, mask);
+    const unit = Math.floor(word / WORDS_PER_UNIT);
+    Atomics.or(this.unitWanted, unit >>> 5, 1 << (unit & 31));
   }
 
   wakeDemand(): void {

@@ -23,7 +23,7 @@ export interface LoadStats {
   /** Contents to load: what the pages file holds. */
   readonly totalBytes: number;
   readonly loadedBytes: number;
-  /** Contents whose read failed; they stay failed. */
+  /** Contents whose read failed; they stay failed until `retryLoad`. */
   readonly failedBytes: number;
   /** Loaded because somebody waited for them. */
   readonly demandBytes: number;
@@ -77,8 +77,12 @@ export class Loader {
   private readonly waiters = new Set<Waiter>();
   private isPumping = false;
   private stopReason: unknown;
-  /** Resolves when no thread of ours reads any more and the pages file is closed. */
+  /** Resolves when no thread of ours reads any more. */
   private finished: Promise<void> = Promise.resolve();
+  private isRunning = false;
+  /** This thread's loader has the pages file to close. */
+  private isOwner = false;
+  private queue: LoadQueue = "auto";
   private deaths = 0;
 
   constructor(options: LoaderOptions) {
@@ -89,23 +93,58 @@ export class Loader {
     this.path = options.path;
   }
 
-  /** Begins to load, as the owner of `fd`. Resolves when no thread of ours reads any more and `fd` is closed. */
+  /** Begins to load, as the owner of `fd`. Resolves when no thread of ours reads any more. */
   start(queue: LoadQueue): Promise<void> {
-    const work = queue === "inline" ? [this.loadInline()] : this.startThreads();
+    this.queue = queue;
+    this.isOwner = true;
+    return this.run();
+  }
+
+  private run(): Promise<void> {
+    const work = this.queue === "inline" ? [this.loadInline()] : this.startThreads();
     this.isFinished = false;
-    this.finished = Promise.all(work).then(() => this.closePages());
+    this.isRunning = true;
+    this.finished = Promise.all(work).then(() => this.endRun());
     return this.finished;
   }
 
-  /** Nobody claims any more (all is loaded, or Stop is set); when the last claim has been read, the file can go. */
-  private async closePages(): Promise<void> {
-    while (this.state.hasClaims()) await new Promise((resolve) => setTimeout(resolve, 1));
-    this.close();
-    closeFile(this.fd);
-    this.isFinished = true;
+  /** Nobody claims any more, unless something was tried again meanwhile. The pages file goes when nobody can need it. */
+  private async endRun(): Promise<void> {
+    const { words } = this.state;
+    await this.claimsRead();
+    if (words[LoadWord.PendingPages]! > 0 && words[LoadWord.Stop] === 0) {
+      this.state.recoverDeadClaims();
+      return this.run();
+    }
+    this.isRunning = false;
+    if (words[LoadWord.PendingPages] === 0 && words[LoadWord.FailedPages] === 0) this.close();
   }
 
-  /** True when no thread started here touches the memory any more. */
+  private async claimsRead(): Promise<void> {
+    while (this.state.hasClaims()) await new Promise((resolve) => setTimeout(resolve, 1));
+  }
+
+  /**
+   * Makes what failed in [start, end) pending again, and an aborted load go on. Resolves when that is under way; await
+   * the range then.
+   */
+  async retry(start: number, end: number): Promise<void> {
+    const { words } = this.state;
+    if (Atomics.load(words, LoadWord.Stop) !== 0) {
+      await this.finished;
+      if (this.control.words[Word.Destroyed] !== 0) return;
+      this.stopReason = undefined;
+      Atomics.store(words, LoadWord.NextUnit, 0);
+      Atomics.store(words, LoadWord.Stop, 0);
+      // Whoever destroys sets Destroyed and then Stop: one of the two sees the other.
+      if (Atomics.load(this.control.words, Word.Destroyed) !== 0) return this.requestStop();
+    }
+    this.deaths = 0;
+    this.state.retry(start, end);
+    if (!this.isRunning && words[LoadWord.PendingPages]! > 0) void this.run();
+  }
+
+  /** True when no thread started here touches the memory any more, and the pages file is closed. */
   isFinished = true;
 
   private startThreads(): Promise<void>[] {
@@ -147,10 +186,13 @@ export class Loader {
     return this.reader;
   }
 
-  /** Frees what this thread keeps for reading; it may not wait any more. */
+  /** Frees what this thread keeps for reading; it may not wait any more. Precondition: nobody reads. */
   close(): void {
     this.reader?.close();
     this.reader = undefined;
+    if (this.isOwner) closeFile(this.fd);
+    this.isOwner = false;
+    this.isFinished = true;
   }
 
   isLoaded(start: number, end: number): boolean {
@@ -282,6 +324,25 @@ export class Loader {
     void this.pump();
   }
 
+  /**
+   * Drops [start, end): what nobody reads will not be read, and what is being read has landed when this returns.
+   * Nothing of it is loaded, or failed, afterwards.
+   */
+  dropSync(start: number, end: number): void {
+    const { state } = this;
+    const { words } = this.control;
+    state.addWaiter(start, end);
+    try {
+      for (;;) {
+        const seen = Atomics.load(words, Word.LoadProgress);
+        if (!state.cancel(this.control, start, end)) return;
+        if (Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS) === "timed-out") state.recoverDeadClaims();
+      }
+    } finally {
+      state.removeWaiter(start, end);
+    }
+  }
+
   private requestStop(): void {
     Atomics.store(this.state.words, LoadWord.Stop, 1);
     this.state.wakeDemand();
@@ -294,6 +355,7 @@ export class Loader {
     this.requestStop();
     this.answerWaiters();
     await this.finished;
+    await this.claimsRead();
     this.close();
   }
 

@@ -1,0 +1,277 @@
+/**
+ * Faults while a checkpoint is loading: every waiter is answered with data or with an error, nothing hangs, nothing leaks,
+ * and what failed can be looked at and tried again. Faults are injected in every thread (support/fault-hook.ts).
+ */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { errnoNumber } from "../../ffi/index.ts";
+import {
+  CorruptCheckpointError,
+  DestroyedError,
+  FileRange,
+  HUGE_PAGE_SIZE,
+  MemoryFile,
+  NotLoadedError,
+  PAGE_SIZE,
+  SyscallError,
+} from "../../src/index.ts";
+import { terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
+import type { Faults } from "./support/fault-control.ts";
+import { beginFaults } from "./support/in-process.ts";
+import { checkStamped, pageWords, saveStamped, stampOf } from "./support/stamped.ts";
+
+const PAGES_PER_UNIT = HUGE_PAGE_SIZE / PAGE_SIZE;
+/** Eight units of 2 MiB. */
+const PAGES = 8 * PAGES_PER_UNIT;
+const READS = ["pread", "preadv"] as const;
+const EIO = errnoNumber("EIO");
+
+let faults: Faults;
+let endFaults: () => Promise<void>;
+let directory: string;
+let checkpoint: string;
+
+beforeAll(async () => {
+  ({ faults, end: endFaults } = await beginFaults());
+});
+afterAll(() => endFaults());
+beforeEach(async () => {
+  directory = mkdtempSync(join(tmpdir(), "pgalloc-load-faults-"));
+  checkpoint = join(directory, "checkpoint");
+  await saveStamped(checkpoint, PAGES, 1);
+});
+afterEach(async () => {
+  faults.disarm();
+  rmSync(directory, { recursive: true });
+  while (threadCount().busy > 0) await Bun.sleep(1);
+});
+
+/** The pages files of the checkpoint. */
+function pagesFiles(): string[] {
+  return readdirSync(checkpoint)
+    .filter((name) => name.startsWith("pages"))
+    .map((name) => join(checkpoint, name));
+}
+
+function units(first: number, end: number): FileRange {
+  return new FileRange(first * HUGE_PAGE_SIZE, end * HUGE_PAGE_SIZE);
+}
+
+/** How every unit's waiter is answered: "loaded", or the error. */
+async function answers(file: MemoryFile): Promise<("loaded" | Error)[]> {
+  const waits = Array.from({ length: 8 }, (_, unit) => file.awaitLoad(units(unit, unit + 1)));
+  const settled = await Promise.allSettled(waits);
+  return settled.map((result) => (result.status === "fulfilled" ? "loaded" : (result.reason as Error)));
+}
+
+/** Every page that is loaded has its stamp; every other one throws when it is viewed. */
+function checkPages(file: MemoryFile): void {
+  for (let page = 0; page < PAGES; page++) {
+    const range = new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+    if (file.isLoaded(range)) expect(stampOf(pageWords(file, page), page)).toBe(1);
+    else expect(() => file.view(range)).toThrow(NotLoadedError);
+  }
+}
+
+describe.each(["workers", "inline"] as const)("queue %s", (queue) => {
+  const load = () => MemoryFile.loadFrom(checkpoint, { background: true, queue });
+
+  test("every read fails with EIO: every waiter is told, and everything loads when tried again", async () => {
+    faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
+    using file = await load();
+    for (const answer of await answers(file)) expect(answer).toMatchObject({ code: "EIO", syscall: "pread" });
+    expect(file.isLoading).toBe(false);
+    expect(file.loadStats()).toMatchObject({ failedBytes: PAGES * PAGE_SIZE, loadedBytes: 0, error: { code: "EIO" } });
+    expect(file.loadStats().error).toBeInstanceOf(SyscallError);
+    // Later waiters hear the same, a second attempt on a disk that is still broken fails anew.
+    await expect(file.awaitLoad(units(3, 4))).rejects.toMatchObject({ code: "EIO" });
+    expect(() => file.awaitLoadSync(units(3, 4))).toThrow("EIO");
+    await expect(file.retryLoad(units(0, 1))).rejects.toMatchObject({ code: "EIO" });
+    await expect(file.saveTo(join(directory, "other"))).rejects.toMatchObject({ code: "EIO" });
+    checkPages(file);
+    faults.disarm();
+    await file.retryLoad(units(3, 4));
+    expect(file.isLoaded(units(3, 4))).toBe(true);
+    await expect(file.awaitLoad(units(4, 5))).rejects.toMatchObject({ code: "EIO" });
+    await file.retryLoad();
+    expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
+    expect(file.loadStats()).toMatchObject({ failedBytes: 0, loadedBytes: PAGES * PAGE_SIZE, error: null, isLoading: false });
+    checkPages(file);
+  });
+
+  test("one read fails: its waiters are told, all other ranges load", async () => {
+    faults.arm({ action: "Fail", calls: READS, value: EIO, from: 2, until: 3, onlyPages: true });
+    using file = await load();
+    const answered = await answers(file);
+    expect(answered.filter((answer) => answer === "loaded").length).toBe(7);
+    expect(file.loadStats().failedBytes).toBe(HUGE_PAGE_SIZE);
+    checkPages(file);
+    await file.retryLoad();
+    expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
+    checkPages(file);
+  });
+
+  test("pages that failed can be dropped, and used anew", async () => {
+    faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
+    using file = await load();
+    await answers(file);
+    faults.disarm();
+    file.decommit(units(0, 1));
+    expect(file.view(units(0, 1)).every((byte) => byte === 0)).toBe(true);
+    file.decRef(units(1, 8));
+    await file.released();
+    expect(file.loadStats()).toMatchObject({ failedBytes: 0, error: null });
+    const again = file.allocate(7 * HUGE_PAGE_SIZE);
+    expect(file.view(again).every((byte) => byte === 0)).toBe(true);
+    await file.awaitLoad();
+    await file.saveTo(join(directory, "other"));
+  });
+
+  test("short reads are finished", async () => {
+    faults.arm({ action: "Shorten", calls: READS, value: 12_345, onlyPages: true });
+    using file = await load();
+    expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
+    expect(faults.hits).toBeGreaterThan(8);
+    checkPages(file);
+  });
+
+  test("the file seems to end early: CorruptCheckpointError names the offset", async () => {
+    faults.arm({ action: "Shorten", calls: READS, value: 0, from: 0, until: 1, onlyPages: true });
+    using file = await load();
+    const failed = (await answers(file)).filter((answer) => answer !== "loaded");
+    expect(failed.length).toBe(1);
+    expect(failed[0]).toBeInstanceOf(CorruptCheckpointError);
+    expect((failed[0] as CorruptCheckpointError).offset! % PAGE_SIZE).toBe(0);
+    await file.retryLoad();
+    checkPages(file);
+  });
+
+  test("the file is truncated while it loads", async () => {
+    faults.arm({ action: "Delay", calls: READS, value: 5, onlyPages: true });
+    using file = await load();
+    for (const path of pagesFiles()) truncateSync(path, HUGE_PAGE_SIZE + PAGE_SIZE / 2);
+    const answered = await answers(file);
+    expect(answered.filter((answer) => answer !== "loaded").length).toBeGreaterThan(0);
+    for (const answer of answered) if (answer !== "loaded") expect(answer).toBeInstanceOf(CorruptCheckpointError);
+    checkPages(file);
+  });
+
+  test("the files are deleted or replaced while they load: what is open stays readable", async () => {
+    for (const replace of [false, true]) {
+      faults.arm({ action: "Delay", calls: READS, value: 5, onlyPages: true });
+      using file = await load();
+      for (const path of pagesFiles()) {
+        if (replace) {
+          writeFileSync(`${path}.new`, new Uint8Array(PAGES * PAGE_SIZE));
+          renameSync(`${path}.new`, path);
+        } else rmSync(path);
+      }
+      expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
+      checkPages(file);
+      file.destroy();
+      faults.disarm();
+      await saveStamped(checkpoint, PAGES, 1);
+    }
+  });
+
+  test("a file overwritten in place while it loads is refused block by block", async () => {
+    faults.arm({ action: "Delay", calls: READS, value: 5, onlyPages: true });
+    using file = await load();
+    for (const path of pagesFiles()) writeFileSync(path, new Uint8Array(PAGES * PAGE_SIZE), { flag: "r+" });
+    for (const answer of await answers(file)) {
+      if (answer !== "loaded") expect(answer).toBeInstanceOf(CorruptCheckpointError);
+    }
+    checkPages(file);
+  });
+
+  test("the abort signal: every waiter gets its reason, and the load can go on later", async () => {
+    faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
+    const controller = new AbortController();
+    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue, signal: controller.signal });
+    const waits = answers(file);
+    controller.abort(new Error("enough"));
+    const answered = await waits;
+    expect(answered.some((answer) => answer !== "loaded")).toBe(true);
+    for (const answer of answered) if (answer !== "loaded") expect(answer.message).toBe("enough");
+    expect(file.isLoading).toBe(false);
+    expect(file.loadStats().error?.message).toBe("enough");
+    await expect(file.awaitLoad()).rejects.toThrow("enough");
+    expect(() => file.awaitLoadSync()).toThrow("enough");
+    checkPages(file);
+    faults.disarm();
+    await Promise.all([file.retryLoad(), file.retryLoad(units(2, 3))]);
+    expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
+    expect(file.loadStats()).toMatchObject({ error: null, isLoading: false });
+    checkPages(file);
+  });
+
+  test("destroy while it loads: every waiter hears of it, memory and descriptors go", async () => {
+    const before = readdirSync("/proc/self/fd").length;
+    faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
+    const file = await load();
+    const waits = answers(file);
+    file.destroy();
+    for (const answer of await waits) if (answer !== "loaded") expect(answer).toBeInstanceOf(DestroyedError);
+    faults.disarm();
+    await gone(before);
+  });
+
+  test("destroy after a failure, and while it is being tried again", async () => {
+    const before = readdirSync("/proc/self/fd").length;
+    faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
+    const failed = await load();
+    await answers(failed);
+    failed.destroy();
+    const retried = await load();
+    await answers(retried);
+    faults.arm({ action: "Delay", calls: READS, value: 10, onlyPages: true });
+    const again = retried.retryLoad();
+    retried.destroy();
+    await expect(again).rejects.toBeInstanceOf(DestroyedError);
+    faults.disarm();
+    await gone(before);
+  });
+});
+
+/** Waits until no memory of the files above is mapped and no more than `fds` descriptors are open. */
+async function gone(fds: number): Promise<void> {
+  const left = () => readFileSync("/proc/self/maps", "utf8").includes("memfd:pgalloc");
+  for (let i = 0; i < 400 && (left() || threadCount().busy > 0); i++) await Bun.sleep(5);
+  await terminateIdleThreads();
+  for (let i = 0; i < 200 && readdirSync("/proc/self/fd").length > fds; i++) await Bun.sleep(5);
+  expect(left()).toBe(false);
+  expect(readdirSync("/proc/self/fd").length).toBeLessThanOrEqual(fds);
+}
+
+describe("a loading Worker dies", () => {
+  test("in the middle of its work: what it had claimed is read by others", async () => {
+    faults.arm({ action: "ExitThread", calls: READS, from: 1, until: 3, onlyPages: true });
+    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue: "workers" });
+    expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
+    expect(faults.hits).toBe(2);
+    checkPages(file);
+  });
+
+  test("again and again: every waiter is told, and the load can be tried again", async () => {
+    faults.arm({ action: "ExitThread", calls: READS, onlyPages: true });
+    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue: "workers" });
+    for (const answer of await answers(file)) expect(answer).toMatchObject({ code: "ERR_THREAD_DIED" });
+    expect(file.loadStats().error).toMatchObject({ code: "ERR_THREAD_DIED" });
+    faults.disarm();
+    await file.retryLoad();
+    checkPages(file);
+    expect(file.isLoaded(units(0, 8))).toBe(true);
+  });
+});
+
+test("a foreground load that fails leaves nothing behind, and the checkpoint is still good", async () => {
+  const before = readdirSync("/proc/self/fd").length;
+  faults.arm({ action: "Fail", calls: READS, value: EIO, from: 5, until: 6, onlyPages: true });
+  await expect(MemoryFile.loadFrom(checkpoint)).rejects.toMatchObject({ code: "EIO" });
+  expect(faults.hits).toBe(1);
+  faults.disarm();
+  await gone(before);
+  expect(await checkStamped(checkpoint, PAGES)).toBe(1);
+});
