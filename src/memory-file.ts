@@ -31,7 +31,7 @@ import {
   type MemoryFileOptions,
 } from "./options.ts";
 import { attachParts, createParts } from "./parts.ts";
-import { contiguousOffsets, restoreCore } from "./restore.ts";
+import { restoreCore } from "./restore.ts";
 import { Word } from "./shared/control.ts";
 import { CHUNK_SIZE, MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK } from "./units.ts";
 
@@ -82,7 +82,7 @@ export class MemoryFile implements Disposable {
   share(): MemoryFileHandle {
     this.#core.requireLive("share()");
     const loader = this.#core.loader;
-    const load = loader === undefined ? null : { state: loader.state.buffer, fd: loader.fd, path: loader.path };
+    const load = loader === undefined ? null : { state: loader.state.handle, fd: loader.fd, path: loader.path };
     return { kind: "pgalloc.MemoryFile", name: this.name, control: this.#core.control.buffer, load };
   }
 
@@ -301,7 +301,7 @@ export class MemoryFile implements Disposable {
     checkQueue(options.queue);
     const checkpoint = openCheckpoint(directory);
     const { image, pagesFd: fd, pagesPath: path } = checkpoint;
-    const source = { fd, path, extentOffset: contiguousOffsets(image.extents.length, 0), checksums: image.checksums };
+    const source = { fd, path, extentOffset: 0, checksums: image.checksums };
     const file = new MemoryFile(restoreCore(image, source, options), image.userData);
     if (options.background === true) return file;
     try {

@@ -1,6 +1,7 @@
 /** What a MemoryFile's methods take, and the checks of it. */
 import { checkInteger } from "../ffi/index.ts";
 import type { LoadQueue, LoadStats } from "./load/loader.ts";
+import type { LoadHandle } from "./load/load-tables.ts";
 import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "./units.ts";
 
 /** How pages are committed when they are allocated. */
@@ -60,7 +61,7 @@ export interface MemoryFileHandle {
   readonly kind: "pgalloc.MemoryFile";
   readonly name: string;
   readonly control: SharedArrayBuffer;
-  readonly load: { readonly state: SharedArrayBuffer; readonly fd: number; readonly path: string } | null;
+  readonly load: { readonly state: LoadHandle; readonly fd: number; readonly path: string } | null;
 }
 
 const MODES: readonly string[] = ["uncommitted", "callerIndirectCommit", "commit", "writePopulate"];

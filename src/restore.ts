@@ -10,7 +10,7 @@ import { LoadState, LoadWord } from "./load/load-state.ts";
 import type { LoadOptions } from "./options.ts";
 import { createParts } from "./parts.ts";
 import { Word } from "./shared/control.ts";
-import { PAGE_SIZE, PAGES_PER_CHUNK } from "./units.ts";
+import { PAGES_PER_CHUNK } from "./units.ts";
 
 const PROGRESS_INTERVAL_MS = 50;
 
@@ -20,21 +20,10 @@ export interface PagesSource {
   readonly fd: number;
   /** For error messages. */
   readonly path: string;
-  /** Byte offset in the file of each extent's contents, in the image's order. */
-  readonly extentOffset: Float64Array;
+  /** Byte offset in the file of each extent's contents; a number: of the first, when each follows the one before. */
+  readonly extentOffset: Float64Array | number;
   /** CRC-32 of each page with contents, in the order of the extents; null if the format has none. */
   readonly checksums: Uint32Array | null;
-}
-
-/** Byte offsets of extents whose contents follow one another from `firstOffset` on; `lengths` are pages. */
-export function contiguousOffsets(lengths: ArrayLike<number>, firstOffset: number): Float64Array {
-  const offsets = new Float64Array(lengths.length);
-  let offset = firstOffset;
-  for (let i = 0; i < lengths.length; i++) {
-    offsets[i] = offset;
-    offset += lengths[i]! * PAGE_SIZE;
-  }
-  return offsets;
 }
 
 /**

@@ -10,7 +10,7 @@
  * Source: findAllocatableAndMarkUsed, extendChunksLocked and releaseLocked in gVisor's pgalloc.go.
  */
 import { OutOfMemoryError } from "../errors.ts";
-import { SegmentSet } from "../segment/index.ts";
+import { type RunColumns, SegmentSet } from "../segment/index.ts";
 import { type Control, Field, Word } from "../shared/control.ts";
 import { acquireLock, releaseLock } from "../shared/lock.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK, PAGES_PER_HUGE_PAGE } from "../units.ts";
@@ -189,13 +189,18 @@ export class Allocator {
   }
 
   /** Lock held. Grows the file by free chunks. */
-  addChunks(chunks: number, huge: boolean): void {
-    this.backing.grow(chunks, huge);
-    const size = this.set.size;
-    this.viewTables(size + chunks * PAGES_PER_CHUNK);
-    this.set.size = size;
+  private addChunks(chunks: number, huge: boolean): void {
+    this.growTables(chunks, huge ? HUGE : 0);
     this.set.extend(chunks * PAGES_PER_CHUNK, FREE | (huge ? HUGE : 0));
     Atomics.store(this.words, Word.SizePages, this.set.size);
+  }
+
+  /** Lock held. Maps more chunks, and sees to it that the tables reach as far; the set does not have them yet. */
+  private growTables(chunks: number, huge: number): void {
+    const { size } = this.set;
+    this.backing.grow(chunks, huge !== 0);
+    this.viewTables(size + chunks * PAGES_PER_CHUNK);
+    this.set.size = size;
   }
 
   /** Adds a reference to each page. All of [start, end) must have one. */
@@ -400,12 +405,35 @@ export class Allocator {
     );
   }
 
-  /** Lock held. Gives free pages a state, as a restore does: their chunks must exist. */
-  restoreRun(start: number, end: number, state: number, refs: number, kind: number, group: number): void {
+  /**
+   * Grows the file by `chunkHuge.length` chunks (1: of huge pages) that hold `runs`, in one pass; `tag` is their state and
+   * kind, without HUGE. Precondition: runs are ordered, disjoint, and each within chunks of one page size.
+   */
+  restore(chunkHuge: Uint8Array, runs: RunColumns & { readonly tag: Uint32Array }): void {
     const { set } = this;
-    const huge = set.tagAt(set.startOf(start)) & HUGE;
-    set.assign(start, end, state | huge | (kind << KIND_SHIFT), refs, group | 0);
-    if (state === USED) this.words[Word.UsedPages]! += end - start;
+    this.lock();
+    try {
+      let row = 0;
+      for (let chunk = 0; chunk < chunkHuge.length; ) {
+        const huge = chunkHuge[chunk]! & HUGE;
+        let end = chunk + 1;
+        while (end < chunkHuge.length && chunkHuge[end] === chunkHuge[chunk]) end++;
+        const pages = (end - chunk) * PAGES_PER_CHUNK;
+        if (huge !== 0) {
+          const limit = set.size + pages;
+          for (let i = row; i < runs.start.length && runs.start[i]! < limit; i++) runs.tag[i]! |= HUGE;
+        }
+        this.growTables(end - chunk, huge);
+        row = set.extendWith(pages, FREE | huge, runs, row);
+        Atomics.store(this.words, Word.SizePages, set.size);
+        chunk = end;
+      }
+      for (let i = 0; i < row; i++) {
+        if (stateOf(runs.tag[i]!) === USED) this.words[Word.UsedPages]! += runs.length[i]!;
+      }
+    } finally {
+      this.unlock();
+    }
   }
 
   /** Detaches this thread's views of the tables. No method may be called afterwards. */

@@ -121,38 +121,41 @@ function checkChunks(image: CheckpointImage, path: string): void {
 function checkRuns(image: CheckpointImage, path: string): void {
   const { start, length, state, refs, kind } = image.runs;
   const sizePages = image.chunkHuge.length * PAGES_PER_CHUNK;
+  // Messages are made only for the run that needs one: a string for each of 100,000 runs costs more than all the checks.
+  const refuse = (i: number, what: string) =>
+    corrupt(path, `Run ${i} [${start[i]}, ${start[i]! + length[i]!}) ${what}`, "runs");
   let previousEnd = 0;
   for (let i = 0; i < start.length; i++) {
     const end = start[i]! + length[i]!;
-    const what = `Run ${i} [${start[i]}, ${end})`;
     if (length[i] === 0 || start[i]! < previousEnd || end > sizePages) {
-      throw corrupt(path, `${what} is empty, out of order or beyond ${sizePages} pages`, "runs");
+      throw refuse(i, `is empty, out of order or beyond ${sizePages} pages`);
     }
     previousEnd = end;
-    if (chunkKindsDiffer(image.chunkHuge, start[i]!, end))
-      throw corrupt(path, `${what} spans chunks of both page sizes`, "runs");
+    if (chunkKindsDiffer(image.chunkHuge, start[i]!, end)) throw refuse(i, "spans chunks of both page sizes");
     if (state[i] === USED) {
       if (refs[i] === 0 || refs[i]! >= 2 ** 31 || kind[i]! > MAX_KIND) {
-        throw corrupt(path, `${what} has ${refs[i]} references and kind ${kind[i]}`, "runs");
+        throw refuse(i, `has ${refs[i]} references and kind ${kind[i]}`);
       }
     } else if (state[i] === SUB_RELEASED) {
-      checkSubReleased(image, i, end, what, path);
+      const mistake = mistakeOfSubReleased(image, i, end);
+      if (mistake !== undefined) throw refuse(i, mistake);
     } else {
-      throw corrupt(path, `${what} is in unknown state ${state[i]}`, "runs");
+      throw refuse(i, `is in unknown state ${state[i]}`);
     }
   }
 }
 
-function checkSubReleased(image: CheckpointImage, run: number, end: number, what: string, path: string): void {
+function mistakeOfSubReleased(image: CheckpointImage, run: number, end: number): string | undefined {
   const { start, refs, kind, group } = image.runs;
   const first = start[run]!;
   if (refs[run] !== 0 || kind[run] !== 0 || group[run]! > 1 || image.chunkHuge[Math.floor(first / PAGES_PER_CHUNK)] !== 1) {
-    throw corrupt(path, `${what} is sub-released, but in use or in a chunk of small pages`, "runs");
+    return "is sub-released, but in use or in a chunk of small pages";
   }
   // Group 1 are pages that do not count towards freeing their huge page (allocator.ts), which may be all of one.
   if (group[run] === 0 && Math.ceil(first / PAGES_PER_HUGE_PAGE) < Math.floor(end / PAGES_PER_HUGE_PAGE)) {
-    throw corrupt(path, `${what} is sub-released, but holds a whole huge page`, "runs");
+    return "is sub-released, but holds a whole huge page";
   }
+  return undefined;
 }
 
 function chunkKindsDiffer(chunkHuge: Uint8Array, start: number, end: number): boolean {
@@ -166,21 +169,26 @@ function chunkKindsDiffer(chunkHuge: Uint8Array, start: number, end: number): bo
 function checkExtents(image: CheckpointImage, path: string): void {
   const { start, length } = image.extents;
   const { runs } = image;
-  let previousEnd = 0;
+  const refuse = (i: number, what: string) =>
+    corrupt(path, `Extent ${i} [${start[i]}, ${start[i]! + length[i]!}) ${what}`, "extents");
   let pages = 0;
-  let run = 0;
+  let previousEnd = 0;
+  let run = -1;
+  // Of the current run: where it ends, and its first page, if it is used.
+  let runEnd = 0;
+  let usedStart = Number.POSITIVE_INFINITY;
   for (let i = 0; i < start.length; i++) {
-    const end = start[i]! + length[i]!;
-    const what = `Extent ${i} [${start[i]}, ${end})`;
-    if (length[i] === 0 || start[i]! < previousEnd) throw corrupt(path, `${what} is empty or out of order`, "extents");
+    const first = start[i]!;
+    const end = first + length[i]!;
+    if (end === first || first < previousEnd) throw refuse(i, "is empty or out of order");
     previousEnd = end;
-    pages += length[i]!;
-    for (let page = start[i]!; page < end; ) {
-      while (run < runs.start.length && runs.start[run]! + runs.length[run]! <= page) run++;
-      if (run === runs.start.length || runs.start[run]! > page || runs.state[run] !== USED) {
-        throw corrupt(path, `${what} holds page ${page}, which nobody uses`, "extents");
+    pages += end - first;
+    for (let page = first; page < end; page = runEnd) {
+      while (runEnd <= page && ++run < runs.start.length) {
+        runEnd = runs.start[run]! + runs.length[run]!;
+        usedStart = runs.state[run] === USED ? runs.start[run]! : Number.POSITIVE_INFINITY;
       }
-      page = runs.start[run]! + runs.length[run]!;
+      if (runEnd <= page || usedStart > page) throw refuse(i, `holds page ${page}, which nobody uses`);
     }
   }
   if (pages !== image.checksums.length) {

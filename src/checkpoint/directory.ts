@@ -16,7 +16,7 @@
 import { closeFile, fileStatus, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
 import { decodeMeta } from "./decode.ts";
 import { type CheckpointImage, corrupt, HEADER_BYTES } from "./format.ts";
-import { openIfExists, readBytes, StagingDirectory } from "./staging.ts";
+import { openIfExists, readBytes, readInto, StagingDirectory } from "./staging.ts";
 
 const META = "meta";
 const PAGES = "pages";
@@ -69,7 +69,8 @@ function readMeta(directoryFd: number, directory: string): Uint8Array {
     if (sizeBytes < HEADER_BYTES || sizeBytes > MAX_META_BYTES) {
       throw corrupt(path, `Expected ${HEADER_BYTES} to ${MAX_META_BYTES} bytes, got ${sizeBytes}`);
     }
-    return readBytes(fd, 0, sizeBytes, path);
+    // Shared, so that loading threads use its columns where they are.
+    return readInto(new Uint8Array(new SharedArrayBuffer(sizeBytes)), fd, 0, path);
   } finally {
     closeFile(fd);
   }

@@ -117,8 +117,12 @@ export function openIfExists(directoryFd: number, name: string): number | undefi
 
 /** Reads [offset, offset + lengthBytes) of a file; less if it ends before. @throws {SyscallError} with `path` */
 export function readBytes(fd: number, offset: number, lengthBytes: number, path: string): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(new ArrayBuffer(lengthBytes));
-  const moved = lengthBytes === 0 ? 0 : readAt(fd, addressOf(bytes), lengthBytes, offset);
+  return readInto(new Uint8Array(new ArrayBuffer(lengthBytes)), fd, offset, path);
+}
+
+/** Fills `bytes` with a file's, from `offset` on; what it could fill if the file ends before. @throws {SyscallError} */
+export function readInto<T extends ArrayBufferLike>(bytes: Uint8Array<T>, fd: number, offset: number, path: string) {
+  const moved = bytes.byteLength === 0 ? 0 : readAt(fd, addressOf(bytes), bytes.byteLength, offset);
   if (moved < 0) throw new SyscallError("pread", -moved, path);
   return bytes.subarray(0, moved);
 }

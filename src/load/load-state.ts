@@ -1,5 +1,5 @@
 /**
- * What is loaded: the shared state of one restore, in one SharedArrayBuffer that every loading or waiting thread has.
+ * What is loaded: the shared state of one restore, in memory that every loading or waiting thread has (load-tables.ts).
  *
  * Pages have three bits, in three bitmaps; a unit is the 2 MiB that a huge page covers.
  *
@@ -21,73 +21,42 @@
  */
 import { type Control, Word } from "../shared/control.ts";
 import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
-import { PAGE_SIZE, PAGES_PER_HUGE_PAGE } from "../units.ts";
+import { PAGE_SIZE } from "../units.ts";
+import {
+  createLoadTables,
+  type LoadHandle,
+  type LoadPlan,
+  LoadWord,
+  openLoadTables,
+  PAGES_PER_UNIT,
+  SLOT_WORDS,
+  SLOTS,
+  WORDS_PER_UNIT,
+} from "./load-tables.ts";
 
-export const PAGES_PER_UNIT = PAGES_PER_HUGE_PAGE;
-export const WORDS_PER_UNIT = PAGES_PER_UNIT / 32;
-
-/** Indexes of the 32-bit words at the start. */
-export const LoadWord = {
-  SizePages: 0,
-  ExtentCount: 1,
-  /** Pages with contents in the pages file. */
-  ContentPages: 2,
-  /** The next unit of the background pass. Atomics.add. */
-  NextUnit: 3,
-  /** Bumped when something is wanted, or the load ends. Waited for by the demand thread. */
-  Demand: 4,
-  /** 1: loaders leave as soon as they can. */
-  Stop: 5,
-  /** Pages that are neither loaded nor failed. Atomics.sub; who brings it to 0 ends the load. */
-  PendingPages: 6,
-  FailedPages: 7,
-  LoadedPages: 8,
-  HugePages: 9,
-  /** Pages loaded because somebody waited for them. */
-  DemandPages: 10,
-  ReadCalls: 11,
-  /** 1 if every page with contents has a checksum, 0 if none has. */
-  HasChecksums: 12,
-} as const;
-
-const HEADER_WORDS = 16;
-const SLOTS = 64;
-/** Thread id, unit + 1, then the claimed bits. */
-const SLOT_WORDS = 2 + WORDS_PER_UNIT;
+export { type LoadHandle, LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
 
 /** `unitError` of a unit whose contents did not match their checksums; positive values are error numbers. */
 export const ERROR_CHECKSUM = -1;
 /** The file ended before the contents did. */
 export const ERROR_SHORT = -2;
 
-export interface LoadPlan {
-  readonly sizePages: number;
-  /** Ordered by page, disjoint. */
-  readonly extentStart: ArrayLike<number>;
-  readonly extentLength: ArrayLike<number>;
-  /** Byte offset of each extent's contents in the pages file. */
-  readonly extentOffset: Float64Array;
-  /** CRC-32 of each page with contents, in the order of the extents; null if the format has none. */
-  readonly checksums: Uint32Array | null;
-}
-
 export class LoadState {
-  readonly buffer: SharedArrayBuffer;
+  readonly handle: LoadHandle;
   readonly words: Int32Array;
-  readonly extentStart: Int32Array;
-  readonly extentLength: Int32Array;
-  /** How many pages with contents the extents before it have: the index of its first checksum. */
-  readonly extentFirstContent: Int32Array;
-  readonly extentOffset: Float64Array;
-  /** Empty if the format has none. */
+  readonly extentStart: Uint32Array;
+  readonly extentLength: Uint32Array;
   readonly checksums: Uint32Array;
   readonly unitCount: number;
+  private readonly firstOffset: Float64Array;
+  private readonly extentOffset: Float64Array;
   private readonly started: Int32Array;
   private readonly loaded: Int32Array;
   private readonly failed: Int32Array;
   private readonly wanted: Int32Array;
   private readonly unitPending: Int32Array;
   private readonly unitFirstExtent: Int32Array;
+  private readonly unitFirstContent: Int32Array;
   private readonly unitWaiters: Int32Array;
   private readonly unitWanted: Int32Array;
   private readonly unitError: Int32Array;
@@ -95,90 +64,33 @@ export class LoadState {
   private readonly slots: Int32Array;
 
   /** Opens a state that `create` made, in this thread or another. */
-  constructor(buffer: SharedArrayBuffer) {
-    this.buffer = buffer;
-    this.words = new Int32Array(buffer, 0, HEADER_WORDS);
-    const sizePages = this.words[LoadWord.SizePages]!;
-    const extents = this.words[LoadWord.ExtentCount]!;
-    this.unitCount = Math.ceil(sizePages / PAGES_PER_UNIT);
-    this.extentOffset = new Float64Array(buffer, 4 * HEADER_WORDS, extents);
-    let offset = 4 * HEADER_WORDS + 8 * extents;
-    const take = (count: number) => {
-      const table = new Int32Array(buffer, offset, count);
-      offset += 4 * count;
-      return table;
-    };
-    this.extentStart = take(extents);
-    this.extentLength = take(extents);
-    this.extentFirstContent = take(extents);
-    const checksums = take(this.words[LoadWord.HasChecksums] === 0 ? 0 : this.words[LoadWord.ContentPages]!);
-    this.checksums = new Uint32Array(buffer, checksums.byteOffset, checksums.length);
-    const bitWords = this.unitCount * WORDS_PER_UNIT;
-    this.started = take(bitWords);
-    this.loaded = take(bitWords);
-    this.failed = take(bitWords);
-    this.wanted = take(bitWords);
-    this.unitPending = take(this.unitCount);
-    this.unitFirstExtent = take(this.unitCount);
-    this.unitWaiters = take(this.unitCount);
-    this.unitWanted = take(Math.ceil(this.unitCount / 32));
-    this.unitError = take(this.unitCount);
-    this.unitErrorPage = take(this.unitCount);
-    this.slots = take(SLOTS * SLOT_WORDS);
+  constructor(handle: LoadHandle) {
+    this.handle = handle;
+    const tables = openLoadTables(handle);
+    this.words = tables.words;
+    this.extentStart = tables.extentStart;
+    this.extentLength = tables.extentLength;
+    this.checksums = tables.checksums;
+    this.unitCount = tables.unitCount;
+    this.firstOffset = tables.firstOffset;
+    this.extentOffset = tables.extentOffset;
+    this.started = tables.started;
+    this.loaded = tables.loaded;
+    this.failed = tables.failed;
+    this.wanted = tables.wanted;
+    this.unitPending = tables.unitPending;
+    this.unitFirstExtent = tables.unitFirstExtent;
+    this.unitFirstContent = tables.unitFirstContent;
+    this.unitWaiters = tables.unitWaiters;
+    this.unitWanted = tables.unitWanted;
+    this.unitError = tables.unitError;
+    this.unitErrorPage = tables.unitErrorPage;
+    this.slots = tables.slots;
   }
 
   /** Precondition: the plan has been validated (checkpoint/decode.ts): extents ordered, disjoint, within the size. */
   static create(plan: LoadPlan): LoadState {
-    const { sizePages, extentStart, checksums } = plan;
-    let contentPages = 0;
-    for (let extent = 0; extent < extentStart.length; extent++) contentPages += plan.extentLength[extent]!;
-    const units = Math.ceil(sizePages / PAGES_PER_UNIT);
-    const words =
-      HEADER_WORDS +
-      5 * extentStart.length +
-      (checksums?.length ?? 0) +
-      4 * units * WORDS_PER_UNIT +
-      5 * units +
-      Math.ceil(units / 32) +
-      SLOTS * SLOT_WORDS;
-    const buffer = new SharedArrayBuffer(4 * words);
-    const header = new Int32Array(buffer, 0, HEADER_WORDS);
-    header[LoadWord.SizePages] = sizePages;
-    header[LoadWord.ExtentCount] = extentStart.length;
-    header[LoadWord.ContentPages] = contentPages;
-    header[LoadWord.HasChecksums] = checksums === null ? 0 : 1;
-    const state = new LoadState(buffer);
-    state.fill(plan);
-    return state;
-  }
-
-  private fill(plan: LoadPlan): void {
-    this.extentStart.set(plan.extentStart);
-    this.extentLength.set(plan.extentLength);
-    this.extentOffset.set(plan.extentOffset);
-    if (plan.checksums !== null) this.checksums.set(plan.checksums);
-    this.started.fill(-1);
-    this.unitFirstExtent.fill(-1);
-    let contentPages = 0;
-    for (let extent = 0; extent < this.extentStart.length; extent++) {
-      const start = this.extentStart[extent]!;
-      const end = start + this.extentLength[extent]!;
-      this.extentFirstContent[extent] = contentPages;
-      contentPages += end - start;
-      forEachWord(start, end, (word, mask) => {
-        this.started[word]! &= ~mask;
-      });
-      for (let page = start; page < end; ) {
-        const unit = Math.floor(page / PAGES_PER_UNIT);
-        const next = Math.min(end, (unit + 1) * PAGES_PER_UNIT);
-        if (this.unitFirstExtent[unit]! < 0) this.unitFirstExtent[unit] = extent;
-        this.unitPending[unit]! += next - page;
-        page = next;
-      }
-    }
-    // Nothing is being read yet, so what need not be started is loaded.
-    this.loaded.set(this.started);
-    this.words[LoadWord.PendingPages] = contentPages;
+    return new LoadState(createLoadTables(plan));
   }
 
   /** True if every page of [start, end) is in place. */
@@ -222,18 +134,26 @@ export class LoadState {
 
   /** Byte offset in the pages file of the contents of `page`. Precondition: an extent holds it. */
   fileOffsetOf(page: number): number {
-    let low = 0;
-    let high = this.extentStart.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >>> 1;
-      if (this.extentStart[middle]! <= page) low = middle;
-      else high = middle - 1;
-    }
-    return this.extentOffset[low]! + (page - this.extentStart[low]!) * PAGE_SIZE;
+    const unit = Math.floor(page / PAGES_PER_UNIT);
+    let content = this.firstContentOf(unit);
+    let extent = this.firstExtentOf(unit);
+    while (this.extentStart[extent]! + this.extentLength[extent]! <= page) content += this.extentLength[extent++]!;
+    return this.offsetOfContent(extent, content) + (page - this.extentStart[extent]!) * PAGE_SIZE;
   }
 
+  /** Byte offset in the pages file of an extent's contents; `content` counts the pages of all extents before it. */
+  offsetOfContent(extent: number, content: number): number {
+    return this.extentOffset.length > 0 ? this.extentOffset[extent]! : this.firstOffset[0]! + content * PAGE_SIZE;
+  }
+
+  /** The first extent with pages in the unit, or -1. */
   firstExtentOf(unit: number): number {
     return this.unitFirstExtent[unit]!;
+  }
+
+  /** How many pages with contents stand before that extent: the index of its first checksum. */
+  firstContentOf(unit: number): number {
+    return this.unitFirstContent[unit]!;
   }
 
   /** A slot for this thread's claims. */

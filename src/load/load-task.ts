@@ -3,13 +3,13 @@
  * demand thread sleeps until a waiter wants something, so that nothing stands before it.
  */
 import { openControl } from "../shared/control.ts";
-import { LoadState, LoadWord } from "./load-state.ts";
+import { type LoadHandle, LoadState, LoadWord } from "./load-state.ts";
 import { UnitReader } from "./unit-reader.ts";
 
 export interface LoadTask {
   readonly role: "background" | "demand";
   readonly control: SharedArrayBuffer;
-  readonly state: SharedArrayBuffer;
+  readonly state: LoadHandle;
   readonly base: number;
   readonly fd: number;
 }

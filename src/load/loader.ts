@@ -154,7 +154,7 @@ export class Loader {
 
   private async runThread(role: LoadTask["role"]): Promise<void> {
     const { control, state, base, fd } = this;
-    const task: LoadTask = { role, control: control.buffer, state: state.buffer, base, fd };
+    const task: LoadTask = { role, control: control.buffer, state: state.handle, base, fd };
     for (;;) {
       try {
         await runInThread("load", task, { ref: false }).done;

@@ -179,9 +179,11 @@ export class UnitReader {
    */
   private forEachPiece(first: number, visit: (page: number, count: number, fileOffset: number, content: number) => void): void {
     const { state, want } = this;
-    const { extentStart, extentLength, extentOffset, extentFirstContent } = state;
+    const { extentStart, extentLength } = state;
     const end = first + PAGES_PER_UNIT;
-    for (let extent = state.firstExtentOf(first / PAGES_PER_UNIT); extent < extentStart.length; extent++) {
+    const unit = first / PAGES_PER_UNIT;
+    let content = state.firstContentOf(unit);
+    for (let extent = state.firstExtentOf(unit); extent < extentStart.length; content += extentLength[extent++]!) {
       const start = extentStart[extent]!;
       if (start >= end) return;
       const stop = Math.min(end, start + extentLength[extent]!);
@@ -190,8 +192,8 @@ export class UnitReader {
         const to = nextBit(want, from, stop - first, false);
         const skipped = first + from - start;
         if (to > from) {
-          const fileOffset = extentOffset[extent]! + skipped * PAGE_SIZE;
-          visit(first + from, to - from, fileOffset, extentFirstContent[extent]! + skipped);
+          const fileOffset = state.offsetOfContent(extent, content) + skipped * PAGE_SIZE;
+          visit(first + from, to - from, fileOffset, content + skipped);
         }
         page = first + to;
       }

@@ -28,74 +28,32 @@
  * exactly at run starts; every upper bit and every maximum is what the level below implies.
  */
 
+import {
+  FANOUT,
+  FANOUT_SHIFT,
+  RECORD_SHIFT,
+  type SegmentLayout,
+  type SegmentTables,
+  segmentLayout,
+  segmentWords,
+} from "./layout.ts";
+
 /** Words of a record. */
 const LENGTH = 0;
 const TAG = 1;
 const REFS = 2;
 const GROUP = 3;
-const RECORD_SHIFT = 2;
 
-const FANOUT_SHIFT = 3;
-const FANOUT = 1 << FANOUT_SHIFT;
 /** The low bits of a tag are the run's class; classes below `classes` can be searched. */
 export const CLASS_MASK = 15;
 
-/** Largest capacity: keys and lengths are 31-bit. */
-export const MAX_CAPACITY = 2 ** 30;
-
-/** Sizes and bases of the tables for a capacity; every number is in 4-byte words. */
-export interface SegmentLayout {
-  readonly capacity: number;
-  /** Level 0 is the keys' own level; bases[0] is the largest, since the root stands first. */
-  readonly bitBases: readonly number[];
-  /** Level 0 is the leaves. */
-  readonly summaryBases: readonly number[];
-}
-
-export function segmentLayout(capacity: number): SegmentLayout {
-  if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
-    throw new RangeError(`Expected capacity to be an integer in [1, ${MAX_CAPACITY}], got ${capacity}`);
-  }
-  return {
-    capacity,
-    bitBases: rootFirstBases(capacity, 5),
-    summaryBases: rootFirstBases(Math.ceil(capacity / 32) * FANOUT, FANOUT_SHIFT),
-  };
-}
-
-/** Bases of a tree's levels, each 2^shift times smaller than the one below, root first; index 0 is the lowest level. */
-function rootFirstBases(lowestCount: number, shift: number): number[] {
-  const words: number[] = [];
-  for (let count = lowestCount; ; ) {
-    count = Math.ceil(count / 2 ** shift);
-    // Whole groups of siblings, so that a scan of a node's children never leaves the table.
-    words.push(count === 1 ? 1 : Math.ceil(count / FANOUT) * FANOUT);
-    if (count === 1) break;
-  }
-  const bases: number[] = new Array(words.length);
-  let base = 0;
-  for (let level = words.length - 1; level >= 0; level--) {
-    bases[level] = base;
-    base += words[level]!;
-  }
-  return bases;
-}
-
-/** Words of each table that serve keys [0, keys). */
-export function segmentWords(layout: SegmentLayout, keys: number): { records: number; bits: number; summary: number } {
-  const leaves = Math.ceil(Math.ceil(keys / 32) / FANOUT) * FANOUT;
-  return {
-    records: keys << RECORD_SHIFT,
-    bits: layout.bitBases[0]! + leaves,
-    summary: layout.summaryBases[0]! + leaves,
-  };
-}
-
-/** The memory of a SegmentSet. Zeroed, or what another SegmentSet of the same layout wrote. */
-export interface SegmentTables {
-  readonly records: Int32Array;
-  readonly bits: Int32Array;
-  readonly summaries: readonly Int32Array[];
+/** Runs as columns, a row each. */
+export interface RunColumns {
+  readonly start: ArrayLike<number>;
+  readonly length: ArrayLike<number>;
+  readonly tag: ArrayLike<number>;
+  readonly refs: ArrayLike<number>;
+  readonly group: ArrayLike<number>;
 }
 
 export class SegmentSet {
@@ -160,6 +118,64 @@ export class SegmentSet {
     this.size = start + count;
     this.put(start, count, tag, refs, group);
     this.mergeAt(start);
+  }
+
+  /**
+   * Adds `count` keys at the end: the runs of `runs` from row `first` up to the one that starts behind them, and the value
+   * (`tag`, 0, 0) wherever there is none. Returns the first row that was not taken. It leaves what `extend` and an `assign` a
+   * row would, in one pass without a search. The pass is flat and gathers a leaf's bits before it stores them, since a
+   * restore runs it once, in a process that has compiled nothing yet: 262,144 runs 8 ms, 23 with a call for each.
+   *
+   * Precondition: rows are ordered and disjoint, and none reaches over either end of the new keys.
+   */
+  extendWith(count: number, tag: number, runs: RunColumns, first: number): number {
+    const { records, classes, size: begin } = this;
+    const end = begin + count;
+    if (count < 1 || end > this.layout.capacity) {
+      throw new RangeError(`Cannot extend ${begin} keys by ${count}, the capacity is ${this.layout.capacity}`);
+    }
+    const { start: starts, length: lengths, tag: tags, refs, group: groups } = runs;
+    const rows = starts.length;
+    // The run that is open: it ends where a run of another value begins.
+    let open = begin === 0 ? -1 : this.startOf(begin - 1);
+    let openTag = open < 0 ? -1 : this.tagAt(open);
+    let openRefs = open < 0 ? -1 : this.refsAt(open);
+    let openGroup = open < 0 ? 0 : this.groupAt(open);
+    let leaf = begin >>> 5;
+    let bits = 0;
+    let row = first;
+    for (let at = begin; at < end; ) {
+      const start = row < rows ? starts[row]! : end;
+      const taken = start === at && row < rows;
+      const runTag = taken ? tags[row]! : tag;
+      const runRefs = taken ? refs[row]! : 0;
+      const runGroup = taken ? groups[row]! | 0 : 0;
+      if (runTag !== openTag || runRefs !== openRefs || runGroup !== openGroup) {
+        if (open >= 0) this.closeRun(open, at - open, openTag, classes);
+        const record = at << RECORD_SHIFT;
+        records[record + TAG] = openTag = runTag;
+        records[record + REFS] = openRefs = runRefs;
+        records[record + GROUP] = openGroup = runGroup;
+        open = at;
+        if (at >>> 5 !== leaf) {
+          if (bits !== 0) this.setBits(leaf, bits);
+          leaf = at >>> 5;
+          bits = 0;
+        }
+        bits |= 1 << (at & 31);
+      }
+      at = taken ? at + lengths[row++]! : Math.min(start, end);
+    }
+    this.closeRun(open, end - open, openTag, classes);
+    if (bits !== 0) this.setBits(leaf, bits);
+    this.size = end;
+    return row;
+  }
+
+  private closeRun(start: number, length: number, tag: number, classes: number): void {
+    this.records[(start << RECORD_SHIFT) + LENGTH] = length;
+    const cls = tag & CLASS_MASK;
+    if (cls < classes) this.raise(cls, start >>> 5, length);
   }
 
   /** The first key of the run that holds `key`. 0 <= key < size. */
@@ -357,13 +373,20 @@ export class SegmentSet {
   }
 
   private setBit(key: number): void {
+    this.setBits(key >>> 5, 1 << (key & 31));
+  }
+
+  /** Sets bits of a word of the keys' own level, and what they imply above. */
+  private setBits(leaf: number, mask: number): void {
     const { bits, bitBases } = this;
-    let index = key;
+    let index = leaf;
+    let set = mask;
     for (let level = 0; level < bitBases.length; level++) {
-      const at = bitBases[level]! + (index >>> 5);
+      const at = bitBases[level]! + index;
       const word = bits[at]!;
-      bits[at] = word | (1 << (index & 31));
+      bits[at] = word | set;
       if (word !== 0) return;
+      set = 1 << (index & 31);
       index >>>= 5;
     }
   }

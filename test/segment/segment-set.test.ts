@@ -1,7 +1,7 @@
 /** SegmentSet against a naive array with one entry per key, compared in full after every step. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { CLASS_MASK, SegmentSet } from "../../src/segment/index.ts";
+import { CLASS_MASK, SegmentSet, segmentWords } from "../../src/segment/index.ts";
 
 const CLASSES = 3;
 
@@ -113,6 +113,76 @@ for (const shared of [false, true]) {
   });
 }
 
+test("extending with many runs at once leaves the very tables that extending and assigning one by one leaves", () => {
+  const rowArbitrary = fc.record({
+    gap: fc.oneof(fc.constant(0), fc.nat({ max: 40 }), fc.nat({ max: 400 })),
+    length: fc.oneof(fc.integer({ min: 1, max: 5 }), fc.integer({ min: 1, max: 300 })),
+    value: valueArbitrary,
+  });
+  fc.assert(
+    fc.property(
+      fc.array(rowArbitrary, { maxLength: 60 }),
+      fc.array(fc.record({ count: fc.integer({ min: 1, max: 700 }), value: valueArbitrary }), { maxLength: 2 }),
+      fc.nat({ max: 200 }),
+      fc.nat({ max: 5 }),
+      fc.boolean(),
+      (rows, before, tail, tag, cut) => {
+        const capacity = 40_000;
+        const words = () => new Int32Array(SegmentSet.byteLength(capacity, CLASSES) / 4);
+        const tables = [words(), words()] as const;
+        const [one, all] = tables.map((table) => SegmentSet.create(capacity, CLASSES, table.buffer)) as [
+          SegmentSet,
+          SegmentSet,
+        ];
+        for (const set of [one, all])
+          for (const { count, value } of before) set.extend(count, value.tag, value.refs, value.group);
+        const runs = {
+          start: [] as number[],
+          length: [] as number[],
+          tag: [] as number[],
+          refs: [] as number[],
+          group: [] as number[],
+        };
+        let end = one.size;
+        for (const { gap, length, value } of rows) {
+          runs.start.push(end + gap);
+          runs.length.push(length);
+          for (const key of ["tag", "refs", "group"] as const) runs[key].push(value[key]);
+          end += gap + length;
+        }
+        // In one piece, or in two that meet where a row begins.
+        const pieces = [end + tail + 1];
+        const middle = runs.start[rows.length >> 1];
+        if (cut && middle !== undefined && middle > one.size) pieces.unshift(middle);
+        let row = 0;
+        for (const piece of pieces) {
+          const first = row;
+          const count = piece - one.size;
+          row = all.extendWith(count, tag, runs, first);
+          one.extend(count, tag);
+          for (let i = first; i < row; i++) {
+            const start = runs.start[i]!;
+            one.assign(start, start + runs.length[i]!, runs.tag[i]!, runs.refs[i]!, runs.group[i]!);
+          }
+        }
+        expect(row).toBe(rows.length);
+        expect(all.size).toBe(one.size);
+        all.checkInvariants();
+        // Records of keys where no run starts are stale, and may differ; everything else may not.
+        const records = segmentWords(one.layout, capacity).records;
+        expect(tables[1].subarray(records)).toEqual(tables[0].subarray(records));
+        const listed = [one, all].map((set) => {
+          const list: number[][] = [];
+          set.visit(0, set.size, (...run) => list.push(run));
+          return list;
+        });
+        expect(listed[1]).toEqual(listed[0]!);
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
 test("startOf crosses long runs over several bit levels", () => {
   const capacity = 2 ** 22;
   const set = SegmentSet.create(capacity, 1);
@@ -132,6 +202,7 @@ test("bad sizes and ranges are refused with the value named, and change nothing"
   const set = SegmentSet.create(100, 1);
   set.extend(50, 0);
   expect(() => set.extend(51, 0)).toThrow("50 keys by 51, the capacity is 100");
+  expect(() => set.extendWith(51, 0, { start: [], length: [], tag: [], refs: [], group: [] }, 0)).toThrow("50 keys by 51");
   expect(() => set.assign(10, 10, 1)).toThrow("[10, 10)");
   expect(() => set.assign(10, 51, 1)).toThrow("[10, 51)");
   expect(() => SegmentSet.create(0, 1)).toThrow("got 0");

@@ -1,0 +1,234 @@
+/**
+ * The memory of a LoadState: where its tables stand in two SharedArrayBuffers, and how they are filled from a plan.
+ *
+ * `columns` is what the plan came with: extents and checksums. A native checkpoint is read into shared memory, and then
+ * these are views of what was read, since copying 2 MiB of them (the checksums of 2 GiB) costs 1.2 ms in page faults alone.
+ * `tables` is what loading changes. Filling it is one flat pass over the extents: the first loop over 131,072 of them in a
+ * fresh process runs interpreted, where a closure for each costs more than all the work (12 ms against 2).
+ */
+import { PAGES_PER_HUGE_PAGE } from "../units.ts";
+
+export const PAGES_PER_UNIT = PAGES_PER_HUGE_PAGE;
+export const WORDS_PER_UNIT = PAGES_PER_UNIT / 32;
+const UNIT_SHIFT = Math.log2(PAGES_PER_UNIT);
+
+/** Indexes of the 32-bit words at the start of `tables`. */
+export const LoadWord = {
+  SizePages: 0,
+  ExtentCount: 1,
+  /** Pages with contents in the pages file. */
+  ContentPages: 2,
+  /** The next unit of the background pass. Atomics.add. */
+  NextUnit: 3,
+  /** Bumped when something is wanted, or the load ends. Waited for by the demand thread. */
+  Demand: 4,
+  /** 1: loaders leave as soon as they can. */
+  Stop: 5,
+  /** Pages that are neither loaded nor failed. Atomics.sub; who brings it to 0 ends the load. */
+  PendingPages: 6,
+  FailedPages: 7,
+  LoadedPages: 8,
+  HugePages: 9,
+  /** Pages loaded because somebody waited for them. */
+  DemandPages: 10,
+  ReadCalls: 11,
+  /** Where the columns stand in `columns`, in bytes. */
+  ExtentStartAt: 12,
+  ExtentLengthAt: 13,
+  ChecksumsAt: 14,
+  /** 0 if the format has no checksums, else as many as ContentPages. */
+  ChecksumCount: 15,
+  /** As many as ExtentCount, or 0 if each extent's contents follow the one before. */
+  OffsetCount: 16,
+} as const;
+
+const HEADER_WORDS = 24;
+export const SLOTS = 64;
+/** Thread id, unit + 1, then the claimed bits. */
+export const SLOT_WORDS = 2 + WORDS_PER_UNIT;
+
+export interface LoadPlan {
+  readonly sizePages: number;
+  /** Ordered by page, disjoint. */
+  readonly extentStart: Uint32Array;
+  readonly extentLength: Uint32Array;
+  /** Byte offset of each extent's contents in the pages file; a number: of the first, when each follows the one before. */
+  readonly extentOffset: Float64Array | number;
+  /** CRC-32 of each page with contents, in the order of the extents; null if the format has none. */
+  readonly checksums: Uint32Array | null;
+}
+
+/** What other threads of the process open a LoadState by: structured-cloneable. */
+export interface LoadHandle {
+  readonly tables: SharedArrayBuffer;
+  readonly columns: SharedArrayBuffer;
+}
+
+export interface LoadTables {
+  readonly words: Int32Array;
+  readonly extentStart: Uint32Array;
+  readonly extentLength: Uint32Array;
+  /** Offset of the first extent's contents, in one element. */
+  readonly firstOffset: Float64Array;
+  readonly extentOffset: Float64Array;
+  /** Empty if the format has none. */
+  readonly checksums: Uint32Array;
+  readonly unitCount: number;
+  readonly started: Int32Array;
+  readonly loaded: Int32Array;
+  readonly failed: Int32Array;
+  readonly wanted: Int32Array;
+  readonly unitPending: Int32Array;
+  /** The first extent with pages in the unit, or -1. */
+  readonly unitFirstExtent: Int32Array;
+  /** How many pages with contents the extents before that one have: the index of its first checksum. */
+  readonly unitFirstContent: Int32Array;
+  readonly unitWaiters: Int32Array;
+  readonly unitWanted: Int32Array;
+  readonly unitError: Int32Array;
+  readonly unitErrorPage: Int32Array;
+  readonly slots: Int32Array;
+}
+
+export function openLoadTables({ tables, columns }: LoadHandle): LoadTables {
+  const words = new Int32Array(tables, 0, HEADER_WORDS);
+  const extents = words[LoadWord.ExtentCount]!;
+  const unitCount = Math.ceil(words[LoadWord.SizePages]! / PAGES_PER_UNIT);
+  const bitWords = unitCount * WORDS_PER_UNIT;
+  let offset = 4 * HEADER_WORDS;
+  const takeFloats = (count: number) => {
+    const table = new Float64Array(tables, offset, count);
+    offset += 8 * count;
+    return table;
+  };
+  const take = (count: number) => {
+    const table = new Int32Array(tables, offset, count);
+    offset += 4 * count;
+    return table;
+  };
+  return {
+    words,
+    extentStart: new Uint32Array(columns, words[LoadWord.ExtentStartAt], extents),
+    extentLength: new Uint32Array(columns, words[LoadWord.ExtentLengthAt], extents),
+    checksums: new Uint32Array(columns, words[LoadWord.ChecksumsAt], words[LoadWord.ChecksumCount]),
+    unitCount,
+    firstOffset: takeFloats(1),
+    extentOffset: takeFloats(words[LoadWord.OffsetCount]!),
+    started: take(bitWords),
+    loaded: take(bitWords),
+    failed: take(bitWords),
+    wanted: take(bitWords),
+    unitPending: take(unitCount),
+    unitFirstExtent: take(unitCount),
+    unitFirstContent: take(unitCount),
+    unitWaiters: take(unitCount),
+    unitWanted: take(Math.ceil(unitCount / 32)),
+    unitError: take(unitCount),
+    unitErrorPage: take(unitCount),
+    slots: take(SLOTS * SLOT_WORDS),
+  };
+}
+
+/** Precondition: the plan has been validated (checkpoint/decode.ts): extents ordered, disjoint, within the size. */
+export function createLoadTables(plan: LoadPlan): LoadHandle {
+  const { sizePages, extentOffset } = plan;
+  const { buffer: columns, views } = shareColumns([plan.extentStart, plan.extentLength, plan.checksums ?? new Uint32Array(0)]);
+  const [extentStart, extentLength, checksums] = views as [Uint32Array, Uint32Array, Uint32Array];
+  const offsets = typeof extentOffset === "number" ? 0 : extentOffset.length;
+  const units = Math.ceil(sizePages / PAGES_PER_UNIT);
+  const words =
+    HEADER_WORDS + 2 * (1 + offsets) + 4 * units * WORDS_PER_UNIT + 6 * units + Math.ceil(units / 32) + SLOTS * SLOT_WORDS;
+  const tables = new SharedArrayBuffer(4 * words);
+  const header = new Int32Array(tables, 0, HEADER_WORDS);
+  header[LoadWord.SizePages] = sizePages;
+  header[LoadWord.ExtentCount] = extentStart.length;
+  header[LoadWord.ExtentStartAt] = extentStart.byteOffset;
+  header[LoadWord.ExtentLengthAt] = extentLength.byteOffset;
+  header[LoadWord.ChecksumsAt] = checksums.byteOffset;
+  header[LoadWord.ChecksumCount] = checksums.length;
+  header[LoadWord.OffsetCount] = offsets;
+  const handle = { tables, columns };
+  const opened = openLoadTables(handle);
+  if (typeof extentOffset === "number") opened.firstOffset[0] = extentOffset;
+  else opened.extentOffset.set(extentOffset);
+  header[LoadWord.ContentPages] = header[LoadWord.PendingPages] = fill(opened);
+  return handle;
+}
+
+/** The columns as views of one SharedArrayBuffer: the one they are in, or a copy. */
+function shareColumns(columns: readonly Uint32Array[]): { buffer: SharedArrayBuffer; views: Uint32Array[] } {
+  const buffer = columns[0]!.buffer as ArrayBufferLike;
+  const present = columns.filter((column) => column.length > 0);
+  if (buffer instanceof SharedArrayBuffer && present.every((column) => column.buffer === buffer)) {
+    return { buffer, views: columns.map((column) => (column.length > 0 ? column : new Uint32Array(buffer, 0, 0))) };
+  }
+  const copy = new SharedArrayBuffer(columns.reduce((sum, column) => sum + column.byteLength, 0));
+  let at = 0;
+  const views = columns.map((column) => {
+    const view = new Uint32Array(copy, at, column.length);
+    view.set(column);
+    at += column.byteLength;
+    return view;
+  });
+  return { buffer: copy, views };
+}
+
+/**
+ * Enters every extent. Returns how many pages have contents. What concerns a bitmap word or a unit is gathered in variables
+ * and stored when the next one begins: a store into a typed array is the dearest step of an interpreted loop.
+ */
+function fill(tables: LoadTables): number {
+  const { extentStart, extentLength, started, unitFirstExtent, unitFirstContent, unitPending } = tables;
+  started.fill(-1);
+  unitFirstExtent.fill(-1);
+  let content = 0;
+  let word = 0;
+  let bits = -1;
+  let unit = -1;
+  let pending = 0;
+  for (let extent = 0; extent < extentStart.length; extent++) {
+    const start = extentStart[extent]!;
+    const last = start + extentLength[extent]! - 1;
+    if (start >>> UNIT_SHIFT !== unit) {
+      if (unit >= 0) unitPending[unit] = pending;
+      unit = start >>> UNIT_SHIFT;
+      unitFirstExtent[unit] = extent;
+      unitFirstContent[unit] = content;
+      pending = 0;
+    }
+    if (start >>> 5 !== word) {
+      started[word] = bits;
+      word = start >>> 5;
+      bits = -1;
+    }
+    const lastUnit = last >>> UNIT_SHIFT;
+    const lastWord = last >>> 5;
+    const from = -1 << (start & 31);
+    if (lastWord === word) {
+      bits &= ~(from & (-1 >>> (31 - (last & 31))));
+    } else {
+      started[word] = bits & ~from;
+      started.fill(0, word + 1, lastWord);
+      word = lastWord;
+      bits = ~(-1 >>> (31 - (last & 31)));
+    }
+    if (lastUnit === unit) {
+      pending += last + 1 - start;
+    } else {
+      unitPending[unit] = pending + PAGES_PER_UNIT - (start & (PAGES_PER_UNIT - 1));
+      unitPending.fill(PAGES_PER_UNIT, unit + 1, lastUnit);
+      unitFirstExtent.fill(extent, unit + 1, lastUnit + 1);
+      unitFirstContent.fill(content, unit + 1, lastUnit + 1);
+      unit = lastUnit;
+      pending = (last & (PAGES_PER_UNIT - 1)) + 1;
+    }
+    content += last + 1 - start;
+  }
+  if (unit >= 0) {
+    unitPending[unit] = pending;
+    started[word] = bits;
+  }
+  // Nothing is being read yet, so what need not be started is loaded.
+  tables.loaded.set(started);
+  return content;
+}

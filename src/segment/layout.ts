@@ -1,0 +1,67 @@
+/**
+ * Where a SegmentSet's tables stand: the levels of its bit tree and of its summaries, root first and keys last, so that a
+ * prefix of each table serves the keys below some size. segment-set.ts says what the tables hold.
+ */
+
+/** A record is 4 words. */
+export const RECORD_SHIFT = 2;
+export const FANOUT_SHIFT = 3;
+export const FANOUT = 1 << FANOUT_SHIFT;
+
+/** Largest capacity: keys and lengths are 31-bit. */
+export const MAX_CAPACITY = 2 ** 30;
+
+/** Sizes and bases of the tables for a capacity; every number is in 4-byte words. */
+export interface SegmentLayout {
+  readonly capacity: number;
+  /** Level 0 is the keys' own level; bases[0] is the largest, since the root stands first. */
+  readonly bitBases: readonly number[];
+  /** Level 0 is the leaves. */
+  readonly summaryBases: readonly number[];
+}
+
+export function segmentLayout(capacity: number): SegmentLayout {
+  if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
+    throw new RangeError(`Expected capacity to be an integer in [1, ${MAX_CAPACITY}], got ${capacity}`);
+  }
+  return {
+    capacity,
+    bitBases: rootFirstBases(capacity, 5),
+    summaryBases: rootFirstBases(Math.ceil(capacity / 32) * FANOUT, FANOUT_SHIFT),
+  };
+}
+
+/** Bases of a tree's levels, each 2^shift times smaller than the one below, root first; index 0 is the lowest level. */
+function rootFirstBases(lowestCount: number, shift: number): number[] {
+  const words: number[] = [];
+  for (let count = lowestCount; ; ) {
+    count = Math.ceil(count / 2 ** shift);
+    // Whole groups of siblings, so that a scan of a node's children never leaves the table.
+    words.push(count === 1 ? 1 : Math.ceil(count / FANOUT) * FANOUT);
+    if (count === 1) break;
+  }
+  const bases: number[] = new Array(words.length);
+  let base = 0;
+  for (let level = words.length - 1; level >= 0; level--) {
+    bases[level] = base;
+    base += words[level]!;
+  }
+  return bases;
+}
+
+/** Words of each table that serve keys [0, keys). */
+export function segmentWords(layout: SegmentLayout, keys: number): { records: number; bits: number; summary: number } {
+  const leaves = Math.ceil(Math.ceil(keys / 32) / FANOUT) * FANOUT;
+  return {
+    records: keys << RECORD_SHIFT,
+    bits: layout.bitBases[0]! + leaves,
+    summary: layout.summaryBases[0]! + leaves,
+  };
+}
+
+/** The memory of a SegmentSet. Zeroed, or what another SegmentSet of the same layout wrote. */
+export interface SegmentTables {
+  readonly records: Int32Array;
+  readonly bits: Int32Array;
+  readonly summaries: readonly Int32Array[];
+}
