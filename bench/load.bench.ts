@@ -1,0 +1,185 @@
+/**
+ * Loading an image behind the running program, while it awaits random pages: await i begins i × 2 ms after the first, whether
+ * or not the others have come back, until all is loaded. `awaits: 0` loads undisturbed; there the rivals take part, which
+ * bring the bytes in without any of the rest.
+ *
+ * The page cache is prepared just before, in the same process, and looked at with mincore. The hash is of all that was loaded.
+ */
+import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { type LoadQueue, MemoryFile, PAGE_SIZE } from "../src/index.ts";
+import { type Bench, main, number, OURS, type Params, type Run, type Sample, text } from "./support/bench.ts";
+import { EventLoopMeter } from "./support/event-loop.ts";
+import { filledPage, formatHash, hashImage } from "./support/image.ts";
+import { type CacheState, prepareCache } from "./support/page-cache.ts";
+import { percentile } from "./support/statistics.ts";
+import { checkStamp, filledBytes, type Pattern, Random } from "./support/trace.ts";
+import { ourImage, peerImage } from "./save.bench.ts";
+
+const INTERVAL_MS = 2;
+const AWAITS = 200;
+const GIB = 2 ** 30;
+
+export const bench: Bench = {
+  subject: "load",
+  title: "loadFrom in the background",
+  cases: ({ bytes }) =>
+    ["dense", "fragmented"].flatMap((pattern) => [
+      { pattern, bytes: bytes / 8, cache: "hot", queue: "auto", awaits: 0 },
+      ...["hot", "cold"].flatMap((cache) => [
+        { pattern, bytes, cache, queue: "auto", awaits: 0 },
+        ...["auto", ...QUEUES].map((queue) => ({ pattern, bytes, cache, queue, awaits: AWAITS })),
+      ]),
+    ]),
+  rivals: ({ awaits, pattern }) => (awaits === 0 && pattern === "dense" ? Object.keys(RIVALS) : []),
+  measure: sample,
+  gvisor: { arguments: gvisorArguments },
+};
+
+const QUEUES: LoadQueue[] = ["workers", "inline"];
+
+/** The peer has one queue: it stands beside our "auto". */
+function gvisorArguments(params: Params, run: Run): string[] {
+  const cold = params["cache"] === "cold" ? ["-cold"] : [];
+  return ["load", "-dir", peerImage(run.directory, params), "-await", `${params["awaits"]}`, "-verify", ...cold];
+}
+
+async function sample(params: Params, run: Run): Promise<Sample> {
+  const directory = ourImage(run.directory, params);
+  let resident = 0;
+  for (const name of readdirSync(directory)) {
+    const fraction = prepareCache(join(directory, name), text(params, "cache") as CacheState);
+    if (name === "pages") resident = fraction;
+  }
+  Bun.gc(true);
+  const work = run.by === OURS ? loadImage(directory, params, run) : loadByRival(join(directory, "pages"), run.by);
+  const { figures, hash } = await work;
+  return { figures: { residentFractionBefore: resident, ...figures }, hash };
+}
+
+/** Measures the process from its making until `stop`. */
+class JobMeter {
+  readonly startedMs = performance.now();
+  private readonly cpu = process.cpuUsage();
+  private readonly loop = new EventLoopMeter();
+
+  secondsSoFar(): number {
+    return (performance.now() - this.startedMs) / 1000;
+  }
+
+  /** `loadedSeconds` after the start, `bytes` were in place. */
+  stop(loadedSeconds: number, bytes: number): Record<string, number> {
+    const { user, system } = process.cpuUsage(this.cpu);
+    return {
+      allLoadedSeconds: loadedSeconds,
+      gibPerSecond: bytes / GIB / loadedSeconds,
+      cpuSeconds: (user + system) / 1e6,
+      ...this.loop.stop(),
+    };
+  }
+}
+
+async function loadImage(directory: string, params: Params, run: Run): Promise<Sample> {
+  const pattern = text(params, "pattern") as Pattern;
+  const bytes = number(params, "bytes");
+  const queue = text(params, "queue") as LoadQueue;
+  const meter = new JobMeter();
+  using file = await MemoryFile.loadFrom(directory, { background: true, queue });
+  const loadFromReturnsSeconds = meter.secondsSoFar();
+  const loaded = file.awaitLoad().then(() => meter.secondsSoFar());
+  const awaits = await awaitPages(file, { pattern, pages: bytes / PAGE_SIZE, count: number(params, "awaits"), seed: run.seed });
+  const figures = meter.stop(await loaded, filledBytes(pattern, bytes));
+  const { hugeBytes, loadedBytes, demandBytes, readCalls } = file.loadStats();
+  return {
+    figures: {
+      loadFromReturnsSeconds,
+      ...awaitFigures(awaits, meter.startedMs),
+      ...figures,
+      hugeBytes,
+      smallBytes: loadedBytes - hugeBytes,
+      demandBytes,
+      readCalls,
+    },
+    hash: hashImage(file, pattern, bytes),
+  };
+}
+
+interface Await {
+  readonly beganMs: number;
+  readonly ms: number;
+  readonly whileLoading: boolean;
+}
+
+interface AwaitPlan {
+  readonly pattern: Pattern;
+  readonly pages: number;
+  readonly count: number;
+  readonly seed: number;
+}
+
+async function awaitPages(file: MemoryFile, plan: AwaitPlan): Promise<Await[]> {
+  const random = new Random(plan.seed);
+  const awaits: Promise<Await>[] = [];
+  const firstMs = performance.now();
+  for (let i = 0; i < plan.count; i++) {
+    const page = filledPage(plan.pattern, random.below(plan.pages));
+    const pauseMs = firstMs + i * INTERVAL_MS - performance.now();
+    if (pauseMs > 0) await Bun.sleep(pauseMs);
+    if (i > 0 && !file.isLoading) break;
+    awaits.push(awaitPage(file, page));
+  }
+  return await Promise.all(awaits);
+}
+
+async function awaitPage(file: MemoryFile, page: number): Promise<Await> {
+  const whileLoading = file.isLoading;
+  const beganMs = performance.now();
+  const range = { start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE };
+  await file.awaitLoad(range);
+  checkStamp(file.view(range), page);
+  return { beganMs, ms: performance.now() - beganMs, whileLoading };
+}
+
+function awaitFigures(awaits: readonly Await[], startedMs: number): Record<string, number> {
+  const first = awaits[0];
+  if (first === undefined) return {};
+  const ns = awaits.filter(({ whileLoading }) => whileLoading).map(({ ms }) => ms * 1e6);
+  return {
+    firstPageSeconds: (first.beganMs + first.ms - startedMs) / 1000,
+    awaitsWhileLoading: ns.length,
+    awaitP50Ns: percentile(ns, 0.5),
+    awaitP99Ns: percentile(ns, 0.99),
+    awaitMaxNs: percentile(ns, 1),
+  };
+}
+
+/** Each brings a file's bytes into memory; those that map it must touch every page. */
+const RIVALS: Record<string, (path: string) => Uint8Array | Promise<Uint8Array>> = {
+  "Bun.file().arrayBuffer()": async (path) => new Uint8Array(await Bun.file(path).arrayBuffer()),
+  "Bun.mmap, touched": (path) => {
+    const bytes = Bun.mmap(path);
+    let sum = 0;
+    for (let at = 0; at < bytes.length; at += PAGE_SIZE) sum += bytes[at]!;
+    if (sum === 0) throw new Error("A stamped file reads as zeros");
+    return bytes;
+  },
+  "fs.readSync": (path) => {
+    const bytes = new Uint8Array(statSync(path).size);
+    const fd = openSync(path, "r");
+    // One call reads at most 2 GiB less a page, whatever it is asked for.
+    for (let done = 0; done < bytes.length; ) done += readSync(fd, bytes, done, Math.min(GIB, bytes.length - done), done);
+    closeSync(fd);
+    return bytes;
+  },
+};
+
+async function loadByRival(path: string, by: string): Promise<Sample> {
+  const load = RIVALS[by];
+  if (load === undefined) throw new Error(`Unknown rival ${by}`);
+  const meter = new JobMeter();
+  const bytes = await load(path);
+  const figures = meter.stop(meter.secondsSoFar(), bytes.length);
+  return { figures, hash: formatHash(Bun.hash.crc32(bytes), bytes.length) };
+}
+
+if (import.meta.main) await main(bench);

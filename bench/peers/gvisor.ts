@@ -1,0 +1,59 @@
+/** The Go program in gvisor/, built where there is Go, as a contender. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { Bench, Params, Run, Sample } from "../support/bench.ts";
+import type { Workspace } from "../support/processes.ts";
+
+const SOURCES = join(import.meta.dir, "gvisor");
+
+export class GvisorPeer {
+  private readonly hashes = new Map<string, string>();
+
+  private constructor(
+    private readonly workspace: Workspace,
+    private readonly binary: string,
+    readonly version: string,
+  ) {}
+
+  /** The peer, or why there is none. */
+  static async build(workspace: Workspace): Promise<GvisorPeer | string> {
+    const go = Bun.which("go");
+    if (go === null) return "gVisor: no Go toolchain (go) in PATH";
+    if (!existsSync(join(SOURCES, "go.mod"))) return "gVisor: its sources are not in this installation";
+    const binary = join(workspace.directory, "gvisor-peer");
+    try {
+      await workspace.run([go, "build", "-o", binary, "."], { cwd: SOURCES, stderr: "pipe" });
+    } catch (error) {
+      return `gVisor: ${(error as Error).message.trim()}`;
+    }
+    const { gvisor, go: goVersion } = await workspace.runJson([binary, "alloc", "-live", "1", "-ops", "1", "-rounds", "1"]);
+    return new GvisorPeer(workspace, binary, `gVisor ${String(gvisor)}, ${String(goVersion)}`);
+  }
+
+  async measure(bench: Bench, params: Params, run: Run): Promise<Sample> {
+    const { gvisor } = bench;
+    if (gvisor === undefined) throw new Error(`gVisor has nothing like ${bench.subject}`);
+    const output = await this.run([...gvisor.arguments(params, run), ...this.rounds(bench, run)]);
+    // Once a case: the peer is as deterministic as we are.
+    const key = JSON.stringify([bench.subject, params]);
+    if (gvisor.hash !== undefined && !this.hashes.has(key)) {
+      this.hashes.set(key, await gvisor.hash(params, run, (commandLine) => this.run(commandLine)));
+    }
+    return {
+      figures: output["median"] as Record<string, number>,
+      hash: this.hashes.get(key) ?? null,
+      ...(output["traceHash"] === undefined ? {} : { traceHash: String(output["traceHash"]) }),
+    };
+  }
+
+  /** One process is one round; traces are the same in every round, awaited pages are not; two commands draw nothing. */
+  private rounds(bench: Bench, run: Run): string[] {
+    if (bench.subject === "big") return [];
+    if (bench.subject === "load") return ["-rounds", "1", "-seed", `${run.seed}`];
+    return ["-rounds", "1"];
+  }
+
+  private run(commandLine: string[]): Promise<Record<string, unknown>> {
+    return this.workspace.runJson([this.binary, ...commandLine]);
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * What a bench is: a subject with cases, each measured once per round in a process of its own, so that neither compiled
+ * code, nor heap, nor memory of one case is another's. Every `bench/<subject>.bench.ts` exports one, and runs it when it
+ * is started by itself: `bun bench/view.bench.ts`.
+ *
+ * A sample is named figures (units last in the names, the same names as the peers') and a hash of the result, so that no
+ * figure stands for a wrong answer.
+ */
+import { join } from "node:path";
+
+export type Params = Readonly<Record<string, number | string>>;
+
+/** Bytes of a whole-job image, and how long to measure: the full size, or the least that runs every line. */
+export interface Size {
+  readonly bytes: number;
+  readonly isSmoke: boolean;
+}
+
+export interface Sample {
+  readonly figures: Readonly<Record<string, number>>;
+  /** Of the result; null where a contender verifies it itself. Equal among all contenders of a case. */
+  readonly hash: string | null;
+  /** Of the work to do, where it is drawn at random. Equal among all contenders of a case. */
+  readonly traceHash?: string;
+}
+
+/** One measurement: who does the work, where files may be, which round it is. */
+export interface Run {
+  /** "pgalloc", or one of the bench's rivals. */
+  readonly by: string;
+  readonly directory: string;
+  /** Seed of what is drawn at random in this round. */
+  readonly seed: number;
+  readonly isSmoke: boolean;
+}
+
+export const OURS = "pgalloc";
+
+export interface Bench {
+  readonly subject: string;
+  /** What is measured, for the report. */
+  readonly title: string;
+  cases(size: Size): Params[];
+  /** Other ways, in this runtime, to do the work of a case. */
+  rivals?(params: Params): string[];
+  measure(params: Params, run: Run): Promise<Sample>;
+  /** The same work by gVisor, where it has such a thing. */
+  readonly gvisor?: {
+    /** Without -rounds and -seed. */
+    arguments(params: Params, run: Run): string[];
+    /** What its result was, of what else the peer can do or has written; not timed. */
+    hash?(params: Params, run: Run, peer: (commandLine: string[]) => Promise<Record<string, unknown>>): Promise<string>;
+  };
+}
+
+export function number(params: Params, name: string): number {
+  const value = params[name];
+  if (typeof value !== "number") throw new TypeError(`Expected parameter ${name} to be a number, got ${String(value)}`);
+  return value;
+}
+
+export function text(params: Params, name: string): string {
+  const value = params[name];
+  if (typeof value !== "string") throw new TypeError(`Expected parameter ${name} to be a string, got ${String(value)}`);
+  return value;
+}
+
+/** mitata's options: how long to measure. Two samples fewer than its threshold for trimming would keep outliers in. */
+export function budget(run: Run): { min_cpu_time: number; min_samples: number; warmup_samples: number } {
+  return { min_cpu_time: run.isSmoke ? 1e5 : 300e6, min_samples: run.isSmoke ? 2 : 14, warmup_samples: 2 };
+}
+
+/** Command of a child process that measures one case and prints its sample. */
+export function sampleCommand(bench: Bench, params: Params, run: Run): string[] {
+  const file = join(import.meta.dir, "..", `${bench.subject}.bench.ts`);
+  return [process.execPath, file, "--sample", JSON.stringify({ params, run })];
+}
+
+/** What a bench file does when it is started by itself: one sample for the runner, or all its cases for a reader. */
+export async function main(bench: Bench): Promise<void> {
+  const [flag, request] = process.argv.slice(2);
+  if (flag === "--sample" && request !== undefined) {
+    const { params, run } = JSON.parse(request) as { params: Params; run: Run };
+    process.stdout.write(`${JSON.stringify(await bench.measure(params, run))}\n`);
+    return;
+  }
+  const command = [process.execPath, join(import.meta.dir, "../run.ts"), "--only", bench.subject, ...process.argv.slice(2)];
+  process.exitCode = await Bun.spawn(command, { stdio: ["ignore", "inherit", "inherit"] }).exited;
+}

@@ -1,0 +1,104 @@
+/** The machine's header beside the numbers, and how quiet it was meanwhile. */
+import { readFileSync } from "node:fs";
+import { arch, cpus, loadavg, release, totalmem } from "node:os";
+import { PAGE_SIZE } from "../../src/index.ts";
+import { median } from "./statistics.ts";
+
+export interface Machine {
+  readonly cpu: string;
+  readonly cores: number;
+  readonly memoryBytes: number;
+  readonly kernel: string;
+  readonly arch: string;
+  readonly bun: string;
+  readonly pageBytes: number;
+  readonly shmemEnabled: string;
+  readonly transparentHugepages: string;
+  readonly peers: readonly string[];
+}
+
+export function describeMachine(peers: readonly string[]): Machine {
+  return {
+    cpu: cpus()[0]?.model ?? "unknown",
+    cores: cpus().length,
+    memoryBytes: totalmem(),
+    kernel: release(),
+    arch: arch(),
+    bun: Bun.version,
+    pageBytes: PAGE_SIZE,
+    shmemEnabled: chosen("/sys/kernel/mm/transparent_hugepage/shmem_enabled"),
+    transparentHugepages: chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
+    peers,
+  };
+}
+
+/** The word in brackets of a sysfs file of choices. */
+function chosen(path: string): string {
+  return /\[(\w+)\]/.exec(readOrEmpty(path))?.[1] ?? "unknown";
+}
+
+/** Containers hide some of these files; then what they say is unknown, which the header says. */
+function readOrEmpty(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT" || (error as NodeJS.ErrnoException).code === "EACCES") return "";
+    throw error;
+  }
+}
+
+/**
+ * Does the same fixed work again and again between the measurements: on a quiet machine it takes the same time always.
+ * What else ran beside the bench shows in the load average and in the time that the hypervisor gave to others.
+ */
+export class NoiseMeter {
+  private readonly computeMs: number[] = [];
+  private readonly copyMs: number[] = [];
+  private readonly loadBefore = loadavg()[0]!;
+  private readonly stealBefore = stealTicks();
+  private readonly from = new Uint8Array(2 ** 25).fill(1);
+  private readonly to = new Uint8Array(2 ** 25).fill(2);
+
+  constructor() {
+    for (let i = 0; i < 5; i++) this.probe(); // Compiled, and the memory touched.
+    this.computeMs.length = 0;
+    this.copyMs.length = 0;
+  }
+
+  probe(): void {
+    const startedMs = performance.now();
+    let x = 1;
+    for (let i = 0; i < 5_000_000; i++) x = Math.imul(x ^ i, 16777619);
+    const computedMs = performance.now();
+    this.to.set(this.from);
+    this.to[0] = x;
+    this.computeMs.push(computedMs - startedMs);
+    this.copyMs.push(performance.now() - computedMs);
+  }
+
+  report(): Noise {
+    const spread = (values: readonly number[]) => Math.max(...values) / median(values);
+    return {
+      probes: this.computeMs.length,
+      computeSpread: spread(this.computeMs),
+      copySpread: spread(this.copyMs),
+      loadAverageBefore: this.loadBefore,
+      stolenSeconds: (stealTicks() - this.stealBefore) / 100,
+    };
+  }
+}
+
+export interface Noise {
+  readonly probes: number;
+  /** Slowest probe over the median one. */
+  readonly computeSpread: number;
+  readonly copySpread: number;
+  /** Of one minute, before the bench began: what was already running. */
+  readonly loadAverageBefore: number;
+  readonly stolenSeconds: number;
+}
+
+/** /proc/stat's eighth number, in ticks of 10 ms. */
+function stealTicks(): number {
+  return Number(/^cpu\s+(?:\d+\s+){7}(\d+)/m.exec(readOrEmpty("/proc/stat"))?.[1] ?? 0);
+}

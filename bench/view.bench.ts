@@ -1,0 +1,34 @@
+/** A view of a random live range, checked and made; the peer's is a walk over its mappings, without an object. */
+import { do_not_optimize, measure } from "mitata";
+import { MemoryFile, PAGE_SIZE } from "../src/index.ts";
+import { type Bench, budget, main, number, type Params, type Run, type Sample } from "./support/bench.ts";
+import { makeTrace } from "./support/trace.ts";
+
+export const bench: Bench = {
+  subject: "view",
+  title: "view of a live range",
+  cases: ({ isSmoke }) => (isSmoke ? [100] : [100, 10_000, 100_000]).map((live) => ({ live, ops: isSmoke ? 2_000 : 200_000 })),
+  measure: sample,
+  gvisor: { arguments: ({ live, ops }) => ["view", "-live", `${live}`, "-ops", `${ops}`] },
+};
+
+async function sample(params: Params, run: Run): Promise<Sample> {
+  const trace = makeTrace(number(params, "live"), number(params, "ops"), 1, false);
+  using file = MemoryFile.create({ name: "bench" });
+  const ranges = Array.from(trace.fill, (pages) => file.allocate(pages * PAGE_SIZE));
+  const wanted = trace.slots.reduce((sum, slot) => sum + trace.fill[slot]! * PAGE_SIZE, 0);
+  const { slots } = trace;
+  let bytes = 0;
+  const { avg } = await measure(() => {
+    bytes = 0;
+    for (let i = 0; i < slots.length; i++) {
+      const view = file.view(ranges[slots[i]!]!);
+      do_not_optimize(view);
+      bytes += view.byteLength;
+    }
+  }, budget(run));
+  if (bytes !== wanted) throw new Error(`Views span ${bytes} bytes, expected ${wanted}`);
+  return { figures: { nsPerView: avg / slots.length }, hash: `${bytes}`, traceHash: trace.hash };
+}
+
+if (import.meta.main) await main(bench);

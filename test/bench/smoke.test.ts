@@ -1,0 +1,144 @@
+/**
+ * Every bench at its smallest size, so that none rots: all figures are there, all results are right. No time is asserted, only
+ * what is counted.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readdirSync, rmSync, statfsSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseOptions } from "../../bench/options.ts";
+import { drawChart } from "../../bench/report/chart.ts";
+import { type CaseResult, findCase, type Results } from "../../bench/report/results.ts";
+import { formatResults } from "../../bench/report/table.ts";
+import { measureAll, SUBJECTS } from "../../bench/run.ts";
+import { OURS, type Params } from "../../bench/support/bench.ts";
+import { filledBytes, type Pattern } from "../../bench/support/trace.ts";
+import { PAGE_SIZE } from "../../src/index.ts";
+
+/** Figures that each subject's every case must have of our own. */
+const FIGURES: Record<string, string[]> = {
+  allocate: ["nsPerPair", "nsPerPairSettled", "cpuNsPerPair", "firstNsPerPair", "syscallsPerPair", "totalSizeBytes"],
+  references: ["nsPerPair"],
+  view: ["nsPerView"],
+  big: ["nsPerPair", "nsPerPairSettled", "firstNsPerPair"],
+  segment: ["nsPerOperation"],
+  "zero-scan": ["nsPerPage", "gibPerSecond"],
+  coalesce: ["nsPerPiece"],
+  save: ["saveSeconds", "saveAndSyncSeconds", "saveCPUSeconds", "loopGapP99Ms", "loopGapMaxMs", "metaBytes", "pagesBytes"],
+  load: [
+    ...["loadFromReturnsSeconds", "allLoadedSeconds", "gibPerSecond", "cpuSeconds", "residentFractionBefore"],
+    ...["loopGapP50Ms", "loopGapP99Ms", "loopGapMaxMs", "hugeBytes", "smallBytes", "demandBytes", "readCalls"],
+  ],
+};
+const TMPFS = 0x01021994;
+const AWAIT_FIGURES = ["firstPageSeconds", "awaitsWhileLoading", "awaitP50Ns", "awaitP99Ns", "awaitMaxNs"];
+
+let directory: string;
+let results: Results;
+
+beforeAll(async () => {
+  directory = mkdtempSync(join(tmpdir(), "pgalloc-bench-test-"));
+  results = await measureAll(parseOptions(["--smoke", "--dir", directory]), () => undefined);
+}, 60_000);
+
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** The figures of our own in the case of a subject with these parameters. */
+function ours(subject: string, params: Params): Record<string, number> {
+  const found = findCase(results, subject, params);
+  if (found === undefined) throw new Error(`No case of ${subject} with ${JSON.stringify(params)}`);
+  return Object.fromEntries(Object.entries(found.contenders[OURS]!.figures).map(([name, { median }]) => [name, median]));
+}
+
+const casesOf = (subject: string): CaseResult[] => results.cases.filter((one) => one.subject === subject);
+
+test("the list of subjects here is the benches' own", () => {
+  expect(Object.keys(FIGURES).sort()).toEqual([...SUBJECTS].sort());
+});
+
+test.each(SUBJECTS)("%s: every case has every figure, of every contender, and a hash", (subject) => {
+  const cases = casesOf(subject);
+  expect(cases.length).toBeGreaterThan(0);
+  for (const { params, contenders } of cases) {
+    const wanted = [...FIGURES[subject]!, ...(Number(params["awaits"] ?? 0) > 0 ? AWAIT_FIGURES : [])];
+    expect(Object.keys(contenders[OURS]!.figures)).toEqual(expect.arrayContaining(wanted));
+    for (const [name, { figures, hash }] of Object.entries(contenders)) {
+      expect({ name, hash }).toEqual({ name, hash: expect.stringMatching(/^[0-9a-f-]+$/) });
+      for (const [figure, { median, min, max, rounds }] of Object.entries(figures)) {
+        expect({ figure, finite: [median, min, max].every(Number.isFinite) }).toEqual({ figure, finite: true });
+        expect(rounds.length).toBe(results.rounds);
+      }
+    }
+  }
+});
+
+test("placement is gVisor's: the hash that its own program printed for the same trace", () => {
+  expect(findCase(results, "allocate", { live: 100 })!.contenders[OURS]!.hash).toBe("ee3dba85");
+});
+
+test("a pair of release and allocation makes at most one system call", () => {
+  for (const { params } of casesOf("allocate")) expect(ours("allocate", params)["syscallsPerPair"]).toBeLessThanOrEqual(1);
+});
+
+test("JavaScript's own ways take part, and come to the same result", () => {
+  expect(Object.keys(casesOf("segment")[0]!.contenders)).toEqual([OURS, "sorted array"]);
+  const dense = findCase(results, "load", { pattern: "dense", bytes: results.bytes, cache: "hot", awaits: 0 })!;
+  expect(Object.keys(dense.contenders)).toEqual([OURS, "Bun.file().arrayBuffer()", "Bun.mmap, touched", "fs.readSync"]);
+});
+
+describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
+  test("what was loaded is what was saved, by every queue, hot and cold", () => {
+    const saved = findCase(results, "save", { pattern, bytes: results.bytes })!.contenders[OURS]!.hash;
+    const loads = casesOf("load").filter(({ params }) => params["pattern"] === pattern && params["bytes"] === results.bytes);
+    expect(loads.length).toBeGreaterThanOrEqual(8);
+    for (const { contenders } of loads) expect(contenders[OURS]!.hash).toBe(saved);
+  });
+
+  test("only what holds something is stored and loaded, as one extent for each run of it", () => {
+    const filled = filledBytes(pattern, results.bytes);
+    const save = ours("save", { pattern, bytes: results.bytes });
+    expect(save["pagesBytes"]).toBe(filled);
+    expect(save["extents"]).toBe(pattern === "dense" ? 1 : results.bytes / PAGE_SIZE / 4);
+    for (const { params } of casesOf("load").filter(({ params }) => params["pattern"] === pattern)) {
+      const load = ours("load", params);
+      expect(load["hugeBytes"]! + load["smallBytes"]!).toBe(filledBytes(pattern, Number(params["bytes"])));
+    }
+  });
+
+  test("the page cache was what the case says", () => {
+    if (statfsSync(directory).type === TMPFS) return; // Its files are nowhere but in the page cache.
+    for (const { params } of casesOf("load").filter(({ params }) => params["pattern"] === pattern)) {
+      expect(ours("load", params)["residentFractionBefore"]).toBe(params["cache"] === "hot" ? 1 : 0);
+    }
+  });
+});
+
+test("the background reads a dense image in large pieces", () => {
+  const load = ours("load", { pattern: "dense", bytes: results.bytes, cache: "hot", queue: "auto", awaits: 0 });
+  expect(results.bytes / load["readCalls"]!).toBeGreaterThanOrEqual(64 * 1024);
+});
+
+test("the report tells every case, and the chart is a whole document", () => {
+  const report = formatResults(results);
+  for (const { subject } of results.cases) expect(report).toContain(`| ${subject}, `);
+  expect(report).toContain("Absent – ");
+  expect(drawChart(results)).toMatch(/^<svg [\s\S]*<\/svg>\n$/);
+});
+
+test("images are gone afterwards", () => {
+  expect(readdirSync(directory)).toEqual([]);
+});
+
+test.each(["SIGINT", "SIGTERM"] as const)("%s removes the images, too, and ends what was started", async (signal) => {
+  const run = join(import.meta.dir, "../../bench/run.ts");
+  const child = Bun.spawn([process.execPath, run, "--smoke", "--only", "load", "--dir", directory], {
+    stdio: ["ignore", "ignore", "pipe"],
+  });
+  // The first line comes after the first case: images are there, and others are being made.
+  for await (const _ of child.stderr) break;
+  expect(readdirSync(directory).length).toBe(1);
+  const workspace = join(directory, readdirSync(directory)[0]!);
+  child.kill(signal);
+  expect(await child.exited).toBe(signal === "SIGINT" ? 130 : 143);
+  expect(existsSync(workspace)).toBe(false);
+});
