@@ -2,6 +2,8 @@
  * Files: open, read, write, sync, and the calls that only memory files need. Every wrapper checks its integers, retries
  * EINTR and throws `SyscallError`; the transfer functions finish short reads and writes.
  */
+import { fsync } from "node:fs";
+import { promisify } from "node:util";
 import { type Fault, enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
 import { SyscallError } from "./errors.ts";
@@ -97,8 +99,18 @@ export function closeFile(fd: number): void {
   if (libc.close(fd) === -1 && errno() !== EINTR) throw new SyscallError("close", errno());
 }
 
-export function syncFile(fd: number, path?: string): void {
-  check("fsync", fd, path, () => libc.fsync(fd));
+const fsyncInBackground = promisify(fsync);
+
+/** fsync(2) in a thread of the runtime's: a sync of gigabytes takes seconds. @throws {SyscallError} with `path` */
+export async function syncFile(fd: number, path: string): Promise<void> {
+  const fault = enter("fsync", fd, 0, 0);
+  if (fault !== undefined && "errno" in fault) throw new SyscallError("fsync", fault.errno, path);
+  try {
+    await fsyncInBackground(fd);
+  } catch (error) {
+    const { errno } = error as NodeJS.ErrnoException;
+    throw errno === undefined ? error : new SyscallError("fsync", -errno, path);
+  }
 }
 
 /** An anonymous memory file, close-on-exec, sealable. */

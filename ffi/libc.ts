@@ -40,8 +40,6 @@ const symbols = {
   flock: { args: [T.i32, T.i32], returns: T.i32 },
   // int close(int fd)
   close: { args: [T.i32], returns: T.i32 },
-  // int fsync(int fd)
-  fsync: { args: [T.i32], returns: T.i32 },
   // int fcntl(int fd, int cmd, long arg)
   fcntl: { args: [T.i32, T.i32, T.i64], returns: T.i32 },
   // ssize_t pread(int fd, void *buf, size_t count, off_t offset)

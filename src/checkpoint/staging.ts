@@ -3,8 +3,7 @@
  * names that nobody reads, synced, and renamed. Which names and in what order is each format's own affair (directory.ts,
  * gvisor/directory.ts). The directory itself is the lock file (flock): the lock ends with the process that held it.
  */
-import { fsync, mkdirSync, readdirSync } from "node:fs";
-import { promisify } from "node:util";
+import { mkdirSync, readdirSync } from "node:fs";
 import {
   addressOf,
   closeFile,
@@ -19,14 +18,12 @@ import {
   readAt,
   renameAt,
   SyscallError,
+  syncFile,
   tryLockFile,
   unlinkAt,
   writeAt,
 } from "../../ffi/index.ts";
 import { CheckpointBusyError } from "../errors.ts";
-
-// In a thread of the runtime's: a sync of gigabytes takes seconds.
-const syncInBackground = promisify(fsync);
 
 export class StagingDirectory {
   readonly path: string;
@@ -71,12 +68,12 @@ export class StagingDirectory {
   }
 
   async syncFile(fd: number, name: string): Promise<void> {
-    await syncPath(fd, this.pathOf(name));
+    await syncFile(fd, this.pathOf(name));
   }
 
   /** What was renamed or removed so far stays so. */
   async sync(): Promise<void> {
-    await syncPath(this.fd, this.path);
+    await syncFile(this.fd, this.path);
   }
 
   rename(from: string, to: string): void {
@@ -93,15 +90,6 @@ export class StagingDirectory {
 
   close(): void {
     closeFile(this.fd);
-  }
-}
-
-async function syncPath(fd: number, path: string): Promise<void> {
-  try {
-    await syncInBackground(fd);
-  } catch (error) {
-    const errno = (error as NodeJS.ErrnoException).errno;
-    throw errno === undefined ? error : new SyscallError("fsync", -errno, path);
   }
 }
 

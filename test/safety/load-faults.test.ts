@@ -17,7 +17,8 @@ import {
   PAGE_SIZE,
   SyscallError,
 } from "../../src/index.ts";
-import { terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
+import { threadCount } from "../../src/threads/pool.ts";
+import { expectDescriptors, namedDescriptors } from "./support/descriptors.ts";
 import type { Faults } from "./support/fault-control.ts";
 import { beginFaults } from "./support/in-process.ts";
 import { checkStamped, pageWords, saveStamped, stampOf } from "./support/stamped.ts";
@@ -68,11 +69,13 @@ async function answers(file: MemoryFile): Promise<("loaded" | Error)[]> {
 
 /** Every page that is loaded has its stamp; every other one throws when it is viewed. */
 function checkPages(file: MemoryFile): void {
+  const wrong: number[] = [];
   for (let page = 0; page < PAGES; page++) {
     const range = new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
-    if (file.isLoaded(range)) expect(stampOf(pageWords(file, page), page)).toBe(1);
-    else expect(() => file.view(range)).toThrow(NotLoadedError);
+    if (!file.isLoaded(range)) expect(() => file.view(range)).toThrow(NotLoadedError);
+    else if (stampOf(pageWords(file, page), page) !== 1) wrong.push(page);
   }
+  expect(wrong).toEqual([]);
 }
 
 describe.each(["workers", "inline"] as const)("queue %s", (queue) => {
@@ -208,7 +211,7 @@ describe.each(["workers", "inline"] as const)("queue %s", (queue) => {
   });
 
   test("destroy while it loads: every waiter hears of it, memory and descriptors go", async () => {
-    const before = readdirSync("/proc/self/fd").length;
+    const before = namedDescriptors();
     faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
     const file = await load();
     const waits = answers(file);
@@ -219,7 +222,7 @@ describe.each(["workers", "inline"] as const)("queue %s", (queue) => {
   });
 
   test("destroy after a failure, and while it is being tried again", async () => {
-    const before = readdirSync("/proc/self/fd").length;
+    const before = namedDescriptors();
     faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
     const failed = await load();
     await answers(failed);
@@ -235,14 +238,11 @@ describe.each(["workers", "inline"] as const)("queue %s", (queue) => {
   });
 });
 
-/** Waits until no memory of the files above is mapped and no more than `fds` descriptors are open. */
-async function gone(fds: number): Promise<void> {
-  const left = () => readFileSync("/proc/self/maps", "utf8").includes("memfd:pgalloc");
-  for (let i = 0; i < 400 && (left() || threadCount().busy > 0); i++) await Bun.sleep(5);
-  await terminateIdleThreads();
-  for (let i = 0; i < 200 && readdirSync("/proc/self/fd").length > fds; i++) await Bun.sleep(5);
-  expect(left()).toBe(false);
-  expect(readdirSync("/proc/self/fd").length).toBeLessThanOrEqual(fds);
+/** Nothing of the files above is open or mapped any more. */
+async function gone(before: readonly string[]): Promise<void> {
+  await expectDescriptors(before);
+  for (let i = 0; i < 200 && readFileSync("/proc/self/maps", "utf8").includes("memfd:pgalloc"); i++) await Bun.sleep(5);
+  expect(readFileSync("/proc/self/maps", "utf8")).not.toContain("memfd:pgalloc");
 }
 
 describe("a loading Worker dies", () => {
@@ -267,7 +267,7 @@ describe("a loading Worker dies", () => {
 });
 
 test("a foreground load that fails leaves nothing behind, and the checkpoint is still good", async () => {
-  const before = readdirSync("/proc/self/fd").length;
+  const before = namedDescriptors();
   faults.arm({ action: "Fail", calls: READS, value: EIO, from: 5, until: 6, onlyPages: true });
   await expect(MemoryFile.loadFrom(checkpoint)).rejects.toMatchObject({ code: "EIO" });
   expect(faults.hits).toBe(1);

@@ -14,12 +14,17 @@ export function stampPage(words: Uint32Array, page: number, version: number): vo
   words[1] = version;
 }
 
+const expected = new Uint32Array(WORDS);
+
 /** The version that the page's stamp says, or -1 if its bytes are not a stamp of this page. */
 export function stampOf(words: Uint32Array, page: number): number {
   const version = words[1]!;
-  const expected = new Uint32Array(WORDS);
   stampPage(expected, page, version);
-  return words.length === WORDS && words.every((word, i) => word === expected[i]) ? version : -1;
+  return Buffer.from(expected.buffer).equals(bytesOf(words)) ? version : -1;
+}
+
+function bytesOf(words: Uint32Array): Uint8Array {
+  return new Uint8Array(words.buffer, words.byteOffset, words.byteLength);
 }
 
 export function pageWords(file: MemoryFile, page: number): Uint32Array {

@@ -1,0 +1,192 @@
+/**
+ * A save that fails: a typed error, the previous checkpoint as it was, temporary files gone, nothing leaked. Every wrapped
+ * call of a save is made to fail once (support/fault-hook.ts); and the disk is really full, and files really too large.
+ */
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { errnoNumber } from "../../ffi/index.ts";
+import { CheckpointBusyError, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { expectDescriptors, namedDescriptors } from "./support/descriptors.ts";
+import { type CallName, Faults } from "./support/fault-control.ts";
+import { beginFaults } from "./support/in-process.ts";
+import { checkStamped, saveStamped, stampedFile } from "./support/stamped.ts";
+
+const PAGES = 600;
+/** Every call of a save that can fail. Of an unlink that fails, or a close, see below. */
+const FAILING: readonly CallName[] = ["open", "openat", "renameat", "flock", "fsync", "lseek", "pwrite", "pwritev", "fstat"];
+const program = join(import.meta.dir, "support/save-program.ts");
+
+let faults: Faults;
+let endFaults: () => Promise<void>;
+let root: string;
+let directory: string;
+
+beforeAll(async () => {
+  ({ faults, end: endFaults } = await beginFaults());
+});
+afterAll(() => endFaults());
+beforeEach(async () => {
+  root = mkdtempSync(join(tmpdir(), "pgalloc-save-faults-"));
+  directory = join(root, "checkpoint");
+  await saveStamped(directory, PAGES, 1);
+});
+afterEach(() => {
+  faults.disarm();
+  rmSync(root, { recursive: true });
+});
+
+const listing = (path = directory) => readdirSync(path).sort();
+
+describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
+  test("at each call of a save in turn: a typed error, or a complete save; never anything between", async () => {
+    const clean = listing();
+    using file = stampedFile(PAGES, 2);
+    const before = namedDescriptors();
+    let failures = 0;
+    for (let at = 0; ; at++) {
+      faults.arm({ action: "Fail", calls: FAILING, value: errnoNumber(code), from: at, until: at + 1 });
+      const failure = await file.saveTo(directory, { userData: new Uint8Array([2]) }).then(
+        () => undefined,
+        (error) => error,
+      );
+      const { hits } = faults;
+      faults.disarm();
+      if (failure !== undefined) expect(failure).toMatchObject({ name: "SyscallError", code });
+      expect(listing().filter((name) => !clean.includes(name))).toEqual(failure === undefined ? [] : committed());
+      const version = await checkStamped(directory, PAGES);
+      expect([1, 2]).toContain(version);
+      if (hits === 0) break;
+      if (failure === undefined) throw new Error(`Call ${at} failed with ${code}, and nobody was told`);
+      failures++;
+      // After the commit only the tidying can fail: the error is told, and the new checkpoint stands.
+      if (version === 2) await saveStamped(directory, PAGES, 1);
+    }
+    console.log(`    ${failures} calls failed with ${code}, one at a time`);
+    expect(failures).toBeGreaterThan(8);
+    await expectDescriptors(before);
+  });
+});
+
+/** What a save that failed after its commit may leave, and the next one takes away: pages under the name of their id. */
+function committed(): string[] {
+  return listing().filter((name) => /^pages\.[0-9a-f]{16}$/.test(name));
+}
+
+test("writes that come up short are finished", async () => {
+  faults.arm({ action: "Shorten", calls: ["pwrite"], value: 5000 });
+  await saveStamped(directory, PAGES, 2);
+  expect(faults.hits).toBeGreaterThan(100);
+  expect(await checkStamped(directory, PAGES)).toBe(2);
+});
+
+test("a write that moves nothing is an error, not an endless loop", async () => {
+  faults.arm({ action: "Shorten", calls: ["pwrite"], value: 0 });
+  await expect(saveStamped(directory, PAGES, 2)).rejects.toMatchObject({ name: "SyscallError" });
+  expect(await checkStamped(directory, PAGES)).toBe(1);
+});
+
+test("a writing Worker that dies ends the save with an error", async () => {
+  const clean = listing();
+  for (const calls of [["pwrite"], ["lseek"]] as const) {
+    faults.arm({ action: "ExitThread", calls, until: 1 });
+    await expect(saveStamped(directory, PAGES, 2)).rejects.toMatchObject({ code: "ERR_THREAD_DIED" });
+    faults.disarm();
+    expect(listing()).toEqual(clean);
+    expect(await checkStamped(directory, PAGES)).toBe(1);
+  }
+});
+
+test("the abort signal, and an onProgress that throws, end a save without a trace", async () => {
+  const clean = listing();
+  using file = stampedFile(PAGES, 2);
+  faults.arm({ action: "Delay", calls: ["pwrite"], value: 80 });
+  const controller = new AbortController();
+  const aborted = file.saveTo(directory, { signal: controller.signal });
+  setTimeout(() => controller.abort(new Error("enough")), 20);
+  await expect(aborted).rejects.toThrow("enough");
+  const onProgress = () => {
+    throw new Error("no more");
+  };
+  await expect(file.saveTo(directory, { onProgress })).rejects.toThrow("no more");
+  expect(listing()).toEqual(clean);
+  expect(await checkStamped(directory, PAGES)).toBe(1);
+});
+
+test("destroy during a save: it ends, with a complete checkpoint or an error", async () => {
+  const file = stampedFile(PAGES, 2);
+  faults.arm({ action: "Delay", calls: ["pwrite"], value: 20 });
+  const save = file.saveTo(directory, { userData: new Uint8Array([2]) });
+  file.destroy();
+  const failure = await save.then(
+    () => undefined,
+    (error) => error,
+  );
+  faults.disarm();
+  if (failure !== undefined) expect(failure).toMatchObject({ code: "ERR_DESTROYED" });
+  expect(await checkStamped(directory, PAGES)).toBe(failure === undefined ? 2 : 1);
+});
+
+describe("two saves into one directory at once", () => {
+  test("in one process: one wins, the other is told", async () => {
+    using second = stampedFile(PAGES, 2);
+    using third = stampedFile(PAGES, 3);
+    faults.arm({ action: "Delay", calls: ["pwrite"], value: 20 });
+    const results = await Promise.allSettled([
+      second.saveTo(directory, { userData: new Uint8Array([2]) }),
+      third.saveTo(directory, { userData: new Uint8Array([3]) }),
+    ]);
+    expect(results.map(({ status }) => status)).toEqual(["fulfilled", "rejected"]);
+    expect((results[1] as PromiseRejectedResult).reason).toBeInstanceOf(CheckpointBusyError);
+    expect(await checkStamped(directory, PAGES)).toBe(2);
+  });
+
+  test("in two processes: one wins, the other is told", async () => {
+    using slow = new Faults();
+    slow.arm({ action: "Delay", calls: ["pwrite"], value: 150 });
+    const start = (version: number) =>
+      Bun.spawn({ ...slow.command(program, directory, String(PAGES), String(version)), stdout: "pipe", stderr: "inherit" });
+    const children = [start(2), start(3)];
+    const outputs = await Promise.all(children.map((child) => new Response(child.stdout).text()));
+    expect(outputs.toSorted()).toEqual(["CheckpointBusyError ERR_CHECKPOINT_BUSY\n", "saved\n"]);
+    expect(await checkStamped(directory, PAGES)).toBe(outputs.indexOf("saved\n") + 2);
+  });
+});
+
+describe("from outside", () => {
+  test.skipIf(Bun.which("prlimit") === null)("a file that may not grow so far (RLIMIT_FSIZE): EFBIG", () => {
+    const clean = listing();
+    const limit = String(300 * PAGE_SIZE);
+    const { stdout } = Bun.spawnSync([process.execPath, program, directory, String(PAGES), "2", limit], { stderr: "inherit" });
+    expect(stdout.toString()).toBe("SyscallError EFBIG\n");
+    expect(listing()).toEqual(clean);
+  });
+
+  const canMount = process.getuid?.() === 0 && Bun.spawnSync(["unshare", "--mount", "true"]).exitCode === 0;
+  test.skipIf(!canMount)("a full disk (a small tmpfs; needs root): ENOSPC", async () => {
+    const disk = join(root, "disk");
+    mkdirSync(disk);
+    // In a mount namespace of its own, which ends with the process: nothing stays mounted, whatever happens.
+    const script = [
+      `mount -t tmpfs -o size=${(3 * PAGES * PAGE_SIZE) / 2} tmpfs "$2"`,
+      '"$0" "$1" "$2/c" 600 1 && ls "$2/c" && "$0" "$1" "$2/c" 600 2 && ls "$2/c" && cp -r "$2/c" "$3"',
+    ].join(" && ");
+    const copy = join(root, "copy");
+    const { stdout, exitCode } = Bun.spawnSync(
+      ["unshare", "--mount", "sh", "-c", script, process.execPath, program, disk, copy],
+      { stderr: "inherit" },
+    );
+    expect([stdout.toString(), exitCode]).toEqual(["saved\nmeta\npages\nSyscallError ENOSPC\nmeta\npages\n", 0]);
+    expect(await checkStamped(copy, PAGES)).toBe(1);
+  });
+});
+
+test("an empty directory stays empty when the first save fails", async () => {
+  const fresh = join(root, "fresh");
+  faults.arm({ action: "Fail", calls: ["fsync"], value: errnoNumber("EIO") });
+  await expect(saveStamped(fresh, PAGES, 1)).rejects.toMatchObject({ code: "EIO", syscall: "fsync" });
+  expect(listing(fresh)).toEqual([]);
+  await expect(MemoryFile.loadFrom(fresh)).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+  expect(statSync(fresh).mode & 0o777).toBe(0o700);
+});
