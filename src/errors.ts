@@ -74,6 +74,12 @@ export class CorruptCheckpointError extends Error {
   }
 }
 
+/** What was asked for cannot be had on this machine, or in this format, whatever the arguments. */
+export class UnsupportedError extends Error {
+  override readonly name = "UnsupportedError";
+  readonly code = "ERR_UNSUPPORTED";
+}
+
 /** Another save into the same directory is under way, in this process or another. */
 export class CheckpointBusyError extends Error {
   override readonly name = "CheckpointBusyError";

@@ -7,6 +7,7 @@ export {
   NotLoadedError,
   OutOfMemoryError,
   SyscallError,
+  UnsupportedError,
 } from "./errors.ts";
 export { FileRange, type RangeLike } from "./file-range.ts";
 export type { LoadQueue, LoadStats } from "./load/loader.ts";

@@ -31,7 +31,7 @@ import {
   type MemoryFileOptions,
 } from "./options.ts";
 import { attachParts, createParts } from "./parts.ts";
-import { restoreCore } from "./restore.ts";
+import { awaitUnlessBackground, restoreCore } from "./restore.ts";
 import { Word } from "./shared/control.ts";
 import { CHUNK_SIZE, MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK } from "./units.ts";
 
@@ -302,15 +302,7 @@ export class MemoryFile implements Disposable {
     const checkpoint = openCheckpoint(directory);
     const { image, pagesFd: fd, pagesPath: path } = checkpoint;
     const source = { fd, path, extentOffset: 0, checksums: image.checksums };
-    const file = new MemoryFile(restoreCore(image, source, options), image.userData);
-    if (options.background === true) return file;
-    try {
-      await file.awaitLoad(undefined, { signal: options.signal });
-      return file;
-    } catch (error) {
-      file.destroy();
-      throw error;
-    }
+    return await awaitUnlessBackground(new MemoryFile(restoreCore(image, source, options), image.userData), options);
   }
 
   /** True while a restore goes on in the background. */

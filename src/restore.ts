@@ -7,6 +7,7 @@ import { type RestoreImage, restoreRuns } from "./checkpoint/restore.ts";
 import { FileCore } from "./file-core.ts";
 import { Loader } from "./load/loader.ts";
 import { LoadState, LoadWord } from "./load/load-state.ts";
+import type { MemoryFile } from "./memory-file.ts";
 import type { LoadOptions } from "./options.ts";
 import { createParts } from "./parts.ts";
 import { Word } from "./shared/control.ts";
@@ -55,6 +56,18 @@ export function restoreCore(image: RestoreImage, source: PagesSource, options: L
   if (loader.state.words[LoadWord.PendingPages] === 0) closeFile(fd);
   else startLoading(core, loader, options);
   return core;
+}
+
+/** What every restore ends with: the file at once, or when all of it is loaded. A file that cannot be is destroyed. */
+export async function awaitUnlessBackground(file: MemoryFile, options: LoadOptions): Promise<MemoryFile> {
+  if (options.background === true) return file;
+  try {
+    await file.awaitLoad(undefined, { signal: options.signal });
+    return file;
+  } catch (error) {
+    file.destroy();
+    throw error;
+  }
 }
 
 function startLoading(core: FileCore, loader: Loader, options: LoadOptions): void {

@@ -430,6 +430,7 @@ export class Allocator {
       }
       for (let i = 0; i < row; i++) {
         if (stateOf(runs.tag[i]!) === USED) this.words[Word.UsedPages]! += runs.length[i]!;
+        if (stateOf(runs.tag[i]!) === WASTE) this.words[Word.WastePages]! += runs.length[i]!;
       }
     } finally {
       this.unlock();

@@ -26,7 +26,7 @@ export interface ComposedImage {
 
 export interface ComposeOptions {
   /** Written in place of kinds that gVisor does not have (a program's own, 6 to 255). Without it they are an error. */
-  readonly foreignKind?: number;
+  readonly foreignKind?: number | undefined;
 }
 
 /**
@@ -123,6 +123,11 @@ function composeMemAcct({ runs, extents }: ComposedImage, foreignKind: number | 
     throw new RangeError(`Expected ordered extents within runs, got ${pages} pages of which ${placedPages} are`);
   }
   return builder.finish();
+}
+
+/** @throws RangeError if a used page's kind is one that gVisor does not have, and `foreignKind` is not given */
+export function checkKinds(runs: ImageRuns, foreignKind: number | undefined): void {
+  for (const kind of runs.kind) gvisorKind(kind, foreignKind);
 }
 
 function gvisorKind(kind: number, foreignKind: number | undefined): number {

@@ -1,12 +1,13 @@
 /** What the tests of gVisor's formats share: the fixtures, a second implementation of the message, images made at random. */
-import { readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import protobuf from "protobufjs";
 import { CHUNK_PAGES, HUGE_PAGES, type MemoryFileImage, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
-import type { GvisorMetadata } from "../../src/gvisor/metadata.ts";
+import { decodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
 import { RunBuilder } from "../../src/gvisor/run-builder.ts";
-import { locateInPagesFile } from "../../src/gvisor/stream.ts";
+import { inlineHeader, locateInPagesFile, memorySource, readMetadataFrame } from "../../src/gvisor/stream.ts";
+import { validateMetadata } from "../../src/gvisor/validate.ts";
 import { U64_MAX } from "../../src/gvisor/wire.ts";
 
 const fixtureDirectory = join(import.meta.dir, "../data/gvisor");
@@ -189,4 +190,20 @@ function buildImage(chunkHuge: Uint8Array, steps: Step[]): MemoryFileImage {
     { sizeBytes: chunkHuge.length * CHUNK_PAGES * PAGE_BYTES },
   );
   return { chunkHuge, runs: runs.finish(), extents };
+}
+
+/** Writes the checkpoint of two files in `from` to `to` in the form without a pages file, as gVisor's SaveTo would. */
+export function writeInlineForm(from: string, to: string): void {
+  const metadata = readFileSync(join(from, "pages_meta.img"));
+  const pages = readFileSync(join(from, "pages.img"));
+  const { committed } = validateMetadata(decodeMetadata(readMetadataFrame(memorySource(metadata)).bytes));
+  const parts: Uint8Array[] = [metadata];
+  let offset = 0;
+  for (const length of committed.length) {
+    const lengthBytes = length * PAGE_BYTES;
+    parts.push(inlineHeader(lengthBytes), pages.subarray(offset, offset + lengthBytes));
+    offset += lengthBytes;
+  }
+  mkdirSync(to);
+  writeFileSync(join(to, "pages_meta.img"), Buffer.concat(parts));
 }

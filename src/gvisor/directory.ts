@@ -1,0 +1,189 @@
+/**
+ * A gVisor checkpoint's directory: how its two files are found, and replaced together.
+ *
+ * gVisor opens `pages_meta.img` and `pages.img`, and nothing in either says that they belong together. So they must never
+ * be seen as a mix of two exports, least of all by a gVisor that knows nothing of us:
+ *
+ *   1. write pages.img.<id>.tmp and pages_meta.img.<id>.tmp, fsync both
+ *   2. rename pages.img.<id>.tmp to pages.img.<id>, fsync the directory
+ *   3. rename pages_meta.img.<id>.tmp to pages_meta.img.<id>, fsync the directory    <- commit
+ *   4. remove pages_meta.img, fsync the directory
+ *   5. rename pages.img.<id> to pages.img, fsync the directory
+ *   6. rename pages_meta.img.<id> to pages_meta.img, fsync the directory
+ *
+ * gVisor sees the old export before 4, nothing until 6, then the new one. We see the old one up to 3 and the new one from
+ * then on: whoever reads looks for pages_meta.img.<id> first. An export that failed before 4 leaves the old one; one that
+ * finds another stopped behind 3 finishes it.
+ */
+import { closeFile, fileStatus, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
+import { readdirSync } from "node:fs";
+import { openIfExists, StagingDirectory } from "../checkpoint/staging.ts";
+import { CorruptCheckpointError } from "../errors.ts";
+
+const META = "pages_meta.img";
+const PAGES = "pages.img";
+const COMMITTED_META = /^pages_meta\.img\.([0-9a-f]{16})$/;
+const UNFINISHED = /^pages(_meta)?\.img\.[0-9a-f]{16}(\.tmp)?$/;
+const OPEN_ATTEMPTS = 16;
+
+export interface OpenedFile {
+  /** Open for reading; the caller's to close. */
+  readonly fd: number;
+  readonly path: string;
+  readonly sizeBytes: number;
+}
+
+export interface OpenedExport {
+  readonly metadata: OpenedFile;
+  /** null in the form without a pages file. */
+  readonly pages: OpenedFile | null;
+}
+
+/** @throws {SyscallError} if the directory cannot be read @throws {CorruptCheckpointError} if it holds no such checkpoint */
+export function openExport(directory: string): OpenedExport {
+  const directoryFd = openFile(directory, O_RDONLY | O_DIRECTORY);
+  try {
+    for (let attempt = 1; ; attempt++) {
+      const found = openOnce(directoryFd, directory);
+      if (found !== undefined) return found;
+      if (attempt === OPEN_ATTEMPTS) {
+        throw new CorruptCheckpointError(`There is no gVisor checkpoint in '${directory}': it has no file ${META}`, {
+          path: `${directory}/${META}`,
+        });
+      }
+    }
+  } finally {
+    closeFile(directoryFd);
+  }
+}
+
+/** Undefined if there is no metadata, or an export was committed while we looked. */
+function openOnce(directoryFd: number, directory: string): OpenedExport | undefined {
+  const id = committedId(readdirSync(directory));
+  const metaName = id === undefined ? META : `${META}.${id}`;
+  const metaFd = openIfExists(directoryFd, metaName);
+  if (metaFd === undefined) return undefined;
+  let pagesFd: number | undefined;
+  try {
+    pagesFd = (id === undefined ? undefined : openIfExists(directoryFd, `${PAGES}.${id}`)) ?? openIfExists(directoryFd, PAGES);
+    if (isCurrent(metaFd, directoryFd, directory)) {
+      const opened = {
+        metadata: describe(metaFd, `${directory}/${metaName}`),
+        pages: pagesFd === undefined ? null : describe(pagesFd, `${directory}/${PAGES}`),
+      };
+      pagesFd = undefined;
+      return opened;
+    }
+  } catch (error) {
+    closeFile(metaFd);
+    throw error;
+  } finally {
+    if (pagesFd !== undefined) closeFile(pagesFd);
+  }
+  closeFile(metaFd);
+  return undefined;
+}
+
+/** True if what a reader would open now is still the file behind `fd`; an open file's inode is nobody else's. */
+function isCurrent(fd: number, directoryFd: number, directory: string): boolean {
+  const id = committedId(readdirSync(directory));
+  const now = openIfExists(directoryFd, id === undefined ? META : `${META}.${id}`);
+  if (now === undefined) return false;
+  try {
+    const [a, b] = [fileStatus(fd), fileStatus(now)];
+    return a.inode === b.inode && a.device === b.device;
+  } finally {
+    closeFile(now);
+  }
+}
+
+function describe(fd: number, path: string): OpenedFile {
+  return { fd, path, sizeBytes: fileStatus(fd).sizeBytes };
+}
+
+/** The id of an export that was committed, but not brought to the names that gVisor knows. */
+function committedId(names: readonly string[]): string | undefined {
+  for (const name of names) {
+    const id = COMMITTED_META.exec(name)?.[1];
+    if (id !== undefined) return id;
+  }
+  return undefined;
+}
+
+/** An export into a directory, from the lock to the end. */
+export class ExportWriter {
+  readonly pagesFd: number;
+  private readonly directory: StagingDirectory;
+  private readonly id: string;
+  private replacing = false;
+
+  /** @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError} */
+  constructor(path: string) {
+    this.directory = new StagingDirectory(path);
+    this.id = crypto.getRandomValues(new BigUint64Array(1))[0]!.toString(16).padStart(16, "0");
+    try {
+      this.finishEarlierExports();
+      this.pagesFd = this.directory.create(this.pagesTemporary);
+    } catch (error) {
+      this.directory.close();
+      throw error;
+    }
+  }
+
+  private get pagesTemporary(): string {
+    return `${PAGES}.${this.id}.tmp`;
+  }
+
+  private get metaTemporary(): string {
+    return `${META}.${this.id}.tmp`;
+  }
+
+  get pagesPath(): string {
+    return this.directory.pathOf(this.pagesTemporary);
+  }
+
+  private finishEarlierExports(): void {
+    const { directory } = this;
+    const names = directory.list();
+    const id = committedId(names);
+    if (id !== undefined) {
+      directory.removeIfExists(META);
+      if (names.includes(`${PAGES}.${id}`)) directory.rename(`${PAGES}.${id}`, PAGES);
+      directory.rename(`${META}.${id}`, META);
+    }
+    for (const name of directory.list()) if (UNFINISHED.test(name)) directory.removeIfExists(name);
+  }
+
+  /** Makes the export the directory's. The pages must have been written. */
+  async commit(metadata: Uint8Array): Promise<void> {
+    const { directory, id } = this;
+    await directory.syncFile(this.pagesFd, this.pagesTemporary);
+    await directory.write(this.metaTemporary, metadata);
+    directory.rename(this.pagesTemporary, `${PAGES}.${id}`);
+    await directory.sync();
+    directory.rename(this.metaTemporary, `${META}.${id}`);
+    await directory.sync();
+    directory.removeIfExists(META);
+    this.replacing = true;
+    await directory.sync();
+    directory.rename(`${PAGES}.${id}`, PAGES);
+    await directory.sync();
+    directory.rename(`${META}.${id}`, META);
+    await directory.sync();
+  }
+
+  /** Ends the export. What did not get to step 4 is removed, and the directory is as it was. */
+  close(): void {
+    const { directory, id } = this;
+    closeFile(this.pagesFd);
+    try {
+      if (this.replacing) return;
+      // The metadata first: without it nobody looks for the pages.
+      for (const name of [`${META}.${id}`, `${PAGES}.${id}`, this.metaTemporary, this.pagesTemporary]) {
+        directory.removeIfExists(name);
+      }
+    } finally {
+      directory.close();
+    }
+  }
+}
