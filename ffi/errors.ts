@@ -1,7 +1,14 @@
 /** The operating system's errors, in the shape of Node's: `code`, negative `errno`, `syscall`, `path`. */
 import { constants } from "node:os";
 
-const codeByErrno = new Map<number, string>(Object.entries(constants.errno).map(([code, number]) => [number as number, code]));
+/** Node's table, and what it leaves out that we use (asm-generic/errno.h: the same on x64 and arm64). */
+const numberByCode: Readonly<Record<string, number>> = { ...constants.errno, EOWNERDEAD: 130 };
+// Of two names the first one counts, as in Node: EAGAIN, not EWOULDBLOCK.
+const codeByErrno = new Map(
+  Object.entries(numberByCode)
+    .reverse()
+    .map(([code, number]) => [number, code]),
+);
 
 /** "ENOSPC" for 28; "E133" for a number that this platform's table does not name. */
 export function errnoCode(errno: number): string {
@@ -10,7 +17,7 @@ export function errnoCode(errno: number): string {
 
 /** The number of an error code: 28 for "ENOSPC". Throws a TypeError for a code that Linux does not know. */
 export function errnoNumber(code: string): number {
-  const number = (constants.errno as Record<string, number>)[code];
+  const number = numberByCode[code];
   if (number === undefined) throw new TypeError(`Unknown error code ${JSON.stringify(code)}`);
   return number;
 }

@@ -2,6 +2,7 @@
  * Files: open, read, write, sync, and the calls that only memory files need. Every wrapper checks its integers, retries
  * EINTR and throws `SyscallError`; the transfer functions finish short reads and writes.
  */
+import { ptr, read } from "bun:ffi";
 import { fsync } from "node:fs";
 import { promisify } from "node:util";
 import { type Fault, enter } from "./calls.ts";
@@ -270,5 +271,31 @@ function vectorOnce(
 ): number {
   checkTransfer(fd, iovecs, lengthBytes, offset);
   checkInteger("iovec count", count, 1, MAX_IOVECS);
-  return transferOnce(transfer, fd, iovecs, count, offset, enter(syscall, fd, offset, lengthBytes));
+  const fault = enter(syscall, fd, offset, lengthBytes);
+  if (fault !== undefined && "maxBytes" in fault) return shortVector(transfer, fd, iovecs, fault.maxBytes, offset);
+  return transferOnce(transfer, fd, iovecs, count, offset, fault);
 }
+
+/** What a fault makes of a vector call: it ends inside its first segment. */
+function shortVector(transfer: Transfer, fd: number, iovecs: number, maxBytes: number, offset: number): number {
+  const first = new BigUint64Array(new ArrayBuffer(16));
+  first[0] = read.u64(iovecs as never, 0);
+  first[1] = BigInt(Math.min(maxBytes, Number(read.u64(iovecs as never, 8))));
+  return transferOnce(transfer, fd, ptr(first) as number, 1, offset, undefined);
+}
+
+/**
+ * read(2) of a file that has no positions: a pipe, a socket, a terminal. Blocks until all is read or the other side has
+ * closed. Returns bytes read or the negative error number.
+ */
+export function readStream(fd: number, address: number, lengthBytes: number): number {
+  return transferAll("read", readHere, fd, address, lengthBytes, 0);
+}
+
+/** write(2), as `readStream`. */
+export function writeStream(fd: number, address: number, lengthBytes: number): number {
+  return transferAll("write", writeHere, fd, address, lengthBytes, 0);
+}
+
+const readHere: Transfer = (fd, address, count) => libc.read(fd, address, count);
+const writeHere: Transfer = (fd, address, count) => libc.write(fd, address, count);

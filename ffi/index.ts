@@ -5,3 +5,4 @@ export * from "./errors.ts";
 export * from "./file.ts";
 export { SYSTEM_PAGE_SIZE } from "./libc.ts";
 export * from "./memory.ts";
+export * from "./uring.ts";

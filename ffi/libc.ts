@@ -50,6 +50,14 @@ const symbols = {
   preadv: { args: [T.i32, T.u64, T.i32, T.i64], returns: T.i64_fast },
   // ssize_t pwritev(int fd, const struct iovec *iov, int iovcnt, off_t offset)
   pwritev: { args: [T.i32, T.u64, T.i32, T.i64], returns: T.i64_fast },
+  // ssize_t read(int fd, void *buf, size_t count)
+  read: { args: [T.i32, T.u64, T.u64], returns: T.i64_fast },
+  // ssize_t write(int fd, const void *buf, size_t count)
+  write: { args: [T.i32, T.u64, T.u64], returns: T.i64_fast },
+  // int eventfd(unsigned int initval, int flags)
+  eventfd: { args: [T.u32, T.i32], returns: T.i32 },
+  // long syscall(long number, ...)   (here: up to six arguments, for calls that libc has no function for)
+  syscall: { args: [T.i64, T.u64, T.u64, T.u64, T.u64, T.u64, T.u64], returns: T.i64_fast },
   // int memcmp(const void *a, const void *b, size_t n)
   memcmp: { args: [T.u64, T.u64, T.u64], returns: T.i32 },
   // void *memcpy(void *dest, const void *src, size_t n)

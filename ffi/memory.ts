@@ -18,6 +18,7 @@ const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
+const MAP_POPULATE = 0x8000;
 
 export const MADV_DONTNEED = 4;
 export const MADV_HUGEPAGE = 14;
@@ -71,6 +72,11 @@ export function mapAnonymous(lengthBytes: number): number {
 /** A shared mapping of a file, anywhere. */
 export function mapFile(lengthBytes: number, fd: number, offset: number, prot = PROT_READ): number {
   return map(0, lengthBytes, prot, MAP_SHARED, fd, offset);
+}
+
+/** A shared, writable mapping of rings that the kernel made (io_uring), present from the start. */
+export function mapRing(lengthBytes: number, fd: number, offset: number): number {
+  return map(0, lengthBytes, PROT_READ_WRITE, MAP_SHARED | MAP_POPULATE, fd, offset);
 }
 
 export function unmap(address: number, lengthBytes: number): void {

@@ -1,0 +1,276 @@
+/**
+ * io_uring(7) without liburing: the two rings that the kernel shares with us, as typed arrays.
+ *
+ * The set-up, entry and register calls are numbers 425, 426 and 427 on x64 and arm64 alike (all calls since Linux 5.1 have
+ * one number everywhere: asm-generic/unistd.h). Offsets below are those of io_uring.h, the same on both.
+ *
+ * One thread owns a ring. Submission entry i is written first, then the tail is stored, then `enter` tells the kernel;
+ * a completion is read between the kernel's tail and our head, which is stored after.
+ */
+import { enter as countCall } from "./calls.ts";
+import { checkInteger } from "./check.ts";
+import { SyscallError } from "./errors.ts";
+import { closeFile } from "./file.ts";
+import { errno, libc } from "./libc.ts";
+import { addressOf, bufferAt, detach, mapRing, unmap } from "./memory.ts";
+
+const SYS_IO_URING_SETUP = 425;
+const SYS_IO_URING_ENTER = 426;
+const SYS_IO_URING_REGISTER = 427;
+
+const IORING_OFF_SQES = 0x10000000;
+const IORING_FEAT_SINGLE_MMAP = 1 << 0;
+const IORING_FEAT_NODROP = 1 << 1;
+const IORING_ENTER_GETEVENTS = 1;
+const IORING_REGISTER_EVENTFD = 4;
+const IORING_REGISTER_PROBE = 8;
+const IO_URING_OP_SUPPORTED = 1;
+const SQE_WORDS = 16;
+const CQE_WORDS = 4;
+
+/** Operation codes (enum io_uring_op). */
+export const UringOp = { Readv: 1, Writev: 2, AsyncCancel: 14, Read: 22, Write: 23, Madvise: 25 } as const;
+
+/** The next entry starts when this one has ended, even if it failed. */
+export const IOSQE_IO_HARDLINK = 1 << 3;
+/** Done by a kernel thread from the start: the submitter never blocks. */
+export const IOSQE_ASYNC = 1 << 4;
+
+const EINTR = 4;
+const EAGAIN = 11;
+const EBUSY = 16;
+/** Milliseconds, one each, to wait for memory that no completion of ours will free. */
+const MEMORY_ATTEMPTS = 100;
+const EFD_NONBLOCK = 0o4000;
+const EFD_CLOEXEC = 0o2000000;
+
+/** Why there is no io_uring here, for a person; null when there is. Asked once a thread. */
+export function uringUnavailable(): string | null {
+  unavailable ??= { reason: probe() };
+  return unavailable.reason;
+}
+let unavailable: { reason: string | null } | undefined;
+
+function probe(): string | null {
+  let ring: Uring;
+  try {
+    ring = new Uring(4);
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    if (error.code === "ENOSYS") return "the kernel has no io_uring, or a container's seccomp filter hides it (ENOSYS)";
+    if (error.code === "EPERM")
+      return "io_uring is forbidden: by a container's seccomp filter or kernel.io_uring_disabled (EPERM)";
+    return error.message;
+  }
+  try {
+    return ring.missing;
+  } finally {
+    ring.close();
+  }
+}
+
+export class Uring {
+  readonly fd: number;
+  /** Entries of the submission ring: at least what was asked for. */
+  readonly entries: number;
+  private readonly ringAddress: number;
+  private readonly ringBytes: number;
+  private readonly entryAddress: number;
+  private readonly ringBuffer: ArrayBuffer;
+  private readonly entryBuffer: ArrayBuffer;
+  private readonly words: Int32Array;
+  private readonly sqes: Int32Array;
+  /** Indexes into `words`. */
+  private readonly submissionHead: number;
+  private readonly submissionTail: number;
+  private readonly completionHead: number;
+  private readonly completionTail: number;
+  private readonly completions: number;
+  private readonly submissionMask: number;
+  private readonly completionMask: number;
+  private readonly features: number;
+  private tail: number;
+  /** Entries written that the kernel has not taken yet. */
+  private unsubmitted = 0;
+  /** Entries that the kernel has taken and whose completions have not been reaped. */
+  private inFlight = 0;
+
+  /** @throws {SyscallError} ENOSYS or EPERM where it is forbidden */
+  constructor(entries: number) {
+    checkInteger("entries", entries, 1, 32768);
+    // struct io_uring_params: 10 words, then struct io_sqring_offsets and struct io_cqring_offsets of 10 words each.
+    const params = new Uint32Array(new ArrayBuffer(120));
+    this.fd = call("io_uring_setup", SYS_IO_URING_SETUP, entries, addressOf(params), 0, 0, -1);
+    this.entries = params[0]!;
+    this.features = params[5]!;
+    this.ringBytes = Math.max(params[16]! + 4 * this.entries, params[25]! + 4 * CQE_WORDS * params[1]!);
+    let mapped = 0;
+    try {
+      if ((this.features & IORING_FEAT_SINGLE_MMAP) === 0)
+        throw new SyscallError("io_uring_setup", 38, undefined, "before Linux 5.4");
+      mapped = this.ringAddress = mapRing(this.ringBytes, this.fd, 0);
+      this.entryAddress = mapRing(4 * SQE_WORDS * this.entries, this.fd, IORING_OFF_SQES);
+    } catch (error) {
+      if (mapped !== 0) unmap(mapped, this.ringBytes);
+      closeFile(this.fd);
+      throw error;
+    }
+    this.ringBuffer = bufferAt(this.ringAddress, this.ringBytes);
+    this.entryBuffer = bufferAt(this.entryAddress, 4 * SQE_WORDS * this.entries);
+    this.words = new Int32Array(this.ringBuffer, 0, this.ringBytes >>> 2);
+    this.sqes = new Int32Array(this.entryBuffer);
+    this.submissionHead = params[10]! >>> 2;
+    this.submissionTail = params[11]! >>> 2;
+    this.submissionMask = this.words[params[12]! >>> 2]!;
+    this.completionHead = params[20]! >>> 2;
+    this.completionTail = params[21]! >>> 2;
+    this.completionMask = this.words[params[22]! >>> 2]!;
+    this.completions = params[25]! >>> 2;
+    // The array that says which entry stands at which place of the ring: once and for all, the entry of the same number.
+    for (let i = 0; i < this.entries; i++) this.words[(params[16]! >>> 2) + i] = i;
+    this.tail = Atomics.load(this.words, this.submissionTail);
+  }
+
+  /** What this kernel's io_uring lacks of what is used here, or null. */
+  get missing(): string | null {
+    if ((this.features & IORING_FEAT_NODROP) === 0) return "the kernel's io_uring may drop completions (before Linux 5.5)";
+    // struct io_uring_probe: a header of 16 bytes, then 8 bytes an operation.
+    const probe = new Uint8Array(new ArrayBuffer(16 + 8 * 256));
+    try {
+      call("io_uring_register", SYS_IO_URING_REGISTER, this.fd, IORING_REGISTER_PROBE, addressOf(probe), 256, this.fd);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      return `the kernel's io_uring does not say what it can do: ${error.message}`;
+    }
+    const missing = Object.entries(UringOp).filter(([, op]) => (probe[16 + 8 * op + 2]! & IO_URING_OP_SUPPORTED) === 0);
+    return missing.length === 0 ? null : `the kernel's io_uring lacks ${missing.map(([name]) => name).join(", ")}`;
+  }
+
+  /** Entries that can still be written before the next `enter`. */
+  get room(): number {
+    return this.entries - ((this.tail - Atomics.load(this.words, this.submissionHead)) >>> 0);
+  }
+
+  /**
+   * Writes a submission entry; the kernel sees it at the next `enter`. `tag`, 32 bits, comes back with its completion. `advice`
+   * is madvise's. AsyncCancel's address is the tag to cancel. Precondition: `room` > 0.
+   */
+  push(
+    op: number,
+    flags: number,
+    fd: number,
+    address: number,
+    length: number,
+    offset: number,
+    advice: number,
+    tag: number,
+  ): void {
+    const { sqes } = this;
+    const at = (this.tail & this.submissionMask) * SQE_WORDS;
+    sqes[at] = op | (flags << 8);
+    sqes[at + 1] = fd;
+    sqes[at + 2] = offset;
+    sqes[at + 3] = offset / 2 ** 32;
+    sqes[at + 4] = address;
+    sqes[at + 5] = address / 2 ** 32;
+    sqes[at + 6] = length;
+    sqes[at + 7] = advice;
+    sqes[at + 8] = tag;
+    sqes.fill(0, at + 9, at + SQE_WORDS);
+    this.tail = (this.tail + 1) | 0;
+    this.unsubmitted++;
+  }
+
+  /**
+   * Hands over what was pushed, and blocks until at least `minCompletions` completions stand in the ring. May return early
+   * when the kernel has no memory for requests and others are in flight: reap, and call it again.
+   */
+  enter(minCompletions: number): void {
+    Atomics.store(this.words, this.submissionTail, this.tail);
+    for (let attempt = 0; this.unsubmitted > 0 || this.ready < minCompletions; ) {
+      const error = this.enterOnce(this.unsubmitted, minCompletions);
+      if (error === 0 || error === EINTR) continue;
+      // No memory for requests (EAGAIN), or completions must be reaped first (EBUSY): room comes as completions do.
+      if (error !== EAGAIN && error !== EBUSY) throw new SyscallError("io_uring_enter", error);
+      if (this.inFlight > 0) {
+        if (minCompletions > 0 && this.ready === 0) this.enterOnce(0, 1);
+        return;
+      }
+      if (++attempt === MEMORY_ATTEMPTS) throw new SyscallError("io_uring_enter", error);
+      Bun.sleepSync(1);
+    }
+  }
+
+  /** Returns 0 or the error number. */
+  private enterOnce(submissions: number, minCompletions: number): number {
+    const fault = countCall("io_uring_enter", this.fd, 0, submissions);
+    if (fault !== undefined && "errno" in fault) return fault.errno;
+    const flags = minCompletions > 0 ? IORING_ENTER_GETEVENTS : 0;
+    const taken = Number(libc.syscall(SYS_IO_URING_ENTER, this.fd, submissions, minCompletions, flags, 0, 0));
+    if (taken < 0) return errno();
+    this.unsubmitted -= taken;
+    this.inFlight += taken;
+    return 0;
+  }
+
+  /** Takes back what was pushed since the last `enter`. */
+  discard(): void {
+    this.tail = (this.tail - this.unsubmitted) | 0;
+    this.unsubmitted = 0;
+  }
+
+  /** Entries whose completions have not been reaped. */
+  get pending(): number {
+    return this.unsubmitted + this.inFlight;
+  }
+
+  /** Completions that stand in the ring. */
+  get ready(): number {
+    return (Atomics.load(this.words, this.completionTail) - this.words[this.completionHead]!) >>> 0;
+  }
+
+  /** Takes every completion in the ring: its tag, and its result (negative: an error number). */
+  reap(visit: (tag: number, result: number) => void): void {
+    const { words, completions, completionMask } = this;
+    const end = Atomics.load(words, this.completionTail);
+    for (let head = words[this.completionHead]!; head !== end; head = (head + 1) | 0) {
+      const at = completions + (head & completionMask) * CQE_WORDS;
+      const tag = words[at]!;
+      const result = words[at + 2]!;
+      Atomics.store(words, this.completionHead, (head + 1) | 0);
+      this.inFlight--;
+      visit(tag, result);
+    }
+  }
+
+  /** Has the kernel write to an eventfd at each completion. */
+  registerEventFd(eventFd: number): void {
+    const argument = new Int32Array(new ArrayBuffer(4));
+    argument[0] = eventFd;
+    call("io_uring_register", SYS_IO_URING_REGISTER, this.fd, IORING_REGISTER_EVENTFD, addressOf(argument), 1, this.fd);
+  }
+
+  /** Precondition: nothing is in flight. */
+  close(): void {
+    detach(this.ringBuffer);
+    detach(this.entryBuffer);
+    unmap(this.ringAddress, this.ringBytes);
+    unmap(this.entryAddress, 4 * SQE_WORDS * this.entries);
+    closeFile(this.fd);
+  }
+}
+
+function call(name: string, number: number, a: number, b: number, c: number, d: number, fd: number): number {
+  const fault = countCall(name, fd, 0, 0);
+  if (fault !== undefined && "errno" in fault) throw new SyscallError(name, fault.errno);
+  const result = Number(libc.syscall(number, a, b, c, d, 0, 0));
+  if (result === -1) throw new SyscallError(name, errno());
+  return result;
+}
+
+/** eventfd(2), non-blocking and close-on-exec: a counter that an event loop can wait for. */
+export function createEventFd(): number {
+  const fd = libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+  if (fd === -1) throw new SyscallError("eventfd", errno());
+  return fd;
+}

@@ -1,0 +1,52 @@
+/** Chooses a queue. */
+import { availableParallelism } from "node:os";
+import { checkInteger, uringUnavailable } from "../../ffi/index.ts";
+import { InlineQueue } from "./inline-queue.ts";
+import { MAX_THREADS } from "./operations.ts";
+import type { Queue } from "./queue.ts";
+import { UringQueue } from "./uring-queue.ts";
+import { WorkerQueue } from "./worker-queue.ts";
+
+/**
+ * - `inline`: in the thread that waits.
+ * - `workers`: in Workers, with blocking calls.
+ * - `uring`: by the kernel, through io_uring.
+ * - `auto`: `uring` where the kernel has it and lets us, else `workers`.
+ */
+export type QueueKind = "auto" | "workers" | "uring" | "inline";
+
+export interface QueueOptions {
+  /** The most operations in flight, 1 to 4096. Default: 32. */
+  readonly capacity?: number | undefined;
+  /** Workers of a `workers` queue, 1 to 48; not more than `capacity` are started. Default: the number of processors, 2 to 8. */
+  readonly threads?: number | undefined;
+}
+
+const DEFAULT_CAPACITY = 32;
+
+/** Null where io_uring can be used; otherwise why not, for a person to read. */
+export function uringUnavailableReason(): string | null {
+  return uringUnavailable();
+}
+
+/**
+ * A queue for this thread. It holds threads or descriptors until `destroy`.
+ * @throws {UringUnavailableError} for "uring" where it cannot be used
+ * @throws {TypeError} {RangeError} for another kind or number
+ */
+export function createQueue(kind: QueueKind = "auto", options: QueueOptions = {}): Queue {
+  const { capacity = DEFAULT_CAPACITY, threads = Math.min(8, Math.max(2, availableParallelism())) } = options;
+  checkInteger("threads", threads, 1, MAX_THREADS);
+  switch (kind) {
+    case "inline":
+      return new InlineQueue(capacity);
+    case "workers":
+      return new WorkerQueue(capacity, threads);
+    case "uring":
+      return new UringQueue(capacity);
+    case "auto":
+      return uringUnavailable() === null ? new UringQueue(capacity) : new WorkerQueue(capacity, threads);
+    default:
+      throw new TypeError(`Expected kind to be "auto", "workers", "uring" or "inline", got ${JSON.stringify(kind)}`);
+  }
+}

@@ -1,0 +1,77 @@
+/**
+ * Does one operation with ordinary system calls, in the thread that calls: what InlineQueue and the Workers of WorkerQueue
+ * share. Finishes it, so that all queues follow one rule (queue.ts).
+ */
+import {
+  errnoNumber,
+  MADV_COLLAPSE,
+  MADV_POPULATE_WRITE,
+  readAt,
+  readStream,
+  readVectorAt,
+  SYSTEM_PAGE_SIZE,
+  tryAdvise,
+  writeAt,
+  writeStream,
+  writeVectorAt,
+} from "../../ffi/index.ts";
+import { HUGE_PAGE_SIZE } from "../units.ts";
+import { Kind, type Operations, QueueWord } from "./operations.ts";
+
+const ESPIPE = errnoNumber("ESPIPE");
+
+/** Returns the operation's result. Precondition: the slot is running, and this thread runs it. */
+export function perform(operations: Operations, slot: number): number {
+  const block = operations.hugeBlock[slot]!;
+  if (block !== 0 && makeHuge(block)) Atomics.add(operations.words, QueueWord.HugeBlocks, 1);
+  const kind = operations.kind[slot]!;
+  return kind === Kind.Read || kind === Kind.Write ? transfer(operations, slot, kind) : transferVector(operations, slot, kind);
+}
+
+/**
+ * Populates one page (an empty block cannot be collapsed), then collapses the block. A kernel that refuses leaves small
+ * pages, which hold the same bytes.
+ */
+export function makeHuge(block: number): boolean {
+  if (tryAdvise(block, SYSTEM_PAGE_SIZE, MADV_POPULATE_WRITE) !== 0) return false;
+  return tryAdvise(block, HUGE_PAGE_SIZE, MADV_COLLAPSE) === 0;
+}
+
+function transfer(operations: Operations, slot: number, kind: number): number {
+  const fd = operations.fd[slot]!;
+  const address = operations.address[slot]!;
+  const lengthBytes = operations.remaining[slot]!;
+  const positioned = kind === Kind.Read ? readAt : writeAt;
+  const result = positioned(fd, address, lengthBytes, operations.offset[slot]!);
+  if (result !== -ESPIPE) return result;
+  return kind === Kind.Read ? readStream(fd, address, lengthBytes) : writeStream(fd, address, lengthBytes);
+}
+
+function transferVector(operations: Operations, slot: number, kind: number): number {
+  const fd = operations.fd[slot]!;
+  const positioned = kind === Kind.Readv ? readVectorAt : writeVectorAt;
+  while (operations.remaining[slot]! > 0) {
+    const count = operations.iovecCount[slot]!;
+    const iovecs = operations.iovecAddress(slot);
+    const result = positioned(fd, iovecs, count, operations.remaining[slot]!, operations.offset[slot]!);
+    if (result === -ESPIPE) return streamVector(operations, slot, kind);
+    if (result < 0) return result;
+    if (result === 0) break;
+    operations.advance(slot, result);
+  }
+  return operations.moved[slot]!;
+}
+
+/** The pieces one after the other: a stream takes them in order. */
+function streamVector(operations: Operations, slot: number, kind: number): number {
+  const fd = operations.fd[slot]!;
+  const stream = kind === Kind.Readv ? readStream : writeStream;
+  while (operations.remaining[slot]! > 0) {
+    const { address, lengthBytes } = operations.firstPiece(slot);
+    const result = stream(fd, address, lengthBytes);
+    if (result < 0) return result;
+    operations.advance(slot, result);
+    if (result < lengthBytes) break;
+  }
+  return operations.moved[slot]!;
+}
