@@ -6,6 +6,7 @@
  * whichever thread leaves last (shared/participants.ts). `destroy` in one thread makes every other leave at its next call
  * or turn.
  */
+import { Commitment } from "./accounting/commitment.ts";
 import { Allocator } from "./allocator/allocator.ts";
 import { DestroyedError } from "./errors.ts";
 import { checkRange, type RangeLike } from "./file-range.ts";
@@ -26,6 +27,7 @@ export class FileCore {
   readonly words: Int32Array<SharedArrayBuffer>;
   readonly mapping: Mapping;
   readonly allocator: Allocator;
+  readonly commitment: Commitment;
   readonly releaser: Releaser;
   readonly views: Views;
   readonly expectHugepages: boolean;
@@ -48,11 +50,15 @@ export class FileCore {
     const flags = control.fields[Field.Flags]!;
     this.expectHugepages = (flags & Flag.ExpectHugepages) !== 0;
     this.advises = { huge: (flags & Flag.AdviseHugepage) !== 0, small: (flags & Flag.AdviseNoHugepage) !== 0 };
+    this.commitment = new Commitment(control);
     this.allocator = new Allocator(control, parts.tables, {
       grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
       cancelLoad: (start, end) => this.loader?.state.cancel(control, start, end) ?? false,
       // Dropped pages whose read failed in the end are as settled as loaded ones: cancel forgets the failure.
       isSettled: (start, end) => this.loader?.state.cancel(control, start, end) !== true,
+      uncommitted: (start, end) => {
+        if (this.commitment.isActive) this.commitment.markUncommitted(start, end);
+      },
     });
     this.releaser = new Releaser(control.words, this.allocator, mapping, () => !this.hasLeft);
     this.views = new Views(mapping.base);
@@ -87,6 +93,28 @@ export class FileCore {
     checkRange(range, this.sizeBytes);
   }
 
+  /** For accounting: the pages (all used) have just been made uncommitted. */
+  noteUncommitted(start: number, end: number): void {
+    if (!this.commitment.isActive) return;
+    this.allocator.lock();
+    try {
+      this.commitment.markUncommitted(start, end);
+    } finally {
+      this.allocator.unlock();
+    }
+  }
+
+  /** For accounting: the pages (all used) have just been committed in a way that no scan can see. */
+  noteCommitted(start: number, end: number): void {
+    this.allocator.lock();
+    try {
+      this.commitment.activate();
+      this.commitment.markCommitted(start, end);
+    } finally {
+      this.allocator.unlock();
+    }
+  }
+
   /** Keeps the memory mapped until `work` has ended, however it ends. Returns `work`. */
   hold<T>(work: Promise<T>): Promise<T> {
     this.holds.add(work);
@@ -107,6 +135,7 @@ export class FileCore {
     if (this.hasLeft) return;
     this.hasLeft = true;
     this.allocator.detach();
+    this.commitment.detach();
     if (this.views.detachAll() && (this.loader?.isFinished ?? true) && this.holds.size === 0) {
       this.loader?.close();
       this.unmapIfLast();
@@ -126,6 +155,7 @@ export class FileCore {
   private unmapIfLast(): void {
     this.participants.leave(() => {
       this.tables.unmap();
+      this.commitment.unmap();
       this.mapping.destroy();
     });
   }

@@ -1,4 +1,5 @@
 /** pgalloc: page memory for Bun programs, with checkpoints that are restored in the background. */
+export type { KindUsage, Usage } from "./accounting/usage.ts";
 export type { SaveOptions, SaveReport } from "./checkpoint/save.ts";
 export {
   CheckpointBusyError,

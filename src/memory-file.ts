@@ -7,9 +7,12 @@
  *   file-core.ts  what a file is made of, its life    mapping/    the memory, and views of it
  *   allocator/    which pages are whose               load/       what is loaded, and waiting for it
  *   releaser.ts   waste back to the kernel            shared/     words and lock shared by all threads
+ *   accounting/   what is committed, for whom
  *   checkpoint/   save, and what a restore reads      restore.ts  from a checkpoint's description to a loading file
  */
 import { checkInteger, fileStatus } from "../ffi/index.ts";
+import { scanCommitted } from "./accounting/scan.ts";
+import { type Usage, usageOf } from "./accounting/usage.ts";
 import type { Allocator } from "./allocator/allocator.ts";
 import { dumpRuns } from "./allocator/dump.ts";
 import { openCheckpoint } from "./checkpoint/directory.ts";
@@ -24,6 +27,7 @@ import {
   type AllocateOptions,
   type AllocationMode,
   checkAllocation,
+  checkGroups,
   checkQueue,
   isTopDown,
   type LoadOptions,
@@ -134,6 +138,7 @@ export class MemoryFile implements Disposable {
         this.#core.mapping.populate(range.start, range.end);
       } else if (mode === "commit") {
         this.#core.mapping.commit(range.start, range.end);
+        this.#core.noteCommitted(range.start / PAGE_SIZE, range.end / PAGE_SIZE);
       }
     } catch (error) {
       this.decRef(range);
@@ -202,6 +207,7 @@ export class MemoryFile implements Disposable {
     // What is still to be loaded need not be; what is being read must land before it is thrown away.
     this.#core.loader?.dropSync(start, end);
     this.#core.mapping.decommit(range.start, range.end);
+    this.#core.noteUncommitted(start, end);
   }
 
   /**
@@ -242,6 +248,24 @@ export class MemoryFile implements Disposable {
   get totalUsageBytes(): number {
     this.#core.requireLive("totalUsageBytes");
     return fileStatus(this.#core.mapping.fd).allocatedBytes;
+  }
+
+  /**
+   * Looks for memory that was committed since the last look, for `usage()`; of the given groups only, or of all. A look
+   * at all is not repeated before eight times what the last one took has passed. True if it looked; false if all was
+   * known, or the last look is too recent, or another thread is looking.
+   *
+   * @throws {TypeError} {RangeError} if groups are no integers from 0 to 2^32 - 1 @throws {SyscallError}
+   */
+  updateUsage(groups?: Iterable<number>): boolean {
+    this.#core.requireLive("updateUsage()");
+    return scanCommitted(this.#core, checkGroups(groups));
+  }
+
+  /** Committed memory of each kind and group, as of the last `updateUsage`; what was given back since is deducted. */
+  usage(): Usage {
+    this.#core.requireLive("usage()");
+    return usageOf(this.#core.allocator, this.#core.commitment);
   }
 
   /** The file's size: a multiple of CHUNK_SIZE, that only grows. */

@@ -93,3 +93,14 @@ export function checkAllocation(lengthBytes: number, options: AllocateOptions): 
   if (kind !== undefined) checkInteger("kind", kind, 0, MAX_KIND);
   if (group !== undefined) checkInteger("group", group, 0, MAX_GROUP);
 }
+
+/** The groups as a set, or undefined for all. @throws {TypeError} {RangeError} */
+export function checkGroups(groups: Iterable<number> | undefined): ReadonlySet<number> | undefined {
+  if (groups === undefined) return undefined;
+  if (groups === null || typeof groups !== "object" || typeof groups[Symbol.iterator] !== "function") {
+    throw new TypeError(`Expected groups to be an iterable of numbers, got ${String(groups)}`);
+  }
+  const set = new Set(groups);
+  for (const group of set) checkInteger("group", group, 0, MAX_GROUP);
+  return set;
+}

@@ -42,6 +42,8 @@ export interface Backing {
   cancelLoad(start: number, end: number): boolean;
   /** True once nothing is being read into the pages. */
   isSettled(start: number, end: number): boolean;
+  /** The pages have been decommitted, and are about to become free or sub-released. */
+  uncommitted(start: number, end: number): void;
 }
 
 export interface PlacementRequest {
@@ -375,6 +377,7 @@ export class Allocator {
         if (freeStart < freeEnd) set.assign(freeStart, freeEnd, FREE | HUGE);
       }
       this.words[Word.WastePages]! -= end - start;
+      this.backing.uncommitted(this.decommitStart, this.decommitEnd);
     } finally {
       this.unlock();
     }

@@ -19,6 +19,7 @@
  * A claim stands in a slot of its thread (unit and page bits, written before `started` is set), so that what a dead
  * thread had claimed can be given back.
  */
+import { bitCount, forEachWord } from "../shared/bits.ts";
 import { type Control, Word } from "../shared/control.ts";
 import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { PAGE_SIZE } from "../units.ts";
@@ -363,21 +364,4 @@ export class LoadState {
 export function wakeWaiters(control: Control): void {
   Atomics.add(control.words, Word.LoadProgress, 1);
   Atomics.notify(control.words, Word.LoadProgress);
-}
-
-/** Calls `visit` with each bitmap word that [start, end) touches and the bits of it that it covers. */
-export function forEachWord(start: number, end: number, visit: (word: number, mask: number) => void): void {
-  for (let page = start; page < end; ) {
-    const word = page >>> 5;
-    const next = Math.min(end, (word + 1) << 5);
-    const count = next - page;
-    visit(word, count === 32 ? -1 : ((1 << count) - 1) << (page & 31));
-    page = next;
-  }
-}
-
-export function bitCount(word: number): number {
-  let bits = word - ((word >>> 1) & 0x55555555);
-  bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
-  return Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }

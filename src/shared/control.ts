@@ -29,13 +29,21 @@ export const Word = {
   LoadProgress: 9,
   /** 1 while a save reads the file. */
   Saving: 10,
+  /** Pages known to be committed (accounting/commitment.ts). lock. */
+  KnownPages: 16,
+  /** 1 once Field.AccountingAddress is set. lock. */
+  AccountingActive: 17,
+  /** The first page of the window that a scan is looking at, -1 between windows. lock. */
+  WindowStart: 18,
+  /** Kernel thread id of the thread that scans for committed pages, 0 if none; compare-exchange. Waited for. */
+  Scanner: 19,
   /** Threads that use the file: one kernel thread id a slot, 0 when free (compare-exchange). */
   Participants: 64,
 } as const;
 
 export const MAX_PARTICIPANTS = 192;
 
-/** Indexes of 64-bit floats behind the words. Written before the file is shared, never changed. */
+/** Indexes of 64-bit floats behind the words. Written before the file is shared, and not changed but where it says so. */
 export const Field = {
   BaseAddress: 0,
   TableAddress: 1,
@@ -45,6 +53,10 @@ export const Field = {
   LoadAddress: 5,
   LoadBytes: 6,
   Flags: 7,
+  /** These three change later, with the lock held. */
+  AccountingAddress: 8,
+  ScanBeganMs: 9,
+  ScanTookMs: 10,
 } as const;
 
 const WORDS = 256;

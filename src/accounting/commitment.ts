@@ -1,0 +1,156 @@
+/**
+ * Which pages are known to be committed: a bit a page, in memory that all threads of a file share.
+ *
+ * A page is committed when the kernel spends memory or swap on it. Its user commits it without our knowledge, by touching
+ * it; but only we make it uncommitted, by decommitting or releasing it. So bits are set by scans (scan.ts) and by
+ * allocations that commit, and a set bit stays right until we clear it. A page that is known is never looked at again.
+ *
+ * The race: a scan looks at the kernel's state without the lock, one window of pages at a time, and applies what it saw
+ * with the lock. Whoever makes pages uncommitted does so first and then says so here, with the lock. If a scan's window
+ * covers the pages then, they are also noted as disturbed, and the scan does not count a disturbed page: it may have seen
+ * it before it went. gVisor decides the same by comparing sequence numbers (commitSeq) that each run of pages carries; one
+ * bitmap of a window's size does it without a number in every run.
+ *
+ * Nobody pays before somebody asks: the bitmaps are mapped at the first scan, or at the first allocation that commits.
+ * Memory: first the disturbed bits of one window, then the known bits of the file's whole capacity, touched as needed.
+ *
+ * Source: memAcct, knownCommitted, commitSeq in gVisor's pgalloc.go.
+ */
+import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
+import { bitCount, forEachWord } from "../shared/bits.ts";
+import { type Control, Field, Word } from "../shared/control.ts";
+import { PAGES_PER_CHUNK } from "../units.ts";
+
+/** Pages that a scan looks at between two holds of the lock: a chunk. */
+export const WINDOW_PAGES = PAGES_PER_CHUNK;
+export const WINDOW_WORDS = WINDOW_PAGES / 32;
+const WINDOW_BYTES = WINDOW_PAGES / 8;
+
+export class Commitment {
+  private readonly words: Int32Array<SharedArrayBuffer>;
+  private readonly fields: Float64Array<SharedArrayBuffer>;
+  private views: ArrayBuffer[] = [];
+  private disturbed = new Int32Array(0);
+  private known = new Int32Array(0);
+
+  constructor(control: Control) {
+    this.words = control.words;
+    this.fields = control.fields;
+  }
+
+  /** Lock held. Pages known to be committed. */
+  get knownPages(): number {
+    return this.words[Word.KnownPages]!;
+  }
+
+  /**
+   * Whether there are bitmaps. Without the lock it may be asked after pages were made uncommitted: a scan that saw them
+   * committed had made the bitmaps before that.
+   */
+  get isActive(): boolean {
+    return Atomics.load(this.words, Word.AccountingActive) !== 0;
+  }
+
+  /** Lock held. Makes the bitmaps, if no thread has. @throws {SyscallError} */
+  activate(): void {
+    if (this.isActive) return;
+    this.fields[Field.AccountingAddress] = mapAnonymous(this.mappedBytes);
+    this.words[Word.WindowStart] = -1;
+    Atomics.store(this.words, Word.AccountingActive, 1);
+  }
+
+  private get mappedBytes(): number {
+    return WINDOW_BYTES + this.fields[Field.CapacityPages]! / 8;
+  }
+
+  /** Lock held. Sees to it that this thread's views reach as far as the file. */
+  private useViews(): void {
+    const pages = this.words[Word.SizePages]!;
+    if (this.known.length * 32 >= pages) return;
+    this.detach();
+    const address = this.fields[Field.AccountingAddress]!;
+    this.views = [bufferAt(address, WINDOW_BYTES), bufferAt(address + WINDOW_BYTES, pages / 8)];
+    this.disturbed = new Int32Array(this.views[0]!);
+    this.known = new Int32Array(this.views[1]!);
+  }
+
+  /** Lock held, active. The pages were committed on our behalf, and only we can take that back. */
+  markCommitted(start: number, end: number): void {
+    this.useViews();
+    const { known } = this;
+    let fresh = 0;
+    forEachWord(start, end, (word, mask) => {
+      fresh += bitCount(mask & ~known[word]!);
+      known[word]! |= mask;
+    });
+    this.words[Word.KnownPages]! += fresh;
+  }
+
+  /** Lock held, active. The pages were made uncommitted before this call. */
+  markUncommitted(start: number, end: number): void {
+    this.useViews();
+    const { known, disturbed } = this;
+    let gone = 0;
+    forEachWord(start, end, (word, mask) => {
+      const before = known[word]!;
+      if (before === 0) return;
+      gone += bitCount(before & mask);
+      known[word] = before & ~mask;
+    });
+    this.words[Word.KnownPages]! -= gone;
+    const first = this.words[Word.WindowStart]!;
+    if (first < 0) return;
+    const from = Math.max(start, first) - first;
+    const to = Math.min(end, first + WINDOW_PAGES) - first;
+    forEachWord(from, to, (word, mask) => {
+      disturbed[word]! |= mask;
+    });
+  }
+
+  /** Lock held, active. A scan is about to look at the window that begins at `first`: copies its known bits. */
+  openWindow(first: number, known: Int32Array): void {
+    this.useViews();
+    known.set(this.known.subarray(first / 32, first / 32 + WINDOW_WORDS));
+    this.disturbed.fill(0);
+    this.words[Word.WindowStart] = first;
+  }
+
+  /** Lock held. Counts what a scan saw committed in its window, but for what was disturbed since it was opened. */
+  closeWindow(seen: Int32Array): void {
+    this.useViews();
+    const { known, disturbed } = this;
+    const base = this.words[Word.WindowStart]! / 32;
+    let fresh = 0;
+    for (let word = 0; word < WINDOW_WORDS; word++) {
+      if (seen[word] === 0) continue;
+      const bits = seen[word]! & ~disturbed[word]! & ~known[base + word]!;
+      if (bits === 0) continue;
+      known[base + word]! |= bits;
+      fresh += bitCount(bits);
+    }
+    this.words[Word.KnownPages]! += fresh;
+    this.words[Word.WindowStart] = -1;
+  }
+
+  /** Lock held, active. How many pages of [start, end) are known to be committed. */
+  countKnown(start: number, end: number): number {
+    this.useViews();
+    const { known } = this;
+    let count = 0;
+    forEachWord(start, end, (word, mask) => {
+      if (known[word] !== 0) count += bitCount(known[word]! & mask);
+    });
+    return count;
+  }
+
+  /** Detaches this thread's views. No method may be called afterwards but `unmap`. */
+  detach(): void {
+    for (const buffer of this.views) detach(buffer);
+    this.views = [];
+  }
+
+  /** Precondition: no thread has views any more. */
+  unmap(): void {
+    if (this.isActive) unmap(this.fields[Field.AccountingAddress]!, this.mappedBytes);
+  }
+}

@@ -1,0 +1,187 @@
+/**
+ * The scan: asks the kernel which pages of a file are committed, window by window, without the file's lock, and tells the
+ * commitment (commitment.ts) what it saw, with the lock.
+ *
+ * It asks with SEEK_DATA and SEEK_HOLE. They see pages that are swapped out, which mincore(2) sees only while a copy is left
+ * in memory, and cost next to nothing for memory that is not committed. Measured on 1 GiB: empty 0 ms (mincore 9), dense 9 ms (0.6 to 19, by what
+ * this process has mapped), every fourth page 56 ms (10 to 13). Known pages are skipped, so that price is paid once.
+ * What neither call sees are pages that fallocate(2) committed and nobody has touched; allocations say those themselves.
+ *
+ * One thread scans at a time: Word.Scanner is its kernel id. A full scan that finds another at work leaves it alone; a
+ * scan of some groups waits, since the other may be of other groups. If the scanner died its claim counts for nothing.
+ *
+ * Source: UpdateUsage and updateUsageLocked in gVisor's pgalloc.go.
+ */
+import { fileStatus, seekData, seekHole } from "../../ffi/index.ts";
+import type { Allocator } from "../allocator/allocator.ts";
+import { stateOf, USED } from "../allocator/states.ts";
+import { forEachWord } from "../shared/bits.ts";
+import { type Control, Field, Word } from "../shared/control.ts";
+import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
+import { PAGE_SIZE } from "../units.ts";
+import { type Commitment, WINDOW_PAGES, WINDOW_WORDS } from "./commitment.ts";
+
+/** A full scan is not repeated before this many times its duration have passed since it began: 1/8 of a core at most. */
+const INTERVAL_RATIO = 8;
+const LIVENESS_CHECK_MS = 100;
+
+export interface ScanSource {
+  readonly control: Control;
+  readonly allocator: Allocator;
+  readonly commitment: Commitment;
+  readonly mapping: { readonly fd: number };
+}
+
+/**
+ * Brings the commitment up to date: for all pages, or for those of some groups. True if it looked; false if all was
+ * known, or the last full scan is too recent, or a full scan is under way in another thread.
+ *
+ * @throws {SyscallError}
+ */
+export function scanCommitted(source: ScanSource, groups?: ReadonlySet<number>): boolean {
+  const { control, allocator, commitment, mapping } = source;
+  const { words, fields } = control;
+  const committedPages = fileStatus(mapping.fd).allocatedBytes / PAGE_SIZE;
+  allocator.lock();
+  try {
+    // Known pages are committed, so equal counts are equal sets.
+    if (commitment.knownPages === committedPages) return false;
+    commitment.activate();
+    if (groups === undefined && isThrottled(fields, now())) return false;
+  } finally {
+    allocator.unlock();
+  }
+  if (!claim(words, groups !== undefined)) return false;
+  try {
+    const began = now();
+    scanWindows(source, groups);
+    if (groups === undefined) noteScan(source, began);
+  } finally {
+    Atomics.store(words, Word.Scanner, 0);
+    Atomics.notify(words, Word.Scanner);
+  }
+  return true;
+}
+
+/** Milliseconds on a clock that all threads share. */
+function now(): number {
+  return performance.timeOrigin + performance.now();
+}
+
+/** Lock held. A clock that was set back must not silence scans: a beginning in the future does not count. */
+function isThrottled(fields: Float64Array, time: number): boolean {
+  const sinceMs = time - fields[Field.ScanBeganMs]!;
+  return sinceMs >= 0 && sinceMs < INTERVAL_RATIO * fields[Field.ScanTookMs]!;
+}
+
+function noteScan({ allocator, control }: ScanSource, began: number): void {
+  allocator.lock();
+  control.fields[Field.ScanBeganMs] = began;
+  control.fields[Field.ScanTookMs] = now() - began;
+  allocator.unlock();
+}
+
+/** Makes this thread the scanner. False, unless `wait`, if another one is. */
+function claim(words: Int32Array, wait: boolean): boolean {
+  for (;;) {
+    const owner = Atomics.load(words, Word.Scanner);
+    if (owner === 0 || !isThreadAlive(owner)) {
+      if (Atomics.compareExchange(words, Word.Scanner, owner, THREAD_ID) === owner) return true;
+    } else if (wait) {
+      Atomics.wait(words, Word.Scanner, owner, LIVENESS_CHECK_MS);
+    } else {
+      return false;
+    }
+  }
+}
+
+function scanWindows(source: ScanSource, groups: ReadonlySet<number> | undefined): void {
+  const { control, mapping } = source;
+  const known = new Int32Array(WINDOW_WORDS);
+  const seen = new Int32Array(WINDOW_WORDS);
+  const sizePages = Atomics.load(control.words, Word.SizePages);
+  let page = 0;
+  while (page < sizePages) {
+    const data = seekData(mapping.fd, page * PAGE_SIZE);
+    if (data < 0) return;
+    // Windows without any data are skipped.
+    const first = Math.floor(data / PAGE_SIZE / WINDOW_PAGES) * WINDOW_PAGES;
+    if (first < sizePages) scanWindow(source, groups, first, known, seen);
+    page = first + WINDOW_PAGES;
+  }
+}
+
+function scanWindow(
+  { allocator, commitment, mapping }: ScanSource,
+  groups: ReadonlySet<number> | undefined,
+  first: number,
+  known: Int32Array,
+  seen: Int32Array,
+): void {
+  allocator.lock();
+  let targets: readonly number[];
+  try {
+    targets = groups === undefined ? [first, first + WINDOW_PAGES] : usedBy(allocator, groups, first);
+    if (targets.length === 0) return;
+    commitment.openWindow(first, known);
+  } finally {
+    allocator.unlock();
+  }
+  seen.fill(0);
+  for (let i = 0; i < targets.length; i += 2) {
+    look(mapping.fd, { first, start: targets[i]!, end: targets[i + 1]! }, known, seen);
+  }
+  allocator.lock();
+  try {
+    commitment.closeWindow(seen);
+  } finally {
+    allocator.unlock();
+  }
+}
+
+/** Lock held. The window's used pages of the groups: starts and ends, in turn. */
+function usedBy(allocator: Allocator, groups: ReadonlySet<number>, first: number): number[] {
+  const ranges: number[] = [];
+  allocator.set.visit(first, first + WINDOW_PAGES, (start, end, tag, _refs, group) => {
+    if (stateOf(tag) === USED && groups.has(group >>> 0)) ranges.push(start, end);
+  });
+  return ranges;
+}
+
+/** Sets the bits in `seen` of the committed pages of [start, end) that are not `known`; both begin at page `first`. */
+function look(
+  fd: number,
+  { first, start, end }: { first: number; start: number; end: number },
+  known: Int32Array,
+  seen: Int32Array,
+): void {
+  for (let page = first + nextClear(known, start - first); page < end; ) {
+    const data = seekData(fd, page * PAGE_SIZE);
+    if (data < 0) return;
+    // A file system with smaller blocks may have data in a part of a page.
+    const dataPage = Math.floor(data / PAGE_SIZE);
+    if (dataPage >= end) return;
+    const unknown = first + nextClear(known, dataPage - first);
+    if (unknown > dataPage) {
+      page = unknown;
+      continue;
+    }
+    const hole = Math.min(Math.ceil(seekHole(fd, data) / PAGE_SIZE), end);
+    forEachWord(dataPage - first, hole - first, (word, mask) => {
+      seen[word]! |= mask;
+    });
+    page = first + nextClear(known, hole - first);
+  }
+}
+
+/** The first clear bit at or after `bit`, or the number of bits. */
+function nextClear(words: Int32Array, bit: number): number {
+  let word = bit >>> 5;
+  if (word >= words.length) return words.length * 32;
+  let clear = ~words[word]! & (-1 << (bit & 31));
+  while (clear === 0) {
+    if (++word === words.length) return words.length * 32;
+    clear = ~words[word]!;
+  }
+  return (word << 5) | (31 - Math.clz32(clear & -clear));
+}

@@ -1,0 +1,162 @@
+/**
+ * The race rule: a scan does not count a page that was made uncommitted after it looked. The interleavings are forced: the
+ * hook on system calls stops a scan between two of its lseek calls, when it has seen pages and not yet applied what it saw.
+ */
+import { afterEach, expect, test } from "bun:test";
+import { setFaultHook } from "../../ffi/index.ts";
+import { FileRange, MemoryFile, type MemoryFileHandle, PAGE_SIZE } from "../../src/index.ts";
+import { coreOf } from "../../src/memory-file.ts";
+import { Word } from "../../src/shared/control.ts";
+import type { Request } from "./support/attached-worker.ts";
+import { plain, settledUsage } from "./support/settle.ts";
+
+afterEach(() => setFaultHook(undefined));
+
+const pages = (first: number, last: number) => new FileRange(first * PAGE_SIZE, last * PAGE_SIZE);
+
+/** Runs `interleaved` once, when the scan asks for what follows `page`: it has seen the pages before it by then. */
+function whenScanReaches(page: number, interleaved: () => void): void {
+  setFaultHook((syscall, _fd, offset) => {
+    if (syscall !== "lseek" || offset < page * PAGE_SIZE) return undefined;
+    setFaultHook(undefined);
+    interleaved();
+    return undefined;
+  });
+}
+
+/** A file of 8 pages that are all touched, and page 8 that is not: the scan's last question is about page 8. */
+function touchedFile(): { file: MemoryFile; range: FileRange } {
+  const file = MemoryFile.create();
+  const range = file.allocate(8 * PAGE_SIZE, { group: 1 });
+  file.view(range).fill(1);
+  return { file, range };
+}
+
+test("the hook fires after the scan has seen the pages: undisturbed, they count", () => {
+  const { file, range } = touchedFile();
+  let known = -1;
+  whenScanReaches(8, () => {
+    known = file.usage().totalBytes;
+  });
+  file.updateUsage();
+  expect([known, file.usage().totalBytes]).toEqual([0, range.length]);
+  file.destroy();
+});
+
+test("pages decommitted between look and apply do not count; their neighbours do", () => {
+  const { file } = touchedFile();
+  whenScanReaches(8, () => file.decommit(pages(2, 5)));
+  expect(file.updateUsage()).toBe(true);
+  expect(file.usage().totalBytes).toBe(5 * PAGE_SIZE);
+  expect(file.totalUsageBytes).toBe(5 * PAGE_SIZE);
+  file.destroy();
+});
+
+test("pages decommitted by another thread between look and apply do not count", async () => {
+  const { file } = touchedFile();
+  const worker = new Worker(new URL("./support/attached-worker.ts", import.meta.url));
+  const gate = new Int32Array(new SharedArrayBuffer(4));
+  const handle: MemoryFileHandle = file.share();
+  const attached = new Promise((resolve) => worker.addEventListener("message", resolve, { once: true }));
+  worker.postMessage({ handle } satisfies Request);
+  await attached;
+  whenScanReaches(8, () => {
+    worker.postMessage({ gate, decommit: { start: 0, end: 3 * PAGE_SIZE } } satisfies Request);
+    expect(Atomics.wait(gate, 0, 0, 20_000)).not.toBe("timed-out");
+  });
+  expect(file.updateUsage()).toBe(true);
+  expect(file.usage().totalBytes).toBe(5 * PAGE_SIZE);
+  // The other thread sees what this one found.
+  file.view(pages(0, 1)).fill(1);
+  const answer = new Promise<number>((resolve) =>
+    worker.addEventListener("message", ({ data }) => resolve(data as number), { once: true }),
+  );
+  settledUsage(file);
+  worker.postMessage({ usage: true } satisfies Request);
+  expect(await answer).toBe(6 * PAGE_SIZE);
+  const closed = new Promise((resolve) => worker.addEventListener("close", resolve, { once: true }));
+  worker.terminate();
+  await closed;
+  file.destroy();
+});
+
+test("pages released between look and apply do not count", () => {
+  const { file } = touchedFile();
+  whenScanReaches(8, () => {
+    file.decRef(pages(4, 8));
+    coreOf(file).releaser.releaseAll();
+  });
+  file.updateUsage();
+  expect(plain(file.usage()).groups).toEqual({ "1/1": 4 * PAGE_SIZE });
+  file.destroy();
+});
+
+test("pages released and allocated again between look and apply do not count for their new owner", () => {
+  const { file } = touchedFile();
+  whenScanReaches(8, () => {
+    file.decRef(pages(4, 8));
+    coreOf(file).releaser.releaseAll();
+    expect(file.allocate(4 * PAGE_SIZE, { group: 2 })).toEqual(pages(4, 8));
+  });
+  file.updateUsage();
+  expect(plain(file.usage()).groups).toEqual({ "1/1": 4 * PAGE_SIZE });
+  expect(file.usage().totalBytes).toBe(file.totalUsageBytes);
+  file.destroy();
+});
+
+test("pages recycled between look and apply are still committed, and count for their new owner", () => {
+  const { file } = touchedFile();
+  whenScanReaches(8, () => {
+    file.decRef(pages(4, 8));
+    expect(file.allocate(4 * PAGE_SIZE, { group: 2, mode: "commit" })).toEqual(pages(4, 8));
+  });
+  file.updateUsage();
+  expect(plain(file.usage()).groups).toEqual({ "1/1": 4 * PAGE_SIZE, "2/1": 4 * PAGE_SIZE });
+  file.destroy();
+});
+
+test("pages dropped but not released between look and apply are System memory", () => {
+  const { file } = touchedFile();
+  whenScanReaches(8, () => file.decRef(pages(4, 8)));
+  file.updateUsage();
+  expect(plain(file.usage()).groups).toEqual({ "1/1": 4 * PAGE_SIZE, "0/0": 4 * PAGE_SIZE });
+  file.destroy();
+});
+
+test("a page disturbed in one scan is counted by the next, if it is committed again", () => {
+  const { file, range } = touchedFile();
+  whenScanReaches(8, () => {
+    file.decommit(pages(3, 4));
+    file.view(pages(3, 4))[0] = 1;
+  });
+  file.updateUsage();
+  expect(file.usage().totalBytes).toBe(7 * PAGE_SIZE);
+  expect(settledUsage(file).totalBytes).toBe(range.length);
+  file.destroy();
+});
+
+test("the file may grow between look and apply", () => {
+  const { file, range } = touchedFile();
+  whenScanReaches(8, () => {
+    const far = file.allocate(2 ** 30, { group: 2 });
+    file.view(new FileRange(far.end - PAGE_SIZE, far.end))[0] = 1;
+    file.decommit(pages(0, 1));
+  });
+  file.updateUsage();
+  expect(plain(file.usage()).groups).toEqual({ "1/1": range.length - PAGE_SIZE });
+  expect(plain(settledUsage(file)).groups).toEqual({ "1/1": range.length - PAGE_SIZE, "2/1": PAGE_SIZE });
+  file.destroy();
+});
+
+test("a full scan leaves another thread's scan alone; the claim of a thread that is gone counts for nothing", async () => {
+  const { file, range } = touchedFile();
+  const { words } = coreOf(file);
+  // This process's first thread lives, and is another one than a dead thread's id above every limit of the kernel.
+  words[Word.Scanner] = process.pid;
+  expect(file.updateUsage()).toBe(false);
+  words[Word.Scanner] = 2 ** 30;
+  expect(file.updateUsage()).toBe(true);
+  expect(words[Word.Scanner]).toBe(0);
+  expect(file.usage().totalBytes).toBe(range.length);
+  file.destroy();
+});

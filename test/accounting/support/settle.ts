@@ -1,0 +1,25 @@
+/** Calls updateUsage until all that is committed is known: full scans are throttled. For files that nobody touches meanwhile. */
+import type { MemoryFile, Usage } from "../../../src/index.ts";
+
+const ATTEMPTS_MAX = 20_000;
+
+export function settledUsage(file: MemoryFile): Usage {
+  for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
+    if (file.updateUsage()) continue;
+    const usage = file.usage();
+    if (usage.totalBytes === file.totalUsageBytes) return usage;
+    // Too much stays too much: nothing but the file's own work takes known pages away.
+    if (usage.totalBytes > file.totalUsageBytes) break;
+    Bun.sleepSync(1);
+  }
+  throw new Error(`Known are ${file.usage().totalBytes} bytes, the kernel says ${file.totalUsageBytes}`);
+}
+
+/** A usage in a form that toEqual compares well. */
+export function plain(usage: Usage): { total: number; kinds: Record<number, number>; groups: Record<string, number> } {
+  const groups: Record<string, number> = {};
+  for (const [group, { byKind }] of usage.byGroup) {
+    for (const [kind, bytes] of byKind) groups[`${group}/${kind}`] = bytes;
+  }
+  return { total: usage.totalBytes, kinds: Object.fromEntries(usage.byKind), groups };
+}
