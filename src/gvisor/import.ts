@@ -48,7 +48,7 @@ function startImport(directory: string, options: LoadOptions): MemoryFile {
   const contents = pages ?? metadata;
   let restorable: Restorable;
   try {
-    restorable = toRestorable(readImage(sourceOf(metadata), pages).image);
+    restorable = toRestorable(readImage(byteSourceOf(metadata), pages).image);
   } catch (error) {
     closeFile(contents.fd);
     throw error;
@@ -61,7 +61,8 @@ function startImport(directory: string, options: LoadOptions): MemoryFile {
   return fileOver(core, null);
 }
 
-function sourceOf({ fd, path, sizeBytes }: OpenedFile): ByteSource {
+/** An open file as the format's codec reads it. */
+export function byteSourceOf({ fd, path, sizeBytes }: OpenedFile): ByteSource {
   return {
     path,
     sizeBytes,

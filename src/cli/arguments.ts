@@ -1,0 +1,36 @@
+/** The command line's arguments: node's parseArgs, with its complaints as one kind of error. */
+import { type ParseArgsConfig, parseArgs } from "node:util";
+
+/** The command line makes no sense: the tool says why, shows its usage and exits with 2. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+type Options = NonNullable<ParseArgsConfig["options"]>;
+
+/** Flags, and exactly `positionals` other arguments. @throws {UsageError} for anything unknown, missing or too much */
+export function parseArguments<T extends Options>(args: string[], options: T, positionals: readonly string[]) {
+  const parsed = parseStrictly(args, options);
+  const surplus = parsed.positionals[positionals.length];
+  if (surplus !== undefined) throw new UsageError(`Unexpected argument ${JSON.stringify(surplus)}`);
+  const missing = positionals[parsed.positionals.length];
+  if (missing !== undefined) throw new UsageError(`Expected ${missing}`);
+  return parsed;
+}
+
+function parseStrictly<T extends Options>(args: string[], options: T) {
+  try {
+    return parseArgs({ args, options, strict: true, allowPositionals: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code?.startsWith("ERR_PARSE_ARGS") !== true) throw error;
+    throw new UsageError((error as Error).message);
+  }
+}
+
+/** An integer flag. @throws {UsageError} */
+export function parseInteger(flag: string, text: string, min: number, max: number): number {
+  const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= min && value <= max))
+    throw new UsageError(`Expected ${flag} to be ${min} to ${max}, got ${JSON.stringify(text)}`);
+  return value;
+}

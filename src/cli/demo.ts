@@ -1,0 +1,144 @@
+/**
+ * `pgalloc demo`: the library's main job in one minute, without network or data. One process fills memory with a table,
+ * answers a few questions and checkpoints it; a second one restores it in the background, and answers the same questions
+ * while most of the table is still on disk. The answers are compared.
+ */
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { FileRange } from "../file-range.ts";
+import { MemoryFile } from "../memory-file.ts";
+import { PAGE_SIZE } from "../units.ts";
+import { parseArguments, parseInteger, UsageError } from "./arguments.ts";
+import { formatBytes } from "./bytes.ts";
+import { formatRate, Timeline } from "./timeline.ts";
+
+/** What is asked: the sums of the rows this far into the table. A row is one page. */
+const QUESTIONS = [0.5, 0.99, 0.01, 0.25];
+
+/** Set for the second process, whose parent has made the checkpoint. */
+const RESTORE_VARIABLE = "PGALLOC_DEMO_RESTORE";
+
+export async function demo(args: string[]): Promise<number> {
+  const { values } = parseArguments(args, { size: { type: "string" }, directory: { type: "string" } }, []);
+  const sizeMiB = parseInteger("--size", values.size ?? "512", 1, 65536);
+  const restoreFrom = process.env[RESTORE_VARIABLE];
+  if (restoreFrom !== undefined) return await restore(restoreFrom);
+  const directory = values.directory ?? mkdtempSync(join(tmpdir(), "pgalloc-demo-"));
+  if (values.directory !== undefined) requireUnused(directory);
+  try {
+    return await firstStart(directory, sizeMiB * 2 ** 20);
+  } finally {
+    if (values.directory === undefined) rmSync(directory, { recursive: true });
+  }
+}
+
+/** The demo must not write over a checkpoint of the user's. */
+function requireUnused(directory: string): void {
+  try {
+    if (readdirSync(directory).length > 0) throw new UsageError(`Expected --directory to be new or empty, got '${directory}'`);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+  }
+}
+
+async function firstStart(directory: string, sizeBytes: number): Promise<number> {
+  const timeline = new Timeline("First start");
+  using file = MemoryFile.create({ name: "demo" });
+  const table = file.allocate(sizeBytes);
+  const filledFrom = timeline.mark(`process is up, ${formatBytes(sizeBytes)} allocated, none of it committed`);
+  fillTable(file, table);
+  const filled = timeline.mark("the table is filled");
+  const answers = QUESTIONS.map((question) => answer(file, rowOf(table, question)));
+  timeline.mark(`${answers.length} questions answered: ${answers.join(", ")}`);
+  const userData = new TextEncoder().encode(JSON.stringify({ start: table.start, end: table.end, answers }));
+  const onProgress = (now: { writtenBytes: number; totalBytes: number }) => timeline.bar(now.writtenBytes, now.totalBytes);
+  const report = await file.saveTo(directory, { userData, onProgress });
+  const rate = formatRate(report.pagesBytes, report.durationMs);
+  timeline.mark(`checkpoint written and synced: ${formatBytes(report.pagesBytes)}, ${rate}`);
+  console.log(`${" ".repeat(15)}filling took ${(filled - filledFrom).toFixed(0)} ms; no later start does it again`);
+  const child = Bun.spawn([process.execPath, join(import.meta.dir, "main.ts"), "demo"], {
+    env: { ...process.env, [RESTORE_VARIABLE]: directory },
+    stdin: "ignore",
+    stdout: "inherit",
+    stderr: "inherit",
+  });
+  return await child.exited;
+}
+
+async function restore(directory: string): Promise<number> {
+  const timeline = new Timeline("Every later start, in a new process");
+  timeline.mark("process is up");
+  const onProgress = (now: { loadedBytes: number; totalBytes: number }) => timeline.bar(now.loadedBytes, now.totalBytes);
+  const startedMs = performance.now();
+  using file = await MemoryFile.loadFrom(directory, { background: true, onProgress });
+  timeline.mark("metadata is read: the file is there, its pages are loading");
+  const { start, end, answers } = JSON.parse(new TextDecoder().decode(file.userData ?? new Uint8Array()));
+  const table = new FileRange(start, end);
+  const found: string[] = [];
+  for (const question of QUESTIONS) {
+    const row = rowOf(table, question);
+    await file.awaitLoad(row);
+    found.push(answer(file, row));
+    const { loadedBytes, totalBytes } = file.loadStats();
+    timeline.mark(
+      `answer ${found.length}: ${found.at(-1)}, with ${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)} loaded`,
+    );
+  }
+  await file.awaitLoad();
+  const { loadedBytes } = file.loadStats();
+  const rate = formatRate(loadedBytes, performance.now() - startedMs);
+  timeline.mark(`all loaded: ${formatBytes(loadedBytes)}, ${rate}, every page checked`);
+  const wrong = countWrong(file, table);
+  const same = JSON.stringify(found) === JSON.stringify(answers) && wrong === 0;
+  console.log(
+    same ? "\nThe answers are the same, and so is every page." : `\nDIFFERENT: ${wrong} pages are not what they were.`,
+  );
+  return same ? 0 : 1;
+}
+
+const WORDS = PAGE_SIZE / 4;
+
+/** Scrambles a row's number, so that no page is like another. */
+function seedOf(row: number): number {
+  return Math.imul(row + 1, 0x9e3779b1) >>> 0;
+}
+
+function fillTable(file: MemoryFile, table: FileRange): void {
+  let row = 0;
+  for (const view of file.views(table)) {
+    const words = new Uint32Array(view.buffer, view.byteOffset, view.byteLength / 4);
+    for (let at = 0; at < words.length; at += WORDS, row++) {
+      const seed = seedOf(row);
+      for (let i = 0; i < WORDS; i++) words[at + i] = seed + i * i;
+    }
+  }
+}
+
+function rowOf(table: FileRange, part: number): FileRange {
+  const row = Math.floor((table.length / PAGE_SIZE - 1) * part);
+  return new FileRange(table.start + row * PAGE_SIZE, table.start + (row + 1) * PAGE_SIZE);
+}
+
+/** The sum of a row, in hexadecimal. */
+function answer(file: MemoryFile, row: FileRange): string {
+  const sum = file.view(row, Uint32Array).reduce((total, word) => (total + word) >>> 0, 0);
+  return sum.toString(16).padStart(8, "0");
+}
+
+function countWrong(file: MemoryFile, table: FileRange): number {
+  let row = 0;
+  let wrong = 0;
+  for (const view of file.views(table)) {
+    const words = new Uint32Array(view.buffer, view.byteOffset, view.byteLength / 4);
+    for (let at = 0; at < words.length; at += WORDS, row++) {
+      const seed = seedOf(row);
+      for (let i = 0; i < WORDS; i++) {
+        if (words[at + i] === (seed + i * i) >>> 0) continue;
+        wrong++;
+        break;
+      }
+    }
+  }
+  return wrong;
+}

@@ -1,0 +1,75 @@
+#!/usr/bin/env bun
+/**
+ * The command line tool: finds the command, runs it, and turns what it throws into a message and an exit code. 0: done, and
+ * nothing is wrong; 1: a checkpoint is damaged, or something could not be done; 2: the command line makes no sense.
+ */
+import packageJson from "../../package.json" with { type: "json" };
+import { UsageError } from "./arguments.ts";
+
+interface Command {
+  readonly usage: string;
+  readonly summary: string;
+  run(args: string[]): Promise<number>;
+}
+
+/** Modules are imported when they are run: `--version` must not need native memory. */
+const commands: Readonly<Record<string, Command>> = {
+  demo: {
+    usage: "demo [--size MIB] [--directory DIR]",
+    summary: "fill memory, checkpoint it, and restore it in a new process while that runs",
+    run: async (args) => (await import("./demo.ts")).demo(args),
+  },
+  inspect: {
+    usage: "inspect DIR [--json] [--list] [--format native|gvisor]",
+    summary: "what a checkpoint holds",
+    run: async (args) => (await import("./inspect.ts")).inspect(args),
+  },
+  verify: {
+    usage: "verify DIR [--json] [--format native|gvisor]",
+    summary: "check every section and every page of a checkpoint; exits with 1 if any is bad",
+    run: async (args) => (await import("./verify.ts")).verify(args),
+  },
+  bench: {
+    usage: "bench [--help] ...",
+    summary: "measure this machine, beside gVisor, fio and Bun's own ways",
+    run: async (args) => (await import("./bench.ts")).bench(args),
+  },
+};
+
+function help(): string {
+  const lines = Object.values(commands).map(({ usage, summary }) => `  pgalloc ${usage}\n      ${summary}`);
+  return `pgalloc ${packageJson.version}: memory for Bun programs, checkpointed and restored in the background
+
+${lines.join("\n")}
+
+  pgalloc --help       this text
+  pgalloc --version    the version
+
+Exit codes: 0 nothing is wrong, 1 something is, 2 the command line is.`;
+}
+
+async function main(args: readonly string[]): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined) throw new UsageError("Expected a command");
+  if (name === "--version" || name === "-v") console.log(packageJson.version);
+  else if (name === "--help" || name === "-h" || name === "help") console.log(help());
+  else {
+    const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+    if (command === undefined) throw new UsageError(`Unknown command ${JSON.stringify(name)}`);
+    const wantsHelp = name !== "bench" && (rest.includes("--help") || rest.includes("-h"));
+    if (!wantsHelp) return await command.run(rest);
+    console.log(`pgalloc ${command.usage}\n    ${command.summary}`);
+  }
+  return 0;
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  const isUsage = error instanceof UsageError;
+  // An error of ours says what is wrong; anything else is a defect, and its stack says where.
+  const isExpected = error instanceof Error && "code" in error;
+  const text = isUsage || isExpected ? error.message : (error as Error).stack;
+  console.error(`pgalloc: ${text}${isUsage ? `\n\n${help()}` : ""}`);
+  process.exitCode = isUsage ? 2 : 1;
+}

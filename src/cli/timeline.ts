@@ -1,0 +1,33 @@
+/** Prints what happened when, in milliseconds since the process started; a progress bar where there is a terminal. */
+import { formatBytes } from "./bytes.ts";
+
+const BAR_WIDTH = 40;
+
+export class Timeline {
+  private hasBar = false;
+
+  constructor(title: string) {
+    console.log(`\n${title}`);
+  }
+
+  /** A line with the time; returns that time. */
+  mark(what: string, atMs = performance.now()): number {
+    if (this.hasBar) process.stdout.write(`\r${" ".repeat(BAR_WIDTH + 30)}\r`);
+    this.hasBar = false;
+    console.log(`  ${atMs.toFixed(1).padStart(9)} ms  ${what}`);
+    return atMs;
+  }
+
+  bar(doneBytes: number, totalBytes: number): void {
+    if (!process.stdout.isTTY || totalBytes === 0) return;
+    const filled = Math.round((BAR_WIDTH * doneBytes) / totalBytes);
+    const bar = "█".repeat(filled) + "░".repeat(BAR_WIDTH - filled);
+    process.stdout.write(`\r${" ".repeat(15)}${bar} ${formatBytes(doneBytes)}   `);
+    this.hasBar = true;
+  }
+}
+
+/** "1.2 GiB/s" */
+export function formatRate(bytes: number, milliseconds: number): string {
+  return `${formatBytes(bytes / (milliseconds / 1000))}/s`;
+}

@@ -1,0 +1,250 @@
+/** The command line tool as a user runs it: a process with arguments, output and an exit code. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { closeSync, cpSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, truncateSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import packageJson from "../../package.json" with { type: "json" };
+import { formatBytes } from "../../src/cli/bytes.ts";
+import { HUGE_PAGE_SIZE, MemoryFile, MemoryKind, PAGE_SIZE } from "../../src/index.ts";
+
+const program = join(import.meta.dir, "../..", packageJson.bin.pgalloc);
+const fixtures = join(import.meta.dir, "../data/gvisor");
+
+let root: string;
+let checkpoint: string;
+
+beforeAll(async () => {
+  root = mkdtempSync(join(tmpdir(), "pgalloc-cli-"));
+  checkpoint = join(root, "checkpoint");
+  using file = MemoryFile.create({ expectHugepages: true });
+  const table = file.allocate(10 * PAGE_SIZE, { kind: MemoryKind.Tmpfs, group: 3 });
+  file.view(table).fill(1);
+  const sparse = file.allocate(20 * PAGE_SIZE, { kind: 17 });
+  for (const page of [0, 1, 5]) file.view(sparse)[page * PAGE_SIZE] = 2;
+  file.incRef({ start: sparse.start, end: sparse.start + PAGE_SIZE });
+  const huge = file.allocate(HUGE_PAGE_SIZE, { huge: true });
+  file.view(huge)[0] = 3;
+  file.decRef({ start: huge.end - PAGE_SIZE, end: huge.end });
+  await file.saveTo(checkpoint, { userData: new Uint8Array(345) });
+});
+afterAll(() => rmSync(root, { recursive: true }));
+
+function run(...args: string[]): { exitCode: number; stdout: string; stderr: string } {
+  const child = Bun.spawnSync([process.execPath, program, ...args], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  return { exitCode: child.exitCode, stdout: child.stdout.toString(), stderr: child.stderr.toString() };
+}
+
+/** A copy of the checkpoint, for damaging. */
+function copy(name: string): string {
+  const directory = join(root, name);
+  cpSync(checkpoint, directory, { recursive: true });
+  return directory;
+}
+
+function overwrite(path: string, offset: number): void {
+  const fd = openSync(path, "r+");
+  writeSync(fd, new Uint8Array([0xa5]), 0, 1, offset);
+  closeSync(fd);
+}
+
+describe("the tool", () => {
+  test("is executable, and says that Bun runs it", () => {
+    expect(readFileSync(program, "utf8")).toStartWith("#!/usr/bin/env bun\n");
+    const path = `${join(process.execPath, "..")}:${process.env["PATH"]}`;
+    const child = Bun.spawnSync([program, "--version"], { env: { ...process.env, PATH: path } });
+    expect(child.stdout.toString()).toBe(`${packageJson.version}\n`);
+  });
+
+  test("--help and --version", () => {
+    for (const flag of ["--help", "-h", "help"]) {
+      const { exitCode, stdout } = run(flag);
+      expect(exitCode).toBe(0);
+      for (const word of ["demo", "inspect DIR", "verify DIR", "bench", "--version"]) expect(stdout).toContain(word);
+    }
+    expect(run("--version")).toEqual({ exitCode: 0, stdout: `${packageJson.version}\n`, stderr: "" });
+    expect(run("verify", "--help").stdout).toContain("exits with 1 if any is bad");
+    expect(run("bench", "--help")).toMatchObject({ exitCode: 0, stdout: expect.stringContaining("--rounds") });
+  });
+
+  test.each([
+    [[], "Expected a command"],
+    [["frobnicate"], 'Unknown command "frobnicate"'],
+    [["toString"], 'Unknown command "toString"'],
+    [["inspect"], "Expected DIR"],
+    [["verify", "a", "b"], 'Unexpected argument "b"'],
+    [["verify", "--nonsense", "a"], "--nonsense"],
+    [["inspect", "a", "--format", "tar"], "native or gvisor"],
+    [["demo", "--size", "0"], '--size to be 1 to 65536, got "0"'],
+    [["demo", "--size", "1.5"], 'got "1.5"'],
+    [["demo", "--size"], "--size"],
+  ] as [string[], string][])("%j makes no sense: exit code 2", (args, message) => {
+    const { exitCode, stdout, stderr } = run(...args);
+    expect(stderr).toContain(message);
+    expect(stderr).not.toContain("    at ");
+    expect([exitCode, stdout]).toEqual([2, ""]);
+  });
+
+  test("a directory that is not there: exit code 1, and no stack", () => {
+    for (const command of ["inspect", "verify"]) {
+      const { exitCode, stderr } = run(command, join(root, "nowhere"));
+      expect(exitCode).toBe(1);
+      expect(stderr).toContain("ENOENT");
+      expect(stderr).not.toContain("    at ");
+    }
+  });
+});
+
+describe("inspect", () => {
+  const expected = {
+    format: "native",
+    pageSize: PAGE_SIZE,
+    chunks: { small: 1, huge: 1 },
+    runs: 5,
+    usedBytes: 29 * PAGE_SIZE + HUGE_PAGE_SIZE,
+    subReleasedBytes: PAGE_SIZE,
+    wasteBytes: 0,
+    maxReferences: 2,
+    sharedBytes: PAGE_SIZE,
+    extents: 3,
+    contentBytes: 14 * PAGE_SIZE,
+    hasChecksums: true,
+    userDataBytes: 345,
+    bytesByKind: { Tmpfs: 10 * PAGE_SIZE, 17: 20 * PAGE_SIZE, Anonymous: HUGE_PAGE_SIZE - PAGE_SIZE },
+    bytesByGroup: { 3: 10 * PAGE_SIZE, 0: 19 * PAGE_SIZE + HUGE_PAGE_SIZE },
+  };
+
+  test("--json says what was saved", () => {
+    const { exitCode, stdout } = run("inspect", checkpoint, "--json");
+    expect(exitCode).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ ...expected, usedBytes: 29 * PAGE_SIZE + HUGE_PAGE_SIZE });
+  });
+
+  test("--list gives every run and extent, as text and as JSON", () => {
+    const { runList, extentList } = JSON.parse(run("inspect", checkpoint, "--json", "--list").stdout);
+    expect(runList.length).toBe(5);
+    expect(runList[0]).toEqual({ start: 0, end: 10 * PAGE_SIZE, state: "used", refs: 1, kind: 3, group: 3 });
+    expect(runList.at(-1)).toMatchObject({ state: "sub-released", refs: 0 });
+    expect(extentList[1]).toEqual({ start: 15 * PAGE_SIZE, end: 16 * PAGE_SIZE, offset: 12 * PAGE_SIZE });
+    const { stdout } = run("inspect", "--list", checkpoint);
+    expect(stdout).toContain(`[0, ${10 * PAGE_SIZE})  used  refs 1  kind Tmpfs  group 3`);
+    expect(stdout).toContain(`[${15 * PAGE_SIZE}, ${16 * PAGE_SIZE})  at ${12 * PAGE_SIZE}`);
+  });
+
+  test("text for people", () => {
+    const { stdout } = run("inspect", checkpoint);
+    for (const text of ["native", "1 for huge pages", "at most 2 a page", "56 KiB in 3 extents", "345 bytes", "17 80 KiB"]) {
+      expect(stdout).toContain(text);
+    }
+  });
+
+  test.each(["small", "huge", "inline"])("gVisor's own checkpoint %s", (name) => {
+    const expected = JSON.parse(readFileSync(join(fixtures, name, "expected.json"), "utf8")) as {
+      live: { start: number; end: number; refs: number; huge: boolean }[];
+      totalSize: number;
+    };
+    const found = JSON.parse(run("inspect", join(fixtures, name), "--json").stdout);
+    expect(found.format).toBe("gvisor");
+    expect(found.usedBytes).toBe(expected.live.reduce((sum, { start, end }) => sum + end - start, 0));
+    expect(found.maxReferences).toBe(Math.max(...expected.live.map(({ refs }) => refs)));
+    expect((found.chunks.small + found.chunks.huge) * 2 ** 30).toBe(expected.totalSize);
+  });
+
+  test("a directory without a checkpoint", () => {
+    const { exitCode, stderr } = run("inspect", import.meta.dir);
+    expect([exitCode, stderr]).toEqual([1, expect.stringContaining("There is no checkpoint")]);
+    expect(run("inspect", checkpoint, "--format", "gvisor").stderr).toContain("There is no gVisor checkpoint");
+  });
+});
+
+describe("verify", () => {
+  test("a good checkpoint of either format: exit code 0, counts and bytes", () => {
+    const { exitCode, stdout } = run("verify", checkpoint);
+    expect(exitCode).toBe(0);
+    expect(stdout).toContain("3 extents, 14 pages, 56 KiB read, 0 pages bad");
+    for (const name of ["small", "huge", "inline"]) {
+      const verdict = run("verify", join(fixtures, name));
+      expect([verdict.exitCode, verdict.stdout]).toEqual([0, expect.stringContaining("no checksums")]);
+    }
+  });
+
+  test("names every bad block by extent and offset, and exits with 1", () => {
+    const directory = copy("bad-blocks");
+    const pages = join(directory, "pages");
+    for (const page of [2, 3, 4, 12]) overwrite(pages, page * PAGE_SIZE + 7);
+    const { exitCode, stdout } = run("verify", directory, "--json");
+    expect(exitCode).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({ ok: false, pages: 14, badPages: 4, metadataError: null });
+    expect(JSON.parse(stdout).badBlocks).toEqual([
+      { extent: 0, offset: 2 * PAGE_SIZE, lengthBytes: 3 * PAGE_SIZE, memoryOffset: 2 * PAGE_SIZE, problem: "checksum" },
+      { extent: 1, offset: 12 * PAGE_SIZE, lengthBytes: PAGE_SIZE, memoryOffset: 15 * PAGE_SIZE, problem: "checksum" },
+    ]);
+    const text = run("verify", directory);
+    expect(text.exitCode).toBe(1);
+    expect(text.stdout).toContain(`extent 1, offset ${12 * PAGE_SIZE}, ${PAGE_SIZE} bytes`);
+    expect(text.stdout).toContain("4 pages bad");
+  });
+
+  test("any byte of the metadata that is wrong, and a file that is cut short", () => {
+    const { size } = Bun.file(join(checkpoint, "meta"));
+    for (const offset of [0, 9, 13, 40, 60, 70, Math.floor(size / 2), size - 1]) {
+      const directory = copy(`bad-meta-${offset}`);
+      overwrite(join(directory, "meta"), offset);
+      const { exitCode, stdout, stderr } = run("verify", directory);
+      expect([exitCode, stderr]).toEqual([1, ""]);
+      expect(stdout).toStartWith("BAD       metadata: ");
+    }
+    const short = copy("short");
+    truncateSync(join(short, "pages"), 13 * PAGE_SIZE);
+    expect(run("verify", short)).toMatchObject({ exitCode: 1, stdout: expect.stringContaining(`got ${13 * PAGE_SIZE}`) });
+    rmSync(join(short, "pages"));
+    expect(run("verify", short)).toMatchObject({ exitCode: 1, stdout: expect.stringContaining("missing") });
+  });
+});
+
+describe("demo", () => {
+  test("checkpoints, restores in a new process, and compares", () => {
+    const directory = join(root, "demo");
+    const { exitCode, stdout, stderr } = run("demo", "--size", "8", "--directory", directory);
+    expect([exitCode, stderr]).toEqual([0, ""]);
+    for (const text of [
+      "First start",
+      "checkpoint written",
+      "Every later start",
+      "answer 4",
+      "all loaded: 8 MiB",
+      "The answers are the same",
+    ]) {
+      expect(stdout).toContain(text);
+    }
+    expect(run("verify", directory).exitCode).toBe(0);
+    // It never writes over a checkpoint.
+    expect(run("demo", "--directory", directory)).toMatchObject({
+      exitCode: 2,
+      stderr: expect.stringContaining("new or empty"),
+    });
+  });
+
+  test("leaves nothing behind", () => {
+    const directory = join(root, "temporary");
+    const child = Bun.spawnSync([
+      "sh",
+      "-c",
+      'mkdir "$2" && TMPDIR="$2" "$0" "$1" demo --size 1',
+      process.execPath,
+      program,
+      directory,
+    ]);
+    expect(child.exitCode).toBe(0);
+    expect(existsSync(directory)).toBe(true);
+    expect([...new Bun.Glob("**").scanSync({ cwd: directory, onlyFiles: false })]).toEqual([]);
+  });
+});
+
+test.each([
+  [0, "0 bytes"],
+  [1, "1 byte"],
+  [1023, "1023 bytes"],
+  [1536, "1.5 KiB"],
+  [2 ** 30, "1 GiB"],
+  [3 * 2 ** 50, "3072 TiB"],
+])("%d bytes are written %s", (bytes, text) => expect(formatBytes(bytes)).toBe(text));
