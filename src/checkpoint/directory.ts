@@ -137,7 +137,7 @@ export class CheckpointWriter {
     await directory.sync();
     directory.rename(names.metaTemporary, META);
     await directory.sync();
-    directory.rename(names.pages, PAGES);
+    await directory.replace(names.pages, PAGES);
     await directory.sync();
   }
 

@@ -32,6 +32,17 @@ export const SECTION_NAMES: Readonly<Record<number, string>> = {
 };
 export const RUN_COLUMNS = 6;
 
+/** Runs of pages, a row each. */
+export interface RunColumns {
+  readonly start: Uint32Array;
+  readonly length: Uint32Array;
+  /** allocator/states.ts: USED or SUB_RELEASED. */
+  readonly state: Uint32Array;
+  readonly refs: Uint32Array;
+  readonly kind: Uint32Array;
+  readonly group: Uint32Array;
+}
+
 /** A checkpoint's metadata as columns. Pages are indexes of pages of `pageSize` bytes. */
 export interface CheckpointImage {
   readonly id: bigint;
@@ -39,15 +50,7 @@ export interface CheckpointImage {
   /** One a chunk: 1 = meant for huge pages. */
   readonly chunkHuge: Uint8Array;
   /** Runs of pages that are not free, ordered, disjoint. */
-  readonly runs: {
-    readonly start: Uint32Array;
-    readonly length: Uint32Array;
-    /** allocator/states.ts: USED or SUB_RELEASED. */
-    readonly state: Uint32Array;
-    readonly refs: Uint32Array;
-    readonly kind: Uint32Array;
-    readonly group: Uint32Array;
-  };
+  readonly runs: RunColumns;
   /** Pages that hold something, ordered, disjoint, each within one chunk. */
   readonly extents: { readonly start: Uint32Array; readonly length: Uint32Array };
   /** CRC-32 of each page of the pages file. */

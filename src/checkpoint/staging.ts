@@ -7,10 +7,12 @@ import { mkdirSync, readdirSync } from "node:fs";
 import {
   addressOf,
   closeFile,
+  closeInBackground,
   O_CREAT,
   O_DIRECTORY,
   O_EXCL,
   O_NOFOLLOW,
+  O_PATH,
   O_RDONLY,
   O_WRONLY,
   openAt,
@@ -80,6 +82,19 @@ export class StagingDirectory {
     renameAt(this.fd, from, to);
   }
 
+  /**
+   * Renames over a file that may be large. Its blocks are freed when it is closed last, here in a thread of the runtime's: in
+   * the rename itself that would stop this one for 0.15 s/GiB.
+   */
+  async replace(from: string, to: string): Promise<void> {
+    const old = openIfExists(this.fd, to, O_PATH | O_NOFOLLOW);
+    try {
+      this.rename(from, to);
+    } finally {
+      if (old !== undefined) await closeInBackground(old);
+    }
+  }
+
   removeIfExists(name: string): void {
     try {
       unlinkAt(this.fd, name);
@@ -93,10 +108,10 @@ export class StagingDirectory {
   }
 }
 
-/** Opens a file of a directory for reading; undefined if there is none. */
-export function openIfExists(directoryFd: number, name: string): number | undefined {
+/** Opens a file of a directory, for reading unless `flags` say otherwise; undefined if there is none. */
+export function openIfExists(directoryFd: number, name: string, flags = O_RDONLY): number | undefined {
   try {
-    return openAt(directoryFd, name, O_RDONLY);
+    return openAt(directoryFd, name, flags);
   } catch (error) {
     if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
     throw error;

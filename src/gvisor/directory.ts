@@ -166,7 +166,7 @@ export class ExportWriter {
     directory.removeIfExists(META);
     this.replacing = true;
     await directory.sync();
-    directory.rename(`${PAGES}.${id}`, PAGES);
+    await directory.replace(`${PAGES}.${id}`, PAGES);
     await directory.sync();
     directory.rename(`${META}.${id}`, META);
     await directory.sync();

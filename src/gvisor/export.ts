@@ -5,7 +5,8 @@
 import { checkInteger } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
-import { type SaveOptions, type SaveReport, writeUsedPages } from "../checkpoint/save.ts";
+import type { SaveOptions, SaveReport } from "../checkpoint/save.ts";
+import { writeUsedPages } from "../checkpoint/write-pages.ts";
 import type { FileCore } from "../file-core.ts";
 import { coreOf, type MemoryFile } from "../memory-file.ts";
 import { PAGE_SIZE } from "../units.ts";
@@ -51,17 +52,19 @@ async function exportCore(file: MemoryFile, core: FileCore, directory: string, o
   const writer = new ExportWriter(directory);
   try {
     const target = { fd: writer.pagesFd, path: writer.pagesPath };
-    const { scan } = await writeUsedPages(core.mapping, used, target, options);
-    const metadata = frameMetadata(encodeMetadata(imageToMetadata({ chunkHuge, runs, extents: scan }, options)));
+    const { fd, base } = core.mapping;
+    const written = await writeUsedPages([{ fd, base, ...used }], target, options);
+    const extents = written.extents[0]!;
+    const metadata = frameMetadata(encodeMetadata(imageToMetadata({ chunkHuge, runs, extents }, options)));
     options.signal?.throwIfAborted();
     await writer.commit(metadata);
     return {
       directory,
       usedBytes: sum(used.length) * PAGE_SIZE,
-      pagesBytes: sum(scan.length) * PAGE_SIZE,
-      zeroBytes: scan.zeroPages * PAGE_SIZE,
+      pagesBytes: written.checksums.length * PAGE_SIZE,
+      zeroBytes: written.zeroPages * PAGE_SIZE,
       metaBytes: metadata.byteLength,
-      extents: scan.start.length,
+      extents: extents.start.length,
       durationMs: performance.now() - startedAt,
     };
   } finally {

@@ -4,7 +4,6 @@ import type { TaskTable } from "./serve.ts";
 export const tasks = {
   aio: () => import("../aio/worker-task.ts"),
   load: () => import("../load/load-task.ts"),
-  "save.scan": () => import("../checkpoint/scan-task.ts"),
   "save.write": () => import("../checkpoint/write-task.ts"),
 } satisfies TaskTable;
 
