@@ -94,9 +94,18 @@ export class LoadState {
     return new LoadState(createLoadTables(plan));
   }
 
+  /** The unit behind the last one that [.., end) touches. A file may have grown since: what is new has nothing to load. */
+  private lastUnitOf(end: number): number {
+    return Math.min(this.unitCount, Math.ceil(end / PAGES_PER_UNIT));
+  }
+
+  private forEachWord(start: number, end: number, visit: (word: number, mask: number) => void): void {
+    forEachWord(start, Math.min(end, this.words[LoadWord.SizePages]!), visit);
+  }
+
   /** True if every page of [start, end) is in place. */
   isLoaded(start: number, end: number): boolean {
-    const last = Math.ceil(end / PAGES_PER_UNIT);
+    const last = this.lastUnitOf(end);
     for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) {
       if (Atomics.load(this.unitPending, unit) === 0 && this.unitError[unit] === 0) continue;
       const from = Math.max(start, unit * PAGES_PER_UNIT);
@@ -108,7 +117,7 @@ export class LoadState {
 
   private everyBit(start: number, end: number, bits: (word: number) => number): boolean {
     let every = true;
-    forEachWord(start, end, (word, mask) => {
+    this.forEachWord(start, end, (word, mask) => {
       if ((bits(word) & mask) !== mask) every = false;
     });
     return every;
@@ -118,7 +127,7 @@ export class LoadState {
   failedUnit(start: number, end: number): number {
     if (this.words[LoadWord.FailedPages] === 0) return -1;
     let found = -1;
-    forEachWord(start, end, (word, mask) => {
+    this.forEachWord(start, end, (word, mask) => {
       if (found < 0 && (Atomics.load(this.failed, word) & mask) !== 0) found = Math.floor(word / WORDS_PER_UNIT);
     });
     return found;
@@ -251,7 +260,7 @@ export class LoadState {
    */
   cancel(control: Control, start: number, end: number): boolean {
     let inFlight = false;
-    forEachWord(start, end, (word, mask) => {
+    this.forEachWord(start, end, (word, mask) => {
       const dropped = mask & ~Atomics.or(this.started, word, mask);
       if (dropped !== 0) {
         Atomics.or(this.loaded, word, dropped);
@@ -277,7 +286,7 @@ export class LoadState {
    */
   retry(start: number, end: number): number {
     let count = 0;
-    forEachWord(start, end, (word, mask) => {
+    this.forEachWord(start, end, (word, mask) => {
       const failed = mask & Atomics.and(this.failed, word, ~mask);
       if (failed === 0) return;
       // Pending before claimable: nobody may finish a page that is not counted.
@@ -302,13 +311,13 @@ export class LoadState {
   }
 
   private countWaiter(start: number, end: number, change: number): void {
-    const last = Math.ceil(end / PAGES_PER_UNIT);
+    const last = this.lastUnitOf(end);
     for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) Atomics.add(this.unitWaiters, unit, change);
   }
 
   /** Asks the demand thread for what is not loaded of [start, end). */
   demand(start: number, end: number): void {
-    forEachWord(start, end, (word, mask) => {
+    this.forEachWord(start, end, (word, mask) => {
       const want = mask & ~Atomics.load(this.started, word);
       if (want !== 0) this.want(word, want);
     });

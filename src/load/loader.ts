@@ -309,7 +309,7 @@ export class Loader {
   private readNow(start: number, end: number): void {
     if (this.state.words[LoadWord.Stop] !== 0) return;
     const reader = this.ownReader();
-    const last = Math.ceil(end / PAGES_PER_UNIT);
+    const last = Math.min(this.state.unitCount, Math.ceil(end / PAGES_PER_UNIT));
     for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) {
       const from = Math.max(start, unit * PAGES_PER_UNIT);
       const count = reader.readPages(unit, from, Math.min(end, (unit + 1) * PAGES_PER_UNIT));

@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { errnoNumber } from "../../ffi/index.ts";
 import {
+  CHUNK_SIZE,
   CorruptCheckpointError,
   DestroyedError,
   FileRange,
@@ -130,6 +131,25 @@ describe.each(["workers", "inline"] as const)("queue %s", (queue) => {
     expect(file.view(again).every((byte) => byte === 0)).toBe(true);
     await file.awaitLoad();
     await file.saveTo(join(directory, "other"));
+  });
+
+  test("the file can grow while it loads, and after a failure", async () => {
+    faults.arm({ action: "Fail", calls: READS, value: EIO, from: 3, onlyPages: true });
+    using file = await load();
+    for (const settled of [false, true]) {
+      if (settled) await answers(file);
+      // Larger than what is free: in a chunk that the checkpoint did not have.
+      const range = file.allocate(CHUNK_SIZE);
+      const last = { start: range.end - PAGE_SIZE, end: range.end };
+      expect(file.isLoaded(last)).toBe(true);
+      file.view(last).fill(1);
+      file.awaitLoadSync(last);
+      await file.awaitLoad(last);
+      await file.retryLoad(last);
+      file.decommit(last);
+      file.decRef(range);
+      await file.released();
+    }
   });
 
   test("short reads are finished", async () => {
