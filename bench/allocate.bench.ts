@@ -20,7 +20,7 @@ export const bench: Bench = {
     (isSmoke ? [100, 1_000] : [100, 10_000, 100_000]).map((live) => ({ live, ops: isSmoke ? 2_000 : 200_000 })),
   measure: sample,
   gvisor: {
-    arguments: ({ live, ops }) => ["alloc", "-live", `${live}`, "-ops", `${ops}`],
+    arguments: ({ live, ops }) => ["alloc", "-live", `${live}`, "-ops", `${ops}`, "-rounds", "1"],
     hash: async ({ live }, _run, peer) => {
       const { resultHash } = await peer(["alloc", "-live", `${live}`, "-ops", `${HASH_OPS}`, "-settle", "-rounds", "1"]);
       return String(resultHash);
