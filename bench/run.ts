@@ -4,6 +4,7 @@
  */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { bench as aio } from "./aio.bench.ts";
 import { bench as allocate } from "./allocate.bench.ts";
 import { bench as big } from "./big.bench.ts";
 import { bench as coalesce } from "./coalesce.bench.ts";
@@ -24,7 +25,7 @@ import { Workspace } from "./support/processes.ts";
 import { bench as view } from "./view.bench.ts";
 import { bench as zeroScan } from "./zero-scan.bench.ts";
 
-const SINGLE: readonly Bench[] = [allocate, references, view, big, segment, zeroScan, coalesce, exchange];
+const SINGLE: readonly Bench[] = [allocate, references, view, big, segment, zeroScan, coalesce, aio, exchange];
 const JOBS: readonly Bench[] = [save, load];
 export const SUBJECTS = [...SINGLE, ...JOBS].map(({ subject }) => subject);
 

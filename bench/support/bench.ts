@@ -18,7 +18,7 @@ export interface Size {
 
 export interface Sample {
   readonly figures: Readonly<Record<string, number>>;
-  /** Of the result; null where a contender verifies it itself. Equal among all contenders of a case. */
+  /** Of the result; null where a contender verifies it itself, or did in another round. Equal among all contenders of a case. */
   readonly hash: string | null;
   /** Of the work to do, where it is drawn at random. Equal among all contenders of a case. */
   readonly traceHash?: string;
@@ -69,7 +69,7 @@ export function text(params: Params, name: string): string {
 
 /** mitata's options: how long to measure. */
 export function budget(run: Run): { min_cpu_time: number; min_samples: number; warmup_samples: number } {
-  return { min_cpu_time: run.isSmoke ? 1e5 : 300e6, min_samples: run.isSmoke ? 2 : 8, warmup_samples: 2 };
+  return { min_cpu_time: run.isSmoke ? 1e5 : 300e6, min_samples: run.isSmoke ? 2 : 4, warmup_samples: 2 };
 }
 
 /** Command of a child process that measures one case and prints its sample. */

@@ -24,6 +24,7 @@ const FIGURES: Record<string, string[]> = {
   segment: ["nsPerOperation"],
   "zero-scan": ["nsPerPage", "gibPerSecond"],
   coalesce: ["nsPerPiece"],
+  aio: ["nsPerRead", "nsPerReadAsync"],
   exchange: [],
   save: ["saveSeconds", "saveAndSyncSeconds", "saveCPUSeconds", "loopGapP99Ms", "loopGapMaxMs", "metaBytes", "pagesBytes"],
   load: [
