@@ -31,6 +31,7 @@ export class FileCore {
   readonly releaser: Releaser;
   readonly views: Views;
   readonly expectHugepages: boolean;
+  private readonly isOnDisk: boolean;
   readonly advises: { readonly huge: boolean; readonly small: boolean };
   /** Set once, before the file is handed out; undefined for a file that was not restored. */
   loader: Loader | undefined;
@@ -49,6 +50,7 @@ export class FileCore {
     this.tables = parts.tables;
     const flags = control.fields[Field.Flags]!;
     this.expectHugepages = (flags & Flag.ExpectHugepages) !== 0;
+    this.isOnDisk = (flags & Flag.OnDisk) !== 0;
     this.advises = { huge: (flags & Flag.AdviseHugepage) !== 0, small: (flags & Flag.AdviseNoHugepage) !== 0 };
     this.commitment = new Commitment(control);
     this.allocator = new Allocator(control, parts.tables, {
@@ -56,6 +58,7 @@ export class FileCore {
       cancelLoad: (start, end) => this.loader?.state.cancel(control, start, end) ?? false,
       // Dropped pages whose read failed in the end are as settled as loaded ones: cancel forgets the failure.
       isSettled: (start, end) => this.loader?.state.cancel(control, start, end) !== true,
+      nextData: (page) => this.nextData(page),
       uncommitted: (start, end) => {
         if (this.commitment.isActive) this.commitment.markUncommitted(start, end);
       },
@@ -91,6 +94,12 @@ export class FileCore {
   requireRange(range: RangeLike, method: string): void {
     this.requireLive(method);
     checkRange(range, this.sizeBytes);
+  }
+
+  /** The first page at or after `page` that may be committed. Other file systems than the kernel's own memory may not know. */
+  private nextData(page: number): number {
+    if (this.isOnDisk || this.words[Word.UnseenCommits] !== 0) return page;
+    return this.mapping.nextData(page * PAGE_SIZE) / PAGE_SIZE;
   }
 
   /** For accounting: the pages (all used) have just been made uncommitted. */

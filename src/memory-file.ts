@@ -13,8 +13,9 @@
 import { checkInteger, fileStatus } from "../ffi/index.ts";
 import { scanCommitted } from "./accounting/scan.ts";
 import { type Usage, usageOf } from "./accounting/usage.ts";
-import type { Allocator } from "./allocator/allocator.ts";
+import { Placement } from "./allocator/allocator.ts";
 import { dumpRuns } from "./allocator/dump.ts";
+import { HUGE, KIND_SHIFT, USED } from "./allocator/states.ts";
 import { openCheckpoint } from "./checkpoint/directory.ts";
 import { type SaveOptions, type SaveReport, saveCheckpoint } from "./checkpoint/save.ts";
 import { NotLoadedError, OutOfMemoryError } from "./errors.ts";
@@ -37,11 +38,13 @@ import {
 import { attachParts, createParts } from "./parts.ts";
 import { awaitUnlessBackground, restoreCore } from "./restore.ts";
 import { Word } from "./shared/control.ts";
-import { CHUNK_SIZE, MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK } from "./units.ts";
+import { CHUNK_SIZE, MemoryKind, PAGE_SIZE } from "./units.ts";
 
 /** For the library's other modules, not for programs: what is behind a file, and a file over what they made. */
 export let coreOf: (file: MemoryFile) => FileCore;
 export let fileOver: (core: FileCore, userData: Uint8Array | null) => MemoryFile;
+
+const NO_OPTIONS: AllocateOptions = Object.freeze({});
 
 export class MemoryFile implements Disposable {
   /** What the program stored beside its pages in the checkpoint that this file was restored from. */
@@ -98,49 +101,56 @@ export class MemoryFile implements Disposable {
    * @throws {OutOfMemoryError} code "ENOMEM", if limitBytes or the address space is exhausted
    * @throws {SyscallError} if the kernel has no memory to commit
    */
-  allocate(lengthBytes: number, options: AllocateOptions = {}): FileRange {
+  allocate(lengthBytes: number, options: AllocateOptions = NO_OPTIONS): FileRange {
     this.#core.requireLive("allocate()");
     checkAllocation(lengthBytes, options);
     const mode = options.mode ?? "uncommitted";
     const huge = (options.huge ?? false) && this.#core.expectHugepages;
-    const start = this.#place({
-      pages: lengthBytes / PAGE_SIZE,
-      huge,
-      topDown: isTopDown(options.direction),
-      willCommit: mode !== "uncommitted",
-      kind: options.kind ?? MemoryKind.Anonymous,
-      group: options.group ?? 0,
-    });
-    const range = new FileRange(start * PAGE_SIZE, start * PAGE_SIZE + lengthBytes);
+    const kind = options.kind ?? MemoryKind.Anonymous;
+    const how = (isTopDown(options.direction) ? Placement.TopDown : 0) | (mode === "uncommitted" ? 0 : Placement.Recycle);
+    const tag = USED | (huge ? HUGE : 0) | (kind << KIND_SHIFT);
+    const start = this.#place(lengthBytes / PAGE_SIZE, tag, options.group ?? 0, how) * PAGE_SIZE;
+    const range = new FileRange(start, start + lengthBytes);
     if (mode !== "uncommitted") this.#commit(range, mode, huge);
     return options.fill === undefined ? range : this.#fill(range, options.fill);
   }
 
-  /** Places an allocation. Before the file may not grow any more, or by 1 GiB for nothing, waste is released on the spot. */
-  #place(request: Parameters<Allocator["allocate"]>[0]): number {
-    if (this.#core.words[Word.WastePages]! > PAGES_PER_CHUNK) this.#core.releaser.releaseAll();
+  /** Places an allocation. Before the file grows although there is much waste, or cannot grow any more, waste is released. */
+  #place(pages: number, tag: number, group: number, how: number): number {
+    const { allocator, releaser, words } = this.#core;
     try {
-      return this.#core.allocator.allocate(request);
+      const start = allocator.allocate(pages, tag, group, releaser.isBehind ? how : how | Placement.Grow);
+      if (start >= 0) return start;
+      releaser.assist(pages);
+      return allocator.allocate(pages, tag, group, how | Placement.Grow);
     } catch (error) {
-      if (!(error instanceof OutOfMemoryError) || this.#core.words[Word.WastePages] === 0) throw error;
-      this.#core.releaser.releaseAll();
-      return this.#core.allocator.allocate(request);
+      if (!(error instanceof OutOfMemoryError) || words[Word.WastePages] === 0) throw error;
+      releaser.releaseAll();
+      return allocator.allocate(pages, tag, group, how | Placement.Grow);
     }
   }
 
   #commit(range: FileRange, mode: AllocationMode, huge: boolean): void {
+    const { allocator, mapping, words, advises } = this.#core;
+    const { start, end } = range;
+    const { recycled } = allocator;
+    let seen = true;
     try {
-      if (this.#core.allocator.recycled) {
-        this.#core.mapping.populate(range.start, range.end);
-        this.#core.mapping.zero(range.start, range.end);
-      } else if (mode === "writePopulate" || (huge ? this.#core.advises.huge : this.#core.advises.small)) {
+      if (recycled || mode === "writePopulate" || (huge ? advises.huge : advises.small)) {
         // Committed through our mapping, since only that carries the advice about huge pages.
-        this.#core.mapping.populate(range.start, range.end);
+        seen = mapping.populate(start, end);
       } else if (mode === "commit") {
-        this.#core.mapping.commit(range.start, range.end);
-        this.#core.noteCommitted(range.start / PAGE_SIZE, range.end / PAGE_SIZE);
+        // Allocated without being touched.
+        seen = false;
+        mapping.commit(start, end);
       }
+      if (recycled) mapping.zero(start, end);
+      if (seen) return;
+      Atomics.store(words, Word.UnseenCommits, 1);
+      this.#core.noteCommitted(start / PAGE_SIZE, end / PAGE_SIZE);
     } catch (error) {
+      // A part of the pages may have been allocated.
+      if (!seen) Atomics.store(words, Word.UnseenCommits, 1);
       this.decRef(range);
       throw error;
     }

@@ -20,7 +20,7 @@ export interface Parts {
 }
 
 /** Bits of Field.Flags. */
-export const Flag = { ExpectHugepages: 1, AdviseHugepage: 2, AdviseNoHugepage: 4 } as const;
+export const Flag = { ExpectHugepages: 1, AdviseHugepage: 2, AdviseNoHugepage: 4, OnDisk: 8 } as const;
 
 /** How a file is named in messages. */
 export function describe(name: string): string {
@@ -56,7 +56,8 @@ export function createParts(options: MemoryFileOptions): Parts {
   fields[Field.Flags] =
     (options.expectHugepages === true ? Flag.ExpectHugepages : 0) |
     (options.adviseHugepage === true ? Flag.AdviseHugepage : 0) |
-    (options.adviseNoHugepage === true ? Flag.AdviseNoHugepage : 0);
+    (options.adviseNoHugepage === true ? Flag.AdviseNoHugepage : 0) |
+    (options.path === undefined ? 0 : Flag.OnDisk);
   return { control, name, mapping, tables };
 }
 

@@ -1,11 +1,15 @@
 /**
  * The releaser: gives waste back to the kernel, in turns of the event loop, never on the stack of the call that made it.
  *
- * One thread at a time has undertaken it (Word.Releaser). A turn ends after about 2 ms, and a punch of committed memory is
- * kept short: its length doubles while punches are quick (uncommitted memory costs next to nothing) and halves when one
- * takes long, up to 128 MiB, since the kernel serializes punches of one file.
+ * One thread at a time has undertaken it (Word.Releaser). A turn ends after about 2 ms, and what is punched between two
+ * looks at the clock is kept short: it doubles while that is quick and halves when it takes long, up to 128 MiB, since the
+ * kernel serializes punches of one file.
+ *
+ * A program that never returns to its event loop gets no turns. So an allocation that would otherwise make the file grow
+ * releases some waste first (`assist`), as a kernel under memory pressure lets those who allocate reclaim.
  */
 import type { Allocator } from "./allocator/allocator.ts";
+import { WasteBatch } from "./allocator/waste.ts";
 import type { Mapping } from "./mapping/mapping.ts";
 import { Word } from "./shared/control.ts";
 import { PAGE_SHIFT, PAGE_SIZE } from "./units.ts";
@@ -17,15 +21,15 @@ const RETRY_MS = 1;
 
 export class Releaser {
   private readonly words: Int32Array<SharedArrayBuffer>;
-  private readonly allocator: Allocator;
   private readonly mapping: Mapping;
   private readonly isLive: () => boolean;
+  private readonly batch: WasteBatch;
   private punchPages = 8 * MIN_PUNCH_PAGES;
 
   constructor(words: Int32Array<SharedArrayBuffer>, allocator: Allocator, mapping: Mapping, isLive: () => boolean) {
     this.words = words;
-    this.allocator = allocator;
     this.mapping = mapping;
+    this.batch = new WasteBatch(allocator);
     this.isLive = isLive;
   }
 
@@ -50,26 +54,45 @@ export class Releaser {
   private releaseFor(milliseconds: number): boolean {
     const until = performance.now() + milliseconds;
     do {
-      if (!this.releaseOnce()) return false;
+      if (this.releaseSome() === 0) return false;
     } while (performance.now() < until);
     return true;
   }
 
-  /** Releases everything before it returns: for an allocation that would fail otherwise. */
-  releaseAll(): void {
-    while (this.releaseOnce());
+  /** True if there is so much waste that an allocation should rather release some than make the file grow. */
+  get isBehind(): boolean {
+    return this.words[Word.WastePages]! - this.words[Word.HeldPages]! >= MAX_PUNCH_PAGES;
   }
 
-  private releaseOnce(): boolean {
-    const { allocator } = this;
-    if (!allocator.beginRelease(this.punchPages)) return false;
+  /** For an allocation of `pages`: releases twice as many at least, so that waste cannot outgrow what is released, or all. */
+  assist(pages: number): void {
+    const until = performance.now() + TURN_MS;
+    let left = 2 * pages;
+    do {
+      const released = this.releaseSome();
+      if (released === 0) return;
+      left -= released;
+    } while (left > 0 || performance.now() < until);
+  }
+
+  /** Releases everything before it returns: for an allocation that would fail otherwise. */
+  releaseAll(): void {
+    while (this.releaseSome() > 0);
+  }
+
+  /** Releases a batch. Returns how many pages; 0 if there is no waste. */
+  private releaseSome(): number {
+    const { batch } = this;
+    if (!batch.take(this.punchPages)) return 0;
     const began = performance.now();
-    this.mapping.decommit(allocator.decommitStart * PAGE_SIZE, allocator.decommitEnd * PAGE_SIZE);
+    for (let i = 0; i < batch.count; i++) {
+      this.mapping.decommit(batch.decommitStart(i) * PAGE_SIZE, batch.decommitEnd(i) * PAGE_SIZE);
+    }
     const took = performance.now() - began;
-    allocator.endRelease();
-    if (took < TURN_MS / 4) this.punchPages = Math.min(2 * this.punchPages, MAX_PUNCH_PAGES);
-    else if (took > TURN_MS) this.punchPages = Math.max(this.punchPages / 2, MIN_PUNCH_PAGES);
-    return true;
+    batch.finish();
+    if (took > TURN_MS) this.punchPages = Math.max(this.punchPages / 2, MIN_PUNCH_PAGES);
+    else if (took < TURN_MS / 4) this.punchPages = Math.min(2 * this.punchPages, MAX_PUNCH_PAGES);
+    return batch.pages;
   }
 
   /** Resolves when no page is waste, held or being released. */

@@ -1,6 +1,7 @@
 /**
- * Which pages are whose: placement, references, waste and release over the runs of one SegmentSet, shared by every
- * thread that uses the file. Nothing here touches page contents; memory is mapped and decommitted by the callbacks.
+ * Which pages are whose: placement and references over the runs of one SegmentSet, shared by every thread that uses the
+ * file; waste.ts gives away what nobody has any more. Nothing here touches page contents; memory is mapped and looked at
+ * by the callbacks.
  *
  * Every method that is not marked "lock held" takes the file's lock itself. Numbers are pages, not bytes.
  *
@@ -13,23 +14,11 @@ import { OutOfMemoryError } from "../errors.ts";
 import { type RunColumns, SegmentSet } from "../segment/index.ts";
 import { type Control, Field, Word } from "../shared/control.ts";
 import { acquireLock, releaseLock } from "../shared/lock.ts";
-import { PAGE_SIZE, PAGES_PER_CHUNK, PAGES_PER_HUGE_PAGE } from "../units.ts";
-import { FREE, HELD, HUGE, KIND_SHIFT, RELEASING, SEARCHED_CLASSES, stateOf, SUB_RELEASED, USED, WASTE } from "./states.ts";
+import { PAGE_SIZE, PAGES_PER_CHUNK } from "../units.ts";
+import { FREE, HELD, HUGE, KIND_SHIFT, SEARCHED_CLASSES, stateOf, USED, WASTE } from "./states.ts";
 import { TableMemory } from "./tables.ts";
 
 const MAX_REFS = 2 ** 31 - 1;
-
-/** 128 MiB: the most that gVisor releases at once, and so where it cuts ranges that span several huge pages. */
-const HUGE_RELEASE_PAGES = 64 * PAGES_PER_HUGE_PAGE;
-
-/**
- * The `group` of sub-released runs says whether they count towards freeing their huge page. When one release spans several
- * huge pages, gVisor does not count the pages at its ragged ends (releaseLocked returns without storing the new count), so
- * such a huge page's addresses stay out of use; its memory is given back all the same. Placement is to be gVisor's to the
- * page, so we do not count them either.
- */
-const COUNTED = 0;
-const UNCOUNTED = 1;
 
 /** What the allocator needs from the memory behind it. Called with the lock held. */
 export interface Backing {
@@ -42,19 +31,21 @@ export interface Backing {
   cancelLoad(start: number, end: number): boolean;
   /** True once nothing is being read into the pages. */
   isSettled(start: number, end: number): boolean;
+  /** The first page at or after `page` that may be committed; beyond the file if none is. */
+  nextData(page: number): number;
   /** The pages have been decommitted, and are about to become free or sub-released. */
   uncommitted(start: number, end: number): void;
 }
 
-export interface PlacementRequest {
-  readonly pages: number;
-  readonly huge: boolean;
-  readonly topDown: boolean;
+/** How `allocate` places pages: a sum of these. */
+export const Placement = {
+  /** The highest gap that is large enough, and its last pages; else the lowest and its first. */
+  TopDown: 1,
   /** The pages may be recycled waste, since they will be committed anyway. */
-  readonly willCommit: boolean;
-  readonly kind: number;
-  readonly group: number;
-}
+  Recycle: 2,
+  /** When nothing fits, the file may grow. */
+  Grow: 4,
+} as const;
 
 /** A run in the form in which checkpoints store it. */
 export type RunVisitor = (
@@ -69,9 +60,9 @@ export type RunVisitor = (
 
 export class Allocator {
   readonly set: SegmentSet;
-  private readonly words: Int32Array<SharedArrayBuffer>;
+  readonly words: Int32Array<SharedArrayBuffer>;
   private readonly tables: TableMemory;
-  private readonly backing: Backing;
+  readonly backing: Backing;
   private readonly capacityPages: number;
   private readonly limitPages: number;
   /** Pages that this thread's views of the tables serve. */
@@ -79,12 +70,6 @@ export class Allocator {
 
   /** Whether the pages of the last `allocate` are recycled waste, whose contents the caller must zero. */
   recycled = false;
-  /** The pages that the last `beginRelease` took: what to decommit, and what is to become free or sub-released. */
-  releaseStart = 0;
-  releaseEnd = 0;
-  decommitStart = 0;
-  decommitEnd = 0;
-
   /** `tables` is new (zeroed) or attached; `control` says how large the file is. */
   constructor(control: Control, tables: TableMemory, backing: Backing) {
     this.words = control.words;
@@ -122,28 +107,33 @@ export class Allocator {
     this.set.size = size;
   }
 
-  /** Finds `pages` pages, gives them one reference each, and returns the first. See `recycled`. */
-  allocate(request: PlacementRequest): number {
+  /**
+   * Finds `pages` pages, gives them `tag` (used, page size and kind), `group` and one reference each, and returns the first;
+   * -1 if nothing fits and the file may not grow. See `recycled`. `how` is a sum of Placement's: numbers, not an
+   * object, since this is called for every allocation.
+   */
+  allocate(pages: number, tag: number, group: number, how: number): number {
     this.lock();
     try {
-      const { pages } = request;
-      const cls = request.huge ? HUGE : 0;
-      if (request.willCommit) {
-        const waste = this.find(WASTE | cls, pages, request.topDown);
-        if (waste >= 0) {
-          this.recycled = true;
-          this.words[Word.WastePages]! -= pages;
-          return this.use(waste, request, cls);
+      const huge = tag & HUGE;
+      const topDown = (how & Placement.TopDown) !== 0;
+      let start = -1;
+      if ((how & Placement.Recycle) !== 0) start = this.find(WASTE | huge, pages, topDown);
+      this.recycled = start >= 0;
+      if (this.recycled) {
+        this.words[Word.WastePages]! -= pages;
+      } else {
+        this.checkLimit(pages);
+        start = this.find(FREE | huge, pages, topDown);
+        if (start < 0) {
+          if ((how & Placement.Grow) === 0) return -1;
+          this.growFor(pages, huge);
+          start = this.find(FREE | huge, pages, topDown);
         }
       }
-      this.recycled = false;
-      this.checkLimit(pages);
-      let start = this.find(FREE | cls, pages, request.topDown);
-      if (start < 0) {
-        this.growFor(pages, request.huge);
-        start = this.find(FREE | cls, pages, request.topDown);
-      }
-      return this.use(start, request, cls);
+      this.set.replace(start, start + pages, tag, 1, group | 0);
+      this.words[Word.UsedPages]! += pages;
+      return start;
     } finally {
       this.unlock();
     }
@@ -153,19 +143,7 @@ export class Allocator {
   private find(cls: number, pages: number, topDown: boolean): number {
     if (!topDown) return this.set.firstFit(cls, pages);
     const run = this.set.lastFit(cls, pages);
-    return run < 0 ? -1 : run + this.set.lengthAt(run) - pages;
-  }
-
-  private use(start: number, request: PlacementRequest, cls: number): number {
-    const { set } = this;
-    const end = start + request.pages;
-    set.split(start);
-    set.split(end);
-    set.retag(start, USED | cls | (request.kind << KIND_SHIFT), 1, request.group | 0);
-    set.mergeAt(end);
-    set.mergeAt(start);
-    this.words[Word.UsedPages]! += request.pages;
-    return start;
+    return run < 0 ? -1 : this.set.endOf(run) - pages;
   }
 
   private checkLimit(pages: number): void {
@@ -178,12 +156,12 @@ export class Allocator {
     throw new OutOfMemoryError(pages * PAGE_SIZE, limitPages * PAGE_SIZE, taken * PAGE_SIZE);
   }
 
-  private growFor(pages: number, huge: boolean): void {
+  private growFor(pages: number, huge: number): void {
     const { set } = this;
     let tail = 0;
     if (set.size > 0) {
       const last = set.startOf(set.size - 1);
-      if (set.tagAt(last) === (FREE | (huge ? HUGE : 0))) tail = set.lengthAt(last);
+      if (set.tagAt(last) === (FREE | huge)) tail = set.lengthAt(last);
     }
     const chunks = Math.ceil((pages - tail) / PAGES_PER_CHUNK);
     if (set.size + chunks * PAGES_PER_CHUNK > this.capacityPages) this.throwOutOfMemory(pages, this.words[Word.UsedPages]!);
@@ -191,9 +169,9 @@ export class Allocator {
   }
 
   /** Lock held. Grows the file by free chunks. */
-  private addChunks(chunks: number, huge: boolean): void {
-    this.growTables(chunks, huge ? HUGE : 0);
-    this.set.extend(chunks * PAGES_PER_CHUNK, FREE | (huge ? HUGE : 0));
+  private addChunks(chunks: number, huge: number): void {
+    this.growTables(chunks, huge);
+    this.set.extend(chunks * PAGES_PER_CHUNK, FREE | huge);
     Atomics.store(this.words, Word.SizePages, this.set.size);
   }
 
@@ -211,15 +189,12 @@ export class Allocator {
     try {
       this.checkReferenced(start, end, MAX_REFS - 1);
       const { set } = this;
-      set.split(start);
-      set.split(end);
-      for (let run = start; run < end; ) {
-        const next = run + set.lengthAt(run);
-        set.setRefs(run, set.refsAt(run) + 1);
-        set.mergeAt(run);
-        run = next;
+      for (let at = start; at < end; ) {
+        const run = set.startOf(at);
+        const next = Math.min(set.endOf(at), end);
+        set.replace(at, next, set.tagAt(run), set.refsAt(run) + 1, set.groupAt(run));
+        at = next;
       }
-      set.mergeAt(end);
     } finally {
       this.unlock();
     }
@@ -231,33 +206,29 @@ export class Allocator {
     try {
       this.checkReferenced(start, end, MAX_REFS);
       const { set } = this;
-      set.split(start);
-      set.split(end);
       let wasted = false;
-      for (let run = start; run < end; ) {
-        const next = run + set.lengthAt(run);
+      for (let at = start; at < end; ) {
+        const run = set.startOf(at);
+        const next = Math.min(set.endOf(at), end);
         const refs = set.refsAt(run);
         if (refs > 1) {
-          set.setRefs(run, refs - 1);
+          set.replace(at, next, set.tagAt(run), refs - 1, set.groupAt(run));
         } else {
-          this.discard(run, next);
+          this.discard(at, next, set.tagAt(run) & HUGE);
           wasted = true;
         }
-        set.mergeAt(run);
-        run = next;
+        at = next;
       }
-      set.mergeAt(end);
       return wasted;
     } finally {
       this.unlock();
     }
   }
 
-  private discard(start: number, end: number): void {
-    const { set, words } = this;
-    const huge = set.tagAt(start) & HUGE;
+  private discard(start: number, end: number, huge: number): void {
+    const { words } = this;
     const held = words[Word.Loading] !== 0 && this.backing.cancelLoad(start, end);
-    set.retag(start, (held ? HELD : WASTE) | huge, 0, 0);
+    this.set.replace(start, end, (held ? HELD : WASTE) | huge, 0, 0);
     words[Word.UsedPages]! -= end - start;
     words[Word.WastePages]! += end - start;
     if (held) words[Word.HeldPages]! += end - start;
@@ -266,18 +237,20 @@ export class Allocator {
   /** Lock held. Throws unless every page of the range has between 1 and `maxRefs` references. */
   private checkReferenced(start: number, end: number, maxRefs: number): void {
     const { set } = this;
-    for (let run = set.startOf(start); run < end; run += set.lengthAt(run)) {
-      if (stateOf(set.tagAt(run)) !== USED) {
-        const from = Math.max(run, start) * PAGE_SIZE;
-        const to = Math.min(run + set.lengthAt(run), end) * PAGE_SIZE;
-        throw new RangeError(
-          `Expected every page of [${start * PAGE_SIZE}, ${end * PAGE_SIZE}) to have a reference, [${from}, ${to}) has none`,
-        );
-      }
+    for (let run = set.startOf(start); run < end; run = set.endOf(run)) {
+      if (stateOf(set.tagAt(run)) !== USED) this.throwUnreferenced(start, end, run);
       if (set.refsAt(run) > maxRefs) {
         throw new RangeError(`Cannot hold more than ${MAX_REFS} references on page ${run * PAGE_SIZE}`);
       }
     }
+  }
+
+  private throwUnreferenced(start: number, end: number, run: number): never {
+    const from = Math.max(run, start) * PAGE_SIZE;
+    const to = Math.min(this.set.endOf(run), end) * PAGE_SIZE;
+    throw new RangeError(
+      `Expected every page of [${start * PAGE_SIZE}, ${end * PAGE_SIZE}) to have a reference, [${from}, ${to}) has none`,
+    );
   }
 
   /** Throws a RangeError unless every page has a reference. */
@@ -302,7 +275,7 @@ export class Allocator {
       this.checkReferenced(start, end, MAX_REFS);
       const { set } = this;
       let first = -1;
-      for (let run = set.startOf(start); run < end; run += set.lengthAt(run)) {
+      for (let run = set.startOf(start); run < end; run = set.endOf(run)) {
         const shared = set.refsAt(run) > 1;
         if (shared && first < 0) first = Math.max(run, start);
         if (!shared && first >= 0) return { start: first, end: run };
@@ -310,92 +283,6 @@ export class Allocator {
       return first < 0 ? null : { start: first, end };
     } finally {
       this.unlock();
-    }
-  }
-
-  /**
-   * Takes waste for release: the highest, small pages before huge ones, since huge pages are dear and low offsets are more
-   * likely to have them. At most `maxPages` small pages or HUGE_RELEASE_PAGES huge ones. False if there is none. The caller
-   * decommits [decommitStart, decommitEnd) and calls `endRelease`.
-   */
-  beginRelease(maxPages: number): boolean {
-    this.lock();
-    try {
-      if (this.words[Word.HeldPages]! > 0) this.settleHeld();
-      const { set } = this;
-      let run = set.lastFit(WASTE, 1);
-      if (run < 0) run = set.lastFit(WASTE | HUGE, 1);
-      if (run < 0) return false;
-      const huge = set.tagAt(run) & HUGE;
-      const end = run + set.lengthAt(run);
-      const start = Math.max(run, end - (huge === 0 ? maxPages : HUGE_RELEASE_PAGES));
-      set.split(start);
-      set.retag(start, RELEASING | huge, 0, 0);
-      set.mergeAt(end);
-      this.releaseStart = this.decommitStart = start;
-      this.releaseEnd = this.decommitEnd = end;
-      if (huge !== 0) this.extendOverSubReleased();
-      return true;
-    } finally {
-      this.unlock();
-    }
-  }
-
-  /** Widens what is decommitted to whole huge pages, where all their other pages are sub-released already. */
-  private extendOverSubReleased(): void {
-    const first = this.decommitStart - (this.decommitStart % PAGES_PER_HUGE_PAGE);
-    const last = Math.ceil(this.decommitEnd / PAGES_PER_HUGE_PAGE) * PAGES_PER_HUGE_PAGE;
-    // A huge page that is released in its middle is whole only if both its sides are sub-released.
-    const before = this.isSubReleased(first, this.releaseStart);
-    const after = this.isSubReleased(this.releaseEnd, last);
-    const single = last - first === PAGES_PER_HUGE_PAGE;
-    if (before && (!single || after)) this.decommitStart = first;
-    if (after && (!single || before)) this.decommitEnd = last;
-  }
-
-  private isSubReleased(start: number, end: number): boolean {
-    if (start === end) return true;
-    const { set } = this;
-    const run = set.startOf(start);
-    return set.tagAt(run) === (SUB_RELEASED | HUGE) && set.groupAt(run) === COUNTED && run + set.lengthAt(run) >= end;
-  }
-
-  /** The pages taken by `beginRelease` are decommitted: they become free, or sub-released within a huge page. */
-  endRelease(): void {
-    this.lock();
-    try {
-      const { set } = this;
-      const start = this.releaseStart;
-      const end = this.releaseEnd;
-      if ((set.tagAt(set.startOf(start)) & HUGE) === 0) {
-        set.assign(start, end, FREE);
-      } else {
-        const freeStart = Math.ceil(this.decommitStart / PAGES_PER_HUGE_PAGE) * PAGES_PER_HUGE_PAGE;
-        const freeEnd = this.decommitEnd - (this.decommitEnd % PAGES_PER_HUGE_PAGE);
-        const single = Math.floor(start / PAGES_PER_HUGE_PAGE) === Math.floor((end - 1) / PAGES_PER_HUGE_PAGE);
-        set.assign(start, end, SUB_RELEASED | HUGE, 0, single ? COUNTED : UNCOUNTED);
-        if (freeStart < freeEnd) set.assign(freeStart, freeEnd, FREE | HUGE);
-      }
-      this.words[Word.WastePages]! -= end - start;
-      this.backing.uncommitted(this.decommitStart, this.decommitEnd);
-    } finally {
-      this.unlock();
-    }
-  }
-
-  /** Lock held. Held pages whose loads are done become waste. */
-  private settleHeld(): void {
-    const { set } = this;
-    for (let run = 0; run < set.size; run += set.lengthAt(run)) {
-      const next = run + set.lengthAt(run);
-      const tag = set.tagAt(run);
-      if (stateOf(tag) === HELD && this.backing.isSettled(run, next)) {
-        set.retag(run, WASTE | (tag & HUGE), 0, 0);
-        set.mergeAt(next);
-        set.mergeAt(run);
-        this.words[Word.HeldPages]! -= next - run;
-        run = set.startOf(run);
-      }
     }
   }
 

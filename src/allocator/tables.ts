@@ -7,7 +7,7 @@
  * mapping is unmapped only after every thread has detached its views.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
-import { type SegmentLayout, type SegmentTables, segmentLayout, segmentWords } from "../segment/index.ts";
+import { type SegmentLayout, type SegmentTables, segmentLayout, segmentLengths } from "../segment/index.ts";
 import { PAGE_SIZE } from "../units.ts";
 
 export class TableMemory {
@@ -19,13 +19,13 @@ export class TableMemory {
 
   private constructor(address: number | undefined, capacityPages: number, classes: number) {
     this.layout = segmentLayout(capacityPages);
-    const words = segmentWords(this.layout, capacityPages);
-    const sizes = [words.records, words.bits, ...Array.from({ length: classes }, () => words.summary)];
+    const lengths = segmentLengths(this.layout, capacityPages);
+    const summaries = Array.from({ length: classes }, () => 4 * lengths.summary);
     const offsets: number[] = [];
     let end = 0;
-    for (const size of sizes) {
+    for (const bytes of [2 * lengths.tags, 4 * lengths.owners, 4 * lengths.bits, ...summaries]) {
       offsets.push(end);
-      end += Math.ceil((4 * size) / PAGE_SIZE) * PAGE_SIZE;
+      end += Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
     }
     this.offsets = offsets;
     this.lengthBytes = end;
@@ -43,14 +43,20 @@ export class TableMemory {
   /** Views that serve pages [0, sizePages); the ones handed out before are detached. */
   view(sizePages: number): SegmentTables {
     this.detach();
-    const words = segmentWords(this.layout, Math.max(sizePages, 1));
-    const [records, bits, ...summaries] = this.offsets.map((offset, table) => {
-      const count = table === 0 ? words.records : table === 1 ? words.bits : words.summary;
-      const buffer = bufferAt(this.address + offset, 4 * count);
-      this.views.push(buffer);
-      return new Int32Array(buffer);
-    });
-    return { records: records!, bits: bits!, summaries };
+    const lengths = segmentLengths(this.layout, Math.max(sizePages, 1));
+    const [tags, owners, bits, ...summaries] = this.offsets as [number, number, number, ...number[]];
+    return {
+      tags: new Uint16Array(this.bufferAt(tags, 2 * lengths.tags)),
+      owners: new Int32Array(this.bufferAt(owners, 4 * lengths.owners)),
+      bits: new Int32Array(this.bufferAt(bits, 4 * lengths.bits)),
+      summaries: summaries.map((offset) => new Int32Array(this.bufferAt(offset, 4 * lengths.summary))),
+    };
+  }
+
+  private bufferAt(offset: number, lengthBytes: number): ArrayBuffer {
+    const buffer = bufferAt(this.address + offset, lengthBytes);
+    this.views.push(buffer);
+    return buffer;
   }
 
   detach(): void {

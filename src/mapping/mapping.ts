@@ -24,13 +24,14 @@ import {
   reserve,
   reserveAt,
   SyscallError,
+  seekData,
   sealAgainstShrinking,
   truncateFile,
   tryAdvise,
   unmap,
   zeroMemory,
 } from "../../ffi/index.ts";
-import { CHUNK_SIZE, HUGE_PAGE_SIZE } from "../units.ts";
+import { CHUNK_SIZE, HUGE_PAGE_SIZE, PAGE_SIZE } from "../units.ts";
 
 const EINVAL = 22;
 
@@ -91,18 +92,37 @@ export class Mapping {
     tryAdvise(address, lengthBytes, MADV_DONTDUMP);
   }
 
-  /** Makes the kernel allocate the bytes now. @throws {SyscallError} ENOSPC, for instance */
+  /** Makes the kernel allocate the bytes now; SEEK_DATA does not show them before they are touched. @throws {SyscallError} ENOSPC, for instance */
   commit(start: number, end: number): void {
     allocateRange(this.fd, start, end - start);
   }
 
-  /** Makes the kernel allocate the bytes and this process's page table entries for them. @throws {SyscallError} */
-  populate(start: number, end: number): void {
+  /**
+   * Makes the kernel allocate the bytes and this process's page table entries for them. False if it could only allocate
+   * them, as `commit` does. @throws {SyscallError}
+   */
+  populate(start: number, end: number): boolean {
     const error = tryAdvise(this.base + start, end - start, MADV_POPULATE_WRITE);
-    if (error === 0) return;
+    if (error === 0) return true;
     // Before Linux 5.14 there is no such advice; allocating is the part that can fail later otherwise.
-    if (error === EINVAL) this.commit(start, end);
-    else throw new SyscallError("madvise", error);
+    if (error !== EINVAL) throw new SyscallError("madvise", error);
+    this.commit(start, end);
+    return false;
+  }
+
+  /**
+   * The first byte at or after `start` whose page has been touched, rounded down to a page; the capacity if there is none.
+   * Pages that `commit` allocated and nobody touched are not seen.
+   */
+  nextData(start: number): number {
+    try {
+      const data = seekData(this.fd, start);
+      return data < 0 ? this.capacityBytes : data - (data % PAGE_SIZE);
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      // Nothing is known: there may be data right here.
+      return start;
+    }
   }
 
   /** Gives the bytes back to the kernel; they read as zero. Zeroes them by hand where the file system cannot. */

@@ -1,3 +1,4 @@
 /** The interval set, usable by itself: `import { SegmentSet } from "pgalloc/segment"`. */
-export { MAX_CAPACITY, type SegmentLayout, type SegmentTables, segmentLayout, segmentWords } from "./layout.ts";
-export * from "./segment-set.ts";
+export { checkInvariants } from "./invariants.ts";
+export { MAX_CAPACITY, type SegmentLayout, type SegmentTables, segmentLayout, segmentLengths } from "./layout.ts";
+export { CLASS_MASK, MAX_TAG, type RunColumns, type Segment, SegmentSet } from "./segment-set.ts";

@@ -3,15 +3,15 @@
  * prefix of each table serves the keys below some size. segment-set.ts says what the tables hold.
  */
 
-/** A record is 4 words. */
-export const RECORD_SHIFT = 2;
 export const FANOUT_SHIFT = 3;
 export const FANOUT = 1 << FANOUT_SHIFT;
+/** Words of `owners` a key, as a shift: its refs, then its group. */
+export const OWNER_SHIFT = 1;
 
 /** Largest capacity: keys and lengths are 31-bit. */
 export const MAX_CAPACITY = 2 ** 30;
 
-/** Sizes and bases of the tables for a capacity; every number is in 4-byte words. */
+/** Bases of the tables' levels for a capacity, in 4-byte words. */
 export interface SegmentLayout {
   readonly capacity: number;
   /** Level 0 is the keys' own level; bases[0] is the largest, since the root stands first. */
@@ -20,6 +20,15 @@ export interface SegmentLayout {
   readonly summaryBases: readonly number[];
 }
 
+/** The memory of a SegmentSet. Zeroed, or what another SegmentSet of the same layout wrote. */
+export interface SegmentTables {
+  readonly tags: Uint16Array;
+  readonly owners: Int32Array;
+  readonly bits: Int32Array;
+  readonly summaries: readonly Int32Array[];
+}
+
+/** @throws {RangeError} unless 1 <= capacity <= MAX_CAPACITY */
 export function segmentLayout(capacity: number): SegmentLayout {
   if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
     throw new RangeError(`Expected capacity to be an integer in [1, ${MAX_CAPACITY}], got ${capacity}`);
@@ -49,19 +58,16 @@ function rootFirstBases(lowestCount: number, shift: number): number[] {
   return bases;
 }
 
-/** Words of each table that serve keys [0, keys). */
-export function segmentWords(layout: SegmentLayout, keys: number): { records: number; bits: number; summary: number } {
+/** Elements of each table that serve keys [0, keys): 2 bytes each of `tags`, 4 bytes each of the others. */
+export function segmentLengths(
+  layout: SegmentLayout,
+  keys: number,
+): { tags: number; owners: number; bits: number; summary: number } {
   const leaves = Math.ceil(Math.ceil(keys / 32) / FANOUT) * FANOUT;
   return {
-    records: keys << RECORD_SHIFT,
+    tags: keys,
+    owners: keys << OWNER_SHIFT,
     bits: layout.bitBases[0]! + leaves,
     summary: layout.summaryBases[0]! + leaves,
   };
-}
-
-/** The memory of a SegmentSet. Zeroed, or what another SegmentSet of the same layout wrote. */
-export interface SegmentTables {
-  readonly records: Int32Array;
-  readonly bits: Int32Array;
-  readonly summaries: readonly Int32Array[];
 }

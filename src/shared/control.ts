@@ -37,6 +37,8 @@ export const Word = {
   WindowStart: 18,
   /** Kernel thread id of the thread that scans for committed pages, 0 if none; compare-exchange. Waited for. */
   Scanner: 19,
+  /** 1 once pages were committed that SEEK_DATA does not show (fallocate alone does that). Set before; never cleared. */
+  UnseenCommits: 20,
   /** Threads that use the file: one kernel thread id a slot, 0 when free (compare-exchange). */
   Participants: 64,
 } as const;

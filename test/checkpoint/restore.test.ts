@@ -5,6 +5,7 @@ import { openCheckpoint } from "../../src/checkpoint/directory.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { LoadState, LoadWord } from "../../src/load/load-state.ts";
 import { coreOf } from "../../src/memory-file.ts";
+import { checkInvariants } from "../../src/segment/index.ts";
 import { PAGES_PER_CHUNK } from "../../src/units.ts";
 import { withDirectory } from "./support/directory.ts";
 
@@ -73,7 +74,7 @@ test("a restored file's tables are those of the file that was saved", async () =
     await file.released();
     await file.saveTo(root);
     const back = await MemoryFile.loadFrom(root);
-    coreOf(back).allocator.set.checkInvariants();
+    checkInvariants(coreOf(back).allocator.set);
     expect(back.toString()).toBe(file.toString());
     expect(back.allocatedBytes).toBe(file.allocatedBytes);
     expect(back.allocate(PAGE_SIZE).start).toBe(file.allocate(PAGE_SIZE).start);

@@ -1,0 +1,86 @@
+/**
+ * MaxTree: a number a leaf, and above the leaves a tree of maxima, 8 children a node, so that the first and the last leaf
+ * with at least some number are found in log8(leaves) steps.
+ *
+ * The nodes stand in one Int32Array, root first and leaves last, each level in whole groups of siblings (layout.ts); it may
+ * be shared between threads. Invariant: a node is the largest of its children.
+ */
+import { FANOUT, FANOUT_SHIFT } from "./layout.ts";
+
+export class MaxTree {
+  private readonly nodes: Int32Array;
+  private readonly bases: Int32Array;
+
+  constructor(nodes: Int32Array, bases: readonly number[]) {
+    this.nodes = nodes;
+    this.bases = Int32Array.from(bases);
+  }
+
+  at(leaf: number): number {
+    return this.nodes[this.bases[0]! + leaf]!;
+  }
+
+  /** The first leaf with at least `value`, or -1. */
+  first(value: number): number {
+    const { nodes, bases } = this;
+    let level = bases.length - 1;
+    if (nodes[bases[level]!]! < value) return -1;
+    let node = 0;
+    while (--level >= 0) {
+      node <<= FANOUT_SHIFT;
+      const base = bases[level]!;
+      while (nodes[base + node]! < value) node++;
+    }
+    return node;
+  }
+
+  /** The last leaf with at least `value`, or -1. */
+  last(value: number): number {
+    const { nodes, bases } = this;
+    let level = bases.length - 1;
+    if (nodes[bases[level]!]! < value) return -1;
+    let node = 0;
+    while (--level >= 0) {
+      node = (node << FANOUT_SHIFT) + FANOUT - 1;
+      const base = bases[level]!;
+      while (nodes[base + node]! < value) node--;
+    }
+    return node;
+  }
+
+  /** Makes the leaf at least `value`. */
+  raise(leaf: number, value: number): void {
+    const { nodes, bases } = this;
+    let node = leaf;
+    for (let level = 0; level < bases.length; level++) {
+      const at = bases[level]! + node;
+      if (nodes[at]! >= value) return;
+      nodes[at] = value;
+      node >>>= FANOUT_SHIFT;
+    }
+  }
+
+  /** Gives the leaf a value that is not above its own. */
+  lower(leaf: number, value: number): void {
+    const { nodes, bases } = this;
+    let node = leaf;
+    let at = bases[0]! + leaf;
+    let maximum = value;
+    for (let level = 1; ; level++) {
+      const before = nodes[at]!;
+      if (before === maximum) return;
+      nodes[at] = maximum;
+      if (level === bases.length) return;
+      node >>>= FANOUT_SHIFT;
+      at = bases[level]! + node;
+      // Only the child that has the node's maximum can lower it.
+      if (nodes[at]! > before) return;
+      const first = bases[level - 1]! + (node << FANOUT_SHIFT);
+      maximum = nodes[first]!;
+      for (let child = first + 1; child < first + FANOUT; child++) {
+        const other = nodes[child]!;
+        if (other > maximum) maximum = other;
+      }
+    }
+  }
+}
