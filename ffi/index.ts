@@ -5,4 +5,5 @@ export * from "./errors.ts";
 export * from "./file.ts";
 export { SYSTEM_PAGE_SIZE } from "./libc.ts";
 export * from "./memory.ts";
+export * from "./poll.ts";
 export * from "./uring.ts";

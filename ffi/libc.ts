@@ -56,6 +56,8 @@ const symbols = {
   write: { args: [T.i32, T.u64, T.u64], returns: T.i64_fast },
   // int eventfd(unsigned int initval, int flags)
   eventfd: { args: [T.u32, T.i32], returns: T.i32 },
+  // int poll(struct pollfd *fds, nfds_t nfds, int timeout)
+  poll: { args: [T.ptr, T.u64, T.i32], returns: T.i32 },
   // long syscall(long number, ...)   (here: up to six arguments, for calls that libc has no function for)
   syscall: { args: [T.i64, T.u64, T.u64, T.u64, T.u64, T.u64, T.u64], returns: T.i64_fast },
   // int memcmp(const void *a, const void *b, size_t n)

@@ -91,3 +91,45 @@ export class CheckpointBusyError extends Error {
     this.path = path;
   }
 }
+
+/** Nothing tells of memory pressure here: no pressure stall information, or no right to ask for it. */
+export class PressureUnavailableError extends Error {
+  override readonly name = "PressureUnavailableError";
+  readonly code = "ERR_PRESSURE_UNAVAILABLE";
+  /** What each file answered. */
+  readonly errors: readonly Error[];
+
+  constructor(errors: readonly Error[]) {
+    super(`Memory pressure cannot be watched: ${errors.map(({ message }) => message).join("; ")}`, { cause: errors[0] });
+    this.errors = errors;
+  }
+}
+
+/** A user's `evict` threw. The range is no longer evictable; mark it again if it is still to go. */
+export interface EvictionFailure {
+  readonly user: object;
+  readonly range: { readonly start: number; readonly end: number };
+  readonly error: unknown;
+}
+
+/** Users threw when they were asked to evict; all other ranges were evicted. */
+export class EvictionError extends Error {
+  override readonly name = "EvictionError";
+  readonly code = "ERR_EVICTION";
+  /** The first of them, at most 100. */
+  readonly failures: readonly EvictionFailure[];
+  readonly failureCount: number;
+
+  constructor(failures: readonly EvictionFailure[], failureCount: number) {
+    const [{ range, error }] = failures as [EvictionFailure];
+    const more = failureCount === 1 ? "" : `, and ${failureCount - 1} more`;
+    super(
+      `Eviction of [${range.start}, ${range.end}) failed: ${error instanceof Error ? error.message : String(error)}${more}`,
+      {
+        cause: error,
+      },
+    );
+    this.failures = failures;
+    this.failureCount = failureCount;
+  }
+}

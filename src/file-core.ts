@@ -9,6 +9,7 @@
 import { Commitment } from "./accounting/commitment.ts";
 import { Allocator } from "./allocator/allocator.ts";
 import { DestroyedError } from "./errors.ts";
+import { Evictions } from "./eviction/evictions.ts";
 import { checkRange, type RangeLike } from "./file-range.ts";
 import type { Loader } from "./load/loader.ts";
 import type { Mapping } from "./mapping/mapping.ts";
@@ -28,6 +29,7 @@ export class FileCore {
   readonly mapping: Mapping;
   readonly allocator: Allocator;
   readonly commitment: Commitment;
+  readonly evictions: Evictions;
   readonly releaser: Releaser;
   readonly views: Views;
   readonly expectHugepages: boolean;
@@ -65,6 +67,10 @@ export class FileCore {
     });
     this.releaser = new Releaser(control.words, this.allocator, mapping, () => !this.hasLeft);
     this.views = new Views(mapping.base);
+    this.evictions = new Evictions(
+      control,
+      (flags & Flag.EvictsAtOnce) !== 0 ? "disabled" : (flags & Flag.EvictsManually) !== 0 ? "manual" : "enabled",
+    );
     this.participants = new Participants(control, () => this.leave());
   }
 
@@ -145,6 +151,7 @@ export class FileCore {
     this.hasLeft = true;
     this.allocator.detach();
     this.commitment.detach();
+    this.evictions.close();
     if (this.views.detachAll() && (this.loader?.isFinished ?? true) && this.holds.size === 0) {
       this.loader?.close();
       this.unmapIfLast();

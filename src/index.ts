@@ -5,11 +5,17 @@ export {
   CheckpointBusyError,
   CorruptCheckpointError,
   DestroyedError,
+  EvictionError,
+  type EvictionFailure,
   NotLoadedError,
   OutOfMemoryError,
+  PressureUnavailableError,
   SyscallError,
   UnsupportedError,
 } from "./errors.ts";
+export type { DelayedEviction, EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.ts";
+export type { PressureThreshold } from "./eviction/pressure-file.ts";
+export type { EvictableRange } from "./eviction/range-list.ts";
 export { FileRange, type RangeLike } from "./file-range.ts";
 export type { LoadQueue, LoadStats } from "./load/loader.ts";
 export type { ViewConstructor } from "./mapping/views.ts";

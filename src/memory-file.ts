@@ -7,7 +7,7 @@
  *   file-core.ts  what a file is made of, its life    mapping/    the memory, and views of it
  *   allocator/    which pages are whose               load/       what is loaded, and waiting for it
  *   releaser.ts   waste back to the kernel            shared/     words and lock shared by all threads
- *   accounting/   what is committed, for whom
+ *   accounting/   what is committed, for whom         eviction/   memory that users can do without
  *   checkpoint/   save, and what a restore reads      restore.ts  from a checkpoint's description to a loading file
  */
 import { checkInteger, fileStatus } from "../ffi/index.ts";
@@ -19,6 +19,8 @@ import { HUGE, KIND_SHIFT, USED } from "./allocator/states.ts";
 import { openCheckpoint } from "./checkpoint/directory.ts";
 import { type SaveOptions, type SaveReport, saveCheckpoint } from "./checkpoint/save.ts";
 import { NotLoadedError, OutOfMemoryError } from "./errors.ts";
+import type { EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.ts";
+import type { EvictableRange } from "./eviction/range-list.ts";
 import { FileCore } from "./file-core.ts";
 import { FileRange, type RangeLike } from "./file-range.ts";
 import { Loader, type LoadStats, NOTHING_LOADED } from "./load/loader.ts";
@@ -118,6 +120,7 @@ export class MemoryFile implements Disposable {
   /** Places an allocation. Before the file grows although there is much waste, or cannot grow any more, waste is released. */
   #place(pages: number, tag: number, group: number, how: number): number {
     const { allocator, releaser, words } = this.#core;
+    this.#core.evictions.noteAllocation(pages);
     try {
       const start = allocator.allocate(pages, tag, group, releaser.isBehind ? how : how | Placement.Grow);
       if (start >= 0) return start;
@@ -276,6 +279,51 @@ export class MemoryFile implements Disposable {
   usage(): Usage {
     this.#core.requireLive("usage()");
     return usageOf(this.#core.allocator, this.#core.commitment);
+  }
+
+  /**
+   * Allows the file to ask this thread's `user` to evict `range` (offsets of the user's own), from now on; when, see
+   * `delayedEviction`. Marking again has no effect. @throws {TypeError} {RangeError}
+   */
+  markEvictable(user: EvictableMemoryUser, range: EvictableRange): void {
+    this.#core.requireLive("markEvictable()");
+    this.#core.evictions.markEvictable(user, range);
+  }
+
+  /** Takes that back for what of the range has not been evicted. @throws {TypeError} {RangeError} */
+  markUnevictable(user: EvictableMemoryUser, range: EvictableRange): void {
+    this.#core.requireLive("markUnevictable()");
+    this.#core.evictions.markUnevictable(user, range);
+  }
+
+  /** Takes it back for all ranges of the user. @throws {TypeError} */
+  markAllUnevictable(user: EvictableMemoryUser): void {
+    this.#core.requireLive("markAllUnevictable()");
+    this.#core.evictions.markAllUnevictable(user);
+  }
+
+  /** Starts to evict all that this thread's users marked, in later turns of the event loop. */
+  startEvictions(): void {
+    this.#core.requireLive("startEvictions()");
+    this.#core.evictions.startAll();
+  }
+
+  /** Resolves when this thread evicts nothing. @throws {EvictionError} if users threw, and nobody was told yet */
+  async waitForEvictions(): Promise<void> {
+    this.#core.requireLive("waitForEvictions()");
+    await this.#core.evictions.waitForAll();
+  }
+
+  /** True if evictions are put off for so long that caching in evictable memory is worth it. */
+  shouldCacheEvictable(): boolean {
+    this.#core.requireLive("shouldCacheEvictable()");
+    return this.#core.evictions.shouldCache();
+  }
+
+  /** What makes evictions start; where the host tells of no pressure, why. */
+  get evictionTrigger(): EvictionTrigger {
+    this.#core.requireLive("evictionTrigger");
+    return this.#core.evictions.trigger;
   }
 
   /** The file's size: a multiple of CHUNK_SIZE, that only grows. */

@@ -1,5 +1,7 @@
 /** What a MemoryFile's methods take, and the checks of it. */
 import { checkInteger } from "../ffi/index.ts";
+import type { DelayedEviction } from "./eviction/evictions.ts";
+import { DEFAULT_THRESHOLD, type PressureThreshold } from "./eviction/pressure-file.ts";
 import type { LoadQueue, LoadStats } from "./load/loader.ts";
 import type { LoadHandle } from "./load/load-tables.ts";
 import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "./units.ts";
@@ -44,6 +46,13 @@ export interface MemoryFileOptions {
   readonly adviseHugepage?: boolean | undefined;
   /** madvise(MADV_NOHUGEPAGE) for chunks of other allocations. */
   readonly adviseNoHugepage?: boolean | undefined;
+  /**
+   * When evictable memory is evicted: "enabled" when the host is short of memory (see `evictionTrigger`) or limitBytes is
+   * near, "disabled" at once, "manual" when `startEvictions` is called. Default: "enabled".
+   */
+  readonly delayedEviction?: DelayedEviction | undefined;
+  /** What counts as short of memory. Default: tasks waited for memory for 150 ms within 2,000 ms. */
+  readonly memoryPressure?: PressureThreshold | undefined;
 }
 
 export interface LoadOptions extends MemoryFileOptions {
@@ -103,4 +112,17 @@ export function checkGroups(groups: Iterable<number> | undefined): ReadonlySet<n
   const set = new Set(groups);
   for (const group of set) checkInteger("group", group, 0, MAX_GROUP);
   return set;
+}
+
+/** The options about eviction, checked and complete. @throws {TypeError} {RangeError} */
+export function checkEviction(options: MemoryFileOptions): { delayedEviction: DelayedEviction; threshold: PressureThreshold } {
+  const delayedEviction = options.delayedEviction ?? "enabled";
+  if (!["enabled", "disabled", "manual"].includes(delayedEviction)) {
+    const got = JSON.stringify(delayedEviction);
+    throw new TypeError(`Expected delayedEviction to be "enabled", "disabled" or "manual", got ${got}`);
+  }
+  const threshold = options.memoryPressure ?? DEFAULT_THRESHOLD;
+  checkInteger("memoryPressure.windowMs", threshold.windowMs, 500, 10_000);
+  checkInteger("memoryPressure.stallMs", threshold.stallMs, 1, threshold.windowMs);
+  return { delayedEviction, threshold };
 }

@@ -4,7 +4,7 @@ import { Allocator } from "./allocator/allocator.ts";
 import type { TableMemory } from "./allocator/tables.ts";
 import { DestroyedError } from "./errors.ts";
 import { Mapping } from "./mapping/mapping.ts";
-import type { MemoryFileHandle, MemoryFileOptions } from "./options.ts";
+import { checkEviction, type MemoryFileHandle, type MemoryFileOptions } from "./options.ts";
 import { type Control, createControl, Field, openControl, Word } from "./shared/control.ts";
 import { CHUNK_SIZE, PAGE_SIZE } from "./units.ts";
 
@@ -20,7 +20,14 @@ export interface Parts {
 }
 
 /** Bits of Field.Flags. */
-export const Flag = { ExpectHugepages: 1, AdviseHugepage: 2, AdviseNoHugepage: 4, OnDisk: 8 } as const;
+export const Flag = {
+  ExpectHugepages: 1,
+  AdviseHugepage: 2,
+  AdviseNoHugepage: 4,
+  OnDisk: 8,
+  EvictsAtOnce: 16,
+  EvictsManually: 32,
+} as const;
 
 /** How a file is named in messages. */
 export function describe(name: string): string {
@@ -39,6 +46,7 @@ export function createParts(options: MemoryFileOptions): Parts {
   // Twice the limit: fragmentation and chunks of both page sizes need room beyond what is in use.
   const wanted = Math.max(DEFAULT_CAPACITY_BYTES, 2 * (limitBytes ?? 0));
   const capacityBytes = Math.min(MAX_CAPACITY_BYTES, Math.ceil(wanted / CHUNK_SIZE) * CHUNK_SIZE);
+  const { delayedEviction, threshold } = checkEviction(options);
   const mapping = Mapping.create(capacityBytes, {
     name,
     path: options.path,
@@ -57,7 +65,11 @@ export function createParts(options: MemoryFileOptions): Parts {
     (options.expectHugepages === true ? Flag.ExpectHugepages : 0) |
     (options.adviseHugepage === true ? Flag.AdviseHugepage : 0) |
     (options.adviseNoHugepage === true ? Flag.AdviseNoHugepage : 0) |
-    (options.path === undefined ? 0 : Flag.OnDisk);
+    (options.path === undefined ? 0 : Flag.OnDisk) |
+    (delayedEviction === "disabled" ? Flag.EvictsAtOnce : 0) |
+    (delayedEviction === "manual" ? Flag.EvictsManually : 0);
+  control.words[Word.PressureStallMs] = threshold.stallMs;
+  control.words[Word.PressureWindowMs] = threshold.windowMs;
   return { control, name, mapping, tables };
 }
 

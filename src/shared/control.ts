@@ -39,6 +39,9 @@ export const Word = {
   Scanner: 19,
   /** 1 once pages were committed that SEEK_DATA does not show (fallocate alone does that). Set before; never cleared. */
   UnseenCommits: 20,
+  /** What counts as memory pressure (eviction/pressure-file.ts). Written before the file is shared, never changed. */
+  PressureStallMs: 24,
+  PressureWindowMs: 25,
   /** Threads that use the file: one kernel thread id a slot, 0 when free (compare-exchange). */
   Participants: 64,
 } as const;

@@ -4,6 +4,7 @@ import type { TaskTable } from "./serve.ts";
 export const tasks = {
   aio: () => import("../aio/worker-task.ts"),
   load: () => import("../load/load-task.ts"),
+  "pressure.wait": () => import("../eviction/wait-task.ts"),
   "save.write": () => import("../checkpoint/write-task.ts"),
 } satisfies TaskTable;
 

@@ -1,0 +1,91 @@
+/**
+ * The watch for memory pressure: one trigger and one thread asleep for all files of a JavaScript thread that ask for the
+ * same threshold. The thread does not keep the process alive, and ends when the last file stops watching.
+ *
+ * Nothing is missed between two waits: the kernel keeps a trigger's event until somebody polls for it.
+ */
+import { closeFile, createEventFd, signalEventFd } from "../../ffi/index.ts";
+import { PressureUnavailableError } from "../errors.ts";
+import { THREAD_ID } from "../shared/thread.ts";
+import { runInThread } from "../threads/pool.ts";
+import { openPressureTrigger, type PressureThreshold, pressureFiles } from "./pressure-file.ts";
+import type { WaitResult, WaitTask } from "./wait-task.ts";
+
+export interface PressureListener {
+  onPressure(): void;
+  /** There will be no more signs: the watch has ended by itself. */
+  onLost(error: unknown): void;
+}
+
+export interface PressureWatch {
+  /** The file that tells. */
+  readonly path: string;
+  stop(): void;
+}
+
+/** By threshold. */
+const watchers = new Map<string, Watcher>();
+
+/** @throws {PressureUnavailableError} if no file tells of pressure here @throws {SyscallError} without descriptors */
+export function watchPressure(threshold: PressureThreshold, listener: PressureListener): PressureWatch {
+  const key = `${threshold.stallMs}/${threshold.windowMs}`;
+  let watcher = watchers.get(key);
+  if (watcher === undefined) {
+    watcher = new Watcher(threshold, () => watchers.delete(key));
+    watchers.set(key, watcher);
+  }
+  return watcher.add(listener);
+}
+
+class Watcher {
+  private readonly path: string;
+  private readonly task: WaitTask;
+  private readonly listeners = new Set<PressureListener>();
+  private readonly forget: () => void;
+
+  constructor(threshold: PressureThreshold, forget: () => void) {
+    const { fd, path } = openPressureTrigger(threshold, pressureFiles());
+    this.path = path;
+    this.forget = forget;
+    try {
+      this.task = { triggerFd: fd, stopFd: createEventFd(), owner: THREAD_ID };
+    } catch (error) {
+      closeFile(fd);
+      throw error;
+    }
+    void this.run();
+  }
+
+  add(listener: PressureListener): PressureWatch {
+    this.listeners.add(listener);
+    return { path: this.path, stop: () => this.remove(listener) };
+  }
+
+  private remove(listener: PressureListener): void {
+    if (!this.listeners.delete(listener) || this.listeners.size > 0) return;
+    this.forget();
+    signalEventFd(this.task.stopFd);
+  }
+
+  private async run(): Promise<void> {
+    let failure: unknown;
+    try {
+      for (;;) {
+        const result = (await runInThread("pressure.wait", this.task, { ref: false }).done) as WaitResult;
+        if (result === "stopped") break;
+        if (result === "lost")
+          throw new PressureUnavailableError([new Error(`Nothing tells of pressure at '${this.path}' now`)]);
+        for (const listener of [...this.listeners]) listener.onPressure();
+      }
+    } catch (error) {
+      failure = error;
+    }
+    // Told or not, the thread has left the descriptors.
+    closeFile(this.task.triggerFd);
+    closeFile(this.task.stopFd);
+    if (this.listeners.size === 0) return;
+    this.forget();
+    for (const listener of [...this.listeners]) listener.onLost(failure);
+    this.listeners.clear();
+  }
+}

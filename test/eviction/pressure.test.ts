@@ -1,0 +1,126 @@
+/** Which file tells of pressure, and the thread that waits for it. Real pressure: test/examples/cache.test.ts. */
+import { expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { closeFile, errnoNumber } from "../../ffi/index.ts";
+import { MemoryFile, PressureUnavailableError } from "../../src/index.ts";
+import { cgroupPressureFile, openPressureTrigger, pressureFiles } from "../../src/eviction/pressure-file.ts";
+import { terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
+
+const MOUNTS = [
+  "25 30 0:22 / /proc rw,nosuid - proc proc rw",
+  "31 25 0:27 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory",
+  "32 25 0:28 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate",
+].join("\n");
+
+test.each([
+  [
+    "a process in a cgroup",
+    "1:memory:/a\n0::/user.slice/one\n",
+    MOUNTS,
+    "/sys/fs/cgroup/unified/user.slice/one/memory.pressure",
+  ],
+  ["in the root cgroup", "0::/\n", MOUNTS, "/sys/fs/cgroup/unified/memory.pressure"],
+  ["version 1 only", "4:memory:/a\n", MOUNTS, null],
+  ["version 2 is not mounted", "0::/a\n", MOUNTS.replace("cgroup2 cgroup2", "tmpfs none"), null],
+  [
+    "a part of the hierarchy is mounted",
+    "0::/pod/box/one\n",
+    MOUNTS.replace("0:28 / ", "0:28 /pod/box "),
+    "/sys/fs/cgroup/unified/one/memory.pressure",
+  ],
+  ["another part of it is", "0::/pod/other\n", MOUNTS.replace("0:28 / ", "0:28 /pod/box "), null],
+  ["outside of the cgroup namespace", "0::/../other\n", MOUNTS, null],
+  [
+    "a mount point with a space",
+    "0::/a\n",
+    MOUNTS.replace("/sys/fs/cgroup/unified", "/mnt/c\\040g"),
+    "/mnt/c g/a/memory.pressure",
+  ],
+])("%s", (_, cgroup, mountinfo, expected) => {
+  expect(cgroupPressureFile(cgroup, mountinfo)).toBe(expected);
+});
+
+test("the machine's file is tried last", () => {
+  expect(pressureFiles().at(-1)).toBe("/proc/pressure/memory");
+});
+
+test("files that do not take a trigger are named with what they answered, and the next is tried", () => {
+  const threshold = { stallMs: 100, windowMs: 2000 };
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-pressure-"));
+  const takesAnything = join(directory, "memory.pressure");
+  writeFileSync(takesAnything, "");
+  const { fd, path } = openPressureTrigger(threshold, ["/proc/no-such-file", takesAnything]);
+  closeFile(fd);
+  expect(path).toBe(takesAnything);
+  expect(readFileSync(takesAnything, "utf8")).toBe("some 100000 2000000\0");
+  rmSync(directory, { recursive: true });
+  try {
+    openPressureTrigger(threshold, ["/proc/no-such-file", "/proc/version"]);
+    throw new Error("Expected no trigger");
+  } catch (thrown) {
+    const { errors, code } = thrown as PressureUnavailableError;
+    expect(thrown).toBeInstanceOf(PressureUnavailableError);
+    expect(code).toBe("ERR_PRESSURE_UNAVAILABLE");
+    expect(errors.map((error) => (error as NodeJS.ErrnoException).errno)).toEqual([-errnoNumber("ENOENT"), expect.any(Number)]);
+  }
+});
+
+const TELLS_OF_PRESSURE = (() => {
+  using file = MemoryFile.create();
+  return file.evictionTrigger.kind === "pressure";
+})();
+
+const descriptors = () => readdirSync("/proc/self/fd").length;
+
+test.skipIf(!TELLS_OF_PRESSURE)("files share one waiting thread, which ends with the last of them", async () => {
+  while (threadCount().busy > 0) await Bun.sleep(1); // the probe's
+  const fds = descriptors();
+  const files = [MemoryFile.create(), MemoryFile.create()];
+  expect(threadCount().busy).toBe(0); // nobody asked yet
+  for (const file of files) expect(file.evictionTrigger.kind).toBe("pressure");
+  expect(threadCount().busy).toBe(1);
+  const other = MemoryFile.create({ memoryPressure: { stallMs: 300, windowMs: 2000 } });
+  other.markEvictable({ evict() {} }, { start: 0, end: 1 });
+  expect(threadCount().busy).toBe(2);
+  other.destroy();
+  files[0]!.destroy();
+  while (threadCount().busy > 1) await Bun.sleep(1);
+  expect(files[1]!.evictionTrigger.kind).toBe("pressure");
+  files[1]!.destroy();
+  while (threadCount().busy > 0) await Bun.sleep(1);
+  await terminateIdleThreads();
+  expect(descriptors()).toBeLessThanOrEqual(fds);
+});
+
+test.skipIf(!TELLS_OF_PRESSURE)("a watch that is dropped and taken up again in the same turn works", async () => {
+  const first = MemoryFile.create();
+  expect(first.shouldCacheEvictable()).toBe(true);
+  first.destroy();
+  const second = MemoryFile.create();
+  expect(second.shouldCacheEvictable()).toBe(true);
+  second.destroy();
+  while (threadCount().busy > 0) await Bun.sleep(1);
+});
+
+test.skipIf(!TELLS_OF_PRESSURE)("a thread that waits for pressure does not keep the process alive", async () => {
+  const index = join(import.meta.dir, "../../src/index.ts");
+  const source = `
+    import { MemoryFile } from ${JSON.stringify(index)};
+    const file = MemoryFile.create();
+    file.markEvictable({ evict() {} }, { start: 0, end: 1 });
+    console.log(file.evictionTrigger.kind);
+  `;
+  const run = Bun.spawn([process.execPath, "-e", source], { stdout: "pipe", stderr: "pipe" });
+  const timer = setTimeout(() => run.kill("SIGKILL"), 30_000);
+  const output = (await new Response(run.stdout).text()) + (await new Response(run.stderr).text());
+  expect(`${await run.exited} ${output}`).toBe("0 pressure\n");
+  clearTimeout(timer);
+});
+
+test("other threads of a file have its mode", () => {
+  using file = MemoryFile.create({ delayedEviction: "manual" });
+  using same = MemoryFile.attach(file.share());
+  expect(same.evictionTrigger).toEqual({ kind: "manual" });
+});
