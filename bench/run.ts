@@ -152,7 +152,8 @@ class Runner {
       found["gvisor"] = (seed) => gvisor.measure(bench, params, runOf("gvisor", seed));
     }
     for (const rival of bench.rivals?.(params) ?? []) found[rival] = own(rival);
-    if (fio !== undefined && bench === load && params["cache"] === "cold" && params["awaits"] === 0) {
+    const { cache, awaits, pattern } = params;
+    if (fio !== undefined && bench === load && cache === "cold" && awaits === 0 && pattern === "dense") {
       const path = join(ourImage(workspace.directory, params), "pages");
       for (const name of Object.keys(FIO_RUNS)) found[name] = () => fio.measure(name, path);
     }

@@ -6,7 +6,7 @@ import type { CaseResult, Results } from "./results.ts";
 import { type TargetLine, targetLines } from "./targets.ts";
 
 export function formatResults(results: Results): string {
-  return [header(results), goals(results), growth(results), losses(results), everyCase(results)].join("\n");
+  return [header(results), goals(results), queues(results), growth(results), losses(results), everyCase(results)].join("\n");
 }
 
 function header({ machine, noise, rounds, bytes, startedAt, durationSeconds, absent }: Results): string {
@@ -53,6 +53,38 @@ function goals(results: Results): string {
 function formatGoal({ goal, figure }: TargetLine): string {
   if (goal === null) return "–";
   return "atMost" in goal ? `≤ ${formatFigure(figure, goal.atMost)}` : `≥ ${digits(goal.timesBetter)}×`;
+}
+
+/** Figures of a load that tell one queue from another. */
+const QUEUE_FIGURES = [
+  ...["gibPerSecond", "firstPageSeconds", "awaitP50Ns", "awaitP99Ns", "loopGapP99Ms", "loopGapMaxMs", "cpuSeconds"],
+  ...["hugeBytes", "smallBytes", "readCalls"],
+];
+
+function queues(results: Results): string {
+  const rows = results.cases
+    .filter(({ subject, params }) => subject === "load" && Number(params["awaits"]) > 0)
+    .flatMap(({ params, contenders }) =>
+      Object.entries(contenders).map(([name, { figures }]) => {
+        const cells = QUEUE_FIGURES.map((figure) => {
+          const summary = figures[figure];
+          return summary === undefined ? "–" : formatFigure(figure, summary.median);
+        });
+        const queue = name === OURS ? String(params["queue"]) : name;
+        return `| ${params["pattern"]}, ${params["cache"]} | ${queue} | ${cells.join(" | ")} |`;
+      }),
+    );
+  if (rows.length === 0) return "";
+  return [
+    "## Queues",
+    "",
+    "Loading while random pages are awaited; medians.",
+    "",
+    `| image, cache | queue | ${QUEUE_FIGURES.join(" | ")} |`,
+    `| --- | --- |${" --- |".repeat(QUEUE_FIGURES.length)}`,
+    ...rows,
+    "",
+  ].join("\n");
 }
 
 /** What grows with what: [subject, figure, parameter], over cases that differ in nothing else. */

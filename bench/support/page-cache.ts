@@ -1,16 +1,6 @@
 /** Makes files hot or cold in the page cache, and looks whether that worked. */
-import { readSync } from "node:fs";
-import {
-  closeFile,
-  dropPageCache,
-  fileStatus,
-  mapFile,
-  mincore,
-  O_RDONLY,
-  openFile,
-  syncFile,
-  unmap,
-} from "../../ffi/index.ts";
+import { fsyncSync, readSync } from "node:fs";
+import { closeFile, dropPageCache, fileStatus, mapFile, mincore, O_RDONLY, openFile, unmap } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 
 export type CacheState = "hot" | "cold";
@@ -20,7 +10,7 @@ export function prepareCache(path: string, state: CacheState): number {
   const fd = openFile(path, O_RDONLY);
   try {
     if (state === "cold") {
-      syncFile(fd, path); // Dirty pages stay otherwise.
+      fsyncSync(fd); // Dirty pages stay otherwise.
       dropPageCache(fd);
     } else if (residentFraction(fd) < 1) {
       const piece = new Uint8Array(1 << 20);
