@@ -1,7 +1,7 @@
 /**
  * The goals as an SVG chart: a bar for each line, from 1× (the peer) to how many times better ours is, on a logarithmic
- * axis, with a mark where the goal is. Its colours are readable on light and on dark pages, since an image in a README
- * cannot know which it is on.
+ * axis, with a mark where the goal is. Lines without a goal are left to the table. The colours are readable on light and on
+ * dark pages, since an image in a README cannot know which it is on.
  */
 import { digits, formatBytes } from "./format.ts";
 import type { Results } from "./results.ts";
@@ -9,15 +9,15 @@ import { type TargetLine, targetLines } from "./targets.ts";
 
 const LABEL_WIDTH = 400;
 const PLOT_WIDTH = 420;
-const RIGHT_WIDTH = 60;
+const RIGHT_WIDTH = 70;
 const ROW_HEIGHT = 20;
 const TOP = 78;
 const BOTTOM = 46;
 
 const STYLE = `
-    text { font: 12px system-ui, sans-serif; fill: #57606a }
+    text { font: 12px system-ui, sans-serif; fill: #6e7781 }
     .title { font-size: 15px; font-weight: 600 }
-    .met { fill: #2da44e } .missed { fill: #cf522e } .free { fill: #7d8590 }
+    .met { fill: #2da44e } .missed { fill: #cf522e }
     .grid { stroke: #8c959f; stroke-opacity: .3 } .one { stroke: #8c959f; stroke-width: 1.5 }
     .goal { stroke: #9a6700; stroke-width: 3 }
     @media (prefers-color-scheme: dark) { text { fill: #9da7b1 } .goal { stroke: #d4a72c } }`;
@@ -25,7 +25,7 @@ const STYLE = `
 /** The chart of a run; without the peer there is nothing to draw but the axis. */
 export function drawChart(results: Results): string {
   const lines = targetLines(results).filter((one): one is TargetLine & { ahead: NonNullable<TargetLine["ahead"]> } =>
-    Boolean(one.ahead && Number.isFinite(one.ahead.median) && one.ahead.median > 0),
+    Boolean(one.goal && one.ahead && Number.isFinite(one.ahead.median) && one.ahead.median > 0),
   );
   const values = lines.flatMap(({ ahead, neededAhead }) => [ahead.median, neededAhead ?? 1]);
   const low = Math.floor(Math.log2(Math.min(0.5, ...values)));
@@ -39,7 +39,8 @@ export function drawChart(results: Results): string {
     `  <title>pgalloc against its peers</title>`,
     `  <style>${STYLE}\n  </style>`,
     `  <text class="title" x="12" y="24">How many times better than gVisor's Go (than fio where it says so)</text>`,
-    `  <text x="12" y="44">1× is the peer; green reaches the goal (▏), red does not, grey has none. Medians of ${results.rounds} pairs, ${formatBytes(results.bytes)}.</text>`,
+    `  <line class="goal" x1="16" x2="16" y1="33" y2="47"/>`,
+    `  <text x="24" y="44">is the goal: green reaches it, red does not. Medians of ${results.rounds} pairs, images of ${formatBytes(results.bytes)}.</text>`,
     ...axis(low, high, x, height - BOTTOM),
     ...lines.flatMap((one, row) => bar(one, TOP + row * ROW_HEIGHT, x)),
     `  <text x="12" y="${height - 16}">${escapeXml(`${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}, Bun ${machine.bun}`)}</text>`,
@@ -65,12 +66,12 @@ function bar(line: TargetLine & { ahead: { median: number } }, top: number, x: (
   const { ahead, isMet, neededAhead, work } = line;
   const from = Math.min(x(1), x(ahead.median));
   const to = Math.max(x(1), x(ahead.median));
-  const kind = isMet === null ? "free" : isMet ? "met" : "missed";
+  const kind = isMet ? "met" : "missed";
   const middle = top + ROW_HEIGHT / 2 + 4;
   const parts = [
     `  <text x="${LABEL_WIDTH - 10}" y="${middle}" text-anchor="end">${escapeXml(work)}</text>`,
     `  <rect class="${kind}" x="${from.toFixed(1)}" y="${top + 3}" width="${Math.max(1, to - from).toFixed(1)}" height="${ROW_HEIGHT - 6}" rx="2"/>`,
-    `  <text x="${(to + 6).toFixed(1)}" y="${middle}">${digits(ahead.median)}×</text>`,
+    `  <text x="${LABEL_WIDTH + PLOT_WIDTH + RIGHT_WIDTH - 12}" y="${middle}" text-anchor="end">${digits(ahead.median)}×</text>`,
   ];
   if (neededAhead !== undefined) {
     const at = x(neededAhead).toFixed(1);

@@ -94,10 +94,15 @@ test("what we lose stands in the report", () => {
 });
 
 test("the chart has a bar for each line, a mark for each goal, and text that cannot break it", () => {
-  const chart = drawChart(resultsOf([allocations(10_000, [1, 1, 1], [8, 8, 8]), allocations(100, [1, 1, 1], [2, 2, 2])]));
+  const big = makeCase(
+    { subject: "big", title: "", params: { bytes: 2 ** 36 } },
+    { pgalloc: [sample({ nsPerPair: 2 })], gvisor: [sample({ nsPerPair: 1 })] },
+  );
+  const withoutGoal = allocations(100, [1, 1, 1], [2, 2, 2]);
+  const chart = drawChart(resultsOf([allocations(10_000, [1, 1, 1], [8, 8, 8]), withoutGoal, big]));
   expect(chart.match(/<rect class="met"/g)).toHaveLength(1);
-  expect(chart.match(/<rect class="free"/g)).toHaveLength(1);
-  expect(chart.match(/<line class="goal"/g)).toHaveLength(1);
+  expect(chart.match(/<rect class="missed"/g)).toHaveLength(1);
+  expect(chart.match(/<line class="goal"/g)).toHaveLength(3); // one of them explains the others
   expect(chart).not.toContain("<CPU>");
   expect(chart).not.toContain("NaN");
 });
