@@ -51,7 +51,8 @@ describe.each(names)("gVisor's own file %s", (name) => {
     checkRanges(file, expected);
     const { offset } = expected.filled.at(-1)!;
     const last = { start: offset, end: offset + PAGE_SIZE };
-    if (!file.isLoaded(last)) expect(() => file.view(last)).toThrow(NotLoadedError);
+    // Threads may load it between the question and the view; in line nothing happens meanwhile.
+    if (queue === "inline" && !file.isLoaded(last)) expect(() => file.view(last)).toThrow(NotLoadedError);
     await file.awaitLoad(last);
     expect(file.view(last, BigUint64Array)[1]).toBe(file.view(last, BigUint64Array)[0]! + 8n);
     file.awaitLoadSync({ start: expected.filled[0]!.offset, end: expected.filled[0]!.offset + PAGE_SIZE });
