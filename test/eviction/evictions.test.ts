@@ -21,6 +21,9 @@ const TELLS_OF_PRESSURE = (() => {
   return file.evictionTrigger.kind === "pressure";
 })();
 
+/** Pressure that will not come while a test runs. */
+const UNHEARD_OF = { stallMs: 2000, windowMs: 2000 };
+
 /** Notes what it is asked to evict. */
 class Recorder implements EvictableMemoryUser {
   readonly evicted: string[] = [];
@@ -88,7 +91,7 @@ test("disabled: what is marked unevictable before the turn comes is spared", asy
 test.skipIf(!TELLS_OF_PRESSURE)(
   "enabled, where the host tells of pressure: put off; startEvictions works all the same",
   async () => {
-    using file = MemoryFile.create();
+    using file = MemoryFile.create({ memoryPressure: UNHEARD_OF });
     const user = new Recorder();
     expect(file.evictionTrigger.kind).toBe("pressure");
     expect(file.shouldCacheEvictable()).toBe(true);
@@ -134,7 +137,7 @@ test("a trigger that the kernel refuses is a reason too, and leaves nothing open
 });
 
 test.skipIf(!TELLS_OF_PRESSURE)("an allocation that brings the file near its limit starts evictions", async () => {
-  using file = MemoryFile.create({ limitBytes: 64 * PAGE_SIZE });
+  using file = MemoryFile.create({ limitBytes: 64 * PAGE_SIZE, memoryPressure: UNHEARD_OF });
   const entries: FileRange[] = [];
   const user: EvictableMemoryUser = {
     evict({ start, end }) {

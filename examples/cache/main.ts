@@ -1,0 +1,39 @@
+/**
+ * A cache that gives memory back when the host asks.
+ *
+ *   bun main.ts [--limit-mib 256] [--no-cgroup] [--entries 128] [--neighbour-mib 256] [--wait-seconds 30]
+ *
+ * Makes a cgroup with little memory, starts the program with the cache in it (program.ts), and there a neighbour that needs
+ * the memory: real pressure, told by the kernel. Where no such cgroup can be made it says why, and the program is asked by
+ * hand. Needs the right to make cgroups: root, as a rule.
+ */
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { makeLimitedCgroup } from "./limited-cgroup.ts";
+
+const { values } = parseArgs({
+  options: {
+    "limit-mib": { type: "string", default: "256" },
+    "no-cgroup": { type: "boolean", default: false },
+    entries: { type: "string", default: "128" },
+    "neighbour-mib": { type: "string", default: "256" },
+    "wait-seconds": { type: "string", default: "30" },
+  },
+});
+const limitMebibytes = Number(values["limit-mib"]);
+
+const cgroup = values["no-cgroup"] ? { reasons: ["not wanted"] } : makeLimitedCgroup(limitMebibytes * 2 ** 20);
+const command = [process.execPath, join(import.meta.dir, "program.ts")];
+for (const name of ["entries", "neighbour-mib", "wait-seconds"] as const) command.push(`--${name}`, values[name]);
+if ("path" in cgroup) {
+  console.log(`cgroup               ${cgroup.path} (version ${cgroup.version}), limited to ${limitMebibytes} MiB`);
+  command.push("--processes-file", cgroup.processesFile);
+} else {
+  console.log(`no limited cgroup    ${cgroup.reasons.join("; ")}`);
+}
+const program = Bun.spawn(command, { stdout: "inherit", stderr: "inherit" });
+// The cgroup goes in any case, after what is in it.
+for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => program.kill());
+const exitCode = await program.exited;
+if ("path" in cgroup) await cgroup.remove();
+process.exit(exitCode);

@@ -1,0 +1,31 @@
+/**
+ * Another program in the same cgroup: writes a file that does not fit in what is left of its memory, and reads it over and
+ * over. Each time the kernel must find pages for it. Ends at SIGTERM, or when the program that started it is gone.
+ *
+ *   bun neighbour.ts FILE MEBIBYTES
+ */
+import { closeSync, fsyncSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
+
+const [path, mebibytes] = [process.argv[2]!, Number(process.argv[3])];
+const block = new Uint8Array(2 ** 20).fill(1);
+const fd = openSync(path, "w+");
+unlinkSync(path);
+let readMebibytes = 0;
+const parent = process.ppid;
+process.on("SIGTERM", () => {
+  closeSync(fd);
+  console.log(readMebibytes);
+  process.exit(0);
+});
+for (let i = 0; i < mebibytes; i++) writeSync(fd, block, 0, block.length, i * block.length);
+fsyncSync(fd);
+for (;;) {
+  for (let i = 0; i < mebibytes; i++) {
+    readSync(fd, block, 0, block.length, i * block.length);
+    readMebibytes++;
+    if (i % 16 !== 0) continue;
+    // Signals are seen between turns.
+    await new Promise((resolve) => setImmediate(resolve));
+    if (process.ppid !== parent) process.exit(1);
+  }
+}
