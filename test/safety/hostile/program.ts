@@ -1,0 +1,128 @@
+/**
+ * Loads hostile checkpoints in a process of its own, so that a crash is an exit code: FORMAT CASES SEED. Each is refused with
+ * CorruptCheckpointError or OutOfMemoryError, or it is one whose every page can be used. Prints one line of JSON.
+ */
+import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { importFrom } from "../../../src/gvisor/index.ts";
+import { CorruptCheckpointError, MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../../src/index.ts";
+import { coreOf } from "../../../src/memory-file.ts";
+import { buildCheckpoints } from "./checkpoints.ts";
+import { Canaries } from "./canaries.ts";
+import { hostile, type Hostile } from "./edits.ts";
+import { hostileExport } from "./gvisor-edits.ts";
+
+/** What a checkpoint may ask for here; some of the hostile ones ask for a petabyte. */
+const LIMIT_BYTES = 8 * 2 ** 30;
+const WARM_UP_CASES = 100;
+const CHECK_EVERY = 200;
+
+const [format, casesText, seedText] = process.argv.slice(2);
+const isGvisor = format === "gvisor";
+const metaName = isGvisor ? "pages_meta.img" : "meta";
+const pagesName = isGvisor ? "pages.img" : "pages";
+const counts = { cases: 0, refused: 0, overLimit: 0, damagedPages: 0, taken: 0 };
+let warmKiB = 0;
+
+interface Target {
+  readonly directory: string;
+  readonly pages: Uint8Array | null;
+}
+
+async function attempt(target: Target, { meta, pagesBytes }: Hostile): Promise<void> {
+  writeFileSync(join(target.directory, metaName), meta);
+  const restorePages = changePages(target, pagesBytes);
+  try {
+    await load(target.directory);
+  } finally {
+    restorePages();
+  }
+  if (++counts.cases === WARM_UP_CASES) warmKiB = peakKiB();
+  if (counts.cases % CHECK_EVERY === 0) canaries.check();
+}
+
+/** Gives the pages file another size. Returns what puts it back. */
+function changePages({ directory, pages }: Target, bytes: number | null): () => void {
+  const path = join(directory, pagesName);
+  if (pages === null || bytes === pages.byteLength) return () => {};
+  if (bytes === null) rmSync(path);
+  else truncateSync(path, bytes);
+  return () => writeFileSync(path, pages);
+}
+
+async function load(directory: string): Promise<void> {
+  let file: MemoryFile;
+  try {
+    const options = { background: true, queue: "inline", limitBytes: LIMIT_BYTES } as const;
+    file = await (isGvisor ? importFrom(directory, options) : MemoryFile.loadFrom(directory, options));
+  } catch (error) {
+    if (error instanceof CorruptCheckpointError) counts.refused++;
+    else if (error instanceof OutOfMemoryError) counts.overLimit++;
+    else throw error;
+    return;
+  }
+  try {
+    await use(file);
+  } finally {
+    file.destroy();
+  }
+}
+
+/** What was taken keeps every promise of a file: its pages can be read or say why not, allocated, dropped, released. */
+async function use(file: MemoryFile): Promise<void> {
+  coreOf(file).allocator.set.checkInvariants();
+  try {
+    await file.awaitLoad();
+    counts.taken++;
+  } catch (error) {
+    if (!(error instanceof CorruptCheckpointError)) throw error;
+    counts.damagedPages++;
+  }
+  // The first bad page is told at once; the others are read all the same.
+  while (file.isLoading) await Bun.sleep(0);
+  const { totalBytes, loadedBytes, failedBytes } = file.loadStats();
+  if (loadedBytes + failedBytes !== totalBytes)
+    throw new Error(`${loadedBytes} + ${failedBytes} of ${totalBytes} bytes are settled`);
+  if (file.allocatedBytes > LIMIT_BYTES - PAGE_SIZE) return;
+  const page = file.allocate(PAGE_SIZE);
+  if (!file.view(page).every((byte) => byte === 0)) throw new Error("A new page is not zero");
+  file.view(page).fill(1);
+  file.decRef(page);
+  await file.released();
+  coreOf(file).allocator.set.checkInvariants();
+}
+
+/** The most memory this process ever had. */
+function peakKiB(): number {
+  return Number(/VmHWM:\s*(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))![1]);
+}
+
+const root = mkdtempSync(join(tmpdir(), "pgalloc-hostile-"));
+using canaries = new Canaries();
+try {
+  const targets = (await buildCheckpoints(root, isGvisor)).map(({ directory }) => ({
+    directory,
+    meta: new Uint8Array(readFileSync(join(directory, metaName))),
+    pages: readIfExists(join(directory, pagesName)),
+  }));
+  const inputs = targets.map((target, index) => {
+    const input = isGvisor
+      ? hostileExport(target.meta, target.pages?.byteLength ?? null)
+      : hostile(target.meta, target.pages?.byteLength ?? 0);
+    return input.map((found) => ({ index, input: found }));
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.oneof(...inputs), ({ index, input }) => attempt(targets[index]!, input)),
+    { numRuns: Number(casesText), seed: Number(seedText) },
+  );
+  canaries.check();
+  console.log(JSON.stringify({ ...counts, grownMiB: Math.round((peakKiB() - warmKiB) / 1024) }));
+} finally {
+  rmSync(root, { recursive: true });
+}
+
+function readIfExists(path: string): Uint8Array | null {
+  return existsSync(path) ? new Uint8Array(readFileSync(path)) : null;
+}
