@@ -9,6 +9,7 @@ import fc from "fast-check";
 import { importFrom } from "../../../src/gvisor/index.ts";
 import { CorruptCheckpointError, MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../../src/index.ts";
 import { coreOf } from "../../../src/memory-file.ts";
+import { checkInvariants } from "../../../src/segment/index.ts";
 import { buildCheckpoints } from "./checkpoints.ts";
 import { Canaries } from "./canaries.ts";
 import { hostile, type Hostile } from "./edits.ts";
@@ -72,7 +73,7 @@ async function load(directory: string): Promise<void> {
 
 /** What was taken keeps every promise of a file: its pages can be read or say why not, allocated, dropped, released. */
 async function use(file: MemoryFile): Promise<void> {
-  coreOf(file).allocator.set.checkInvariants();
+  checkInvariants(coreOf(file).allocator.set);
   try {
     await file.awaitLoad();
     counts.taken++;
@@ -91,7 +92,7 @@ async function use(file: MemoryFile): Promise<void> {
   file.view(page).fill(1);
   file.decRef(page);
   await file.released();
-  coreOf(file).allocator.set.checkInvariants();
+  checkInvariants(coreOf(file).allocator.set);
 }
 
 /** The most memory this process ever had. */

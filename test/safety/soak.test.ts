@@ -1,0 +1,18 @@
+/** Two minutes of the soak in CI, a few seconds elsewhere; `PGALLOC_SOAK_SECONDS=600` says otherwise. See soak/run.ts. */
+import { expect, test } from "bun:test";
+import { describeSoak, soak } from "./soak/run.ts";
+
+const SECONDS = Number(process.env["PGALLOC_SOAK_SECONDS"] ?? (process.env["CI"] === undefined ? 4 : 120));
+
+test(
+  `${SECONDS} seconds of allocate, fill, checkpoint, kill, restore, verify`,
+  async () => {
+    const totals = await soak(SECONDS, () => {});
+    console.log(`    ${describeSoak(totals, SECONDS)}`);
+    expect(totals.mismatches).toBe(0);
+    expect(totals.kills).toBe(totals.rounds);
+    expect(totals.rounds).toBeGreaterThan(SECONDS / 10);
+    expect(totals.checkpoints).toBeGreaterThan(0);
+  },
+  SECONDS * 1000 + 60_000,
+);

@@ -1,0 +1,126 @@
+/**
+ * The soak: one program's lives (program.ts), each ended by SIGKILL at a random moment, with faults injected meanwhile. Every
+ * life checks every page that the last one left, and a checkpoint that was acknowledged is never lost.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { errnoNumber } from "../../../ffi/index.ts";
+import { PAGE_SIZE } from "../../../src/index.ts";
+import { type CallName, type FaultPlan, Faults } from "../support/fault-control.ts";
+
+export interface SoakTotals {
+  /** Lives. */
+  rounds: number;
+  kills: number;
+  checkpoints: number;
+  bytesWritten: number;
+  pagesVerified: number;
+  faultsInjected: number;
+  /** Errors that the program was told of and went on after. */
+  errorsTold: number;
+  mismatches: number;
+}
+
+const program = join(import.meta.dir, "program.ts");
+const READS: readonly CallName[] = ["pread", "preadv"];
+const WRITES: readonly CallName[] = ["pwrite", "pwritev", "fsync", "openat", "renameat", "lseek"];
+const MAX_LIFE_MS = 1500;
+
+function pickPlan(): FaultPlan {
+  const pick = <T>(values: readonly T[]): T => values[Math.floor(Math.random() * values.length)]!;
+  const from = Math.floor(Math.random() * 20);
+  const plans: FaultPlan[] = [
+    { action: "Fail", calls: READS, value: errnoNumber("EIO"), from, until: from + 3, onlyPages: true },
+    { action: "Fail", calls: WRITES, value: errnoNumber(pick(["EIO", "ENOSPC"])), from, until: from + 1 },
+    { action: "Shorten", calls: [...READS, ...WRITES], value: 5000, from, until: from + 50, onlyPages: true },
+    { action: "Shorten", calls: READS, value: 0, from, until: from + 1, onlyPages: true },
+    { action: "Delay", calls: [...READS, ...WRITES], value: 3, from, until: from + 20 },
+    { action: "ExitThread", calls: [...READS, "pwrite"], from, until: from + 1, onlyPages: true },
+  ];
+  return pick(plans);
+}
+
+/** One life. Returns the last round that it acknowledged. @throws {Error} for a mismatch, a lost checkpoint, a crash */
+async function live(directory: string, faults: Faults, acknowledged: number, totals: SoakTotals): Promise<number> {
+  const seed = String(1 + Math.floor(Math.random() * 2 ** 31));
+  const child = Bun.spawn({ ...faults.command(program, directory, seed), stdout: "pipe", stderr: "pipe" });
+  const stderr = child.stderr.text();
+  const timers: Timer[] = [setTimeout(() => child.kill("SIGKILL"), 150 + Math.random() * MAX_LIFE_MS)];
+  const arming = setInterval(() => {
+    totals.faultsInjected += faults.hits;
+    faults.arm(pickPlan());
+  }, 60);
+  let last = acknowledged;
+  let text = "";
+  for await (const chunk of child.stdout) {
+    text += Buffer.from(chunk).toString();
+    const lines = text.split("\n");
+    text = lines.pop()!;
+    for (const line of lines) last = account(JSON.parse(line), last, totals);
+  }
+  await child.exited;
+  clearInterval(arming);
+  for (const timer of timers) clearTimeout(timer);
+  totals.faultsInjected += faults.hits;
+  faults.disarm();
+  totals.rounds++;
+  if (child.signalCode !== "SIGKILL") {
+    totals.mismatches++;
+    throw new Error(`A life with seed ${seed} ended with ${child.signalCode ?? child.exitCode}:\n${await stderr}`);
+  }
+  totals.kills++;
+  return last;
+}
+
+type Line = { event: string; round: number; pages: number; bytes: number };
+
+function account({ event, round, pages, bytes }: Line, last: number, totals: SoakTotals): number {
+  if (event === "restored") {
+    totals.pagesVerified += pages;
+    if (round < last) {
+      totals.mismatches++;
+      throw new Error(`Checkpoint ${last} was acknowledged, and ${round} came back`);
+    }
+  } else if (event === "saved") {
+    totals.checkpoints++;
+    totals.bytesWritten += bytes;
+    return round;
+  } else if (event === "error") totals.errorsTold++;
+  return last;
+}
+
+/** Runs lives for `seconds`. `progress` is called after each. */
+export async function soak(seconds: number, progress: (totals: SoakTotals) => void): Promise<SoakTotals> {
+  const root = mkdtempSync(join(tmpdir(), "pgalloc-soak-"));
+  const totals: SoakTotals = {
+    rounds: 0,
+    kills: 0,
+    checkpoints: 0,
+    bytesWritten: 0,
+    pagesVerified: 0,
+    faultsInjected: 0,
+    errorsTold: 0,
+    mismatches: 0,
+  };
+  using faults = new Faults();
+  try {
+    const until = performance.now() + seconds * 1000;
+    for (let acknowledged = 0; performance.now() < until; ) {
+      acknowledged = await live(join(root, "checkpoint"), faults, acknowledged, totals);
+      progress(totals);
+    }
+    return totals;
+  } finally {
+    rmSync(root, { recursive: true });
+  }
+}
+
+export function describeSoak(totals: SoakTotals, seconds: number): string {
+  const { rounds, kills, checkpoints, bytesWritten, pagesVerified, faultsInjected, errorsTold, mismatches } = totals;
+  return (
+    `${seconds} s: ${rounds} rounds, ${kills} kills, ${checkpoints} checkpoints, ${(bytesWritten / 2 ** 30).toFixed(2)} GiB written, ` +
+    `${((pagesVerified * PAGE_SIZE) / 2 ** 30).toFixed(2)} GiB verified page by page, ${faultsInjected} faults injected, ` +
+    `${errorsTold} errors told and survived, ${mismatches} mismatches`
+  );
+}
