@@ -172,19 +172,30 @@ func (c *checker) contents(mf *memoryFile) {
 	}
 }
 
+func (c *checker) dropPiece(mf *memoryFile, live liveRange, fr memmap.FileRange) {
+	for refs := live.Refs; refs > 0; refs-- {
+		if unique := mf.HasUniqueRef(fr); unique != (refs == 1) {
+			c.fail("live range %v: HasUniqueRef is %t with %d references left", live, unique, refs)
+		}
+		shared, any := mf.FirstSharedRange(fr)
+		if wantShared := (refs > 1); any != wantShared || any && shared != fr {
+			c.fail("live range %v: FirstSharedRange is %v, %t with %d references left", live, shared, any, refs)
+		}
+		mf.DecRef(fr)
+	}
+}
+
 // release drops all references and looks at what is left.
 func (c *checker) release(mf *memoryFile) error {
 	for _, live := range c.want.Live {
-		fr := live.fileRange()
-		for refs := live.Refs; refs > 0; refs-- {
-			if unique := mf.HasUniqueRef(fr); unique != (refs == 1) {
-				c.fail("live range %v: HasUniqueRef is %t with %d references left", live, unique, refs)
+		for _, fr := range live.releasePieces() {
+			c.dropPiece(mf, live, fr)
+			if !live.Huge {
+				continue
 			}
-			shared, any := mf.FirstSharedRange(fr)
-			if wantShared := (refs > 1); any != wantShared || any && shared != fr {
-				c.fail("live range %v: FirstSharedRange is %v, %t with %d references left", live, shared, any, refs)
+			if err := mf.settle(); err != nil {
+				return err
 			}
-			mf.DecRef(fr)
 		}
 	}
 	if err := mf.settle(); err != nil {

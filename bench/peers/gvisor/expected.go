@@ -21,12 +21,14 @@ const chunkShift = 30
 // expected is what a checkpoint must contain. Offsets are bytes in the
 // MemoryFile. All live pages that are not listed as filled are zero.
 type expected struct {
-	Filled []struct {
-		Offset uint64 `json:"offset"`
-		Index  uint64 `json:"index"`
-	} `json:"filled"`
-	Live      []liveRange `json:"live"`
-	TotalSize uint64      `json:"totalSize"`
+	Filled    []filledPage `json:"filled"`
+	Live      []liveRange  `json:"live"`
+	TotalSize uint64       `json:"totalSize"`
+}
+
+type filledPage struct {
+	Offset uint64 `json:"offset"`
+	Index  uint64 `json:"index"`
 }
 
 type liveRange struct {
@@ -40,6 +42,26 @@ type liveRange struct {
 
 func (l liveRange) fileRange() memmap.FileRange {
 	return memmap.FileRange{Start: l.Start, End: l.End}
+}
+
+// releasePieces cuts a huge range where its first and last whole huge page begin
+// and end. When gVisor releases several huge pages at once it does not count
+// the pages at the ragged ends (releaseLocked returns before it stores their
+// count), so their huge pages are freed only if each is released by itself.
+func (l liveRange) releasePieces() []memmap.FileRange {
+	fr := l.fileRange()
+	if !l.Huge {
+		return []memmap.FileRange{fr}
+	}
+	first := min(fr.End, (fr.Start+hugePageSize-1)/hugePageSize*hugePageSize)
+	last := max(first, fr.End/hugePageSize*hugePageSize)
+	var pieces []memmap.FileRange
+	for _, piece := range []memmap.FileRange{{Start: fr.Start, End: first}, {Start: first, End: last}, {Start: last, End: fr.End}} {
+		if piece.Length() != 0 {
+			pieces = append(pieces, piece)
+		}
+	}
+	return pieces
 }
 
 func (l liveRange) String() string {

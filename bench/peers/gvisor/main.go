@@ -27,6 +27,7 @@ var commands = []command{
 	{"view", "MapInternal of random live ranges", runView},
 	{"big", "allocate and free one very large range", runBig},
 	{"mkimage", "write a checkpoint of stamped pages and time the save", runMkimage},
+	{"mkfile", "write a checkpoint of a random file and what must be found in it", runMkfile},
 	{"load", "load a checkpoint in the background, awaiting random pages", runLoad},
 	{"check", "load a checkpoint and compare it with an expected.json", runCheck},
 }

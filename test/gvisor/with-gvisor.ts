@@ -1,0 +1,96 @@
+/**
+ * gVisor itself as the judge, where Go is installed: it loads what we exported and compares it with what we say is in it, and
+ * we load what it saved. No part of the tests, for it builds a Go program:
+ *
+ *     bun test ./test/gvisor/with-gvisor.ts               # PGALLOC_GVISOR_SEEDS=20 for more or less than the default 5
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { exportTo, importFrom } from "../../src/gvisor/index.ts";
+import { checkContents, checkDrop, checkRanges, type Expected } from "../support/expected.ts";
+import { randomFile, type Shape } from "../support/random-file.ts";
+import { writeInlineForm } from "./support.ts";
+
+const go = Bun.which("go");
+const sources = join(import.meta.dir, "../../bench/peers/gvisor");
+const scratch = mkdtempSync(join(tmpdir(), "pgalloc-with-gvisor-"));
+const peer = join(scratch, "peer");
+const counts = { checkedByGvisor: 0, loadedFromGvisor: 0, pages: 0 };
+
+beforeAll(() => {
+  if (go !== null) run([go, "build", "-o", peer, "."], sources);
+}, 300_000);
+afterAll(() => {
+  rmSync(scratch, { recursive: true });
+  console.log(go === null ? "There is no Go here: nothing was checked." : JSON.stringify(counts));
+});
+
+function run(command: string[], cwd = scratch): string {
+  const { exitCode, stdout, stderr } = Bun.spawnSync(command, { cwd, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+  if (exitCode !== 0) throw new Error(`${command.join(" ")} exited with ${exitCode}:\n${stdout}${stderr}`);
+  return stdout.toString();
+}
+
+let directories = 0;
+const newDirectory = () => join(scratch, `${directories++}`);
+
+/** Lets gVisor load a checkpoint of ours. It exits with 1, and says why, if anything is not as expected. */
+function checkByGvisor(directory: string, expected: Expected): void {
+  writeFileSync(join(directory, "expected.json"), JSON.stringify(expected));
+  expect(JSON.parse(run([peer, "check", "-dir", directory]))).toMatchObject({ ok: true, totalSizeBytes: expected.totalSize });
+  counts.checkedByGvisor++;
+}
+
+const seeds = Array.from({ length: Number(process.env["PGALLOC_GVISOR_SEEDS"] ?? 5) }, (_, i) => i + 1);
+const cases = [
+  ["empty", 1] as const,
+  ...(["small", "huge", "mixed", "many"] as const).flatMap((shape) => seeds.map((seed) => [shape, seed] as const)),
+];
+
+describe.skipIf(go === null)("with gVisor", () => {
+  test.each(cases)(
+    "our file, %s, seed %d, is what gVisor finds, in both forms and after a round through import",
+    async (shape: Shape, seed) => {
+      const { file, expected } = await randomFile(seed, shape);
+      const directory = newDirectory();
+      await exportTo(file, directory);
+      file.destroy();
+      checkByGvisor(directory, expected);
+      const inline = newDirectory();
+      writeInlineForm(directory, inline);
+      checkByGvisor(inline, expected);
+      using back = await importFrom(inline, { background: true });
+      const again = newDirectory();
+      await exportTo(back, again);
+      checkByGvisor(again, expected);
+    },
+    120_000,
+  );
+
+  test.each(cases)(
+    "gVisor's file, %s, seed %d, is what we find, in both forms",
+    async (shape, seed) => {
+      for (const inline of [false, true]) {
+        const directory = newDirectory();
+        run([peer, "mkfile", "-dir", directory, "-shape", shape, "-seed", `${seed}`, ...(inline ? ["-inline"] : [])]);
+        const expected = JSON.parse(readFileSync(join(directory, "expected.json"), "utf8")) as Expected;
+        for (const background of [false, true]) {
+          using file = await importFrom(directory, { background });
+          checkRanges(file, expected);
+          await file.awaitLoad();
+          counts.pages += checkContents(file, expected);
+          if (background) await checkDrop(file, expected);
+        }
+        // And on, to gVisor again: what it could not free for having lost count of sub-released pages, it can now.
+        using file = await importFrom(directory);
+        const again = newDirectory();
+        await exportTo(file, again);
+        checkByGvisor(again, expected);
+        counts.loadedFromGvisor++;
+      }
+    },
+    120_000,
+  );
+});
