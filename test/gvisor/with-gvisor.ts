@@ -25,7 +25,7 @@ beforeAll(() => {
 afterAll(() => {
   rmSync(scratch, { recursive: true });
   console.log(go === null ? "There is no Go here: nothing was checked." : JSON.stringify(counts));
-});
+}, 60_000);
 
 function run(command: string[], cwd = scratch): string {
   const { exitCode, stdout, stderr } = Bun.spawnSync(command, { cwd, stdin: "ignore", stdout: "pipe", stderr: "pipe" });

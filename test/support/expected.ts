@@ -138,7 +138,7 @@ function chunkRows(file: MemoryFile): { start: number; end: number; huge: boolea
 }
 
 /** The file's runs as text, of two files that hold the same: sub-released pages joined, whole huge pages of them free. */
-export function comparableText(file: MemoryFile): string {
+export function comparableText(file: { toString(): string }): string {
   const text = file.toString().replace(/, (\d+)\) huge sub-released\n\[\1(?=, \d+\) huge sub-released)/g, "");
   const lines = text.split("\n").flatMap((line) => {
     const match = /^\[(\d+), (\d+)\) huge (sub-released|free)$/.exec(line);

@@ -48,11 +48,17 @@ export class NaiveFile {
   /** Runs of one state in chunks of one page size, in order. */
   private runs(state: number, huge: boolean): { start: number; end: number }[] {
     const runs: { start: number; end: number }[] = [];
-    for (let page = 0; page < this.state.length; page++) {
-      if (this.state[page] !== state || this.huge[Math.floor(page / CHUNK_PAGES)] !== huge) continue;
-      const last = runs.at(-1);
-      if (last?.end === page) last.end++;
-      else runs.push({ start: page, end: page + 1 });
+    for (let chunk = 0; chunk < this.huge.length; chunk++) {
+      if (this.huge[chunk] !== huge) continue;
+      const end = (chunk + 1) * CHUNK_PAGES;
+      for (let page = this.state.indexOf(state, chunk * CHUNK_PAGES); page >= 0 && page < end; ) {
+        const first = page;
+        while (page < end && this.state[page] === state) page++;
+        const last = runs.at(-1);
+        if (last?.end === first) last.end = page;
+        else runs.push({ start: first, end: page });
+        page = this.state.indexOf(state, page);
+      }
     }
     return runs;
   }
@@ -84,7 +90,9 @@ export class NaiveFile {
   }
 
   isReferenced(start: number, end: number): boolean {
-    return end <= this.state.length && this.state.subarray(start, end).every((state) => state === USED);
+    let page = start;
+    while (page < end && this.state[page] === USED) page++;
+    return page === end;
   }
 
   incRef(start: number, end: number): void {
@@ -133,7 +141,22 @@ export class NaiveFile {
   }
 
   get usedPages(): number {
-    return this.state.reduce((sum, state) => sum + (state === USED ? 1 : 0), 0);
+    return this.count(USED);
+  }
+
+  get wastePages(): number {
+    return this.count(WASTE);
+  }
+
+  get subReleasedPages(): number {
+    return this.count(SUB_RELEASED);
+  }
+
+  private count(state: number): number {
+    const { state: states } = this;
+    let pages = 0;
+    for (let page = 0; page < states.length; page++) if (states[page] === state) pages++;
+    return pages;
   }
 
   /** As MemoryFile's toString(). */
