@@ -11,7 +11,7 @@ import { VERSION } from "../checkpoint/format.ts";
 import { openExport } from "../gvisor/directory.ts";
 import { byteSourceOf } from "../gvisor/import.ts";
 import { PAGE_BYTES, RunState } from "../gvisor/image.ts";
-import { readImage } from "../gvisor/read-image.ts";
+import { MAIN_ID, readCheckpoint } from "../gvisor/read-checkpoint.ts";
 import { UsageError } from "./arguments.ts";
 
 export type FormatName = "native" | "gvisor";
@@ -108,7 +108,8 @@ function openGvisor(directory: string, files: Record<string, number>): Checkpoin
     if (pages !== null) closeFile(pages.fd);
   };
   try {
-    const { chunkHuge, runs, extents } = readImage(byteSourceOf(metadata), pages).image;
+    // Of a kernel's checkpoint the main file; the others have been validated with it.
+    const { chunkHuge, runs, extents } = readCheckpoint(byteSourceOf(metadata), pages).get(MAIN_ID)!;
     return {
       format: "gvisor",
       version: 1,

@@ -7,14 +7,15 @@ import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
 import type { SaveOptions, SaveReport } from "../checkpoint/save.ts";
 import { writeUsedPages } from "../checkpoint/write-pages.ts";
-import type { FileCore } from "../file-core.ts";
 import { coreOf, type MemoryFile } from "../memory-file.ts";
 import { PAGE_SIZE } from "../units.ts";
-import { checkKinds, type ComposeOptions, imageToMetadata } from "./compose.ts";
+import { type ComposedImage, type ComposeOptions, checkKinds, imageToMetadata } from "./compose.ts";
 import { ExportWriter } from "./directory.ts";
 import { CHUNK_PAGES, GVISOR_KIND_MAX, type ImageRuns, RunState } from "./image.ts";
 import { encodeMetadata } from "./metadata.ts";
+import { encodeOwners, parseResourceId, type ResourceId } from "./owners.ts";
 import { requireGvisorPageSize } from "./page-size.ts";
+import { MAIN_ID } from "./read-checkpoint.ts";
 import { RunBuilder } from "./run-builder.ts";
 import { frameMetadata } from "./stream.ts";
 
@@ -33,43 +34,100 @@ export interface ExportOptions extends Pick<SaveOptions, "signal" | "onProgress"
  * @throws the signal's reason
  */
 export async function exportTo(file: MemoryFile, directory: string, options: ExportOptions = {}): Promise<SaveReport> {
-  const core = coreOf(file);
-  core.requireLive("exportTo()");
+  return await exportAll(new Map([[MAIN_ID, file]]), directory, options);
+}
+
+/**
+ * Writes several MemoryFiles to one checkpoint, as a kernel of gVisor's does: their metadata in one file, their contents in the
+ * other. Each has a resource id, "container:path" or "path"; the one under "" is the kernel's main file, which has none, and is
+ * written first (an empty one if there is none). The others follow in the map's order, in which a restore will load them.
+ *
+ * @throws as `exportTo` @throws {RangeError} for an id that is none
+ */
+export async function exportAll(
+  files: ReadonlyMap<string, MemoryFile>,
+  directory: string,
+  options: ExportOptions = {},
+): Promise<SaveReport> {
+  const named: [ResourceId, MemoryFile][] = [];
+  for (const [id, file] of files) if (id !== MAIN_ID) named.push([parseResourceId(id), file]);
+  const main = files.get(MAIN_ID);
+  const ordered = [...(main === undefined ? [] : [main]), ...named.map(([, file]) => file)];
+  for (const file of ordered) coreOf(file).requireLive("exportTo()");
   options.signal?.throwIfAborted();
   if (options.foreignKind !== undefined) checkInteger("foreignKind", options.foreignKind, 0, GVISOR_KIND_MAX);
   requireGvisorPageSize();
-  return await core.hold(exportCore(file, core, directory, options));
+  const plan = { files: ordered, hasMain: main !== undefined, owners: named.map(([id]) => id) };
+  let work = writeExport(plan, directory, options);
+  for (const file of ordered) work = coreOf(file).hold(work);
+  return await work;
 }
 
-async function exportCore(file: MemoryFile, core: FileCore, directory: string, options: ExportOptions): Promise<SaveReport> {
+interface ExportPlan {
+  /** The main file, if there is one, and then the owners'. */
+  readonly files: readonly MemoryFile[];
+  readonly hasMain: boolean;
+  readonly owners: readonly ResourceId[];
+}
+
+const NOTHING: ComposedImage = {
+  chunkHuge: new Uint8Array(0),
+  runs: new RunBuilder(() => undefined).finish(),
+  extents: { start: new Uint32Array(0), length: new Uint32Array(0) },
+};
+
+async function writeExport(plan: ExportPlan, directory: string, options: ExportOptions): Promise<SaveReport> {
   const startedAt = performance.now();
-  await file.awaitLoad(undefined, { signal: options.signal });
-  core.requireLive("exportTo()");
-  const { chunkHuge, runs } = collectImage(core.allocator);
-  checkKinds(runs, options.foreignKind);
-  const isUsed = (_: number, i: number) => runs.state[i] === RunState.used;
-  const used = { start: runs.start.filter(isUsed), length: runs.length.filter(isUsed) };
+  for (const file of plan.files) await file.awaitLoad(undefined, { signal: options.signal });
+  const cores = plan.files.map(coreOf);
+  for (const core of cores) core.requireLive("exportTo()");
+  const states = cores.map((core) => collectImage(core.allocator));
+  for (const { runs } of states) checkKinds(runs, options.foreignKind);
+  const sources = states.map(({ runs }, i) => ({ fd: cores[i]!.mapping.fd, base: cores[i]!.mapping.base, ...usedRuns(runs) }));
   const writer = new ExportWriter(directory);
   try {
-    const target = { fd: writer.pagesFd, path: writer.pagesPath };
-    const { fd, base } = core.mapping;
-    const written = await writeUsedPages([{ fd, base, ...used }], target, options);
-    const extents = written.extents[0]!;
-    const metadata = frameMetadata(encodeMetadata(imageToMetadata({ chunkHuge, runs, extents }, options)));
+    const written = await writeUsedPages(sources, { fd: writer.pagesFd, path: writer.pagesPath }, options);
+    const images = states.map((state, i) => ({ ...state, extents: written.extents[i]! }));
+    const metadata = encodeAll(plan, images, options);
     options.signal?.throwIfAborted();
     await writer.commit(metadata);
     return {
       directory,
-      usedBytes: sum(used.length) * PAGE_SIZE,
-      pagesBytes: written.checksums.length * PAGE_SIZE,
+      usedBytes: sources.reduce((total, { length }) => total + sum(length), 0) * PAGE_SIZE,
+      pagesBytes: images.reduce((total, { extents }) => total + sum(extents.length), 0) * PAGE_SIZE,
       zeroBytes: written.zeroPages * PAGE_SIZE,
       metaBytes: metadata.byteLength,
-      extents: extents.start.length,
+      extents: images.reduce((total, { extents }) => total + extents.start.length, 0),
       durationMs: performance.now() - startedAt,
     };
   } finally {
     writer.close();
   }
+}
+
+/** One file is its metadata; with others there is the list of their owners behind the main one's. */
+function encodeAll({ hasMain, owners }: ExportPlan, images: readonly ComposedImage[], options: ExportOptions): Uint8Array {
+  const frames = (hasMain ? images : [NOTHING, ...images]).map((image) =>
+    frameMetadata(encodeMetadata(imageToMetadata(image, options))),
+  );
+  if (owners.length === 0) return frames[0]!;
+  return concatenate([frames[0]!, encodeOwners(owners), ...frames.slice(1)]);
+}
+
+/** Into a buffer of its own, which native code may be given: Buffer.concat takes small ones from a pool. */
+function concatenate(parts: readonly Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(new ArrayBuffer(parts.reduce((total, part) => total + part.byteLength, 0)));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.byteLength;
+  }
+  return whole;
+}
+
+function usedRuns(runs: ImageRuns): { start: Uint32Array; length: Uint32Array } {
+  const isUsed = (_: number, i: number) => runs.state[i] === RunState.used;
+  return { start: runs.start.filter(isUsed), length: runs.length.filter(isUsed) };
 }
 
 function sum(lengths: Uint32Array): number {

@@ -4,7 +4,7 @@
  *
  * gVisor's format has no checksums: damaged page contents are not noticed, damaged metadata is.
  */
-import { closeFile } from "../../ffi/index.ts";
+import { closeFile, O_RDONLY, openFile } from "../../ffi/index.ts";
 import { SUB_RELEASED, USED, WASTE } from "../allocator/states.ts";
 import type { RestoreImage } from "../checkpoint/restore.ts";
 import { readBytes } from "../checkpoint/staging.ts";
@@ -16,7 +16,7 @@ import { Word } from "../shared/control.ts";
 import { type OpenedFile, openExport } from "./directory.ts";
 import { type ImageExtents, type ImageRuns, type MemoryFileImage, PAGE_BYTES, RunState } from "./image.ts";
 import { requireGvisorPageSize } from "./page-size.ts";
-import { readImage } from "./read-image.ts";
+import { MAIN_ID, readCheckpoint } from "./read-checkpoint.ts";
 import type { ByteSource } from "./stream.ts";
 
 const STATE_OF_RUN: Readonly<Record<number, number>> = {
@@ -26,7 +26,7 @@ const STATE_OF_RUN: Readonly<Record<number, number>> = {
 };
 
 /**
- * Makes a MemoryFile from what gVisor (or `exportTo`) wrote to a directory. References, kinds, groups, huge chunks and
+ * Makes a MemoryFile from what gVisor (or `exportTo`) wrote to a directory; of several files the main one. References, kinds, groups, huge chunks and
  * sub-released pages are as they were; waste that gVisor had not released is released here.
  *
  * The options are those of `MemoryFile.loadFrom`: with `background` it returns as soon as the metadata stands.
@@ -40,23 +40,61 @@ export async function importFrom(directory: string, options: LoadOptions = {}): 
   options.signal?.throwIfAborted();
   checkQueue(options.queue);
   requireGvisorPageSize();
-  return await awaitUnlessBackground(startImport(directory, options), options);
+  const files = startImport(directory, options, [MAIN_ID]);
+  return await awaitUnlessBackground(files.get(MAIN_ID)!, options);
 }
 
-function startImport(directory: string, options: LoadOptions): MemoryFile {
+/**
+ * Makes all MemoryFiles of a checkpoint, each under its resource id: "container:path", or "path" where there is no container. The
+ * main file of gVisor's kernel, and the one that `exportTo` writes, has the id "". The map's order is the checkpoint's, in which
+ * files are loaded one after the other behind the running program; what is awaited of any of them goes first.
+ *
+ * The options hold for every file; `onProgress` is told of each by itself.
+ *
+ * @throws as `importFrom`; no file is left then
+ */
+export async function importAll(directory: string, options: LoadOptions = {}): Promise<Map<string, MemoryFile>> {
+  options.signal?.throwIfAborted();
+  checkQueue(options.queue);
+  requireGvisorPageSize();
+  const files = startImport(directory, options);
+  try {
+    for (const file of files.values()) await awaitUnlessBackground(file, options);
+    return files;
+  } catch (error) {
+    destroyAll(files);
+    throw error;
+  }
+}
+
+function destroyAll(files: ReadonlyMap<string, MemoryFile>): void {
+  for (const file of files.values()) file.destroy();
+}
+
+/** Files whose loads have begun, by id: all of the checkpoint's, or those of `ids`. */
+function startImport(directory: string, options: LoadOptions, ids?: readonly string[]): Map<string, MemoryFile> {
   const { metadata, pages } = openExport(directory);
   const contents = pages ?? metadata;
-  let restorable: Restorable;
+  const files = new Map<string, MemoryFile>();
   try {
-    restorable = toRestorable(readImage(byteSourceOf(metadata), pages).image);
+    for (const [id, image] of readCheckpoint(byteSourceOf(metadata), pages)) {
+      if (ids === undefined || ids.includes(id)) files.set(id, restoreImage(image, contents, options));
+    }
+    return files;
   } catch (error) {
-    closeFile(contents.fd);
+    destroyAll(files);
     throw error;
   } finally {
-    if (contents !== metadata) closeFile(metadata.fd);
+    closeFile(metadata.fd);
+    if (pages !== null) closeFile(pages.fd);
   }
-  const { image, extentOffset } = restorable;
-  const core = restoreCore(image, { fd: contents.fd, path: contents.path, extentOffset, checksums: null }, options);
+}
+
+function restoreImage(source: MemoryFileImage, { fd, path }: OpenedFile, options: LoadOptions): MemoryFile {
+  const { image, extentOffset } = toRestorable(source);
+  // Each restore closes its own descriptor; the path may be another file's by now, what is open is not.
+  const ownFd = openFile(`/proc/self/fd/${fd}`, O_RDONLY);
+  const core = restoreCore(image, { fd: ownFd, path, extentOffset, checksums: null }, options);
   if (core.words[Word.WastePages]! > 0) core.releaser.schedule();
   return fileOver(core, null);
 }

@@ -1,5 +1,5 @@
 /** pgalloc/gvisor: checkpoints in gVisor's own format, `pages_meta.img` and `pages.img`, both ways. */
 export type { LoadOptions } from "../options.ts";
 export type { SaveReport } from "../checkpoint/save.ts";
-export { type ExportOptions, exportTo } from "./export.ts";
-export { importFrom } from "./import.ts";
+export { type ExportOptions, exportAll, exportTo } from "./export.ts";
+export { importAll, importFrom } from "./import.ts";

@@ -51,7 +51,8 @@ export function readImage(
   return { image: { chunkHuge, runs, extents }, metadataEnd, pagesEnd: end };
 }
 
-function checkEnd(what: string, file: { readonly path?: string; readonly sizeBytes: number }, end: number): void {
+/** @throws CorruptCheckpointError if the file goes on behind `end` */
+export function checkEnd(what: string, file: { readonly path?: string; readonly sizeBytes: number }, end: number): void {
   if (file.sizeBytes === end) return;
   throw new CorruptCheckpointError(`${what} should end here, but has ${file.sizeBytes} bytes`, {
     ...(file.path === undefined ? {} : { path: file.path }),

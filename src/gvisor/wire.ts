@@ -14,6 +14,7 @@ import { CorruptCheckpointError } from "../errors.ts";
 export const U64_MAX = Number.POSITIVE_INFINITY;
 
 const TWO_32 = 2 ** 32;
+const textDecoder = new TextDecoder();
 const FIELD_NUMBER_MAX = 2 ** 29 - 1;
 
 /** The low three bits of a tag. */
@@ -159,6 +160,18 @@ export class WireReader {
     this.limit = outer;
   }
 
+  /** A length, and as many bytes of UTF-8. */
+  readText(): string {
+    const first = this.position;
+    const lengthBytes = this.readLength();
+    const bytes = this.bytes.subarray(this.position, this.position + lengthBytes);
+    this.position += lengthBytes;
+    const text = textDecoder.decode(bytes);
+    // Two texts that differ must not become the same.
+    if (text.includes("\ufffd")) throw this.corrupt("Text is not UTF-8", first);
+    return text;
+  }
+
   private readLength(): number {
     const first = this.position;
     this.readVarint();
@@ -203,6 +216,17 @@ export class WireWriter {
     for (; rest > 0x7fffffff; rest = Math.floor(rest / 0x80)) this.bytes[this.position++] = (rest % 0x80) | 0x80;
     for (; rest >= 0x80; rest >>>= 7) this.bytes[this.position++] = (rest & 0x7f) | 0x80;
     this.bytes[this.position++] = rest;
+  }
+
+  /** `value` with the top bit of 64 set; `value` must be below 2^28. */
+  flaggedVarint(value: number): void {
+    for (let i = 0, rest = value; i < 9; i++, rest >>>= 7) this.bytes[this.position++] = (rest & 0x7f) | 0x80;
+    this.bytes[this.position++] = 1;
+  }
+
+  raw(bytes: Uint8Array): void {
+    this.bytes.set(bytes, this.position);
+    this.position += bytes.byteLength;
   }
 
   /** A scalar field; nothing where it has proto3's default. `tag` must be below 0x80. */

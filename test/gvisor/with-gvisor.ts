@@ -8,16 +8,17 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { exportTo, importFrom } from "../../src/gvisor/index.ts";
+import { exportAll, exportTo, importAll, importFrom } from "../../src/gvisor/index.ts";
 import { checkContents, checkDrop, checkRanges, type Expected } from "../support/expected.ts";
 import { randomFile, type Shape } from "../support/random-file.ts";
+import { replayTrace, type TraceOperation } from "../support/replay-trace.ts";
 import { writeInlineForm } from "./support.ts";
 
 const go = Bun.which("go");
 const sources = join(import.meta.dir, "../../bench/peers/gvisor");
 const scratch = mkdtempSync(join(tmpdir(), "pgalloc-with-gvisor-"));
 const peer = join(scratch, "peer");
-const counts = { checkedByGvisor: 0, loadedFromGvisor: 0, pages: 0 };
+const counts = { checkedByGvisor: 0, loadedFromGvisor: 0, kernelCheckpoints: 0, traceOperations: 0, pages: 0 };
 
 beforeAll(() => {
   if (go !== null) run([go, "build", "-o", peer, "."], sources);
@@ -90,6 +91,45 @@ describe.skipIf(go === null)("with gVisor", () => {
         checkByGvisor(again, expected);
         counts.loadedFromGvisor++;
       }
+    },
+    120_000,
+  );
+
+  test.each(seeds)(
+    "several files, seed %d: a kernel of gVisor finds ours, and we its",
+    async (seed) => {
+      interface Kernel {
+        main: Expected;
+        private: Record<string, Expected>;
+        order: string[];
+      }
+      const theirs = newDirectory();
+      run([peer, "mkkernel", "-dir", theirs, "-seed", `${seed}`, "-private", `${seed % 5}`]);
+      const kernel = JSON.parse(readFileSync(join(theirs, "kernel.json"), "utf8")) as Kernel;
+      const files = await importAll(theirs, { background: true });
+      expect([...files.keys()]).toEqual(["", ...kernel.order]);
+      for (const [id, file] of [...files].reverse()) {
+        const expected = id === "" ? kernel.main : kernel.private[id]!;
+        await file.awaitLoad();
+        checkRanges(file, expected);
+        counts.pages += checkContents(file, expected);
+      }
+      const ours = newDirectory();
+      await exportAll(files, ours);
+      writeFileSync(join(ours, "kernel.json"), JSON.stringify(kernel));
+      expect(JSON.parse(run([peer, "checkkernel", "-dir", ours]))).toMatchObject({ ok: true, files: files.size });
+      for (const file of files.values()) file.destroy();
+      counts.kernelCheckpoints++;
+    },
+    120_000,
+  );
+
+  test.each(seeds)(
+    "a random trace, seed %d, has gVisor's answers",
+    async (seed) => {
+      const path = join(scratch, `trace-${seed}.json`);
+      run([peer, "mktrace", "-out", path, "-seed", `${seed}`, "-ops", "3000"]);
+      counts.traceOperations += await replayTrace(JSON.parse(readFileSync(path, "utf8")) as TraceOperation[]);
     },
     120_000,
   );

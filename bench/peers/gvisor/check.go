@@ -87,20 +87,23 @@ func runCheck(args []string) (res result, err error) {
 		c.fail("gVisor does not load it: %v", err)
 		return res, nil
 	}
+	return res, c.all(mf)
+}
+
+// all compares a loaded file with what is wanted, and empties it.
+func (c *checker) all(mf *memoryFile) error {
 	c.contents(mf)
-	if size := mf.TotalSize(); size != want.TotalSize {
-		c.fail("total size is %d, want %d", size, want.TotalSize)
+	if size := mf.TotalSize(); size != c.want.TotalSize {
+		c.fail("total size is %d, want %d", size, c.want.TotalSize)
 	}
 	if err := c.metadata(mf); err != nil {
-		return nil, err
+		return err
 	}
-	if len(c.mismatches) == 0 {
+	if len(c.mismatches) != 0 {
 		// Dropping references that are not there would only panic.
-		if err := c.release(mf); err != nil {
-			return nil, err
-		}
+		return nil
 	}
-	return res, nil
+	return c.release(mf)
 }
 
 func (c *checker) load(dir, form string) (*memoryFile, error) {

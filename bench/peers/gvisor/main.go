@@ -28,6 +28,9 @@ var commands = []command{
 	{"big", "allocate and free one very large range", runBig},
 	{"mkimage", "write a checkpoint of stamped pages and time the save", runMkimage},
 	{"mkfile", "write a checkpoint of a random file and what must be found in it", runMkfile},
+	{"mktrace", "write random operations with gVisor's answers", runMktrace},
+	{"mkkernel", "write a checkpoint of several MemoryFiles as a kernel does", runMkkernel},
+	{"checkkernel", "load such a checkpoint as a kernel does, and compare it with its kernel.json", runCheckKernel},
 	{"load", "load a checkpoint in the background, awaiting random pages", runLoad},
 	{"check", "load a checkpoint and compare it with an expected.json", runCheck},
 }

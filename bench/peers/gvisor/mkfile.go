@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -42,32 +43,22 @@ func runMkfile(args []string) (result, error) {
 	shape := fs.String("shape", "mixed", "empty, small, huge, mixed or many")
 	inline := fs.Bool("inline", false, "write the form without a pages file")
 	effective := parse(fs, args)
-	steps, ok := map[string]int{"empty": 0, "small": 60, "huge": 40, "mixed": 80, "many": 1500}[*shape]
-	if *dir == "" || !ok {
-		return nil, errors.New("-dir is needed, and a -shape that exists")
+	if *dir == "" {
+		return nil, errors.New("-dir is needed")
 	}
 	if err := os.MkdirAll(*dir, 0o755); err != nil {
 		return nil, err
 	}
-	mf, err := newMemoryFile(pgalloc.MemoryFileOpts{ExpectHugepages: true})
+	m, err := makeFile(*shape, uint32(*seed))
 	if err != nil {
 		return nil, err
 	}
-	defer mf.destroy()
-	m := &maker{mf: mf, rng: newRNG(uint32(*seed)), shape: *shape, pages: make(map[uint64]*filePage), index: 1}
-	for range steps {
-		if err := m.step(); err != nil {
-			return nil, err
-		}
-	}
-	if err := mf.settle(); err != nil {
-		return nil, err
-	}
+	defer m.mf.destroy()
 	want := m.expected()
 	if *inline {
 		err = m.saveInline(*dir)
 	} else {
-		err = mf.save(*dir, memmap.FileRange{}, make(samples))
+		err = m.mf.save(*dir, memmap.FileRange{}, make(samples))
 	}
 	if err != nil {
 		return nil, err
@@ -80,6 +71,25 @@ func runMkfile(args []string) (result, error) {
 		return nil, err
 	}
 	return result{"args": effective, "liveRanges": len(want.Live), "filledPages": len(want.Filled)}, nil
+}
+
+// makeFile makes a random file of a shape; its waste is released.
+func makeFile(shape string, seed uint32) (*maker, error) {
+	steps, ok := map[string]int{"empty": 0, "small": 60, "huge": 40, "mixed": 80, "many": 1500}[shape]
+	if !ok {
+		return nil, fmt.Errorf("there is no shape %q", shape)
+	}
+	mf, err := newMemoryFile(pgalloc.MemoryFileOpts{ExpectHugepages: true})
+	if err != nil {
+		return nil, err
+	}
+	m := &maker{mf: mf, rng: newRNG(seed), shape: shape, pages: make(map[uint64]*filePage), index: 1}
+	for range steps {
+		if err := m.step(); err != nil {
+			return nil, err
+		}
+	}
+	return m, mf.settle()
 }
 
 func (m *maker) saveInline(dir string) error {

@@ -1,0 +1,52 @@
+/**
+ * All MemoryFiles of a checkpoint, where each one's metadata and contents are. One file is its metadata and nothing more
+ * (MemoryFile.SaveTo in gVisor). A kernel's checkpoint has its main file, the list of the others' resource ids (owners.ts),
+ * and the others in that order; contents of all stand in the one pages file, or in the stream, in the same order.
+ */
+import { CorruptCheckpointError } from "../errors.ts";
+import type { MemoryFileImage } from "./image.ts";
+import { formatResourceId, readOwners } from "./owners.ts";
+import { checkEnd, type ReadImageOptions, readImage } from "./read-image.ts";
+import type { ByteSource } from "./stream.ts";
+
+/** The id under which the main file of a kernel's checkpoint, and an only one, is found: gVisor gives it none. */
+export const MAIN_ID = "";
+
+/**
+ * @returns images by id, in the order of the checkpoint
+ * @throws CorruptCheckpointError for anything that gVisor would not have written
+ */
+export function readCheckpoint(
+  metadata: ByteSource,
+  pagesFile: { readonly path?: string; readonly sizeBytes: number } | null,
+): Map<string, MemoryFileImage> {
+  const images = new Map<string, MemoryFileImage>();
+  let next: ReadImageOptions & { metadataOffset: number; pagesOffset: number } = {
+    metadataOffset: 0,
+    pagesOffset: 0,
+    moreFollow: true,
+  };
+  const readNext = (id: string) => {
+    const { image, metadataEnd, pagesEnd } = readImage(metadata, pagesFile, next);
+    images.set(id, image);
+    next = { ...next, metadataOffset: metadataEnd, pagesOffset: pagesEnd };
+  };
+  readNext(MAIN_ID);
+  if (next.metadataOffset < metadata.sizeBytes) {
+    const { owners, end } = readOwners(metadata, next.metadataOffset);
+    next.metadataOffset = end;
+    for (const owner of owners) {
+      const id = formatResourceId(owner);
+      if (images.has(id)) {
+        throw new CorruptCheckpointError(`Two MemoryFiles have the id ${JSON.stringify(id)}`, {
+          ...(metadata.path === undefined ? {} : { path: metadata.path }),
+          section: "owners",
+        });
+      }
+      readNext(id);
+    }
+  }
+  checkEnd("Metadata", metadata, next.metadataOffset);
+  if (pagesFile !== null) checkEnd("Pages file", pagesFile, next.pagesOffset);
+  return images;
+}

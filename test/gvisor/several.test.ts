@@ -1,0 +1,179 @@
+/**
+ * Several MemoryFiles in one checkpoint, as a kernel of gVisor's writes it: each found again by its resource id. What gVisor
+ * itself makes of these checkpoints is checked by with-gvisor.ts.
+ */
+import { afterAll, describe, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { exportAll, exportTo, importAll, importFrom } from "../../src/gvisor/index.ts";
+import { encodeOwners, formatResourceId, parseResourceId, readOwners } from "../../src/gvisor/owners.ts";
+import { memorySource } from "../../src/gvisor/stream.ts";
+import { CorruptCheckpointError, DestroyedError, MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../src/index.ts";
+import { checkContents, checkDrop, checkRanges, type Expected } from "../support/expected.ts";
+import { randomFile, type Shape } from "../support/random-file.ts";
+
+const scratch = mkdtempSync(join(tmpdir(), "pgalloc-several-"));
+afterAll(() => rmSync(scratch, { recursive: true }));
+let directories = 0;
+const newDirectory = () => join(scratch, `${directories++}`);
+
+async function makeFiles(shapes: Record<string, Shape>) {
+  const files = new Map<string, MemoryFile>();
+  const expected = new Map<string, Expected>();
+  for (const [id, shape] of Object.entries(shapes)) {
+    const made = await randomFile(files.size + 1, shape);
+    files.set(id, made.file);
+    expected.set(id, made.expected);
+  }
+  const destroy = () => {
+    for (const file of files.values()) file.destroy();
+  };
+  return { files, expected, destroy };
+}
+
+describe("files come back under their ids, in order", () => {
+  test.each([
+    ["a main file and others", { "": "small", "c1:/tmp": "huge", "c1:/var/empty": "empty", "/shared": "small" }],
+    ["others only", { "c0:/a": "small", "c0:/b": "mixed" }],
+    ["the main file only", { "": "mixed" }],
+    ["none at all", {}],
+  ] as [string, Record<string, Shape>][])("%s", async (_name, shapes) => {
+    const { files, expected, destroy } = await makeFiles(shapes);
+    const directory = newDirectory();
+    const report = await exportAll(files, directory);
+    destroy();
+    const filled = [...expected.values()].reduce((sum, each) => sum + each.filled.length, 0);
+    expect(report.pagesBytes).toBe(filled * PAGE_SIZE);
+    for (const background of [false, true]) {
+      const back = await importAll(directory, { background });
+      const ids = [...expected.keys()];
+      expect([...back.keys()]).toEqual(ids.includes("") ? ids : ["", ...ids]);
+      // From the last, which nobody loads before the others: whoever awaits comes first.
+      for (const [id, want] of [...expected].reverse()) {
+        const file = back.get(id)!;
+        await file.awaitLoad();
+        checkRanges(file, want);
+        checkContents(file, want);
+        await checkDrop(file, want);
+      }
+      if (!expected.has("")) expect(back.get("")!.totalSizeBytes).toBe(0);
+      for (const file of back.values()) file.destroy();
+    }
+  });
+});
+
+test("exportTo and importFrom are the same for the main file, whatever else there is", async () => {
+  const { files, expected, destroy } = await makeFiles({ "": "small", "c:/x": "small" });
+  const [one, all] = [newDirectory(), newDirectory()];
+  await exportTo(files.get("")!, one);
+  await exportAll(files, all);
+  destroy();
+  for (const directory of [one, all]) {
+    using file = await importFrom(directory, { background: true });
+    await file.awaitLoad();
+    checkRanges(file, expected.get("")!);
+    checkContents(file, expected.get("")!);
+  }
+  expect([...(await importAll(one)).keys()]).toEqual([""]);
+});
+
+test("bad ids, a destroyed file, a file too large: nothing is written, no file is left", async () => {
+  using file = MemoryFile.create();
+  file.view(file.allocate(16 * PAGE_SIZE)).fill(1);
+  const directory = newDirectory();
+  for (const id of [":", "c:", ":/x"]) {
+    await expect(exportAll(new Map([[id, file]]), directory)).rejects.toThrow(RangeError);
+  }
+  const gone = MemoryFile.create();
+  gone.destroy();
+  await expect(
+    exportAll(
+      new Map([
+        ["a", file],
+        ["b", gone],
+      ]),
+      directory,
+    ),
+  ).rejects.toBeInstanceOf(DestroyedError);
+  expect(() => readFileSync(directory)).toThrow("ENOENT");
+  await exportAll(
+    new Map([
+      ["a", file],
+      ["b", file],
+    ]),
+    directory,
+  );
+  await expect(importAll(directory, { limitBytes: PAGE_SIZE })).rejects.toBeInstanceOf(OutOfMemoryError);
+});
+
+test("metadata cut off anywhere in the list of owners, or longer than its last file", async () => {
+  const { files, destroy } = await makeFiles({ "": "empty", "c1:/a": "small", "c2:/b": "empty" });
+  const directory = newDirectory();
+  await exportAll(files, directory);
+  destroy();
+  const path = join(directory, "pages_meta.img");
+  const metadata = readFileSync(path);
+  const list = metadata.indexOf("pkg/sentry/kernel") - 14;
+  expect(list).toBeGreaterThan(0);
+  for (let cut = list + 1; cut < list + 190; cut++) {
+    writeFileSync(path, metadata.subarray(0, cut));
+    await expect(importAll(directory)).rejects.toBeInstanceOf(CorruptCheckpointError);
+  }
+  writeFileSync(path, Buffer.concat([metadata, Buffer.of(0)]));
+  await expect(importAll(directory)).rejects.toBeInstanceOf(CorruptCheckpointError);
+});
+
+describe("the list of owners", () => {
+  const text = fc.string({ unit: "grapheme", minLength: 1, maxLength: 40 }).filter((s) => s.isWellFormed());
+  const container = fc.oneof(fc.constant(""), text);
+
+  test("comes back as it was written, also where it is long", () => {
+    const owner = fc.record({ containerName: container, path: text });
+    fc.assert(
+      fc.property(fc.array(owner, { maxLength: 50 }), fc.nat({ max: 9 }), (owners, before) => {
+        const encoded = encodeOwners(owners);
+        const bytes = new Uint8Array(before + encoded.byteLength + 3);
+        bytes.set(encoded, before);
+        expect(readOwners(memorySource(bytes), before)).toEqual({ owners, end: before + encoded.byteLength });
+      }),
+    );
+    const many = Array.from({ length: 20_000 }, (_, i) => ({ containerName: `container-${i}`, path: `/some/path/${i}` }));
+    expect(readOwners(memorySource(encodeOwners(many)), 0).owners).toEqual(many);
+  });
+
+  test("no byte of it can be changed into a list of other types", () => {
+    const encoded = encodeOwners([{ containerName: "c", path: "/p" }]);
+    let refused = 0;
+    for (let i = 0; i < encoded.byteLength; i++) {
+      const damaged = encoded.slice();
+      damaged[i]! ^= 0x41;
+      try {
+        readOwners(memorySource(damaged), 0);
+      } catch (error) {
+        expect(error).toBeInstanceOf(CorruptCheckpointError);
+        refused++;
+      }
+    }
+    // All but the letters of the two texts.
+    expect(refused).toBe(encoded.byteLength - 3);
+  });
+
+  test("ids and their texts", () => {
+    fc.assert(
+      fc.property(
+        container.filter((name) => !name.includes(":")),
+        text,
+        (containerName, path) => {
+          const id = formatResourceId({ containerName, path });
+          if (containerName === "" && path.includes(":")) expect(() => parseResourceId(path)).not.toThrow(TypeError);
+          else expect(parseResourceId(id)).toEqual({ containerName, path });
+        },
+      ),
+    );
+    expect(parseResourceId("c1:/a:b")).toEqual({ containerName: "c1", path: "/a:b" });
+    expect(parseResourceId("/a")).toEqual({ containerName: "", path: "/a" });
+    expect(parseResourceId(":/a:b")).toEqual({ containerName: "", path: "/a:b" });
+  });
+});
