@@ -20,7 +20,7 @@ export const bench: Bench = {
     (isSmoke ? [100, 1_000] : [100, 10_000, 100_000]).map((live) => ({ live, ops: isSmoke ? 2_000 : 200_000 })),
   measure: sample,
   gvisor: {
-    arguments: ({ live, ops }) => ["alloc", "-live", `${live}`, "-ops", `${ops}`, "-rounds", "1"],
+    arguments: ({ live, ops }) => ["alloc", "-live", `${live}`, "-ops", `${ops}`],
     hash: async ({ live }, _run, peer) => {
       const { resultHash } = await peer(["alloc", "-live", `${live}`, "-ops", `${HASH_OPS}`, "-settle", "-rounds", "1"]);
       return String(resultHash);
@@ -31,8 +31,7 @@ export const bench: Bench = {
 async function sample(params: Params, run: Run): Promise<Sample> {
   const live = number(params, "live");
   const ops = number(params, "ops");
-  // The same in every round: once will do.
-  const hash = run.seed === 1 ? await placementHash(makeTrace(live, HASH_OPS, 1, true)) : null;
+  const hash = await placementHash(makeTrace(live, HASH_OPS, 1, true));
   const trace = makeTrace(live, ops, 1, true);
   using file = MemoryFile.create({ name: "bench" });
   const ranges = fill(file, trace);

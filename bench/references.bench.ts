@@ -16,7 +16,7 @@ export const bench: Bench = {
     ),
   measure: sample,
   gvisor: {
-    arguments: ({ shape, live, ops }) => ["refs", "-shape", `${shape}`, "-live", `${live}`, "-ops", `${ops}`, "-rounds", "1"],
+    arguments: ({ shape, live, ops }) => ["refs", "-shape", `${shape}`, "-live", `${live}`, "-ops", `${ops}`],
   },
 };
 

@@ -9,7 +9,7 @@ export const bench: Bench = {
   title: "view of a live range",
   cases: ({ isSmoke }) => (isSmoke ? [100] : [100, 10_000, 100_000]).map((live) => ({ live, ops: isSmoke ? 2_000 : 200_000 })),
   measure: sample,
-  gvisor: { arguments: ({ live, ops }) => ["view", "-live", `${live}`, "-ops", `${ops}`, "-rounds", "1"] },
+  gvisor: { arguments: ({ live, ops }) => ["view", "-live", `${live}`, "-ops", `${ops}`] },
 };
 
 async function sample(params: Params, run: Run): Promise<Sample> {

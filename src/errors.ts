@@ -133,3 +133,15 @@ export class EvictionError extends Error {
     this.failureCount = failureCount;
   }
 }
+
+/** Too many threads use one MemoryFile at once. Nothing has changed; end some that do not need it, and try again. */
+export class TooManyThreadsError extends Error {
+  override readonly name = "TooManyThreadsError";
+  readonly code = "ERR_TOO_MANY_THREADS";
+  readonly limit: number;
+
+  constructor(limit: number) {
+    super(`Cannot attach: ${limit} threads use the MemoryFile already, which is the most`);
+    this.limit = limit;
+  }
+}

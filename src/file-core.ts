@@ -11,16 +11,52 @@ import { Allocator } from "./allocator/allocator.ts";
 import { DestroyedError } from "./errors.ts";
 import { Evictions } from "./eviction/evictions.ts";
 import { checkRange, type RangeLike } from "./file-range.ts";
-import type { Loader } from "./load/loader.ts";
+import { Loader } from "./load/loader.ts";
+import { LoadState } from "./load/load-state.ts";
 import type { Mapping } from "./mapping/mapping.ts";
 import { Views } from "./mapping/views.ts";
-import { describe, Flag, type Parts } from "./parts.ts";
+import type { MemoryFileHandle } from "./options.ts";
+import { attachParts, controlOf, describe, Flag, type Parts } from "./parts.ts";
 import { Releaser } from "./releaser.ts";
 import { type Control, Field, Word } from "./shared/control.ts";
 import { Participants } from "./shared/participants.ts";
 import { PAGE_SIZE } from "./units.ts";
 
 const PINNED_RETRY_MS = 5;
+
+/** This thread's cores of files that it has not left, by Field.FileId: however often it attaches, it has one of each file. */
+const cores = new Map<number, FileCore>();
+
+/**
+ * The core of a file that some thread of this process shares.
+ *
+ * @throws {TypeError} for a handle that no file of this process made
+ * @throws {DestroyedError} {TooManyThreadsError}
+ */
+export function attachCore(handle: MemoryFileHandle): FileCore {
+  const control = controlOf(handle);
+  const existing = cores.get(control.fields[Field.FileId]!);
+  if (existing !== undefined) {
+    existing.requireLive("MemoryFile.attach()");
+    return existing;
+  }
+  const load = handle.load === null ? null : checkLoadHandle(handle.load);
+  const core = new FileCore(attachParts(control, handle.name));
+  if (load !== null) {
+    const { fd, path } = load;
+    core.loader = new Loader({ control, state: new LoadState(load.state), base: core.mapping.base, fd, path });
+  }
+  return core;
+}
+
+function checkLoadHandle(load: NonNullable<MemoryFileHandle["load"]>): NonNullable<MemoryFileHandle["load"]> {
+  const { state } = load ?? {};
+  const isState = state?.tables instanceof SharedArrayBuffer && state.columns instanceof SharedArrayBuffer;
+  if (!isState || typeof load.path !== "string" || !Number.isInteger(load.fd)) {
+    throw new TypeError("Expected handle.load to be null or made by MemoryFile.share()");
+  }
+  return load;
+}
 
 export class FileCore {
   readonly name: string;
@@ -55,7 +91,7 @@ export class FileCore {
     this.isOnDisk = (flags & Flag.OnDisk) !== 0;
     this.advises = { huge: (flags & Flag.AdviseHugepage) !== 0, small: (flags & Flag.AdviseNoHugepage) !== 0 };
     this.commitment = new Commitment(control);
-    this.allocator = new Allocator(control, parts.tables, {
+    this.allocator = new Allocator(control, parts.tables, parts.slot, {
       grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
       cancelLoad: (start, end) => this.loader?.state.cancel(control, start, end) ?? false,
       // Dropped pages whose read failed in the end are as settled as loaded ones: cancel forgets the failure.
@@ -64,6 +100,7 @@ export class FileCore {
       uncommitted: (start, end) => {
         if (this.commitment.isActive) this.commitment.markUncommitted(start, end);
       },
+      recovered: (set) => this.commitment.recover(set),
     });
     this.releaser = new Releaser(control.words, this.allocator, mapping, () => !this.hasLeft);
     this.views = new Views(mapping.base);
@@ -71,7 +108,8 @@ export class FileCore {
       control,
       (flags & Flag.EvictsAtOnce) !== 0 ? "disabled" : (flags & Flag.EvictsManually) !== 0 ? "manual" : "enabled",
     );
-    this.participants = new Participants(control, () => this.leave());
+    this.participants = new Participants(control, parts.slot, describe(this.name), () => this.leave());
+    cores.set(control.fields[Field.FileId]!, this);
   }
 
   /** The file's size: a multiple of CHUNK_SIZE, that only grows. */
@@ -86,7 +124,8 @@ export class FileCore {
 
   /** True while a restore has pages outstanding or failed, so that what is loaded must be asked page by page. */
   get mayMissPages(): boolean {
-    return this.words[Word.Loading] !== 0;
+    // Not a plain load: who reads 0 may read the pages, so it must come after the stores of those who loaded them.
+    return Atomics.load(this.words, Word.Loading) !== 0;
   }
 
   /** @throws {DestroyedError} naming the method, if any thread has destroyed the file */
@@ -142,6 +181,8 @@ export class FileCore {
   destroy(): void {
     if (this.hasLeft) return;
     this.participants.destroy();
+    // Another thread may be asleep in awaitLoadSync, and another yet run the load.
+    this.loader?.requestStop();
     this.leave();
   }
 
@@ -149,6 +190,7 @@ export class FileCore {
   private leave(): void {
     if (this.hasLeft) return;
     this.hasLeft = true;
+    cores.delete(this.control.fields[Field.FileId]!);
     this.allocator.detach();
     this.commitment.detach();
     this.evictions.close();

@@ -11,6 +11,7 @@ export {
   OutOfMemoryError,
   PressureUnavailableError,
   SyscallError,
+  TooManyThreadsError,
   UnsupportedError,
 } from "./errors.ts";
 export type { DelayedEviction, EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.ts";

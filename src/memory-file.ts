@@ -21,10 +21,9 @@ import { type SaveOptions, type SaveReport, saveCheckpoint } from "./checkpoint/
 import { NotLoadedError, OutOfMemoryError } from "./errors.ts";
 import type { EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.ts";
 import type { EvictableRange } from "./eviction/range-list.ts";
-import { FileCore } from "./file-core.ts";
+import { attachCore, FileCore } from "./file-core.ts";
 import { FileRange, type RangeLike } from "./file-range.ts";
-import { Loader, type LoadStats, NOTHING_LOADED } from "./load/loader.ts";
-import { LoadState } from "./load/load-state.ts";
+import { type LoadStats, NOTHING_LOADED } from "./load/loader.ts";
 import type { ViewConstructor } from "./mapping/views.ts";
 import {
   type AllocateOptions,
@@ -37,7 +36,7 @@ import {
   type MemoryFileHandle,
   type MemoryFileOptions,
 } from "./options.ts";
-import { attachParts, createParts } from "./parts.ts";
+import { createParts } from "./parts.ts";
 import { awaitUnlessBackground, restoreCore } from "./restore.ts";
 import { Word } from "./shared/control.ts";
 import { CHUNK_SIZE, MemoryKind, PAGE_SIZE } from "./units.ts";
@@ -75,16 +74,16 @@ export class MemoryFile implements Disposable {
     return new MemoryFile(new FileCore(createParts(options)), null);
   }
 
-  /** Opens a file that another thread of this process shares. @throws {TypeError} {DestroyedError} */
+  /**
+   * Opens a file that another thread of this process shares. However often a thread attaches, and if it made the file
+   * itself: all its MemoryFile objects are one participant, and `destroy` of one ends them all.
+   *
+   * @throws {TypeError} for a handle that `share()` of a file of this process did not make
+   * @throws {DestroyedError} if the file was destroyed meanwhile
+   * @throws {TooManyThreadsError} if 192 threads use it
+   */
   static attach(handle: MemoryFileHandle): MemoryFile {
-    const parts = attachParts(handle);
-    const core = new FileCore(parts);
-    if (handle.load !== null) {
-      const { fd, path } = handle.load;
-      const state = new LoadState(handle.load.state);
-      core.loader = new Loader({ control: parts.control, state, base: parts.mapping.base, fd, path });
-    }
-    return new MemoryFile(core, null);
+    return new MemoryFile(attachCore(handle), handle.userData);
   }
 
   /** A handle for other threads of this process: post it to a Worker and `attach` it there. */
@@ -92,7 +91,7 @@ export class MemoryFile implements Disposable {
     this.#core.requireLive("share()");
     const loader = this.#core.loader;
     const load = loader === undefined ? null : { state: loader.state.handle, fd: loader.fd, path: loader.path };
-    return { kind: "pgalloc.MemoryFile", name: this.name, control: this.#core.control.buffer, load };
+    return { kind: "pgalloc.MemoryFile", name: this.name, control: this.#core.control.buffer, load, userData: this.userData };
   }
 
   /**

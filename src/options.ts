@@ -70,6 +70,7 @@ export interface MemoryFileHandle {
   readonly kind: "pgalloc.MemoryFile";
   readonly name: string;
   readonly control: SharedArrayBuffer;
+  readonly userData: Uint8Array | null;
   readonly load: { readonly state: LoadHandle; readonly fd: number; readonly path: string } | null;
 }
 

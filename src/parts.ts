@@ -1,11 +1,14 @@
 /** What a MemoryFile is made of, newly created or opened from another thread's handle. */
-import { checkInteger } from "../ffi/index.ts";
+import { checkInteger, fileStatus, SyscallError } from "../ffi/index.ts";
 import { Allocator } from "./allocator/allocator.ts";
 import type { TableMemory } from "./allocator/tables.ts";
 import { DestroyedError } from "./errors.ts";
 import { Mapping } from "./mapping/mapping.ts";
 import { checkEviction, type MemoryFileHandle, type MemoryFileOptions } from "./options.ts";
+import { isMapped } from "./shared/address-space.ts";
 import { type Control, createControl, Field, openControl, Word } from "./shared/control.ts";
+import { freeSlot, takeSlot } from "./shared/participants.ts";
+import { reach } from "./shared/seam.ts";
 import { CHUNK_SIZE, PAGE_SIZE } from "./units.ts";
 
 /** Address space that a file reserves unless `limitBytes` asks for more. Reserved is not used: it costs nothing. */
@@ -17,6 +20,8 @@ export interface Parts {
   readonly name: string;
   readonly mapping: Mapping;
   readonly tables: TableMemory;
+  /** This thread's among the file's participants: as long as it has it, the memory stays mapped. */
+  readonly slot: number;
 }
 
 /** Bits of Field.Flags. */
@@ -61,6 +66,8 @@ export function createParts(options: MemoryFileOptions): Parts {
   fields[Field.CapacityPages] = capacityBytes / PAGE_SIZE;
   fields[Field.LimitPages] = (limitBytes ?? capacityBytes) / PAGE_SIZE;
   fields[Field.Fd] = mapping.fd;
+  fields[Field.Inode] = fileStatus(mapping.fd).inode;
+  fields[Field.FileId] = newFileId();
   fields[Field.Flags] =
     (options.expectHugepages === true ? Flag.ExpectHugepages : 0) |
     (options.adviseHugepage === true ? Flag.AdviseHugepage : 0) |
@@ -70,22 +77,79 @@ export function createParts(options: MemoryFileOptions): Parts {
     (delayedEviction === "manual" ? Flag.EvictsManually : 0);
   control.words[Word.PressureStallMs] = threshold.stallMs;
   control.words[Word.PressureWindowMs] = threshold.windowMs;
-  return { control, name, mapping, tables };
+  return { control, name, mapping, tables, slot: takeSlot(control.words) };
 }
 
-/** @throws {TypeError} if it is no handle @throws {DestroyedError} */
-export function attachParts(handle: MemoryFileHandle): Parts {
+/** 48 random bits: threads make files without asking each other. */
+function newFileId(): number {
+  const [high, low] = crypto.getRandomValues(new Uint32Array(2));
+  return (high! & 0xffff) * 2 ** 32 + low!;
+}
+
+/** The control block behind a handle. @throws {TypeError} if it is no handle of this process */
+export function controlOf(handle: MemoryFileHandle): Control {
   if (handle === null || typeof handle !== "object" || handle.kind !== "pgalloc.MemoryFile") {
     throw new TypeError("Expected a handle made by MemoryFile.share()");
   }
-  const control = openControl(handle.control);
-  if (Atomics.load(control.words, Word.Destroyed) !== 0) throw new DestroyedError(describe(handle.name), "MemoryFile.attach()");
-  const { fields } = control;
+  if (typeof handle.name !== "string") throw new TypeError(`Expected handle.name to be a string, got ${typeof handle.name}`);
+  return openControl(handle.control);
+}
+
+/**
+ * What a file of another thread is made of. The slot is taken before an address is looked at, and only then does the word
+ * Destroyed tell whether the memory is there (shared/participants.ts).
+ *
+ * @throws {TypeError} if no file of this process can have made the handle
+ * @throws {DestroyedError} {TooManyThreadsError}
+ */
+export function attachParts(control: Control, name: string): Parts {
+  requireLive(control, name);
+  reach("attach: looked at Destroyed");
+  const slot = takeSlot(control.words);
+  try {
+    reach("attach: took a slot");
+    requireLive(control, name);
+    return { control, name, slot, ...attachMemory(control) };
+  } catch (error) {
+    freeSlot(control.words, slot);
+    throw error;
+  }
+}
+
+function requireLive(control: Control, name: string): void {
+  if (Atomics.load(control.words, Word.Destroyed) !== 0) throw new DestroyedError(describe(name), "MemoryFile.attach()");
+}
+
+/** Views of what the control block names. That it was made by a file is checked as far as the kernel can tell. */
+function attachMemory({ fields }: Control): Pick<Parts, "mapping" | "tables"> {
   const flags = fields[Field.Flags]!;
   const capacityPages = fields[Field.CapacityPages]!;
-  const mapping = new Mapping(fields[Field.Fd]!, fields[Field.BaseAddress]!, capacityPages * PAGE_SIZE, {
+  const fd = fields[Field.Fd]!;
+  const base = fields[Field.BaseAddress]!;
+  const address = fields[Field.TableAddress]!;
+  const capacityBytes = capacityPages * PAGE_SIZE;
+  const isFile =
+    Number.isInteger(capacityPages) &&
+    capacityBytes > 0 &&
+    capacityBytes <= MAX_CAPACITY_BYTES &&
+    inodeOf(fd) === fields[Field.Inode] &&
+    isMapped(base, capacityBytes) &&
+    isMapped(address, Allocator.tableBytes(capacityPages));
+  if (!isFile) throw new TypeError("Expected a handle whose memory is mapped in this process, got one that no file of it made");
+  const mapping = new Mapping(fd, base, capacityBytes, {
     adviseHugepage: (flags & Flag.AdviseHugepage) !== 0,
     adviseNoHugepage: (flags & Flag.AdviseNoHugepage) !== 0,
   });
-  return { control, name: handle.name, mapping, tables: Allocator.attachTables(fields[Field.TableAddress]!, capacityPages) };
+  return { mapping, tables: Allocator.attachTables(address, capacityPages) };
+}
+
+/** The inode behind a descriptor, or undefined if it is none. */
+function inodeOf(fd: number): number | undefined {
+  if (!Number.isInteger(fd) || fd < 0 || fd >= 2 ** 31) return undefined;
+  try {
+    return fileStatus(fd).inode;
+  } catch (error) {
+    if (error instanceof SyscallError) return undefined;
+    throw error;
+  }
 }

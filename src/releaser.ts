@@ -1,7 +1,7 @@
 /**
  * The releaser: gives waste back to the kernel, in turns of the event loop, never on the stack of the call that made it.
  *
- * One thread at a time has undertaken it (Word.Releaser). A turn ends after about 2 ms, and what is punched between two
+ * One thread at a time has undertaken it (Word.Releaser names it, and another takes over if it dies). A turn ends after about 2 ms, and what is punched between two
  * looks at the clock is kept short: it doubles while that is quick and halves when it takes long, up to 128 MiB, since the
  * kernel serializes punches of one file.
  *
@@ -12,22 +12,29 @@ import type { Allocator } from "./allocator/allocator.ts";
 import { WasteBatch } from "./allocator/waste.ts";
 import type { Mapping } from "./mapping/mapping.ts";
 import { Word } from "./shared/control.ts";
+import { reach } from "./shared/seam.ts";
+import { isThreadAlive, THREAD_ID } from "./shared/thread.ts";
 import { PAGE_SHIFT, PAGE_SIZE } from "./units.ts";
 
 const MAX_PUNCH_PAGES = (128 * 1024 * 1024) >> PAGE_SHIFT;
 const MIN_PUNCH_PAGES = (1024 * 1024) >> PAGE_SHIFT;
 const TURN_MS = 2;
 const RETRY_MS = 1;
+/** Whether the thread that has undertaken it lives is looked at once in so many calls: it costs 10 µs. */
+const CALLS_PER_LIVENESS_CHECK = 64;
 
 export class Releaser {
   private readonly words: Int32Array<SharedArrayBuffer>;
+  private readonly allocator: Allocator;
   private readonly mapping: Mapping;
   private readonly isLive: () => boolean;
   private readonly batch: WasteBatch;
   private punchPages = 8 * MIN_PUNCH_PAGES;
+  private callsLeftToOthers = 0;
 
   constructor(words: Int32Array<SharedArrayBuffer>, allocator: Allocator, mapping: Mapping, isLive: () => boolean) {
     this.words = words;
+    this.allocator = allocator;
     this.mapping = mapping;
     this.batch = new WasteBatch(allocator);
     this.isLive = isLive;
@@ -35,7 +42,14 @@ export class Releaser {
 
   /** There is waste: see to it in a later turn, unless some thread does already. */
   schedule(): void {
-    if (Atomics.compareExchange(this.words, Word.Releaser, 0, 1) === 0) setImmediate(() => this.turn());
+    const owner = Atomics.compareExchange(this.words, Word.Releaser, 0, THREAD_ID);
+    if (owner === THREAD_ID || (owner !== 0 && !this.takeOverFrom(owner))) return;
+    setImmediate(() => this.turn());
+  }
+
+  private takeOverFrom(owner: number): boolean {
+    if (++this.callsLeftToOthers % CALLS_PER_LIVENESS_CHECK !== 0 || isThreadAlive(owner)) return false;
+    return Atomics.compareExchange(this.words, Word.Releaser, owner, THREAD_ID) === owner;
   }
 
   private turn(): void {
@@ -45,9 +59,12 @@ export class Releaser {
       setImmediate(() => this.turn());
       return;
     }
+    reach("releaser: found no waste");
     Atomics.store(this.words, Word.Releaser, 0);
-    // What became waste between the last look and the store found a releaser at work, and left it to us.
-    if (this.words[Word.WastePages]! > this.words[Word.HeldPages]!) this.schedule();
+    // What became waste between the last look and the store found a releaser at work, and left it to us. What another
+    // thread is releasing is its own affair, unless it died.
+    const hasWaste = Atomics.load(this.words, Word.WastePages) > this.words[Word.HeldPages]!;
+    if (hasWaste && (this.releaseSome() > 0 || this.allocator.reclaimFromDead())) this.schedule();
   }
 
   /** Releases for about `milliseconds`. False when there is no waste left to release. */
@@ -84,6 +101,7 @@ export class Releaser {
   private releaseSome(): number {
     const { batch } = this;
     if (!batch.take(this.punchPages)) return 0;
+    reach("release: began");
     const began = performance.now();
     for (let i = 0; i < batch.count; i++) {
       this.mapping.decommit(batch.decommitStart(i) * PAGE_SIZE, batch.decommitEnd(i) * PAGE_SIZE);
@@ -99,8 +117,10 @@ export class Releaser {
   async released(): Promise<void> {
     while (this.isLive() && this.words[Word.WastePages]! > 0) {
       if (this.releaseFor(TURN_MS)) await new Promise((resolve) => setImmediate(resolve));
-      // What is left is another thread's to release, or held until its load is done.
-      else if (this.words[Word.WastePages]! > 0) await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      // What is left is held until its load is done, or being released by another thread, unless that died.
+      else if (this.words[Word.WastePages]! > 0 && !this.allocator.reclaimFromDead()) {
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
     }
   }
 }

@@ -17,6 +17,8 @@
  * Source: memAcct, knownCommitted, commitSeq in gVisor's pgalloc.go.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
+import { FREE, SUB_RELEASED, stateOf } from "../allocator/states.ts";
+import type { SegmentSet } from "../segment/index.ts";
 import { bitCount, forEachWord } from "../shared/bits.ts";
 import { type Control, Field, Word } from "../shared/control.ts";
 import { PAGES_PER_CHUNK } from "../units.ts";
@@ -141,6 +143,16 @@ export class Commitment {
       if (known[word] !== 0) count += bitCount(known[word]! & mask);
     });
     return count;
+  }
+
+  /** Lock held. A thread died in the middle of a change: what is free is uncommitted, and the rest is counted anew. */
+  recover(set: SegmentSet): void {
+    if (!this.isActive) return;
+    for (let run = 0; run < set.size; run = set.endOf(run)) {
+      const state = stateOf(set.tagAt(run));
+      if (state === FREE || state === SUB_RELEASED) this.markUncommitted(run, set.endOf(run));
+    }
+    this.words[Word.KnownPages] = this.countKnown(0, set.size);
   }
 
   /** Detaches this thread's views. No method may be called afterwards but `unmap`. */

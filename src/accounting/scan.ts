@@ -7,7 +7,7 @@
  * this process has mapped), every fourth page 56 ms (10 to 13). Known pages are skipped, so that price is paid once.
  * What neither call sees are pages that fallocate(2) committed and nobody has touched; allocations say those themselves.
  *
- * One thread scans at a time: Word.Scanner is its kernel id. A full scan that finds another at work leaves it alone; a
+ * One thread scans at a time: Word.Scanner is its thread word. A full scan that finds another at work leaves it alone; a
  * scan of some groups waits, since the other may be of other groups. If the scanner died its claim counts for nothing.
  *
  * Source: UpdateUsage and updateUsageLocked in gVisor's pgalloc.go.

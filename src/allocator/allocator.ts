@@ -12,10 +12,13 @@
  */
 import { OutOfMemoryError } from "../errors.ts";
 import { type RunColumns, SegmentSet } from "../segment/index.ts";
-import { type Control, Field, Word } from "../shared/control.ts";
-import { acquireLock, releaseLock } from "../shared/lock.ts";
+import { type Control, Field, ParticipantWord, Word } from "../shared/control.ts";
+import { acquireLock, FileFailedError, markFailed, releaseLock } from "../shared/lock.ts";
+import { slotWord } from "../shared/participants.ts";
+import { reach } from "../shared/seam.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK } from "../units.ts";
-import { FREE, HELD, HUGE, KIND_SHIFT, SEARCHED_CLASSES, stateOf, USED, WASTE } from "./states.ts";
+import { recoverTables, returnDeadReleases } from "./recover.ts";
+import { FREE, HELD, HUGE, KIND_SHIFT, RELEASING, SEARCHED_CLASSES, stateOf, USED, WASTE } from "./states.ts";
 import { TableMemory } from "./tables.ts";
 
 const MAX_REFS = 2 ** 31 - 1;
@@ -35,6 +38,8 @@ export interface Backing {
   nextData(page: number): number;
   /** The pages have been decommitted, and are about to become free or sub-released. */
   uncommitted(start: number, end: number): void;
+  /** A thread died in the middle of a change; the runs are right again. */
+  recovered(set: SegmentSet): void;
 }
 
 /** How `allocate` places pages: a sum of these. */
@@ -61,6 +66,8 @@ export type RunVisitor = (
 export class Allocator {
   readonly set: SegmentSet;
   readonly words: Int32Array<SharedArrayBuffer>;
+  /** This thread's participant slot: who dies with what it was releasing is known by it. */
+  private readonly slot: number;
   private readonly tables: TableMemory;
   readonly backing: Backing;
   private readonly capacityPages: number;
@@ -70,9 +77,11 @@ export class Allocator {
 
   /** Whether the pages of the last `allocate` are recycled waste, whose contents the caller must zero. */
   recycled = false;
-  /** `tables` is new (zeroed) or attached; `control` says how large the file is. */
-  constructor(control: Control, tables: TableMemory, backing: Backing) {
+
+  /** `tables` is new (zeroed) or attached; `control` says how large the file is; `slot` is this thread's participant slot. */
+  constructor(control: Control, tables: TableMemory, slot: number, backing: Backing) {
     this.words = control.words;
+    this.slot = slot;
     this.tables = tables;
     this.backing = backing;
     this.capacityPages = control.fields[Field.CapacityPages]!;
@@ -88,11 +97,59 @@ export class Allocator {
     return TableMemory.attach(address, capacityPages, SEARCHED_CLASSES);
   }
 
-  /** Takes the lock and sees to it that this thread's views reach as far as the file. */
+  static tableBytes(capacityPages: number): number {
+    return TableMemory.byteLength(capacityPages, SEARCHED_CLASSES);
+  }
+
+  /**
+   * Takes the lock and sees to it that this thread's views reach as far as the file, and that no thread that died inside has
+   * left the tables half changed.
+   */
   lock(): void {
-    acquireLock(this.words);
+    const inherited = acquireLock(this.words);
     const size = this.words[Word.SizePages]!;
     if (size !== this.set.size) this.viewTables(size);
+    if (inherited) this.recover();
+  }
+
+  /** Lock held, inherited from a dead thread. */
+  private recover(): void {
+    try {
+      // One chunk more: a thread that died while the file grew may have begun a run there.
+      this.viewedPages = Math.min(this.words[Word.SizePages]! + PAGES_PER_CHUNK, this.capacityPages);
+      this.set.useTables(this.tables.view(this.viewedPages));
+      recoverTables(this.set, this.words);
+      this.backing.recovered(this.set);
+    } catch (error) {
+      markFailed(this.words);
+      this.unlock();
+      throw new FileFailedError({ cause: error });
+    }
+  }
+
+  /** Takes back what threads that died were decommitting. True if that was anything. */
+  reclaimFromDead(): boolean {
+    this.lock();
+    try {
+      return returnDeadReleases(this.set, this.words);
+    } finally {
+      this.unlock();
+    }
+  }
+
+  /** Lock held. Makes waste releasing, in this thread's name, after it is written down that this thread does so. */
+  markReleasing(start: number, end: number, huge: number): void {
+    const { words } = this;
+    const at = slotWord(this.slot);
+    words[at + ParticipantWord.ReleasesHuge] = huge === 0 ? 0 : 1;
+    if (words[at + ParticipantWord.ReleaseEnd] === 0) words[at + ParticipantWord.ReleaseStart] = start;
+    words[at + ParticipantWord.ReleaseEnd] = end;
+    this.set.replace(start, end, RELEASING | huge, this.slot + 1, 0);
+  }
+
+  /** Lock held. Nothing is releasing in this thread's name any more. */
+  endReleasing(): void {
+    this.words[slotWord(this.slot) + ParticipantWord.ReleaseEnd] = 0;
   }
 
   unlock(): void {
@@ -172,6 +229,7 @@ export class Allocator {
   private addChunks(chunks: number, huge: number): void {
     this.growTables(chunks, huge);
     this.set.extend(chunks * PAGES_PER_CHUNK, FREE | huge);
+    reach("grow: chunks mapped");
     Atomics.store(this.words, Word.SizePages, this.set.size);
   }
 

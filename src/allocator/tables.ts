@@ -19,17 +19,15 @@ export class TableMemory {
 
   private constructor(address: number | undefined, capacityPages: number, classes: number) {
     this.layout = segmentLayout(capacityPages);
-    const lengths = segmentLengths(this.layout, capacityPages);
-    const summaries = Array.from({ length: classes }, () => 4 * lengths.summary);
-    const offsets: number[] = [];
-    let end = 0;
-    for (const bytes of [2 * lengths.tags, 4 * lengths.owners, 4 * lengths.bits, ...summaries]) {
-      offsets.push(end);
-      end += Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
-    }
+    const { offsets, lengthBytes } = placeTables(this.layout, capacityPages, classes);
     this.offsets = offsets;
-    this.lengthBytes = end;
-    this.address = address ?? mapAnonymous(end);
+    this.lengthBytes = lengthBytes;
+    this.address = address ?? mapAnonymous(lengthBytes);
+  }
+
+  /** Bytes of the mapping for a file of that capacity. */
+  static byteLength(capacityPages: number, classes: number): number {
+    return placeTables(segmentLayout(capacityPages), capacityPages, classes).lengthBytes;
   }
 
   static create(capacityPages: number, classes: number): TableMemory {
@@ -68,4 +66,17 @@ export class TableMemory {
   unmap(): void {
     unmap(this.address, this.lengthBytes);
   }
+}
+
+/** Where each table begins in the mapping, in bytes, and where the last one ends. */
+function placeTables(layout: SegmentLayout, pages: number, classes: number): { offsets: number[]; lengthBytes: number } {
+  const lengths = segmentLengths(layout, pages);
+  const summaries = Array.from({ length: classes }, () => 4 * lengths.summary);
+  const offsets: number[] = [];
+  let lengthBytes = 0;
+  for (const bytes of [2 * lengths.tags, 4 * lengths.owners, 4 * lengths.bits, ...summaries]) {
+    offsets.push(lengthBytes);
+    lengthBytes += Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
+  }
+  return { offsets, lengthBytes };
 }

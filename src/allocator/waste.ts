@@ -12,7 +12,7 @@
 import { Word } from "../shared/control.ts";
 import { PAGES_PER_HUGE_PAGE } from "../units.ts";
 import type { Allocator } from "./allocator.ts";
-import { FREE, HELD, HUGE, RELEASING, SUB_RELEASED, stateOf, WASTE } from "./states.ts";
+import { FREE, HELD, HUGE, SUB_RELEASED, stateOf, WASTE } from "./states.ts";
 
 /** 128 MiB: the most that gVisor releases at once, and so where it cuts ranges that span several huge pages. */
 const HUGE_RELEASE_PAGES = 64 * PAGES_PER_HUGE_PAGE;
@@ -85,7 +85,7 @@ export class WasteBatch {
         this.free(start, end);
       } else {
         end = Math.min(end, start + maxPages - decommit);
-        set.replace(start, end, RELEASING, 0, 0);
+        this.allocator.markReleasing(start, end, 0);
         this.starts[this.count] = start;
         this.ends[this.count++] = end;
         decommit += end - start;
@@ -102,7 +102,7 @@ export class WasteBatch {
     if (run < 0) return;
     const end = set.endOf(run);
     const start = Math.max(run, end - HUGE_RELEASE_PAGES);
-    set.replace(start, end, RELEASING | HUGE, 0, 0);
+    this.allocator.markReleasing(start, end, HUGE);
     this.huge = HUGE;
     this.starts[0] = this.hugeDecommitStart = start;
     this.ends[0] = this.hugeDecommitEnd = end;
@@ -140,6 +140,7 @@ export class WasteBatch {
     try {
       if (this.huge !== 0) this.finishHuge();
       else for (let i = 0; i < this.count; i++) this.free(this.starts[i]!, this.ends[i]!);
+      allocator.endReleasing();
     } finally {
       allocator.unlock();
     }

@@ -21,6 +21,7 @@
  */
 import { bitCount, forEachWord } from "../shared/bits.ts";
 import { type Control, Word } from "../shared/control.ts";
+import { reach } from "../shared/seam.ts";
 import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { PAGE_SIZE } from "../units.ts";
 import {
@@ -168,8 +169,11 @@ export class LoadState {
 
   /** A slot for this thread's claims. */
   takeSlot(): number {
-    for (let slot = 0; slot < SLOTS; slot++) {
-      if (Atomics.compareExchange(this.slots, slot * SLOT_WORDS, 0, THREAD_ID) === 0) return slot;
+    for (let attempt = 0; attempt < 2; attempt++) {
+      for (let slot = 0; slot < SLOTS; slot++) {
+        if (Atomics.compareExchange(this.slots, slot * SLOT_WORDS, 0, THREAD_ID) === 0) return slot;
+      }
+      this.recoverDeadClaims();
     }
     throw new Error(`More than ${SLOTS} threads load at once`);
   }
@@ -221,6 +225,7 @@ export class LoadState {
     for (let i = 0; i < WORDS_PER_UNIT; i++) {
       if (claimed[i] !== 0) Atomics.or(this.loaded, unit * WORDS_PER_UNIT + i, claimed[i]!);
     }
+    reach("load: bits set");
     Atomics.add(this.words, LoadWord.LoadedPages, count);
     this.settle(control, slot, unit, count);
   }

@@ -40,6 +40,8 @@ export const LoadWord = {
   ChecksumCount: 15,
   /** As many as ExtentCount, or 0 if each extent's contents follow the one before. */
   OffsetCount: 16,
+  /** The thread that runs the background pass; compare-exchange from a dead one by who takes over. */
+  Owner: 17,
 } as const;
 
 const HEADER_WORDS = 24;

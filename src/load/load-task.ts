@@ -2,7 +2,9 @@
  * What a loading thread runs (threads/tasks.ts: "load"). A background thread takes unit after unit, what is wanted first; the
  * demand thread sleeps until a waiter wants something, so that nothing stands before it.
  */
-import { openControl } from "../shared/control.ts";
+import { openControl, Word } from "../shared/control.ts";
+import { freeSlot, takeSlot } from "../shared/participants.ts";
+import { reach } from "../shared/seam.ts";
 import { type LoadHandle, LoadState, LoadWord } from "./load-state.ts";
 import { UnitReader } from "./unit-reader.ts";
 
@@ -17,12 +19,19 @@ export interface LoadTask {
 export function run(task: LoadTask): void {
   const control = openControl(task.control);
   const state = new LoadState(task.state);
-  const reader = new UnitReader(control, state, task.base, task.fd);
+  // The thread that started this one may die, and the file with it, while this one reads.
+  const slot = takeSlot(control.words);
   try {
-    if (task.role === "background") readAll(state, reader);
-    else serveDemand(state, reader);
+    if (Atomics.load(control.words, Word.Destroyed) !== 0) return;
+    const reader = new UnitReader(control, state, task.base, task.fd);
+    try {
+      if (task.role === "background") readAll(state, reader);
+      else serveDemand(state, reader);
+    } finally {
+      reader.close();
+    }
   } finally {
-    reader.close();
+    freeSlot(control.words, slot);
   }
 }
 
@@ -46,6 +55,7 @@ function serveDemand(state: LoadState, reader: UnitReader): void {
     if (Atomics.load(words, LoadWord.Stop) !== 0) return;
     if (reader.readDemanded()) continue;
     if (Atomics.load(words, LoadWord.PendingPages) === 0) return;
+    reach("demand: found nothing wanted");
     Atomics.wait(words, LoadWord.Demand, seen);
   }
 }

@@ -8,6 +8,8 @@
 import { closeFile, SyscallError } from "../../ffi/index.ts";
 import { CorruptCheckpointError, DestroyedError } from "../errors.ts";
 import { type Control, Word } from "../shared/control.ts";
+import { reach } from "../shared/seam.ts";
+import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { runInThread } from "../threads/pool.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, wakeWaiters } from "./load-state.ts";
@@ -49,6 +51,7 @@ export const NOTHING_LOADED: LoadStats = {
 interface Waiter {
   readonly start: number;
   readonly end: number;
+  readonly urgent: boolean;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
 }
@@ -97,7 +100,21 @@ export class Loader {
   start(queue: LoadQueue): Promise<void> {
     this.queue = queue;
     this.isOwner = true;
+    Atomics.store(this.state.words, LoadWord.Owner, THREAD_ID);
     return this.run();
+  }
+
+  /** Looks after what a dead thread leaves: its claims, and the load itself if it ran it. */
+  private takeOverFromDead(): void {
+    const { words } = this.state;
+    this.state.recoverDeadClaims();
+    const owner = Atomics.load(words, LoadWord.Owner);
+    if (owner === THREAD_ID || owner === 0 || words[LoadWord.PendingPages] === 0 || isThreadAlive(owner)) return;
+    if (Atomics.compareExchange(words, LoadWord.Owner, owner, THREAD_ID) !== owner) return;
+    this.isOwner = true;
+    // Units that the dead threads had taken, but claimed no page of, are in nobody's hands.
+    Atomics.store(words, LoadWord.NextUnit, 0);
+    void this.run();
   }
 
   private run(): Promise<void> {
@@ -162,6 +179,7 @@ export class Loader {
       } catch (error) {
         // The thread died, or met what no read can answer. What it had claimed is claimed anew by its successor.
         state.recoverDeadClaims();
+        Atomics.store(state.words, LoadWord.NextUnit, 0);
         if (++this.deaths > MAX_THREAD_DEATHS) {
           this.abort(error);
           return;
@@ -224,7 +242,7 @@ export class Loader {
     signal?.throwIfAborted();
     if (this.isLoaded(start, end)) return;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
-    const waiter: Waiter = { start, end, resolve, reject };
+    const waiter: Waiter = { start, end, urgent, resolve, reject };
     const onAbort = () => {
       this.waiters.delete(waiter);
       reject(signal?.reason);
@@ -248,13 +266,19 @@ export class Loader {
     if (this.isPumping) return;
     this.isPumping = true;
     // A pending waitAsync does not keep the process alive; a timer does.
-    const keepAlive = setInterval(() => this.state.recoverDeadClaims(), LIVENESS_CHECK_MS);
+    const keepAlive = setInterval(() => {
+      this.takeOverFromDead();
+      // A thread may have died with a demand that it had taken, or before it woke those who wait.
+      for (const { start, end, urgent } of this.waiters) if (urgent) this.state.demand(start, end);
+      wakeWaiters(this.control);
+    }, LIVENESS_CHECK_MS);
     const { words } = this.control;
     try {
       for (;;) {
         const seen = Atomics.load(words, Word.LoadProgress);
         this.answerWaiters();
         if (this.waiters.size === 0) return;
+        reach("wait: looked at the bits");
         const wait = Atomics.waitAsync(words, Word.LoadProgress, seen);
         if (wait.async) await wait.value;
       }
@@ -280,7 +304,9 @@ export class Loader {
 
   private stopFailure(): unknown {
     if (this.state.words[LoadWord.Stop] === 0) return undefined;
-    return this.stopReason ?? new DestroyedError("MemoryFile", "awaitLoad()");
+    if (this.stopReason !== undefined) return this.stopReason;
+    if (Atomics.load(this.control.words, Word.Destroyed) !== 0) return new DestroyedError("MemoryFile", "awaitLoad()");
+    return new DOMException("The load was ended by another thread", "AbortError");
   }
 
   /** Blocks this thread until [start, end) is loaded; reads what nobody reads yet itself. */
@@ -296,6 +322,7 @@ export class Loader {
         if (this.isLoaded(start, end)) return;
         const failure = this.failureOf(start, end) ?? this.stopFailure();
         if (failure !== undefined) throw failure;
+        reach("wait: looked at the bits");
         if (Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS) === "timed-out") {
           state.recoverDeadClaims();
           this.readNow(start, end);
@@ -343,7 +370,8 @@ export class Loader {
     }
   }
 
-  private requestStop(): void {
+  /** Tells every thread that loads or waits, in this thread and others, that what is not loaded never will be. */
+  requestStop(): void {
     Atomics.store(this.state.words, LoadWord.Stop, 1);
     this.state.wakeDemand();
     wakeWaiters(this.control);

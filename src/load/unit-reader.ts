@@ -18,6 +18,7 @@ import {
   tryAdvise,
 } from "../../ffi/index.ts";
 import type { Control } from "../shared/control.ts";
+import { reach } from "../shared/seam.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../units.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-state.ts";
 
@@ -76,6 +77,7 @@ export class UnitReader {
     const { control, state, slot, want } = this;
     const count = state.claim(slot, unit, want);
     if (count === 0) return 0;
+    reach("load: claimed");
     // Whoever stops a load sets Stop and then waits for claims to end: one of the two sees the other.
     if (Atomics.load(state.words, LoadWord.Stop) !== 0) {
       state.unclaim(slot, unit, want);
@@ -93,6 +95,7 @@ export class UnitReader {
       state.fail(control, slot, unit, want, count, EIO, first);
       throw thrown;
     }
+    reach("load: bytes in place");
     if (error === 0) state.publish(control, slot, unit, want, count);
     else state.fail(control, slot, unit, want, count, error, failedPage);
     return count;

@@ -1,9 +1,44 @@
-/** The kernel's name for this thread, and whether another thread of the process is still alive. */
-import { existsSync, readlinkSync } from "node:fs";
+/**
+ * Which thread this is, in one word that can stand in shared memory; and whether the thread that a word names still lives.
+ *
+ * The kernel uses thread ids again (after as few as 32,768 threads), so an id alone could take a new thread for a dead one.
+ * A word therefore holds the id, below 2^22 on every Linux, and above it the low bits of the time at which the thread
+ * started (proc(5): `starttime`, in clock ticks). A wrong "lives" then takes both the same id and a start a multiple of
+ * 512 ticks apart. The sign bit stays free for the user of the word, and no thread's word is 0.
+ *
+ * A JavaScript thread ends only where the engine looks for it: at a loop's back edge, when a function is entered, or
+ * asleep. In a blocking system call it lives on until the call returns, and its /proc entry with it: a thread
+ * that is not alive touches no memory any more.
+ */
+import { readFileSync, readlinkSync } from "node:fs";
 
-/** This thread's kernel id. /proc/thread-self leads to "<pid>/task/<tid>". */
-export const THREAD_ID = Number(readlinkSync("/proc/thread-self").split("/").at(-1));
+const ID_BITS = 22;
+const ID_MASK = (1 << ID_BITS) - 1;
+const START_MASK = 0x1ff;
+/** Of the fields behind the command name in /proc/TID/stat: field 3 is the state, field 22 the start time. */
+const STATE_FIELD = 0;
+const START_FIELD = 19;
 
-export function isThreadAlive(id: number): boolean {
-  return existsSync(`/proc/self/task/${id}`);
+/** The word of the thread with kernel id `id`, or 0 if there is none in this process. */
+function wordOf(id: number): number {
+  let stat: string;
+  try {
+    stat = readFileSync(`/proc/self/task/${id}/stat`, "latin1");
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ESRCH") return 0;
+    throw error;
+  }
+  // The command name stands in parentheses and may hold anything, parentheses too.
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  if (fields[STATE_FIELD] === "Z" || fields[STATE_FIELD] === "X") return 0;
+  return id | ((Number(fields[START_FIELD]) & START_MASK) << ID_BITS);
+}
+
+/** This thread's word. /proc/thread-self leads to "<pid>/task/<tid>". */
+export const THREAD_ID = wordOf(Number(readlinkSync("/proc/thread-self").split("/").at(-1)));
+
+/** True while the thread of that word may still run. Reads a file of /proc (about 10 µs): for slow paths only. */
+export function isThreadAlive(thread: number): boolean {
+  return thread === THREAD_ID || wordOf(thread & ID_MASK) === thread;
 }

@@ -24,8 +24,6 @@ const FIGURES: Record<string, string[]> = {
   segment: ["nsPerOperation"],
   "zero-scan": ["nsPerPage", "gibPerSecond"],
   coalesce: ["nsPerPiece"],
-  aio: ["nsPerRead", "nsPerReadAsync"],
-  exchange: [],
   save: ["saveSeconds", "saveAndSyncSeconds", "saveCPUSeconds", "loopGapP99Ms", "loopGapMaxMs", "metaBytes", "pagesBytes"],
   load: [
     ...["loadFromReturnsSeconds", "allLoadedSeconds", "gibPerSecond", "cpuSeconds", "residentFractionBefore"],
@@ -80,18 +78,6 @@ test("placement is gVisor's: the hash that its own program printed for the same 
 
 test("a pair of release and allocation makes at most one system call", () => {
   for (const { params } of casesOf("allocate")) expect(ours("allocate", params)["syscallsPerPair"]).toBeLessThanOrEqual(1);
-});
-
-test("gVisor's format: loaded as it was written, and with what is in it beside pages", () => {
-  for (const pattern of ["dense", "fragmented"]) {
-    const exchange = ours("exchange", { pattern });
-    for (const figure of ["exportSeconds", "loadFromReturnsSeconds", "gibPerSecond"])
-      expect(exchange[figure]).toBeGreaterThan(0);
-  }
-  const { liveRanges, livePages, filledPages } = ours("exchange", { pattern: "mixed" });
-  expect(liveRanges).toBeGreaterThan(100);
-  expect(livePages).toBeGreaterThan(liveRanges!);
-  expect(filledPages).toBeGreaterThan(100);
 });
 
 test("JavaScript's own ways take part, and come to the same result", () => {

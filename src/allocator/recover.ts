@@ -1,0 +1,78 @@
+/**
+ * Repairs the allocator's state after a thread died with the lock, and takes back what dead threads were releasing.
+ *
+ * A thread can die between any two stores of an operation. The stores are ordered so that the lowest level of bits, where
+ * runs start, and the values at their starts are at every instant a state in which each page has either its old or its new
+ * value; everything else (lengths, upper bits, maxima, page counts) is derived from those, and is derived anew here.
+ *
+ * What the dead thread was doing is thus done, undone, or done for a part of its range. Nobody was told of it:
+ * pages that it had allocated are used and stay so, until somebody who knows what that thread owned drops them.
+ */
+import { rebuildTables, type SegmentSet } from "../segment/index.ts";
+import { MAX_PARTICIPANTS, ParticipantWord, Word } from "../shared/control.ts";
+import { slotWord } from "../shared/participants.ts";
+import { isThreadAlive } from "../shared/thread.ts";
+import { HELD, HUGE, RELEASING, SUB_RELEASED, stateOf, USED, WASTE } from "./states.ts";
+
+/** Lock held. @throws {Error} if the tables are in no state that an operation can leave behind */
+export function recoverTables(set: SegmentSet, words: Int32Array): void {
+  rebuildTables(set);
+  countPages(set, words);
+  returnDeadReleases(set, words);
+}
+
+function countPages(set: SegmentSet, words: Int32Array): void {
+  let used = 0;
+  let held = 0;
+  let waste = 0;
+  for (let run = 0; run < set.size; run = set.endOf(run)) {
+    const state = stateOf(set.tagAt(run));
+    const pages = set.lengthAt(run);
+    if (state === USED) used += pages;
+    if (state === HELD) held += pages;
+    if (state === WASTE || state === HELD || state === RELEASING) waste += pages;
+  }
+  words[Word.UsedPages] = used;
+  words[Word.HeldPages] = held;
+  words[Word.WastePages] = waste;
+}
+
+/** Lock held. What threads that died were decommitting becomes waste again. True if that was anything. */
+export function returnDeadReleases(set: SegmentSet, words: Int32Array): boolean {
+  let returned = false;
+  for (let slot = 0; slot < MAX_PARTICIPANTS; slot++) {
+    const at = slotWord(slot);
+    const end = words[at + ParticipantWord.ReleaseEnd]!;
+    if (end === 0) continue;
+    const owner = Atomics.load(words, at + ParticipantWord.Thread);
+    if (owner !== 0 && isThreadAlive(owner)) continue;
+    returnRelease(set, words, slot);
+    words[at + ParticipantWord.ReleaseEnd] = 0;
+    returned = true;
+  }
+  return returned;
+}
+
+/**
+ * What was releasing in the slot's name is waste again. Of a huge release also what is sub-released already: whether the
+ * huge pages that it completed were made free is not known, and a second release tells.
+ */
+function returnRelease(set: SegmentSet, words: Int32Array, slot: number): void {
+  const at = slotWord(slot);
+  const end = words[at + ParticipantWord.ReleaseEnd]!;
+  const isHuge = words[at + ParticipantWord.ReleasesHuge] === 1;
+  let from = words[at + ParticipantWord.ReleaseStart]!;
+  while (from < end) {
+    const run = set.startOf(from);
+    const to = Math.min(set.endOf(run), end);
+    const tag = set.tagAt(run);
+    const state = stateOf(tag);
+    if (state === RELEASING && set.refsAt(run) === slot + 1) {
+      set.replace(from, to, WASTE | (tag & HUGE), 0, 0);
+    } else if (state === SUB_RELEASED && isHuge) {
+      set.replace(from, to, WASTE | HUGE, 0, 0);
+      words[Word.WastePages]! += to - from;
+    }
+    from = to;
+  }
+}

@@ -1,0 +1,34 @@
+/**
+ * A seam between two steps of a protocol in shared memory, at which a test can stop one thread while another runs. Where
+ * and why: docs/memory-order.md. Without a hook a point is one comparison of a variable that never changes, which the
+ * compiler removes.
+ */
+
+/** The points, each named for what has been done when it is reached. */
+export type Point =
+  | "lock: taken"
+  | "lock: marked contended"
+  | "attach: looked at Destroyed"
+  | "attach: took a slot"
+  | "destroy: marked"
+  | "leave: found no slot in use"
+  | "grow: chunks mapped"
+  | "releaser: found no waste"
+  | "release: began"
+  | "load: claimed"
+  | "load: bytes in place"
+  | "load: bits set"
+  | "wait: looked at the bits"
+  | "demand: found nothing wanted";
+
+let hook: ((point: Point) => void) | undefined;
+
+/** For tests: `hook` runs whenever this thread comes to a point. `undefined` removes it. */
+export function setInterleavingHook(next: ((point: Point) => void) | undefined): void {
+  hook = next;
+}
+
+/** This thread has come to a point. */
+export function reach(point: Point): void {
+  if (hook !== undefined) hook(point);
+}
