@@ -7,6 +7,7 @@ import { setFaultHook } from "../../ffi/index.ts";
 import { FileRange, MemoryFile, type MemoryFileHandle, PAGE_SIZE } from "../../src/index.ts";
 import { coreOf } from "../../src/memory-file.ts";
 import { Word } from "../../src/shared/control.ts";
+import { THREAD_ID } from "../../src/shared/thread.ts";
 import type { Request } from "./support/attached-worker.ts";
 import { plain, settledUsage } from "./support/settle.ts";
 
@@ -151,10 +152,10 @@ test("the file may grow between look and apply", () => {
 test("a full scan leaves another thread's scan alone; the claim of a thread that is gone counts for nothing", async () => {
   const { file, range } = touchedFile();
   const { words } = coreOf(file);
-  // This process's first thread lives, and is another one than a dead thread's id above every limit of the kernel.
-  words[Word.Scanner] = process.pid;
+  // This thread lives; no thread has that id, the largest there can be.
+  words[Word.Scanner] = THREAD_ID;
   expect(file.updateUsage()).toBe(false);
-  words[Word.Scanner] = 2 ** 30;
+  words[Word.Scanner] = 2 ** 22 - 1;
   expect(file.updateUsage()).toBe(true);
   expect(words[Word.Scanner]).toBe(0);
   expect(file.usage().totalBytes).toBe(range.length);

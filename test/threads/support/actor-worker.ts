@@ -1,0 +1,105 @@
+/** The other side of actor.ts: does with a MemoryFile what it is told, and stops at the points it is told. */
+import { openFile } from "../../../ffi/index.ts";
+import { MemoryFile, type MemoryFileHandle, type RangeLike } from "../../../src/index.ts";
+import { coreOf } from "../../../src/memory-file.ts";
+import { setInterleavingHook } from "../../../src/shared/seam.ts";
+import { THREAD_ID } from "../../../src/shared/thread.ts";
+import { run as runLoadTask } from "../../../src/load/load-task.ts";
+import { GateWord, type FromActor, type StopRequest, type ToActor } from "./actor.ts";
+
+/** The part of a Worker's global scope that is used here. */
+const scope = globalThis as unknown as {
+  onmessage: ((event: { data: ToActor }) => void) | null;
+  postMessage(message: FromActor): void;
+};
+
+let file: MemoryFile | undefined;
+const views: Uint8Array[] = [];
+
+function opened(): MemoryFile {
+  if (file === undefined) throw new Error("Attach first");
+  return file;
+}
+
+/** Stops this thread at a point until the gate opens; the gate counts how often it was reached. */
+function stopAt({ point, gate, openFifo }: StopRequest): void {
+  let stopped = false;
+  setInterleavingHook((reached) => {
+    if (reached !== point || stopped) return;
+    stopped = true;
+    Atomics.store(gate, GateWord.Reached, 1);
+    Atomics.notify(gate, GateWord.Reached);
+    // open(2) of a FIFO without a writer is a native call that blocks: no termination gets through to it.
+    if (openFifo !== undefined) openFile(openFifo, 0);
+    else Atomics.wait(gate, GateWord.Open, 0);
+  });
+}
+
+export const actions = {
+  threadId: () => THREAD_ID,
+  attach: (handle: MemoryFileHandle) => {
+    file = MemoryFile.attach(handle);
+    return { name: file.name, userData: file.userData };
+  },
+  create: (name: string) => {
+    file = MemoryFile.create({ name });
+    return file.share();
+  },
+  loadFrom: async (directory: string) => {
+    file = await MemoryFile.loadFrom(directory, { background: true });
+    return file.share();
+  },
+  stopAt,
+  allocate: (lengthBytes: number, options = {}) => {
+    const { start, end } = opened().allocate(lengthBytes, options);
+    return { start, end };
+  },
+  fill: (range: RangeLike, byte: number) => {
+    opened().view(range).fill(byte);
+  },
+  read: (range: RangeLike, index: number) => opened().view(range)[index],
+  keepView: (range: RangeLike) => views.push(opened().view(range)),
+  keptLengths: () => views.map((view) => view.length),
+  incRef: (range: RangeLike) => opened().incRef(range),
+  decRef: (range: RangeLike) => opened().decRef(range),
+  decommit: (range: RangeLike) => opened().decommit(range),
+  isLoaded: (range: RangeLike) => opened().isLoaded(range),
+  awaitLoad: (range?: RangeLike) => opened().awaitLoad(range),
+  awaitLoadSync: (range?: RangeLike) => opened().awaitLoadSync(range),
+  released: () => opened().released(),
+  sizes: () => {
+    const { totalSizeBytes, allocatedBytes, totalUsageBytes } = opened();
+    return { totalSizeBytes, allocatedBytes, totalUsageBytes };
+  },
+  isLoading: () => opened().isLoading,
+  loadStats: () => opened().loadStats(),
+  save: async (directory: string) => (await opened().saveTo(directory)).usedBytes,
+  destroy: () => opened().destroy(),
+  text: () => opened().toString(),
+  blockFor: (waitMs: number) => {
+    Bun.sleepSync(waitMs);
+  },
+  serveDemand: () => {
+    const { control, loader, mapping } = coreOf(opened());
+    const { state, fd } = loader!;
+    runLoadTask({ role: "demand", control: control.buffer, state: state.handle, base: mapping.base, fd });
+  },
+  repeat: (rounds: number, pages: number) => {
+    for (let i = 0; i < rounds; i++) opened().decRef(opened().allocate(pages * 4096));
+  },
+  leave: () => {
+    scope.onmessage = null;
+  },
+};
+
+scope.onmessage = ({ data: { id, action, args } }) => {
+  const perform = async () => await (actions[action] as (...args: unknown[]) => unknown)(...args);
+  perform().then(
+    (value) => scope.postMessage({ id, value }),
+    (error: Error & { code?: string }) =>
+      scope.postMessage({
+        id,
+        failed: { name: error.name, code: error.code ?? null, message: error.message },
+      }),
+  );
+};

@@ -1,0 +1,107 @@
+/**
+ * A Worker that does with a MemoryFile what a test tells it, and can be stopped between two steps of a protocol, or ended
+ * there. The test goes on meanwhile: that is a forced interleaving.
+ */
+import type { Point } from "../../../src/shared/seam.ts";
+import type { actions } from "./actor-worker.ts";
+
+type Actions = typeof actions;
+
+export interface StopRequest {
+  readonly point: Point;
+  readonly gate: Int32Array;
+  /** Block there in a native call, on opening this FIFO, instead of in Atomics.wait. */
+  readonly openFifo?: string | undefined;
+}
+
+export type ToActor = { readonly id: number; readonly action: keyof Actions; readonly args: readonly unknown[] };
+export type FromActor =
+  | { readonly id: number; readonly value: unknown }
+  | { readonly id: number; readonly failed: { readonly name: string; readonly code: string | null; readonly message: string } };
+
+export const GateWord = { Reached: 0, Open: 1 } as const;
+
+/** What an action threw in the Worker. */
+export class ActorError extends Error {
+  readonly code: string | null;
+
+  constructor(name: string, code: string | null, message: string) {
+    super(message);
+    this.name = name;
+    this.code = code;
+  }
+}
+
+/** A point at which an actor stops. */
+export class Gate {
+  readonly words = new Int32Array(new SharedArrayBuffer(8));
+
+  get isReached(): boolean {
+    return Atomics.load(this.words, GateWord.Reached) === 1;
+  }
+
+  /** Resolves when the actor has come to the point. */
+  async reached(): Promise<void> {
+    while (!this.isReached) await Bun.sleep(1);
+  }
+
+  /** Lets it go on. */
+  open(): void {
+    Atomics.store(this.words, GateWord.Open, 1);
+    Atomics.notify(this.words, GateWord.Open);
+  }
+}
+
+export class Actor {
+  readonly worker = new Worker(new URL("./actor-worker.ts", import.meta.url));
+  readonly closed: Promise<void>;
+  readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
+  #nextId = 1;
+
+  constructor() {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.closed = promise;
+    this.worker.addEventListener("close", () => resolve());
+    this.worker.addEventListener("message", ({ data }: MessageEvent<FromActor>) => {
+      const call = this.#calls.get(data.id)!;
+      this.#calls.delete(data.id);
+      if ("failed" in data) call.reject(new ActorError(data.failed.name, data.failed.code, data.failed.message));
+      else call.resolve(data.value);
+    });
+  }
+
+  /** Resolves or rejects with what the action did. */
+  call<Name extends keyof Actions>(
+    action: Name,
+    ...args: Parameters<Actions[Name]>
+  ): Promise<Awaited<ReturnType<Actions[Name]>>> {
+    const call = Promise.withResolvers<unknown>();
+    const id = this.#nextId++;
+    this.#calls.set(id, call);
+    this.worker.postMessage({ id, action, args } satisfies ToActor);
+    return call.promise as never;
+  }
+
+  /** From now on it stops at `point`, once. */
+  async stopAt(point: Point, openFifo?: string): Promise<Gate> {
+    const gate = new Gate();
+    await this.call("stopAt", { point, gate: gate.words, openFifo });
+    return gate;
+  }
+
+  /** Ends the thread wherever it is. Resolves when it is gone. */
+  async terminate(): Promise<void> {
+    this.worker.terminate();
+    await this.closed;
+  }
+}
+
+/** What a call failed with. (Bun's `rejects` starves the Workers' messages while it waits.) */
+export async function failureOf(call: Promise<unknown>): Promise<ActorError> {
+  const outcome = await call.then(
+    (value) => ({ value }),
+    (error: ActorError) => error,
+  );
+  if (outcome instanceof Error) return outcome;
+  throw new Error(`Expected the call to fail, it gave ${JSON.stringify(outcome.value)}`);
+}
