@@ -25,10 +25,10 @@ function opened(): MemoryFile {
 function stopAt({ point, gate, openFifo }: StopRequest): void {
   let stopped = false;
   setInterleavingHook((reached) => {
-    if (reached !== point || stopped) return;
+    if (reached !== point) return;
+    Atomics.add(gate, GateWord.Reached, 1);
+    if (stopped) return;
     stopped = true;
-    Atomics.store(gate, GateWord.Reached, 1);
-    Atomics.notify(gate, GateWord.Reached);
     // open(2) of a FIFO without a writer is a native call that blocks: no termination gets through to it.
     if (openFifo !== undefined) openFile(openFifo, 0);
     else Atomics.wait(gate, GateWord.Open, 0);

@@ -36,13 +36,14 @@ export class ActorError extends Error {
 export class Gate {
   readonly words = new Int32Array(new SharedArrayBuffer(8));
 
-  get isReached(): boolean {
-    return Atomics.load(this.words, GateWord.Reached) === 1;
+  /** How often the actor has come to the point; it stops the first time only. */
+  get count(): number {
+    return Atomics.load(this.words, GateWord.Reached);
   }
 
   /** Resolves when the actor has come to the point. */
   async reached(): Promise<void> {
-    while (!this.isReached) await Bun.sleep(1);
+    while (this.count === 0) await Bun.sleep(1);
   }
 
   /** Lets it go on. */

@@ -1,0 +1,327 @@
+/** How a file ends when several threads use it, and what a thread that dies leaves behind. Real Workers, real terminate(). */
+import { afterEach, expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { FileFailedError, type FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { coreOf } from "../../src/memory-file.ts";
+import { Word } from "../../src/shared/control.ts";
+import type { Point } from "../../src/shared/seam.ts";
+import { Actor, failureOf } from "./support/actor.ts";
+
+const actors: Actor[] = [];
+const directories: string[] = [];
+
+async function attached(file: MemoryFile): Promise<Actor> {
+  const actor = new Actor();
+  actors.push(actor);
+  await actor.call("attach", file.share());
+  return actor;
+}
+
+function directory(): string {
+  const made = mkdtempSync(join(tmpdir(), "pgalloc-threads-"));
+  directories.push(made);
+  return made;
+}
+
+afterEach(async () => {
+  await Promise.all(actors.splice(0).map((actor) => actor.terminate()));
+  for (const made of directories.splice(0)) rmSync(made, { recursive: true, force: true });
+});
+
+function isMapped(name: string): boolean {
+  return readFileSync("/proc/self/maps", "utf8").includes(`memfd:${name}`);
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await Bun.sleep(2);
+}
+
+test("destroy in one thread: the others' views have length 0 at a turn of theirs, and then the memory goes", async () => {
+  for (const destroyer of ["main", "worker"]) {
+    const name = `turn-${destroyer}`;
+    const file = MemoryFile.create({ name });
+    const range = file.allocate(4 * PAGE_SIZE);
+    const view = file.view(range);
+    const [a, b] = [await attached(file), await attached(file)];
+    await a.call("keepView", range);
+    await b.call("keepView", range);
+    if (destroyer === "main") file.destroy();
+    else await a.call("destroy");
+    await until(() => !isMapped(name));
+    expect(view.length).toBe(0);
+    expect(await a.call("keptLengths")).toEqual([0]);
+    expect(await b.call("keptLengths")).toEqual([0]);
+    expect(await failureOf(b.call("read", range, 0))).toMatchObject({ code: "ERR_DESTROYED" });
+  }
+});
+
+test("a thread that does not come back to its loop keeps the memory mapped until its next call", async () => {
+  const file = MemoryFile.create({ name: "next-call" });
+  const range = file.allocate(PAGE_SIZE);
+  const worker = await attached(file);
+  await worker.call("keepView", range);
+  const busy = await worker.stopAt("lock: taken");
+  const call = worker.call("read", range, 0);
+  await busy.reached();
+  file.destroy();
+  await Bun.sleep(60);
+  expect(isMapped("next-call")).toBe(true);
+  busy.open();
+  // The call had begun on a live file, so it ends well.
+  expect(await call).toBe(0);
+  await until(() => !isMapped("next-call"));
+  expect(await worker.call("keptLengths")).toEqual([0]);
+});
+
+test("a thread that never answers delays the unmapping, which is reported once, and nothing crashes", async () => {
+  const warnings: (Error & { code?: string })[] = [];
+  const onWarning = (warning: Error) => warnings.push(warning);
+  process.on("warning", onWarning);
+  const file = MemoryFile.create({ name: "never-answers" });
+  const range = file.allocate(PAGE_SIZE);
+  const worker = await attached(file);
+  const silent = await worker.stopAt("lock: taken");
+  const call = worker.call("read", range, 0);
+  await silent.reached();
+  file.destroy();
+  await until(() => warnings.length > 0);
+  expect(warnings.map(({ code }) => code)).toEqual(["PGALLOC_THREAD_DELAYS_UNMAP"]);
+  expect(warnings[0]!.message).toContain('MemoryFile "never-answers"');
+  expect(isMapped("never-answers")).toBe(true);
+  silent.open();
+  await call;
+  await until(() => !isMapped("never-answers"));
+  process.off("warning", onWarning);
+});
+
+test("a thread that is terminated has left: its views are gone with it, its memory is unmapped and stays untouched", async () => {
+  const file = MemoryFile.create({ name: "gone" });
+  const range = file.allocate(256 * PAGE_SIZE);
+  const workers = await Promise.all(Array.from({ length: 4 }, () => attached(file)));
+  for (const worker of workers) {
+    await worker.call("fill", range, 3);
+    for (let i = 0; i < 50; i++) await worker.call("keepView", { start: i * PAGE_SIZE, end: (i + 1) * PAGE_SIZE });
+  }
+  await Promise.all(workers.map((worker) => worker.terminate()));
+  Bun.gc(true);
+  expect(file.view(range).every((byte) => byte === 3)).toBe(true);
+  file.destroy();
+  expect(isMapped("gone")).toBe(false);
+});
+
+/** Pages of the file that are neither free nor in `ranges`. */
+function strayLines(file: MemoryFile): string[] {
+  return file
+    .toString()
+    .split("\n")
+    .filter((line) => !line.endsWith(" free"));
+}
+
+test("a thread that dies with the lock: the next one repairs the tables and goes on", async () => {
+  const deaths: [Point, (actor: Actor, range: FileRange) => Promise<unknown>][] = [
+    ["lock: taken", (actor) => actor.call("allocate", 3 * PAGE_SIZE)],
+    ["lock: taken", (actor, range) => actor.call("decRef", range)],
+    ["grow: chunks mapped", (actor) => actor.call("allocate", 2 ** 31)],
+  ];
+  for (const [point, act] of deaths) {
+    using file = MemoryFile.create();
+    const kept = file.allocate(5 * PAGE_SIZE);
+    const range = file.allocate(4 * PAGE_SIZE);
+    file.view(kept).fill(8);
+    const worker = await attached(file);
+    const other = await attached(file);
+    const gate = await worker.stopAt(point);
+    void act(worker, range);
+    await gate.reached();
+    const waiting = other.call("allocate", 2 * PAGE_SIZE);
+    await worker.terminate();
+    const fresh = await waiting;
+    expect(fresh.start >= range.end).toBe(true);
+    expect(file.view(kept).every((byte) => byte === 8)).toBe(true);
+    file.decRef(kept);
+    file.decRef(range);
+    file.decRef(fresh);
+    await file.released();
+    expect(strayLines(file)).toEqual([]);
+    expect(file.allocatedBytes).toBe(0);
+    const whole = file.allocate(file.totalSizeBytes);
+    expect(whole.start).toBe(0);
+  }
+});
+
+test("what a thread was releasing when it died is released by another", async () => {
+  for (const huge of [false, true]) {
+    using file = MemoryFile.create({ expectHugepages: true });
+    const range = file.allocate(2 ** 22, { huge });
+    file.view(range).fill(1);
+    const worker = await attached(file);
+    const gate = await worker.stopAt("release: began");
+    await worker.call("decRef", range);
+    await gate.reached();
+    expect(file.toString()).toContain("releasing");
+    await worker.terminate();
+    await file.released();
+    expect(strayLines(file)).toEqual([]);
+    expect(file.totalUsageBytes).toBe(0);
+  }
+});
+
+test("a thread that undertook to release and died before its turn is succeeded without anybody asking", async () => {
+  using file = MemoryFile.create();
+  const worker = await attached(file);
+  const range = file.allocate(PAGE_SIZE);
+  const gate = await worker.stopAt("release: began");
+  await worker.call("decRef", range);
+  await gate.reached();
+  await worker.terminate();
+  for (let i = 0; i < 200; i++) file.decRef(file.allocate(PAGE_SIZE));
+  await until(() => coreOf(file).words[Word.WastePages] === 0);
+  expect(strayLines(file)).toEqual([]);
+});
+
+test("tables that cannot be repaired make the file fail, in every thread, and it can still be destroyed", async () => {
+  const file = MemoryFile.create({ name: "beyond-repair" });
+  const range = file.allocate(PAGE_SIZE);
+  const [worker, other] = [await attached(file), await attached(file)];
+  const gate = await worker.stopAt("lock: taken");
+  void worker.call("decRef", range);
+  await gate.reached();
+  coreOf(file).allocator.set.tables.bits.fill(0);
+  await worker.terminate();
+  expect(() => file.allocate(PAGE_SIZE)).toThrow(FileFailedError);
+  expect(() => file.decRef(range)).toThrow("restore it from its checkpoint");
+  expect(await failureOf(other.call("allocate", PAGE_SIZE))).toMatchObject({ code: "ERR_FILE_FAILED" });
+  file.destroy();
+  await until(() => !isMapped("beyond-repair"));
+});
+
+async function loading(pages: number): Promise<{ file: MemoryFile; range: FileRange; checkpoint: string }> {
+  const checkpoint = directory();
+  const source = MemoryFile.create();
+  const range = source.allocate(pages * PAGE_SIZE);
+  source.view(range).fill(6);
+  await source.saveTo(checkpoint);
+  source.destroy();
+  return { file: await MemoryFile.loadFrom(checkpoint, { background: true, queue: "inline" }), range, checkpoint };
+}
+
+test("a thread that dies with a claim: its pages are read by those who wait for them", async () => {
+  const { file, range } = await loading(32 * 1024);
+  const worker = await attached(file);
+  const gate = await worker.stopAt("load: claimed");
+  void worker.call("awaitLoadSync", range);
+  await gate.reached();
+  const waits = [file.awaitLoad(range), (await attached(file)).call("awaitLoadSync", range)];
+  await worker.terminate();
+  await Promise.all(waits);
+  await file.awaitLoad();
+  expect(file.view(range).every((byte) => byte === 6)).toBe(true);
+  expect(file.isLoading).toBe(false);
+  file.destroy();
+});
+
+test("a thread that dies asleep in a wait harms nobody", async () => {
+  const { file, range } = await loading(32 * 1024);
+  const [reader, waiter] = [await attached(file), await attached(file)];
+  const reading = await reader.stopAt("load: claimed");
+  const read = reader.call("awaitLoadSync", range);
+  await reading.reached();
+  const asleep = await waiter.stopAt("wait: looked at the bits");
+  void waiter.call("awaitLoadSync", range);
+  await asleep.reached();
+  asleep.open();
+  await Bun.sleep(10);
+  await waiter.terminate();
+  reading.open();
+  await read;
+  await file.awaitLoad();
+  expect(file.isLoaded(range)).toBe(true);
+  file.destroy();
+});
+
+test("the thread that runs a load dies: the load goes on in a thread that waits", async () => {
+  const checkpoint = directory();
+  const source = MemoryFile.create();
+  const range = source.allocate(2 ** 28);
+  source.view(range).fill(6);
+  await source.saveTo(checkpoint);
+  source.destroy();
+  const owner = new Actor();
+  actors.push(owner);
+  const file = MemoryFile.attach(await owner.call("loadFrom", checkpoint));
+  await owner.terminate();
+  await file.awaitLoad();
+  expect(file.view(range).every((byte) => byte === 6)).toBe(true);
+  file.destroy();
+});
+
+test("terminate() during a native call that blocks: the memory stays mapped until the call has returned", async () => {
+  const { file, range, checkpoint } = await loading(32 * 1024);
+  const name = file.name;
+  file.destroy();
+  await until(() => !isMapped(name));
+  const again = await MemoryFile.loadFrom(checkpoint, { background: true, queue: "inline", name: "blocked" });
+  const fifo = join(checkpoint, "fifo");
+  Bun.spawnSync(["mkfifo", fifo]);
+  const worker = await attached(again);
+  const gate = await worker.stopAt("load: claimed", fifo);
+  void worker.call("awaitLoadSync", range);
+  await gate.reached();
+  worker.worker.terminate();
+  again.destroy();
+  await Bun.sleep(100);
+  expect(isMapped("blocked")).toBe(true);
+  writeFileSync(fifo, "");
+  await worker.closed;
+  await until(() => !isMapped("blocked"));
+});
+
+test("a Worker that attached and has nothing else to do exits by itself, and so does the process", async () => {
+  const made = directory();
+  const index = join(import.meta.dir, "../../src/index.ts");
+  await Bun.write(
+    join(made, "worker.ts"),
+    `import { MemoryFile } from "${index}";
+     self.onmessage = ({ data }) => {
+       const file = MemoryFile.attach(data);
+       file.view(file.allocate(4096))[0] = 1;
+       self.onmessage = null;
+     };`,
+  );
+  await Bun.write(
+    join(made, "main.ts"),
+    `import { MemoryFile } from "${index}";
+     const file = MemoryFile.create();
+     const worker = new Worker(new URL("./worker.ts", import.meta.url));
+     worker.addEventListener("close", () => { console.log("closed", file.allocatedBytes); });
+     worker.postMessage(file.share());`,
+  );
+  const run = Bun.spawn([process.execPath, join(made, "main.ts")], { stdout: "pipe", stderr: "pipe", timeout: 20_000 });
+  const output = (await new Response(run.stdout).text()) + (await new Response(run.stderr).text());
+  expect(`${await run.exited} ${output}`).toBe("0 closed 4096\n");
+});
+
+test("10,000 files made and destroyed leave no waiter, no descriptor and no memory behind", async () => {
+  const round = async (count: number) => {
+    for (let i = 0; i < count; i++) {
+      MemoryFile.create({ name: "many" }).destroy();
+      // A wait that is over is cleared away in a turn of the event loop.
+      if (i % 100 === 0) await new Promise((resolve) => setImmediate(resolve));
+    }
+  };
+  const measure = async () => {
+    Bun.gc(true);
+    await Bun.sleep(10);
+    return { fds: readdirSync("/proc/self/fd").length, rssBytes: process.memoryUsage.rss() };
+  };
+  await round(1000);
+  const before = await measure();
+  await round(9000);
+  const after = await measure();
+  expect(after.fds).toBe(before.fds);
+  // A leak would be a control block (4 KiB) and a waiter a round: 40 MB and more.
+  expect(after.rssBytes - before.rssBytes).toBeLessThan(24 * 2 ** 20);
+  expect(isMapped("many")).toBe(false);
+});

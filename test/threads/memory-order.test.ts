@@ -1,0 +1,297 @@
+/**
+ * The rules of docs/memory-order.md, each with the interleaving that would break it: a Worker is stopped between the two
+ * steps, this thread does the other side's part, and the Worker goes on.
+ */
+import { afterEach, expect, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { CHUNK_SIZE, DestroyedError, FileRange, MemoryFile, NotLoadedError, PAGE_SIZE } from "../../src/index.ts";
+import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+import { coreOf } from "../../src/memory-file.ts";
+import { Word } from "../../src/shared/control.ts";
+import { Actor, failureOf } from "./support/actor.ts";
+
+const actors: Actor[] = [];
+const directories: string[] = [];
+
+async function attached(file: MemoryFile): Promise<Actor> {
+  const actor = new Actor();
+  actors.push(actor);
+  await actor.call("attach", file.share());
+  return actor;
+}
+
+afterEach(async () => {
+  await Promise.all(actors.splice(0).map((actor) => actor.terminate()));
+  for (const made of directories.splice(0)) rmSync(made, { recursive: true, force: true });
+});
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await Bun.sleep(2);
+}
+
+function isMapped(name: string): boolean {
+  return readFileSync("/proc/self/maps", "utf8").includes(`memfd:${name}`);
+}
+
+test("lock: while one thread is inside no other is, and what it changed is seen by the next", async () => {
+  using file = MemoryFile.create();
+  const [inside, outside] = [await attached(file), await attached(file)];
+  const holding = await inside.stopAt("lock: taken");
+  const first = inside.call("allocate", PAGE_SIZE);
+  await holding.reached();
+  const waiting = await outside.stopAt("lock: marked contended");
+  let isDone = false;
+  const second = outside.call("allocate", PAGE_SIZE).finally(() => {
+    isDone = true;
+  });
+  await waiting.reached();
+  waiting.open();
+  await Bun.sleep(20);
+  expect(isDone).toBe(false);
+  holding.open();
+  expect([await first, await second].map(({ start }) => start)).toEqual([0, PAGE_SIZE]);
+});
+
+test("lock: released between the mark and the sleep, it is taken at once: no wake-up is lost", async () => {
+  using file = MemoryFile.create();
+  const worker = await attached(file);
+  const { allocator, words } = coreOf(file);
+  allocator.lock();
+  const marked = await worker.stopAt("lock: marked contended");
+  const call = worker.call("allocate", PAGE_SIZE);
+  await marked.reached();
+  allocator.unlock();
+  expect(words[Word.Lock]).toBe(0);
+  marked.open();
+  await call;
+  // Had it slept until its look at the owner, it would have come to the point again.
+  expect(marked.count).toBe(1);
+  expect(words[Word.Lock]).toBe(0);
+});
+
+test("attach: destroyed and unmapped between the look at Destroyed and the slot, the address is not touched", async () => {
+  const file = MemoryFile.create({ name: "order-early" });
+  file.allocate(PAGE_SIZE);
+  const worker = new Actor();
+  actors.push(worker);
+  const looked = await worker.stopAt("attach: looked at Destroyed");
+  const call = worker.call("attach", file.share());
+  await looked.reached();
+  file.destroy();
+  expect(isMapped("order-early")).toBe(false);
+  looked.open();
+  expect(await failureOf(call)).toMatchObject({ code: "ERR_DESTROYED" });
+});
+
+test("attach: destroyed after the slot is taken, the memory stays until the slot is given back", async () => {
+  const file = MemoryFile.create({ name: "order-late" });
+  file.allocate(PAGE_SIZE);
+  const worker = new Actor();
+  actors.push(worker);
+  const took = await worker.stopAt("attach: took a slot");
+  const call = worker.call("attach", file.share());
+  await took.reached();
+  file.destroy();
+  await Bun.sleep(50);
+  expect(isMapped("order-late")).toBe(true);
+  took.open();
+  expect(await failureOf(call)).toMatchObject({ code: "ERR_DESTROYED" });
+  await until(() => !isMapped("order-late"));
+});
+
+test("destroy: between the mark and the leaving, others leave, and the memory stays for the one that destroys", async () => {
+  const file = MemoryFile.create({ name: "order-mark" });
+  const range = file.allocate(PAGE_SIZE);
+  const worker = await attached(file);
+  await worker.call("keepView", range);
+  const marked = await worker.stopAt("destroy: marked");
+  const call = worker.call("destroy");
+  await marked.reached();
+  expect(() => file.view(range)).toThrow(DestroyedError);
+  await Bun.sleep(50);
+  expect(isMapped("order-mark")).toBe(true);
+  marked.open();
+  await call;
+  await until(() => !isMapped("order-mark"));
+});
+
+test("unmapping: of two threads that see no slot in use, one unmaps", async () => {
+  const file = MemoryFile.create({ name: "order-last" });
+  const worker = await attached(file);
+  const found = await worker.stopAt("leave: found no slot in use");
+  file.destroy();
+  // This thread keeps looking, too: whoever comes second must see that it was done.
+  await found.reached();
+  await until(() => !isMapped("order-last"));
+  // What was mapped there since is not the file's.
+  using other = MemoryFile.create({ name: "order-other" });
+  const range = other.allocate(PAGE_SIZE);
+  other.view(range)[0] = 5;
+  found.open();
+  await worker.call("threadId");
+  await Bun.sleep(50);
+  expect(other.view(range)[0]).toBe(5);
+});
+
+test("growth: new chunks are mapped before the size says so", async () => {
+  using file = MemoryFile.create();
+  const worker = await attached(file);
+  file.allocate(PAGE_SIZE);
+  const mapped = await worker.stopAt("grow: chunks mapped");
+  const call = worker.call("allocate", CHUNK_SIZE);
+  await mapped.reached();
+  expect(file.totalSizeBytes).toBe(CHUNK_SIZE);
+  const beyond = new FileRange(2 * CHUNK_SIZE - PAGE_SIZE, 2 * CHUNK_SIZE);
+  expect(() => file.isLoaded(beyond)).toThrow(RangeError);
+  mapped.open();
+  const range = await call;
+  expect(file.totalSizeBytes).toBe(2 * CHUNK_SIZE);
+  const last = { start: range.end - PAGE_SIZE, end: range.end };
+  file.view(last)[PAGE_SIZE - 1] = 1;
+  expect(await worker.call("read", last, PAGE_SIZE - 1)).toBe(1);
+});
+
+test("releaser: waste made between its last look and its leaving is released all the same", async () => {
+  using file = MemoryFile.create();
+  const worker = await attached(file);
+  const [first, second] = [file.allocate(PAGE_SIZE), file.allocate(PAGE_SIZE)];
+  const found = await worker.stopAt("releaser: found no waste");
+  await worker.call("decRef", first);
+  await found.reached();
+  file.decRef(second);
+  const { words } = coreOf(file);
+  expect(words[Word.WastePages]).toBe(1);
+  expect(words[Word.Releaser]).not.toBe(0);
+  found.open();
+  await until(() => words[Word.WastePages] === 0 && words[Word.Releaser] === 0);
+});
+
+/** A restore in which this thread holds the claim of every page that was not read at once. */
+async function claimed() {
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-order-"));
+  directories.push(directory);
+  const source = MemoryFile.create();
+  const range = source.allocate(2 ** 27);
+  source.view(range).fill(9);
+  await source.saveTo(directory);
+  source.destroy();
+  const file = await MemoryFile.loadFrom(directory, { background: true, queue: "inline" });
+  const { control, loader } = coreOf(file);
+  const { state } = loader!;
+  const slot = state.takeSlot();
+  const every = () => new Int32Array(WORDS_PER_UNIT).fill(-1);
+  const wanted = Array.from({ length: state.unitCount }, every);
+  const counts = wanted.map((want, unit) => state.claim(slot, unit, want));
+  // The last unit with pages that nobody has read.
+  const unit = counts.lastIndexOf(PAGES_PER_UNIT);
+  expect(unit).toBeGreaterThan(0);
+  const page = new FileRange(unit * PAGES_PER_UNIT * PAGE_SIZE, (unit * PAGES_PER_UNIT + 1) * PAGE_SIZE);
+  return {
+    file,
+    page,
+    state,
+    /** Gives back the claim of the unit, for another thread to take. */
+    giveBack: () => state.unclaim(slot, unit, every()),
+    /** The other claims end as if their pages had been read, so that the load can end. */
+    finish: () => {
+      for (const [other, count] of counts.entries()) {
+        if (other !== unit && count > 0) state.publish(control, slot, other, wanted[other]!, count);
+      }
+    },
+    /** The unit's pages are published by this thread. */
+    publish: () => state.publish(control, slot, unit, wanted[unit]!, counts[unit]!),
+    end: () => {
+      state.freeSlot(slot);
+      file.destroy();
+    },
+  };
+}
+
+test("loaded: until the bit is set a page is not loaded, though its bytes are there; then it is, bytes and all", async () => {
+  const load = await claimed();
+  const worker = await attached(load.file);
+  load.giveBack();
+  const placed = await worker.stopAt("load: bytes in place");
+  const call = worker.call("awaitLoadSync", load.page);
+  await placed.reached();
+  expect(load.file.isLoaded(load.page)).toBe(false);
+  expect(() => load.file.view(load.page)).toThrow(NotLoadedError);
+  placed.open();
+  await call;
+  expect(load.file.isLoaded(load.page)).toBe(true);
+  expect(load.file.view(load.page).every((byte) => byte === 9)).toBe(true);
+  load.finish();
+  load.end();
+});
+
+test("loaded: a waiter that comes between the bit and the look at the waiters sees the bit", async () => {
+  const load = await claimed();
+  const worker = await attached(load.file);
+  load.giveBack();
+  const set = await worker.stopAt("load: bits set");
+  const call = worker.call("awaitLoadSync", load.page);
+  await set.reached();
+  await load.file.awaitLoad(load.page);
+  load.file.awaitLoadSync(load.page);
+  expect(load.file.view(load.page)[0]).toBe(9);
+  set.open();
+  await call;
+  load.finish();
+  load.end();
+});
+
+test("waiting: loaded between the look at the bits and the sleep, the waiter does not sleep", async () => {
+  for (const action of ["awaitLoadSync", "awaitLoad"] as const) {
+    const load = await claimed();
+    const worker = await attached(load.file);
+    const looked = await worker.stopAt("wait: looked at the bits");
+    const call = worker.call(action, load.page);
+    await looked.reached();
+    load.publish();
+    looked.open();
+    await call;
+    // Had it slept until its look for dead threads, it would have come to the point again.
+    expect(looked.count).toBe(1);
+    load.finish();
+    load.end();
+  }
+});
+
+test("demand: wanted between the look for work and the sleep, the demand thread does not sleep", async () => {
+  const load = await claimed();
+  const worker = await attached(load.file);
+  const idle = await worker.stopAt("demand: found nothing wanted");
+  const call = worker.call("serveDemand");
+  await idle.reached();
+  load.giveBack();
+  const { start, end } = load.page;
+  load.state.demand(start / PAGE_SIZE, end / PAGE_SIZE);
+  idle.open();
+  // It sleeps without a limit: a lost wake-up would be for ever.
+  await until(() => load.state.isLoaded(start / PAGE_SIZE, end / PAGE_SIZE));
+  expect(load.file.view(load.page)[PAGE_SIZE - 1]).toBe(9);
+  load.finish();
+  load.file.destroy();
+  await call;
+  load.end();
+});
+
+test("claims: of two threads that want the same page, one reads it", async () => {
+  const load = await claimed();
+  const [a, b] = [await attached(load.file), await attached(load.file)];
+  const before = load.state.words[LoadWord.DemandPages]!;
+  load.giveBack();
+  const claim = await a.stopAt("load: claimed");
+  const first = a.call("awaitLoadSync", load.page);
+  await claim.reached();
+  const second = b.call("awaitLoadSync", load.page);
+  await Bun.sleep(20);
+  expect(load.file.isLoaded(load.page)).toBe(false);
+  claim.open();
+  await Promise.all([first, second]);
+  expect(load.state.words[LoadWord.DemandPages]! - before).toBe(1);
+  load.finish();
+  load.end();
+});
