@@ -17,7 +17,7 @@ import { isThreadAlive, THREAD_ID } from "./thread.ts";
 
 const CONTENDED = 1 << 31;
 const SPINS = 200;
-const LIVENESS_CHECK_MS = 100;
+const LIVENESS_CHECK_MS = 20;
 
 /** A thread died while it changed a file's tables, and they cannot be repaired; the file can be destroyed, and nothing else. */
 export class FileFailedError extends Error {

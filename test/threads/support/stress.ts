@@ -1,0 +1,200 @@
+/**
+ * The stress run: Workers allocate, share, drop, check and wait in one file at once, while it is being restored; some are
+ * terminated wherever they are. Every page is stamped by its owner. It finds pages with two owners (a stamp that is
+ * another's, or a new page that is not zero), lost wake-ups (a Worker that does not end) and leaks (pages that are not free at
+ * the end, beyond those of the dead, which are known by their group).
+ *
+ * The seed says what each thread draws and when which is terminated; how the threads interleave is the machine's.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { FileRange, MemoryFile, type MemoryFileHandle, PAGE_SIZE } from "../../../src/index.ts";
+
+export const StressWord = { Stop: 0, Operations: 1 } as const;
+
+export interface StressOrder {
+  readonly handle: MemoryFileHandle;
+  readonly words: Int32Array;
+  readonly owner: number;
+  readonly seed: number;
+  /** Steps between two looks at Stop. */
+  readonly steps: number;
+  /** Ends by itself after so many; 0: when Stop is set. */
+  readonly stepsInAll: number;
+  readonly restored: { readonly start: number; readonly end: number };
+}
+
+export interface StressMessage {
+  readonly operations: number;
+  readonly error?: string;
+}
+
+export interface StressOptions {
+  readonly seed: number;
+  readonly threads: number;
+  readonly runMs: number;
+  /** Terminate a Worker about this often; 0: never. */
+  readonly killEveryMs: number;
+  readonly restoredPages: number;
+}
+
+export interface StressReport {
+  readonly operations: number;
+  readonly threadsStarted: number;
+  readonly threadsTerminated: number;
+  /** Pages that threads had when they were terminated, dropped for them at the end. */
+  readonly pagesOfTheDead: number;
+  readonly errors: readonly string[];
+  /** What is not free in the end, a line a run. Empty: no leak. */
+  readonly strays: readonly string[];
+}
+
+/** A checkpoint whose page p begins with p + 1. */
+async function makeCheckpoint(directory: string, pages: number): Promise<FileRange> {
+  using file = MemoryFile.create();
+  const range = file.allocate(pages * PAGE_SIZE);
+  const words = file.view(range, Uint32Array);
+  for (let page = 0; page < pages; page++) words[(page * PAGE_SIZE) / 4] = page + 1;
+  await file.saveTo(directory);
+  return range;
+}
+
+class StressThread {
+  readonly worker = new Worker(new URL("./stress-worker.ts", import.meta.url));
+  readonly owner: number;
+  /** What it said when it was done, or null if it was terminated before. */
+  readonly ended: Promise<StressMessage | null>;
+  isOver = false;
+
+  constructor(owner: number, order: Omit<StressOrder, "owner">) {
+    this.owner = owner;
+    this.ended = new Promise((resolve) => {
+      const end = (message: StressMessage | null) => {
+        this.isOver = true;
+        resolve(message);
+      };
+      this.worker.addEventListener("message", ({ data }: MessageEvent<StressMessage>) => end(data));
+      this.worker.addEventListener("close", () => end(null));
+    });
+    this.worker.postMessage({ ...order, owner } satisfies StressOrder);
+  }
+}
+
+export async function runStress(options: StressOptions): Promise<StressReport> {
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-stress-"));
+  try {
+    const restored = await makeCheckpoint(directory, options.restoredPages);
+    using file = await MemoryFile.loadFrom(directory, { background: true });
+    return await new StressRun(options, file, restored).run();
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+class StressRun {
+  readonly #options: StressOptions;
+  readonly #file: MemoryFile;
+  readonly #restored: FileRange;
+  readonly #words = new Int32Array(new SharedArrayBuffer(8));
+  readonly #threads: StressThread[] = [];
+  readonly #dead: number[] = [];
+  readonly #errors: string[] = [];
+  #random: number;
+  #nextOwner = 1;
+
+  constructor(options: StressOptions, file: MemoryFile, restored: FileRange) {
+    this.#options = options;
+    this.#file = file;
+    this.#restored = restored;
+    this.#random = options.seed | 1;
+  }
+
+  #draw(): number {
+    this.#random = Math.imul(this.#random, 1664525) + 1013904223;
+    return this.#random >>> 0;
+  }
+
+  #start(): StressThread {
+    const { start, end } = this.#restored;
+    const thread = new StressThread(this.#nextOwner++, {
+      handle: this.#file.share(),
+      words: this.#words,
+      seed: this.#draw(),
+      steps: 64,
+      stepsInAll: 0,
+      restored: { start, end },
+    });
+    this.#threads.push(thread);
+    return thread;
+  }
+
+  async run(): Promise<StressReport> {
+    const { threads, runMs, killEveryMs } = this.#options;
+    for (let i = 0; i < threads; i++) this.#start();
+    const until = performance.now() + runMs;
+    while (performance.now() < until) {
+      await Bun.sleep(killEveryMs > 0 ? 1 + (this.#draw() % (2 * killEveryMs)) : 20);
+      if (killEveryMs > 0) await this.#killOne();
+    }
+    Atomics.store(this.#words, StressWord.Stop, 1);
+    const messages = await Promise.all(this.#threads.map(({ ended }) => ended));
+    for (const message of messages) if (message?.error !== undefined) this.#errors.push(message.error);
+    const pagesOfTheDead = this.#dropOfTheDead();
+    await this.#settle();
+    return {
+      operations: Atomics.load(this.#words, StressWord.Operations),
+      threadsStarted: this.#threads.length,
+      threadsTerminated: this.#dead.length,
+      pagesOfTheDead,
+      errors: this.#errors,
+      strays: this.#runs()
+        .filter(({ text }) => !/ (free|sub-released)$/.test(text))
+        .map(({ text }) => text),
+    };
+  }
+
+  async #killOne(): Promise<void> {
+    const living = this.#threads.filter(({ isOver }) => !isOver);
+    const victim = living[this.#draw() % living.length];
+    if (victim === undefined) return;
+    victim.worker.terminate();
+    if ((await victim.ended) === null) this.#dead.push(victim.owner);
+    this.#start();
+  }
+
+  /** Runs of pages: their range, their state as text, and whose they are. */
+  #runs(): { range: FileRange; text: string; refs: number; group: number }[] {
+    return this.#file
+      .toString()
+      .split("\n")
+      .map((text) => {
+        const [, start, end] = /^\[(\d+), (\d+)\)/.exec(text)!;
+        const [, refs, group] = /refs=(\d+) .*group=(\d+)/.exec(text) ?? ["", "0", "0"];
+        return { range: new FileRange(Number(start), Number(end)), text, refs: Number(refs), group: Number(group) };
+      });
+  }
+
+  /** The dead can drop nothing: what they had is known by its group. */
+  #dropOfTheDead(): number {
+    let pages = 0;
+    for (const { range, refs, group } of this.#runs()) {
+      if (!this.#dead.includes(group)) continue;
+      pages += range.length / PAGE_SIZE;
+      for (let i = 0; i < refs; i++) this.#file.decRef(range);
+    }
+    return pages;
+  }
+
+  async #settle(): Promise<void> {
+    await this.#file.awaitLoad();
+    const words = this.#file.view(this.#restored, Uint32Array);
+    for (let page = 0; page < this.#options.restoredPages; page++) {
+      if (words[(page * PAGE_SIZE) / 4] !== page + 1) this.#errors.push(`Restored page ${page} is not what was saved`);
+    }
+    this.#file.decRef(this.#restored);
+    await this.#file.released();
+    if (this.#file.allocatedBytes !== 0) this.#errors.push(`${this.#file.allocatedBytes} bytes are allocated in the end`);
+    if (this.#file.totalUsageBytes !== 0) this.#errors.push(`${this.#file.totalUsageBytes} bytes are committed in the end`);
+  }
+}
