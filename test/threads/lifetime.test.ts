@@ -8,6 +8,7 @@ import { coreOf } from "../../src/memory-file.ts";
 import { Word } from "../../src/shared/control.ts";
 import type { Point } from "../../src/shared/seam.ts";
 import { Actor, failureOf } from "./support/actor.ts";
+import { heldLoad } from "./support/held-load.ts";
 
 const actors: Actor[] = [];
 const directories: string[] = [];
@@ -32,6 +33,11 @@ afterEach(async () => {
 
 function isMapped(name: string): boolean {
   return readFileSync("/proc/self/maps", "utf8").includes(`memfd:${name}`);
+}
+
+function isAsleep(thread: number): boolean {
+  const stat = readFileSync(`/proc/self/task/${thread & 0x3fffff}/stat`, "utf8");
+  return stat.slice(stat.lastIndexOf(")") + 2).startsWith("S");
 }
 
 async function until(condition: () => boolean): Promise<void> {
@@ -197,54 +203,45 @@ test("tables that cannot be repaired make the file fail, in every thread, and it
   await until(() => !isMapped("beyond-repair"));
 });
 
-async function loading(pages: number): Promise<{ file: MemoryFile; range: FileRange; checkpoint: string }> {
-  const checkpoint = directory();
-  const source = MemoryFile.create();
-  const range = source.allocate(pages * PAGE_SIZE);
-  source.view(range).fill(6);
-  await source.saveTo(checkpoint);
-  source.destroy();
-  return { file: await MemoryFile.loadFrom(checkpoint, { background: true, queue: "inline" }), range, checkpoint };
-}
-
 test("a thread that dies with a claim: its pages are read by those who wait for them", async () => {
-  const { file, range } = await loading(32 * 1024);
+  const load = await heldLoad();
+  const { file, page } = load;
   const worker = await attached(file);
+  const other = await attached(file);
+  load.giveBack();
   const gate = await worker.stopAt("load: claimed");
-  void worker.call("awaitLoadSync", range);
+  void worker.call("awaitLoadSync", page);
   await gate.reached();
-  const waits = [file.awaitLoad(range), (await attached(file)).call("awaitLoadSync", range)];
+  const waits = [file.awaitLoad(page), other.call("awaitLoadSync", page)];
   await worker.terminate();
   await Promise.all(waits);
+  expect(file.view(page).every((byte) => byte === 9)).toBe(true);
+  load.finish();
   await file.awaitLoad();
-  expect(file.view(range).every((byte) => byte === 6)).toBe(true);
-  expect(file.isLoading).toBe(false);
-  file.destroy();
+  load.end();
 });
 
 test("a thread that dies asleep in a wait harms nobody", async () => {
-  const { file, range } = await loading(32 * 1024);
-  const [reader, waiter] = [await attached(file), await attached(file)];
-  const reading = await reader.stopAt("load: claimed");
-  const read = reader.call("awaitLoadSync", range);
-  await reading.reached();
+  const load = await heldLoad();
+  const waiter = await attached(load.file);
   const asleep = await waiter.stopAt("wait: looked at the bits");
-  void waiter.call("awaitLoadSync", range);
+  void waiter.call("awaitLoadSync", load.page);
   await asleep.reached();
   asleep.open();
   await Bun.sleep(10);
+  const other = (await attached(load.file)).call("awaitLoadSync", load.page);
   await waiter.terminate();
-  reading.open();
-  await read;
-  await file.awaitLoad();
-  expect(file.isLoaded(range)).toBe(true);
-  file.destroy();
+  load.publish();
+  await other;
+  await load.file.awaitLoad(load.page);
+  load.finish();
+  load.end();
 });
 
 test("the thread that runs a load dies: the load goes on in a thread that waits", async () => {
   const checkpoint = directory();
   const source = MemoryFile.create();
-  const range = source.allocate(2 ** 28);
+  const range = source.allocate(2 ** 26);
   source.view(range).fill(6);
   await source.saveTo(checkpoint);
   source.destroy();
@@ -258,19 +255,20 @@ test("the thread that runs a load dies: the load goes on in a thread that waits"
 });
 
 test("terminate() during a native call that blocks: the memory stays mapped until the call has returned", async () => {
-  const { file, range, checkpoint } = await loading(32 * 1024);
-  const name = file.name;
-  file.destroy();
-  await until(() => !isMapped(name));
-  const again = await MemoryFile.loadFrom(checkpoint, { background: true, queue: "inline", name: "blocked" });
-  const fifo = join(checkpoint, "fifo");
+  const load = await heldLoad("blocked");
+  const fifo = join(directory(), "fifo");
   Bun.spawnSync(["mkfifo", fifo]);
-  const worker = await attached(again);
+  const worker = await attached(load.file);
+  const thread = await worker.call("threadId");
+  load.giveBack();
   const gate = await worker.stopAt("load: claimed", fifo);
-  void worker.call("awaitLoadSync", range);
+  void worker.call("awaitLoadSync", load.page);
   await gate.reached();
+  // The point comes before the call: until the kernel says that the thread sleeps in it.
+  while (!isAsleep(thread)) await Bun.sleep(20);
   worker.worker.terminate();
-  again.destroy();
+  load.finish();
+  load.end();
   await Bun.sleep(100);
   expect(isMapped("blocked")).toBe(true);
   writeFileSync(fifo, "");

@@ -3,17 +3,15 @@
  * steps, this thread does the other side's part, and the Worker goes on.
  */
 import { afterEach, expect, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFileSync } from "node:fs";
 import { CHUNK_SIZE, DestroyedError, FileRange, MemoryFile, NotLoadedError, PAGE_SIZE } from "../../src/index.ts";
-import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+import { LoadWord } from "../../src/load/load-state.ts";
 import { coreOf } from "../../src/memory-file.ts";
 import { Word } from "../../src/shared/control.ts";
 import { Actor, failureOf } from "./support/actor.ts";
+import { heldLoad } from "./support/held-load.ts";
 
 const actors: Actor[] = [];
-const directories: string[] = [];
 
 async function attached(file: MemoryFile): Promise<Actor> {
   const actor = new Actor();
@@ -24,7 +22,6 @@ async function attached(file: MemoryFile): Promise<Actor> {
 
 afterEach(async () => {
   await Promise.all(actors.splice(0).map((actor) => actor.terminate()));
-  for (const made of directories.splice(0)) rmSync(made, { recursive: true, force: true });
 });
 
 async function until(condition: () => boolean): Promise<void> {
@@ -168,49 +165,8 @@ test("releaser: waste made between its last look and its leaving is released all
   await until(() => words[Word.WastePages] === 0 && words[Word.Releaser] === 0);
 });
 
-/** A restore in which this thread holds the claim of every page that was not read at once. */
-async function claimed() {
-  const directory = mkdtempSync(join(tmpdir(), "pgalloc-order-"));
-  directories.push(directory);
-  const source = MemoryFile.create();
-  const range = source.allocate(2 ** 27);
-  source.view(range).fill(9);
-  await source.saveTo(directory);
-  source.destroy();
-  const file = await MemoryFile.loadFrom(directory, { background: true, queue: "inline" });
-  const { control, loader } = coreOf(file);
-  const { state } = loader!;
-  const slot = state.takeSlot();
-  const every = () => new Int32Array(WORDS_PER_UNIT).fill(-1);
-  const wanted = Array.from({ length: state.unitCount }, every);
-  const counts = wanted.map((want, unit) => state.claim(slot, unit, want));
-  // The last unit with pages that nobody has read.
-  const unit = counts.lastIndexOf(PAGES_PER_UNIT);
-  expect(unit).toBeGreaterThan(0);
-  const page = new FileRange(unit * PAGES_PER_UNIT * PAGE_SIZE, (unit * PAGES_PER_UNIT + 1) * PAGE_SIZE);
-  return {
-    file,
-    page,
-    state,
-    /** Gives back the claim of the unit, for another thread to take. */
-    giveBack: () => state.unclaim(slot, unit, every()),
-    /** The other claims end as if their pages had been read, so that the load can end. */
-    finish: () => {
-      for (const [other, count] of counts.entries()) {
-        if (other !== unit && count > 0) state.publish(control, slot, other, wanted[other]!, count);
-      }
-    },
-    /** The unit's pages are published by this thread. */
-    publish: () => state.publish(control, slot, unit, wanted[unit]!, counts[unit]!),
-    end: () => {
-      state.freeSlot(slot);
-      file.destroy();
-    },
-  };
-}
-
 test("loaded: until the bit is set a page is not loaded, though its bytes are there; then it is, bytes and all", async () => {
-  const load = await claimed();
+  const load = await heldLoad();
   const worker = await attached(load.file);
   load.giveBack();
   const placed = await worker.stopAt("load: bytes in place");
@@ -227,7 +183,7 @@ test("loaded: until the bit is set a page is not loaded, though its bytes are th
 });
 
 test("loaded: a waiter that comes between the bit and the look at the waiters sees the bit", async () => {
-  const load = await claimed();
+  const load = await heldLoad();
   const worker = await attached(load.file);
   load.giveBack();
   const set = await worker.stopAt("load: bits set");
@@ -244,7 +200,7 @@ test("loaded: a waiter that comes between the bit and the look at the waiters se
 
 test("waiting: loaded between the look at the bits and the sleep, the waiter does not sleep", async () => {
   for (const action of ["awaitLoadSync", "awaitLoad"] as const) {
-    const load = await claimed();
+    const load = await heldLoad();
     const worker = await attached(load.file);
     const looked = await worker.stopAt("wait: looked at the bits");
     const call = worker.call(action, load.page);
@@ -260,7 +216,7 @@ test("waiting: loaded between the look at the bits and the sleep, the waiter doe
 });
 
 test("demand: wanted between the look for work and the sleep, the demand thread does not sleep", async () => {
-  const load = await claimed();
+  const load = await heldLoad();
   const worker = await attached(load.file);
   const idle = await worker.stopAt("demand: found nothing wanted");
   const call = worker.call("serveDemand");
@@ -279,7 +235,7 @@ test("demand: wanted between the look for work and the sleep, the demand thread 
 });
 
 test("claims: of two threads that want the same page, one reads it", async () => {
-  const load = await claimed();
+  const load = await heldLoad();
   const [a, b] = [await attached(load.file), await attached(load.file)];
   const before = load.state.words[LoadWord.DemandPages]!;
   load.giveBack();

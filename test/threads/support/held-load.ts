@@ -1,0 +1,52 @@
+import { expect } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
+import { PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../../src/load/load-state.ts";
+import { coreOf } from "../../../src/memory-file.ts";
+
+/**
+ * A restore that stands still: this thread holds the claim of every page that was not read at once, and gives pages to
+ * other threads when the test wants it.
+ */
+export async function heldLoad(name = "held") {
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-order-"));
+  const source = MemoryFile.create();
+  const range = source.allocate(2 ** 26);
+  source.view(range).fill(9);
+  await source.saveTo(directory);
+  source.destroy();
+  const file = await MemoryFile.loadFrom(directory, { background: true, queue: "inline", name });
+  // What is open stays readable.
+  rmSync(directory, { recursive: true });
+  const { control, loader } = coreOf(file);
+  const { state } = loader!;
+  const slot = state.takeSlot();
+  const every = () => new Int32Array(WORDS_PER_UNIT).fill(-1);
+  const wanted = Array.from({ length: state.unitCount }, every);
+  const counts = wanted.map((want, unit) => state.claim(slot, unit, want));
+  // The last unit with pages that nobody has read.
+  const unit = counts.lastIndexOf(PAGES_PER_UNIT);
+  expect(unit).toBeGreaterThan(0);
+  const page = new FileRange(unit * PAGES_PER_UNIT * PAGE_SIZE, (unit * PAGES_PER_UNIT + 1) * PAGE_SIZE);
+  return {
+    file,
+    page,
+    state,
+    /** Gives back the claim of the unit, for another thread to take. */
+    giveBack: () => state.unclaim(slot, unit, every()),
+    /** The other claims end as if their pages had been read, so that the load can end. */
+    finish: () => {
+      for (const [other, count] of counts.entries()) {
+        if (other !== unit && count > 0) state.publish(control, slot, other, wanted[other]!, count);
+      }
+    },
+    /** The unit's pages are published by this thread. */
+    publish: () => state.publish(control, slot, unit, wanted[unit]!, counts[unit]!),
+    end: () => {
+      state.freeSlot(slot);
+      file.destroy();
+    },
+  };
+}
