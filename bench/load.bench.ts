@@ -41,7 +41,8 @@ const QUEUES: LoadQueue[] = ["workers", "inline"];
 /** The peer has one queue: it stands beside our "auto". */
 function gvisorArguments(params: Params, run: Run): string[] {
   const cold = params["cache"] === "cold" ? ["-cold"] : [];
-  return ["load", "-dir", peerImage(run.directory, params), "-await", `${params["awaits"]}`, "-verify", ...cold];
+  const from = ["load", "-dir", peerImage(run.directory, params), "-rounds", "1", "-seed", `${run.seed}`];
+  return [...from, "-await", `${params["awaits"]}`, "-verify", ...cold];
 }
 
 async function sample(params: Params, run: Run): Promise<Sample> {

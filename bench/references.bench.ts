@@ -5,7 +5,10 @@
 import { measure } from "mitata";
 import { MemoryFile, PAGE_SIZE } from "../src/index.ts";
 import { type Bench, budget, main, number, type Params, type Run, type Sample, text } from "./support/bench.ts";
+import { countObjects } from "./support/objects.ts";
 import { makeTrace, WordHash } from "./support/trace.ts";
+
+const OBJECT_OPS = 1_000;
 
 export const bench: Bench = {
   subject: "references",
@@ -16,7 +19,7 @@ export const bench: Bench = {
     ),
   measure: sample,
   gvisor: {
-    arguments: ({ shape, live, ops }) => ["refs", "-shape", `${shape}`, "-live", `${live}`, "-ops", `${ops}`],
+    arguments: ({ shape, live, ops }) => ["refs", "-shape", `${shape}`, "-live", `${live}`, "-ops", `${ops}`, "-rounds", "1"],
   },
 };
 
@@ -27,17 +30,22 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   if (text(params, "shape") === "mixed") for (let i = 1; i < ranges.length; i += 2) file.incRef(ranges[i]!);
   const before = file.toString();
   const { slots } = trace;
-  const { avg } = await measure(() => {
-    for (let i = 0; i < slots.length; i++) {
+  const replay = (ops: number) => {
+    for (let i = 0; i < ops; i++) {
       const range = ranges[slots[i]!]!;
       file.incRef(range);
       file.decRef(range);
     }
-  }, budget(run));
+  };
+  const { avg } = await measure(() => replay(slots.length), budget(run));
   if (file.toString() !== before) throw new Error("References differ after as many were dropped as were added");
   const hash = new WordHash();
   for (const range of ranges) hash.add(file.hasUniqueRef(range) ? 1 : 2);
-  return { figures: { nsPerPair: avg / slots.length }, hash: hash.toString(), traceHash: trace.hash };
+  return {
+    figures: { nsPerPair: avg / slots.length, objectsPerPair: countObjects(() => replay(OBJECT_OPS)) / OBJECT_OPS },
+    hash: hash.toString(),
+    traceHash: trace.hash,
+  };
 }
 
 if (import.meta.main) await main(bench);

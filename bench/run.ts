@@ -4,11 +4,13 @@
  */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { bench as aio } from "./aio.bench.ts";
 import { bench as allocate } from "./allocate.bench.ts";
 import { bench as big } from "./big.bench.ts";
 import { bench as coalesce } from "./coalesce.bench.ts";
 import { bench as load } from "./load.bench.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
+import { bench as exchange } from "./exchange.bench.ts";
 import { Fio, FIO_RUNS } from "./peers/fio.ts";
 import { GvisorPeer } from "./peers/gvisor.ts";
 import { bench as references } from "./references.bench.ts";
@@ -23,9 +25,9 @@ import { Workspace } from "./support/processes.ts";
 import { bench as view } from "./view.bench.ts";
 import { bench as zeroScan } from "./zero-scan.bench.ts";
 
-const MICRO: readonly Bench[] = [allocate, references, view, big, segment, zeroScan, coalesce];
+const SINGLE: readonly Bench[] = [allocate, references, view, big, segment, zeroScan, coalesce, aio, exchange];
 const JOBS: readonly Bench[] = [save, load];
-export const SUBJECTS = [...MICRO, ...JOBS].map(({ subject }) => subject);
+export const SUBJECTS = [...SINGLE, ...JOBS].map(({ subject }) => subject);
 
 /** The command line tool; returns the exit code. */
 export async function runBenches(argv: readonly string[]): Promise<number> {
@@ -65,7 +67,7 @@ export async function measureAll(options: Options, log: (line: string) => void):
   const present = peers.filter((peer) => typeof peer !== "string");
   const machine = describeMachine(present.map(({ version }) => version));
   const runner = new Runner(options, workspace, present, log);
-  for (const bench of MICRO) await runner.runSubject(bench);
+  for (const bench of SINGLE) await runner.runSubject(bench);
   await runner.runJobs();
   return {
     format: 1,
@@ -133,6 +135,8 @@ class Runner {
     const { subject, title } = bench;
     const result = makeCase({ subject, title, params }, samples);
     if (isRecorded) this.cases.push(result);
+    const scratch = bench.scratch?.(this.workspace.directory, params);
+    if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true });
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
     this.log(`${subject} ${Object.values(params).join(" ")}: ${Object.keys(contenders).join(", ")} (${seconds} s)`);
   }

@@ -33,27 +33,27 @@ export class GvisorPeer {
   async measure(bench: Bench, params: Params, run: Run): Promise<Sample> {
     const { gvisor } = bench;
     if (gvisor === undefined) throw new Error(`gVisor has nothing like ${bench.subject}`);
-    const output = await this.run([...gvisor.arguments(params, run), ...this.rounds(bench, run)]);
+    const output = await this.run(gvisor.arguments(params, run));
     // Once a case: the peer is as deterministic as we are.
     const key = JSON.stringify([bench.subject, params]);
     if (gvisor.hash !== undefined && !this.hashes.has(key)) {
       this.hashes.set(key, await gvisor.hash(params, run, (commandLine) => this.run(commandLine)));
     }
     return {
-      figures: output["median"] as Record<string, number>,
+      figures: (output["median"] ?? numbersOf(output)) as Record<string, number>,
       hash: this.hashes.get(key) ?? null,
       ...(output["traceHash"] === undefined ? {} : { traceHash: String(output["traceHash"]) }),
     };
   }
 
-  /** One process is one round; traces are the same in every round, awaited pages are not; two commands draw nothing. */
-  private rounds(bench: Bench, run: Run): string[] {
-    if (bench.subject === "big") return [];
-    if (bench.subject === "load") return ["-rounds", "1", "-seed", `${run.seed}`];
-    return ["-rounds", "1"];
-  }
-
   private run(commandLine: string[]): Promise<Record<string, unknown>> {
     return this.workspace.runJson([this.binary, ...commandLine]);
   }
+}
+
+/** What a command tells that measures nothing. */
+function numbersOf(output: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(output).filter(([name, value]) => typeof value === "number" && name !== "gomaxprocs"),
+  );
 }

@@ -62,7 +62,7 @@ export function makeCase(
     const figures = Object.keys(rounds[0]!.figures);
     const valuesOf = (figure: string) => rounds.map((round) => round.figures[figure]!);
     contenders[name] = {
-      hash: rounds[0]!.hash,
+      hash: rounds.find(({ hash }) => hash !== null)?.hash ?? null,
       figures: Object.fromEntries(figures.map((figure) => [figure, summarize(valuesOf(figure))])),
     };
     if (name === OURS) continue;

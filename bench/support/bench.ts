@@ -18,7 +18,7 @@ export interface Size {
 
 export interface Sample {
   readonly figures: Readonly<Record<string, number>>;
-  /** Of the result; null where a contender verifies it itself. Equal among all contenders of a case. */
+  /** Of the result; null where a contender verifies it itself, or did in another round. Equal among all contenders of a case. */
   readonly hash: string | null;
   /** Of the work to do, where it is drawn at random. Equal among all contenders of a case. */
   readonly traceHash?: string;
@@ -44,9 +44,11 @@ export interface Bench {
   /** Other ways, in this runtime, to do the work of a case. */
   rivals?(params: Params): string[];
   measure(params: Params, run: Run): Promise<Sample>;
+  /** A folder that a case leaves behind, to be removed after its rounds. */
+  scratch?(directory: string, params: Params): string;
   /** The same work by gVisor, where it has such a thing. */
   readonly gvisor?: {
-    /** Without -rounds and -seed. */
+    /** One process of it is one round. */
     arguments(params: Params, run: Run): string[];
     /** What its result was, of what else the peer can do or has written; not timed. */
     hash?(params: Params, run: Run, peer: (commandLine: string[]) => Promise<Record<string, unknown>>): Promise<string>;
@@ -65,9 +67,9 @@ export function text(params: Params, name: string): string {
   return value;
 }
 
-/** mitata's options: how long to measure. Two samples fewer than its threshold for trimming would keep outliers in. */
+/** mitata's options: how long to measure. */
 export function budget(run: Run): { min_cpu_time: number; min_samples: number; warmup_samples: number } {
-  return { min_cpu_time: run.isSmoke ? 1e5 : 300e6, min_samples: run.isSmoke ? 2 : 14, warmup_samples: 2 };
+  return { min_cpu_time: run.isSmoke ? 1e5 : 300e6, min_samples: run.isSmoke ? 2 : 4, warmup_samples: 2 };
 }
 
 /** Command of a child process that measures one case and prints its sample. */

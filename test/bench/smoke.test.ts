@@ -17,13 +17,15 @@ import { PAGE_SIZE } from "../../src/index.ts";
 
 /** Figures that each subject's every case must have of our own. */
 const FIGURES: Record<string, string[]> = {
-  allocate: ["nsPerPair", "nsPerPairSettled", "cpuNsPerPair", "firstNsPerPair", "syscallsPerPair", "totalSizeBytes"],
-  references: ["nsPerPair"],
-  view: ["nsPerView"],
+  allocate: ["nsPerPair", "nsPerPairSettled", "cpuNsPerPair", "firstNsPerPair", "objectsPerPair", "syscallsPerPair"],
+  references: ["nsPerPair", "objectsPerPair"],
+  view: ["nsPerView", "objectsPerView"],
   big: ["nsPerPair", "nsPerPairSettled", "firstNsPerPair"],
   segment: ["nsPerOperation"],
   "zero-scan": ["nsPerPage", "gibPerSecond"],
   coalesce: ["nsPerPiece"],
+  aio: ["nsPerRead", "nsPerReadAsync"],
+  exchange: [],
   save: ["saveSeconds", "saveAndSyncSeconds", "saveCPUSeconds", "loopGapP99Ms", "loopGapMaxMs", "metaBytes", "pagesBytes"],
   load: [
     ...["loadFromReturnsSeconds", "allLoadedSeconds", "gibPerSecond", "cpuSeconds", "residentFractionBefore"],
@@ -78,6 +80,23 @@ test("placement is gVisor's: the hash that its own program printed for the same 
 
 test("a pair of release and allocation makes at most one system call", () => {
   for (const { params } of casesOf("allocate")) expect(ours("allocate", params)["syscallsPerPair"]).toBeLessThanOrEqual(1);
+});
+
+test("a pair of references makes no object; a pair of release and allocation its range, and before it is compiled one more", () => {
+  for (const { params } of casesOf("references")) expect(ours("references", params)["objectsPerPair"]).toBeLessThan(0.1);
+  for (const { params } of casesOf("allocate")) expect(ours("allocate", params)["objectsPerPair"]).toBeLessThan(2.1);
+});
+
+test("gVisor's format: loaded as it was written, and with what is in it beside pages", () => {
+  for (const pattern of ["dense", "fragmented"]) {
+    const exchange = ours("exchange", { pattern });
+    for (const figure of ["exportSeconds", "loadFromReturnsSeconds", "gibPerSecond"])
+      expect(exchange[figure]).toBeGreaterThan(0);
+  }
+  const { liveRanges, livePages, filledPages } = ours("exchange", { pattern: "mixed" });
+  expect(liveRanges).toBeGreaterThan(100);
+  expect(livePages).toBeGreaterThan(liveRanges!);
+  expect(filledPages).toBeGreaterThan(100);
 });
 
 test("JavaScript's own ways take part, and come to the same result", () => {

@@ -1,0 +1,23 @@
+/**
+ * Objects that a piece of work makes, counted by the engine: everything on its heap, closures and their environments too. The
+ * count is exact as long as nothing is collected meanwhile, so the work must be short.
+ */
+import { heapStats } from "bun:jsc";
+
+/** Objects made by one call of `work`, which has run before (compiling makes objects as well). */
+export function countObjects(work: () => void): number {
+  return newObjects(work) - newObjects(() => undefined); // Asking makes objects, too.
+}
+
+function newObjects(work: () => void): number {
+  Bun.gc(true);
+  const before = heapStats().objectTypeCounts;
+  work();
+  const after = heapStats().objectTypeCounts;
+  let count = 0;
+  for (const [type, objects] of Object.entries(after)) {
+    // Structures are the engine's own descriptions of objects: some come and go with any question.
+    if (type !== "Structure") count += Math.max(0, objects - (before[type] ?? 0));
+  }
+  return count;
+}
