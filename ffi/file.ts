@@ -68,6 +68,16 @@ export function openFile(path: string, flags: number, mode = 0o600): number {
   return check("open", -1, path, () => libc.open(name as never, flags | O_CLOEXEC, mode));
 }
 
+/** The same file once more, for reading past the page cache (O_DIRECT), or -1 where the file system or /proc does not allow it. */
+export function reopenDirect(fd: number): number {
+  try {
+    return openFile(`/proc/self/fd/${fd}`, O_RDONLY | O_DIRECT);
+  } catch (error) {
+    if (error instanceof SyscallError) return -1;
+    throw error;
+  }
+}
+
 /** openat(2), always with O_CLOEXEC: `name` is one component below the directory. */
 export function openAt(directoryFd: number, name: string, flags: number, mode = 0o600): number {
   const bytes = cString(name);

@@ -18,7 +18,9 @@ export type { DelayedEviction, EvictableMemoryUser, EvictionTrigger } from "./ev
 export type { PressureThreshold } from "./eviction/pressure-file.ts";
 export type { EvictableRange } from "./eviction/range-list.ts";
 export { FileRange, type RangeLike } from "./file-range.ts";
-export type { LoadQueue, LoadStats } from "./load/loader.ts";
+export { UringUnavailableError } from "./aio/queue.ts";
+export type { LoadQueue } from "./load/choose-queue.ts";
+export type { LoadStats } from "./load/loader.ts";
 export type { ViewConstructor } from "./mapping/views.ts";
 export { MemoryFile } from "./memory-file.ts";
 export type { AllocateOptions, AllocationMode, LoadOptions, MemoryFileHandle, MemoryFileOptions } from "./options.ts";

@@ -1,8 +1,10 @@
 /** What a MemoryFile's methods take, and the checks of it. */
-import { checkInteger } from "../ffi/index.ts";
+import { checkInteger, uringUnavailable } from "../ffi/index.ts";
+import { UringUnavailableError } from "./aio/queue.ts";
 import type { DelayedEviction } from "./eviction/evictions.ts";
 import { DEFAULT_THRESHOLD, type PressureThreshold } from "./eviction/pressure-file.ts";
-import type { LoadQueue, LoadStats } from "./load/loader.ts";
+import type { LoadQueue } from "./load/choose-queue.ts";
+import type { LoadStats } from "./load/loader.ts";
 import type { LoadHandle } from "./load/load-tables.ts";
 import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "./units.ts";
 
@@ -88,9 +90,14 @@ export function isTopDown(direction: string | undefined): boolean {
   throw new TypeError(`Expected direction to be "bottomUp" or "topDown", got ${JSON.stringify(direction)}`);
 }
 
+/** @throws {TypeError} for another queue @throws {UringUnavailableError} for "uring" where it cannot be used */
 export function checkQueue(queue: string | undefined): void {
   if (queue === undefined || queue === "auto" || queue === "workers" || queue === "inline") return;
-  throw new TypeError(`Expected queue to be "auto", "workers" or "inline", got ${JSON.stringify(queue)}`);
+  if (queue !== "uring") {
+    throw new TypeError(`Expected queue to be "auto", "workers", "uring" or "inline", got ${JSON.stringify(queue)}`);
+  }
+  const reason = uringUnavailable();
+  if (reason !== null) throw new UringUnavailableError(reason);
 }
 
 /** @throws {TypeError} {RangeError} */

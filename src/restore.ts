@@ -48,6 +48,7 @@ export function restoreCore(image: RestoreImage, source: PagesSource, options: L
     });
     loader = new Loader({ control: core.control, state, base: core.mapping.base, fd, path });
     core.loader = loader;
+    if (state.words[LoadWord.PendingPages]! > 0) loader.choose(options.queue ?? "auto");
   } catch (error) {
     closeFile(fd);
     core?.destroy();
@@ -84,7 +85,7 @@ function startLoading(core: FileCore, loader: Loader, options: LoadOptions): voi
   };
   const timer = onProgress === undefined ? undefined : setInterval(report, PROGRESS_INTERVAL_MS);
   timer?.unref();
-  void loader.start(options.queue ?? "auto").then(() => {
+  void loader.start().then(() => {
     clearInterval(timer);
     signal?.removeEventListener("abort", onAbort);
     if (!core.isDetached) report();

@@ -6,7 +6,7 @@
  */
 import { checkInteger } from "../../ffi/index.ts";
 import { DestroyedError } from "../errors.ts";
-import { Kind, Operations, QueueWord, SlotState } from "./operations.ts";
+import { Kind, Operations, SlotState } from "./operations.ts";
 import { type Completions, type Queue, QueueBusyError } from "./queue.ts";
 
 export abstract class BaseQueue implements Queue {
@@ -15,7 +15,12 @@ export abstract class BaseQueue implements Queue {
   /** Stack of the numbers of free slots. */
   private readonly freeSlots: Int32Array;
   private freeCount: number;
-  private readonly told: { count: number; readonly ids: Float64Array; readonly results: Float64Array };
+  private readonly told: {
+    count: number;
+    readonly ids: Float64Array;
+    readonly results: Float64Array;
+    readonly huge: Uint8Array;
+  };
   private destroying: Promise<void> | undefined;
   private isWaiting = false;
 
@@ -25,7 +30,12 @@ export abstract class BaseQueue implements Queue {
     this.capacity = capacity;
     this.freeSlots = Int32Array.from({ length: capacity }, (_, i) => capacity - 1 - i);
     this.freeCount = capacity;
-    this.told = { count: 0, ids: new Float64Array(capacity), results: new Float64Array(capacity) };
+    this.told = {
+      count: 0,
+      ids: new Float64Array(capacity),
+      results: new Float64Array(capacity),
+      huge: new Uint8Array(capacity),
+    };
   }
 
   /** Lets the slot be taken; its operation is filled in and its state is queued. */
@@ -39,10 +49,6 @@ export abstract class BaseQueue implements Queue {
 
   get inFlight(): number {
     return this.capacity - this.freeCount;
-  }
-
-  get hugeBlocks(): number {
-    return Atomics.load(this.operations.words, QueueWord.HugeBlocks);
   }
 
   protected get isDestroyed(): boolean {
@@ -129,7 +135,8 @@ export abstract class BaseQueue implements Queue {
     for (let slot = 0; slot < this.capacity; slot++) {
       if (Atomics.load(operations.state, slot) !== SlotState.Done) continue;
       told.ids[count] = operations.id[slot]!;
-      told.results[count++] = operations.result[slot]!;
+      told.results[count] = operations.result[slot]!;
+      told.huge[count++] = operations.huge[slot]!;
       Atomics.store(operations.state, slot, SlotState.Free);
       this.freeSlots[this.freeCount++] = slot;
     }

@@ -32,8 +32,6 @@ export const QueueWord = {
   Stop: 3,
   /** The slot at which the search for a queued one begins: behind the last one taken, so that none starves. A hint. */
   Cursor: 4,
-  /** Blocks that have been made huge pages. Atomics.add. */
-  HugeBlocks: 5,
   /** Kernel thread ids of the queue's Workers; 0 until one has started. */
   Threads: 16,
 } as const;
@@ -63,6 +61,8 @@ export class Operations {
   /** Address of the block to make a huge page first, or 0. */
   readonly hugeBlock: Float64Array;
   readonly result: Float64Array;
+  /** 1 if the block was made a huge page. */
+  readonly huge: Int32Array;
   /** struct iovec: address and length, 64 bits each, MAX_IOVECS a slot. */
   private readonly iovecs: Uint32Array;
   private readonly iovecBase: number;
@@ -71,7 +71,7 @@ export class Operations {
   constructor(source: number | SharedArrayBuffer) {
     if (typeof source === "number") {
       checkInteger("capacity", source, 1, MAX_CAPACITY);
-      this.buffer = new SharedArrayBuffer(4 * HEADER_WORDS + source * (7 * 8 + 5 * 4 + 4 * IOVEC_WORDS * MAX_IOVECS));
+      this.buffer = new SharedArrayBuffer(4 * HEADER_WORDS + source * (7 * 8 + 6 * 4 + 4 * IOVEC_WORDS * MAX_IOVECS));
       new Int32Array(this.buffer)[QueueWord.Capacity] = source;
     } else this.buffer = source;
     const { buffer } = this;
@@ -104,6 +104,7 @@ export class Operations {
     this.fd = integers();
     this.iovecCount = integers();
     this.iovecFirst = integers();
+    this.huge = integers();
   }
 
   /** Address of the slot's first iovec that is left. */
@@ -161,6 +162,7 @@ export class Operations {
     this.offset[slot] = offset;
     this.moved[slot] = 0;
     this.hugeBlock[slot] = 0;
+    this.huge[slot] = 0;
   }
 
   /** Asks for `address`'s block to be made a huge page before the slot's read. @throws {RangeError} */

@@ -16,14 +16,14 @@ import {
   writeVectorAt,
 } from "../../ffi/index.ts";
 import { HUGE_PAGE_SIZE } from "../units.ts";
-import { Kind, type Operations, QueueWord } from "./operations.ts";
+import { Kind, type Operations } from "./operations.ts";
 
 const ESPIPE = errnoNumber("ESPIPE");
 
 /** Returns the operation's result. Precondition: the slot is running, and this thread runs it. */
 export function perform(operations: Operations, slot: number): number {
   const block = operations.hugeBlock[slot]!;
-  if (block !== 0 && makeHuge(block)) Atomics.add(operations.words, QueueWord.HugeBlocks, 1);
+  if (block !== 0 && makeHuge(block)) operations.huge[slot] = 1;
   const kind = operations.kind[slot]!;
   return kind === Kind.Read || kind === Kind.Write ? transfer(operations, slot, kind) : transferVector(operations, slot, kind);
 }

@@ -20,6 +20,8 @@ export interface Completions {
   readonly ids: Float64Array;
   /** `results[i]` for i < count: bytes moved, or the negative error number. */
   readonly results: Float64Array;
+  /** `huge[i]` is 1 if the read's `hugeBlock` was made a huge page. */
+  readonly huge: Uint8Array;
 }
 
 export interface Queue extends AsyncDisposable {
@@ -27,16 +29,14 @@ export interface Queue extends AsyncDisposable {
   readonly capacity: number;
   /** Operations that were added and have not been told by a wait. */
   readonly inFlight: number;
-  /** Blocks of memory that have been made huge pages before they were read into. */
-  readonly hugeBlocks: number;
 
   /**
    * Adds a read of `lengthBytes` (1 to MAX_TRANSFER_BYTES) at byte `offset` of the file into native memory at `address`. Some
    * queues start it at the next wait only (`wait(0)` is enough).
    *
    * `hugeBlock`: the address of the HUGE_PAGE_SIZE-aligned block of a memory file's mapping that the read goes to; it is made
-   * a huge page first, which costs a quarter of what its 512 small pages would. Whether the kernel did is told by `hugeBlocks`;
-   * the read goes on either way. It commits the whole block.
+   * a huge page first, which costs a quarter of what its 512 small pages would. Whether the kernel did is told with the
+   * completion; the read goes on either way. It commits the whole block.
    *
    * @throws {TypeError} {RangeError} if an argument is no integer in its range, or `capacity` operations are in flight
    * @throws {DestroyedError}

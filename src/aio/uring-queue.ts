@@ -27,7 +27,7 @@ import {
 } from "../../ffi/index.ts";
 import { HUGE_PAGE_SIZE } from "../units.ts";
 import { BaseQueue } from "./base-queue.ts";
-import { Kind, MAX_CAPACITY, QueueWord, SlotState } from "./operations.ts";
+import { Kind, MAX_CAPACITY, SlotState } from "./operations.ts";
 import { UringUnavailableError } from "./queue.ts";
 
 const EINTR = errnoNumber("EINTR");
@@ -110,7 +110,7 @@ export class UringQueue extends BaseQueue {
     const slot = tag & (MAX_CAPACITY - 1);
     const part = tag >>> PART_SHIFT;
     if (part === Part.Transfer) this.transferred(slot, result);
-    else if (part === Part.Collapse && result === 0) Atomics.add(this.operations.words, QueueWord.HugeBlocks, 1);
+    else if (part === Part.Collapse && result === 0) this.operations.huge[slot] = 1;
   };
 
   private transferred(slot: number, result: number): void {

@@ -157,6 +157,11 @@ export class LoadState {
     return this.extentOffset.length > 0 ? this.extentOffset[extent]! : this.firstOffset[0]! + content * PAGE_SIZE;
   }
 
+  /** True if all contents begin at multiples of the page size in the file: what O_DIRECT asks for. */
+  isPageAligned(): boolean {
+    return this.firstOffset[0]! % PAGE_SIZE === 0 && this.extentOffset.every((offset) => offset % PAGE_SIZE === 0);
+  }
+
   /** The first extent with pages in the unit, or -1. */
   firstExtentOf(unit: number): number {
     return this.unitFirstExtent[unit]!;
@@ -338,6 +343,22 @@ export class LoadState {
   wakeDemand(): void {
     Atomics.add(this.words, LoadWord.Demand, 1);
     Atomics.notify(this.words, LoadWord.Demand);
+  }
+
+  /** Asks for pages of one unit, by their bits. */
+  demandBits(unit: number, bits: Int32Array): void {
+    for (let i = 0; i < WORDS_PER_UNIT; i++) if (bits[i] !== 0) this.want(unit * WORDS_PER_UNIT + i, bits[i]!);
+    this.wakeDemand();
+  }
+
+  /** Remembers the most reads that were in flight at once. */
+  noteInFlight(reads: number): void {
+    const { words } = this;
+    for (let most = Atomics.load(words, LoadWord.MostInFlight); most < reads; ) {
+      const seen = Atomics.compareExchange(words, LoadWord.MostInFlight, most, reads);
+      if (seen === most) return;
+      most = seen;
+    }
   }
 
   /** Takes one unit with wanted pages, whose bits go to `want`; -1 if there is none. */

@@ -28,6 +28,7 @@ export const LoadWord = {
   PendingPages: 6,
   FailedPages: 7,
   LoadedPages: 8,
+  /** Pages with contents that were read into huge pages. */
   HugePages: 9,
   /** Pages loaded because somebody waited for them. */
   DemandPages: 10,
@@ -42,10 +43,16 @@ export const LoadWord = {
   OffsetCount: 16,
   /** The thread that runs the background pass; compare-exchange from a dead one by who takes over. */
   Owner: 17,
+  /** The most reads that one background thread had in flight. Compare-exchange, upwards. */
+  MostInFlight: 18,
+  /** What the background pass reads by: an index of QUEUES (choose-queue.ts). Written before the state is shared. */
+  Queue: 19,
+  /** Descriptor of the pages file past the page cache, plus 1; 0: none. Closed by the owner. Written before the state is shared. */
+  DirectFd: 20,
 } as const;
 
 const HEADER_WORDS = 24;
-export const SLOTS = 64;
+export const SLOTS = 128;
 /** Thread id, unit + 1, then the claimed bits. */
 export const SLOT_WORDS = 2 + WORDS_PER_UNIT;
 

@@ -1,51 +1,89 @@
 /**
- * What a loading thread runs (threads/tasks.ts: "load"). A background thread takes unit after unit, what is wanted first; the
- * demand thread sleeps until a waiter wants something, so that nothing stands before it.
+ * What a loading thread runs (threads/tasks.ts: "load").
+ *
+ * A background thread takes unit after unit. In line it reads one at a time, what is wanted first; over io_uring it keeps as
+ * many in flight as the device needs (depth.ts), and leaves what is wanted to the demand thread, which sleeps until a waiter
+ * wants something and reads that at once: nothing stands before it.
  */
-import { openControl, Word } from "../shared/control.ts";
+import { createQueue } from "../aio/create-queue.ts";
+import { type Control, openControl, Word } from "../shared/control.ts";
 import { freeSlot, takeSlot } from "../shared/participants.ts";
 import { reach } from "../shared/seam.ts";
+import { Depth } from "./depth.ts";
 import { type LoadHandle, LoadState, LoadWord } from "./load-state.ts";
 import { UnitReader } from "./unit-reader.ts";
 
 export interface LoadTask {
   readonly role: "background" | "demand";
+  readonly queue: "inline" | "uring";
   readonly control: SharedArrayBuffer;
   readonly state: LoadHandle;
   readonly base: number;
   readonly fd: number;
+  readonly directFd: number;
 }
 
-export function run(task: LoadTask): void {
+/** 16 MiB in flight: more than the devices gained from that this was measured on. */
+const URING_DEPTH_MAX = 8;
+
+export async function run(task: LoadTask): Promise<void> {
   const control = openControl(task.control);
-  const state = new LoadState(task.state);
   // The thread that started this one may die, and the file with it, while this one reads.
   const slot = takeSlot(control.words);
   try {
-    if (Atomics.load(control.words, Word.Destroyed) !== 0) return;
-    const reader = new UnitReader(control, state, task.base, task.fd);
-    try {
-      if (task.role === "background") readAll(state, reader);
-      else serveDemand(state, reader);
-    } finally {
-      reader.close();
-    }
+    if (Atomics.load(control.words, Word.Destroyed) === 0) await read(task, control);
   } finally {
     freeSlot(control.words, slot);
   }
 }
 
-/** One step of the background pass: false when it has come to the end. */
+async function read(task: LoadTask, control: Control): Promise<void> {
+  const state = new LoadState(task.state);
+  const depthMax = task.queue === "uring" ? URING_DEPTH_MAX : 1;
+  const queue = createQueue(task.queue, { capacity: depthMax });
+  const reader = new UnitReader({ ...task, control, state }, queue, depthMax);
+  try {
+    if (task.role === "demand") serveDemand(state, reader);
+    else if (task.queue === "inline") while (readNext(state, reader));
+    else readDeep(state, reader, new Depth(depthMax));
+  } finally {
+    await queue.destroy();
+    reader.close();
+  }
+}
+
+/** One step of a background pass in line: false when it has come to the end, or is to stop. */
 export function readNext(state: LoadState, reader: UnitReader): boolean {
+  if (Atomics.load(state.words, LoadWord.Stop) !== 0) return false;
   if (reader.readDemanded()) return true;
+  const isMore = startNext(state, reader);
+  while (reader.inFlight > 0) reader.collect();
+  return isMore;
+}
+
+/** Begins the background pass's next unit. False at the end. */
+function startNext(state: LoadState, reader: UnitReader): boolean {
   const unit = Atomics.add(state.words, LoadWord.NextUnit, 1);
   if (unit >= state.unitCount) return false;
-  reader.readUnit(unit);
+  reader.startUnit(unit);
   return true;
 }
 
-function readAll(state: LoadState, reader: UnitReader): void {
-  while (Atomics.load(state.words, LoadWord.Stop) === 0 && readNext(state, reader));
+function readDeep(state: LoadState, reader: UnitReader, depth: Depth): void {
+  const { words } = state;
+  let demand = Atomics.load(words, LoadWord.Demand);
+  for (let isMore = true; isMore || reader.inFlight > 0; ) {
+    const nowMs = performance.now();
+    const seen = Atomics.load(words, LoadWord.Demand);
+    if (seen !== demand) depth.giveWay(nowMs);
+    demand = seen;
+    const units = depth.units(nowMs);
+    while (isMore && reader.inFlight < units) isMore = Atomics.load(words, LoadWord.Stop) === 0 && startNext(state, reader);
+    const before = reader.inFlight;
+    if (before === 0) continue;
+    reader.collect();
+    for (let arrived = before - reader.inFlight; arrived > 0; arrived--) depth.observe(performance.now());
+  }
 }
 
 function serveDemand(state: LoadState, reader: UnitReader): void {

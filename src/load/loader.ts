@@ -7,17 +7,16 @@
  */
 import { closeFile, SyscallError } from "../../ffi/index.ts";
 import { CorruptCheckpointError, DestroyedError } from "../errors.ts";
+import { InlineQueue } from "../aio/inline-queue.ts";
 import { type Control, Word } from "../shared/control.ts";
 import { reach } from "../shared/seam.ts";
 import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { runInThread } from "../threads/pool.ts";
 import { PAGE_SIZE } from "../units.ts";
+import { chooseQueue, choiceOf, type LoadQueue, type QueueChoice, storeChoice } from "./choose-queue.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, wakeWaiters } from "./load-state.ts";
 import { type LoadTask, readNext } from "./load-task.ts";
 import { UnitReader } from "./unit-reader.ts";
-
-/** How a restore reads: in threads, or in slices of the caller's own event loop. */
-export type LoadQueue = "auto" | "workers" | "inline";
 
 /** What a restore has done so far; sizes in bytes. */
 export interface LoadStats {
@@ -29,9 +28,16 @@ export interface LoadStats {
   readonly failedBytes: number;
   /** Loaded because somebody waited for them. */
   readonly demandBytes: number;
-  /** Memory that was made huge pages before it was read into. */
+  /** Loaded into huge pages, and into small ones. */
   readonly hugeBytes: number;
+  readonly smallBytes: number;
+  /** What the background pass reads by; null if there is nothing to load. */
+  readonly queue: QueueChoice["queue"];
+  /** True if it reads past the page cache (O_DIRECT). */
+  readonly isDirect: boolean;
+  /** Reads made, and the most that one thread had in flight at once. */
   readonly readCalls: number;
+  readonly readsInFlightMax: number;
   /** The first failure, or null. */
   readonly error: Error | null;
 }
@@ -44,7 +50,11 @@ export const NOTHING_LOADED: LoadStats = {
   failedBytes: 0,
   demandBytes: 0,
   hugeBytes: 0,
+  smallBytes: 0,
+  queue: null,
+  isDirect: false,
   readCalls: 0,
+  readsInFlightMax: 0,
   error: null,
 };
 
@@ -85,7 +95,6 @@ export class Loader {
   private isRunning = false;
   /** This thread's loader has the pages file to close. */
   private isOwner = false;
-  private queue: LoadQueue = "auto";
   private deaths = 0;
 
   constructor(options: LoaderOptions) {
@@ -96,9 +105,13 @@ export class Loader {
     this.path = options.path;
   }
 
-  /** Begins to load, as the owner of `fd`. Resolves when no thread of ours reads any more. */
-  start(queue: LoadQueue): Promise<void> {
-    this.queue = queue;
+  /** Chooses how to read. @throws {SyscallError} with nothing opened */
+  choose(queue: LoadQueue): void {
+    storeChoice(this.state, chooseQueue(queue, this.fd, this.state));
+  }
+
+  /** Begins to load, as the owner of `fd`. Resolves when no thread of ours reads any more. Precondition: `choose`. */
+  start(): Promise<void> {
     this.isOwner = true;
     Atomics.store(this.state.words, LoadWord.Owner, THREAD_ID);
     return this.run();
@@ -118,7 +131,7 @@ export class Loader {
   }
 
   private run(): Promise<void> {
-    const work = this.queue === "inline" ? [this.loadInline()] : this.startThreads();
+    const work = choiceOf(this.state).queue === "inline" ? [this.loadInline()] : this.startThreads();
     this.isFinished = false;
     this.isRunning = true;
     this.finished = Promise.all(work).then(() => this.endRun());
@@ -165,21 +178,28 @@ export class Loader {
   isFinished = true;
 
   private startThreads(): Promise<void>[] {
-    const roles: LoadTask["role"][] = ["demand", ...Array<"background">(BACKGROUND_THREADS).fill("background")];
-    return roles.map((role) => this.runThread(role));
+    const { control, state, base, fd } = this;
+    const { queue, directFd } = choiceOf(state);
+    const shared = { control: control.buffer, state: state.handle, base, fd };
+    // Through the page cache, so that neighbours of what is wanted now cost nothing later.
+    const demand: LoadTask = { ...shared, role: "demand", queue: "inline", directFd: -1 };
+    const background: LoadTask =
+      queue === "uring"
+        ? { ...shared, role: "background", queue: "uring", directFd }
+        : { ...shared, role: "background", queue: "inline", directFd };
+    const backgrounds = Array<LoadTask>(queue === "uring" ? 1 : BACKGROUND_THREADS).fill(background);
+    return [demand, ...backgrounds].map((task) => this.runThread(task));
   }
 
-  private async runThread(role: LoadTask["role"]): Promise<void> {
-    const { control, state, base, fd } = this;
-    const task: LoadTask = { role, control: control.buffer, state: state.handle, base, fd };
+  private async runThread(task: LoadTask): Promise<void> {
     for (;;) {
       try {
         await runInThread("load", task, { ref: false }).done;
         return;
       } catch (error) {
         // The thread died, or met what no read can answer. What it had claimed is claimed anew by its successor.
-        state.recoverDeadClaims();
-        Atomics.store(state.words, LoadWord.NextUnit, 0);
+        this.state.recoverDeadClaims();
+        Atomics.store(this.state.words, LoadWord.NextUnit, 0);
         if (++this.deaths > MAX_THREAD_DEATHS) {
           this.abort(error);
           return;
@@ -190,9 +210,7 @@ export class Loader {
 
   private async loadInline(): Promise<void> {
     const reader = this.ownReader();
-    const { words } = this.state;
-    let more = true;
-    while (more && words[LoadWord.Stop] === 0) {
+    for (let more = true; more; ) {
       const until = performance.now() + INLINE_SLICE_MS;
       while (more && performance.now() < until) more = readNext(this.state, reader);
       await new Promise((resolve) => setImmediate(resolve));
@@ -200,7 +218,8 @@ export class Loader {
   }
 
   private ownReader(): UnitReader {
-    this.reader ??= new UnitReader(this.control, this.state, this.base, this.fd);
+    const { control, state, base, fd } = this;
+    this.reader ??= new UnitReader({ control, state, base, fd, directFd: -1 }, new InlineQueue(1), 1);
     return this.reader;
   }
 
@@ -208,7 +227,11 @@ export class Loader {
   close(): void {
     this.reader?.close();
     this.reader = undefined;
-    if (this.isOwner) closeFile(this.fd);
+    if (this.isOwner) {
+      closeFile(this.fd);
+      const { directFd } = choiceOf(this.state);
+      if (directFd >= 0) closeFile(directFd);
+    }
     this.isOwner = false;
     this.isFinished = true;
   }
@@ -339,8 +362,7 @@ export class Loader {
     const last = Math.min(this.state.unitCount, Math.ceil(end / PAGES_PER_UNIT));
     for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) {
       const from = Math.max(start, unit * PAGES_PER_UNIT);
-      const count = reader.readPages(unit, from, Math.min(end, (unit + 1) * PAGES_PER_UNIT));
-      if (count > 0) Atomics.add(this.state.words, LoadWord.DemandPages, count);
+      reader.readPages(unit, from, Math.min(end, (unit + 1) * PAGES_PER_UNIT));
     }
   }
 
@@ -396,14 +418,19 @@ export class Loader {
     const { words } = this.state;
     const unit = this.state.firstFailedUnit();
     const stopped = this.stopReason instanceof Error ? this.stopReason : null;
+    const { queue, directFd } = choiceOf(this.state);
     return {
       isLoading: this.isLoading,
       totalBytes: words[LoadWord.ContentPages]! * PAGE_SIZE,
       loadedBytes: words[LoadWord.LoadedPages]! * PAGE_SIZE,
       failedBytes: words[LoadWord.FailedPages]! * PAGE_SIZE,
       demandBytes: words[LoadWord.DemandPages]! * PAGE_SIZE,
-      hugeBytes: words[LoadWord.HugePages]! * PAGES_PER_UNIT * PAGE_SIZE,
+      hugeBytes: words[LoadWord.HugePages]! * PAGE_SIZE,
+      smallBytes: (words[LoadWord.LoadedPages]! - words[LoadWord.HugePages]!) * PAGE_SIZE,
+      queue,
+      isDirect: directFd >= 0,
       readCalls: words[LoadWord.ReadCalls]!,
+      readsInFlightMax: words[LoadWord.MostInFlight]!,
       error: unit < 0 ? stopped : this.errorOfUnit(unit),
     };
   }

@@ -1,175 +1,275 @@
 /**
- * Reads the claimed pages of one unit from the pages file into place and checks them: the work that background threads,
- * the demand thread and waiters all do the same way.
+ * Reads units of a restore over an aio queue: claims pages, adds the reads, and when they have ended checks the contents and
+ * publishes them. Background threads, the demand thread and waiters all do it this way; they differ in the queue and in how
+ * many units they have in flight.
  *
- * Where nearly all of a unit is read at once its memory is first made a huge page (populate one page, then
- * MADV_COLLAPSE): allocating 512 small pages costs several times what copying them does. That commits the whole 2 MiB,
- * so a sparser unit is read into small pages. A kernel that refuses is no error; `LoadWord.HugePages` counts successes.
+ * Where most of a unit is read at once its memory is first made a huge page: allocating 512 small pages costs several times
+ * what copying them does. That commits the whole 2 MiB, so a sparser unit is read into small pages.
  */
-import {
-  addressOf,
-  bufferAt,
-  detach,
-  EIO,
-  MADV_COLLAPSE,
-  MADV_POPULATE_WRITE,
-  readAt,
-  readVectorAt,
-  tryAdvise,
-} from "../../ffi/index.ts";
+import { bufferAt, detach, errnoNumber, MAX_IOVECS } from "../../ffi/index.ts";
+import { coalesce, type Operations } from "../aio/coalesce.ts";
+import type { Completions, Queue } from "../aio/queue.ts";
 import type { Control } from "../shared/control.ts";
 import { reach } from "../shared/seam.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../units.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-state.ts";
 
-/** Collapse a unit if at least this many of its pages are read: 7/8 wastes at most 256 KiB of zeros. */
-const COLLAPSE_PAGES = (PAGES_PER_UNIT * 7) / 8;
+/** A unit becomes a huge page if at least this many of its pages are read. */
+const HUGE_PAGES_MIN = Math.ceil((PAGES_PER_UNIT * 2) / 3);
+const EINVAL = errnoNumber("EINVAL");
+
+/** Where contents come from, and where they go. */
+export interface ReaderOptions {
+  readonly control: Control;
+  readonly state: LoadState;
+  readonly base: number;
+  readonly fd: number;
+  /** The same file without the page cache (O_DIRECT), or -1. */
+  readonly directFd: number;
+}
+
+/** One claimed unit on its way. Reused. */
+class UnitJob {
+  readonly index: number;
+  readonly slot: number;
+  /** The claimed pages' bits. */
+  readonly want = new Int32Array(WORDS_PER_UNIT);
+  unit = 0;
+  count = 0;
+  operations!: Operations;
+  /** Operations that may be added, that have been, and that have ended. */
+  allowed = 0;
+  added = 0;
+  ended = 0;
+  isHuge = false;
+  /** Somebody waits for it. */
+  isDemanded = false;
+  error = 0;
+  errorPage = 0;
+
+  constructor(index: number, slot: number) {
+    this.index = index;
+    this.slot = slot;
+  }
+}
 
 export class UnitReader {
   private readonly control: Control;
   private readonly state: LoadState;
   private readonly base: number;
   private readonly fd: number;
-  private readonly slot: number;
-  private readonly want = new Int32Array(WORDS_PER_UNIT);
-  /** struct iovec: address, length; over an ArrayBuffer of its own, which cannot move. */
-  private readonly iovecs = new BigUint64Array(new ArrayBuffer(16 * PAGES_PER_UNIT));
-  private readonly iovecBytes: Uint8Array;
+  private directFd: number;
+  private readonly queue: Queue;
+  private readonly jobs: UnitJob[];
+  private readonly idle: UnitJob[];
+  /** Jobs with operations that the queue had no room for, the oldest first. */
+  private readonly unfed: UnitJob[] = [];
+  private readonly addresses = new Float64Array(PAGES_PER_UNIT);
+  private readonly offsets = new Float64Array(PAGES_PER_UNIT);
+  private readonly lengths = new Float64Array(PAGES_PER_UNIT);
 
-  constructor(control: Control, state: LoadState, base: number, fd: number) {
-    this.control = control;
-    this.state = state;
-    this.base = base;
-    this.fd = fd;
-    this.slot = state.takeSlot();
-    this.iovecBytes = new Uint8Array(this.iovecs.buffer);
+  /** Has at most `depth` units in flight. Whoever made the queue destroys it, and then closes the reader. */
+  constructor(options: ReaderOptions, queue: Queue, depth: number) {
+    this.control = options.control;
+    this.state = options.state;
+    this.base = options.base;
+    this.fd = options.fd;
+    this.directFd = options.directFd;
+    this.queue = queue;
+    this.jobs = Array.from({ length: depth }, (_, index) => new UnitJob(index, this.state.takeSlot()));
+    this.idle = this.jobs.slice();
   }
 
-  /** Reads what nobody has started of a unit. */
-  readUnit(unit: number): void {
-    this.want.fill(-1);
-    this.readClaimed(unit);
+  /** Units in flight. */
+  get inFlight(): number {
+    return this.jobs.length - this.idle.length;
   }
 
-  /** Reads what nobody has started of pages [start, end), which lie in one unit. Returns how many pages that were. */
-  readPages(unit: number, start: number, end: number): number {
-    this.want.fill(0);
+  /** Begins to read what nobody has started of a unit. Precondition: fewer than `depth` are in flight. */
+  startUnit(unit: number): void {
+    const job = this.idle.at(-1)!;
+    job.want.fill(-1);
+    this.begin(job, unit, false);
+  }
+
+  /** Waits for reads, and publishes the units that are complete. Precondition: something is in flight. */
+  collect(): void {
+    this.take(this.queue.wait(1));
+  }
+
+  /** Reads what nobody has started of pages [start, end), which lie in one unit, for somebody who waits. */
+  readPages(unit: number, start: number, end: number): void {
+    const job = this.idle.at(-1)!;
+    job.want.fill(0);
     for (let page = start; page < end; page++) {
       const bit = page - unit * PAGES_PER_UNIT;
-      this.want[bit >>> 5]! |= 1 << (bit & 31);
+      job.want[bit >>> 5]! |= 1 << (bit & 31);
     }
-    return this.readClaimed(unit);
+    this.readNow(job, unit);
   }
 
   /** Reads one unit's wanted pages. False if nobody wants any. */
   readDemanded(): boolean {
-    const unit = this.state.takeDemand(this.want);
+    const job = this.idle.at(-1)!;
+    const unit = this.state.takeDemand(job.want);
     if (unit < 0) return false;
-    Atomics.add(this.state.words, LoadWord.DemandPages, this.readClaimed(unit));
+    this.readNow(job, unit);
     return true;
   }
 
-  close(): void {
-    this.state.freeSlot(this.slot);
+  private readNow(job: UnitJob, unit: number): void {
+    this.begin(job, unit, true);
+    while (this.inFlight > 0) this.collect();
   }
 
-  private readClaimed(unit: number): number {
-    const { control, state, slot, want } = this;
-    const count = state.claim(slot, unit, want);
-    if (count === 0) return 0;
+  /**
+   * Gives up this thread's claims; what was not published is demanded anew, for others to read. Precondition: nothing is in
+   * flight in the queue any more.
+   */
+  close(): void {
+    for (const job of this.jobs) {
+      if (!this.idle.includes(job)) {
+        this.state.unclaim(job.slot, job.unit, job.want);
+        this.state.demandBits(job.unit, job.want);
+      }
+      this.state.freeSlot(job.slot);
+    }
+    this.idle.length = 0;
+  }
+
+  /** Claims what is free of the job's pages, and adds the reads if that is anything. */
+  private begin(job: UnitJob, unit: number, isDemanded: boolean): void {
+    const { state } = this;
+    const count = state.claim(job.slot, unit, job.want);
+    if (count === 0) return;
     reach("load: claimed");
     // Whoever stops a load sets Stop and then waits for claims to end: one of the two sees the other.
     if (Atomics.load(state.words, LoadWord.Stop) !== 0) {
-      state.unclaim(slot, unit, want);
-      return 0;
+      state.unclaim(job.slot, unit, job.want);
+      return;
     }
-    if (count >= COLLAPSE_PAGES) this.collapse(unit);
-    let error = 0;
-    const first = unit * PAGES_PER_UNIT;
-    let failedPage = first;
-    try {
-      const result = this.transfer(first);
-      error = result === 0 ? this.verify(first) : result;
-      if (error !== 0) failedPage = this.failedPage;
-    } catch (thrown) {
-      state.fail(control, slot, unit, want, count, EIO, first);
-      throw thrown;
-    }
-    reach("load: bytes in place");
-    if (error === 0) state.publish(control, slot, unit, want, count);
-    else state.fail(control, slot, unit, want, count, error, failedPage);
-    return count;
+    this.idle.pop();
+    job.unit = unit;
+    job.count = count;
+    job.added = job.ended = job.error = 0;
+    job.isHuge = false;
+    job.isDemanded = isDemanded;
+    job.operations = this.plan(job);
+    // A read beside the one that makes the huge page would fault small pages in, and the kernel refuse to collapse them.
+    job.allowed = this.wantsHuge(job) ? 1 : job.operations.count;
+    this.unfed.push(job);
+    this.feed();
   }
 
-  private failedPage = 0;
-
-  private collapse(unit: number): void {
-    const address = this.base + unit * HUGE_PAGE_SIZE;
-    if (tryAdvise(address, PAGE_SIZE, MADV_POPULATE_WRITE) !== 0) return;
-    if (tryAdvise(address, HUGE_PAGE_SIZE, MADV_COLLAPSE) === 0) Atomics.add(this.state.words, LoadWord.HugePages, 1);
-  }
-
-  /** Reads the claimed pages: file-adjacent pieces in one call. Returns 0 or an error as `fail` takes it. */
-  private transfer(first: number): number {
-    let pieces = 0;
-    let bytes = 0;
-    let offset = 0;
-    const flush = (): number => {
-      if (pieces === 0) return 0;
-      const result = this.readPieces(pieces, bytes, offset);
-      pieces = 0;
-      bytes = 0;
-      return result;
-    };
-    let failure = 0;
-    this.forEachPiece(first, (page, count, fileOffset) => {
-      if (failure !== 0) return;
-      if (pieces > 0 && offset + bytes !== fileOffset) failure = flush();
-      if (pieces === 0) offset = fileOffset;
-      this.failedPage = page;
-      this.iovecs[2 * pieces] = BigInt(this.base + page * PAGE_SIZE);
-      this.iovecs[2 * pieces + 1] = BigInt(count * PAGE_SIZE);
-      pieces++;
-      bytes += count * PAGE_SIZE;
+  /** The job's reads: pieces that follow one another in the file are one. */
+  private plan(job: UnitJob): Operations {
+    const { addresses, offsets, lengths, base } = this;
+    let count = 0;
+    this.forEachPiece(job, (page, pages, fileOffset) => {
+      addresses[count] = base + page * PAGE_SIZE;
+      offsets[count] = fileOffset;
+      lengths[count++] = pages * PAGE_SIZE;
     });
-    return failure !== 0 ? failure : flush();
+    return coalesce({ addresses, offsets, lengths, count }, { maxBytes: HUGE_PAGE_SIZE, maxIovecs: MAX_IOVECS });
   }
 
-  /** One read of `pieces` iovecs; what a short read left over is read piece by piece. */
-  private readPieces(pieces: number, bytes: number, offset: number): number {
-    Atomics.add(this.state.words, LoadWord.ReadCalls, 1);
-    if (pieces > 1) {
-      const moved = readVectorAt(this.fd, addressOf(this.iovecBytes), pieces, bytes, offset);
-      if (moved === bytes) return 0;
-      if (moved < 0) return -moved;
+  /** Adds as many operations as the queue has room for. */
+  private feed(): void {
+    const { queue, unfed } = this;
+    let added = 0;
+    for (let job = unfed[0]; job !== undefined; job = unfed[0]) {
+      while (job.added < job.allowed && queue.inFlight < queue.capacity) {
+        this.add(job, job.added++);
+        added++;
+      }
+      if (job.added < job.allowed) break;
+      unfed.shift();
     }
-    let at = offset;
-    for (let piece = 0; piece < pieces; piece++) {
-      const lengthBytes = Number(this.iovecs[2 * piece + 1]);
-      const moved = readAt(this.fd, Number(this.iovecs[2 * piece]), lengthBytes, at);
-      if (moved < 0) return -moved;
-      if (moved < lengthBytes) return ERROR_SHORT;
-      at += lengthBytes;
+    Atomics.add(this.state.words, LoadWord.ReadCalls, added);
+    this.state.noteInFlight(queue.inFlight);
+  }
+
+  private wantsHuge(job: UnitJob): boolean {
+    return job.count >= HUGE_PAGES_MIN;
+  }
+
+  private add(job: UnitJob, index: number): void {
+    const { offsets, lengths, firstSegment, iovecs } = job.operations;
+    const first = firstSegment[index]!;
+    const segments = firstSegment[index + 1]! - first;
+    const fd = this.directFd >= 0 ? this.directFd : this.fd;
+    const id = job.index * PAGES_PER_UNIT + index;
+    const block = index === 0 && this.wantsHuge(job) ? this.base + job.unit * HUGE_PAGE_SIZE : 0;
+    if (segments === 1) this.queue.read(id, fd, iovecs[2 * first]!, lengths[index]!, offsets[index]!, block);
+    else this.queue.readv(id, fd, iovecs.subarray(2 * first), segments, offsets[index]!, block);
+  }
+
+  private take({ count, ids, results, huge }: Completions): void {
+    for (let i = 0; i < count; i++) {
+      const job = this.jobs[Math.floor(ids[i]! / PAGES_PER_UNIT)]!;
+      const index = ids[i]! % PAGES_PER_UNIT;
+      if (huge[i] === 1) job.isHuge = true;
+      if (results[i] === -EINVAL && this.directFd >= 0) {
+        // A file system may refuse to read what it let us open: the page cache serves, from now on.
+        this.directFd = -1;
+        this.add(job, index);
+      } else this.end(job, index, results[i]!);
     }
-    return 0;
+    this.feed();
+  }
+
+  private end(job: UnitJob, index: number, result: number): void {
+    job.ended++;
+    const lengthBytes = job.operations.lengths[index]!;
+    if (result < lengthBytes && job.error === 0) {
+      job.error = result < 0 ? -result : ERROR_SHORT;
+      job.errorPage = this.pageAt(job, index, Math.max(0, result));
+    }
+    if (job.ended === job.operations.count) this.settle(job);
+    else if (job.allowed < job.operations.count) {
+      job.allowed = job.operations.count;
+      this.unfed.push(job);
+    }
+  }
+
+  /** The page that byte `bytes` of an operation belongs to. */
+  private pageAt(job: UnitJob, index: number, bytes: number): number {
+    const { firstSegment, iovecs } = job.operations;
+    let segment = firstSegment[index]!;
+    let left = bytes;
+    while (left >= iovecs[2 * segment + 1]!) left -= iovecs[2 * segment++ + 1]!;
+    return Math.floor((iovecs[2 * segment]! + left - this.base) / PAGE_SIZE);
+  }
+
+  /** Everything of a unit has been read, or has failed. */
+  private settle(job: UnitJob): void {
+    const { control, state } = this;
+    if (job.error === 0) this.verify(job);
+    reach("load: bytes in place");
+    if (job.error === 0) {
+      // Counted before it is published: who waited for it may look at the counts at once.
+      if (job.isDemanded) Atomics.add(state.words, LoadWord.DemandPages, job.count);
+      if (job.isHuge) Atomics.add(state.words, LoadWord.HugePages, job.count);
+      state.publish(control, job.slot, job.unit, job.want, job.count);
+    } else state.fail(control, job.slot, job.unit, job.want, job.count, job.error, job.errorPage);
+    this.idle.push(job);
   }
 
   /** Checks every claimed page against its checksum. */
-  private verify(first: number): number {
+  private verify(job: UnitJob): void {
     const { checksums } = this.state;
-    if (checksums.length === 0) return 0;
+    if (checksums.length === 0) return;
+    const first = job.unit * PAGES_PER_UNIT;
     const buffer = bufferAt(this.base + first * PAGE_SIZE, this.unitBytes(first));
-    let failure = 0;
-    this.forEachPiece(first, (page, count, _, content) => {
-      for (let i = 0; i < count && failure === 0; i++) {
+    this.forEachPiece(job, (page, pages, _, content) => {
+      for (let i = 0; i < pages && job.error === 0; i++) {
         const bytes = new Uint8Array(buffer, (page + i - first) * PAGE_SIZE, PAGE_SIZE);
         if (Bun.hash.crc32(bytes) === checksums[content + i]) continue;
-        this.failedPage = page + i;
-        failure = ERROR_CHECKSUM;
+        job.errorPage = page + i;
+        job.error = ERROR_CHECKSUM;
       }
     });
     detach(buffer);
-    return failure;
   }
 
   private unitBytes(first: number): number {
@@ -177,14 +277,15 @@ export class UnitReader {
   }
 
   /**
-   * Calls `visit(page, count, fileOffset, content)` for each piece of the claimed pages that is one in memory and in the
+   * Calls `visit(page, pages, fileOffset, content)` for each piece of the claimed pages that is one in memory and in the
    * file; `content` is the index of its first checksum.
    */
-  private forEachPiece(first: number, visit: (page: number, count: number, fileOffset: number, content: number) => void): void {
-    const { state, want } = this;
+  private forEachPiece(job: UnitJob, visit: (page: number, pages: number, fileOffset: number, content: number) => void): void {
+    const { state } = this;
+    const { want, unit } = job;
     const { extentStart, extentLength } = state;
+    const first = unit * PAGES_PER_UNIT;
     const end = first + PAGES_PER_UNIT;
-    const unit = first / PAGES_PER_UNIT;
     let content = state.firstContentOf(unit);
     for (let extent = state.firstExtentOf(unit); extent < extentStart.length; content += extentLength[extent++]!) {
       const start = extentStart[extent]!;

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { errnoNumber } from "../../ffi/index.ts";
+import { errnoNumber, uringUnavailable } from "../../ffi/index.ts";
 import {
   CHUNK_SIZE,
   CorruptCheckpointError,
@@ -27,7 +27,9 @@ import { checkStamped, pageWords, saveStamped, stampOf } from "./support/stamped
 const PAGES_PER_UNIT = HUGE_PAGE_SIZE / PAGE_SIZE;
 /** Eight units of 2 MiB. */
 const PAGES = 8 * PAGES_PER_UNIT;
-const READS = ["pread", "preadv"] as const;
+const READS = ["pread", "preadv", "uring_read", "uring_readv"] as const;
+const noUring = uringUnavailable();
+const QUEUES = noUring === null ? (["workers", "inline", "uring"] as const) : (["workers", "inline"] as const);
 const EIO = errnoNumber("EIO");
 
 let faults: Faults;
@@ -79,7 +81,9 @@ function checkPages(file: MemoryFile): void {
   expect(wrong).toEqual([]);
 }
 
-describe.each(["workers", "inline"] as const)("queue %s", (queue) => {
+if (noUring !== null) test.skip(`queue uring (not available here: ${noUring})`, () => {});
+
+describe.each(QUEUES)("queue %s", (queue) => {
   const load = () => MemoryFile.loadFrom(checkpoint, { background: true, queue });
 
   test("every read fails with EIO: every waiter is told, and everything loads when tried again", async () => {
@@ -265,10 +269,10 @@ async function gone(before: readonly string[]): Promise<void> {
   expect(readFileSync("/proc/self/maps", "utf8")).not.toContain("memfd:pgalloc");
 }
 
-describe("a loading Worker dies", () => {
+describe.each(QUEUES.filter((queue) => queue !== "inline"))("queue %s: a loading Worker dies", (queue) => {
   test("in the middle of its work: what it had claimed is read by others", async () => {
     faults.arm({ action: "ExitThread", calls: READS, from: 1, until: 3, onlyPages: true });
-    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue: "workers" });
+    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue });
     expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
     expect(faults.hits).toBe(2);
     checkPages(file);
@@ -276,7 +280,7 @@ describe("a loading Worker dies", () => {
 
   test("again and again: every waiter is told, and the load can be tried again", async () => {
     faults.arm({ action: "ExitThread", calls: READS, onlyPages: true });
-    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue: "workers" });
+    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue });
     for (const answer of await answers(file)) expect(answer).toMatchObject({ code: "ERR_THREAD_DIED" });
     expect(file.loadStats().error).toMatchObject({ code: "ERR_THREAD_DIED" });
     faults.disarm();

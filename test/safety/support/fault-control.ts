@@ -61,6 +61,8 @@ export const CALL_NAMES = [
   "mmap",
   "munmap",
   "madvise",
+  "uring_read",
+  "uring_readv",
 ] as const;
 export type CallName = (typeof CALL_NAMES)[number];
 

@@ -82,7 +82,15 @@ export const actions = {
   serveDemand: () => {
     const { control, loader, mapping } = coreOf(opened());
     const { state, fd } = loader!;
-    runLoadTask({ role: "demand", control: control.buffer, state: state.handle, base: mapping.base, fd });
+    runLoadTask({
+      role: "demand",
+      queue: "inline",
+      directFd: -1,
+      control: control.buffer,
+      state: state.handle,
+      base: mapping.base,
+      fd,
+    });
   },
   repeat: (rounds: number, pages: number) => {
     for (let i = 0; i < rounds; i++) opened().decRef(opened().allocate(pages * 4096));

@@ -1,0 +1,72 @@
+/**
+ * How many units a background pass keeps in flight: as few as the device needs, since everything in flight stands before a
+ * page that somebody waits for. Measured while loading: it begins with two units, doubles as long as that brings a fifth more
+ * bytes a second, goes back by one step when it did not, and tries again now and then. While somebody waits, it is one.
+ *
+ * The idea is the usual hill climbing of congestion control; a step is judged over a window of many units, never by one.
+ */
+
+const WINDOW_UNITS_MIN = 16;
+const WINDOW_MS_MIN = 10;
+const GAIN = 1.2;
+/** Windows between two attempts at more. */
+const REST_WINDOWS = 16;
+/** For so long after somebody waited, others are expected to. */
+const YIELD_MS = 20;
+
+export class Depth {
+  private readonly maxUnits: number;
+  private current: number;
+  private bestRate = 0;
+  private isTrying = false;
+  private restWindows = 0;
+  private windowUnits = 0;
+  private windowStartMs = -1;
+  private yieldUntilMs = Number.NEGATIVE_INFINITY;
+
+  /** Precondition: maxUnits >= 1. */
+  constructor(maxUnits: number) {
+    this.maxUnits = maxUnits;
+    this.current = Math.min(2, maxUnits);
+  }
+
+  /** Units to keep in flight, in [1, maxUnits]. */
+  units(nowMs: number): number {
+    return nowMs < this.yieldUntilMs ? 1 : this.current;
+  }
+
+  /** Somebody waits for a page. What is measured meanwhile says nothing about the device alone. */
+  giveWay(nowMs: number): void {
+    this.yieldUntilMs = nowMs + YIELD_MS;
+    this.windowStartMs = -1;
+  }
+
+  /** A unit has arrived. */
+  observe(nowMs: number): void {
+    if (nowMs < this.yieldUntilMs) return;
+    if (this.windowStartMs < 0) {
+      this.windowStartMs = nowMs;
+      this.windowUnits = 0;
+      return;
+    }
+    this.windowUnits++;
+    const elapsedMs = nowMs - this.windowStartMs;
+    if (this.windowUnits < WINDOW_UNITS_MIN || elapsedMs < WINDOW_MS_MIN) return;
+    this.judge(this.windowUnits / elapsedMs);
+    this.windowUnits = 0;
+    this.windowStartMs = nowMs;
+  }
+
+  private judge(rate: number): void {
+    if (this.isTrying && rate < this.bestRate * GAIN) {
+      this.isTrying = false;
+      this.current = Math.max(1, this.current >> 1);
+      this.restWindows = REST_WINDOWS;
+      return;
+    }
+    this.bestRate = rate;
+    if (this.restWindows > 0) this.restWindows--;
+    this.isTrying = this.restWindows === 0 && this.current < this.maxUnits;
+    if (this.isTrying) this.current = Math.min(this.maxUnits, 2 * this.current);
+  }
+}
