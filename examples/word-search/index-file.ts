@@ -77,6 +77,27 @@ export class WordIndex {
     return await Promise.all(best.map(async ({ row: i, similarity }) => ({ word: await this.#wordAt(i), similarity })));
   }
 
+  /** How many components a vector has. */
+  get dimensions(): number {
+    return this.#roots.dimensions;
+  }
+
+  /** The vectors of rows [first, last), blocking this thread until they are loaded: for Workers. */
+  rowsSync(first: number, last: number): Float32Array {
+    const { dimensions, vectors } = this.#roots;
+    const start = vectors.start + 4 * first * dimensions;
+    const end = vectors.start + 4 * last * dimensions;
+    const pages = new FileRange(start - (start % PAGE_SIZE), Math.ceil(end / PAGE_SIZE) * PAGE_SIZE);
+    this.file.awaitLoadSync(pages);
+    const bytes = this.file.view(pages);
+    return new Float32Array(bytes.buffer, bytes.byteOffset + start - pages.start, (last - first) * dimensions);
+  }
+
+  /** The word of a row. */
+  wordOf(row: number): Promise<string> {
+    return this.#wordAt(row);
+  }
+
   async #rowOf(word: string): Promise<number> {
     const { table } = this.#roots;
     const mask = (table.end - table.start) / 4 - 1;

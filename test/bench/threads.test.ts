@@ -1,0 +1,18 @@
+/** bench/threads.ts at its smallest: every line is there, whatever the figures. */
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+
+test("the bench of threads measures the lock, throughput, critical sections and awaits", async () => {
+  const run = Bun.spawnSync([process.execPath, join(import.meta.dir, "../../bench/threads.ts"), "--smoke"], {
+    stderr: "pipe",
+    timeout: 50_000,
+  });
+  const output = run.stdout.toString();
+  expect(`${run.stderr}${run.exitCode}`).toBe("0");
+  expect(output).toMatch(/lock, uncontended: \d+ ns a pair with it, \d+ without/);
+  expect(output).toMatch(/throughput: [\d.]+ million pairs\/s by one Worker, [\d.]+ by two/);
+  expect(output).toMatch(/critical sections with \d+ runs: toString [\d.]+ ms/);
+  for (const who of ["main thread", "Worker", "Worker, main thread busy", "blocked Worker, main thread busy"]) {
+    expect(output).toContain(`awaits from the ${who}: p50 `);
+  }
+}, 60_000);
