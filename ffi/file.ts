@@ -51,8 +51,8 @@ function cString(text: string): Buffer {
 }
 
 /** Runs a call that answers -1 on failure, again after EINTR. */
-function check(syscall: string, fd: number, path: string | undefined, call: () => number): number {
-  const fault = enter(syscall, fd, 0, 0);
+function check(syscall: string, fd: number, path: string | undefined, call: () => number, offset = 0, lengthBytes = 0): number {
+  const fault = enter(syscall, fd, offset, lengthBytes);
   if (fault !== undefined && "errno" in fault) throw new SyscallError(syscall, fault.errno, path);
   for (;;) {
     const result = call();
@@ -175,14 +175,21 @@ export function truncateFile(fd: number, lengthBytes: number): void {
 export function allocateRange(fd: number, offset: number, lengthBytes: number): void {
   checkInteger("offset", offset);
   checkInteger("lengthBytes", lengthBytes, 1);
-  check("fallocate", fd, undefined, () => libc.fallocate(fd, 0, offset, lengthBytes));
+  check("fallocate", fd, undefined, () => libc.fallocate(fd, 0, offset, lengthBytes), offset, lengthBytes);
 }
 
 /** Decommits a range of the file: its pages go back to the kernel and read as zero. */
 export function punchHole(fd: number, offset: number, lengthBytes: number): void {
   checkInteger("offset", offset);
   checkInteger("lengthBytes", lengthBytes, 1);
-  check("fallocate", fd, undefined, () => libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, lengthBytes));
+  check(
+    "fallocate",
+    fd,
+    undefined,
+    () => libc.fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, lengthBytes),
+    offset,
+    lengthBytes,
+  );
 }
 
 /** The first byte at or after `offset` that the file has data for, or -1 when only a hole follows. Touches no page. */

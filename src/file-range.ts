@@ -42,8 +42,12 @@ export function checkRange(range: RangeLike, sizeBytes: number): void {
     throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
   }
   const { start, end } = range;
-  // A safe multiple of PAGE_SIZE: `%` is NaN for NaN and infinities, and never 0 for fractions.
-  if (start % PAGE_SIZE !== 0 || end % PAGE_SIZE !== 0) {
+  // Page indexes of a file are 31-bit integers. Asked first, since `%` of numbers above 2^31 is a call of fmod.
+  const startPage = start / PAGE_SIZE;
+  const endPage = end / PAGE_SIZE;
+  const areIndexes = (startPage | 0) === startPage && (endPage | 0) === endPage;
+  // `%` is NaN for NaN and infinities, and never 0 for fractions.
+  if (!areIndexes && (start % PAGE_SIZE !== 0 || end % PAGE_SIZE !== 0)) {
     throw new RangeError(`Expected range to start and end at multiples of ${PAGE_SIZE}, got [${start}, ${end})`);
   }
   if (!(start >= 0 && start < end)) throw new RangeError(`Expected range to be ordered and not empty, got [${start}, ${end})`);

@@ -232,7 +232,7 @@ export class MemoryFile implements Disposable {
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
   view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
     this.#requireReadable(range, "view()");
-    return this.#core.views.cached(range.start, range.end, type) ?? this.#core.views.create(range.start, range.end, type);
+    return this.#core.views.get(range.start, range.end, type);
   }
 
   /** The range's views, one a chunk, for ranges of any length. @throws as `view` */
@@ -241,10 +241,7 @@ export class MemoryFile implements Disposable {
     const views: Uint8Array<ArrayBuffer>[] = [];
     for (let start = range.start; start < range.end; ) {
       const end = Math.min(range.end, start - (start % CHUNK_SIZE) + CHUNK_SIZE);
-      views.push(
-        this.#core.views.cached(start, end, Uint8Array<ArrayBuffer>) ??
-          this.#core.views.create(start, end, Uint8Array<ArrayBuffer>),
-      );
+      views.push(this.#core.views.get(start, end, Uint8Array<ArrayBuffer>));
       start = end;
     }
     return views;

@@ -1,9 +1,9 @@
 /**
  * The releaser: gives waste back to the kernel, in turns of the event loop, never on the stack of the call that made it.
  *
- * One thread at a time has undertaken it (Word.Releaser names it, and another takes over if it dies). A turn ends after about 2 ms, and what is punched between two
- * looks at the clock is kept short: it doubles while that is quick and halves when it takes long, up to 128 MiB, since the
- * kernel serializes punches of one file.
+ * One thread at a time has undertaken it (Word.Releaser names it, and another takes over if it dies). A turn ends after about
+ * 2 ms, and what is punched between two looks at the clock is kept short: it doubles while that is quick and halves when it
+ * takes long, up to 128 MiB, since the kernel serializes punches of one file.
  *
  * A program that never returns to its event loop gets no turns. So an allocation that would otherwise make the file grow
  * releases some waste first (`assist`), as a kernel under memory pressure lets those who allocate reclaim.
@@ -42,13 +42,19 @@ export class Releaser {
 
   /** There is waste: see to it in a later turn, unless some thread does already. */
   schedule(): void {
-    const owner = Atomics.compareExchange(this.words, Word.Releaser, 0, THREAD_ID);
-    if (owner === THREAD_ID || (owner !== 0 && !this.takeOverFrom(owner))) return;
-    setImmediate(() => this.turn());
+    // Looked at first: a locked instruction waits for all stores before it, and nearly always nothing is to be done.
+    const owner = Atomics.load(this.words, Word.Releaser);
+    if (owner === THREAD_ID) return;
+    const isTaken = owner === 0 ? this.replaceOwner(0) : this.takeOverFrom(owner);
+    if (isTaken) setImmediate(() => this.turn());
   }
 
   private takeOverFrom(owner: number): boolean {
     if (++this.callsLeftToOthers % CALLS_PER_LIVENESS_CHECK !== 0 || isThreadAlive(owner)) return false;
+    return this.replaceOwner(owner);
+  }
+
+  private replaceOwner(owner: number): boolean {
     return Atomics.compareExchange(this.words, Word.Releaser, owner, THREAD_ID) === owner;
   }
 

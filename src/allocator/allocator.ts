@@ -245,13 +245,14 @@ export class Allocator {
   incRef(start: number, end: number): void {
     this.lock();
     try {
-      this.checkReferenced(start, end, MAX_REFS - 1);
       const { set } = this;
-      for (let at = start; at < end; ) {
+      for (let at = start, next = 0; at < end; at = next) {
         const run = set.startOf(at);
-        const next = Math.min(set.endOf(at), end);
-        set.replace(at, next, set.tagAt(run), set.refsAt(run) + 1, set.groupAt(run));
-        at = next;
+        const runEnd = set.endOf(at);
+        // One run, as a rule: then it is looked at once. Nothing may change before all of them have been looked at.
+        if (at === start) this.checkReferenced(start, end, MAX_REFS - 1, run, runEnd);
+        next = Math.min(runEnd, end);
+        set.replaceIn(run, runEnd, at, next, set.tagAt(run), set.refsAt(run) + 1, set.groupAt(run));
       }
     } finally {
       this.unlock();
@@ -262,20 +263,20 @@ export class Allocator {
   decRef(start: number, end: number): boolean {
     this.lock();
     try {
-      this.checkReferenced(start, end, MAX_REFS);
       const { set } = this;
       let wasted = false;
-      for (let at = start; at < end; ) {
+      for (let at = start, next = 0; at < end; at = next) {
         const run = set.startOf(at);
-        const next = Math.min(set.endOf(at), end);
+        const runEnd = set.endOf(at);
+        if (at === start) this.checkReferenced(start, end, MAX_REFS, run, runEnd);
+        next = Math.min(runEnd, end);
         const refs = set.refsAt(run);
         if (refs > 1) {
-          set.replace(at, next, set.tagAt(run), refs - 1, set.groupAt(run));
+          set.replaceIn(run, runEnd, at, next, set.tagAt(run), refs - 1, set.groupAt(run));
         } else {
-          this.discard(at, next, set.tagAt(run) & HUGE);
+          this.discard(run, runEnd, at, next);
           wasted = true;
         }
-        at = next;
       }
       return wasted;
     } finally {
@@ -283,23 +284,25 @@ export class Allocator {
     }
   }
 
-  private discard(start: number, end: number, huge: number): void {
-    const { words } = this;
+  /** [start, end) of the run [run, runEnd) has no references any more. */
+  private discard(run: number, runEnd: number, start: number, end: number): void {
+    const { words, set } = this;
     const held = words[Word.Loading] !== 0 && this.backing.cancelLoad(start, end);
-    this.set.replace(start, end, (held ? HELD : WASTE) | huge, 0, 0);
+    set.replaceIn(run, runEnd, start, end, (held ? HELD : WASTE) | (set.tagAt(run) & HUGE), 0, 0);
     words[Word.UsedPages]! -= end - start;
     words[Word.WastePages]! += end - start;
     if (held) words[Word.HeldPages]! += end - start;
   }
 
-  /** Lock held. Throws unless every page of the range has between 1 and `maxRefs` references. */
-  private checkReferenced(start: number, end: number, maxRefs: number): void {
+  /** Lock held. Throws unless every page has between 1 and `maxRefs` references. [first, firstEnd) is the run of `start`. */
+  private checkReferenced(start: number, end: number, maxRefs: number, first: number, firstEnd: number): void {
     const { set } = this;
-    for (let run = set.startOf(start); run < end; run = set.endOf(run)) {
+    for (let run = first, runEnd = firstEnd; ; run = runEnd, runEnd = set.endOf(run)) {
       if (stateOf(set.tagAt(run)) !== USED) this.throwUnreferenced(start, end, run);
       if (set.refsAt(run) > maxRefs) {
         throw new RangeError(`Cannot hold more than ${MAX_REFS} references on page ${run * PAGE_SIZE}`);
       }
+      if (runEnd >= end) return;
     }
   }
 
@@ -315,7 +318,7 @@ export class Allocator {
   requireReferenced(start: number, end: number): void {
     this.lock();
     try {
-      this.checkReferenced(start, end, MAX_REFS);
+      this.checkReferenced(start, end, MAX_REFS, this.set.startOf(start), this.set.endOf(start));
     } finally {
       this.unlock();
     }
@@ -330,7 +333,7 @@ export class Allocator {
   firstShared(start: number, end: number): { start: number; end: number } | null {
     this.lock();
     try {
-      this.checkReferenced(start, end, MAX_REFS);
+      this.checkReferenced(start, end, MAX_REFS, this.set.startOf(start), this.set.endOf(start));
       const { set } = this;
       let first = -1;
       for (let run = set.startOf(start); run < end; run = set.endOf(run)) {

@@ -22,7 +22,7 @@ export interface SegmentLayout {
 
 /** The memory of a SegmentSet. Zeroed, or what another SegmentSet of the same layout wrote. */
 export interface SegmentTables {
-  readonly tags: Uint16Array;
+  readonly values: Int32Array;
   readonly owners: Int32Array;
   readonly bits: Int32Array;
   readonly summaries: readonly Int32Array[];
@@ -58,14 +58,14 @@ function rootFirstBases(lowestCount: number, shift: number): number[] {
   return bases;
 }
 
-/** Elements of each table that serve keys [0, keys): 2 bytes each of `tags`, 4 bytes each of the others. */
-export function segmentLengths(
+/** Words of each table that serve keys [0, keys), 4 bytes each. */
+export function segmentWords(
   layout: SegmentLayout,
   keys: number,
-): { tags: number; owners: number; bits: number; summary: number } {
+): { values: number; owners: number; bits: number; summary: number } {
   const leaves = Math.ceil(Math.ceil(keys / 32) / FANOUT) * FANOUT;
   return {
-    tags: keys,
+    values: keys,
     owners: keys << OWNER_SHIFT,
     bits: layout.bitBases[0]! + leaves,
     summary: layout.summaryBases[0]! + leaves,

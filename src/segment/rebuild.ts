@@ -3,7 +3,8 @@
  *
  * What counts is the lowest level of bits, where runs start, and tag, refs and group at each start. SegmentSet writes a
  * value before it sets the bit, and a run whose bit is cleared belongs to the one before it: so at every instant they say a
- * whole state. Each key has its value from before the operation or after it; only `assign` over runs of different values
+ * whole state, but for the two stores of an owner and the one of its word, between which nothing can end a thread. Each key
+ * has its value from before the operation or after it; only `assign` over runs of different values
  * may leave the first one's in all of them. Upper bits and maxima follow from that and are derived anew, and equal
  * neighbours are joined. O(keys viewed); writes only what differs, since untouched tables take no memory.
  */
@@ -38,10 +39,12 @@ function joinRuns(layout: SegmentLayout, tables: SegmentTables, size: number): v
   if (previous < 0 && size > 0) throw new Error(`No run starts in ${size} keys`);
 }
 
-function hasSameValue({ tags, owners }: SegmentTables, a: number, b: number): boolean {
+function hasSameValue({ values, owners }: SegmentTables, a: number, b: number): boolean {
+  if (values[a] !== values[b]) return false;
+  if (values[a]! >= 0) return true;
   const from = a << OWNER_SHIFT;
   const to = b << OWNER_SHIFT;
-  return tags[a] === tags[b] && owners[from] === owners[to] && owners[from + 1] === owners[to + 1];
+  return owners[from] === owners[to] && owners[from + 1] === owners[to + 1];
 }
 
 function rebuildBits({ bitBases }: SegmentLayout, { bits }: SegmentTables): void {
@@ -62,7 +65,7 @@ function rebuildBits({ bitBases }: SegmentLayout, { bits }: SegmentTables): void
 
 /** Precondition: the bits are right. */
 function rebuildSummary(set: SegmentSet, summary: Int32Array, cls: number): void {
-  const { bits, tags } = set.tables;
+  const { bits, values } = set.tables;
   const { bitBases, summaryBases } = set.layout;
   let below = summaryBases[0]!;
   let count = summary.length - below;
@@ -70,7 +73,7 @@ function rebuildSummary(set: SegmentSet, summary: Int32Array, cls: number): void
     let longest = 0;
     for (let rest = bits[bitBases[0]! + leaf] ?? 0; rest !== 0; rest &= rest - 1) {
       const start = (leaf << 5) | (31 - Math.clz32(rest & -rest));
-      if ((tags[start]! & CLASS_MASK) === cls) longest = Math.max(longest, set.endOf(start) - start);
+      if ((values[start]! & CLASS_MASK) === cls) longest = Math.max(longest, set.endOf(start) - start);
     }
     writeIfOther(summary, below + leaf, longest);
   }

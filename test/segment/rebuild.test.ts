@@ -11,7 +11,7 @@ import {
   SegmentSet,
   type SegmentTables,
   segmentLayout,
-  segmentLengths,
+  segmentWords,
 } from "../../src/segment/index.ts";
 
 const CAPACITY = 3000;
@@ -24,15 +24,13 @@ interface Store {
   readonly value: number;
 }
 
-type Table = Int32Array | Uint16Array;
-
-function tablesOf(arrays: readonly Table[]): SegmentTables {
-  const [tags, owners, bits, ...summaries] = arrays as [Uint16Array, Int32Array, Int32Array, ...Int32Array[]];
-  return { tags, owners, bits, summaries };
+function tablesOf(arrays: readonly Int32Array[]): SegmentTables {
+  const [values, owners, bits, ...summaries] = arrays as [Int32Array, Int32Array, Int32Array, ...Int32Array[]];
+  return { values, owners, bits, summaries };
 }
 
 /** The same memory, but every store is also put down in `log`. */
-function recording(arrays: readonly Table[], log: Store[]): SegmentTables {
+function recording(arrays: readonly Int32Array[], log: Store[]): SegmentTables {
   return tablesOf(
     arrays.map(
       (array, table) =>
@@ -80,7 +78,8 @@ const ofRange = <Kind extends string>(kind: Kind) =>
     at: fc.nat({ max: CAPACITY }),
     length: fc.integer({ min: 1, max: 200 }),
     tag,
-    refs: fc.nat({ max: 2 }),
+    // The large ones stand beside the value's word.
+    refs: fc.constantFrom(0, 1, 2, 40_000, 50_000),
   });
 const operation: fc.Arbitrary<Operation> = fc.oneof(ofRange("assign" as const), ofRange("replace" as const));
 const withExtend = fc.oneof(
@@ -95,9 +94,9 @@ test("after a death at any store of an operation the repaired set is whole, each
   let deaths = 0;
   fc.assert(
     fc.property(fc.array(withExtend, { minLength: 1, maxLength: 40 }), (operations) => {
-      const { tags, owners, bits, summary } = segmentLengths(LAYOUT, CAPACITY);
-      const sizes = [owners, bits, ...Array.from({ length: CLASSES }, () => summary)];
-      const arrays = [new Uint16Array(tags), ...sizes.map((size) => new Int32Array(size))];
+      const { values, owners, bits, summary } = segmentWords(LAYOUT, CAPACITY);
+      const sizes = [values, owners, bits, ...Array.from({ length: CLASSES }, () => summary)];
+      const arrays = sizes.map((size) => new Int32Array(size));
       const log: Store[] = [];
       const set = new SegmentSet(LAYOUT, recording(arrays, log));
       set.extend(1500, 0);
@@ -140,11 +139,11 @@ test("after a death at any store of an operation the repaired set is whole, each
   expect(deaths).toBeGreaterThan(1000);
 });
 
-/** True if the next store belongs to the same run's value as the last one. */
+/** True if the next store belongs to the same run's value as the last one: its owner comes first, then its word. */
 function isInsideRecord(stores: readonly Store[], count: number): boolean {
   const last = stores[count - 1];
   const next = stores[count];
-  return last !== undefined && next !== undefined && last.table <= 1 && next.table === 1;
+  return last !== undefined && next !== undefined && last.table === 1 && next.table <= 1;
 }
 
 test("tables without a run at key 0 cannot be repaired", () => {

@@ -40,7 +40,12 @@ function compare(set: SegmentSet, naive: NaiveSet): void {
   expect(found).toEqual(naive.runs());
 }
 
-const valueArbitrary = fc.record({ tag: fc.nat({ max: 5 }), refs: fc.nat({ max: 2 }), group: fc.nat({ max: 1 }) });
+// Of refs and group, some stand in the value's word and some beside it.
+const valueArbitrary = fc.record({
+  tag: fc.nat({ max: 5 }),
+  refs: fc.constantFrom(0, 1, 32_767, 32_768, 2 ** 31 - 1, -1),
+  group: fc.constantFrom(0, 0, 1, -1),
+});
 const stepArbitrary = fc.oneof(
   {
     weight: 1,
@@ -163,7 +168,7 @@ test("extending with many runs at once leaves the very tables that extending and
         expect(row).toBe(rows.length);
         expect(all.size).toBe(one.size);
         checkInvariants(all);
-        // Tags and owners of keys where no run starts are stale, and may differ; everything else may not.
+        // Values of keys where no run starts are stale, and may differ; everything else may not.
         expect(all.tables.bits).toEqual(one.tables.bits);
         expect(all.tables.summaries).toEqual(one.tables.summaries);
         expect([...all]).toEqual([...one]);

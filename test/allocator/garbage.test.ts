@@ -1,0 +1,46 @@
+/**
+ * The hot calls make no object, closure or BigInt an operation, except for the range that `allocate` returns: counted as
+ * bytes of the JavaScript heap, from JSC's own log of its collections.
+ */
+import { expect, test } from "bun:test";
+import { join } from "node:path";
+
+const OPERATIONS = 300_000;
+/** The smallest object takes 16 bytes; without any, the log's sizes vary by less than one. */
+const NONE_BYTES = 8;
+
+test("bytes of garbage an operation", async () => {
+  const program = join(import.meta.dir, "support/garbage.ts");
+  const child = Bun.spawn([process.execPath, program, `${OPERATIONS}`], {
+    env: { ...process.env, BUN_JSC_logGC: "1" },
+    stdout: "ignore",
+    stderr: "pipe",
+  });
+  const [log, exitCode] = await Promise.all([child.stderr.text(), child.exited]);
+  expect(exitCode).toBe(0);
+  const bytes = bytesPerOperation(log);
+  // The measure sees an object where there is one.
+  const rangeBytes = bytes.get("range")!;
+  expect(rangeBytes).toBeGreaterThan(16);
+  for (const name of ["nothing", "references", "unique", "view"])
+    expect(`${name}: ${bytes.get(name)! < NONE_BYTES}`).toBe(`${name}: true`);
+  expect(bytes.get("allocate")).toBeLessThan(rangeBytes + NONE_BYTES);
+});
+
+/** The least of each loop's rounds: a round in which something was compiled, or collected in between, says nothing. */
+function bytesPerOperation(log: string): Map<string, number> {
+  const least = new Map<string, number>();
+  let before = 0;
+  let name: string | undefined;
+  for (const line of log.split("\n")) {
+    const swept = /Full sweep: \d+kb => (\d+)kb/.exec(line);
+    if (swept !== null) before = Number(swept[1]);
+    name = /BEGIN (\w+)/.exec(line)?.[1] ?? name;
+    const collection = /START M (\d+)kb => (\w+)Collection/.exec(line);
+    if (collection === null || name === undefined) continue;
+    const grown = ((Number(collection[1]) - before) * 1024) / OPERATIONS;
+    if (collection[2] === "Full") least.set(name, Math.min(grown, least.get(name) ?? Number.POSITIVE_INFINITY));
+    name = undefined;
+  }
+  return least;
+}

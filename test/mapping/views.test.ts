@@ -1,0 +1,93 @@
+/** Views over a mapping: which are kept, and that every one is detached in the end. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { mapAnonymous, syscallCounts, unmap } from "../../ffi/index.ts";
+import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { Views } from "../../src/mapping/views.ts";
+
+const PAGES = 64;
+let base = 0;
+beforeAll(() => {
+  base = mapAnonymous(PAGES * PAGE_SIZE);
+});
+afterAll(() => unmap(base, PAGES * PAGE_SIZE));
+
+const bytesOf = (views: Views, page: number, pages = 1) =>
+  views.get(page * PAGE_SIZE, (page + pages) * PAGE_SIZE, Uint8Array<ArrayBuffer>);
+
+test("the same range gives the same view, another end or type another view of the same memory", () => {
+  const views = new Views(base);
+  const first = bytesOf(views, 1);
+  expect(bytesOf(views, 1)).toBe(first);
+  first[8] = 7;
+  const longer = bytesOf(views, 1, 2);
+  expect(longer.byteLength).toBe(2 * PAGE_SIZE);
+  expect(longer[8]).toBe(7);
+  const words = views.get(PAGE_SIZE, 3 * PAGE_SIZE, Float64Array);
+  expect(words.length).toBe((2 * PAGE_SIZE) / 8);
+  expect(words.buffer).toBe(longer.buffer);
+  expect(views.detachAll()).toBe(true);
+  expect([first.length, longer.length, words.length]).toEqual([0, 0, 0]);
+});
+
+test("a view that its user transferred away is not handed out again", () => {
+  const views = new Views(base);
+  const first = bytesOf(views, 0);
+  first.buffer.transfer();
+  expect(bytesOf(views, 0).byteLength).toBe(PAGE_SIZE);
+  expect(views.detachAll()).toBe(true);
+});
+
+test("at most so many views and bytes are kept; those that are let go stay usable, and are detached with the others", () => {
+  for (const [maxCount, maxBytes] of [
+    [8, Number.POSITIVE_INFINITY],
+    [Number.POSITIVE_INFINITY, 8 * PAGE_SIZE],
+  ] as const) {
+    const views = new Views(base, maxCount, maxBytes);
+    const all = Array.from({ length: PAGES }, (_, page) => bytesOf(views, page));
+    all.forEach((view, page) => {
+      view[0] = page;
+    });
+    const same = all.filter((view, page) => bytesOf(views, PAGES - 1 - page) === all[PAGES - 1 - page] && view.length > 0);
+    expect(same.length).toBeGreaterThan(0);
+    expect(same.length).toBeLessThanOrEqual(8);
+    expect(all.map((view) => view[0]!)).toEqual(all.map((_, page) => page));
+    expect(views.detachAll()).toBe(true);
+    expect(all.every((view) => view.length === 0)).toBe(true);
+  }
+});
+
+test("a view that is asked for now and then is kept however many others come and go", () => {
+  const views = new Views(base, 16);
+  const kept = bytesOf(views, 0);
+  for (let round = 0; round < 10; round++) {
+    for (let page = 1; page < PAGES; page++) {
+      bytesOf(views, page);
+      if (page % 4 === 0) expect(bytesOf(views, 0)).toBe(kept);
+    }
+  }
+  expect(views.detachAll()).toBe(true);
+});
+
+test("an element size that does not divide a page is refused, and nothing stays behind", () => {
+  const views = new Views(base);
+  class Odd {
+    constructor(buffer: ArrayBuffer) {
+      throw new RangeError(`cannot be ${buffer.byteLength} bytes`);
+    }
+  }
+  expect(() => views.get(0, PAGE_SIZE, Odd)).toThrow("cannot be");
+  expect(views.detachAll()).toBe(true);
+});
+
+test("a posted view carries its own bytes only, and asking again makes no system call", () => {
+  using file = MemoryFile.create();
+  const ranges = Array.from({ length: 3000 }, () => file.allocate(PAGE_SIZE));
+  const [range] = ranges;
+  const view = file.view(range!);
+  expect(view.buffer.byteLength).toBe(PAGE_SIZE);
+  expect(structuredClone(view).buffer.byteLength).toBe(PAGE_SIZE);
+  const first = ranges.map((each) => file.view(each));
+  const before = { ...syscallCounts };
+  expect(ranges.every((each, i) => file.view(each) === first[i])).toBe(true);
+  expect({ ...syscallCounts }).toEqual(before);
+});
