@@ -20,6 +20,7 @@ import { formatResults } from "./report/table.ts";
 import { bench as save, ourImage, peerImage } from "./save.bench.ts";
 import { bench as segment } from "./segment.bench.ts";
 import { type Bench, OURS, type Params, type Run, type Sample, sampleCommand } from "./support/bench.ts";
+import { warmFreeMemory } from "./support/host-memory.ts";
 import { describeMachine, NoiseMeter } from "./support/machine.ts";
 import { Workspace } from "./support/processes.ts";
 import { bench as view } from "./view.bench.ts";
@@ -27,6 +28,8 @@ import { bench as zeroScan } from "./zero-scan.bench.ts";
 
 const SINGLE: readonly Bench[] = [allocate, references, view, big, segment, zeroScan, coalesce, aio, exchange];
 const JOBS: readonly Bench[] = [save, load];
+/** What is in memory at most, in images: a save may leave the page cache another one. */
+const MEMORY_IMAGES: Readonly<Record<string, number>> = { save: 2, load: 1 };
 export const SUBJECTS = [...SINGLE, ...JOBS].map(({ subject }) => subject);
 
 /** The command line tool; returns the exit code. */
@@ -128,6 +131,8 @@ class Runner {
     const samples: Record<string, Sample[]> = Object.fromEntries(Object.keys(contenders).map((name) => [name, []]));
     for (let round = 0; round < rounds; round++) {
       for (const [name, measure] of Object.entries(contenders)) {
+        const images = this.options.isSmoke || name.startsWith("fio") ? 0 : (MEMORY_IMAGES[bench.subject] ?? 0);
+        if (images > 0) warmFreeMemory(images * Number(params["bytes"]));
         this.noise.probe();
         samples[name]!.push(await measure(1 + round));
       }
