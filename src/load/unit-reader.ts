@@ -12,9 +12,15 @@ import type { Completions, Queue } from "../aio/queue.ts";
 import type { Control } from "../shared/control.ts";
 import { reach } from "../shared/seam.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../units.ts";
+import { combineChecksums } from "./page-checksums.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-state.ts";
 
-/** A unit becomes a huge page if at least this many of its pages are read. */
+/**
+ * A unit becomes a huge page if at least this many of its pages are read. Measured, page cache hot, median of 400 units: a
+ * full unit takes 181 us to make huge and 120 us to read, 1583 us into small pages; one with every fourth page absent 144 us
+ * to read once it is huge, 1160 us into small pages. So a huge page is faster from a seventh of its pages up; what speaks
+ * against it is memory, and two thirds bound that: at most half as much again as the contents.
+ */
 const HUGE_PAGES_MIN = Math.ceil((PAGES_PER_UNIT * 2) / 3);
 const EINVAL = errnoNumber("EINVAL");
 
@@ -261,13 +267,14 @@ export class UnitReader {
     if (checksums.length === 0) return;
     const first = job.unit * PAGES_PER_UNIT;
     const buffer = bufferAt(this.base + first * PAGE_SIZE, this.unitBytes(first));
+    const crcOf = (page: number, pages: number) =>
+      Bun.hash.crc32(new Uint8Array(buffer, (page - first) * PAGE_SIZE, pages * PAGE_SIZE));
     this.forEachPiece(job, (page, pages, _, content) => {
-      for (let i = 0; i < pages && job.error === 0; i++) {
-        const bytes = new Uint8Array(buffer, (page + i - first) * PAGE_SIZE, PAGE_SIZE);
-        if (Bun.hash.crc32(bytes) === checksums[content + i]) continue;
-        job.errorPage = page + i;
-        job.error = ERROR_CHECKSUM;
-      }
+      if (job.error !== 0 || crcOf(page, pages) === combineChecksums(checksums, content, pages)) return;
+      let good = 0;
+      while (good < pages - 1 && crcOf(page + good, 1) === checksums[content + good]) good++;
+      job.errorPage = page + good;
+      job.error = ERROR_CHECKSUM;
     });
     detach(buffer);
   }
