@@ -7,6 +7,7 @@
  */
 import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { uringUnavailableReason } from "../src/aio/index.ts";
 import { type LoadQueue, MemoryFile, PAGE_SIZE } from "../src/index.ts";
 import { type Bench, main, number, OURS, type Params, type Run, type Sample, text } from "./support/bench.ts";
 import { EventLoopMeter } from "./support/event-loop.ts";
@@ -36,7 +37,7 @@ export const bench: Bench = {
   gvisor: { arguments: gvisorArguments },
 };
 
-const QUEUES: LoadQueue[] = ["workers", "inline"];
+const QUEUES: LoadQueue[] = uringUnavailableReason() === null ? ["workers", "uring", "inline"] : ["workers", "inline"];
 
 /** The peer has one queue: it stands beside our "auto". */
 function gvisorArguments(params: Params, run: Run): string[] {
