@@ -247,9 +247,22 @@ export class LoadState {
   }
 
   private settle(control: Control, slot: number, unit: number, count: number): void {
-    Atomics.store(this.slots, slot * SLOT_WORDS + 1, 0);
     this.finishPages(control, unit, count);
+    // Last: while no living thread has a claim, no count is about to change for one.
+    Atomics.store(this.slots, slot * SLOT_WORDS + 1, 0);
     if (Atomics.load(this.unitWaiters, unit) > 0) wakeWaiters(control);
+  }
+
+  /**
+   * Precondition: no living thread has a claim. If every page is loaded or failed and yet some count as pending, a thread died
+   * between setting their bits and counting them: the load is over.
+   */
+  endIfAllRead(control: Control): void {
+    const size = this.words[LoadWord.SizePages]!;
+    if (!this.everyBit(0, size, (word) => Atomics.load(this.loaded, word) | Atomics.load(this.failed, word))) return;
+    this.unitPending.fill(0);
+    Atomics.store(this.words, LoadWord.PendingPages, 0);
+    this.end(control);
   }
 
   private finishPages(control: Control, unit: number, count: number): void {

@@ -146,7 +146,8 @@ export class Loader {
     await this.claimsRead();
     if (words[LoadWord.PendingPages]! > 0 && words[LoadWord.Stop] === 0) {
       this.state.recoverDeadClaims();
-      return this.run();
+      this.state.endIfAllRead(this.control);
+      if (words[LoadWord.PendingPages]! > 0) return this.run();
     }
     this.isRunning = false;
     if (words[LoadWord.PendingPages] === 0 && words[LoadWord.FailedPages] === 0) this.close();

@@ -323,3 +323,17 @@ test("10,000 files made and destroyed leave no waiter, no descriptor and no memo
   expect(after.rssBytes - before.rssBytes).toBeLessThan(24 * 2 ** 20);
   expect(isMapped("many")).toBe(false);
 });
+
+test("a thread that dies between setting a page's bit and counting it: the load still ends", async () => {
+  const load = await heldLoad();
+  const worker = await attached(load.file);
+  load.giveBack();
+  const gate = await worker.stopAt("load: bits set");
+  void worker.call("awaitLoadSync", load.page);
+  await gate.reached();
+  await worker.terminate();
+  load.finish();
+  await load.file.awaitLoad();
+  await until(() => !load.file.isLoading);
+  load.end();
+});
