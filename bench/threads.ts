@@ -89,8 +89,14 @@ function criticalSections(): void {
     return `${median(samples).toFixed(2)} ms`;
   };
   const whole = { start: ranges[0]!.start, end: ranges.at(-1)!.end };
+  const gather = () => {
+    const runs: number[] = [];
+    allocator.lock();
+    allocator.visitRuns((start, end, state, huge, refs, kind, group) => runs.push(start, end, state, +huge, refs, kind, group));
+    allocator.unlock();
+  };
   console.log(
-    `critical sections with ${RUNS} runs: toString ${time(() => file.toString())}, a save's collection ` +
+    `critical sections with ${RUNS} runs: toString's ${time(gather)}, a save's collection ` +
       `${time(() => collectRuns(allocator))}, incRef + decRef of all at once ${time(() => {
         file.incRef(whole);
         file.decRef(whole);
