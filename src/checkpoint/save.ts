@@ -49,7 +49,7 @@ export async function saveCheckpoint(source: SaveSource, directory: string, opti
     const { chunkHuge, runs, usedPages } = collectRuns(source.allocator);
     const { fd, base } = source;
     const written = await writeUsedPages(
-      [{ fd, base, ...usedRuns(runs) }],
+      [{ control: source.allocator.words.buffer, fd, base, ...usedRuns(runs) }],
       { fd: writer.pagesFd, path: writer.pagesPath },
       options,
     );

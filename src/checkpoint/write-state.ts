@@ -39,6 +39,8 @@ const WORDS = 16;
 
 /** Where one file's pages are: a memory file and its mapping. */
 export interface WriteSource {
+  /** The file's control block: each writer is a participant, for the thread that saves may die before it. */
+  readonly control: SharedArrayBuffer;
   readonly fd: number;
   readonly base: number;
   /** Used pages: runs, ordered and disjoint. */

@@ -25,6 +25,9 @@ import {
   unmap,
   writeAt,
 } from "../../ffi/index.ts";
+import { DestroyedError } from "../errors.ts";
+import { openControl, Word } from "../shared/control.ts";
+import { freeSlot, takeSlot } from "../shared/participants.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../units.ts";
 import { crc32 } from "./format.ts";
 import {
@@ -58,6 +61,18 @@ export interface WriteTask {
 }
 
 export function run(task: WriteTask): void {
+  const files = task.sources.map(({ control }) => openControl(control).words);
+  const slots = files.map((words) => takeSlot(words));
+  try {
+    // A file that is destroyed while it is saved stays mapped by the slot of the thread that saves it, if that lives.
+    if (files.some((words) => Atomics.load(words, Word.Destroyed) === 2)) throw new DestroyedError("MemoryFile", "saveTo()");
+    writePieces(task);
+  } finally {
+    for (const [file, words] of files.entries()) freeSlot(words, slots[file]!);
+  }
+}
+
+function writePieces(task: WriteTask): void {
   const writer = new PieceWriter(task);
   try {
     while (writer.writeNext());

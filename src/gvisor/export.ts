@@ -83,7 +83,10 @@ async function writeExport(plan: ExportPlan, directory: string, options: ExportO
   for (const core of cores) core.requireLive("exportTo()");
   const states = cores.map((core) => collectImage(core.allocator));
   for (const { runs } of states) checkKinds(runs, options.foreignKind);
-  const sources = states.map(({ runs }, i) => ({ fd: cores[i]!.mapping.fd, base: cores[i]!.mapping.base, ...usedRuns(runs) }));
+  const sources = states.map(({ runs }, i) => {
+    const { control, mapping } = cores[i]!;
+    return { control: control.buffer, fd: mapping.fd, base: mapping.base, ...usedRuns(runs) };
+  });
   const writer = new ExportWriter(directory);
   try {
     const written = await writeUsedPages(sources, { fd: writer.pagesFd, path: writer.pagesPath }, options);

@@ -44,8 +44,12 @@ function fileOf(states: readonly PageState[], tag: number): { file: MemoryFile; 
     if (page > 0 && states[page - 1] !== "unused" && page % 5 !== 0) length[length.length - 1]!++;
     else length[start.push(page) - 1] = 1;
   });
-  const { fd, base } = coreOf(file).mapping;
-  return { file, source: { fd, base, start: Uint32Array.from(start), length: Uint32Array.from(length) } };
+  const { control, mapping } = coreOf(file);
+  const { fd, base } = mapping;
+  return {
+    file,
+    source: { control: control.buffer, fd, base, start: Uint32Array.from(start), length: Uint32Array.from(length) },
+  };
 }
 
 /** What must be written, by looking at every page. */
