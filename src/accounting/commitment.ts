@@ -109,6 +109,13 @@ export class Commitment {
     });
   }
 
+  /** Lock held, active. Nothing is known: for bits that cannot be right. */
+  forget(): void {
+    this.useViews();
+    this.known.fill(0);
+    this.words[Word.KnownPages] = 0;
+  }
+
   /** Lock held, active. A scan is about to look at the window that begins at `first`: copies its known bits. */
   openWindow(first: number, known: Int32Array): void {
     this.useViews();
@@ -139,10 +146,13 @@ export class Commitment {
     this.useViews();
     const { known } = this;
     let count = 0;
-    forEachWord(start, end, (word, mask) => {
-      if (known[word] !== 0) count += bitCount(known[word]! & mask);
-    });
-    return count;
+    const first = start >>> 5;
+    const last = (end - 1) >>> 5;
+    const head = -1 << (start & 31);
+    const tail = -1 >>> (31 - ((end - 1) & 31));
+    if (first === last) return bitCount(known[first]! & head & tail);
+    for (let word = first + 1; word < last; word++) count += bitCount(known[word]!);
+    return count + bitCount(known[first]! & head) + bitCount(known[last]! & tail);
   }
 
   /** Lock held. A thread died in the middle of a change: what is free is uncommitted, and the rest is counted anew. */

@@ -48,6 +48,10 @@ export function scanCommitted(source: ScanSource, groups?: ReadonlySet<number>):
     if (commitment.knownPages === committedPages) return false;
     commitment.activate();
     if (groups === undefined && isThrottled(fields, now())) return false;
+    // More than the kernel has: a thread died after it gave pages back and before it said so. What no look can find again
+    // is not thrown away for that.
+    const isTooMuch = commitment.knownPages > committedPages;
+    if (isTooMuch && groups === undefined && words[Word.UnseenCommits] === 0) commitment.forget();
   } finally {
     allocator.unlock();
   }

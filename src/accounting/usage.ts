@@ -7,7 +7,7 @@
  */
 import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
-import { MemoryKind, PAGE_SIZE } from "../units.ts";
+import { MAX_KIND, MemoryKind, PAGE_SIZE } from "../units.ts";
 import type { Commitment } from "./commitment.ts";
 
 export interface KindUsage {
@@ -22,14 +22,11 @@ export interface Usage extends KindUsage {
   readonly byGroup: ReadonlyMap<number, KindUsage>;
 }
 
+/** Kinds of a group stand side by side in the keys: group * KINDS + kind. */
+const KINDS = MAX_KIND + 1;
+
 export function usageOf(allocator: Allocator, commitment: Commitment): Usage {
-  const pages = new Map<number, Map<MemoryKind, number>>();
-  const count = (group: number, kind: MemoryKind, more: number) => {
-    if (more === 0) return;
-    const byKind = pages.get(group) ?? new Map<MemoryKind, number>();
-    byKind.set(kind, (byKind.get(kind) ?? 0) + more);
-    pages.set(group, byKind);
-  };
+  const pages = new Map<number, number>();
   allocator.lock();
   try {
     let unowned = commitment.knownPages;
@@ -37,27 +34,33 @@ export function usageOf(allocator: Allocator, commitment: Commitment): Usage {
       allocator.visitRuns((start, end, state, _huge, _refs, kind, group) => {
         if (state !== USED) return;
         const known = commitment.countKnown(start, end);
-        count(group, kind, known);
+        if (known === 0) return;
         unowned -= known;
+        const key = group * KINDS + kind;
+        pages.set(key, (pages.get(key) ?? 0) + known);
       });
     }
-    count(0, MemoryKind.System, unowned);
+    if (unowned > 0) pages.set(MemoryKind.System, (pages.get(MemoryKind.System) ?? 0) + unowned);
   } finally {
     allocator.unlock();
   }
   return summarize(pages);
 }
 
-function summarize(pages: ReadonlyMap<number, ReadonlyMap<MemoryKind, number>>): Usage {
+function summarize(pages: ReadonlyMap<number, number>): Usage {
   const byKind = new Map<MemoryKind, number>();
-  const byGroup = new Map<number, KindUsage>();
+  const byGroup = new Map<number, { totalBytes: number; byKind: Map<MemoryKind, number> }>();
   let totalBytes = 0;
-  for (const [group, kinds] of pages) {
-    const bytes = new Map([...kinds].map(([kind, count]) => [kind, count * PAGE_SIZE]));
-    const groupBytes = [...bytes.values()].reduce((sum, more) => sum + more, 0);
-    byGroup.set(group, { totalBytes: groupBytes, byKind: bytes });
-    for (const [kind, more] of bytes) byKind.set(kind, (byKind.get(kind) ?? 0) + more);
-    totalBytes += groupBytes;
+  for (const [key, count] of pages) {
+    const kind = key % KINDS;
+    const group = Math.floor(key / KINDS);
+    const bytes = count * PAGE_SIZE;
+    totalBytes += bytes;
+    byKind.set(kind, (byKind.get(kind) ?? 0) + bytes);
+    const usage = byGroup.get(group) ?? { totalBytes: 0, byKind: new Map<MemoryKind, number>() };
+    usage.totalBytes += bytes;
+    usage.byKind.set(kind, bytes);
+    byGroup.set(group, usage);
   }
   return { totalBytes, byKind, byGroup };
 }

@@ -131,7 +131,7 @@ export class Evictions {
     const state = this.users.get(user);
     if (state === undefined) return;
     state.ranges.remove(range.start, range.end);
-    if (!state.evicting && state.ranges.length === 0) this.users.delete(user);
+    if (!state.evicting && state.ranges.isEmpty) this.users.delete(user);
   }
 
   markAllUnevictable(user: EvictableMemoryUser): void {

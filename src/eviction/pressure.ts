@@ -2,11 +2,13 @@
  * The watch for memory pressure: one trigger and one thread asleep for all files of a JavaScript thread that ask for the
  * same threshold. The thread does not keep the process alive, and ends when the last file stops watching.
  *
+ * A Worker that is terminated takes its waiting thread with it, but not the two descriptors: they stay open until the process
+ * ends. A Worker that has destroyed its files, or been asked to leave and done so, leaves nothing.
+ *
  * Nothing is missed between two waits: the kernel keeps a trigger's event until somebody polls for it.
  */
 import { closeFile, createEventFd, signalEventFd } from "../../ffi/index.ts";
 import { PressureUnavailableError } from "../errors.ts";
-import { THREAD_ID } from "../shared/thread.ts";
 import { runInThread } from "../threads/pool.ts";
 import { openPressureTrigger, type PressureThreshold, pressureFiles } from "./pressure-file.ts";
 import type { WaitResult, WaitTask } from "./wait-task.ts";
@@ -48,7 +50,7 @@ class Watcher {
     this.path = path;
     this.forget = forget;
     try {
-      this.task = { triggerFd: fd, stopFd: createEventFd(), owner: THREAD_ID };
+      this.task = { triggerFd: fd, stopFd: createEventFd() };
     } catch (error) {
       closeFile(fd);
       throw error;

@@ -3,22 +3,19 @@
  * the trigger, for the eventfd by which its owner ends the wait, and every few seconds, since a thread that is asleep in a
  * native call cannot be terminated.
  */
-import { closeFile, POLLERR, POLLIN, POLLNVAL, POLLPRI, waitForEvents } from "../../ffi/index.ts";
-import { isThreadAlive } from "../shared/thread.ts";
+import { POLLERR, POLLIN, POLLNVAL, POLLPRI, waitForEvents } from "../../ffi/index.ts";
 
 const WAKE_INTERVAL_MS = 5000;
 
 export interface WaitTask {
   readonly triggerFd: number;
   readonly stopFd: number;
-  /** Kernel id of the thread that closes the descriptors, as long as it lives. */
-  readonly owner: number;
 }
 
 /** "lost": there is nothing to wait for any more, since the cgroup is gone. */
 export type WaitResult = "pressure" | "stopped" | "lost";
 
-export function run({ triggerFd, stopFd, owner }: WaitTask): WaitResult {
+export function run({ triggerFd, stopFd }: WaitTask): WaitResult {
   const entries = [
     { fd: triggerFd, events: POLLPRI },
     { fd: stopFd, events: POLLIN },
@@ -28,10 +25,5 @@ export function run({ triggerFd, stopFd, owner }: WaitTask): WaitResult {
     if (stop !== 0) return "stopped";
     if ((trigger & (POLLERR | POLLNVAL)) !== 0) return "lost";
     if (trigger !== 0) return "pressure";
-    if (!isThreadAlive(owner)) {
-      closeFile(triggerFd);
-      closeFile(stopFd);
-      return "stopped";
-    }
   }
 }

@@ -161,3 +161,14 @@ test("a full scan leaves another thread's scan alone; the claim of a thread that
   expect(file.usage().totalBytes).toBe(range.length);
   file.destroy();
 });
+
+test("known pages that cannot be right, as after a thread died in the middle, are found out", () => {
+  const { file, range } = touchedFile();
+  file.updateUsage();
+  const untouched = file.allocate(4 * PAGE_SIZE, { group: 2 });
+  coreOf(file).noteCommitted(untouched.start / PAGE_SIZE, untouched.end / PAGE_SIZE);
+  expect(file.usage().totalBytes).toBe(range.length + untouched.length);
+  while (!file.updateUsage()) Bun.sleepSync(1);
+  expect(plain(file.usage()).groups).toEqual({ "1/1": range.length });
+  file.destroy();
+});

@@ -1,12 +1,33 @@
 /** Which file tells of pressure, and the thread that waits for it. Real pressure: test/examples/cache.test.ts. */
 import { expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { closeFile, errnoNumber } from "../../ffi/index.ts";
+import { dirname, join } from "node:path";
+import { closeFile, createEventFd, errnoNumber, signalEventFd } from "../../ffi/index.ts";
 import { MemoryFile, PressureUnavailableError } from "../../src/index.ts";
 import { cgroupPressureFile, openPressureTrigger, pressureFiles } from "../../src/eviction/pressure-file.ts";
+import { run as waitForPressure } from "../../src/eviction/wait-task.ts";
 import { terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
+
+/** The pressure file's directory of the root cgroup, version 2; null where there is none. */
+function cgroupRoot(): string | null {
+  const file = cgroupPressureFile("0::/\n", readFileSync("/proc/self/mountinfo", "utf8"));
+  return file === null ? null : dirname(file);
+}
+
+function canMakeCgroup(): boolean {
+  const root = cgroupRoot();
+  if (root === null) return false;
+  const path = join(root, `pgalloc-probe-${process.pid}`);
+  try {
+    mkdirSync(path);
+  } catch {
+    return false;
+  }
+  const tells = existsSync(join(path, "memory.pressure"));
+  rmdirSync(path);
+  return tells;
+}
 
 const MOUNTS = [
   "25 30 0:22 / /proc rw,nosuid - proc proc rw",
@@ -117,6 +138,25 @@ test.skipIf(!TELLS_OF_PRESSURE)("a thread that waits for pressure does not keep 
   const output = (await new Response(run.stdout).text()) + (await new Response(run.stderr).text());
   expect(`${await run.exited} ${output}`).toBe("0 pressure\n");
   clearTimeout(timer);
+});
+
+test("the wait ends when it is told to", () => {
+  const [triggerFd, stopFd] = [createEventFd(), createEventFd()];
+  signalEventFd(stopFd);
+  expect(waitForPressure({ triggerFd, stopFd })).toBe("stopped");
+  closeFile(stopFd);
+  closeFile(triggerFd);
+});
+
+test.skipIf(!canMakeCgroup())("the wait on a cgroup that is removed ends", () => {
+  const path = join(cgroupRoot()!, `pgalloc-test-${process.pid}`);
+  mkdirSync(path);
+  const { fd } = openPressureTrigger({ stallMs: 100, windowMs: 2000 }, [join(path, "memory.pressure")]);
+  const stopFd = createEventFd();
+  rmdirSync(path);
+  expect(waitForPressure({ triggerFd: fd, stopFd })).toBe("lost");
+  closeFile(fd);
+  closeFile(stopFd);
 });
 
 test("other threads of a file have its mode", () => {
