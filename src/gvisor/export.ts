@@ -34,7 +34,7 @@ export interface ExportOptions extends Pick<SaveOptions, "signal" | "onProgress"
  * @throws the signal's reason
  */
 export async function exportTo(file: MemoryFile, directory: string, options: ExportOptions = {}): Promise<SaveReport> {
-  return await exportAll(new Map([[MAIN_ID, file]]), directory, options);
+  return await exportAll(directory, new Map([[MAIN_ID, file]]), options);
 }
 
 /**
@@ -45,8 +45,8 @@ export async function exportTo(file: MemoryFile, directory: string, options: Exp
  * @throws as `exportTo` @throws {RangeError} for an id that is none
  */
 export async function exportAll(
-  files: ReadonlyMap<string, MemoryFile>,
   directory: string,
+  files: ReadonlyMap<string, MemoryFile>,
   options: ExportOptions = {},
 ): Promise<SaveReport> {
   const named: [ResourceId, MemoryFile][] = [];

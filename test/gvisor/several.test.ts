@@ -42,7 +42,7 @@ describe("files come back under their ids, in order", () => {
   ] as [string, Record<string, Shape>][])("%s", async (_name, shapes) => {
     const { files, expected, destroy } = await makeFiles(shapes);
     const directory = newDirectory();
-    const report = await exportAll(files, directory);
+    const report = await exportAll(directory, files);
     destroy();
     const filled = [...expected.values()].reduce((sum, each) => sum + each.filled.length, 0);
     expect(report.pagesBytes).toBe(filled * PAGE_SIZE);
@@ -68,7 +68,7 @@ test("exportTo and importFrom are the same for the main file, whatever else ther
   const { files, expected, destroy } = await makeFiles({ "": "small", "c:/x": "small" });
   const [one, all] = [newDirectory(), newDirectory()];
   await exportTo(files.get("")!, one);
-  await exportAll(files, all);
+  await exportAll(all, files);
   destroy();
   for (const directory of [one, all]) {
     using file = await importFrom(directory, { background: true });
@@ -84,26 +84,26 @@ test("bad ids, a destroyed file, a file too large: nothing is written, no file i
   file.view(file.allocate(16 * PAGE_SIZE)).fill(1);
   const directory = newDirectory();
   for (const id of [":", "c:", ":/x"]) {
-    await expect(exportAll(new Map([[id, file]]), directory)).rejects.toThrow(RangeError);
+    await expect(exportAll(directory, new Map([[id, file]]))).rejects.toThrow(RangeError);
   }
   const gone = MemoryFile.create();
   gone.destroy();
   await expect(
     exportAll(
+      directory,
       new Map([
         ["a", file],
         ["b", gone],
       ]),
-      directory,
     ),
   ).rejects.toBeInstanceOf(DestroyedError);
   expect(() => readFileSync(directory)).toThrow("ENOENT");
   await exportAll(
+    directory,
     new Map([
       ["a", file],
       ["b", file],
     ]),
-    directory,
   );
   await expect(importAll(directory, { limitBytes: PAGE_SIZE })).rejects.toBeInstanceOf(OutOfMemoryError);
 });
@@ -111,7 +111,7 @@ test("bad ids, a destroyed file, a file too large: nothing is written, no file i
 test("metadata cut off anywhere in the list of owners, or longer than its last file", async () => {
   const { files, destroy } = await makeFiles({ "": "empty", "c1:/a": "small", "c2:/b": "empty" });
   const directory = newDirectory();
-  await exportAll(files, directory);
+  await exportAll(directory, files);
   destroy();
   const path = join(directory, "pages_meta.img");
   const metadata = readFileSync(path);

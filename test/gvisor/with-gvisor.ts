@@ -115,7 +115,7 @@ describe.skipIf(go === null)("with gVisor", () => {
         counts.pages += checkContents(file, expected);
       }
       const ours = newDirectory();
-      await exportAll(files, ours);
+      await exportAll(ours, files);
       writeFileSync(join(ours, "kernel.json"), JSON.stringify(kernel));
       expect(JSON.parse(run([peer, "checkkernel", "-dir", ours]))).toMatchObject({ ok: true, files: files.size });
       for (const file of files.values()) file.destroy();
