@@ -14,7 +14,8 @@ import { CorruptCheckpointError } from "../errors.ts";
 export const U64_MAX = Number.POSITIVE_INFINITY;
 
 const TWO_32 = 2 ** 32;
-const textDecoder = new TextDecoder();
+/** Strict: two texts that differ must not become the same. */
+const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const FIELD_NUMBER_MAX = 2 ** 29 - 1;
 
 /** The low three bits of a tag. */
@@ -166,10 +167,11 @@ export class WireReader {
     const lengthBytes = this.readLength();
     const bytes = this.bytes.subarray(this.position, this.position + lengthBytes);
     this.position += lengthBytes;
-    const text = textDecoder.decode(bytes);
-    // Two texts that differ must not become the same.
-    if (text.includes("\ufffd")) throw this.corrupt("Text is not UTF-8", first);
-    return text;
+    try {
+      return textDecoder.decode(bytes);
+    } catch {
+      throw this.corrupt("Text is not UTF-8", first);
+    }
   }
 
   private readLength(): number {
