@@ -46,8 +46,8 @@ export async function importFrom(directory: string, options: LoadOptions = {}): 
 
 /**
  * Makes all MemoryFiles of a checkpoint, each under its resource id: "container:path", or "path" where there is no container. The
- * main file of gVisor's kernel, and the one that `exportTo` writes, has the id "". The map's order is the checkpoint's, in which
- * files are loaded one after the other behind the running program; what is awaited of any of them goes first.
+ * main file of gVisor's kernel, and the one that `exportTo` writes, has the id "". The map's order is the checkpoint's.
+ * All are loaded behind the running program at once; what is awaited of any of them goes first.
  *
  * The options hold for every file; `onProgress` is told of each by itself.
  *
