@@ -28,6 +28,7 @@ const MFD_CLOEXEC = 1;
 const MFD_ALLOW_SEALING = 2;
 const F_GETFL = 3;
 const F_SETFL = 4;
+const F_DUPFD_CLOEXEC = 1030;
 const F_ADD_SEALS = 1033;
 const F_SEAL_SHRINK = 2;
 const FALLOC_FL_KEEP_SIZE = 1;
@@ -104,6 +105,11 @@ export function tryLockFile(fd: number): boolean {
     if (error instanceof SyscallError && error.errno === -EWOULDBLOCK) return false;
     throw error;
   }
+}
+
+/** Another descriptor of the same open file, close-on-exec. @throws {SyscallError} */
+export function duplicateFile(fd: number): number {
+  return check("fcntl", fd, undefined, () => libc.fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 /** close(2). EINTR is not retried: on Linux the descriptor is gone all the same. */

@@ -80,6 +80,25 @@ export class UnsupportedError extends Error {
   readonly code = "ERR_UNSUPPORTED";
 }
 
+/** A checkpoint of several files cannot be loaded as one: `loadAll` gives them by id. */
+export class SeveralFilesError extends Error {
+  override readonly name = "SeveralFilesError";
+  readonly code = "ERR_SEVERAL_FILES";
+  readonly path: string;
+  /** The files' ids, in the order in which they were saved. */
+  readonly ids: readonly string[];
+
+  constructor(path: string, ids: readonly string[]) {
+    const listed = ids.slice(0, MAX_LISTED_IDS).map((id) => JSON.stringify(id));
+    const more = ids.length > listed.length ? `, and ${ids.length - listed.length} more` : "";
+    super(`The checkpoint in '${path}' holds ${ids.length} files: ${listed.join(", ")}${more}; load it with loadAll()`);
+    this.path = path;
+    this.ids = ids;
+  }
+}
+
+const MAX_LISTED_IDS = 16;
+
 /** Another save into the same directory is under way, in this process or another. */
 export class CheckpointBusyError extends Error {
   override readonly name = "CheckpointBusyError";

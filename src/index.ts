@@ -1,6 +1,7 @@
 /** pgalloc: page memory for Bun programs, with checkpoints that are restored in the background. */
 export type { KindUsage, Usage } from "./accounting/usage.ts";
 export type { SaveOptions, SaveReport } from "./checkpoint/save.ts";
+export type { SaveProgress } from "./checkpoint/write-pages.ts";
 export {
   CheckpointBusyError,
   CorruptCheckpointError,
@@ -10,6 +11,7 @@ export {
   NotLoadedError,
   OutOfMemoryError,
   PressureUnavailableError,
+  SeveralFilesError,
   SyscallError,
   TooManyThreadsError,
   UnsupportedError,
@@ -24,6 +26,14 @@ export type { LoadStats } from "./load/loader.ts";
 export type { ViewConstructor } from "./mapping/views.ts";
 export { MemoryFile } from "./memory-file.ts";
 export type { AllocateOptions, AllocationMode, LoadOptions, MemoryFileHandle, MemoryFileOptions } from "./options.ts";
+export {
+  CheckpointFiles,
+  type LoadAllOptions,
+  type LoadAllProgress,
+  loadAll,
+  type SaveAllOptions,
+  saveAll,
+} from "./save-all.ts";
 export { FileFailedError } from "./shared/lock.ts";
 export { ThreadDiedError } from "./threads/errors.ts";
 export { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryKind, PAGE_SIZE } from "./units.ts";

@@ -10,15 +10,16 @@
  *   accounting/   what is committed, for whom         eviction/   memory that users can do without
  *   checkpoint/   save, and what a restore reads      restore.ts  from a checkpoint's description to a loading file
  */
-import { checkInteger, fileStatus } from "../ffi/index.ts";
+import { checkInteger, closeFile, fileStatus } from "../ffi/index.ts";
 import { scanCommitted } from "./accounting/scan.ts";
 import { type Usage, usageOf } from "./accounting/usage.ts";
 import { Placement } from "./allocator/allocator.ts";
 import { dumpRuns } from "./allocator/dump.ts";
 import { HUGE, KIND_SHIFT, USED } from "./allocator/states.ts";
 import { openCheckpoint } from "./checkpoint/directory.ts";
-import { type SaveOptions, type SaveReport, saveCheckpoint } from "./checkpoint/save.ts";
-import { NotLoadedError, OutOfMemoryError } from "./errors.ts";
+import { MAIN_NAME } from "./checkpoint/format.ts";
+import { type SaveOptions, type SaveReport, saveFiles } from "./checkpoint/save.ts";
+import { NotLoadedError, OutOfMemoryError, SeveralFilesError } from "./errors.ts";
 import type { EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.ts";
 import type { EvictableRange } from "./eviction/range-list.ts";
 import { attachCore, FileCore } from "./file-core.ts";
@@ -31,13 +32,14 @@ import {
   checkAllocation,
   checkGroups,
   checkQueue,
+  checkUserData,
   isTopDown,
   type LoadOptions,
   type MemoryFileHandle,
   type MemoryFileOptions,
 } from "./options.ts";
 import { createParts } from "./parts.ts";
-import { awaitUnlessBackground, restoreCore } from "./restore.ts";
+import { awaitUnlessBackground, restoreCores } from "./restore.ts";
 import { Word } from "./shared/control.ts";
 import { CHUNK_SIZE, MemoryKind, PAGE_SIZE } from "./units.ts";
 
@@ -346,30 +348,22 @@ export class MemoryFile implements Disposable {
    *
    * The program may go on meanwhile; of what it writes during the save, any page may be in the checkpoint or not.
    *
-   * @throws {CheckpointBusyError} if a save into the directory, or of this file, is under way
+   * @throws {CheckpointBusyError} if a save into the directory is under way
    * @throws {SyscallError} ENOSPC and the like: the previous checkpoint is intact, temporary files are gone
    */
   async saveTo(directory: string, options: SaveOptions = {}): Promise<SaveReport> {
     this.#core.requireLive("saveTo()");
     options.signal?.throwIfAborted();
-    if (options.userData !== undefined && !(options.userData instanceof Uint8Array)) {
-      throw new TypeError(`Expected userData to be a Uint8Array, got ${typeof options.userData}`);
-    }
-    return await this.#core.hold(this.#save(directory, options));
-  }
-
-  async #save(directory: string, options: SaveOptions): Promise<SaveReport> {
-    await this.awaitLoad(undefined, { signal: options.signal });
-    await this.#core.releaser.released();
-    this.#core.requireLive("saveTo()");
-    const { fd, base } = this.#core.mapping;
-    return await saveCheckpoint({ allocator: this.#core.allocator, fd, base }, directory, options);
+    checkUserData("userData", options.userData);
+    const file = { name: MAIN_NAME, core: this.#core, userData: options.userData ?? null };
+    return await saveFiles([file], directory, { ...options, userData: undefined });
   }
 
   /**
    * Restores a file from a checkpoint directory. With `background` it returns as soon as the metadata stands; see
    * `awaitLoad`. The checkpoint's files may be deleted or replaced meanwhile: what is open stays readable.
    *
+   * @throws {SeveralFilesError} if the checkpoint has several files: see `loadAll`
    * @throws {CorruptCheckpointError} if the directory holds no checkpoint, or one whose bytes are wrong
    * @throws {OutOfMemoryError} if it asks for more than limitBytes
    * @throws {SyscallError} if it cannot be read
@@ -377,10 +371,15 @@ export class MemoryFile implements Disposable {
   static async loadFrom(directory: string, options: LoadOptions = {}): Promise<MemoryFile> {
     options.signal?.throwIfAborted();
     checkQueue(options.queue);
-    const checkpoint = openCheckpoint(directory);
-    const { image, pagesFd: fd, pagesPath: path } = checkpoint;
-    const source = { fd, path, extentOffset: 0, checksums: image.checksums };
-    return await awaitUnlessBackground(new MemoryFile(restoreCore(image, source, options), image.userData), options);
+    const { image, pagesFd: fd, pagesPath: path } = openCheckpoint(directory);
+    const [only] = image.files;
+    if (only === undefined || image.files.length > 1) {
+      closeFile(fd);
+      const names = image.files.map(({ name }) => name);
+      throw new SeveralFilesError(directory, names);
+    }
+    const [core] = restoreCores(image, { fd, path }, () => options);
+    return await awaitUnlessBackground(new MemoryFile(core!, only.userData), options);
   }
 
   /** True while a restore goes on in the background. */

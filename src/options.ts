@@ -100,6 +100,12 @@ export function checkQueue(queue: string | undefined): void {
   if (reason !== null) throw new UringUnavailableError(reason);
 }
 
+/** @throws {TypeError} */
+export function checkUserData(name: string, userData: Uint8Array | undefined): void {
+  if (userData === undefined || userData instanceof Uint8Array) return;
+  throw new TypeError(`Expected ${name} to be a Uint8Array, got ${typeof userData}`);
+}
+
 /** @throws {TypeError} {RangeError} */
 export function checkAllocation(lengthBytes: number, options: AllocateOptions): void {
   checkLength(lengthBytes, options.huge ?? false);

@@ -2,7 +2,8 @@
  * Restoring: a validated description of a file becomes a file whose pages are loaded behind the running program. Native
  * checkpoints and gVisor's come here alike; they differ only in who made the description.
  */
-import { closeFile } from "../ffi/index.ts";
+import { closeFile, duplicateFile } from "../ffi/index.ts";
+import type { CheckpointImage } from "./checkpoint/format.ts";
 import { type RestoreImage, restoreRuns } from "./checkpoint/restore.ts";
 import { FileCore } from "./file-core.ts";
 import { Loader } from "./load/loader.ts";
@@ -28,11 +29,11 @@ export interface PagesSource {
 }
 
 /**
- * Makes the file and begins to load it. Precondition: `image` has been validated.
+ * Makes the file and begins to load it; what nobody waits for, from `turn` on. Precondition: `image` has been validated.
  *
  * @throws {OutOfMemoryError} {SyscallError} with nothing left open
  */
-export function restoreCore(image: RestoreImage, source: PagesSource, options: LoadOptions): FileCore {
+export function restoreCore(image: RestoreImage, source: PagesSource, options: LoadOptions, turn?: Promise<void>): FileCore {
   const { fd, path } = source;
   let core: FileCore | undefined;
   let loader: Loader;
@@ -47,6 +48,7 @@ export function restoreCore(image: RestoreImage, source: PagesSource, options: L
       checksums: source.checksums,
     });
     loader = new Loader({ control: core.control, state, base: core.mapping.base, fd, path });
+    loader.turn = turn;
     core.loader = loader;
     if (state.words[LoadWord.PendingPages]! > 0) loader.choose(options.queue ?? "auto");
   } catch (error) {
@@ -57,6 +59,40 @@ export function restoreCore(image: RestoreImage, source: PagesSource, options: L
   if (loader.state.words[LoadWord.PendingPages] === 0) closeFile(fd);
   else startLoading(core, loader, options);
   return core;
+}
+
+/**
+ * Makes all files of a checkpoint and begins to load them, in order. `pages.fd` is closed in any case: each file has a
+ * descriptor of its own for the pages file, so that none depends on how long another one lives.
+ *
+ * @throws as `restoreCore`, with no file left
+ */
+export function restoreCores(
+  image: CheckpointImage,
+  pages: Pick<PagesSource, "fd" | "path">,
+  optionsOf: (name: string) => LoadOptions,
+): FileCore[] {
+  const cores: FileCore[] = [];
+  let firstPage = 0;
+  try {
+    for (const file of image.files) {
+      const contentPages = file.extents.length.reduce((sum, count) => sum + count, 0);
+      const source: PagesSource = {
+        fd: duplicateFile(pages.fd),
+        path: pages.path,
+        extentOffset: firstPage * image.pageSize,
+        checksums: image.checksums.subarray(firstPage, firstPage + contentPages),
+      };
+      firstPage += contentPages;
+      cores.push(restoreCore(file, source, optionsOf(file.name), cores.at(-1)?.loader?.finished));
+    }
+    return cores;
+  } catch (error) {
+    for (const core of cores) core.destroy();
+    throw error;
+  } finally {
+    closeFile(pages.fd);
+  }
 }
 
 /** What every restore ends with: the file at once, or when all of it is loaded. A file that cannot be is destroyed. */

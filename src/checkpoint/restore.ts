@@ -4,10 +4,10 @@ import { KIND_SHIFT, USED } from "../allocator/states.ts";
 import { OutOfMemoryError } from "../errors.ts";
 import { type Control, Field } from "../shared/control.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK } from "../units.ts";
-import type { CheckpointImage } from "./format.ts";
+import type { FileImage } from "./format.ts";
 
-/** What a restore needs to know of a file; a CheckpointImage is one. Validated by whoever made it. */
-export type RestoreImage = Pick<CheckpointImage, "chunkHuge" | "runs" | "extents">;
+/** What a restore needs to know of a file; a FileImage is one. Validated by whoever made it. */
+export type RestoreImage = Pick<FileImage, "chunkHuge" | "runs" | "extents">;
 
 /** @throws {OutOfMemoryError} if the checkpoint asks for more than the file may hold; nothing has changed then */
 export function restoreRuns(allocator: Allocator, control: Control, image: RestoreImage): void {

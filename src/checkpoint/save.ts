@@ -1,13 +1,14 @@
 /**
- * Saving: the allocator's runs at one instant, then scan, write and commit, all of it in threads. The program goes on; what
+ * Saving: the allocators' runs at one instant, then find, write and commit, all of it in threads. The program goes on; what
  * it writes to the memory meanwhile may or may not be in the checkpoint, page by page.
  */
-import type { Allocator } from "../allocator/allocator.ts";
+import type { FileCore } from "../file-core.ts";
+import { Word } from "../shared/control.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { collectRuns, usedRuns } from "./collect.ts";
 import { CheckpointWriter } from "./directory.ts";
-import { type CheckpointImage, encodeMeta } from "./format.ts";
-import { writeUsedPages } from "./write-pages.ts";
+import { encodeMeta, type FileImage } from "./format.ts";
+import { type SaveProgress, writeUsedPages } from "./write-pages.ts";
 
 export interface SaveOptions {
   /** Stored beside the pages and given back as `userData`: the program's roots, its index. */
@@ -20,10 +21,10 @@ export interface SaveOptions {
   /** Ends the save; the directory is as it was. */
   readonly signal?: AbortSignal | undefined;
   /** Called now and then with bytes of page contents. What it throws ends the save. */
-  readonly onProgress?: ((progress: { readonly writtenBytes: number; readonly totalBytes: number }) => void) | undefined;
+  readonly onProgress?: ((progress: SaveProgress) => void) | undefined;
 }
 
-/** What a save did; sizes in bytes. */
+/** What a save did; sizes in bytes, of all its files together. */
 export interface SaveReport {
   readonly directory: string;
   readonly usedBytes: number;
@@ -36,44 +37,55 @@ export interface SaveReport {
   readonly durationMs: number;
 }
 
-export interface SaveSource {
-  readonly allocator: Allocator;
-  readonly fd: number;
-  readonly base: number;
+export interface SaveFile {
+  /** Unique in the checkpoint. */
+  readonly name: string;
+  readonly core: FileCore;
+  readonly userData: Uint8Array | null;
 }
 
-export async function saveCheckpoint(source: SaveSource, directory: string, options: SaveOptions): Promise<SaveReport> {
+/** Saves the files as one checkpoint. Each is kept in memory until it is done with, even if it is destroyed meanwhile. */
+export function saveFiles(files: readonly SaveFile[], directory: string, options: SaveOptions): Promise<SaveReport> {
+  const work = saveWhenLoaded(files, directory, options);
+  for (const { core } of files) core.hold(work);
+  return work;
+}
+
+async function saveWhenLoaded(files: readonly SaveFile[], directory: string, options: SaveOptions): Promise<SaveReport> {
+  for (const { core } of files) {
+    if (core.mayMissPages) await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, options.signal);
+    await core.releaser.released();
+  }
+  for (const { core } of files) core.requireLive("saveTo()");
+  return await saveCheckpoint(files, directory, options);
+}
+
+async function saveCheckpoint(files: readonly SaveFile[], directory: string, options: SaveOptions): Promise<SaveReport> {
   const startedAt = performance.now();
   const writer = new CheckpointWriter(directory);
   try {
-    const { chunkHuge, runs, usedPages } = collectRuns(source.allocator);
-    const { fd, base } = source;
-    const written = await writeUsedPages(
-      [{ control: source.allocator.words.buffer, fd, base, ...usedRuns(runs) }],
-      { fd: writer.pagesFd, path: writer.pagesPath },
-      options,
-    );
-    const { checksums } = written;
-    const extents = written.extents[0]!;
-    const image: CheckpointImage = {
-      chunkHuge,
-      runs,
-      id: writer.id,
-      pageSize: PAGE_SIZE,
-      extents,
-      checksums,
-      userData: options.userData ?? null,
-    };
-    const meta = encodeMeta(image);
+    const collected = files.map(({ core }) => collectRuns(core.allocator));
+    const sources = files.map(({ core }, i) => {
+      const { fd, base } = core.mapping;
+      return { control: core.words.buffer, fd, base, ...usedRuns(collected[i]!.runs) };
+    });
+    const written = await writeUsedPages(sources, { fd: writer.pagesFd, path: writer.pagesPath }, options);
+    const { checksums, extents, zeroPages } = written;
+    const images = files.map(({ name, userData }, i): FileImage => {
+      const { chunkHuge, runs } = collected[i]!;
+      return { name, chunkHuge, runs, extents: extents[i]!, userData };
+    });
+    const userData = options.userData ?? null;
+    const meta = encodeMeta({ id: writer.id, pageSize: PAGE_SIZE, files: images, checksums, userData });
     options.signal?.throwIfAborted();
     await writer.commit(meta);
     return {
       directory,
-      usedBytes: usedPages * PAGE_SIZE,
+      usedBytes: collected.reduce((sum, { usedPages }) => sum + usedPages, 0) * PAGE_SIZE,
       pagesBytes: checksums.length * PAGE_SIZE,
-      zeroBytes: written.zeroPages * PAGE_SIZE,
+      zeroBytes: zeroPages * PAGE_SIZE,
       metaBytes: meta.byteLength,
-      extents: extents.start.length,
+      extents: extents.reduce((sum, { start }) => sum + start.length, 0),
       durationMs: performance.now() - startedAt,
     };
   } finally {

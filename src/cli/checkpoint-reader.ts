@@ -17,12 +17,10 @@ import { UsageError } from "./arguments.ts";
 export type FormatName = "native" | "gvisor";
 export type RunStateName = "used" | "sub-released" | "waste";
 
-export interface CheckpointDescription extends Disposable {
-  readonly format: FormatName;
-  readonly version: number;
-  readonly pageSize: number;
-  /** Files of the directory and their bytes, also those that are no part of the checkpoint. */
-  readonly files: Readonly<Record<string, number>>;
+/** A MemoryFile in a checkpoint. */
+export interface MemoryDescription {
+  /** Its id; null for gVisor's main file, which has none. */
+  readonly id: string | null;
   readonly chunkHuge: Uint8Array;
   /** Runs of pages that are not free, as columns. */
   readonly runs: {
@@ -34,8 +32,19 @@ export interface CheckpointDescription extends Disposable {
     readonly group: ArrayLike<number>;
   };
   readonly extents: { readonly start: ArrayLike<number>; readonly length: ArrayLike<number>; readonly offset: Float64Array };
-  /** CRC-32 of each page with contents, in the order of the extents; null if the format has none. */
+  readonly userDataBytes: number | null;
+}
+
+export interface CheckpointDescription extends Disposable {
+  readonly format: FormatName;
+  readonly version: number;
+  readonly pageSize: number;
+  /** Files of the directory and their bytes, also those that are no part of the checkpoint. */
+  readonly files: Readonly<Record<string, number>>;
+  readonly memories: readonly MemoryDescription[];
+  /** CRC-32 of each page with contents, in the order of the extents, file by file; null if the format has none. */
   readonly checksums: Uint32Array | null;
+  /** Of the checkpoint as a whole. */
   readonly userDataBytes: number | null;
   /** The file that holds page contents, open for reading until this is disposed. */
   readonly pagesFd: number;
@@ -64,16 +73,25 @@ function listFiles(directory: string): Record<string, number> {
 
 function openNative(directory: string, files: Record<string, number>): CheckpointDescription {
   const { image, pagesFd, pagesPath } = openCheckpoint(directory);
-  const { chunkHuge, runs, extents, checksums, pageSize, userData } = image;
-  const offset = contiguousOffsets(extents.length, pageSize);
+  const { checksums, pageSize, userData } = image;
+  let firstPage = 0;
+  const memories = image.files.map(({ name, chunkHuge, runs, extents, userData }): MemoryDescription => {
+    const offset = contiguousOffsets(extents.length, firstPage * pageSize, pageSize);
+    firstPage += extents.length.reduce((sum, count) => sum + count, 0);
+    return {
+      id: name,
+      chunkHuge,
+      runs: { ...runs, state: Array.from(runs.state, (state) => NATIVE_STATES[state]!) },
+      extents: { ...extents, offset },
+      userDataBytes: userData?.byteLength ?? null,
+    };
+  });
   return {
     format: "native",
     version: VERSION,
     pageSize,
     files,
-    chunkHuge,
-    runs: { ...runs, state: Array.from(runs.state, (state) => NATIVE_STATES[state]!) },
-    extents: { ...extents, offset },
+    memories,
     checksums,
     userDataBytes: userData?.byteLength ?? null,
     pagesFd,
@@ -83,12 +101,12 @@ function openNative(directory: string, files: Record<string, number>): Checkpoin
 }
 
 /** Contents stand one behind the other, in the order of the extents. */
-function contiguousOffsets(lengths: Uint32Array, pageSize: number): Float64Array {
+function contiguousOffsets(lengths: Uint32Array, firstOffset: number, pageSize: number): Float64Array {
   const offsets = new Float64Array(lengths.length);
-  let pages = 0;
+  let offset = firstOffset;
   for (let i = 0; i < lengths.length; i++) {
-    offsets[i] = pages * pageSize;
-    pages += lengths[i]!;
+    offsets[i] = offset;
+    offset += lengths[i]! * pageSize;
   }
   return offsets;
 }
@@ -108,16 +126,19 @@ function openGvisor(directory: string, files: Record<string, number>): Checkpoin
     if (pages !== null) closeFile(pages.fd);
   };
   try {
-    // Of a kernel's checkpoint the main file; the others have been validated with it.
-    const { chunkHuge, runs, extents } = readCheckpoint(byteSourceOf(metadata), pages).get(MAIN_ID)!;
+    const images = [...readCheckpoint(byteSourceOf(metadata), pages)];
     return {
       format: "gvisor",
       version: 1,
       pageSize: PAGE_BYTES,
       files,
-      chunkHuge,
-      runs: { ...runs, state: Array.from(runs.state, (state) => GVISOR_STATES[state]!) },
-      extents: { start: extents.start, length: extents.length, offset: extents.fileOffset },
+      memories: images.map(([id, { chunkHuge, runs, extents }]) => ({
+        id: id === MAIN_ID ? null : id,
+        chunkHuge,
+        runs: { ...runs, state: Array.from(runs.state, (state) => GVISOR_STATES[state]!) },
+        extents: { start: extents.start, length: extents.length, offset: extents.fileOffset },
+        userDataBytes: null,
+      })),
       checksums: null,
       userDataBytes: null,
       pagesFd: contents.fd,

@@ -2,15 +2,24 @@
 import { MemoryKind } from "../units.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
-import { type CheckpointDescription, checkFormat, openAnyCheckpoint } from "./checkpoint-reader.ts";
+import { type CheckpointDescription, checkFormat, type MemoryDescription, openAnyCheckpoint } from "./checkpoint-reader.ts";
 
-/** Sizes in bytes. */
+/** One MemoryFile of the checkpoint. Sizes in bytes. */
+interface MemorySummary {
+  readonly id: string | null;
+  readonly usedBytes: number;
+  readonly contentBytes: number;
+  readonly userDataBytes: number | null;
+}
+
+/** Sizes in bytes; what is not in `memories` is of all MemoryFiles together. */
 interface Summary {
   readonly directory: string;
   readonly format: string;
   readonly version: number;
   readonly pageSize: number;
   readonly files: Readonly<Record<string, number>>;
+  readonly memories: readonly MemorySummary[];
   readonly chunks: { readonly small: number; readonly huge: number };
   readonly runs: number;
   readonly usedBytes: number;
@@ -42,43 +51,53 @@ export async function inspect(args: string[]): Promise<number> {
 }
 
 function summarize(directory: string, checkpoint: CheckpointDescription): Summary {
-  const { runs, extents, pageSize, chunkHuge } = checkpoint;
+  const { pageSize, memories } = checkpoint;
   const bytes = { used: 0, "sub-released": 0, waste: 0 };
   const bytesByKind: Record<string, number> = {};
   const bytesByGroup: Record<string, number> = {};
   let maxReferences = 0;
   let sharedBytes = 0;
-  for (const [i, state] of runs.state.entries()) {
-    const length = runs.length[i]! * pageSize;
-    bytes[state] += length;
-    if (state !== "used") continue;
-    const kind = nameOfKind(runs.kind[i]!);
-    bytesByKind[kind] = (bytesByKind[kind] ?? 0) + length;
-    bytesByGroup[runs.group[i]!] = (bytesByGroup[runs.group[i]!] ?? 0) + length;
-    maxReferences = Math.max(maxReferences, runs.refs[i]!);
-    if (runs.refs[i]! > 1) sharedBytes += length;
+  for (const { runs } of memories) {
+    for (const [i, state] of runs.state.entries()) {
+      const length = runs.length[i]! * pageSize;
+      bytes[state] += length;
+      if (state !== "used") continue;
+      const kind = nameOfKind(runs.kind[i]!);
+      bytesByKind[kind] = (bytesByKind[kind] ?? 0) + length;
+      bytesByGroup[runs.group[i]!] = (bytesByGroup[runs.group[i]!] ?? 0) + length;
+      maxReferences = Math.max(maxReferences, runs.refs[i]!);
+      if (runs.refs[i]! > 1) sharedBytes += length;
+    }
   }
-  const huge = chunkHuge.reduce((sum, flag) => sum + flag, 0);
+  const total = (count: (memory: MemoryDescription) => number) => sum(memories.map(count));
+  const huge = total(({ chunkHuge }) => sum(chunkHuge));
+  const userData = [checkpoint, ...memories].flatMap(({ userDataBytes }) => userDataBytes ?? []);
   return {
     directory,
     format: checkpoint.format,
     version: checkpoint.version,
     pageSize,
     files: checkpoint.files,
-    chunks: { small: chunkHuge.length - huge, huge },
-    runs: runs.state.length,
+    memories: memories.map((memory) => summarizeMemory(memory, pageSize)),
+    chunks: { small: total(({ chunkHuge }) => chunkHuge.length) - huge, huge },
+    runs: total(({ runs }) => runs.state.length),
     usedBytes: bytes.used,
     subReleasedBytes: bytes["sub-released"],
     wasteBytes: bytes.waste,
     maxReferences,
     sharedBytes,
-    extents: extents.start.length,
-    contentBytes: sum(extents.length) * pageSize,
+    extents: total(({ extents }) => extents.start.length),
+    contentBytes: total(({ extents }) => sum(extents.length)) * pageSize,
     hasChecksums: checkpoint.checksums !== null,
-    userDataBytes: checkpoint.userDataBytes,
+    userDataBytes: userData.length === 0 ? null : sum(userData),
     bytesByKind,
     bytesByGroup,
   };
+}
+
+function summarizeMemory({ id, runs, extents, userDataBytes }: MemoryDescription, pageSize: number): MemorySummary {
+  const usedPages = runs.state.reduce((pages, state, i) => pages + (state === "used" ? runs.length[i]! : 0), 0);
+  return { id, usedBytes: usedPages * pageSize, contentBytes: sum(extents.length) * pageSize, userDataBytes };
 }
 
 function sum(column: ArrayLike<number>): number {
@@ -114,41 +133,59 @@ function describe(summary: Summary): string {
     ["user data", userDataBytes === null ? "none" : formatBytes(userDataBytes)],
     ["by kind", sizes(summary.bytesByKind)],
     ["by group", sizes(summary.bytesByGroup)],
+    ...summary.memories.map(({ id, usedBytes, contentBytes }): [string, string] => [
+      "memory file",
+      `${id === null ? "without id" : JSON.stringify(id)}: ${formatBytes(usedBytes)} used, ${formatBytes(contentBytes)} contents`,
+    ]),
   ];
   return lines.map(([name, text]) => `${name.padEnd(14)}${text}`).join("\n");
 }
 
-/** Byte offsets in the file of memory; `offset` is in the file of page contents. */
+/** Byte offsets in the MemoryFile with that id; `offset` is in the file of page contents. */
 interface Rows {
-  readonly runList: readonly { start: number; end: number; state: string; refs: number; kind: number; group: number }[];
-  readonly extentList: readonly { start: number; end: number; offset: number }[];
+  readonly runList: readonly {
+    id: string | null;
+    start: number;
+    end: number;
+    state: string;
+    refs: number;
+    kind: number;
+    group: number;
+  }[];
+  readonly extentList: readonly { id: string | null; start: number; end: number; offset: number }[];
 }
 
-function listRows({ runs, extents, pageSize }: CheckpointDescription): Rows {
+function listRows({ memories, pageSize }: CheckpointDescription): Rows {
   const bounds = (columns: { start: ArrayLike<number>; length: ArrayLike<number> }, i: number) => ({
     start: columns.start[i]! * pageSize,
     end: (columns.start[i]! + columns.length[i]!) * pageSize,
   });
   return {
-    runList: runs.state.map((state, i) => ({
-      ...bounds(runs, i),
-      state,
-      refs: runs.refs[i]!,
-      kind: runs.kind[i]!,
-      group: runs.group[i]!,
-    })),
-    extentList: Array.from(extents.offset, (offset, i) => ({ ...bounds(extents, i), offset })),
+    runList: memories.flatMap(({ id, runs }) =>
+      runs.state.map((state, i) => ({
+        id,
+        ...bounds(runs, i),
+        state,
+        refs: runs.refs[i]!,
+        kind: runs.kind[i]!,
+        group: runs.group[i]!,
+      })),
+    ),
+    extentList: memories.flatMap(({ id, extents }) =>
+      Array.from(extents.offset, (offset, i) => ({ id, ...bounds(extents, i), offset })),
+    ),
   };
 }
 
 function describeRows({ runList, extentList }: Rows): string {
+  const nameOf = (id: string | null) => (id === null ? "" : `${id} `);
   return [
     "runs",
-    ...runList.map(({ start, end, state, refs, kind, group }) => {
+    ...runList.map(({ id, start, end, state, refs, kind, group }) => {
       const owner = state === "used" ? `  refs ${refs}  kind ${nameOfKind(kind)}  group ${group}` : "";
-      return `  [${start}, ${end})  ${state}${owner}`;
+      return `  ${nameOf(id)}[${start}, ${end})  ${state}${owner}`;
     }),
     "extents",
-    ...extentList.map(({ start, end, offset }) => `  [${start}, ${end})  at ${offset}`),
+    ...extentList.map(({ id, start, end, offset }) => `  ${nameOf(id)}[${start}, ${end})  at ${offset}`),
   ].join("\n");
 }

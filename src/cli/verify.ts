@@ -7,10 +7,12 @@ import { crc32 } from "../checkpoint/format.ts";
 import { CorruptCheckpointError } from "../errors.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
-import { type CheckpointDescription, checkFormat, openAnyCheckpoint } from "./checkpoint-reader.ts";
+import { type CheckpointDescription, checkFormat, type MemoryDescription, openAnyCheckpoint } from "./checkpoint-reader.ts";
 
 /** Adjacent bad pages of one extent. Bytes. */
 interface BadBlock {
+  /** The MemoryFile's; null in a format that has none. */
+  readonly id: string | null;
   readonly extent: number;
   /** In the file of page contents. */
   readonly offset: number;
@@ -64,7 +66,7 @@ function verifyCheckpoint(directory: string, format: ReturnType<typeof checkForm
     ok: badBlocks.length === 0,
     metadataError: null,
     format: checkpoint.format,
-    extents: checkpoint.extents.start.length,
+    extents: checkpoint.memories.reduce((sum, { extents }) => sum + extents.start.length, 0),
     pages,
     bytes: pages * checkpoint.pageSize,
     hasChecksums: checkpoint.checksums !== null,
@@ -74,29 +76,33 @@ function verifyCheckpoint(directory: string, format: ReturnType<typeof checkForm
 }
 
 function verifyPages(checkpoint: CheckpointDescription): { pages: number; badBlocks: BadBlock[] } {
-  const { extents, pageSize } = checkpoint;
+  const badBlocks: BadBlock[] = [];
+  let pages = 0;
+  for (const memory of checkpoint.memories) pages = verifyMemory(checkpoint, memory, pages, badBlocks);
+  return { pages, badBlocks };
+}
+
+/** `content` counts the pages of contents before this file's; returns those up to its end. */
+function verifyMemory(checkpoint: CheckpointDescription, memory: MemoryDescription, content: number, bad: BadBlock[]): number {
+  const { pageSize, checksums, pagesFd } = checkpoint;
+  const { id, extents } = memory;
   const buffer = new Uint8Array(READ_BYTES);
   const pagesPerRead = READ_BYTES / pageSize;
-  const badBlocks: BadBlock[] = [];
-  let content = 0;
+  let at = content;
   for (let extent = 0; extent < extents.start.length; extent++) {
     for (let done = 0; done < extents.length[extent]!; done += pagesPerRead) {
       const count = Math.min(pagesPerRead, extents.length[extent]! - done);
       const offset = extents.offset[extent]! + done * pageSize;
-      const bytes = buffer.subarray(0, readFully(checkpoint.pagesFd, buffer.subarray(0, count * pageSize), offset));
-      for (let page = 0; page < count; page++, content++) {
-        const problem = judge(
-          bytes.subarray(page * pageSize, (page + 1) * pageSize),
-          pageSize,
-          checkpoint.checksums?.[content],
-        );
+      const bytes = buffer.subarray(0, readFully(pagesFd, buffer.subarray(0, count * pageSize), offset));
+      for (let page = 0; page < count; page++, at++) {
+        const problem = judge(bytes.subarray(page * pageSize, (page + 1) * pageSize), pageSize, checksums?.[at]);
         if (problem === undefined) continue;
         const memoryOffset = (extents.start[extent]! + done + page) * pageSize;
-        add(badBlocks, { extent, offset: offset + page * pageSize, lengthBytes: pageSize, memoryOffset, problem });
+        add(bad, { id, extent, offset: offset + page * pageSize, lengthBytes: pageSize, memoryOffset, problem });
       }
     }
   }
-  return { pages: content, badBlocks };
+  return at;
 }
 
 function judge(page: Uint8Array, pageSize: number, checksum: number | undefined): BadBlock["problem"] | undefined {
@@ -117,7 +123,7 @@ function readFully(fd: number, buffer: Uint8Array, offset: number): number {
 /** Joins a bad page to the block before it, if that ends where it begins. */
 function add(blocks: BadBlock[], page: BadBlock): void {
   const last = blocks.at(-1);
-  const follows = last !== undefined && last.extent === page.extent && last.problem === page.problem;
+  const follows = last !== undefined && last.id === page.id && last.extent === page.extent && last.problem === page.problem;
   if (follows && last.offset + last.lengthBytes === page.offset) {
     blocks[blocks.length - 1] = { ...last, lengthBytes: last.lengthBytes + page.lengthBytes };
   } else blocks.push(page);
@@ -128,9 +134,9 @@ function report(verdict: Verdict): void {
     console.log(`${"BAD".padEnd(INDENT)}metadata: ${verdict.metadataError}`);
     return;
   }
-  for (const { extent, offset, lengthBytes, memoryOffset, problem } of verdict.badBlocks) {
+  for (const { id, extent, offset, lengthBytes, memoryOffset, problem } of verdict.badBlocks) {
     console.log(
-      `${"BAD".padEnd(INDENT)}extent ${extent}, offset ${offset}, ${lengthBytes} bytes, memory offset ${memoryOffset}: ${problem}`,
+      `${"BAD".padEnd(INDENT)}extent ${extent}, offset ${offset}, ${lengthBytes} bytes, memory offset ${memoryOffset}${id === null ? "" : ` of ${JSON.stringify(id)}`}: ${problem}`,
     );
   }
   const { format, extents, pages, bytes, badPages, hasChecksums, ok, directory } = verdict;

@@ -4,11 +4,12 @@
  *
  * gVisor's format has no checksums: damaged page contents are not noticed, damaged metadata is.
  */
-import { closeFile, O_RDONLY, openFile } from "../../ffi/index.ts";
+import { closeFile, duplicateFile } from "../../ffi/index.ts";
 import { SUB_RELEASED, USED, WASTE } from "../allocator/states.ts";
 import type { RestoreImage } from "../checkpoint/restore.ts";
 import { readBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError } from "../errors.ts";
+import type { FileCore } from "../file-core.ts";
 import { fileOver, type MemoryFile } from "../memory-file.ts";
 import { checkQueue, type LoadOptions } from "../options.ts";
 import { awaitUnlessBackground, restoreCore } from "../restore.ts";
@@ -77,8 +78,12 @@ function startImport(directory: string, options: LoadOptions, ids?: readonly str
   const contents = pages ?? metadata;
   const files = new Map<string, MemoryFile>();
   try {
+    let turn: Promise<void> | undefined;
     for (const [id, image] of readCheckpoint(byteSourceOf(metadata), pages)) {
-      if (ids === undefined || ids.includes(id)) files.set(id, restoreImage(image, contents, options));
+      if (ids !== undefined && !ids.includes(id)) continue;
+      const core = restoreImage(image, contents, options, turn);
+      files.set(id, fileOver(core, null));
+      turn = core.loader?.finished;
     }
     return files;
   } catch (error) {
@@ -90,13 +95,16 @@ function startImport(directory: string, options: LoadOptions, ids?: readonly str
   }
 }
 
-function restoreImage(source: MemoryFileImage, { fd, path }: OpenedFile, options: LoadOptions): MemoryFile {
+function restoreImage(
+  source: MemoryFileImage,
+  { fd, path }: OpenedFile,
+  options: LoadOptions,
+  turn: Promise<void> | undefined,
+): FileCore {
   const { image, extentOffset } = toRestorable(source);
-  // Each restore closes its own descriptor; the path may be another file's by now, what is open is not.
-  const ownFd = openFile(`/proc/self/fd/${fd}`, O_RDONLY);
-  const core = restoreCore(image, { fd: ownFd, path, extentOffset, checksums: null }, options);
+  const core = restoreCore(image, { fd: duplicateFile(fd), path, extentOffset, checksums: null }, options, turn);
   if (core.words[Word.WastePages]! > 0) core.releaser.schedule();
-  return fileOver(core, null);
+  return core;
 }
 
 /** An open file as the format's codec reads it. */

@@ -92,8 +92,11 @@ export class Loader {
   private readonly waiters = new Set<Waiter>();
   private isPumping = false;
   private stopReason: unknown;
+  /** When the background pass may begin; what is waited for is read before. Set before `start`; undefined: at once. */
+  turn: Promise<void> | undefined;
+  private readonly stopped = Promise.withResolvers<void>();
   /** Resolves when no thread of ours reads any more. */
-  private finished: Promise<void> = Promise.resolve();
+  finished: Promise<void> = Promise.resolve();
   private isRunning = false;
   /** This thread's loader has the pages file to close. */
   private isOwner = false;
@@ -195,6 +198,7 @@ export class Loader {
   }
 
   private async runThread(task: LoadTask): Promise<void> {
+    if (task.role === "background") await this.turnOrStop();
     for (;;) {
       try {
         await runInThread("load", task, { ref: false }).done;
@@ -213,10 +217,25 @@ export class Loader {
 
   private async loadInline(): Promise<void> {
     const reader = this.ownReader();
+    await this.serveUntilTurn(reader);
     for (let more = true; more; ) {
       const until = performance.now() + INLINE_SLICE_MS;
       while (more && performance.now() < until) more = readNext(this.state, reader);
       await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+
+  private async turnOrStop(): Promise<void> {
+    if (this.turn !== undefined) await Promise.race([this.turn, this.stopped.promise]);
+  }
+
+  private async serveUntilTurn(reader: UnitReader): Promise<void> {
+    let mayWait = this.turn !== undefined;
+    void this.turnOrStop().then(() => {
+      mayWait = false;
+    });
+    while (mayWait) {
+      if (!reader.readDemanded()) await new Promise((resolve) => setTimeout(resolve, 1));
     }
   }
 
@@ -398,6 +417,7 @@ export class Loader {
   /** Tells every thread that loads or waits, in this thread and others, that what is not loaded never will be. */
   requestStop(): void {
     Atomics.store(this.state.words, LoadWord.Stop, 1);
+    this.stopped.resolve();
     this.state.wakeDemand();
     wakeWaiters(this.control);
   }

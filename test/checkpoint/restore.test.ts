@@ -52,8 +52,9 @@ test("extents and checksums are used where meta was read, in every thread, and a
   await withDirectory(async (root) => {
     const { image, pagesFd } = openCheckpoint(await saveExtents(root, 100, false));
     closeFile(pagesFd);
-    const { extents, checksums } = image;
-    const plan = { sizePages: image.chunkHuge.length * PAGES_PER_CHUNK, extentOffset: 0, checksums };
+    const { checksums } = image;
+    const { extents, chunkHuge } = image.files[0]!;
+    const plan = { sizePages: chunkHuge.length * PAGES_PER_CHUNK, extentOffset: 0, checksums };
     const state = LoadState.create({ ...plan, extentStart: extents.start, extentLength: extents.length });
     expect(state.handle.columns).toBe(image.checksums.buffer as SharedArrayBuffer);
     const attached = new LoadState(structuredClone(state.handle));

@@ -122,9 +122,9 @@ describe("inspect", () => {
   test("--list gives every run and extent, as text and as JSON", () => {
     const { runList, extentList } = JSON.parse(run("inspect", checkpoint, "--json", "--list").stdout);
     expect(runList.length).toBe(5);
-    expect(runList[0]).toEqual({ start: 0, end: 10 * PAGE_SIZE, state: "used", refs: 1, kind: 3, group: 3 });
+    expect(runList[0]).toEqual({ id: "main", start: 0, end: 10 * PAGE_SIZE, state: "used", refs: 1, kind: 3, group: 3 });
     expect(runList.at(-1)).toMatchObject({ state: "sub-released", refs: 0 });
-    expect(extentList[1]).toEqual({ start: 15 * PAGE_SIZE, end: 16 * PAGE_SIZE, offset: 12 * PAGE_SIZE });
+    expect(extentList[1]).toEqual({ id: "main", start: 15 * PAGE_SIZE, end: 16 * PAGE_SIZE, offset: 12 * PAGE_SIZE });
     const { stdout } = run("inspect", "--list", checkpoint);
     expect(stdout).toContain(`[0, ${10 * PAGE_SIZE})  used  refs 1  kind Tmpfs  group 3`);
     expect(stdout).toContain(`[${15 * PAGE_SIZE}, ${16 * PAGE_SIZE})  at ${12 * PAGE_SIZE}`);
@@ -175,8 +175,22 @@ describe("verify", () => {
     expect(exitCode).toBe(1);
     expect(JSON.parse(stdout)).toMatchObject({ ok: false, pages: 14, badPages: 4, metadataError: null });
     expect(JSON.parse(stdout).badBlocks).toEqual([
-      { extent: 0, offset: 2 * PAGE_SIZE, lengthBytes: 3 * PAGE_SIZE, memoryOffset: 2 * PAGE_SIZE, problem: "checksum" },
-      { extent: 1, offset: 12 * PAGE_SIZE, lengthBytes: PAGE_SIZE, memoryOffset: 15 * PAGE_SIZE, problem: "checksum" },
+      {
+        id: "main",
+        extent: 0,
+        offset: 2 * PAGE_SIZE,
+        lengthBytes: 3 * PAGE_SIZE,
+        memoryOffset: 2 * PAGE_SIZE,
+        problem: "checksum",
+      },
+      {
+        id: "main",
+        extent: 1,
+        offset: 12 * PAGE_SIZE,
+        lengthBytes: PAGE_SIZE,
+        memoryOffset: 15 * PAGE_SIZE,
+        problem: "checksum",
+      },
     ]);
     const text = run("verify", directory);
     expect(text.exitCode).toBe(1);

@@ -1,0 +1,162 @@
+/** What is saved comes back: every run, every live page, of files as programs leave them. */
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { closeFile } from "../../ffi/index.ts";
+import { openCheckpoint } from "../../src/checkpoint/directory.ts";
+import { CorruptCheckpointError, type LoadQueue, MemoryFile, type MemoryFileOptions, PAGE_SIZE } from "../../src/index.ts";
+import { checkContents, checkRanges } from "../support/expected.ts";
+import { randomFile, type Shape } from "../support/random-file.ts";
+import { checkNumbered, contentsOf, numberedFile } from "./support/contents.ts";
+
+let directory: string;
+
+beforeEach(() => {
+  directory = mkdtempSync(join(tmpdir(), "pgalloc-round-trip-"));
+});
+afterEach(() => rmSync(directory, { recursive: true }));
+
+const shapes: readonly Shape[] = ["empty", "small", "huge", "mixed"];
+const queues: readonly LoadQueue[] = ["auto", "workers", "inline"];
+
+for (const shape of shapes) {
+  test(`random files, ${shape}: runs, references, kinds, groups, contents and user data, through two checkpoints`, async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer(),
+        fc.boolean(),
+        fc.constantFrom(...queues),
+        fc.option(fc.uint8Array({ maxLength: 5000 })),
+        async (seed, background, queue, userData) => {
+          const { file, expected } = await randomFile(seed, shape);
+          const before = contentsOf(file);
+          const report = await file.saveTo(directory, userData === null ? {} : { userData });
+          // Saving changes nothing, and commits nothing.
+          expect(contentsOf(file)).toEqual(before);
+          expect(report.usedBytes).toBe(file.allocatedBytes);
+          expect(report.pagesBytes).toBe(before.pages.size * PAGE_SIZE);
+          file.destroy();
+
+          using back = await MemoryFile.loadFrom(directory, { background, queue });
+          expect(back.userData).toEqual(userData);
+          await back.awaitLoad();
+          checkRanges(back, expected);
+          checkContents(back, expected);
+          expect(contentsOf(back)).toEqual(before);
+          // What was restored is saved like what was made.
+          await back.saveTo(directory);
+          using again = await MemoryFile.loadFrom(directory);
+          expect(contentsOf(again)).toEqual(before);
+          expect(again.userData).toBeNull();
+        },
+      ),
+      { numRuns: shape === "mixed" ? 4 : 8 },
+    );
+  });
+}
+
+test("saving looks at nothing that is not committed", async () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(2 ** 36);
+  file.view({ start: range.start + 2 ** 35, end: range.start + 2 ** 35 + PAGE_SIZE }).fill(7);
+  const used = file.totalUsageBytes;
+  const report = await file.saveTo(directory);
+  expect(report).toMatchObject({ usedBytes: 2 ** 36, pagesBytes: PAGE_SIZE, zeroBytes: 0, extents: 1 });
+  expect(file.totalUsageBytes).toBe(used);
+  using back = await MemoryFile.loadFrom(directory);
+  expect(back.view({ start: range.start + 2 ** 35, end: range.start + 2 ** 35 + PAGE_SIZE })[5]).toBe(7);
+  expect(back.totalUsageBytes).toBe(PAGE_SIZE);
+});
+
+test("committed zero pages are told, and not stored; what stands between two of them is", async () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(100 * PAGE_SIZE, { mode: "commit" });
+  for (const page of [0, 50, 51, 99]) file.view({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE })[PAGE_SIZE - 1] = 1;
+  const before = contentsOf(file);
+  for (const excludeCommittedZeroPages of [true, false]) {
+    const report = await file.saveTo(directory, { excludeCommittedZeroPages });
+    expect(report).toMatchObject({ usedBytes: range.length, pagesBytes: 4 * PAGE_SIZE, zeroBytes: 96 * PAGE_SIZE, extents: 3 });
+    using back = await MemoryFile.loadFrom(directory);
+    expect(back.totalUsageBytes).toBe(4 * PAGE_SIZE);
+    // This reads every page, which commits it.
+    expect(contentsOf(back)).toEqual(before);
+  }
+});
+
+const backings: Record<string, (name: string) => MemoryFileOptions> = {
+  memory: () => ({}),
+  disk: (name) => ({ path: join(directory, name) }),
+};
+for (const [from, to] of [
+  ["disk", "memory"],
+  ["memory", "disk"],
+  ["disk", "disk"],
+] as const) {
+  test(`files backed by ${from} come back in ${to}`, async () => {
+    using file = MemoryFile.create(backings[from]!("one"));
+    const range = file.allocate(300 * PAGE_SIZE);
+    for (let page = 0; page < 300; page += 3) {
+      file
+        .view({ start: range.start + page * PAGE_SIZE, end: range.start + (page + 1) * PAGE_SIZE }, Uint32Array)
+        .fill(page + 1);
+    }
+    file.incRef({ start: range.start, end: range.start + 30 * PAGE_SIZE });
+    const before = contentsOf(file);
+    expect(await file.saveTo(`${directory}/checkpoint`)).toMatchObject({ pagesBytes: 100 * PAGE_SIZE, extents: 100 });
+    using back = await MemoryFile.loadFrom(`${directory}/checkpoint`, backings[to]!("two"));
+    expect(contentsOf(back)).toEqual(before);
+  });
+}
+
+test("files are their owner's alone, and contents stand at multiples of the page size, in the order of memory", async () => {
+  using file = numberedFile(700, 1);
+  for (const page of [3, 100, 513]) file.decommit({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE });
+  await file.saveTo(directory);
+  for (const name of ["meta", "pages"]) expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
+  const { image, pagesFd } = openCheckpoint(directory);
+  closeFile(pagesFd);
+  const { start, length } = image.files[0]!.extents;
+  expect([...start]).toEqual([1, 4, 101, 514].map((page, i) => (i === 0 ? 0 : page)));
+  const fd = openSync(join(directory, "pages"), "r");
+  const word = new Uint32Array(1);
+  let at = 0;
+  for (const [extent, first] of start.entries()) {
+    for (let page = first; page < first + length[extent]!; page++, at++) {
+      readSync(fd, word, 0, 4, at * PAGE_SIZE);
+      expect(word[0]).toBe(page + 1);
+    }
+  }
+  closeSync(fd);
+  expect(statSync(join(directory, "pages")).size).toBe(at * PAGE_SIZE);
+});
+
+test("every page's checksum is checked: a byte that changed is named by its page, other pages are not touched by it", async () => {
+  using file = numberedFile(2000, 1);
+  await file.saveTo(directory);
+  await fc.assert(
+    fc.asyncProperty(fc.nat({ max: 2000 * PAGE_SIZE - 1 }), fc.integer({ min: 1, max: 255 }), async (offset, flip) => {
+      const fd = openSync(join(directory, "pages"), "r+");
+      const byte = new Uint8Array(1);
+      readSync(fd, byte, 0, 1, offset);
+      writeSync(fd, new Uint8Array([byte[0]! ^ flip]), 0, 1, offset);
+      using back = await MemoryFile.loadFrom(directory, { background: true });
+      const page = Math.floor(offset / PAGE_SIZE);
+      const bad = { start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE };
+      const failure = await back.awaitLoad(bad).catch((error) => error);
+      expect(failure).toBeInstanceOf(CorruptCheckpointError);
+      expect(failure).toMatchObject({ section: "pages", offset: page * PAGE_SIZE });
+      expect(failure.message).toContain(`memory offset ${page * PAGE_SIZE}`);
+      expect(() => back.view(bad)).toThrow("not loaded");
+      // Its unit of 2 MiB was read as one, and failed as one; the others have what they should.
+      const unit = Math.floor(page / 512);
+      const other = unit === 0 ? 1024 : 0;
+      await back.awaitLoad({ start: other * PAGE_SIZE, end: (other + 512) * PAGE_SIZE });
+      checkNumbered(back, 1, other, other + 512);
+      writeSync(fd, byte, 0, 1, offset);
+      closeSync(fd);
+    }),
+    { numRuns: 15 },
+  );
+});
