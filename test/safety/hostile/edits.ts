@@ -85,6 +85,13 @@ const edit: fc.Arbitrary<Edit> = fc.oneof(
   { weight: 1, arbitrary: word.map((pageSize) => (raw: RawMeta) => withHeader(raw, { pageSize })) },
   { weight: 2, arbitrary: float.map((pagesBytes) => (raw: RawMeta) => withHeader(raw, { pagesBytes })) },
   { weight: 1, arbitrary: float.map((fileBytes) => (raw: RawMeta) => withHeader(raw, { fileBytes })) },
+  { weight: 1, arbitrary: word.map((fileCount) => (raw: RawMeta) => withHeader(raw, { fileCount })) },
+  { weight: 1, arbitrary: fc.tuple(fc.nat(), word).map(([s, owner]) => onSection(s, (section) => [{ ...section, owner }])) },
+  // A section of one file for another file as well.
+  {
+    weight: 1,
+    arbitrary: fc.tuple(fc.nat(), word).map(([s, owner]) => onSection(s, (section) => [section, { ...section, owner }])),
+  },
   { weight: 1, arbitrary: word.map((sectionCount) => (raw: RawMeta) => withHeader(raw, { sectionCount })) },
 );
 

@@ -30,7 +30,17 @@ export interface RawMeta {
 
 const MAGIC_BYTES = 8;
 /** Fields of the header, by offset. */
-const At = { Version: 8, PageSize: 12, Id: 16, PagesBytes: 24, FileBytes: 32, SectionCount: 40, TableCrc: 44, FileCount: 48, Crc: 60 };
+const At = {
+  Version: 8,
+  PageSize: 12,
+  Id: 16,
+  PagesBytes: 24,
+  FileBytes: 32,
+  SectionCount: 40,
+  TableCrc: 44,
+  FileCount: 48,
+  Crc: 60,
+};
 
 export function parseMeta(bytes: Uint8Array): RawMeta {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
