@@ -395,13 +395,17 @@ export class LoadState {
       const thread = Atomics.load(this.slots, at);
       if (thread === 0 || isThreadAlive(thread)) continue;
       if (Atomics.compareExchange(this.slots, at, thread, THREAD_ID) !== thread) continue;
-      const unit = Atomics.exchange(this.slots, at + 1, 0) - 1;
+      // The slot is ours as the claim was its owner's: if we die here, it is given back by another, from where we were.
+      reach("recover: took the slot");
+      const unit = Atomics.load(this.slots, at + 1) - 1;
       if (unit >= 0) {
         for (let i = 0; i < WORDS_PER_UNIT; i++) {
           const word = unit * WORDS_PER_UNIT + i;
           const lost = this.slots[at + 2 + i]! & ~Atomics.load(this.loaded, word) & ~Atomics.load(this.failed, word);
           Atomics.and(this.started, word, ~lost);
+          this.slots[at + 2 + i] = 0;
         }
+        Atomics.store(this.slots, at + 1, 0);
         this.demand(unit * PAGES_PER_UNIT, Math.min((unit + 1) * PAGES_PER_UNIT, this.words[LoadWord.SizePages]!));
       }
       Atomics.store(this.slots, at, 0);

@@ -221,6 +221,25 @@ test("a thread that dies with a claim: its pages are read by those who wait for 
   load.end();
 });
 
+test("a thread that dies while it gives back a dead thread's claim leaves both to the next", async () => {
+  const load = await heldLoad();
+  const [reader, heir] = [await attached(load.file), await attached(load.file)];
+  load.giveBack();
+  const claim = await reader.stopAt("load: claimed");
+  void reader.call("awaitLoadSync", load.page);
+  await claim.reached();
+  const recovering = await heir.stopAt("recover: took the slot");
+  void heir.call("awaitLoadSync", load.page);
+  reader.worker.terminate();
+  // Without a turn, or this thread's own load would be first.
+  while (recovering.count === 0) Bun.sleepSync(5);
+  await heir.terminate();
+  await load.file.awaitLoad(load.page);
+  expect(load.file.view(load.page).every((byte) => byte === 9)).toBe(true);
+  load.finish();
+  load.end();
+});
+
 test("a thread that dies asleep in a wait harms nobody", async () => {
   const load = await heldLoad();
   const waiter = await attached(load.file);
