@@ -47,6 +47,8 @@ function map(address: number, lengthBytes: number, prot: number, flags: number, 
 
 /** Reserves address space that nothing backs: touching it is a fault. Returns its address, a multiple of `alignment`. */
 export function reserve(lengthBytes: number, alignment: number): number {
+  checkInteger("lengthBytes", lengthBytes, 1);
+  checkInteger("alignment", alignment, SYSTEM_PAGE_SIZE);
   const whole = map(0, lengthBytes + alignment, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   const aligned = Math.ceil(whole / alignment) * alignment;
   if (aligned > whole) unmap(whole, aligned - whole);
@@ -63,6 +65,11 @@ export function mapFileAt(address: number, lengthBytes: number, fd: number, offs
 /** Puts address space back to reserved: what was mapped there is unmapped, its address stays ours. */
 export function reserveAt(address: number, lengthBytes: number): void {
   map(address, lengthBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+/** Replaces whatever is mapped at `address` by zeroed private memory, which costs nothing until it is written to. */
+export function mapAnonymousAt(address: number, lengthBytes: number): void {
+  map(address, lengthBytes, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 }
 
 /** Zeroed private memory outside the JavaScript heap; it costs nothing until it is touched. */

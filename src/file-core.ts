@@ -103,7 +103,7 @@ export class FileCore {
       recovered: (set) => this.commitment.recover(set),
     });
     this.releaser = new Releaser(control.words, this.allocator, mapping, () => !this.hasLeft);
-    this.views = new Views(mapping.base);
+    this.views = new Views(mapping.base, () => Atomics.store(control.words, Word.Escaped, 1));
     this.evictions = new Evictions(
       control,
       (flags & Flag.EvictsAtOnce) !== 0 ? "disabled" : (flags & Flag.EvictsManually) !== 0 ? "manual" : "enabled",
@@ -214,7 +214,7 @@ export class FileCore {
     this.participants.leave(() => {
       this.tables.unmap();
       this.commitment.unmap();
-      this.mapping.destroy();
+      this.mapping.destroy(this.words[Word.Escaped] === 0 ? 0 : this.sizeBytes);
     });
   }
 }

@@ -14,6 +14,7 @@ import {
   MADV_HUGEPAGE,
   MADV_NOHUGEPAGE,
   MADV_POPULATE_WRITE,
+  mapAnonymousAt,
   mapFileAt,
   O_CREAT,
   O_NOFOLLOW,
@@ -140,9 +141,13 @@ export class Mapping {
     zeroMemory(this.base + start, end - start);
   }
 
-  /** Precondition: no view of the memory is left, in any thread. */
-  destroy(): void {
-    unmap(this.base, this.capacityBytes);
+  /**
+   * Precondition: no view of the memory is left, in any thread. With `keepBytes` the first so many bytes of address space
+   * are not given back, but become memory of nobody's, which reads as zero: something out of reach may still point there.
+   */
+  destroy(keepBytes: number): void {
+    if (keepBytes > 0) mapAnonymousAt(this.base, keepBytes);
+    if (keepBytes < this.capacityBytes) unmap(this.base + keepBytes, this.capacityBytes - keepBytes);
     closeFile(this.fd);
   }
 }

@@ -10,6 +10,10 @@
  * count as heap, but 128,000 views of 128 KiB made an allocation-heavy loop no slower, where views of more bytes than the
  * machine has made it ten times slower; hence at most half the machine's memory, and 131,072 views (40 MB of objects).
  *
+ * A buffer that the user transferred away (transfer(), a transfer list) is gone here, but lives on over the same memory, in
+ * other hands. Such an escape is reported (`onEscape`), so that its addresses are never given back: a view is looked at
+ * when it is let go, when it is swept, and at the end.
+ *
  * They are kept in two generations: a view that is asked for is in the young one; when that is half of what may be kept,
  * it becomes the old one, and what was old is let go.
  */
@@ -32,6 +36,7 @@ const FIRST_SWEEP = 256;
 
 export class Views {
   private readonly base: number;
+  private readonly onEscape: () => void;
   private readonly maxCount: number;
   private readonly maxBytes: number;
   /** By first page. */
@@ -42,9 +47,13 @@ export class Views {
   private buffers: WeakRef<ArrayBuffer>[] = [];
   private sweepAt = FIRST_SWEEP;
 
-  /** Keeps at most `maxCount` views of `maxBytes` together. */
-  constructor(base: number, maxCount = 131_072, maxBytes = totalmem() / 2) {
+  /**
+   * Keeps at most `maxCount` views of `maxBytes` together. `onEscape` is called when a buffer turns out to have been
+   * transferred away.
+   */
+  constructor(base: number, onEscape: () => void, maxCount = 131_072, maxBytes = totalmem() / 2) {
     this.base = base;
+    this.onEscape = onEscape;
     this.maxCount = maxCount;
     this.maxBytes = maxBytes;
   }
@@ -109,11 +118,16 @@ export class Views {
   /** The view is not kept any more; its user may go on with it. */
   private letGo(entry: CachedView): void {
     if (this.buffers.length >= this.sweepAt) this.sweep();
-    this.buffers.push(new WeakRef(entry.buffer));
+    if (entry.buffer.detached) this.onEscape();
+    else this.buffers.push(new WeakRef(entry.buffer));
   }
 
   private sweep(): void {
-    this.buffers = this.buffers.filter((reference) => reference.deref() !== undefined);
+    this.buffers = this.buffers.filter((reference) => {
+      const buffer = reference.deref();
+      if (buffer?.detached === true) this.onEscape();
+      return buffer !== undefined && !buffer.detached;
+    });
     this.sweepAt = Math.max(FIRST_SWEEP, 2 * this.buffers.length);
   }
 
@@ -129,6 +143,7 @@ export class Views {
     this.youngBytes = 0;
     this.buffers = this.buffers.filter((reference) => {
       const buffer = reference.deref();
+      if (buffer?.detached === true) this.onEscape();
       return buffer !== undefined && !detach(buffer);
     });
     return this.buffers.length === 0;

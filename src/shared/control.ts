@@ -32,6 +32,8 @@ export const Word = {
   Saving: 10,
   /** 1 once a thread that delays the unmapping has been reported. */
   DelayReported: 11,
+  /** 1 once a view's buffer was transferred away, so that it outlives the file (mapping/views.ts). Never cleared. */
+  Escaped: 12,
   /** Pages known to be committed (accounting/commitment.ts). lock. */
   KnownPages: 16,
   /** 1 once Field.AccountingAddress is set. lock. */

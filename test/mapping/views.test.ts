@@ -15,7 +15,7 @@ const bytesOf = (views: Views, page: number, pages = 1) =>
   views.get(page * PAGE_SIZE, (page + pages) * PAGE_SIZE, Uint8Array<ArrayBuffer>);
 
 test("the same range gives the same view, another end or type another view of the same memory", () => {
-  const views = new Views(base);
+  const views = new Views(base, () => {});
   const first = bytesOf(views, 1);
   expect(bytesOf(views, 1)).toBe(first);
   first[8] = 7;
@@ -30,11 +30,15 @@ test("the same range gives the same view, another end or type another view of th
 });
 
 test("a view that its user transferred away is not handed out again", () => {
-  const views = new Views(base);
+  let escapes = 0;
+  const views = new Views(base, () => escapes++);
   const first = bytesOf(views, 0);
   first.buffer.transfer();
   expect(bytesOf(views, 0).byteLength).toBe(PAGE_SIZE);
+  expect(escapes).toBe(1);
+  bytesOf(views, 1).buffer.transfer();
   expect(views.detachAll()).toBe(true);
+  expect(escapes).toBe(2);
 });
 
 test("at most so many views and bytes are kept; those that are let go stay usable, and are detached with the others", () => {
@@ -42,7 +46,7 @@ test("at most so many views and bytes are kept; those that are let go stay usabl
     [8, Number.POSITIVE_INFINITY],
     [Number.POSITIVE_INFINITY, 8 * PAGE_SIZE],
   ] as const) {
-    const views = new Views(base, maxCount, maxBytes);
+    const views = new Views(base, () => {}, maxCount, maxBytes);
     const all = Array.from({ length: PAGES }, (_, page) => bytesOf(views, page));
     all.forEach((view, page) => {
       view[0] = page;
@@ -57,7 +61,7 @@ test("at most so many views and bytes are kept; those that are let go stay usabl
 });
 
 test("a view that is asked for now and then is kept however many others come and go", () => {
-  const views = new Views(base, 16);
+  const views = new Views(base, () => {}, 16);
   const kept = bytesOf(views, 0);
   for (let round = 0; round < 10; round++) {
     for (let page = 1; page < PAGES; page++) {
@@ -69,7 +73,7 @@ test("a view that is asked for now and then is kept however many others come and
 });
 
 test("an element size that does not divide a page is refused, and nothing stays behind", () => {
-  const views = new Views(base);
+  const views = new Views(base, () => {});
   class Odd {
     constructor(buffer: ArrayBuffer) {
       throw new RangeError(`cannot be ${buffer.byteLength} bytes`);

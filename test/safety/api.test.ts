@@ -1,0 +1,413 @@
+/**
+ * Memory safety of the API: whatever a program does with views, numbers, callbacks and threads, it gets data or an error, never
+ * somebody else's memory and never a dead process. Each trap of bun:ffi and of Bun's buffers that concerns us:
+ *
+ *   trap                                                    test
+ *   a cached ptr() of a small typed array goes stale        "native calls write where they should after tier-up"
+ *   MAP_FAILED is a number like any other                   "a mapping that fails is an error"
+ *   ffi takes 1.5, NaN, -1, 2^60 and strings                "numbers out of range never reach a native call"
+ *   errno is overwritten by the next call                   "an error's code is that of its own call"
+ *   EINTR                                                   test/safety/strace.test.ts
+ *   views above 4 GiB                                       "a view of 4 GiB", test/memory-file/arguments.test.ts
+ *   a view outlives its memory                              "views end with the file, also in compiled code"
+ *   a pinned buffer does not detach                         test/memory-file/lifetime.test.ts, "zlib and writes ..."
+ *   a buffer made in another Worker is not detached here    "a Worker that does not answer keeps the memory mapped"
+ *   postMessage copies the whole backing buffer             test/memory-file/lifetime.test.ts
+ *   a transferred buffer takes the address along            "a buffer that was transferred away ..."
+ *   callbacks that destroy the file, or throw               "fill", "onProgress", "evict" below
+ *   use after destroy, double destroy                       test/memory-file/lifetime.test.ts, "every method and property"
+ *   holes punched under live views                          "released and decommitted pages under a live view"
+ *   a file that shrinks under its mapping is a SIGBUS       test/safety/files.test.ts: the seal
+ *   structured clone of a handle into another process       test/memory-file: handles are checked when attached
+ */
+import { describe, expect, test } from "bun:test";
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { promisify } from "node:util";
+import { deflate } from "node:zlib";
+import * as ffi from "../../ffi/index.ts";
+import { CHUNK_SIZE, DestroyedError, MemoryFile, NotLoadedError, PAGE_SIZE } from "../../src/index.ts";
+import { saveStamped } from "./support/stamped.ts";
+import { runProgram } from "./support/run-program.ts";
+
+function isMapped(name: string): boolean {
+  return readFileSync("/proc/self/maps", "utf8").includes(`memfd:${name}`);
+}
+
+async function withDirectory(work: (directory: string) => Promise<void>): Promise<void> {
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-api-"));
+  try {
+    await work(directory);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}
+
+test("native calls write where they should after tier-up, and while the collector runs", async () => {
+  await withDirectory(async (directory) => {
+    const sizes = [1234, 56_789];
+    const fds = sizes.map((size, i) => {
+      writeFileSync(join(directory, `${i}`), new Uint8Array(size));
+      return openSync(join(directory, `${i}`), "r");
+    });
+    using file = MemoryFile.create();
+    const range = file.allocate(4 * PAGE_SIZE);
+    file.view(range).fill(1);
+    const address = ffi.addressOf(file.view(range));
+    let wrong = 0;
+    let garbage: Uint8Array[] = [];
+    for (let i = 0; i < 60_000; i++) {
+      if (ffi.fileStatus(fds[i % 2]!).sizeBytes !== sizes[i % 2]) wrong++;
+      const residency = new Uint8Array(4);
+      ffi.mincore(address, 4 * PAGE_SIZE, residency);
+      if (!residency.every((bits) => (bits & 1) === 1)) wrong++;
+      garbage.push(new Uint8Array(64));
+      if (i % 5000 === 0) {
+        garbage = [];
+        Bun.gc(true);
+      }
+    }
+    expect(wrong).toBe(0);
+    for (const fd of fds) closeSync(fd);
+  });
+});
+
+test("a mapping that fails is an error with a code, not an address", () => {
+  expect(() => ffi.reserve(2 ** 47, PAGE_SIZE)).toThrow(expect.objectContaining({ code: "ENOMEM", syscall: "mmap" }));
+  expect(() => ffi.mapFile(PAGE_SIZE, 2 ** 30, 0)).toThrow(expect.objectContaining({ code: "EBADF" }));
+  ffi.setFaultHook((call) => (call === "mmap" ? { errno: ffi.errnoNumber("ENOMEM") } : undefined));
+  try {
+    expect(() => MemoryFile.create()).toThrow(expect.objectContaining({ code: "ENOMEM" }));
+  } finally {
+    ffi.setFaultHook(undefined);
+  }
+});
+
+test("numbers out of range never reach a native call", () => {
+  const wrong = [1.5, Number.NaN, -1, 2 ** 53, 2 ** 60, Number.POSITIVE_INFINITY, "4096", 4096n, undefined, null, {}];
+  const calls: [string, (value: never) => unknown][] = [
+    ["closeFile", (value) => ffi.closeFile(value)],
+    ["truncateFile", (value) => ffi.truncateFile(0, value)],
+    ["allocateRange offset", (value) => ffi.allocateRange(0, value, 1)],
+    ["allocateRange length", (value) => ffi.allocateRange(0, 0, value)],
+    ["punchHole", (value) => ffi.punchHole(0, value, 1)],
+    ["seekData", (value) => ffi.seekData(0, value)],
+    ["readAt fd", (value) => ffi.readAt(value, 1, 1, 0)],
+    ["readAt address", (value) => ffi.readAt(0, value, 1, 0)],
+    ["readAt length", (value) => ffi.readAt(0, 1, value, 0)],
+    ["readAt offset", (value) => ffi.readAt(0, 1, 1, value)],
+    ["writeAt", (value) => ffi.writeAt(0, 1, value, 0)],
+    ["readVectorAt count", (value) => ffi.readVectorAt(0, 1, value, 1, 0)],
+    ["writeVectorAt address", (value) => ffi.writeVectorAt(0, value, 1, 1, 0)],
+    ["reserve", (value) => ffi.reserve(value, PAGE_SIZE)],
+    ["unmap", (value) => ffi.unmap(value, PAGE_SIZE)],
+    ["tryAdvise", (value) => ffi.tryAdvise(PAGE_SIZE, value, 0)],
+    ["mincore", (value) => ffi.mincore(value, PAGE_SIZE, new Uint8Array(1))],
+  ];
+  const before = { ...ffi.syscallCounts };
+  for (const [name, call] of calls) {
+    for (const value of wrong) {
+      let error: unknown;
+      try {
+        call(value as never);
+      } catch (thrown) {
+        error = thrown;
+      }
+      const right = error instanceof RangeError || error instanceof TypeError;
+      expect(`${name}(${String(value)}): ${right ? "refused" : error}`).toBe(`${name}(${String(value)}): refused`);
+    }
+  }
+  expect(ffi.syscallCounts).toEqual(before);
+});
+
+test("an error's code is that of its own call", () => {
+  let wrong = 0;
+  for (let i = 0; i < 20_000; i++) {
+    const [path, code] = i % 2 === 0 ? ["/nonexistent/file", "ENOENT"] : ["/proc/self/maps/x", "ENOTDIR"];
+    try {
+      ffi.openFile(path!, ffi.O_RDONLY);
+      wrong++;
+    } catch (error) {
+      if ((error as ffi.SyscallError).code !== code) wrong++;
+    }
+    if (i % 4000 === 0) Bun.gc(true);
+  }
+  expect(wrong).toBe(0);
+});
+
+test("a view of 4 GiB reaches its last byte, and no further", () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(4 * CHUNK_SIZE);
+  const view = file.view(range);
+  view[0] = 1;
+  view[view.length - 1] = 2;
+  view[view.length] = 3;
+  expect([view.length, view[0], view[view.length - 1], view[view.length]]).toEqual([2 ** 32, 1, 2, undefined as never]);
+  const floats = file.view(range, Float64Array);
+  expect(floats.length).toBe(2 ** 29);
+  expect(file.totalUsageBytes).toBeLessThanOrEqual(2 * PAGE_SIZE);
+});
+
+test("views end with the file, also in compiled code", () => {
+  const file = MemoryFile.create();
+  const words = file.view(file.allocate(64 * PAGE_SIZE), Uint32Array).fill(3);
+  const sum = (array: Uint32Array): number => {
+    let total = 0;
+    for (let i = 0; i < 1000; i++) total += array[i] ?? 0;
+    return total;
+  };
+  for (let i = 0; i < 5000; i++) sum(words);
+  expect(sum(words)).toBe(3000);
+  file.destroy();
+  expect(sum(words)).toBe(0);
+  expect(() => words.set([1])).toThrow();
+  expect(() => new DataView(words.buffer)).toThrow();
+});
+
+test("zlib and writes in flight when a file is destroyed finish on its memory", async () => {
+  await withDirectory(async (directory) => {
+    const file = MemoryFile.create({ name: "in-flight" });
+    const view = file.view(file.allocate(4096 * PAGE_SIZE)).fill(5);
+    const compressed = promisify(deflate)(view);
+    const path = join(directory, "copy");
+    const written = Bun.write(path, view);
+    file.destroy();
+    expect(Bun.inflateSync(new Uint8Array(await compressed).subarray(2)).every((byte) => byte === 5)).toBe(true);
+    await written;
+    const copy = new Uint8Array(readFileSync(path));
+    expect(copy.every((byte) => byte === 5)).toBe(true);
+    for (let i = 0; i < 400 && isMapped("in-flight"); i++) await Bun.sleep(5);
+    expect([isMapped("in-flight"), view.length]).toEqual([false, 0]);
+  });
+});
+
+test("released and decommitted pages under a live view read as zero", async () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(16 * PAGE_SIZE);
+  const view = file.view(range).fill(1);
+  file.decommit({ start: range.start, end: range.start + PAGE_SIZE });
+  expect(view[0]).toBe(0);
+  file.decRef(range);
+  await file.released();
+  expect(view.every((byte) => byte === 0)).toBe(true);
+});
+
+describe("a buffer that was transferred away", () => {
+  const escaping = (how: string) => `
+    import { MemoryFile, PAGE_SIZE } from "pgalloc";
+    const file = MemoryFile.create({ name: "escaped" });
+    const range = file.allocate(4 * PAGE_SIZE);
+    const view = file.view(range).fill(7);
+    let buffer: ArrayBuffer;
+    ${how}
+    const bytes = new Uint8Array(buffer);
+    bytes[1] = 9;
+    if (view.length !== 0 || file.view(range)[1] !== 9) throw new Error("not the same memory");
+    file.destroy();
+    for (let i = 0; i < 3; i++) { Bun.gc(true); await Bun.sleep(5); }
+    const before = bytes[0];
+    bytes[0] = 5;
+    const other = MemoryFile.create();
+    const clean = other.view(other.allocate(4 * PAGE_SIZE)).every((byte) => byte === 0);
+    const maps = await Bun.file("/proc/self/maps").text();
+    console.log(before, bytes.length, clean, maps.includes("memfd:escaped"));
+    other.destroy();
+  `;
+  const ways = {
+    "transfer()": "buffer = view.buffer.transfer();",
+    "transferToFixedLength()": "buffer = view.buffer.transferToFixedLength();",
+    structuredClone: "buffer = structuredClone(view, { transfer: [view.buffer] }).buffer;",
+    postMessage: `
+      const { port1, port2 } = new MessageChannel();
+      buffer = await new Promise<ArrayBuffer>((resolve) => {
+        port2.onmessage = (event) => resolve(event.data.buffer);
+        port1.postMessage(view, [view.buffer]);
+      });
+      port1.close();`,
+    "a view of which no trace is left": `
+      buffer = (() => {
+        const gone = file.view({ start: range.start, end: range.start + PAGE_SIZE * 2 });
+        return gone.buffer.transfer();
+      })();
+      view.buffer.transfer(0);
+      for (let i = 0; i < 2000; i++) file.view({ start: range.start, end: range.start + PAGE_SIZE * (1 + (i % 3)) }, i % 2 ? Uint8Array : Int8Array);
+      Bun.gc(true);`,
+  };
+  test.each(Object.entries(ways))(
+    "%s: reads as zero once the file is destroyed, and touches nobody's memory",
+    async (_, how) => {
+      const length = how.includes("gone") ? 2 * PAGE_SIZE : 4 * PAGE_SIZE;
+      expect(await runProgram(escaping(how))).toBe(`0 0 ${length} true false\n`);
+    },
+  );
+
+  test("a file without escapes gives all its addresses back", async () => {
+    const file = MemoryFile.create();
+    const view = file.view(file.allocate(PAGE_SIZE)).fill(1);
+    const address = ffi.addressOf(view);
+    file.destroy();
+    expect(() => ffi.mincore(address, PAGE_SIZE, new Uint8Array(1))).toThrow(expect.objectContaining({ code: "ENOMEM" }));
+  });
+});
+
+test("a Worker that does not answer keeps the memory mapped until it does", async () => {
+  const worker = `
+    import { MemoryFile } from "pgalloc";
+    globalThis.onmessage = ({ data: { handle, range, words } }) => {
+      const file = MemoryFile.attach(handle);
+      const view = file.view(range);
+      Atomics.store(words, 0, 1);
+      Atomics.notify(words, 0);
+      // Busy in one call for as long as the main thread likes.
+      let sum = 0;
+      while (Atomics.load(words, 1) === 0) sum += view[100] ?? 1000;
+      postMessage(view[100]);
+      setTimeout(() => postMessage(view.length), 50);
+    };
+  `;
+  const program = `
+    import { readFileSync } from "node:fs";
+    import { MemoryFile, PAGE_SIZE } from "pgalloc";
+    const file = MemoryFile.create({ name: "busy" });
+    const range = file.allocate(16 * PAGE_SIZE);
+    file.view(range).fill(6);
+    const words = new Int32Array(new SharedArrayBuffer(8));
+    const worker = new Worker("DIRECTORY/worker.ts");
+    const answers: number[] = [];
+    const done = new Promise<void>((resolve) => {
+      worker.onmessage = ({ data }) => { if (answers.push(data) === 2) resolve(); };
+    });
+    worker.postMessage({ handle: file.share(), range: { start: range.start, end: range.end }, words });
+    Atomics.wait(words, 0, 0);
+    file.destroy();
+    const isMapped = () => readFileSync("/proc/self/maps", "utf8").includes("memfd:busy");
+    await Bun.sleep(100);
+    const during = isMapped();
+    Atomics.store(words, 1, 1);
+    await done;
+    for (let i = 0; i < 200 && isMapped(); i++) await Bun.sleep(5);
+    console.log(during, answers.join(), isMapped());
+    worker.terminate();
+  `;
+  expect(await runProgram(program, { "worker.ts": worker })).toBe("0 true 6,0 false\n");
+});
+
+describe("callbacks", () => {
+  test("fill may destroy the file, throw, or call every method of it", async () => {
+    const file = MemoryFile.create();
+    const first = file.allocate(PAGE_SIZE);
+    const boom = new Error("boom");
+    const throwing = () => {
+      throw boom;
+    };
+    expect(() => file.allocate(PAGE_SIZE, { fill: throwing })).toThrow(boom);
+    const nested = file.allocate(PAGE_SIZE, {
+      fill: (destination) => {
+        file.decRef(file.allocate(PAGE_SIZE));
+        file.view(first).fill(1);
+        return destination.length;
+      },
+    });
+    expect(file.view(nested).length).toBe(PAGE_SIZE);
+    let kept: Uint8Array | undefined;
+    const destroying = (destination: Uint8Array) => {
+      kept = destination;
+      file.destroy();
+      return 0;
+    };
+    expect(() => file.allocate(PAGE_SIZE, { fill: destroying })).toThrow(DestroyedError);
+    expect(kept!.length).toBe(0);
+  });
+
+  test("onProgress of a load and of a save may destroy the file, or throw", async () => {
+    await withDirectory(async (directory) => {
+      await saveStamped(directory, 64, 1);
+      for (const queue of ["workers", "inline"] as const) {
+        let file: MemoryFile | undefined;
+        let destroyed = false;
+        const onProgress = () => {
+          destroyed = true;
+          file?.destroy();
+        };
+        file = await MemoryFile.loadFrom(directory, { background: true, queue, onProgress });
+        await file.awaitLoad().catch((error) => expect(error).toBeInstanceOf(DestroyedError));
+        for (let i = 0; i < 200 && !destroyed; i++) await Bun.sleep(5);
+        expect(() => file.allocatedBytes).toThrow(DestroyedError);
+      }
+      const file = MemoryFile.create();
+      file.view(file.allocate(64 * PAGE_SIZE)).fill(1);
+      const save = file.saveTo(join(directory, "other"), { onProgress: () => file.destroy() });
+      await save.catch((error) => expect(error).toBeInstanceOf(DestroyedError));
+      expect(() => file.allocatedBytes).toThrow(DestroyedError);
+    });
+  });
+
+  test("evict may destroy the file, or throw", async () => {
+    const file = MemoryFile.create();
+    const range = file.allocate(8 * PAGE_SIZE);
+    const told: string[] = [];
+    const boom = {
+      evict: () => {
+        told.push("boom");
+        throw new Error("boom");
+      },
+    };
+    const destroyer = {
+      evict: () => {
+        told.push("destroy");
+        file.destroy();
+      },
+    };
+    file.markEvictable(boom, { start: range.start, end: range.start + PAGE_SIZE });
+    file.startEvictions();
+    await file.waitForEvictions().then(
+      () => told.push("resolved"),
+      (error: unknown) => told.push(error instanceof Error ? "rejected" : "?"),
+    );
+    expect(told).toEqual(["boom", "rejected"]);
+    file.markEvictable(destroyer, { start: range.start, end: range.start + PAGE_SIZE });
+    file.startEvictions();
+    await file.waitForEvictions().catch((error) => expect(error).toBeInstanceOf(DestroyedError));
+    for (let i = 0; i < 100 && !told.includes("destroy"); i++) await Bun.sleep(2);
+    expect(told).toContain("destroy");
+    expect(() => file.allocate(PAGE_SIZE)).toThrow(DestroyedError);
+  });
+});
+
+test("every method and property of the class throws DestroyedError after destroy, those to come as well", async () => {
+  const file = MemoryFile.create();
+  const range = file.allocate(PAGE_SIZE);
+  file.destroy();
+  const names = Object.getOwnPropertyNames(MemoryFile.prototype).filter((name) => name !== "constructor");
+  expect(names.length).toBeGreaterThan(20);
+  const wrong: string[] = [];
+  for (const name of names.filter((found) => found !== "destroy")) {
+    try {
+      const value: unknown = (file as unknown as Record<string, unknown>)[name];
+      if (typeof value === "function") await value.call(file, range, range);
+      wrong.push(`${name} did not throw`);
+    } catch (error) {
+      if (!(error instanceof DestroyedError)) wrong.push(`${name} threw ${error}`);
+    }
+  }
+  expect(wrong).toEqual([]);
+  file.destroy();
+  file[Symbol.dispose]();
+});
+
+test("a page that failed to load is never seen, by no way to look at memory", async () => {
+  await withDirectory(async (directory) => {
+    await saveStamped(directory, 4, 1);
+    const fd = openSync(join(directory, "pages"), "r+");
+    writeSync(fd, new Uint8Array([1, 2, 3]), 0, 3, PAGE_SIZE + 100);
+    closeSync(fd);
+    using file = await MemoryFile.loadFrom(directory, { background: true });
+    const all = { start: 0, end: 4 * PAGE_SIZE };
+    await expect(file.awaitLoad(all)).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+    expect(() => file.view(all)).toThrow(NotLoadedError);
+    expect(() => file.views(all)).toThrow(NotLoadedError);
+    expect(() => file.view({ start: PAGE_SIZE, end: 2 * PAGE_SIZE })).toThrow(NotLoadedError);
+    await expect(file.saveTo(join(directory, "copy"))).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+  });
+});
