@@ -12,6 +12,7 @@ import {
   O_DIRECTORY,
   O_EXCL,
   O_NOFOLLOW,
+  O_NONBLOCK,
   O_PATH,
   O_RDONLY,
   O_WRONLY,
@@ -108,10 +109,13 @@ export class StagingDirectory {
   }
 }
 
-/** Opens a file of a directory, for reading unless `flags` say otherwise; undefined if there is none. */
+/**
+ * Opens a file of a directory, for reading unless `flags` say otherwise; undefined if there is none. A FIFO in its place
+ * does not hold us up: O_NONBLOCK means nothing else for files.
+ */
 export function openIfExists(directoryFd: number, name: string, flags = O_RDONLY): number | undefined {
   try {
-    return openAt(directoryFd, name, flags);
+    return openAt(directoryFd, name, flags | O_NONBLOCK);
   } catch (error) {
     if (error instanceof SyscallError && error.code === "ENOENT") return undefined;
     throw error;
