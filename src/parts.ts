@@ -51,22 +51,39 @@ export function createParts(options: MemoryFileOptions): Parts {
   // Twice the limit: fragmentation and chunks of both page sizes need room beyond what is in use.
   const wanted = Math.max(DEFAULT_CAPACITY_BYTES, 2 * (limitBytes ?? 0));
   const capacityBytes = Math.min(MAX_CAPACITY_BYTES, Math.ceil(wanted / CHUNK_SIZE) * CHUNK_SIZE);
-  const { delayedEviction, threshold } = checkEviction(options);
+  const eviction = checkEviction(options);
   const mapping = Mapping.create(capacityBytes, {
     name,
     path: options.path,
     adviseHugepage: options.adviseHugepage ?? false,
     adviseNoHugepage: options.adviseNoHugepage ?? false,
   });
+  try {
+    return describeMapping(mapping, name, eviction, options);
+  } catch (error) {
+    mapping.destroy(0);
+    throw error;
+  }
+}
+
+function describeMapping(
+  mapping: Mapping,
+  name: string,
+  { delayedEviction, threshold }: ReturnType<typeof checkEviction>,
+  options: MemoryFileOptions,
+): Parts {
+  const { capacityBytes } = mapping;
+  const { inode } = fileStatus(mapping.fd);
+  // What can fail comes before this, which somebody would have to take back.
   const tables = Allocator.createTables(capacityBytes / PAGE_SIZE);
   const control = createControl();
   const { fields } = control;
   fields[Field.BaseAddress] = mapping.base;
   fields[Field.TableAddress] = tables.address;
   fields[Field.CapacityPages] = capacityBytes / PAGE_SIZE;
-  fields[Field.LimitPages] = (limitBytes ?? capacityBytes) / PAGE_SIZE;
+  fields[Field.LimitPages] = (options.limitBytes ?? capacityBytes) / PAGE_SIZE;
   fields[Field.Fd] = mapping.fd;
-  fields[Field.Inode] = fileStatus(mapping.fd).inode;
+  fields[Field.Inode] = inode;
   fields[Field.FileId] = newFileId();
   fields[Field.Flags] =
     (options.expectHugepages === true ? Flag.ExpectHugepages : 0) |

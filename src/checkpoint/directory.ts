@@ -36,28 +36,35 @@ export function openCheckpoint(directory: string): OpenCheckpoint {
   const directoryFd = openFile(directory, O_RDONLY | O_DIRECTORY);
   try {
     for (let attempt = 0; ; attempt++) {
-      const image = decodeMeta(readMeta(directoryFd, directory), `${directory}/${META}`);
-      const pagesFd = openIfExists(directoryFd, `${PAGES}.${hex(image.id)}`) ?? openIfExists(directoryFd, PAGES);
-      // A save may have committed in between, and then `pages` belongs to its `meta`.
-      if (readId(directoryFd) !== image.id && attempt < OPEN_ATTEMPTS) {
-        if (pagesFd !== undefined) closeFile(pagesFd);
-        continue;
-      }
-      const pagesPath = `${directory}/${PAGES}`;
-      if (pagesFd === undefined) throw corrupt(pagesPath, "The pages file is missing");
-      return { image, pagesFd: checkPagesSize(pagesFd, image, pagesPath), pagesPath };
+      const found = openOnce(directoryFd, directory, attempt < OPEN_ATTEMPTS);
+      if (found !== undefined) return found;
     }
   } finally {
     closeFile(directoryFd);
   }
 }
 
-function checkPagesSize(fd: number, image: CheckpointImage, path: string): number {
+/** Undefined if a save has committed in between, so that `pages` may belong to its `meta`, and that `mayRetry`. */
+function openOnce(directoryFd: number, directory: string, mayRetry: boolean): OpenCheckpoint | undefined {
+  const image = decodeMeta(readMeta(directoryFd, directory), `${directory}/${META}`);
+  const pagesPath = `${directory}/${PAGES}`;
+  let pagesFd = openIfExists(directoryFd, `${PAGES}.${hex(image.id)}`) ?? openIfExists(directoryFd, PAGES);
+  try {
+    if (readId(directoryFd) !== image.id && mayRetry) return undefined;
+    if (pagesFd === undefined) throw corrupt(pagesPath, "The pages file is missing");
+    checkPagesSize(pagesFd, image, pagesPath);
+    const opened = { image, pagesFd, pagesPath };
+    pagesFd = undefined;
+    return opened;
+  } finally {
+    if (pagesFd !== undefined) closeFile(pagesFd);
+  }
+}
+
+function checkPagesSize(fd: number, image: CheckpointImage, path: string): void {
   const expected = image.checksums.length * image.pageSize;
   const { sizeBytes } = fileStatus(fd);
-  if (sizeBytes === expected) return fd;
-  closeFile(fd);
-  throw corrupt(path, `Expected ${expected} bytes, got ${sizeBytes}`);
+  if (sizeBytes !== expected) throw corrupt(path, `Expected ${expected} bytes, got ${sizeBytes}`);
 }
 
 function readMeta(directoryFd: number, directory: string): Uint8Array {

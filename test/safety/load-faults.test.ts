@@ -18,11 +18,12 @@ import {
   PAGE_SIZE,
   SyscallError,
 } from "../../src/index.ts";
+import { exportTo, importFrom } from "../../src/gvisor/index.ts";
 import { threadCount } from "../../src/threads/pool.ts";
 import { expectDescriptors, namedDescriptors } from "./support/descriptors.ts";
 import type { Faults } from "./support/fault-control.ts";
 import { beginFaults } from "./support/in-process.ts";
-import { checkStamped, pageWords, saveStamped, stampOf } from "./support/stamped.ts";
+import { checkStamped, pageWords, saveStamped, stampedFile, stampOf } from "./support/stamped.ts";
 
 const PAGES_PER_UNIT = HUGE_PAGE_SIZE / PAGE_SIZE;
 /** Eight units of 2 MiB. */
@@ -63,8 +64,15 @@ function units(first: number, end: number): FileRange {
   return new FileRange(first * HUGE_PAGE_SIZE, end * HUGE_PAGE_SIZE);
 }
 
-/** How every unit's waiter is answered: "loaded", or the error. */
+/** As `askAll`, when the load has come to its end: a waiter may be answered a moment before all counts are right. */
 async function answers(file: MemoryFile): Promise<("loaded" | Error)[]> {
+  const answered = await askAll(file);
+  while (file.isLoading) await Bun.sleep(1);
+  return answered;
+}
+
+/** How every unit's waiter is answered: "loaded", or the error. */
+async function askAll(file: MemoryFile): Promise<("loaded" | Error)[]> {
   const waits = Array.from({ length: 8 }, (_, unit) => file.awaitLoad(units(unit, unit + 1)));
   const settled = await Promise.allSettled(waits);
   return settled.map((result) => (result.status === "fulfilled" ? "loaded" : (result.reason as Error)));
@@ -238,7 +246,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     const before = namedDescriptors();
     faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
     const file = await load();
-    const waits = answers(file);
+    const waits = askAll(file);
     file.destroy();
     for (const answer of await waits) if (answer !== "loaded") expect(answer).toBeInstanceOf(DestroyedError);
     faults.disarm();
@@ -299,3 +307,40 @@ test("a foreground load that fails leaves nothing behind, and the checkpoint is 
   await gone(before);
   expect(await checkStamped(checkpoint, PAGES)).toBe(1);
 });
+
+const loads = {
+  "in the background": () => MemoryFile.loadFrom(checkpoint, { background: true }),
+  "in the foreground": () => MemoryFile.loadFrom(checkpoint),
+  "of gVisor's format": () => importFrom(join(directory, "gvisor"), { background: true }),
+};
+test.each(Object.entries(loads))(
+  "each call of a load %s fails in turn: an error with a code, and nothing stays open",
+  async (_, load) => {
+    using exported = stampedFile(PAGES, 1);
+    await exportTo(exported, join(directory, "gvisor"));
+    const before = namedDescriptors();
+    const opening = ["open", "openat", "fstat", "pread", "memfd_create", "mmap", "fcntl", "ftruncate", "flock"] as const;
+    let failures = 0;
+    for (let at = 0; ; at++) {
+      faults.arm({ action: "Fail", calls: opening, value: EIO, from: at, until: at + 1 });
+      const failure = await load().then(
+        async (file) => {
+          const failed = await file.awaitLoad().then(
+            () => undefined,
+            (error) => error,
+          );
+          file.destroy();
+          return failed;
+        },
+        (error) => error,
+      );
+      const { hits } = faults;
+      faults.disarm();
+      await expectDescriptors(before);
+      if (hits === 0) break;
+      if (failure !== undefined) expect(failure).toMatchObject({ name: "SyscallError", code: "EIO" });
+      if (failure !== undefined) failures++;
+    }
+    expect(failures).toBeGreaterThan(8);
+  },
+);

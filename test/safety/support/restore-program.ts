@@ -1,0 +1,22 @@
+/**
+ * A program that restores stamped pages in the background and says how that went, to be disturbed from outside:
+ * DIRECTORY PAGES QUEUE. It waits for each 2 MiB, tries again what failed, and checks every stamp.
+ */
+import { FileRange, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
+import { pageWords, stampOf } from "./stamped.ts";
+
+const [directory, pagesText, queue] = process.argv.slice(2) as [string, string, "workers" | "inline" | "auto"];
+const pages = Number(pagesText);
+using file = await MemoryFile.loadFrom(directory, { background: true, queue });
+const ranges: FileRange[] = [];
+for (let start = 0; start < pages * PAGE_SIZE; start += HUGE_PAGE_SIZE) {
+  ranges.push(new FileRange(start, Math.min(start + HUGE_PAGE_SIZE, pages * PAGE_SIZE)));
+}
+const settled = await Promise.allSettled(ranges.map((range) => file.awaitLoad(range)));
+const codes = settled.flatMap((result) => (result.status === "rejected" ? [(result.reason as { code: string }).code] : []));
+for (let attempt = 0; attempt < 50 && file.loadStats().error !== null; attempt++) {
+  await file.retryLoad().catch((error: { code: string }) => codes.push(error.code));
+}
+let wrong = 0;
+for (let page = 0; page < pages; page++) if (stampOf(pageWords(file, page), page) !== 1) wrong++;
+console.log(JSON.stringify({ failed: codes.length, codes: [...new Set(codes)], wrong }));
