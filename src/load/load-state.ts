@@ -43,6 +43,14 @@ export const ERROR_CHECKSUM = -1;
 /** The file ended before the contents did. */
 export const ERROR_SHORT = -2;
 
+/** What a thread has claimed of a unit. */
+export interface ClaimedPages {
+  readonly unit: number;
+  /** Bits of the unit's pages. */
+  readonly want: Int32Array;
+  readonly count: number;
+}
+
 export class LoadState {
   readonly handle: LoadHandle;
   readonly words: Int32Array;
@@ -62,7 +70,6 @@ export class LoadState {
   private readonly unitWaiters: Int32Array;
   private readonly unitWanted: Int32Array;
   private readonly unitError: Int32Array;
-  private readonly unitErrorPage: Int32Array;
   private readonly slots: Int32Array;
 
   /** Opens a state that `create` made, in this thread or another. */
@@ -86,7 +93,6 @@ export class LoadState {
     this.unitWaiters = tables.unitWaiters;
     this.unitWanted = tables.unitWanted;
     this.unitError = tables.unitError;
-    this.unitErrorPage = tables.unitErrorPage;
     this.slots = tables.slots;
   }
 
@@ -124,32 +130,33 @@ export class LoadState {
     return every;
   }
 
-  /** The first unit with a failed page in [start, end), or -1. */
-  failedUnit(start: number, end: number): number {
+  /** The first failed page in [start, end), or -1. */
+  failedPage(start: number, end: number): number {
     if (this.words[LoadWord.FailedPages] === 0) return -1;
     let found = -1;
     this.forEachWord(start, end, (word, mask) => {
-      if (found < 0 && (Atomics.load(this.failed, word) & mask) !== 0) found = Math.floor(word / WORDS_PER_UNIT);
+      const failed = found < 0 ? Atomics.load(this.failed, word) & mask : 0;
+      if (failed !== 0) found = (word << 5) + 31 - Math.clz32(failed & -failed);
     });
     return found;
   }
 
-  /** What went wrong in a failed unit: an error number or ERROR_..., and the first page concerned. */
-  errorOf(unit: number): { error: number; page: number } {
-    return { error: this.unitError[unit]!, page: this.unitErrorPage[unit]! };
+  /** What went wrong where `page` failed: an error number or ERROR_.... */
+  errorOf(page: number): number {
+    return Atomics.load(this.unitError, Math.floor(page / PAGES_PER_UNIT));
   }
 
-  firstFailedUnit(): number {
-    return this.failedUnit(0, this.words[LoadWord.SizePages]!);
+  firstFailedPage(): number {
+    return this.failedPage(0, this.words[LoadWord.SizePages]!);
   }
 
-  /** Byte offset in the pages file of the contents of `page`. Precondition: an extent holds it. */
-  fileOffsetOf(page: number): number {
+  /** The extent that holds `page`, and the byte offset of its contents in the pages file. Precondition: there is one. */
+  placeOf(page: number): { extent: number; offset: number } {
     const unit = Math.floor(page / PAGES_PER_UNIT);
     let content = this.firstContentOf(unit);
     let extent = this.firstExtentOf(unit);
     while (this.extentStart[extent]! + this.extentLength[extent]! <= page) content += this.extentLength[extent++]!;
-    return this.offsetOfContent(extent, content) + (page - this.extentStart[extent]!) * PAGE_SIZE;
+    return { extent, offset: this.offsetOfContent(extent, content) + (page - this.extentStart[extent]!) * PAGE_SIZE };
   }
 
   /** Byte offset in the pages file of an extent's contents; `content` counts the pages of all extents before it. */
@@ -235,13 +242,20 @@ export class LoadState {
     this.settle(control, slot, unit, count);
   }
 
-  /** The claimed pages could not be read. */
-  fail(control: Control, slot: number, unit: number, claimed: Int32Array, count: number, error: number, page: number): void {
-    this.unitErrorPage[unit] = page;
+  /**
+   * Some of the claimed pages (`bad`, `badCount`: at least one) could not be read or are not what they should be; the others
+   * are in place.
+   */
+  fail(control: Control, slot: number, claim: ClaimedPages, bad: Int32Array, badCount: number, error: number): void {
+    const { unit, want, count } = claim;
     Atomics.store(this.unitError, unit, error);
-    Atomics.add(this.words, LoadWord.FailedPages, count);
+    Atomics.add(this.words, LoadWord.FailedPages, badCount);
+    Atomics.add(this.words, LoadWord.LoadedPages, count - badCount);
     for (let i = 0; i < WORDS_PER_UNIT; i++) {
-      if (claimed[i] !== 0) Atomics.or(this.failed, unit * WORDS_PER_UNIT + i, claimed[i]!);
+      const word = unit * WORDS_PER_UNIT + i;
+      if (bad[i] !== 0) Atomics.or(this.failed, word, bad[i]!);
+      const good = want[i]! & ~bad[i]!;
+      if (good !== 0) Atomics.or(this.loaded, word, good);
     }
     this.settle(control, slot, unit, count);
   }

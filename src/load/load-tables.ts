@@ -95,7 +95,6 @@ export interface LoadTables {
   readonly unitWaiters: Int32Array;
   readonly unitWanted: Int32Array;
   readonly unitError: Int32Array;
-  readonly unitErrorPage: Int32Array;
   readonly slots: Int32Array;
 }
 
@@ -133,7 +132,6 @@ export function openLoadTables({ tables, columns }: LoadHandle): LoadTables {
     unitWaiters: take(unitCount),
     unitWanted: take(Math.ceil(unitCount / 32)),
     unitError: take(unitCount),
-    unitErrorPage: take(unitCount),
     slots: take(SLOTS * SLOT_WORDS),
   };
 }
@@ -146,7 +144,7 @@ export function createLoadTables(plan: LoadPlan): LoadHandle {
   const offsets = typeof extentOffset === "number" ? 0 : extentOffset.length;
   const units = Math.ceil(sizePages / PAGES_PER_UNIT);
   const words =
-    HEADER_WORDS + 2 * (1 + offsets) + 4 * units * WORDS_PER_UNIT + 6 * units + Math.ceil(units / 32) + SLOTS * SLOT_WORDS;
+    HEADER_WORDS + 2 * (1 + offsets) + 4 * units * WORDS_PER_UNIT + 5 * units + Math.ceil(units / 32) + SLOTS * SLOT_WORDS;
   const tables = new SharedArrayBuffer(4 * words);
   const header = new Int32Array(tables, 0, HEADER_WORDS);
   header[LoadWord.SizePages] = sizePages;

@@ -264,18 +264,17 @@ export class Loader {
 
   /** The error of a range that cannot be loaded, or undefined. */
   failureOf(start: number, end: number): Error | undefined {
-    const unit = this.state.failedUnit(start, end);
-    return unit < 0 ? undefined : this.errorOfUnit(unit);
+    const page = this.state.failedPage(start, end);
+    return page < 0 ? undefined : this.errorOf(page);
   }
 
-  private errorOfUnit(unit: number): Error {
-    const { error, page } = this.state.errorOf(unit);
-    const offset = this.state.fileOffsetOf(page);
+  private errorOf(page: number): Error {
+    const error = this.state.errorOf(page);
+    const { extent, offset } = this.state.placeOf(page);
     const where = { path: this.path, section: "pages", offset };
-    const memory = `memory offset ${page * PAGE_SIZE}`;
-    if (error === ERROR_CHECKSUM)
-      return new CorruptCheckpointError(`Page contents do not match their checksum, ${memory}`, where);
-    if (error === ERROR_SHORT) return new CorruptCheckpointError(`Pages file ends before the contents of ${memory}`, where);
+    const what = `contents of extent ${extent}, memory offset ${page * PAGE_SIZE}`;
+    if (error === ERROR_CHECKSUM) return new CorruptCheckpointError(`Checksum does not match the ${what}`, where);
+    if (error === ERROR_SHORT) return new CorruptCheckpointError(`Pages file ends before the ${what}`, where);
     return new SyscallError("pread", error, this.path, `offset ${offset}`);
   }
 
@@ -439,7 +438,7 @@ export class Loader {
 
   stats(): LoadStats {
     const { words } = this.state;
-    const unit = this.state.firstFailedUnit();
+    const failed = this.state.firstFailedPage();
     const stopped = this.stopReason instanceof Error ? this.stopReason : null;
     const { queue, directFd } = choiceOf(this.state);
     return {
@@ -454,7 +453,7 @@ export class Loader {
       isDirect: directFd >= 0,
       readCalls: words[LoadWord.ReadCalls]!,
       readsInFlightMax: words[LoadWord.MostInFlight]!,
-      error: unit < 0 ? stopped : this.errorOfUnit(unit),
+      error: failed < 0 ? stopped : this.errorOf(failed),
     };
   }
 }

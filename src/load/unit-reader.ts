@@ -50,12 +50,27 @@ class UnitJob {
   isHuge = false;
   /** Somebody waits for it. */
   isDemanded = false;
+  /** The first error. */
   error = 0;
-  errorPage = 0;
+  /** Bits of the pages that could not be read, or are not what they should be. */
+  readonly bad = new Int32Array(WORDS_PER_UNIT);
+  badCount = 0;
 
   constructor(index: number, slot: number) {
     this.index = index;
     this.slot = slot;
+  }
+
+  markBad(error: number, page: number): void {
+    if (this.error === 0) this.error = error;
+    const bit = page - this.unit * PAGES_PER_UNIT;
+    this.bad[bit >>> 5]! |= 1 << (bit & 31);
+    this.badCount++;
+  }
+
+  isBad(page: number): boolean {
+    const bit = page - this.unit * PAGES_PER_UNIT;
+    return (this.bad[bit >>> 5]! & (1 << (bit & 31))) !== 0;
   }
 }
 
@@ -157,7 +172,8 @@ export class UnitReader {
     this.idle.pop();
     job.unit = unit;
     job.count = count;
-    job.added = job.ended = job.error = 0;
+    job.added = job.ended = job.error = job.badCount = 0;
+    job.bad.fill(0);
     job.isHuge = false;
     job.isDemanded = isDemanded;
     job.operations = this.plan(job);
@@ -227,10 +243,7 @@ export class UnitReader {
   private end(job: UnitJob, index: number, result: number): void {
     job.ended++;
     const lengthBytes = job.operations.lengths[index]!;
-    if (result < lengthBytes && job.error === 0) {
-      job.error = result < 0 ? -result : ERROR_SHORT;
-      job.errorPage = this.pageAt(job, index, Math.max(0, result));
-    }
+    if (result < lengthBytes) this.markUnread(job, index, result);
     if (job.ended === job.operations.count) this.settle(job);
     else if (job.allowed < job.operations.count) {
       job.allowed = job.operations.count;
@@ -238,30 +251,34 @@ export class UnitReader {
     }
   }
 
-  /** The page that byte `bytes` of an operation belongs to. */
-  private pageAt(job: UnitJob, index: number, bytes: number): number {
+  /** An operation has failed, or stopped behind `result` bytes: the pages that it did not fill are bad. */
+  private markUnread(job: UnitJob, index: number, result: number): void {
     const { firstSegment, iovecs } = job.operations;
-    let segment = firstSegment[index]!;
-    let left = bytes;
-    while (left >= iovecs[2 * segment + 1]!) left -= iovecs[2 * segment++ + 1]!;
-    return Math.floor((iovecs[2 * segment]! + left - this.base) / PAGE_SIZE);
+    let left = Math.max(0, result);
+    for (let segment = firstSegment[index]!; segment < firstSegment[index + 1]!; segment++) {
+      const first = (iovecs[2 * segment]! - this.base) / PAGE_SIZE;
+      const pages = iovecs[2 * segment + 1]! / PAGE_SIZE;
+      const filled = Math.min(pages, Math.floor(left / PAGE_SIZE));
+      left = Math.max(0, left - pages * PAGE_SIZE);
+      for (let i = filled; i < pages; i++) job.markBad(result < 0 ? -result : ERROR_SHORT, first + i);
+    }
   }
 
   /** Everything of a unit has been read, or has failed. */
   private settle(job: UnitJob): void {
     const { control, state } = this;
-    if (job.error === 0) this.verify(job);
+    this.verify(job);
     reach("load: bytes in place");
-    if (job.error === 0) {
-      // Counted before it is published: who waited for it may look at the counts at once.
-      if (job.isDemanded) Atomics.add(state.words, LoadWord.DemandPages, job.count);
-      if (job.isHuge) Atomics.add(state.words, LoadWord.HugePages, job.count);
-      state.publish(control, job.slot, job.unit, job.want, job.count);
-    } else state.fail(control, job.slot, job.unit, job.want, job.count, job.error, job.errorPage);
+    const good = job.count - job.badCount;
+    // Counted before it is published: who waited for it may look at the counts at once.
+    if (job.isDemanded) Atomics.add(state.words, LoadWord.DemandPages, good);
+    if (job.isHuge) Atomics.add(state.words, LoadWord.HugePages, good);
+    if (job.badCount === 0) state.publish(control, job.slot, job.unit, job.want, job.count);
+    else state.fail(control, job.slot, job, job.bad, job.badCount, job.error);
     this.idle.push(job);
   }
 
-  /** Checks every claimed page against its checksum. */
+  /** Checks every page that was read against its checksum. */
   private verify(job: UnitJob): void {
     const { checksums } = this.state;
     if (checksums.length === 0) return;
@@ -270,11 +287,11 @@ export class UnitReader {
     const crcOf = (page: number, pages: number) =>
       Bun.hash.crc32(new Uint8Array(buffer, (page - first) * PAGE_SIZE, pages * PAGE_SIZE));
     this.forEachPiece(job, (page, pages, _, content) => {
-      if (job.error !== 0 || crcOf(page, pages) === combineChecksums(checksums, content, pages)) return;
-      let good = 0;
-      while (good < pages - 1 && crcOf(page + good, 1) === checksums[content + good]) good++;
-      job.errorPage = page + good;
-      job.error = ERROR_CHECKSUM;
+      // All at once is cheaper; page by page where something is wrong.
+      if (job.badCount === 0 && crcOf(page, pages) === combineChecksums(checksums, content, pages)) return;
+      for (let i = 0; i < pages; i++) {
+        if (!job.isBad(page + i) && crcOf(page + i, 1) !== checksums[content + i]) job.markBad(ERROR_CHECKSUM, page + i);
+      }
     });
     detach(buffer);
   }

@@ -1,0 +1,148 @@
+/** Integrity: no byte of a checkpoint can change unnoticed, and one that has costs its own page, not the others. */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { HEADER_BYTES } from "../../src/checkpoint/format.ts";
+import { CorruptCheckpointError, FileRange, HUGE_PAGE_SIZE, MemoryFile, NotLoadedError, PAGE_SIZE } from "../../src/index.ts";
+import { pageWords, stampOf, stampPage } from "./support/stamped.ts";
+
+/** Extents of 3, 1 and 600 pages, the last in two blocks of 2 MiB. */
+const EXTENTS = [
+  { start: 0, pages: 3 },
+  { start: 10, pages: 1 },
+  { start: 20, pages: 600 },
+];
+const ALL_PAGES = EXTENTS.flatMap(({ start, pages }) => Array.from({ length: pages }, (_, i) => start + i));
+
+let root: string;
+let checkpoint: string;
+let meta: Uint8Array;
+let pages: Uint8Array;
+
+beforeAll(async () => {
+  root = mkdtempSync(join(tmpdir(), "pgalloc-integrity-"));
+  checkpoint = join(root, "checkpoint");
+  using file = MemoryFile.create();
+  file.allocate(1024 * PAGE_SIZE);
+  for (const page of ALL_PAGES) stampPage(pageWords(file, page), page, 1);
+  await file.saveTo(checkpoint, { userData: new Uint8Array(21).fill(3) });
+  meta = new Uint8Array(readFileSync(join(checkpoint, "meta")));
+  pages = new Uint8Array(readFileSync(join(checkpoint, "pages")));
+});
+afterAll(() => rmSync(root, { recursive: true }));
+
+/** A copy of the checkpoint with other bytes in one of its files. */
+function damaged(name: string, bytes: Uint8Array): string {
+  const directory = join(root, "damaged");
+  rmSync(directory, { recursive: true, force: true });
+  cpSync(checkpoint, directory, { recursive: true });
+  writeFileSync(join(directory, name), bytes);
+  return directory;
+}
+
+function flipped(bytes: Uint8Array, at: number): Uint8Array {
+  const copy = bytes.slice();
+  copy[at]! ^= 1 << (at % 8);
+  return copy;
+}
+
+/** Bytes between sections that belong to none: the only ones that may change. */
+function isPadding(at: number): boolean {
+  const view = new DataView(meta.buffer, meta.byteOffset, meta.byteLength);
+  const count = view.getUint32(40, true);
+  if (at < HEADER_BYTES + 32 * count) return false;
+  for (let i = 0; i < count; i++) {
+    const offset = view.getFloat64(HEADER_BYTES + 32 * i + 8, true);
+    if (at >= offset && at < offset + view.getFloat64(HEADER_BYTES + 32 * i + 16, true)) return false;
+  }
+  return true;
+}
+
+describe("metadata", () => {
+  test("every byte that is changed is noticed", async () => {
+    const step = process.env["CI"] === undefined ? 7 : 1;
+    let refused = 0;
+    for (let at = 0; at < meta.length; at += step) {
+      const directory = damaged("meta", flipped(meta, at));
+      const failure = await MemoryFile.loadFrom(directory).then(
+        (file) => file.destroy(),
+        (error: unknown) => error,
+      );
+      if (failure === undefined) expect(`byte ${at} is padding: ${isPadding(at)}`).toBe(`byte ${at} is padding: true`);
+      else expect(failure).toBeInstanceOf(CorruptCheckpointError);
+      if (failure !== undefined) refused++;
+    }
+    expect(refused).toBeGreaterThan(meta.length / step / 2);
+  });
+
+  test("cut off at any length, it is refused", async () => {
+    for (let length = 0; length < meta.length; length += 31) {
+      await expect(MemoryFile.loadFrom(damaged("meta", meta.slice(0, length)))).rejects.toBeInstanceOf(CorruptCheckpointError);
+    }
+  });
+
+  test("version and page size are looked at before anything else", async () => {
+    for (const [offset, message] of [
+      [8, "format version"],
+      [12, "pages of"],
+    ] as const) {
+      const bytes = meta.slice();
+      bytes.fill(0xff, offset, offset + 4);
+      // All that follows is nonsense for this version, and must not be what the message speaks of.
+      bytes.fill(0x55, 16);
+      await expect(MemoryFile.loadFrom(damaged("meta", bytes))).rejects.toThrow(message);
+    }
+  });
+});
+
+describe("page contents", () => {
+  test.each([0, 2, 3, 4, 300, 603])(
+    "page %d of the pages file is damaged: its waiters are told, all others get their pages",
+    async (index) => {
+      const bad = ALL_PAGES[index]!;
+      const extent = EXTENTS.findIndex(({ start, pages: count }) => bad >= start && bad < start + count);
+      const directory = damaged("pages", flipped(pages, index * PAGE_SIZE + 77));
+      for (const queue of ["workers", "inline"] as const) {
+        using file = await MemoryFile.loadFrom(directory, { background: true, queue });
+        const waits = ALL_PAGES.map((page) => file.awaitLoad(new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)));
+        const settled = await Promise.allSettled(waits);
+        const failed = settled.flatMap((result, i) => (result.status === "rejected" ? [ALL_PAGES[i]!] : []));
+        expect(failed).toEqual([bad]);
+        const error: unknown = (settled[index] as PromiseRejectedResult).reason;
+        expect(error).toBeInstanceOf(CorruptCheckpointError);
+        expect(error).toMatchObject({ section: "pages", offset: index * PAGE_SIZE, path: join(directory, "pages") });
+        expect((error as Error).message).toContain(`extent ${extent},`);
+        expect((error as Error).message).toContain(`offset ${index * PAGE_SIZE}`);
+        expect(file.loadStats()).toMatchObject({ failedBytes: PAGE_SIZE, loadedBytes: (ALL_PAGES.length - 1) * PAGE_SIZE });
+        expect(file.loadStats().error).toEqual(error as Error);
+        for (const page of ALL_PAGES.filter((good) => good !== bad)) expect(stampOf(pageWords(file, page), page)).toBe(1);
+        expect(() => pageWords(file, bad)).toThrow(NotLoadedError);
+        // Repaired on disk, it can be had after all.
+        writeFileSync(join(directory, "pages"), pages, { flag: "r+" });
+        await file.retryLoad();
+        expect(stampOf(pageWords(file, bad), bad)).toBe(1);
+        writeFileSync(join(directory, "pages"), flipped(pages, index * PAGE_SIZE + 77), { flag: "r+" });
+      }
+    },
+  );
+
+  test("several bad pages in one block of 2 MiB are each their own waiters' affair", async () => {
+    const bytes = pages.slice();
+    for (const index of [10, 20, 21]) bytes[index * PAGE_SIZE]! ^= 1;
+    using file = await MemoryFile.loadFrom(damaged("pages", bytes), { background: true });
+    const block = new FileRange(0, HUGE_PAGE_SIZE);
+    await expect(file.awaitLoad(block)).rejects.toBeInstanceOf(CorruptCheckpointError);
+    while (file.isLoading) await Bun.sleep(1);
+    const failed = ALL_PAGES.filter((page) => !file.isLoaded(new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)));
+    expect(failed).toEqual([10, 20, 21].map((index) => ALL_PAGES[index]!));
+  });
+
+  test("a load that nobody watches fails as a whole", async () => {
+    const directory = damaged("pages", flipped(pages, 500 * PAGE_SIZE));
+    await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({
+      code: "ERR_CORRUPT_CHECKPOINT",
+      offset: 500 * PAGE_SIZE,
+    });
+  });
+});
