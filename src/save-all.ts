@@ -123,15 +123,32 @@ export async function loadAll(directory: string, options: LoadAllOptions = {}): 
   options.signal?.throwIfAborted();
   checkQueue(options.queue);
   const { image, pagesFd: fd, pagesPath: path } = openCheckpoint(directory);
+  return await openFiles(options, image.userData, (optionsOf) => {
+    const cores = restoreCores(image, { fd, path }, optionsOf);
+    return image.files.map(({ name, userData }, i) => [name, fileOver(cores[i]!, userData)]);
+  });
+}
+
+/**
+ * What a restore of several files has in common between formats: `restore` makes them, in order, each with the options of its
+ * id, and leaves none if it throws.
+ */
+export async function openFiles(
+  options: LoadAllOptions,
+  userData: Uint8Array | null,
+  restore: (optionsOf: (id: string) => LoadOptions) => Iterable<readonly [string, MemoryFile]>,
+): Promise<CheckpointFiles> {
   const progress = new SharedProgress(options);
   const { onProgress, signal } = progress;
   const { fileOptions, ...common } = options;
-  const optionsOf = (id: string): LoadOptions => ({ ...common, name: id, ...fileOptions?.(id), onProgress, signal });
-  const cores = restoreCores(image, { fd, path }, optionsOf);
-  const files = new CheckpointFiles(
-    image.files.map(({ name, userData }, i) => [name, fileOver(cores[i]!, userData)]),
-    image.userData,
-  );
+  const optionsOf = (id: string): LoadOptions => ({
+    ...common,
+    name: id || undefined,
+    ...fileOptions?.(id),
+    onProgress,
+    signal,
+  });
+  const files = new CheckpointFiles(restore(optionsOf), userData);
   progress.files = [...files.values()];
   if (options.background === true) return files;
   try {

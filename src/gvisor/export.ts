@@ -40,7 +40,7 @@ export async function exportTo(file: MemoryFile, directory: string, options: Exp
 /**
  * Writes several MemoryFiles to one checkpoint, as a kernel of gVisor's does: their metadata in one file, their contents in the
  * other. Each has a resource id, "container:path" or "path"; the one under "" is the kernel's main file, which has none, and is
- * written first (an empty one if there is none). The others follow in the map's order.
+ * written first (an empty one if there is none). The others follow in the map's order, in which a restore loads them.
  *
  * @throws as `exportTo` @throws {RangeError} for an id that is none
  */

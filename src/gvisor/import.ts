@@ -13,6 +13,7 @@ import type { FileCore } from "../file-core.ts";
 import { fileOver, type MemoryFile } from "../memory-file.ts";
 import { checkQueue, type LoadOptions } from "../options.ts";
 import { awaitUnlessBackground, restoreCore } from "../restore.ts";
+import { type CheckpointFiles, type LoadAllOptions, openFiles } from "../save-all.ts";
 import { Word } from "../shared/control.ts";
 import { type OpenedFile, openExport } from "./directory.ts";
 import { type ImageExtents, type ImageRuns, type MemoryFileImage, PAGE_BYTES, RunState } from "./image.ts";
@@ -27,8 +28,8 @@ const STATE_OF_RUN: Readonly<Record<number, number>> = {
 };
 
 /**
- * Makes a MemoryFile from what gVisor (or `exportTo`) wrote to a directory; of several files the main one. References, kinds, groups, huge chunks and
- * sub-released pages are as they were; waste that gVisor had not released is released here.
+ * Makes a MemoryFile from what gVisor (or `exportTo`) wrote to a directory; of several files the main one. References, kinds,
+ * groups, huge chunks and sub-released pages are as they were; waste that gVisor had not released is released here.
  *
  * The options are those of `MemoryFile.loadFrom`: with `background` it returns as soon as the metadata stands.
  *
@@ -41,39 +42,32 @@ export async function importFrom(directory: string, options: LoadOptions = {}): 
   options.signal?.throwIfAborted();
   checkQueue(options.queue);
   requireGvisorPageSize();
-  const files = startImport(directory, options, [MAIN_ID]);
+  const files = startImport(directory, () => options, [MAIN_ID]);
   return await awaitUnlessBackground(files.get(MAIN_ID)!, options);
 }
 
 /**
- * Makes all MemoryFiles of a checkpoint, each under its resource id: "container:path", or "path" where there is no container. The
- * main file of gVisor's kernel, and the one that `exportTo` writes, has the id "". The map's order is the checkpoint's.
- * All are loaded behind the running program at once; what is awaited of any of them goes first.
+ * Makes all MemoryFiles of a checkpoint, each under its resource id: "container:path", or "path" where there is no container.
+ * The main file of gVisor's kernel, and the one that `exportTo` writes, has the id "".
  *
- * The options hold for every file; `onProgress` is told of each by itself.
+ * Loading goes file by file, in the order of the checkpoint, as gVisor's does; what is awaited of any of them comes first.
+ * The options are those of `loadAll`.
  *
  * @throws as `importFrom`; no file is left then
  */
-export async function importAll(directory: string, options: LoadOptions = {}): Promise<Map<string, MemoryFile>> {
+export async function importAll(directory: string, options: LoadAllOptions = {}): Promise<CheckpointFiles> {
   options.signal?.throwIfAborted();
   checkQueue(options.queue);
   requireGvisorPageSize();
-  const files = startImport(directory, options);
-  try {
-    for (const file of files.values()) await awaitUnlessBackground(file, options);
-    return files;
-  } catch (error) {
-    destroyAll(files);
-    throw error;
-  }
-}
-
-function destroyAll(files: ReadonlyMap<string, MemoryFile>): void {
-  for (const file of files.values()) file.destroy();
+  return await openFiles(options, null, (optionsOf) => startImport(directory, optionsOf));
 }
 
 /** Files whose loads have begun, by id: all of the checkpoint's, or those of `ids`. */
-function startImport(directory: string, options: LoadOptions, ids?: readonly string[]): Map<string, MemoryFile> {
+function startImport(
+  directory: string,
+  optionsOf: (id: string) => LoadOptions,
+  ids?: readonly string[],
+): Map<string, MemoryFile> {
   const { metadata, pages } = openExport(directory);
   const contents = pages ?? metadata;
   const files = new Map<string, MemoryFile>();
@@ -81,13 +75,13 @@ function startImport(directory: string, options: LoadOptions, ids?: readonly str
     let turn: Promise<void> | undefined;
     for (const [id, image] of readCheckpoint(byteSourceOf(metadata), pages)) {
       if (ids !== undefined && !ids.includes(id)) continue;
-      const core = restoreImage(image, contents, options, turn);
+      const core = restoreImage(image, contents, optionsOf(id), turn);
       files.set(id, fileOver(core, null));
       turn = core.loader?.finished;
     }
     return files;
   } catch (error) {
-    destroyAll(files);
+    for (const file of files.values()) file.destroy();
     throw error;
   } finally {
     closeFile(metadata.fd);

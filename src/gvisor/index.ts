@@ -2,4 +2,5 @@
 export type { LoadOptions } from "../options.ts";
 export type { SaveReport } from "../checkpoint/save.ts";
 export { type ExportOptions, exportAll, exportTo } from "./export.ts";
+export type { CheckpointFiles, LoadAllOptions } from "../save-all.ts";
 export { importAll, importFrom } from "./import.ts";

@@ -79,6 +79,37 @@ test("exportTo and importFrom are the same for the main file, whatever else ther
   expect([...(await importAll(one)).keys()]).toEqual([""]);
 });
 
+test("files are loaded in order, and what is awaited of a later one comes first", async () => {
+  const directory = newDirectory();
+  const made = ["c:/first", "c:/second"].map((id, i): [string, MemoryFile] => {
+    const file = MemoryFile.create();
+    file.view(file.allocate(32 * 2 ** 20)).fill(i + 1);
+    return [id, file];
+  });
+  await exportAll(directory, new Map(made));
+  for (const [, file] of made) file.destroy();
+  let seenWaiting = 0;
+  for (const queue of ["auto", "inline"] as const) {
+    using files = await importAll(directory, { background: true, queue });
+    const [first, second] = [files.get("c:/first")!, files.get("c:/second")!];
+    const page = { start: 2 ** 20, end: 2 ** 20 + PAGE_SIZE };
+    await second.awaitLoad(page);
+    expect(second.view(page)[0]).toBe(2);
+    while (second.isLoading) {
+      const { loadedBytes, demandBytes } = second.loadStats();
+      // While the first one loads, nothing of the second is loaded that nobody waited for.
+      if (first.isLoading) {
+        expect(loadedBytes).toBe(demandBytes);
+        seenWaiting++;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    expect(first.isLoading).toBe(false);
+    expect(second.view({ start: 0, end: 32 * 2 ** 20 }).every((byte) => byte === 2)).toBe(true);
+  }
+  expect(seenWaiting).toBeGreaterThan(0);
+});
+
 test("bad ids, a destroyed file, a file too large: nothing is written, no file is left", async () => {
   using file = MemoryFile.create();
   file.view(file.allocate(16 * PAGE_SIZE)).fill(1);
