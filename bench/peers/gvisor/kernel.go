@@ -54,7 +54,7 @@ func runMkkernel(args []string) (result, error) {
 	if err := os.MkdirAll(*dir, 0o755); err != nil {
 		return nil, err
 	}
-	want := kernelExpected{Private: make(map[string]*expected)}
+	want := kernelExpected{Private: make(map[string]*expected), Order: []string{}}
 	var files []*memoryFile
 	var ids owners
 	for i := range *count + 1 {
