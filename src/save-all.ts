@@ -69,7 +69,8 @@ export async function saveAll(
   return await saveFiles(listFiles(files, entriesOf(options.fileUserData ?? {})), directory, options);
 }
 
-function entriesOf<T>(collection: Readonly<Record<string, T>> | ReadonlyMap<string, T>): [string, T][] {
+/** What is given by id, in order. @throws {TypeError} */
+export function entriesOf<T>(collection: Readonly<Record<string, T>> | ReadonlyMap<string, T>): [string, T][] {
   if (collection === null || typeof collection !== "object") {
     throw new TypeError(`Expected an object or a Map by id, got ${String(collection)}`);
   }

@@ -8,6 +8,7 @@ import { USED } from "../allocator/states.ts";
 import type { SaveOptions, SaveReport } from "../checkpoint/save.ts";
 import { writeUsedPages } from "../checkpoint/write-pages.ts";
 import { coreOf, type MemoryFile } from "../memory-file.ts";
+import { entriesOf } from "../save-all.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { type ComposedImage, type ComposeOptions, checkKinds, imageToMetadata } from "./compose.ts";
 import { ExportWriter } from "./directory.ts";
@@ -34,7 +35,7 @@ export interface ExportOptions extends Pick<SaveOptions, "signal" | "onProgress"
  * @throws the signal's reason
  */
 export async function exportTo(file: MemoryFile, directory: string, options: ExportOptions = {}): Promise<SaveReport> {
-  return await exportAll(directory, new Map([[MAIN_ID, file]]), options);
+  return await exportFiles({ files: [file], hasMain: true, owners: null }, directory, options);
 }
 
 /**
@@ -46,20 +47,24 @@ export async function exportTo(file: MemoryFile, directory: string, options: Exp
  */
 export async function exportAll(
   directory: string,
-  files: ReadonlyMap<string, MemoryFile>,
+  files: Readonly<Record<string, MemoryFile>> | ReadonlyMap<string, MemoryFile>,
   options: ExportOptions = {},
 ): Promise<SaveReport> {
-  const named: [ResourceId, MemoryFile][] = [];
-  for (const [id, file] of files) if (id !== MAIN_ID) named.push([parseResourceId(id), file]);
-  const main = files.get(MAIN_ID);
-  const ordered = [...(main === undefined ? [] : [main]), ...named.map(([, file]) => file)];
-  for (const file of ordered) coreOf(file).requireLive("exportTo()");
+  const entries = entriesOf(files);
+  const named = entries.filter(([id]) => id !== MAIN_ID);
+  const main = entries.filter(([id]) => id === MAIN_ID);
+  const owners = named.map(([id]) => parseResourceId(id));
+  const ordered = [...main, ...named].map(([, file]) => file);
+  return await exportFiles({ files: ordered, hasMain: main.length > 0, owners }, directory, options);
+}
+
+async function exportFiles(plan: ExportPlan, directory: string, options: ExportOptions): Promise<SaveReport> {
+  for (const file of plan.files) coreOf(file).requireLive("exportTo()");
   options.signal?.throwIfAborted();
   if (options.foreignKind !== undefined) checkInteger("foreignKind", options.foreignKind, 0, GVISOR_KIND_MAX);
   requireGvisorPageSize();
-  const plan = { files: ordered, hasMain: main !== undefined, owners: named.map(([id]) => id) };
   let work = writeExport(plan, directory, options);
-  for (const file of ordered) work = coreOf(file).hold(work);
+  for (const file of plan.files) work = coreOf(file).hold(work);
   return await work;
 }
 
@@ -67,7 +72,8 @@ interface ExportPlan {
   /** The main file, if there is one, and then the owners'. */
   readonly files: readonly MemoryFile[];
   readonly hasMain: boolean;
-  readonly owners: readonly ResourceId[];
+  /** Null for the form of one file. A kernel's checkpoint has the list also where it is empty: its restore reads it. */
+  readonly owners: readonly ResourceId[] | null;
 }
 
 const NOTHING: ComposedImage = {
@@ -108,12 +114,12 @@ async function writeExport(plan: ExportPlan, directory: string, options: ExportO
   }
 }
 
-/** One file is its metadata; with others there is the list of their owners behind the main one's. */
+/** One file is its metadata; in a kernel's checkpoint there is the list of their owners behind the main one's. */
 function encodeAll({ hasMain, owners }: ExportPlan, images: readonly ComposedImage[], options: ExportOptions): Uint8Array {
   const frames = (hasMain ? images : [NOTHING, ...images]).map((image) =>
     frameMetadata(encodeMetadata(imageToMetadata(image, options))),
   );
-  if (owners.length === 0) return frames[0]!;
+  if (owners === null) return frames[0]!;
   return concatenate([frames[0]!, encodeOwners(owners), ...frames.slice(1)]);
 }
 

@@ -77,6 +77,14 @@ test("exportTo and importFrom are the same for the main file, whatever else ther
     checkContents(file, expected.get("")!);
   }
   expect([...(await importAll(one)).keys()]).toEqual([""]);
+  // A kernel reads the list of other files also where there are none; MemoryFile.LoadFrom does not.
+  using file = await importFrom(one);
+  const kernel = newDirectory();
+  await exportAll(kernel, { "": file });
+  const [alone, listed] = [one, kernel].map((directory) => readFileSync(join(directory, "pages_meta.img"))) as [Buffer, Buffer];
+  expect(listed).toEqual(Buffer.concat([alone, encodeOwners([])]));
+  using back = (await importAll(kernel)).get("")!;
+  checkContents(back, expected.get("")!);
 });
 
 test("files are loaded in order, and what is awaited of a later one comes first", async () => {
