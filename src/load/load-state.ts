@@ -358,6 +358,7 @@ export class LoadState {
       const want = mask & ~Atomics.load(this.started, word);
       if (want !== 0) this.want(word, want);
     });
+    Atomics.store(this.words, LoadWord.NewestDemand, Math.floor(start / PAGES_PER_UNIT) + 1);
     this.wakeDemand();
   }
 
@@ -388,18 +389,34 @@ export class LoadState {
     }
   }
 
-  /** Takes one unit with wanted pages, whose bits go to `want`; -1 if there is none. */
+  /**
+   * Takes one unit with wanted pages, whose bits go to `want`; -1 if there is none. The newest demand's first unit comes
+   * first, then one after the other in turn: neither stands a short range behind all of a long one, nor the other way round.
+   */
   takeDemand(want: Int32Array): number {
-    for (let i = 0; i < this.unitWanted.length; i++) {
-      const word = Atomics.load(this.unitWanted, i);
-      if (word === 0) continue;
-      const bit = 31 - Math.clz32(word & -word);
-      Atomics.and(this.unitWanted, i, ~(1 << bit));
-      const unit = (i << 5) | bit;
-      for (let k = 0; k < WORDS_PER_UNIT; k++) want[k] = Atomics.exchange(this.wanted, unit * WORDS_PER_UNIT + k, 0);
-      return unit;
+    const { words, unitWanted } = this;
+    const newest = Atomics.exchange(words, LoadWord.NewestDemand, 0) - 1;
+    if (newest >= 0 && this.takeWanted(newest, want)) return newest;
+    const first = Atomics.load(words, LoadWord.NextDemand) >>> 5;
+    for (let i = 0; i < unitWanted.length; i++) {
+      const index = (first + i) % unitWanted.length;
+      for (let word = Atomics.load(unitWanted, index); word !== 0; word &= word - 1) {
+        const unit = (index << 5) | (31 - Math.clz32(word & -word));
+        if (!this.takeWanted(unit, want)) continue;
+        // The word's other units come first next time, then the words behind it.
+        Atomics.store(words, LoadWord.NextDemand, (word & (word - 1)) === 0 ? (index + 1) << 5 : unit);
+        return unit;
+      }
     }
     return -1;
+  }
+
+  /** Takes the unit's wanted pages, if they are still wanted and not another thread's to read. */
+  private takeWanted(unit: number, want: Int32Array): boolean {
+    const bit = 1 << (unit & 31);
+    if ((Atomics.and(this.unitWanted, unit >>> 5, ~bit) & bit) === 0) return false;
+    for (let k = 0; k < WORDS_PER_UNIT; k++) want[k] = Atomics.exchange(this.wanted, unit * WORDS_PER_UNIT + k, 0);
+    return true;
   }
 
   /** Gives back the claims of threads that are dead, and asks for them again. */

@@ -49,6 +49,12 @@ export const LoadWord = {
   Queue: 19,
   /** Descriptor of the pages file past the page cache, plus 1; 0: none. Closed by the owner. Written before the state is shared. */
   DirectFd: 20,
+  /** 1 while the demand thread serves. Written by that thread; a hint to waiters, who read for themselves without it. */
+  DemandServed: 21,
+  /** First unit of the last demand, plus 1; taken by exchange with 0. A hint: what is wanted stands in the bitmaps. */
+  NewestDemand: 22,
+  /** The unit from which demands are taken in turn. A hint. */
+  NextDemand: 23,
 } as const;
 
 const HEADER_WORDS = 24;

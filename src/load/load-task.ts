@@ -88,6 +88,16 @@ function readDeep(state: LoadState, reader: UnitReader, depth: Depth): void {
 
 function serveDemand(state: LoadState, reader: UnitReader): void {
   const { words } = state;
+  Atomics.store(words, LoadWord.DemandServed, 1);
+  try {
+    readWanted(state, reader);
+  } finally {
+    Atomics.store(words, LoadWord.DemandServed, 0);
+  }
+}
+
+function readWanted(state: LoadState, reader: UnitReader): void {
+  const { words } = state;
   for (;;) {
     const seen = Atomics.load(words, LoadWord.Demand);
     if (Atomics.load(words, LoadWord.Stop) !== 0) return;

@@ -1,0 +1,71 @@
+/** What is read first when several wait: which unit `takeDemand` gives next, and who reads while threads still start. */
+import { expect, test } from "bun:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { LoadState, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+
+const UNITS = 256;
+
+function denseState(): LoadState {
+  return LoadState.create({
+    sizePages: UNITS * PAGES_PER_UNIT,
+    extentStart: Uint32Array.of(0),
+    extentLength: Uint32Array.of(UNITS * PAGES_PER_UNIT),
+    extentOffset: 0,
+    checksums: null,
+  });
+}
+
+function takeAll(state: LoadState): number[] {
+  const want = new Int32Array(WORDS_PER_UNIT);
+  const units: number[] = [];
+  for (let unit = state.takeDemand(want); unit >= 0; unit = state.takeDemand(want)) units.push(unit);
+  return units;
+}
+
+test("a page that is wanted last does not stand behind a long range that was wanted before", () => {
+  const state = denseState();
+  const want = new Int32Array(WORDS_PER_UNIT);
+  state.demand(0, 200 * PAGES_PER_UNIT);
+  expect(state.takeDemand(want)).toBe(0);
+  expect(state.takeDemand(want)).toBe(1);
+  state.demand(220 * PAGES_PER_UNIT + 7, 220 * PAGES_PER_UNIT + 8);
+  expect(state.takeDemand(want)).toBe(220);
+  expect([...want].filter((word) => word !== 0)).toEqual([1 << 7]);
+  expect(takeAll(state)).toHaveLength(198);
+});
+
+test("demands are taken in turn: a long range that is wanted later does not go before what is left of an earlier one", () => {
+  const state = denseState();
+  const want = new Int32Array(WORDS_PER_UNIT);
+  state.demand(100 * PAGES_PER_UNIT, 200 * PAGES_PER_UNIT);
+  for (let i = 0; i < 40; i++) state.takeDemand(want);
+  state.demand(0, 90 * PAGES_PER_UNIT);
+  const units = takeAll(state);
+  expect(units[0]).toBe(0);
+  expect(units.indexOf(199)).toBeLessThan(units.indexOf(32));
+  expect(units.toSorted((a, b) => a - b)).toEqual([
+    ...Array.from({ length: 90 }, (_, i) => i),
+    ...Array.from({ length: 60 }, (_, i) => 140 + i),
+  ]);
+});
+
+test("a page that is awaited before any thread has started is read at once, in the waiting thread", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
+  const file = MemoryFile.create();
+  const range = file.allocate(64 * 2 ** 20);
+  file.view(range, Float64Array).fill(3);
+  await file.saveTo(directory);
+  file.destroy();
+  const back = await MemoryFile.loadFrom(directory, { background: true });
+  const page = new FileRange(range.end - PAGE_SIZE, range.end);
+  const waiting = back.awaitLoad(page);
+  expect(back.isLoaded(page)).toBe(true);
+  await waiting;
+  expect(back.view(page, Float64Array)[5]).toBe(3);
+  await back.awaitLoad();
+  back.destroy();
+  rmSync(directory, { recursive: true });
+});
