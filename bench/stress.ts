@@ -35,4 +35,5 @@ for (const killEveryMs of [0, 100]) {
   for (const line of [...errors, ...strays]) console.error(line);
   failed ||= errors.length + strays.length > 0;
 }
-process.exitCode = failed ? 1 : 0;
+// Workers that are done still hold the process.
+process.exit(failed ? 1 : 0);

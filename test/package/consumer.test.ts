@@ -72,3 +72,10 @@ ${uses}
   run([join(root, "node_modules/.bin/tsc"), "-p", "."], directory);
   expect(run([process.execPath, "program.ts"], directory)).toBe(`16384 1.5\n${"true\n".repeat(entries.length)}`);
 });
+
+test("its command line tool runs there, and says what the benches miss", () => {
+  const tool = join(unpacked, "src/cli/main.ts");
+  expect(run([process.execPath, tool, "--help"], directory)).toContain("verify DIR");
+  const { exitCode, stderr } = Bun.spawnSync([process.execPath, tool, "bench", "--smoke"], { cwd: directory });
+  expect([exitCode, stderr.toString()]).toEqual([1, expect.stringContaining("bun add --dev mitata")]);
+});
