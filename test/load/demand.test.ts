@@ -52,20 +52,19 @@ test("demands are taken in turn: a long range that is wanted later does not go b
   ]);
 });
 
-test("a page that is awaited before any thread has started is read at once, in the waiting thread", async () => {
+test("a page that is awaited where no thread serves demands is read at once, in the waiting thread", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
   const file = MemoryFile.create();
   const range = file.allocate(64 * 2 ** 20);
   file.view(range, Float64Array).fill(3);
   await file.saveTo(directory);
   file.destroy();
-  const back = await MemoryFile.loadFrom(directory, { background: true });
+  using back = await MemoryFile.loadFrom(directory, { background: true, queue: "inline" });
   const page = new FileRange(range.end - PAGE_SIZE, range.end);
   const waiting = back.awaitLoad(page);
   expect(back.isLoaded(page)).toBe(true);
   await waiting;
   expect(back.view(page, Float64Array)[5]).toBe(3);
   await back.awaitLoad();
-  back.destroy();
   rmSync(directory, { recursive: true });
 });
