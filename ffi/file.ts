@@ -36,24 +36,31 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
-const LOCK_EX = 2;
-const LOCK_NB = 4;
 const POSIX_FADV_DONTNEED = 4;
 export const ENXIO = 6;
 export const EINTR = 4;
 export const EWOULDBLOCK = 11;
 export const EIO = 5;
+const EBADF = 9;
 
 /** IOV_MAX: more segments in one call are EINVAL. */
 export const MAX_IOVECS = 1024;
 
-function cString(text: string): Buffer {
+/** For this folder: text as C has it. @throws {TypeError} */
+export function cString(text: string): Buffer {
   if (text.includes("\0")) throw new TypeError(`Expected a path without NUL, got ${JSON.stringify(text)}`);
   return Buffer.from(`${text}\0`);
 }
 
-/** Runs a call that answers -1 on failure, again after EINTR. */
-function check(syscall: string, fd: number, path: string | undefined, call: () => number, offset = 0, lengthBytes = 0): number {
+/** For this folder: runs a call that answers -1 on failure, again after EINTR. @throws {SyscallError} */
+export function check(
+  syscall: string,
+  fd: number,
+  path: string | undefined,
+  call: () => number,
+  offset = 0,
+  lengthBytes = 0,
+): number {
   const fault = enter(syscall, fd, offset, lengthBytes);
   if (fault !== undefined && "errno" in fault) throw new SyscallError(syscall, fault.errno, path);
   for (;;) {
@@ -86,38 +93,25 @@ export function openAt(directoryFd: number, name: string, flags: number, mode = 
   return check("openat", directoryFd, name, () => libc.openat(directoryFd, bytes as never, flags | O_CLOEXEC, mode));
 }
 
-export function renameAt(directoryFd: number, from: string, to: string): void {
-  const a = cString(from);
-  const b = cString(to);
-  check("renameat", directoryFd, from, () => libc.renameat(directoryFd, a as never, directoryFd, b as never));
-}
-
-export function unlinkAt(directoryFd: number, name: string): void {
-  const bytes = cString(name);
-  check("unlinkat", directoryFd, name, () => libc.unlinkat(directoryFd, bytes as never, 0));
-}
-
-/** Takes an exclusive lock that ends with the descriptor or the process. False if somebody else holds it. */
-export function tryLockFile(fd: number): boolean {
-  try {
-    check("flock", fd, undefined, () => libc.flock(fd, LOCK_EX | LOCK_NB));
-    return true;
-  } catch (error) {
-    if (error instanceof SyscallError && error.errno === -EWOULDBLOCK) return false;
-    throw error;
-  }
-}
-
 /** Another descriptor of the same open file, close-on-exec. @throws {SyscallError} */
 export function duplicateFile(fd: number): number {
   return check("fcntl", fd, undefined, () => libc.fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
-/** close(2). EINTR is not retried: on Linux the descriptor is gone all the same. */
+/**
+ * close(2). The descriptor is gone whatever the answer is (so EINTR is not retried), and what an answer of EIO or ENOSPC says is
+ * that earlier writes failed. Files whose writes matter here are synced before they are closed, and fsync has said it then.
+ * What is left is EBADF, a mistake of ours. @throws {SyscallError}
+ */
 export function closeFile(fd: number): void {
   checkInteger("fd", fd, 0, 2 ** 31 - 1);
-  enter("close", fd, 0, 0);
-  if (libc.close(fd) === -1 && errno() !== EINTR) throw new SyscallError("close", errno());
+  const fault = enter("close", fd, 0, 0);
+  const error = libc.close(fd) === -1 ? errno() : 0;
+  requireClosed(fault !== undefined && "errno" in fault ? fault.errno : error);
+}
+
+function requireClosed(error: number): void {
+  if (error === EBADF) throw new SyscallError("close", error);
 }
 
 const fsyncInBackground = promisify(fsync);
@@ -125,17 +119,19 @@ const closeInRuntime = promisify(close);
 
 /**
  * close(2) in a thread of the runtime's, for a file that may have lost its last name: freeing gigabytes of blocks takes 0.15
- * s/GiB on ext4. @throws {SyscallError}
+ * s/GiB on ext4. @throws as `closeFile`
  */
 export async function closeInBackground(fd: number): Promise<void> {
   checkInteger("fd", fd, 0, 2 ** 31 - 1);
-  enter("close", fd, 0, 0);
+  const fault = enter("close", fd, 0, 0);
   try {
     await closeInRuntime(fd);
   } catch (error) {
     const { errno } = error as NodeJS.ErrnoException;
-    throw errno === undefined ? error : new SyscallError("close", -errno);
+    if (errno === undefined) throw error;
+    requireClosed(-errno);
   }
+  if (fault !== undefined && "errno" in fault) requireClosed(fault.errno);
 }
 
 /** fsync(2) in a thread of the runtime's: a sync of gigabytes takes seconds. @throws {SyscallError} with `path` */

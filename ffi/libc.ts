@@ -32,6 +32,8 @@ const symbols = {
   open: { args: [T.ptr, T.i32, T.u32], returns: T.i32 },
   // int openat(int dirfd, const char *path, int flags, mode_t mode)
   openat: { args: [T.i32, T.ptr, T.i32, T.u32], returns: T.i32 },
+  // int mkdir(const char *path, mode_t mode)
+  mkdir: { args: [T.ptr, T.u32], returns: T.i32 },
   // int renameat(int olddirfd, const char *oldpath, int newdirfd, const char *newpath)
   renameat: { args: [T.i32, T.ptr, T.i32, T.ptr], returns: T.i32 },
   // int unlinkat(int dirfd, const char *path, int flags)

@@ -150,13 +150,13 @@ export class CheckpointWriter {
 
   /** Ends the save. What is not committed is removed; the directory is as it was. */
   close(): void {
-    closeFile(this.pagesFd);
-    try {
-      if (readId(this.directory.fd) === this.id) return;
-      const { pagesTemporary, pages, metaTemporary } = this.names;
-      for (const name of [pagesTemporary, pages, metaTemporary]) this.directory.removeIfExists(name);
-    } finally {
-      this.directory.close();
-    }
+    const { directory, names } = this;
+    directory.end(this.pagesFd, [
+      () => directory.removeIfExists(names.pagesTemporary),
+      () => directory.removeIfExists(names.metaTemporary),
+      () => {
+        if (readId(directory.fd) !== this.id) directory.removeIfExists(names.pages);
+      },
+    ]);
   }
 }

@@ -8,6 +8,7 @@ import { PAGE_SIZE } from "../units.ts";
 import { collectRuns, usedRuns } from "./collect.ts";
 import { CheckpointWriter } from "./directory.ts";
 import { encodeMeta, type FileImage } from "./format.ts";
+import { closing } from "./staging.ts";
 import { type SaveProgress, writeUsedPages } from "./write-pages.ts";
 
 export interface SaveOptions {
@@ -63,7 +64,7 @@ async function saveWhenLoaded(files: readonly SaveFile[], directory: string, opt
 async function saveCheckpoint(files: readonly SaveFile[], directory: string, options: SaveOptions): Promise<SaveReport> {
   const startedAt = performance.now();
   const writer = new CheckpointWriter(directory);
-  try {
+  return await closing(writer, async () => {
     const collected = files.map(({ core }) => collectRuns(core.allocator));
     const sources = files.map(({ core }, i) => {
       const { fd, base } = core.mapping;
@@ -88,7 +89,5 @@ async function saveCheckpoint(files: readonly SaveFile[], directory: string, opt
       extents: extents.reduce((sum, { start }) => sum + start.length, 0),
       durationMs: performance.now() - startedAt,
     };
-  } finally {
-    writer.close();
-  }
+  });
 }

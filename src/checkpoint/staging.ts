@@ -3,11 +3,13 @@
  * names that nobody reads, synced, and renamed. Which names and in what order is each format's own affair (directory.ts,
  * gvisor/directory.ts). The directory itself is the lock file (flock): the lock ends with the process that held it.
  */
-import { mkdirSync, readdirSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import {
   addressOf,
   closeFile,
   closeInBackground,
+  listDirectory,
+  makeDirectory,
   O_CREAT,
   O_DIRECTORY,
   O_EXCL,
@@ -31,10 +33,12 @@ import { CheckpointBusyError } from "../errors.ts";
 export class StagingDirectory {
   readonly path: string;
   readonly fd: number;
+  /** Directories in which we made one whose name is not synced yet. */
+  private readonly unsynced: string[];
 
   /** @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError} */
   constructor(path: string) {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    this.unsynced = makeDirectories(path);
     this.path = path;
     this.fd = openFile(path, O_RDONLY | O_DIRECTORY);
     try {
@@ -50,7 +54,7 @@ export class StagingDirectory {
   }
 
   list(): string[] {
-    return readdirSync(this.path);
+    return listDirectory(this.fd);
   }
 
   /** A new file, open for writing: never one that was there, nor one behind a symbolic link. */
@@ -74,9 +78,10 @@ export class StagingDirectory {
     await syncFile(fd, this.pathOf(name));
   }
 
-  /** What was renamed or removed so far stays so. */
+  /** What was renamed or removed so far stays so, and so does the directory itself. */
   async sync(): Promise<void> {
     await syncFile(this.fd, this.path);
+    for (let parent = this.unsynced.pop(); parent !== undefined; parent = this.unsynced.pop()) await syncDirectory(parent);
   }
 
   rename(from: string, to: string): void {
@@ -106,6 +111,76 @@ export class StagingDirectory {
 
   close(): void {
     closeFile(this.fd);
+  }
+
+  /** Closes the file that was written, takes the steps that tidy up, and closes the directory: all of it. @throws the first failure */
+  end(writtenFd: number, steps: readonly (() => void)[]): void {
+    let failure: { readonly error: unknown } | undefined;
+    for (const step of [() => closeFile(writtenFd), ...steps, () => this.close()]) {
+      try {
+        step();
+      } catch (error) {
+        failure ??= { error };
+      }
+    }
+    if (failure !== undefined) throw failure.error;
+  }
+}
+
+/** Does the work and then closes the writer. If both fail, the work's failure is thrown, with the other as its cause. */
+export async function closing<T>(writer: { close(): void }, work: () => Promise<T>): Promise<T> {
+  let result: T;
+  try {
+    result = await work();
+  } catch (error) {
+    try {
+      writer.close();
+    } catch (closeError) {
+      if (error instanceof Error) error.cause ??= closeError;
+    }
+    throw error;
+  }
+  writer.close();
+  return result;
+}
+
+/** Makes a directory where there is none, and those above it. Returns in which directories it made one. */
+function makeDirectories(path: string): string[] {
+  const parent = dirname(path);
+  let above: string[] = [];
+  try {
+    return makeIfAbsent(path) ? [resolve(parent)] : [];
+  } catch (error) {
+    if (!(error instanceof SyscallError && error.code === "ENOENT") || parent === path) throw error;
+    above = makeDirectories(parent);
+  }
+  return makeIfAbsent(path) ? [...above, resolve(parent)] : above;
+}
+
+/** True if it made the directory; false if something has that name already. */
+function makeIfAbsent(path: string): boolean {
+  try {
+    makeDirectory(path, 0o700);
+    return true;
+  } catch (error) {
+    if (error instanceof SyscallError && error.code === "EEXIST") return false;
+    throw error;
+  }
+}
+
+async function syncDirectory(path: string): Promise<void> {
+  let fd: number;
+  try {
+    fd = openFile(path, O_RDONLY | O_DIRECTORY);
+  } catch (error) {
+    // Whoever may make names in a directory but not read it cannot sync it either.
+    if (error instanceof SyscallError && error.code === "EACCES") return;
+    throw error;
+  }
+  try {
+    await syncFile(fd, path);
+  } finally {
+    closeFile(fd);
   }
 }
 

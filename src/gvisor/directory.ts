@@ -15,8 +15,7 @@
  * then on: whoever reads looks for pages_meta.img.<id> first. An export that failed before 4 leaves the old one; one that
  * finds another stopped behind 3 finishes it.
  */
-import { closeFile, fileStatus, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
-import { readdirSync } from "node:fs";
+import { closeFile, fileStatus, listDirectory, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
 import { openIfExists, StagingDirectory } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError } from "../errors.ts";
 
@@ -59,14 +58,14 @@ export function openExport(directory: string): OpenedExport {
 
 /** Undefined if there is no metadata, or an export was committed while we looked. */
 function openOnce(directoryFd: number, directory: string): OpenedExport | undefined {
-  const id = committedId(readdirSync(directory));
+  const id = committedId(listDirectory(directoryFd));
   const metaName = id === undefined ? META : `${META}.${id}`;
   const metaFd = openIfExists(directoryFd, metaName);
   if (metaFd === undefined) return undefined;
   let pagesFd: number | undefined;
   try {
     pagesFd = (id === undefined ? undefined : openIfExists(directoryFd, `${PAGES}.${id}`)) ?? openIfExists(directoryFd, PAGES);
-    if (isCurrent(metaFd, directoryFd, directory)) {
+    if (isCurrent(metaFd, directoryFd)) {
       const opened = {
         metadata: describe(metaFd, `${directory}/${metaName}`),
         pages: pagesFd === undefined ? null : describe(pagesFd, `${directory}/${PAGES}`),
@@ -85,8 +84,8 @@ function openOnce(directoryFd: number, directory: string): OpenedExport | undefi
 }
 
 /** True if what a reader would open now is still the file behind `fd`; an open file's inode is nobody else's. */
-function isCurrent(fd: number, directoryFd: number, directory: string): boolean {
-  const id = committedId(readdirSync(directory));
+function isCurrent(fd: number, directoryFd: number): boolean {
+  const id = committedId(listDirectory(directoryFd));
   const now = openIfExists(directoryFd, id === undefined ? META : `${META}.${id}`);
   if (now === undefined) return false;
   try {
@@ -110,22 +109,40 @@ function committedId(names: readonly string[]): string | undefined {
   return undefined;
 }
 
+/** Steps 4 to 6 of an export that died behind 3, in their order also if the power fails; and temporary files away. */
+async function finishEarlierExports(directory: StagingDirectory): Promise<void> {
+  const names = directory.list();
+  const id = committedId(names);
+  if (id !== undefined) {
+    directory.removeIfExists(META);
+    await directory.sync();
+    if (names.includes(`${PAGES}.${id}`)) directory.rename(`${PAGES}.${id}`, PAGES);
+    await directory.sync();
+    directory.rename(`${META}.${id}`, META);
+  }
+  for (const name of directory.list()) if (UNFINISHED.test(name)) directory.removeIfExists(name);
+}
+
 /** An export into a directory, from the lock to the end. */
 export class ExportWriter {
   readonly pagesFd: number;
   private readonly directory: StagingDirectory;
-  private readonly id: string;
+  private readonly id = crypto.getRandomValues(new BigUint64Array(1))[0]!.toString(16).padStart(16, "0");
   private replacing = false;
 
+  private constructor(directory: StagingDirectory) {
+    this.directory = directory;
+    this.pagesFd = directory.create(this.pagesTemporary);
+  }
+
   /** @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError} */
-  constructor(path: string) {
-    this.directory = new StagingDirectory(path);
-    this.id = crypto.getRandomValues(new BigUint64Array(1))[0]!.toString(16).padStart(16, "0");
+  static async open(path: string): Promise<ExportWriter> {
+    const directory = new StagingDirectory(path);
     try {
-      this.finishEarlierExports();
-      this.pagesFd = this.directory.create(this.pagesTemporary);
+      await finishEarlierExports(directory);
+      return new ExportWriter(directory);
     } catch (error) {
-      this.directory.close();
+      directory.close();
       throw error;
     }
   }
@@ -140,18 +157,6 @@ export class ExportWriter {
 
   get pagesPath(): string {
     return this.directory.pathOf(this.pagesTemporary);
-  }
-
-  private finishEarlierExports(): void {
-    const { directory } = this;
-    const names = directory.list();
-    const id = committedId(names);
-    if (id !== undefined) {
-      directory.removeIfExists(META);
-      if (names.includes(`${PAGES}.${id}`)) directory.rename(`${PAGES}.${id}`, PAGES);
-      directory.rename(`${META}.${id}`, META);
-    }
-    for (const name of directory.list()) if (UNFINISHED.test(name)) directory.removeIfExists(name);
   }
 
   /** Makes the export the directory's. The pages must have been written. */
@@ -175,15 +180,11 @@ export class ExportWriter {
   /** Ends the export. What did not get to step 4 is removed, and the directory is as it was. */
   close(): void {
     const { directory, id } = this;
-    closeFile(this.pagesFd);
-    try {
-      if (this.replacing) return;
-      // The metadata first: without it nobody looks for the pages.
-      for (const name of [`${META}.${id}`, `${PAGES}.${id}`, this.metaTemporary, this.pagesTemporary]) {
-        directory.removeIfExists(name);
-      }
-    } finally {
-      directory.close();
-    }
+    // The metadata first: without it nobody looks for the pages.
+    const names = this.replacing ? [] : [`${META}.${id}`, `${PAGES}.${id}`, this.metaTemporary, this.pagesTemporary];
+    directory.end(
+      this.pagesFd,
+      names.map((name) => () => directory.removeIfExists(name)),
+    );
   }
 }

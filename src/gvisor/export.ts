@@ -6,6 +6,7 @@ import { checkInteger } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
 import type { SaveOptions, SaveReport } from "../checkpoint/save.ts";
+import { closing } from "../checkpoint/staging.ts";
 import { writeUsedPages } from "../checkpoint/write-pages.ts";
 import { coreOf, type MemoryFile } from "../memory-file.ts";
 import { entriesOf } from "../save-all.ts";
@@ -93,8 +94,8 @@ async function writeExport(plan: ExportPlan, directory: string, options: ExportO
     const { control, mapping } = cores[i]!;
     return { control: control.buffer, fd: mapping.fd, base: mapping.base, ...usedRuns(runs) };
   });
-  const writer = new ExportWriter(directory);
-  try {
+  const writer = await ExportWriter.open(directory);
+  return await closing(writer, async () => {
     const written = await writeUsedPages(sources, { fd: writer.pagesFd, path: writer.pagesPath }, options);
     const images = states.map((state, i) => ({ ...state, extents: written.extents[i]! }));
     const metadata = encodeAll(plan, images, options);
@@ -109,9 +110,7 @@ async function writeExport(plan: ExportPlan, directory: string, options: ExportO
       extents: images.reduce((total, { extents }) => total + extents.start.length, 0),
       durationMs: performance.now() - startedAt,
     };
-  } finally {
-    writer.close();
-  }
+  });
 }
 
 /** One file is its metadata; in a kernel's checkpoint there is the list of their owners behind the main one's. */

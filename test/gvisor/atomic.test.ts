@@ -63,6 +63,23 @@ test("killed at any step, the directory has the old export or the new one, and t
   expect([...outcomes].sort()).toEqual(["1 1", "2 1", "2 2", "2 nothing"]);
 });
 
+test("what a killed export left is finished in the order of its steps, each synced before the next", async () => {
+  const directory = mkdtempSync(join(scratch, "finished-"));
+  await exportPages(directory, 1);
+  // Killed where it would remove the old metadata: it has just been committed.
+  Bun.spawnSync([process.execPath, join(import.meta.dir, "support/killed-export.ts"), directory, "2"]);
+  expect([await importPages(directory), await seenByGvisor(directory)]).toEqual([2, 1]);
+  const steps: string[] = [];
+  setFaultHook((syscall) => {
+    if (["unlinkat", "renameat", "fsync"].includes(syscall)) steps.push(syscall);
+    return undefined;
+  });
+  await exportPages(directory, 3);
+  setFaultHook(undefined);
+  expect(steps.slice(0, 5)).toEqual(["unlinkat", "fsync", "renameat", "fsync", "renameat"]);
+  expect(await importPages(directory)).toBe(3);
+});
+
 test("a step that fails is told, and leaves the old export or the new one", async () => {
   const outcomes = new Set<string>();
   for (let failAt = 0; ; failAt++) {

@@ -319,7 +319,18 @@ test.each(Object.entries(loads))(
     using exported = stampedFile(PAGES, 1);
     await exportTo(exported, join(directory, "gvisor"));
     const before = namedDescriptors();
-    const opening = ["open", "openat", "fstat", "pread", "memfd_create", "mmap", "fcntl", "ftruncate", "flock"] as const;
+    const opening = [
+      "open",
+      "openat",
+      "getdents",
+      "fstat",
+      "pread",
+      "memfd_create",
+      "mmap",
+      "fcntl",
+      "ftruncate",
+      "flock",
+    ] as const;
     let failures = 0;
     for (let at = 0; ; at++) {
       faults.arm({ action: "Fail", calls: opening, value: EIO, from: at, until: at + 1 });

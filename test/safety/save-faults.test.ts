@@ -3,19 +3,32 @@
  * call of a save is made to fail once (support/fault-hook.ts); and the disk is really full, and files really too large.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { errnoNumber } from "../../ffi/index.ts";
+import { errnoNumber, setFaultHook } from "../../ffi/index.ts";
 import { CheckpointBusyError, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { expectDescriptors, namedDescriptors } from "./support/descriptors.ts";
 import { type CallName, Faults } from "./support/fault-control.ts";
+import { installFaultHook } from "./support/fault-hook.ts";
 import { beginFaults } from "./support/in-process.ts";
 import { checkStamped, saveStamped, stampedFile } from "./support/stamped.ts";
 
 const PAGES = 600;
-/** Every call of a save that can fail. Of an unlink that fails, or a close, see below. */
-const FAILING: readonly CallName[] = ["open", "openat", "renameat", "flock", "fsync", "lseek", "pwrite", "pwritev", "fstat"];
+/** Every call of a save whose failure matters; of unlinkat and close, see below. */
+const FAILING: readonly CallName[] = [
+  "open",
+  "openat",
+  "mkdir",
+  "getdents",
+  "renameat",
+  "flock",
+  "fsync",
+  "lseek",
+  "pwrite",
+  "pwritev",
+  "fstat",
+];
 const program = join(import.meta.dir, "support/save-program.ts");
 
 let faults: Faults;
@@ -180,6 +193,56 @@ describe("from outside", () => {
     expect([stdout.toString(), exitCode]).toEqual(["saved\nmeta\npages\nSyscallError ENOSPC\nmeta\npages\n", 0]);
     expect(await checkStamped(copy, PAGES)).toBe(1);
   });
+});
+
+test("a close that fails harms nobody, whatever its answer: what was written is synced before", async () => {
+  const before = namedDescriptors();
+  faults.arm({ action: "Fail", calls: ["close"], value: errnoNumber("EIO") });
+  await saveStamped(directory, PAGES, 2);
+  expect(faults.hits).toBeGreaterThan(5);
+  expect(await checkStamped(directory, PAGES)).toBe(2);
+  expect(listing()).toEqual(["meta", "pages"]);
+  await expectDescriptors(before);
+});
+
+test("an unlink that fails is the error of a save that came through, and the cause of one that did not", async () => {
+  using file = stampedFile(PAGES, 2);
+  writeFileSync(join(directory, "pages.0123456789abcdef"), "left by another save");
+  faults.arm({ action: "Fail", calls: ["unlinkat"], value: errnoNumber("EIO") });
+  await expect(file.saveTo(directory)).rejects.toMatchObject({ code: "EIO", syscall: "unlinkat" });
+  rmSync(join(directory, "pages.0123456789abcdef"));
+  const onProgress = () => {
+    throw new Error("no more");
+  };
+  const failure = (await file.saveTo(directory, { onProgress }).catch((error) => error)) as Error;
+  expect([failure.message, failure.cause]).toEqual(["no more", expect.objectContaining({ code: "EIO", syscall: "unlinkat" })]);
+  expect(await checkStamped(directory, PAGES)).toBe(1);
+  // What could not be removed is removed by the next save.
+  faults.disarm();
+  expect(listing().length).toBeGreaterThan(2);
+  await saveStamped(directory, PAGES, 3);
+  expect(listing()).toEqual(["meta", "pages"]);
+});
+
+test("a new directory, and those above it, are synced into the ones that they are in", async () => {
+  const deep = join(root, "a/b/c");
+  const synced = (path: string) => {
+    let count = 0;
+    setFaultHook((call, fd) => {
+      if (call === "fsync" && readlinkSync(`/proc/self/fd/${fd}`) === path) count++;
+      return undefined;
+    });
+    return () => count;
+  };
+  for (const parent of [root, join(root, "a"), join(root, "a/b")]) {
+    rmSync(join(root, "a"), { recursive: true, force: true });
+    const count = synced(parent);
+    await saveStamped(deep, 3, 1);
+    expect([parent, count()]).toEqual([parent, 1]);
+    await saveStamped(deep, 3, 2);
+    expect(count()).toBe(1);
+  }
+  installFaultHook(faults.path);
 });
 
 test("an empty directory stays empty when the first save fails", async () => {

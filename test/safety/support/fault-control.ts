@@ -63,6 +63,8 @@ export const CALL_NAMES = [
   "madvise",
   "uring_read",
   "uring_readv",
+  "mkdir",
+  "getdents",
 ] as const;
 export type CallName = (typeof CALL_NAMES)[number];
 
