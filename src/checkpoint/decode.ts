@@ -7,6 +7,7 @@ import { SUB_RELEASED, USED } from "../allocator/states.ts";
 import { MAX_KIND, PAGE_SIZE, PAGES_PER_CHUNK, PAGES_PER_HUGE_PAGE } from "../units.ts";
 import { CorruptCheckpointError } from "../errors.ts";
 import {
+  align8,
   type CheckpointImage,
   corrupt,
   crc32,
@@ -27,36 +28,84 @@ import {
 const WIDEST_SECTIONS = 5;
 const UNKNOWN_SECTIONS = 64;
 
-/** Finds a section by its id and owner, or undefined. */
+/**
+ * Is told what is wrong. When it throws, as in a load, decoding ends there; when it returns, decoding goes on where it can, and
+ * what depends on the damaged part is missing.
+ */
+export type Report = (problem: CorruptCheckpointError) => void;
+
+/** What can be known of a `meta` file. */
+export interface ExaminedMeta {
+  /** As the header says; null if there is no header. */
+  readonly id: bigint | null;
+  /** Null if anything is wrong with it. */
+  readonly image: CheckpointImage | null;
+  /** Null if there are none, or they are damaged themselves. */
+  readonly checksums: Uint32Array | null;
+}
+
+/** A damaged part is missing, which has been told already. */
+class AlreadyTold extends Error {}
+
+/** Finds a section by its id and owner; undefined if there is none. @throws {AlreadyTold} if it is damaged */
 type Sections = (id: number, owner: number) => Uint8Array | undefined;
 
 /** `bytes` must begin at a multiple of 8 of its buffer. @throws {CorruptCheckpointError} */
 export function decodeMeta(bytes: Uint8Array, path: string): CheckpointImage {
-  const header = decodeHeader(bytes, path);
-  const sections = decodeTable(bytes, header, path);
+  return examineMeta(bytes, path, (problem) => {
+    throw problem;
+  }).image!;
+}
+
+/** As `decodeMeta`, but tells what is wrong: all of it, unless `report` throws. */
+export function examineMeta(bytes: Uint8Array, path: string, report: Report): ExaminedMeta {
+  let isWhole = true;
+  const tell: Report = (problem) => {
+    isWhole = false;
+    report(problem);
+  };
+  /** The result of a step; null if it found something wrong. */
+  const attempt = <T>(step: () => T): T | null => {
+    try {
+      return step();
+    } catch (error) {
+      if (error instanceof CorruptCheckpointError) tell(error);
+      else if (!(error instanceof AlreadyTold)) throw error;
+      return null;
+    }
+  };
+  const header = attempt(() => decodeHeader(bytes, path, tell));
+  if (header === null) return { id: null, image: null, checksums: null };
+  const { id, pageSize, pagesBytes, fileCount } = header;
+  const sections = decodeTable(bytes, header, path, tell);
   const files: FileImage[] = [];
   const names = new Set<string>();
-  for (let owner = 0; owner < header.fileCount; owner++) {
-    const file = decodeFile(sections, owner, path);
-    if (names.has(file.name)) throw corrupt(path, `There are two files ${JSON.stringify(file.name)}`, "name");
+  for (let owner = 0; owner < fileCount; owner++) {
+    const file = attempt(() => decodeFile(sections, owner, path));
+    if (file === null) continue;
+    if (names.has(file.name)) tell(corrupt(path, `There are two files ${JSON.stringify(file.name)}`, "name"));
     names.add(file.name);
     files.push(file);
   }
-  const checksums = columns(sections, Section.Checksums, WHOLE, 1, path)[0]!;
-  if (checksums.length * header.pageSize !== header.pagesBytes) {
-    throw corrupt(path, `${checksums.length} checksums do not match ${header.pagesBytes} bytes of pages`, "checksums");
+  const checksums = attempt(() => columns(sections, Section.Checksums, WHOLE, 1, path)[0]!);
+  if (checksums !== null && checksums.length * pageSize !== pagesBytes) {
+    tell(corrupt(path, `${checksums.length} checksums do not match ${pagesBytes} bytes of pages`, "checksums"));
   }
   let pages = 0;
   for (const file of files) {
-    checkChunks(file, path);
-    checkRuns(file, path);
-    pages += checkExtents(file, path);
+    attempt(() => checkChunks(file, path));
+    attempt(() => checkRuns(file, path));
+    pages += attempt(() => checkExtents(file, path)) ?? 0;
   }
-  if (pages !== checksums.length) {
-    throw corrupt(path, `Extents hold ${pages} pages, but there are ${checksums.length} checksums`, "extents");
+  if (isWhole && pages !== checksums!.length) {
+    tell(corrupt(path, `Extents hold ${pages} pages, but there are ${checksums!.length} checksums`, "extents"));
   }
-  const userData = sections(Section.UserData, WHOLE)?.slice() ?? null;
-  return { id: header.id, pageSize: header.pageSize, files, checksums, userData };
+  const userData = attempt(() => sections(Section.UserData, WHOLE) ?? null);
+  if (!isWhole) return { id, image: null, checksums };
+  // Copies: what the program gets must not keep all of `meta` in memory, nor be in shared memory.
+  const owned = files.map((file) => ({ ...file, userData: file.userData?.slice() ?? null }));
+  const image = { id, pageSize, files: owned, checksums: checksums!, userData: userData?.slice() ?? null };
+  return { id, image, checksums };
 }
 
 function decodeFile(sections: Sections, owner: number, path: string): FileImage {
@@ -74,7 +123,7 @@ function decodeFile(sections: Sections, owner: number, path: string): FileImage 
     chunkHuge: section(sections, Section.Chunks, owner, path),
     runs: { start, length, state, refs, kind, group },
     extents: { start: extentStart, length: extentLength },
-    userData: sections(Section.UserData, owner)?.slice() ?? null,
+    userData: sections(Section.UserData, owner) ?? null,
   };
 }
 
@@ -112,7 +161,7 @@ interface Header {
   readonly fileCount: number;
 }
 
-function decodeHeader(bytes: Uint8Array, path: string): Header {
+function decodeHeader(bytes: Uint8Array, path: string, report: Report): Header {
   if (bytes.byteLength < HEADER_BYTES) throw corrupt(path, `Expected at least ${HEADER_BYTES} bytes, got ${bytes.byteLength}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getBigUint64(0, true) !== MAGIC) throw corrupt(path, "This is no pgalloc checkpoint", "header", 0);
@@ -121,9 +170,10 @@ function decodeHeader(bytes: Uint8Array, path: string): Header {
   const pageSize = view.getUint32(12, true);
   if (pageSize !== PAGE_SIZE) throw corrupt(path, `Expected pages of ${PAGE_SIZE} bytes, got ${pageSize}`, "header", 12);
   if (view.getUint32(60, true) !== crc32(bytes.subarray(0, 60)))
-    throw corrupt(path, "Header checksum does not match", "header", 60);
+    report(corrupt(path, "Header checksum does not match", "header", 60));
   const fileBytes = view.getFloat64(32, true);
-  if (fileBytes !== bytes.byteLength) throw corrupt(path, `Expected ${fileBytes} bytes, got ${bytes.byteLength}`, "header", 32);
+  if (fileBytes !== bytes.byteLength)
+    report(corrupt(path, `Expected ${fileBytes} bytes, got ${bytes.byteLength}`, "header", 32));
   const fileCount = view.getUint32(48, true);
   if (fileCount < 1 || fileCount > MAX_FILES) {
     throw corrupt(path, `Expected 1 to ${MAX_FILES} files, got ${fileCount}`, "header", 48);
@@ -134,17 +184,17 @@ function decodeHeader(bytes: Uint8Array, path: string): Header {
     throw corrupt(path, `Section count ${sectionCount} is out of bounds`, "header", 40);
   }
   if (view.getUint32(44, true) !== crc32(bytes.subarray(HEADER_BYTES, tableEnd))) {
-    throw corrupt(path, "Section table checksum does not match", "header", 44);
+    report(corrupt(path, "Section table checksum does not match", "header", 44));
   }
   return { id: view.getBigUint64(16, true), pageSize, pagesBytes: view.getFloat64(24, true), sectionCount, fileCount };
 }
 
 /** Unknown sections are skipped: a later version may add some. */
-function decodeTable(bytes: Uint8Array, { sectionCount, fileCount }: Header, path: string): Sections {
+function decodeTable(bytes: Uint8Array, { sectionCount, fileCount }: Header, path: string, report: Report): Sections {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const sections = new Map<string, Uint8Array>();
-  // Sections do not overlap, or a small file could ask for a thousand copies of its user data.
-  let roomBytes = bytes.byteLength;
+  /** null: damaged. */
+  const sections = new Map<string, Uint8Array | null>();
+  const layout = new Layout(bytes, HEADER_BYTES + TABLE_ENTRY_BYTES * sectionCount);
   for (let i = 0; i < sectionCount; i++) {
     const entry = HEADER_BYTES + TABLE_ENTRY_BYTES * i;
     const id = view.getUint32(entry, true);
@@ -152,22 +202,66 @@ function decodeTable(bytes: Uint8Array, { sectionCount, fileCount }: Header, pat
     const length = view.getFloat64(entry + 16, true);
     const owner = view.getUint32(entry + 24, true);
     const name = SECTION_NAMES[id] ?? `${id}`;
-    if (!Number.isSafeInteger(offset) || offset % 8 !== 0 || offset < HEADER_BYTES || offset > bytes.byteLength) {
-      throw corrupt(path, `Offset ${offset} is out of bounds`, name, entry);
-    }
-    roomBytes -= length;
-    if (!Number.isSafeInteger(length) || length < 0 || length > bytes.byteLength - offset || roomBytes < 0) {
-      throw corrupt(path, `Length ${length} is out of bounds`, name, entry);
-    }
-    if (owner !== WHOLE && owner >= fileCount) throw corrupt(path, `Owner ${owner} is none of ${fileCount} files`, name, entry);
     const key = `${id}/${owner}`;
-    if (sections.has(key)) throw corrupt(path, "Section stands twice", name, entry);
+    const mistake =
+      layout.mistakeOf(offset, length) ??
+      (owner !== WHOLE && owner >= fileCount ? `Owner ${owner} is none of ${fileCount} files` : undefined) ??
+      (sections.has(key) ? "Section stands twice" : undefined);
+    if (mistake !== undefined) {
+      report(corrupt(path, mistake, name, entry));
+      sections.set(key, null);
+      continue;
+    }
     const section = bytes.subarray(offset, offset + length);
-    if (view.getUint32(entry + 4, true) !== crc32(section))
-      throw corrupt(path, "Section checksum does not match", name, offset);
-    sections.set(key, section);
+    const isGood = view.getUint32(entry + 4, true) === crc32(section);
+    if (!isGood) report(corrupt(path, "Section checksum does not match", name, offset));
+    sections.set(key, isGood ? section : null);
   }
-  return (id, owner) => sections.get(`${id}/${owner}`);
+  const stray = layout.mistakeAtEnd();
+  if (stray !== undefined) report(corrupt(path, stray));
+  return (id, owner) => {
+    const section = sections.get(`${id}/${owner}`);
+    if (section === null) throw new AlreadyTold();
+    return section;
+  };
+}
+
+/**
+ * Where sections may stand: each at the first multiple of 8 behind the one before, zeros between, and nothing behind the last.
+ * So every byte of the file is in a section, or known; and no two sections share one (a small file could else ask for a
+ * thousand copies of its user data).
+ */
+class Layout {
+  private readonly bytes: Uint8Array;
+  /** Where the last section ends; undefined if that is not known. */
+  private end: number | undefined;
+
+  constructor(bytes: Uint8Array, tableEnd: number) {
+    this.bytes = bytes;
+    this.end = tableEnd;
+  }
+
+  mistakeOf(offset: number, length: number): string | undefined {
+    const { end, bytes } = this;
+    this.end = undefined;
+    const first = end === undefined ? offset : align8(end);
+    if (offset !== first || !Number.isSafeInteger(offset) || offset < HEADER_BYTES || offset % 8 !== 0) {
+      return `Offset ${offset} is out of place`;
+    }
+    if (offset > bytes.byteLength || !Number.isSafeInteger(length) || length < 0 || length > bytes.byteLength - offset) {
+      return `Bytes [${offset}, ${offset + length}) are out of bounds`;
+    }
+    this.end = offset + length;
+    for (let at = end ?? offset; at < offset; at++) {
+      if (bytes[at] !== 0) return `Byte ${at} between sections is ${bytes[at]}, not 0`;
+    }
+    return undefined;
+  }
+
+  mistakeAtEnd(): string | undefined {
+    if (this.end === undefined || this.end === this.bytes.byteLength) return undefined;
+    return `${this.bytes.byteLength - this.end} bytes stand behind the last section`;
+  }
 }
 
 function checkChunks(image: FileImage, path: string): void {

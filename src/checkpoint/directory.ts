@@ -14,7 +14,9 @@
  * finishes it.
  */
 import { closeFile, fileStatus, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
-import { decodeMeta } from "./decode.ts";
+import type { CorruptCheckpointError } from "../errors.ts";
+import { PAGE_SIZE } from "../units.ts";
+import { type ExaminedMeta, examineMeta, type Report } from "./decode.ts";
 import { type CheckpointImage, corrupt, HEADER_BYTES } from "./format.ts";
 import { openIfExists, readBytes, readInto, StagingDirectory } from "./staging.ts";
 
@@ -31,12 +33,33 @@ export interface OpenCheckpoint {
   readonly pagesPath: string;
 }
 
+/** What there is of a checkpoint, whole or not. */
+export interface ExaminedCheckpoint extends ExaminedMeta {
+  /** All that is wrong with the metadata and with the pages file's size. */
+  readonly problems: readonly CorruptCheckpointError[];
+  /** Open for reading, the caller's to close; null if it is missing. */
+  readonly pagesFd: number | null;
+  readonly pagesPath: string;
+}
+
 /** @throws {SyscallError} if the directory cannot be read @throws {CorruptCheckpointError} if it is no checkpoint */
 export function openCheckpoint(directory: string): OpenCheckpoint {
+  const { image, pagesFd, pagesPath } = open(directory, (problem) => {
+    throw problem;
+  });
+  return { image: image!, pagesFd: pagesFd!, pagesPath };
+}
+
+/** As `openCheckpoint`, but goes on behind what is wrong. @throws {CorruptCheckpointError} if there is no metadata at all */
+export function examineCheckpoint(directory: string): ExaminedCheckpoint {
+  return open(directory, () => {});
+}
+
+function open(directory: string, report: Report): ExaminedCheckpoint {
   const directoryFd = openFile(directory, O_RDONLY | O_DIRECTORY);
   try {
     for (let attempt = 0; ; attempt++) {
-      const found = openOnce(directoryFd, directory, attempt < OPEN_ATTEMPTS);
+      const found = openOnce(directoryFd, directory, attempt < OPEN_ATTEMPTS, report);
       if (found !== undefined) return found;
     }
   } finally {
@@ -45,15 +68,21 @@ export function openCheckpoint(directory: string): OpenCheckpoint {
 }
 
 /** Undefined if a save has committed in between, so that `pages` may belong to its `meta`, and that `mayRetry`. */
-function openOnce(directoryFd: number, directory: string, mayRetry: boolean): OpenCheckpoint | undefined {
-  const image = decodeMeta(readMeta(directoryFd, directory), `${directory}/${META}`);
+function openOnce(directoryFd: number, directory: string, mayRetry: boolean, report: Report): ExaminedCheckpoint | undefined {
+  const problems: CorruptCheckpointError[] = [];
+  const tell: Report = (problem) => {
+    problems.push(problem);
+    report(problem);
+  };
+  const meta = examineMeta(readMeta(directoryFd, directory), `${directory}/${META}`, tell);
   const pagesPath = `${directory}/${PAGES}`;
-  let pagesFd = openIfExists(directoryFd, `${PAGES}.${hex(image.id)}`) ?? openIfExists(directoryFd, PAGES);
+  let pagesFd = meta.id === null ? undefined : openIfExists(directoryFd, `${PAGES}.${hex(meta.id)}`);
+  pagesFd ??= openIfExists(directoryFd, PAGES);
   try {
-    if (readId(directoryFd) !== image.id && mayRetry) return undefined;
-    if (pagesFd === undefined) throw corrupt(pagesPath, "The pages file is missing");
-    checkPagesSize(pagesFd, image, pagesPath);
-    const opened = { image, pagesFd, pagesPath };
+    if ((readId(directoryFd) ?? null) !== meta.id && mayRetry) return undefined;
+    if (pagesFd === undefined) tell(corrupt(pagesPath, "The pages file is missing"));
+    else if (meta.checksums !== null) checkPagesSize(pagesFd, meta.checksums.length * PAGE_SIZE, pagesPath, tell);
+    const opened = { ...meta, problems, pagesFd: pagesFd ?? null, pagesPath };
     pagesFd = undefined;
     return opened;
   } finally {
@@ -61,10 +90,9 @@ function openOnce(directoryFd: number, directory: string, mayRetry: boolean): Op
   }
 }
 
-function checkPagesSize(fd: number, image: CheckpointImage, path: string): void {
-  const expected = image.checksums.length * image.pageSize;
+function checkPagesSize(fd: number, expectedBytes: number, path: string, report: Report): void {
   const { sizeBytes } = fileStatus(fd);
-  if (sizeBytes !== expected) throw corrupt(path, `Expected ${expected} bytes, got ${sizeBytes}`);
+  if (sizeBytes !== expectedBytes) report(corrupt(path, `Expected ${expectedBytes} bytes, got ${sizeBytes}`));
 }
 
 function readMeta(directoryFd: number, directory: string): Uint8Array {

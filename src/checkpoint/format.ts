@@ -7,7 +7,8 @@
  *             header's first 60 bytes.
  *   table     32 bytes a section: id u32, CRC-32 u32, offset f64, length f64, owner u32, zeros. The owner is a MemoryFile, by
  *             its place in the order in which they were saved, or WHOLE, the checkpoint.
- *   sections  little-endian columns, each beginning at a multiple of 8. Of each MemoryFile:
+ *   sections  little-endian columns, in the table's order, each at the first multiple of 8 behind the one before, with zeros
+ *             between: so a checksum, or a known value, covers every byte. Of each MemoryFile:
  *               name       its id: 1 to 255 bytes of UTF-8 without NUL, each id once
  *               chunks     u8 a chunk: 1 = meant for huge pages
  *               runs       six u32 columns one behind the other: first page, pages, state, refs, kind, group
@@ -140,7 +141,7 @@ export function encodeMeta(image: CheckpointImage): Uint8Array {
   return bytes;
 }
 
-function align8(offset: number): number {
+export function align8(offset: number): number {
   return Math.ceil(offset / 8) * 8;
 }
 

@@ -1,17 +1,20 @@
 /**
  * A checkpoint of either format, opened for looking at: one description, whoever wrote it. Metadata has been read and
- * validated, section by section, by the code that a restore uses; page contents have not been touched.
+ * validated, section by section, by the code that a restore uses; page contents have not been touched. What is damaged can be
+ * looked at as far as it goes.
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { closeFile } from "../../ffi/index.ts";
 import { SUB_RELEASED, USED } from "../allocator/states.ts";
-import { openCheckpoint } from "../checkpoint/directory.ts";
-import { VERSION } from "../checkpoint/format.ts";
+import { examineCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
+import { type CheckpointImage, VERSION } from "../checkpoint/format.ts";
+import { CorruptCheckpointError } from "../errors.ts";
 import { openExport } from "../gvisor/directory.ts";
 import { byteSourceOf } from "../gvisor/import.ts";
 import { PAGE_BYTES, RunState } from "../gvisor/image.ts";
 import { MAIN_ID, readCheckpoint } from "../gvisor/read-checkpoint.ts";
+import { PAGE_SIZE } from "../units.ts";
 import { UsageError } from "./arguments.ts";
 
 export type FormatName = "native" | "gvisor";
@@ -60,10 +63,64 @@ export function checkFormat(name: string | undefined): FormatName | undefined {
 /** @throws {CorruptCheckpointError} {SyscallError} */
 export function openAnyCheckpoint(directory: string, format: FormatName | undefined): CheckpointDescription {
   const files = listFiles(directory);
+  if (formatOf(files, format) === "gvisor") return openGvisor(directory, files);
+  const { image, pagesFd, pagesPath } = openCheckpoint(directory);
+  return describeNative(image, { files, pagesFd, pagesPath });
+}
+
+/** A checkpoint that may be damaged. */
+export interface Examination extends Disposable {
+  readonly format: FormatName;
+  /** What is wrong with the metadata: all of it, for the native format; for gVisor's, which has no parts, the first thing. */
+  readonly problems: readonly string[];
+  /** Null if anything is. */
+  readonly checkpoint: CheckpointDescription | null;
+  /** What page contents can be checked against, also where it is not known whose they are. */
+  readonly checksums: Uint32Array | null;
+  readonly pageSize: number;
+  /** Null if the file is missing. */
+  readonly pagesFd: number | null;
+}
+
+/** @throws {SyscallError} */
+export function examineAnyCheckpoint(directory: string, format: FormatName | undefined): Examination {
+  const files = listFiles(directory);
+  const found = formatOf(files, format);
+  try {
+    return found === "gvisor" ? examineGvisor(directory, files) : examineNative(directory, files);
+  } catch (error) {
+    if (!(error instanceof CorruptCheckpointError)) throw error;
+    const nothing = { checkpoint: null, checksums: null, pageSize: PAGE_SIZE, pagesFd: null };
+    return { ...nothing, format: found, problems: [error.message], [Symbol.dispose]: () => {} };
+  }
+}
+
+function examineGvisor(directory: string, files: Record<string, number>): Examination {
+  const checkpoint = openGvisor(directory, files);
+  const { pageSize, pagesFd } = checkpoint;
+  const close = () => checkpoint[Symbol.dispose]();
+  return { format: "gvisor", problems: [], checkpoint, checksums: null, pageSize, pagesFd, [Symbol.dispose]: close };
+}
+
+function examineNative(directory: string, files: Record<string, number>): Examination {
+  const { image, checksums, problems, pagesFd, pagesPath } = examineCheckpoint(directory);
+  const checkpoint = image === null || pagesFd === null ? null : describeNative(image, { files, pagesFd, pagesPath });
+  return {
+    format: "native",
+    problems: problems.map(({ message }) => message),
+    checkpoint,
+    checksums,
+    pageSize: PAGE_SIZE,
+    pagesFd,
+    [Symbol.dispose]: () => {
+      if (pagesFd !== null) closeFile(pagesFd);
+    },
+  };
+}
+
+function formatOf(files: Record<string, number>, format: FormatName | undefined): FormatName {
   const isGvisor = !("meta" in files) && Object.keys(files).some((name) => name.startsWith("pages_meta.img"));
-  return (format ?? (isGvisor ? "gvisor" : "native")) === "gvisor"
-    ? openGvisor(directory, files)
-    : openNative(directory, files);
+  return format ?? (isGvisor ? "gvisor" : "native");
 }
 
 function listFiles(directory: string): Record<string, number> {
@@ -71,8 +128,10 @@ function listFiles(directory: string): Record<string, number> {
   return Object.fromEntries(entries.map(({ name }) => [name, statSync(join(directory, name)).size]));
 }
 
-function openNative(directory: string, files: Record<string, number>): CheckpointDescription {
-  const { image, pagesFd, pagesPath } = openCheckpoint(directory);
+function describeNative(
+  image: CheckpointImage,
+  place: Pick<CheckpointDescription, "files" | "pagesFd" | "pagesPath">,
+): CheckpointDescription {
   const { checksums, pageSize, userData } = image;
   let firstPage = 0;
   const memories = image.files.map(({ name, chunkHuge, runs, extents, userData }): MemoryDescription => {
@@ -90,13 +149,11 @@ function openNative(directory: string, files: Record<string, number>): Checkpoin
     format: "native",
     version: VERSION,
     pageSize,
-    files,
     memories,
     checksums,
     userDataBytes: userData?.byteLength ?? null,
-    pagesFd,
-    pagesPath,
-    [Symbol.dispose]: () => closeFile(pagesFd),
+    ...place,
+    [Symbol.dispose]: () => closeFile(place.pagesFd),
   };
 }
 

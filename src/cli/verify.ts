@@ -1,33 +1,39 @@
 /**
- * `pgalloc verify DIR`: every section of the metadata and every page of the contents against its checksum. Every bad block
- * is named, not only the first; the exit code is 1 if there is any.
+ * `pgalloc verify DIR`: every section of the metadata and every page of the contents against its checksum. Every bad section and
+ * every bad block is named, not only the first; the exit code is 1 if there is any. Damage in one part does not keep the others
+ * from being looked at: only without checksums, or without the pages file, are there no contents to check.
  */
-import { readSync } from "node:fs";
+import { addressOf, errnoCode, readAt } from "../../ffi/index.ts";
 import { crc32 } from "../checkpoint/format.ts";
-import { CorruptCheckpointError } from "../errors.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
-import { type CheckpointDescription, checkFormat, type MemoryDescription, openAnyCheckpoint } from "./checkpoint-reader.ts";
+import { checkFormat, type Examination, examineAnyCheckpoint } from "./checkpoint-reader.ts";
 
-/** Adjacent bad pages of one extent. Bytes. */
-interface BadBlock {
-  /** The MemoryFile's; null in a format that has none. */
+/** Contents that follow one another in the pages file: those of an extent, or of nobody knows whom. Bytes; null: not known. */
+interface Contents {
+  /** The MemoryFile's; also null in a format that has none. */
   readonly id: string | null;
-  readonly extent: number;
+  readonly extent: number | null;
   /** In the file of page contents. */
   readonly offset: number;
   readonly lengthBytes: number;
   /** In memory. */
-  readonly memoryOffset: number;
-  readonly problem: "checksum" | "truncated";
+  readonly memoryOffset: number | null;
+}
+
+/** Adjacent bad pages of one extent. */
+interface BadBlock extends Contents {
+  /** Or the error's code, where reading failed. */
+  readonly problem: string;
 }
 
 interface Verdict {
   readonly directory: string;
   readonly ok: boolean;
-  /** What is wrong with the metadata; then nothing else can be looked at. */
-  readonly metadataError: string | null;
-  readonly format: string | null;
+  /** What is wrong with the metadata and the files' sizes. */
+  readonly metadataErrors: readonly string[];
+  readonly format: string;
+  /** Extents and pages that were looked at. */
   readonly extents: number;
   readonly pages: number;
   readonly bytes: number;
@@ -50,74 +56,82 @@ export async function verify(args: string[]): Promise<number> {
 }
 
 function verifyCheckpoint(directory: string, format: ReturnType<typeof checkFormat>): Verdict {
-  const nothing = { directory, ok: false, format: null, extents: 0, pages: 0, bytes: 0, hasChecksums: false, badPages: 0 };
-  let opened: CheckpointDescription;
-  try {
-    opened = openAnyCheckpoint(directory, format);
-  } catch (error) {
-    if (!(error instanceof CorruptCheckpointError)) throw error;
-    return { ...nothing, metadataError: error.message, badBlocks: [] };
+  using examination = examineAnyCheckpoint(directory, format);
+  const { problems, checksums, pagesFd, pageSize } = examination;
+  const all = contentsOf(examination);
+  const badBlocks: BadBlock[] = [];
+  let pages = 0;
+  for (const contents of all) {
+    verifyContents(contents, { fd: pagesFd!, pageSize, checksums: checksums?.subarray(pages) }, badBlocks);
+    pages += contents.lengthBytes / pageSize;
   }
-  using checkpoint = opened;
-  const { pages, badBlocks } = verifyPages(checkpoint);
-  const badBytes = badBlocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0);
   return {
     directory,
-    ok: badBlocks.length === 0,
-    metadataError: null,
-    format: checkpoint.format,
-    extents: checkpoint.memories.reduce((sum, { extents }) => sum + extents.start.length, 0),
+    ok: problems.length === 0 && badBlocks.length === 0,
+    metadataErrors: problems,
+    format: examination.format,
+    extents: all.filter(({ extent }) => extent !== null).length,
     pages,
-    bytes: pages * checkpoint.pageSize,
-    hasChecksums: checkpoint.checksums !== null,
-    badPages: badBytes / checkpoint.pageSize,
+    bytes: pages * pageSize,
+    hasChecksums: checksums !== null,
+    badPages: badBlocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0) / pageSize,
     badBlocks,
   };
 }
 
-function verifyPages(checkpoint: CheckpointDescription): { pages: number; badBlocks: BadBlock[] } {
-  const badBlocks: BadBlock[] = [];
-  let pages = 0;
-  for (const memory of checkpoint.memories) pages = verifyMemory(checkpoint, memory, pages, badBlocks);
-  return { pages, badBlocks };
+/** Every extent's contents; those of the whole pages file, where its extents are not known; none, where nothing can be told. */
+function contentsOf({ checkpoint, checksums, pagesFd, pageSize }: Examination): Contents[] {
+  if (pagesFd === null) return [];
+  if (checkpoint !== null) {
+    return checkpoint.memories.flatMap(({ id, extents }) =>
+      Array.from(extents.start, (start, extent) => ({
+        id,
+        extent,
+        offset: extents.offset[extent]!,
+        lengthBytes: extents.length[extent]! * pageSize,
+        memoryOffset: start * pageSize,
+      })),
+    );
+  }
+  if (checksums === null || checksums.length === 0) return [];
+  return [{ id: null, extent: null, offset: 0, lengthBytes: checksums.length * pageSize, memoryOffset: null }];
 }
 
-/** `content` counts the pages of contents before this file's; returns those up to its end. */
-function verifyMemory(checkpoint: CheckpointDescription, memory: MemoryDescription, content: number, bad: BadBlock[]): number {
-  const { pageSize, checksums, pagesFd } = checkpoint;
-  const { id, extents } = memory;
-  const buffer = new Uint8Array(READ_BYTES);
-  const pagesPerRead = READ_BYTES / pageSize;
-  let at = content;
-  for (let extent = 0; extent < extents.start.length; extent++) {
-    for (let done = 0; done < extents.length[extent]!; done += pagesPerRead) {
-      const count = Math.min(pagesPerRead, extents.length[extent]! - done);
-      const offset = extents.offset[extent]! + done * pageSize;
-      const bytes = buffer.subarray(0, readFully(pagesFd, buffer.subarray(0, count * pageSize), offset));
-      for (let page = 0; page < count; page++, at++) {
-        const problem = judge(bytes.subarray(page * pageSize, (page + 1) * pageSize), pageSize, checksums?.[at]);
-        if (problem === undefined) continue;
-        const memoryOffset = (extents.start[extent]! + done + page) * pageSize;
-        add(bad, { id, extent, offset: offset + page * pageSize, lengthBytes: pageSize, memoryOffset, problem });
-      }
+interface PagesSource {
+  readonly fd: number;
+  readonly pageSize: number;
+  /** Of the contents' pages, and more; undefined if the format has none. */
+  readonly checksums: Uint32Array | undefined;
+}
+
+function verifyContents(contents: Contents, { fd, pageSize, checksums }: PagesSource, bad: BadBlock[]): void {
+  const { lengthBytes, offset } = contents;
+  for (let done = 0; done < lengthBytes; done += READ_BYTES) {
+    const bytes = Math.min(READ_BYTES, lengthBytes - done);
+    const filled = readAt(fd, addressOf(buffer), bytes, offset + done);
+    for (let at = 0; at < bytes; at += pageSize) {
+      // Where a whole read fails some of its pages may be readable all the same.
+      const end = filled >= 0 ? Math.max(0, filled - at) : readAt(fd, addressOf(buffer) + at, pageSize, offset + done + at);
+      const problem = judge(buffer.subarray(at, at + pageSize), end, checksums?.[(done + at) / pageSize]);
+      if (problem !== undefined) add(bad, { ...pageOf(contents, done + at, pageSize), problem });
     }
   }
-  return at;
 }
 
-function judge(page: Uint8Array, pageSize: number, checksum: number | undefined): BadBlock["problem"] | undefined {
-  if (page.byteLength < pageSize) return "truncated";
+const buffer = new Uint8Array(new ArrayBuffer(READ_BYTES));
+
+/** `filled`: bytes of the page that could be read, or more; or a negative error number. */
+function judge(page: Uint8Array, filled: number, checksum: number | undefined): string | undefined {
+  if (filled < 0) return errnoCode(-filled);
+  if (filled < page.byteLength) return "truncated";
   return checksum === undefined || crc32(page) === checksum ? undefined : "checksum";
 }
 
-function readFully(fd: number, buffer: Uint8Array, offset: number): number {
-  let done = 0;
-  while (done < buffer.byteLength) {
-    const moved = readSync(fd, buffer, done, buffer.byteLength - done, offset + done);
-    if (moved === 0) break;
-    done += moved;
-  }
-  return done;
+/** One page of contents, `at` bytes behind their beginning. */
+function pageOf(contents: Contents, at: number, pageSize: number): Contents {
+  const { offset, memoryOffset } = contents;
+  const inMemory = memoryOffset === null ? null : memoryOffset + at;
+  return { ...contents, offset: offset + at, lengthBytes: pageSize, memoryOffset: inMemory };
 }
 
 /** Joins a bad page to the block before it, if that ends where it begins. */
@@ -130,21 +144,19 @@ function add(blocks: BadBlock[], page: BadBlock): void {
 }
 
 function report(verdict: Verdict): void {
-  if (verdict.metadataError !== null) {
-    console.log(`${"BAD".padEnd(INDENT)}metadata: ${verdict.metadataError}`);
-    return;
-  }
+  const bad = "BAD".padEnd(INDENT);
+  for (const message of verdict.metadataErrors) console.log(`${bad}metadata: ${message}`);
   for (const { id, extent, offset, lengthBytes, memoryOffset, problem } of verdict.badBlocks) {
-    console.log(
-      `${"BAD".padEnd(INDENT)}extent ${extent}, offset ${offset}, ${lengthBytes} bytes, memory offset ${memoryOffset}${id === null ? "" : ` of ${JSON.stringify(id)}`}: ${problem}`,
-    );
+    const owner = id === null ? "" : ` of ${JSON.stringify(id)}`;
+    const place = `${extent === null ? "" : `extent ${extent}, `}offset ${offset}, ${lengthBytes} bytes`;
+    console.log(`${bad}${place}${memoryOffset === null ? "" : `, memory offset ${memoryOffset}`}${owner}: ${problem}`);
   }
-  const { format, extents, pages, bytes, badPages, hasChecksums, ok, directory } = verdict;
-  console.log(`${(ok ? "ok" : "BAD").padEnd(INDENT)}${directory} (${format})`);
+  const { format, extents, pages, bytes, badPages, hasChecksums, ok, directory, metadataErrors } = verdict;
+  console.log(`${ok ? "ok".padEnd(INDENT) : bad}${directory} (${format})`);
   const indent = " ".repeat(INDENT);
-  console.log(
-    `${indent}metadata is valid; ${extents} extents, ${pages} pages, ${formatBytes(bytes)} read, ${badPages} pages bad`,
-  );
-  if (!hasChecksums)
-    console.log(`${indent}this format has no checksums: contents are all there, whether they are right is not known`);
+  const metadata = metadataErrors.length === 0 ? "metadata is valid" : `metadata has ${metadataErrors.length} errors`;
+  console.log(`${indent}${metadata}; ${extents} extents, ${pages} pages, ${formatBytes(bytes)} read, ${badPages} pages bad`);
+  if (hasChecksums) return;
+  if (metadataErrors.length > 0) console.log(`${indent}contents could not be checked: it is not known what they should be`);
+  else console.log(`${indent}this format has no checksums: contents are all there, whether they are right is not known`);
 }

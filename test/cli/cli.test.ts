@@ -1,6 +1,17 @@
 /** The command line tool as a user runs it: a process with arguments, output and an exit code. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { closeSync, cpSync, existsSync, mkdtempSync, openSync, readFileSync, rmSync, truncateSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
@@ -173,7 +184,7 @@ describe("verify", () => {
     for (const page of [2, 3, 4, 12]) overwrite(pages, page * PAGE_SIZE + 7);
     const { exitCode, stdout } = run("verify", directory, "--json");
     expect(exitCode).toBe(1);
-    expect(JSON.parse(stdout)).toMatchObject({ ok: false, pages: 14, badPages: 4, metadataError: null });
+    expect(JSON.parse(stdout)).toMatchObject({ ok: false, pages: 14, badPages: 4, metadataErrors: [] });
     expect(JSON.parse(stdout).badBlocks).toEqual([
       {
         id: "main",
@@ -198,6 +209,79 @@ describe("verify", () => {
     expect(text.stdout).toContain("4 pages bad");
   });
 
+  /** Where a section stands in `meta`, by the order in which they are written: name, chunks, runs, extents, userData, checksums. */
+  function sectionAt(index: number): { offset: number; lengthBytes: number } {
+    const view = new DataView(new Uint8Array(readFileSync(join(checkpoint, "meta"))).buffer);
+    const entry = 64 + 32 * index;
+    return { offset: view.getFloat64(entry + 8, true), lengthBytes: view.getFloat64(entry + 16, true) };
+  }
+
+  test("several bad sections are named each, and pages are checked all the same", () => {
+    const directory = copy("bad-sections");
+    for (const section of [1, 2, 4]) overwrite(join(directory, "meta"), sectionAt(section).offset);
+    for (const page of [3, 4, 12]) overwrite(join(directory, "pages"), page * PAGE_SIZE + 7);
+    const { exitCode, stdout } = run("verify", directory, "--json");
+    const { metadataErrors, badBlocks, pages, badPages } = JSON.parse(stdout);
+    expect(exitCode).toBe(1);
+    expect(metadataErrors.map((message: string) => /section (\w+)/.exec(message)![1])).toEqual(["chunks", "runs", "userData"]);
+    expect([pages, badPages]).toEqual([14, 3]);
+    // Whose pages they are is in the damaged part.
+    const place = { id: null, extent: null, memoryOffset: null, problem: "checksum" };
+    expect(badBlocks).toEqual([
+      { ...place, offset: 3 * PAGE_SIZE, lengthBytes: 2 * PAGE_SIZE },
+      { ...place, offset: 12 * PAGE_SIZE, lengthBytes: PAGE_SIZE },
+    ]);
+    const text = run("verify", directory).stdout;
+    expect(text).toContain(`BAD       offset ${12 * PAGE_SIZE}, ${PAGE_SIZE} bytes: checksum`);
+    expect(text).toContain("metadata has 3 errors; 0 extents, 14 pages, 56 KiB read, 3 pages bad");
+  });
+
+  test("a damaged header or table does not hide the rest", () => {
+    const directory = copy("bad-header");
+    // The id in the header; a number in the table's first entry; a checksum's first byte.
+    for (const at of [16, 64 + 8, sectionAt(5).offset]) overwrite(join(directory, "meta"), at);
+    const { metadataErrors, pages } = JSON.parse(run("verify", directory, "--json").stdout);
+    expect(metadataErrors.map((message: string) => message.replace(/ \(.*/, ""))).toEqual([
+      "Header checksum does not match",
+      "Section table checksum does not match",
+      expect.stringContaining("is out of place"),
+      "Section checksum does not match",
+    ]);
+    expect(pages).toBe(0);
+    expect(run("verify", directory).stdout).toContain("contents could not be checked");
+  });
+
+  test("a block that cannot be read is named, and the others are checked", () => {
+    const directory = copy("unreadable");
+    overwrite(join(directory, "pages"), 12 * PAGE_SIZE);
+    const preload = join(root, "unreadable.ts");
+    writeFileSync(
+      preload,
+      `import { setFaultHook } from ${JSON.stringify(join(import.meta.dir, "../../ffi/index.ts"))};
+       const [start, end] = [${5 * PAGE_SIZE}, ${6 * PAGE_SIZE}];
+       setFaultHook((call, fd, offset, lengthBytes) =>
+         call === "pread" && lengthBytes >= ${PAGE_SIZE} && offset < end && offset + lengthBytes > start ? { errno: 5 } : undefined);`,
+    );
+    const { stdout, exitCode } = Bun.spawnSync([
+      process.execPath,
+      "--preload",
+      preload,
+      program,
+      "verify",
+      directory,
+      "--json",
+    ]);
+    expect(exitCode).toBe(1);
+    expect(JSON.parse(stdout.toString())).toMatchObject({
+      pages: 14,
+      badPages: 2,
+      badBlocks: [
+        { extent: 0, offset: 5 * PAGE_SIZE, lengthBytes: PAGE_SIZE, problem: "EIO" },
+        { extent: 1, offset: 12 * PAGE_SIZE, problem: "checksum" },
+      ],
+    });
+  });
+
   test("any byte of the metadata that is wrong, and a file that is cut short", () => {
     const { size } = Bun.file(join(checkpoint, "meta"));
     for (const offset of [0, 9, 13, 40, 60, 70, Math.floor(size / 2), size - 1]) {
@@ -210,6 +294,10 @@ describe("verify", () => {
     const short = copy("short");
     truncateSync(join(short, "pages"), 13 * PAGE_SIZE);
     expect(run("verify", short)).toMatchObject({ exitCode: 1, stdout: expect.stringContaining(`got ${13 * PAGE_SIZE}`) });
+    expect(JSON.parse(run("verify", short, "--json").stdout)).toMatchObject({
+      pages: 14,
+      badBlocks: [{ extent: 2, offset: 13 * PAGE_SIZE, lengthBytes: PAGE_SIZE, problem: "truncated" }],
+    });
     rmSync(join(short, "pages"));
     expect(run("verify", short)).toMatchObject({ exitCode: 1, stdout: expect.stringContaining("missing") });
   });
