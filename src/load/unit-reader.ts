@@ -6,7 +6,7 @@
  * Where most of a unit is read at once its memory is first made a huge page: allocating 512 small pages costs several times
  * what copying them does. That commits the whole 2 MiB, so a sparser unit is read into small pages.
  */
-import { bufferAt, detach, errnoNumber, MAX_IOVECS } from "../../ffi/index.ts";
+import { bufferAt, detach, errnoNumber, MAX_IOVECS, readAt } from "../../ffi/index.ts";
 import { coalesce, type Operations } from "../aio/coalesce.ts";
 import type { Completions, Queue } from "../aio/queue.ts";
 import type { Control } from "../shared/control.ts";
@@ -22,6 +22,11 @@ import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, 
  * against it is memory, and two thirds bound that: at most half as much again as the contents.
  */
 const HUGE_PAGES_MIN = Math.ceil((PAGES_PER_UNIT * 2) / 3);
+/**
+ * How many reads of a unit may fail before the rest of it is given up: finding one bad page takes nine, and a disk may need
+ * seconds for each. Who waits for a page that was given up may try again (retryLoad), and that reads less.
+ */
+const FAILED_READS_MAX = 64;
 const EINVAL = errnoNumber("EINVAL");
 
 /** Where contents come from, and where they go. */
@@ -50,6 +55,8 @@ class UnitJob {
   isHuge = false;
   /** Somebody waits for it. */
   isDemanded = false;
+  /** Reads that failed after the operations had. */
+  failedReads = 0;
   /** The first error. */
   error = 0;
   /** Bits of the pages that could not be read, or are not what they should be. */
@@ -61,11 +68,13 @@ class UnitJob {
     this.slot = slot;
   }
 
-  markBad(error: number, page: number): void {
-    if (this.error === 0) this.error = error;
-    const bit = page - this.unit * PAGES_PER_UNIT;
-    this.bad[bit >>> 5]! |= 1 << (bit & 31);
-    this.badCount++;
+  markBad(error: number, first: number, pages: number): void {
+    if (pages > 0 && this.error === 0) this.error = error;
+    for (let page = first; page < first + pages; page++) {
+      const bit = page - this.unit * PAGES_PER_UNIT;
+      this.bad[bit >>> 5]! |= 1 << (bit & 31);
+    }
+    this.badCount += pages;
   }
 
   isBad(page: number): boolean {
@@ -172,7 +181,7 @@ export class UnitReader {
     this.idle.pop();
     job.unit = unit;
     job.count = count;
-    job.added = job.ended = job.error = job.badCount = 0;
+    job.added = job.ended = job.failedReads = job.error = job.badCount = 0;
     job.bad.fill(0);
     job.isHuge = false;
     job.isDemanded = isDemanded;
@@ -243,7 +252,7 @@ export class UnitReader {
   private end(job: UnitJob, index: number, result: number): void {
     job.ended++;
     const lengthBytes = job.operations.lengths[index]!;
-    if (result < lengthBytes) this.markUnread(job, index, result);
+    if (result < lengthBytes) this.rescue(job, index, result);
     if (job.ended === job.operations.count) this.settle(job);
     else if (job.allowed < job.operations.count) {
       job.allowed = job.operations.count;
@@ -251,16 +260,45 @@ export class UnitReader {
     }
   }
 
-  /** An operation has failed, or stopped behind `result` bytes: the pages that it did not fill are bad. */
-  private markUnread(job: UnitJob, index: number, result: number): void {
-    const { firstSegment, iovecs } = job.operations;
+  /** An operation has failed, or stopped behind `result` bytes: what it did not fill is bad, or read again in smaller pieces. */
+  private rescue(job: UnitJob, index: number, result: number): void {
+    const { firstSegment, iovecs, offsets } = job.operations;
     let left = Math.max(0, result);
+    let offset = offsets[index]!;
     for (let segment = firstSegment[index]!; segment < firstSegment[index + 1]!; segment++) {
       const first = (iovecs[2 * segment]! - this.base) / PAGE_SIZE;
       const pages = iovecs[2 * segment + 1]! / PAGE_SIZE;
       const filled = Math.min(pages, Math.floor(left / PAGE_SIZE));
+      if (result < 0) this.readHalves(job, first, pages, offset, -result);
+      else job.markBad(ERROR_SHORT, first + filled, pages - filled);
       left = Math.max(0, left - pages * PAGE_SIZE);
-      for (let i = filled; i < pages; i++) job.markBad(result < 0 ? -result : ERROR_SHORT, first + i);
+      offset += pages * PAGE_SIZE;
+    }
+  }
+
+  /**
+   * One block that a disk cannot read fails the whole operation: halves it until only pages are left that cannot be read. In this
+   * thread and through the page cache, since it is rare.
+   */
+  private readHalves(job: UnitJob, first: number, pages: number, offset: number, error: number): void {
+    if (pages === 1 || job.failedReads >= FAILED_READS_MAX) {
+      job.markBad(error, first, pages);
+      return;
+    }
+    const half = Math.ceil(pages / 2);
+    this.readAgain(job, first, half, offset);
+    this.readAgain(job, first + half, pages - half, offset + half * PAGE_SIZE);
+  }
+
+  private readAgain(job: UnitJob, first: number, pages: number, offset: number): void {
+    Atomics.add(this.state.words, LoadWord.ReadCalls, 1);
+    const result = readAt(this.fd, this.base + first * PAGE_SIZE, pages * PAGE_SIZE, offset);
+    if (result < 0) {
+      job.failedReads++;
+      this.readHalves(job, first, pages, offset, -result);
+    } else {
+      const filled = Math.floor(result / PAGE_SIZE);
+      job.markBad(ERROR_SHORT, first + filled, pages - filled);
     }
   }
 
@@ -290,7 +328,7 @@ export class UnitReader {
       // All at once is cheaper; page by page where something is wrong.
       if (job.badCount === 0 && crcOf(page, pages) === combineChecksums(checksums, content, pages)) return;
       for (let i = 0; i < pages; i++) {
-        if (!job.isBad(page + i) && crcOf(page + i, 1) !== checksums[content + i]) job.markBad(ERROR_CHECKSUM, page + i);
+        if (!job.isBad(page + i) && crcOf(page + i, 1) !== checksums[content + i]) job.markBad(ERROR_CHECKSUM, page + i, 1);
       }
     });
     detach(buffer);

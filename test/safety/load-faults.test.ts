@@ -117,15 +117,47 @@ describe.each(QUEUES)("queue %s", (queue) => {
     checkPages(file);
   });
 
-  test("one read fails: its waiters are told, all other ranges load", async () => {
+  test("a read that fails once is made again in smaller pieces: nobody is told", async () => {
     faults.arm({ action: "Fail", calls: READS, value: EIO, from: 2, until: 3, onlyPages: true });
     using file = await load();
-    const answered = await answers(file);
-    expect(answered.filter((answer) => answer === "loaded").length).toBe(7);
-    expect(file.loadStats().failedBytes).toBe(HUGE_PAGE_SIZE);
-    checkPages(file);
-    await file.retryLoad();
     expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
+    expect(faults.hits).toBe(1);
+    expect(file.loadStats()).toMatchObject({ failedBytes: 0, error: null });
+    checkPages(file);
+  });
+
+  test("blocks of the disk that cannot be read: their waiters are told, every other page of their 2 MiB loads", async () => {
+    const first = 5 * PAGES_PER_UNIT + 100;
+    faults.arm({ action: "Fail", calls: READS, value: EIO, filePages: [first, first + 2], onlyPages: true });
+    using file = await load();
+    const waits = Array.from({ length: PAGES_PER_UNIT }, (_, i) => {
+      const page = 5 * PAGES_PER_UNIT + i;
+      return file.awaitLoad(new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE));
+    });
+    const settled = await Promise.allSettled(waits);
+    const failed = settled.flatMap((result, i) => (result.status === "rejected" ? [{ i, error: result.reason }] : []));
+    expect(failed.map(({ i }) => i)).toEqual([100, 101]);
+    for (const { error } of failed) expect(error).toMatchObject({ code: "EIO", syscall: "pread" });
+    expect(failed[1]!.error.message).toContain(`offset ${(first + 1) * PAGE_SIZE}`);
+    const answered = await answers(file);
+    expect(answered.flatMap((answer, unit) => (answer === "loaded" ? [] : [unit]))).toEqual([5]);
+    expect(file.loadStats()).toMatchObject({ failedBytes: 2 * PAGE_SIZE, loadedBytes: (PAGES - 2) * PAGE_SIZE });
+    checkPages(file);
+    await expect(file.retryLoad()).rejects.toMatchObject({ code: "EIO" });
+    faults.disarm();
+    await file.retryLoad();
+    checkPages(file);
+    expect(file.loadStats()).toMatchObject({ failedBytes: 0, loadedBytes: PAGES * PAGE_SIZE, error: null });
+  });
+
+  test("2 MiB of which nothing can be read are given up after some attempts, and the others load", async () => {
+    const filePages = [5 * PAGES_PER_UNIT, 6 * PAGES_PER_UNIT] as const;
+    faults.arm({ action: "Fail", calls: READS, value: EIO, filePages, onlyPages: true });
+    using file = await load();
+    const answered = await answers(file);
+    expect(answered.flatMap((answer, unit) => (answer === "loaded" ? [] : [unit]))).toEqual([5]);
+    expect(file.loadStats().failedBytes).toBe(HUGE_PAGE_SIZE);
+    expect(faults.hits).toBeLessThan(150);
     checkPages(file);
   });
 
@@ -300,9 +332,8 @@ describe.each(QUEUES.filter((queue) => queue !== "inline"))("queue %s: a loading
 
 test("a foreground load that fails leaves nothing behind, and the checkpoint is still good", async () => {
   const before = namedDescriptors();
-  faults.arm({ action: "Fail", calls: READS, value: EIO, from: 5, until: 6, onlyPages: true });
+  faults.arm({ action: "Fail", calls: READS, value: EIO, filePages: [3000, 3001], onlyPages: true });
   await expect(MemoryFile.loadFrom(checkpoint)).rejects.toMatchObject({ code: "EIO" });
-  expect(faults.hits).toBe(1);
   faults.disarm();
   await gone(before);
   expect(await checkStamped(checkpoint, PAGES)).toBe(1);

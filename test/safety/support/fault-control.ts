@@ -24,6 +24,9 @@ export const FaultWord = {
   Calls: 6,
   /** 1: only calls on files of a checkpoint's page contents match. */
   OnlyPages: 7,
+  /** Only transfers that touch bytes [OffsetFrom, OffsetUntil) of the file match, in pages; all if both are 0. */
+  OffsetFrom: 8,
+  OffsetUntil: 9,
 } as const;
 
 export const FaultAction = {
@@ -79,6 +82,8 @@ export interface FaultPlan {
   readonly until?: number;
   readonly value?: number;
   readonly onlyPages?: boolean;
+  /** Only transfers that touch these pages of the file. Half-open. */
+  readonly filePages?: readonly [number, number];
 }
 
 /** A control file, and programs run under it. */
@@ -101,6 +106,7 @@ export class Faults implements Disposable {
     words[FaultWord.From] = plan.from ?? 0;
     words[FaultWord.Until] = plan.until ?? 2 ** 31 - 1;
     words[FaultWord.Value] = plan.value ?? 0;
+    [words[FaultWord.OffsetFrom], words[FaultWord.OffsetUntil]] = plan.filePages ?? [0, 0];
     words[FaultWord.OnlyPages] = plan.onlyPages === true ? 1 : 0;
     words[FaultWord.Calls] = (plan.calls ?? CALL_NAMES).reduce((bits, name) => bits | (1 << CALL_NAMES.indexOf(name)), 0);
     Atomics.store(words, FaultWord.Action, FaultAction[plan.action]);

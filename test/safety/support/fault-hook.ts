@@ -6,6 +6,7 @@ import { readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { isMainThread } from "node:worker_threads";
 import { type Fault, setFaultHook } from "../../../ffi/index.ts";
+import { PAGE_SIZE } from "../../../src/units.ts";
 import { CALL_NAMES, FaultAction, FaultWord, mapWords } from "./fault-control.ts";
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
@@ -13,12 +14,13 @@ const sleeper = new Int32Array(new SharedArrayBuffer(4));
 /** Makes this thread's wrapped calls obey the control file. */
 export function installFaultHook(path: string): void {
   const words = mapWords(path);
-  setFaultHook((call, fd) => {
+  setFaultHook((call, fd, offset, lengthBytes) => {
     const action = Atomics.load(words, FaultWord.Action);
     if (action === FaultAction.None) return undefined;
     const at = (CALL_NAMES as readonly string[]).indexOf(call);
     if (at < 0 || (words[FaultWord.Calls]! & (1 << at)) === 0) return undefined;
     if (words[FaultWord.OnlyPages] === 1 && !isPagesFile(fd)) return undefined;
+    if (!touches(words, offset, lengthBytes)) return undefined;
     if (action === FaultAction.ExitThread && isMainThread) return undefined;
     const number = Atomics.add(words, FaultWord.Seen, 1);
     if (number < words[FaultWord.From]! || number >= words[FaultWord.Until]!) return undefined;
@@ -38,6 +40,11 @@ function hit(action: number, value: number): Fault {
     for (;;) Atomics.wait(sleeper, 0, 0, 1000);
   }
   return undefined;
+}
+
+function touches(words: Int32Array, offset: number, lengthBytes: number): boolean {
+  const until = words[FaultWord.OffsetUntil]!;
+  return until === 0 || (offset < until * PAGE_SIZE && offset + lengthBytes > words[FaultWord.OffsetFrom]! * PAGE_SIZE);
 }
 
 function isPagesFile(fd: number): boolean {
