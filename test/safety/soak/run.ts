@@ -26,12 +26,16 @@ const program = join(import.meta.dir, "program.ts");
 const READS: readonly CallName[] = ["pread", "preadv"];
 const WRITES: readonly CallName[] = ["pwrite", "pwritev", "fsync", "openat", "renameat", "lseek"];
 const MAX_LIFE_MS = 1500;
+/** Of 150 ms at least each: a start takes that long only on a machine that does nothing else for minutes. */
+const MAX_IDLE_LIVES = 60;
 
 function pickPlan(): FaultPlan {
   const pick = <T>(values: readonly T[]): T => values[Math.floor(Math.random() * values.length)]!;
   const from = Math.floor(Math.random() * 20);
   const plans: FaultPlan[] = [
     { action: "Fail", calls: READS, value: errnoNumber("EIO"), from, until: from + 3, onlyPages: true },
+    // A bad block of the disk, until somebody arms another plan.
+    { action: "Fail", calls: READS, value: errnoNumber("EIO"), filePages: [10 * from, 10 * from + 2], onlyPages: true },
     { action: "Fail", calls: WRITES, value: errnoNumber(pick(["EIO", "ENOSPC"])), from, until: from + 1 },
     { action: "Shorten", calls: [...READS, ...WRITES], value: 5000, from, until: from + 50, onlyPages: true },
     { action: "Shorten", calls: READS, value: 0, from, until: from + 1, onlyPages: true },
@@ -46,24 +50,30 @@ async function live(directory: string, faults: Faults, acknowledged: number, tot
   const seed = String(1 + Math.floor(Math.random() * 2 ** 31));
   const child = Bun.spawn({ ...faults.command(program, directory, seed), stdout: "pipe", stderr: "pipe" });
   const stderr = child.stderr.text();
-  const timers: Timer[] = [setTimeout(() => child.kill("SIGKILL"), 150 + Math.random() * MAX_LIFE_MS)];
+  const killing = setTimeout(() => child.kill("SIGKILL"), 150 + Math.random() * MAX_LIFE_MS);
   const arming = setInterval(() => {
     totals.faultsInjected += faults.hits;
     faults.arm(pickPlan());
   }, 60);
   let last = acknowledged;
-  let text = "";
-  for await (const chunk of child.stdout) {
-    text += Buffer.from(chunk).toString();
-    const lines = text.split("\n");
-    text = lines.pop()!;
-    for (const line of lines) last = account(JSON.parse(line), last, totals);
+  try {
+    let text = "";
+    for await (const chunk of child.stdout) {
+      text += Buffer.from(chunk).toString();
+      const lines = text.split("\n");
+      text = lines.pop()!;
+      for (const line of lines) last = account(JSON.parse(line), last, totals);
+    }
+    await child.exited;
+  } finally {
+    clearInterval(arming);
+    clearTimeout(killing);
+    // Nothing goes on behind a failure, in the directory that is to show what went wrong.
+    child.kill("SIGKILL");
+    await child.exited;
+    totals.faultsInjected += faults.hits;
+    faults.disarm();
   }
-  await child.exited;
-  clearInterval(arming);
-  for (const timer of timers) clearTimeout(timer);
-  totals.faultsInjected += faults.hits;
-  faults.disarm();
   totals.rounds++;
   if (child.signalCode !== "SIGKILL") {
     totals.mismatches++;
@@ -90,7 +100,10 @@ function account({ event, round, pages, bytes }: Line, last: number, totals: Soa
   return last;
 }
 
-/** Runs lives for `seconds`. `progress` is called after each. */
+/**
+ * Runs lives for `seconds`. `progress` is called after each. What a failure leaves in the directory is kept; its error says
+ * where. @throws {Error} for a mismatch, a lost checkpoint, a crash, or when no life gets anywhere any more
+ */
 export async function soak(seconds: number, progress: (totals: SoakTotals) => void): Promise<SoakTotals> {
   const root = mkdtempSync(join(tmpdir(), "pgalloc-soak-"));
   const totals: SoakTotals = {
@@ -104,16 +117,24 @@ export async function soak(seconds: number, progress: (totals: SoakTotals) => vo
     mismatches: 0,
   };
   using faults = new Faults();
+  const startedMs = performance.now();
+  const elapsedSeconds = () => (performance.now() - startedMs) / 1000;
   try {
-    const until = performance.now() + seconds * 1000;
-    for (let acknowledged = 0; performance.now() < until; ) {
+    let idleLives = 0;
+    for (let acknowledged = 0; elapsedSeconds() < seconds; ) {
+      const before = totals.checkpoints + totals.pagesVerified + totals.errorsTold;
       acknowledged = await live(join(root, "checkpoint"), faults, acknowledged, totals);
+      const now = totals.checkpoints + totals.pagesVerified + totals.errorsTold;
+      idleLives = now === before ? idleLives + 1 : 0;
+      if (idleLives === MAX_IDLE_LIVES) throw new Error(`${idleLives} lives in a row did nothing: something hangs`);
       progress(totals);
     }
-    return totals;
-  } finally {
-    rmSync(root, { recursive: true });
+  } catch (error) {
+    const figure = describeSoak(totals, Math.round(elapsedSeconds()));
+    throw new Error(`The soak failed after ${figure}; what it left is in ${root}`, { cause: error });
   }
+  rmSync(root, { recursive: true });
+  return totals;
 }
 
 export function describeSoak(totals: SoakTotals, seconds: number): string {
