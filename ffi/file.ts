@@ -48,6 +48,7 @@ export const MAX_IOVECS = 1024;
 
 /** For this folder: text as C has it. @throws {TypeError} */
 export function cString(text: string): Buffer {
+  if (typeof text !== "string") throw new TypeError(`Expected a path to be a string, got ${String(text)}`);
   if (text.includes("\0")) throw new TypeError(`Expected a path without NUL, got ${JSON.stringify(text)}`);
   return Buffer.from(`${text}\0`);
 }

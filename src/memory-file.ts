@@ -32,7 +32,8 @@ import {
   checkAllocation,
   checkGroups,
   checkQueue,
-  checkUserData,
+  checkWatchers,
+  copyUserData,
   isTopDown,
   type LoadOptions,
   type MemoryFileHandle,
@@ -353,9 +354,8 @@ export class MemoryFile implements Disposable {
    */
   async saveTo(directory: string, options: SaveOptions = {}): Promise<SaveReport> {
     this.#core.requireLive("saveTo()");
-    options.signal?.throwIfAborted();
-    checkUserData("userData", options.userData);
-    const file = { name: MAIN_NAME, core: this.#core, userData: options.userData ?? null };
+    checkWatchers(options);
+    const file = { name: MAIN_NAME, core: this.#core, userData: copyUserData("userData", options.userData) };
     return await saveFiles([file], directory, { ...options, userData: undefined });
   }
 
@@ -369,7 +369,7 @@ export class MemoryFile implements Disposable {
    * @throws {SyscallError} if it cannot be read
    */
   static async loadFrom(directory: string, options: LoadOptions = {}): Promise<MemoryFile> {
-    options.signal?.throwIfAborted();
+    checkWatchers(options);
     checkQueue(options.queue);
     const { image, pagesFd: fd, pagesPath: path } = openCheckpoint(directory);
     const [only] = image.files;

@@ -100,10 +100,21 @@ export function checkQueue(queue: string | undefined): void {
   if (reason !== null) throw new UringUnavailableError(reason);
 }
 
-/** @throws {TypeError} */
-export function checkUserData(name: string, userData: Uint8Array | undefined): void {
-  if (userData === undefined || userData instanceof Uint8Array) return;
-  throw new TypeError(`Expected ${name} to be a Uint8Array, got ${typeof userData}`);
+/** What loads and saves have in common. @throws {TypeError} for something else @throws the signal's reason */
+export function checkWatchers({ signal, onProgress }: { signal?: unknown; onProgress?: unknown }): void {
+  if (onProgress !== undefined && typeof onProgress !== "function") {
+    throw new TypeError(`Expected onProgress to be a function, got ${String(onProgress)}`);
+  }
+  if (signal === undefined) return;
+  if (!(signal instanceof AbortSignal)) throw new TypeError(`Expected signal to be an AbortSignal, got ${String(signal)}`);
+  signal.throwIfAborted();
+}
+
+/** A copy: what the program does with its bytes during a save must not matter. @throws {TypeError} */
+export function copyUserData(name: string, userData: Uint8Array | undefined): Uint8Array | null {
+  if (userData === undefined) return null;
+  if (!(userData instanceof Uint8Array)) throw new TypeError(`Expected ${name} to be a Uint8Array, got ${typeof userData}`);
+  return new Uint8Array(userData);
 }
 
 /** @throws {TypeError} {RangeError} */

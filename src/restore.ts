@@ -76,6 +76,8 @@ export function restoreCores(
   let firstPage = 0;
   try {
     for (const file of image.files) {
+      // The program's own code, and so before there is a descriptor to close.
+      const options = optionsOf(file.name);
       const contentPages = file.extents.length.reduce((sum, count) => sum + count, 0);
       const source: PagesSource = {
         fd: duplicateFile(pages.fd),
@@ -84,7 +86,7 @@ export function restoreCores(
         checksums: image.checksums.subarray(firstPage, firstPage + contentPages),
       };
       firstPage += contentPages;
-      cores.push(restoreCore(file, source, optionsOf(file.name), cores.at(-1)?.loader?.finished));
+      cores.push(restoreCore(file, source, options, cores.at(-1)?.loader?.finished));
     }
     return cores;
   } catch (error) {

@@ -10,7 +10,7 @@ import { MAX_FILES, MAX_NAME_BYTES } from "./checkpoint/format.ts";
 import { type SaveFile, type SaveOptions, type SaveReport, saveFiles } from "./checkpoint/save.ts";
 import type { LoadStats } from "./load/loader.ts";
 import { coreOf, fileOver, MemoryFile } from "./memory-file.ts";
-import { checkQueue, checkUserData, type LoadOptions, type MemoryFileOptions } from "./options.ts";
+import { checkQueue, checkWatchers, copyUserData, type LoadOptions, type MemoryFileOptions } from "./options.ts";
 import { restoreCores } from "./restore.ts";
 
 const PROGRESS_INTERVAL_MS = 50;
@@ -64,9 +64,9 @@ export async function saveAll(
   files: Readonly<Record<string, MemoryFile>> | ReadonlyMap<string, MemoryFile>,
   options: SaveAllOptions = {},
 ): Promise<SaveReport> {
-  options.signal?.throwIfAborted();
-  checkUserData("userData", options.userData);
-  return await saveFiles(listFiles(files, entriesOf(options.fileUserData ?? {})), directory, options);
+  checkWatchers(options);
+  const userData = copyUserData("userData", options.userData) ?? undefined;
+  return await saveFiles(listFiles(files, entriesOf(options.fileUserData ?? {})), directory, { ...options, userData });
 }
 
 /** What is given by id, in order. @throws {TypeError} */
@@ -97,8 +97,7 @@ function listFiles(
     if (other !== undefined)
       throw new TypeError(`Expected each file once, ${JSON.stringify(other)} is ${JSON.stringify(id)} too`);
     seen.set(core, id);
-    checkUserData(`fileUserData[${JSON.stringify(id)}]`, userDataOf.get(id));
-    return { name: id, core, userData: userDataOf.get(id) ?? null };
+    return { name: id, core, userData: copyUserData(`fileUserData[${JSON.stringify(id)}]`, userDataOf.get(id)) };
   });
   const stray = userData.find(([id]) => !list.some(({ name }) => name === id));
   if (stray !== undefined)
@@ -121,7 +120,7 @@ function checkId(id: string): void {
  * @throws {CorruptCheckpointError} {OutOfMemoryError} {SyscallError} as `MemoryFile.loadFrom`; no file is left then
  */
 export async function loadAll(directory: string, options: LoadAllOptions = {}): Promise<CheckpointFiles> {
-  options.signal?.throwIfAborted();
+  checkWatchers(options);
   checkQueue(options.queue);
   const { image, pagesFd: fd, pagesPath: path } = openCheckpoint(directory);
   return await openFiles(options, image.userData, (optionsOf) => {

@@ -12,6 +12,9 @@
  * Up to 3 the directory's checkpoint is the old one (old meta, and `pages`, which nobody touched). From 3 on it is the new
  * one: whoever reads looks for pages.<id> first, and `pages` after 4. A save that finds one stopped between 3 and 4
  * finishes it.
+ *
+ * A load follows symbolic links, to the directory and to the files in it: stores and volumes are made of them, and who may write
+ * links here may write checkpoints as well. A save never writes through a link in place of its files; it replaces it.
  */
 import { closeFile, fileStatus, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
 import type { CorruptCheckpointError } from "../errors.ts";

@@ -146,15 +146,14 @@ export async function closing<T>(writer: { close(): void }, work: () => Promise<
 
 /** Makes a directory where there is none, and those above it. Returns in which directories it made one. */
 function makeDirectories(path: string): string[] {
-  const parent = dirname(path);
   let above: string[] = [];
   try {
-    return makeIfAbsent(path) ? [resolve(parent)] : [];
+    return makeIfAbsent(path) ? [resolve(dirname(path))] : [];
   } catch (error) {
-    if (!(error instanceof SyscallError && error.code === "ENOENT") || parent === path) throw error;
-    above = makeDirectories(parent);
+    if (!(error instanceof SyscallError && error.code === "ENOENT") || dirname(path) === path) throw error;
+    above = makeDirectories(dirname(path));
   }
-  return makeIfAbsent(path) ? [...above, resolve(parent)] : above;
+  return makeIfAbsent(path) ? [...above, resolve(dirname(path))] : above;
 }
 
 /** True if it made the directory; false if something has that name already. */

@@ -9,6 +9,7 @@ import type { SaveOptions, SaveReport } from "../checkpoint/save.ts";
 import { closing } from "../checkpoint/staging.ts";
 import { writeUsedPages } from "../checkpoint/write-pages.ts";
 import { coreOf, type MemoryFile } from "../memory-file.ts";
+import { checkWatchers } from "../options.ts";
 import { entriesOf } from "../save-all.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { type ComposedImage, type ComposeOptions, checkKinds, imageToMetadata } from "./compose.ts";
@@ -61,7 +62,7 @@ export async function exportAll(
 
 async function exportFiles(plan: ExportPlan, directory: string, options: ExportOptions): Promise<SaveReport> {
   for (const file of plan.files) coreOf(file).requireLive("exportTo()");
-  options.signal?.throwIfAborted();
+  checkWatchers(options);
   if (options.foreignKind !== undefined) checkInteger("foreignKind", options.foreignKind, 0, GVISOR_KIND_MAX);
   requireGvisorPageSize();
   let work = writeExport(plan, directory, options);

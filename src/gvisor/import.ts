@@ -11,7 +11,7 @@ import { readBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError } from "../errors.ts";
 import type { FileCore } from "../file-core.ts";
 import { fileOver, type MemoryFile } from "../memory-file.ts";
-import { checkQueue, type LoadOptions } from "../options.ts";
+import { checkQueue, checkWatchers, type LoadOptions } from "../options.ts";
 import { awaitUnlessBackground, restoreCore } from "../restore.ts";
 import { type CheckpointFiles, type LoadAllOptions, openFiles } from "../save-all.ts";
 import { Word } from "../shared/control.ts";
@@ -39,7 +39,7 @@ const STATE_OF_RUN: Readonly<Record<number, number>> = {
  * @throws {UnsupportedError} on a machine whose pages are not 4 KiB
  */
 export async function importFrom(directory: string, options: LoadOptions = {}): Promise<MemoryFile> {
-  options.signal?.throwIfAborted();
+  checkWatchers(options);
   checkQueue(options.queue);
   requireGvisorPageSize();
   const files = startImport(directory, () => options, [MAIN_ID]);
@@ -56,7 +56,7 @@ export async function importFrom(directory: string, options: LoadOptions = {}): 
  * @throws as `importFrom`; no file is left then
  */
 export async function importAll(directory: string, options: LoadAllOptions = {}): Promise<CheckpointFiles> {
-  options.signal?.throwIfAborted();
+  checkWatchers(options);
   checkQueue(options.queue);
   requireGvisorPageSize();
   return await openFiles(options, null, (optionsOf) => startImport(directory, optionsOf));

@@ -6,7 +6,15 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { closeFile } from "../../ffi/index.ts";
 import { openCheckpoint } from "../../src/checkpoint/directory.ts";
-import { CorruptCheckpointError, type LoadQueue, MemoryFile, type MemoryFileOptions, PAGE_SIZE } from "../../src/index.ts";
+import {
+  CorruptCheckpointError,
+  type LoadQueue,
+  loadAll,
+  MemoryFile,
+  type MemoryFileOptions,
+  PAGE_SIZE,
+  saveAll,
+} from "../../src/index.ts";
 import { checkContents, checkRanges } from "../support/expected.ts";
 import { randomFile, type Shape } from "../support/random-file.ts";
 import { checkNumbered, contentsOf, numberedFile } from "./support/contents.ts";
@@ -159,4 +167,28 @@ test("every page's checksum is checked: a byte that changed is named by its page
     }),
     { numRuns: 15 },
   );
+});
+
+test("user data is taken when the save is called: what the program does with its bytes afterwards does not matter", async () => {
+  using file = numberedFile(10, 1);
+  const view = file.view({ start: 0, end: PAGE_SIZE });
+  const kept = view.slice();
+  for (const change of [
+    (bytes: Uint8Array<ArrayBuffer>) => void bytes.fill(9),
+    (bytes: Uint8Array<ArrayBuffer>) => void bytes.buffer.transfer(),
+  ]) {
+    const given = kept.slice();
+    const save = file.saveTo(directory, { userData: given });
+    change(given);
+    await save;
+    using back = await MemoryFile.loadFrom(directory);
+    expect(back.userData).toEqual(kept);
+    const one = kept.slice();
+    const whole = kept.slice();
+    const saveOfAll = saveAll(directory, { file }, { userData: whole, fileUserData: { file: one } });
+    for (const bytes of [one, whole]) change(bytes);
+    await saveOfAll;
+    using all = await loadAll(directory);
+    expect([all.userData, all.get("file")!.userData]).toEqual([kept, kept]);
+  }
 });

@@ -221,6 +221,20 @@ test("options of single files go before those of all; a file that does not fit l
   await expectDescriptors(held);
 });
 
+test("a fileOptions that throws, for the first file or a later one, leaves none and nothing open", async () => {
+  await saveAll(directory, { a: numbered(2000, 1), b: numbered(10, 1) });
+  await expectNoPages();
+  const held = namedDescriptors();
+  for (const thrower of ["a", "b"]) {
+    const fileOptions = (id: string) => {
+      if (id === thrower) throw new Error(`No options for ${id}`);
+      return {};
+    };
+    await expect(loadAll(directory, { fileOptions })).rejects.toThrow(`No options for ${thrower}`);
+    await expectDescriptors(held);
+  }
+});
+
 test("bad arguments are refused by name, before anything is written", async () => {
   const file = numbered(1, 1);
   const refused: [unknown, unknown, string][] = [

@@ -5,6 +5,7 @@ import {
   DestroyedError,
   type FileRange,
   HUGE_PAGE_SIZE,
+  loadAll,
   MemoryFile,
   OutOfMemoryError,
   PAGE_SIZE,
@@ -145,4 +146,21 @@ test("create refuses bad options", () => {
   expect(() => MemoryFile.create({ name: 5 as never })).toThrow(TypeError);
   expect(() => MemoryFile.create({ name: "a\0b" })).toThrow(TypeError);
   expect(() => MemoryFile.create({ path: "/nonexistent/directory/file" })).toThrow("ENOENT");
+});
+
+test("loads and saves refuse what is no path, no signal and no function, and name it", async () => {
+  using file = MemoryFile.create();
+  for (const path of [undefined, null, 5, [], {}, Symbol("x")] as never[]) {
+    const message = `to be a string, got ${String(path)}`;
+    await expect(file.saveTo(path)).rejects.toThrow(message);
+    for (const load of [() => MemoryFile.loadFrom(path), () => loadAll(path)]) {
+      await expect(load()).rejects.toBeInstanceOf(TypeError);
+      await expect(load()).rejects.toThrow(message);
+    }
+  }
+  for (const options of [{ signal: 5 }, { onProgress: 5 }] as never[]) {
+    const message = /^Expected (signal|onProgress) to be an? \w+, got 5$/;
+    await expect(file.saveTo("/nonexistent/directory", options)).rejects.toThrow(message);
+    await expect(MemoryFile.loadFrom("/nonexistent/directory", options)).rejects.toThrow(message);
+  }
 });

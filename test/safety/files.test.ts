@@ -21,7 +21,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { exportTo } from "../../src/gvisor/index.ts";
+import { exportTo, importFrom } from "../../src/gvisor/index.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { checkStamped, saveStamped, stampedFile } from "./support/stamped.ts";
 
@@ -128,6 +128,43 @@ describe("symbolic links", () => {
   test("in place of a memory file on disk are an error", () => {
     symlinkSync(victim, join(root, "memory"));
     expect(() => MemoryFile.create({ path: join(root, "memory") })).toThrow("ELOOP");
+  });
+});
+
+describe("symbolic links that a load meets", () => {
+  /** A checkpoint as stores and volumes have them: a directory of links to files that are elsewhere. */
+  async function linked(names: readonly string[], save: (directory: string) => Promise<unknown>): Promise<string> {
+    const store = join(root, "store");
+    const links = join(root, "links");
+    await save(store);
+    mkdirSync(links);
+    for (const name of names) symlinkSync(join(store, name), join(links, name));
+    symlinkSync(links, join(root, "link"));
+    return join(root, "link");
+  }
+
+  test("are followed, to the directory and to its files; a save through them replaces them", async () => {
+    const directory = await linked(["meta", "pages"], (store) => saveStamped(store, PAGES, 1));
+    expect(await checkStamped(directory, PAGES)).toBe(1);
+    await saveStamped(directory, PAGES, 2);
+    expect([await checkStamped(directory, PAGES), await checkStamped(join(root, "store"), PAGES)]).toEqual([2, 1]);
+  });
+
+  test("are followed in gVisor's format as well", async () => {
+    using file = stampedFile(PAGES, 1);
+    const directory = await linked(["pages_meta.img", "pages.img"], (store) => exportTo(file, store));
+    using back = await importFrom(directory);
+    expect(back.allocatedBytes).toBe(PAGES * PAGE_SIZE);
+  });
+
+  test("that lead nowhere, or in a circle, are errors", async () => {
+    const directory = join(root, "nowhere");
+    mkdirSync(directory);
+    symlinkSync(join(root, "missing"), join(directory, "meta"));
+    await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+    symlinkSync(join(root, "circle"), join(root, "circle"));
+    await expect(MemoryFile.loadFrom(join(root, "circle"))).rejects.toMatchObject({ code: "ELOOP", syscall: "open" });
+    await expect(saveStamped(join(root, "circle"), PAGES, 1)).rejects.toMatchObject({ code: "ELOOP" });
   });
 });
 

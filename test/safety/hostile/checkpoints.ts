@@ -2,7 +2,7 @@
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { exportTo } from "../../../src/gvisor/index.ts";
-import { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
+import { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE, saveAll } from "../../../src/index.ts";
 
 export interface BaseCheckpoint {
   readonly directory: string;
@@ -18,6 +18,15 @@ export async function buildCheckpoints(root: string, isGvisor: boolean): Promise
     const directory = join(root, name);
     if (isGvisor) await exportTo(file, directory);
     else await file.saveTo(directory, name === "mixed" ? { userData: new Uint8Array(100).fill(7) } : {});
+    bases.push({ directory });
+  }
+  if (!isGvisor) {
+    const directory = join(root, "several");
+    using first = mixed();
+    using second = sparse();
+    using third = empty();
+    const userData = new Uint8Array(33).fill(5);
+    await saveAll(directory, { first, second, third }, { userData, fileUserData: { second: userData } });
     bases.push({ directory });
   }
   if (isGvisor) {

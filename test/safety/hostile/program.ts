@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { importFrom } from "../../../src/gvisor/index.ts";
-import { CorruptCheckpointError, MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../../src/index.ts";
+import { CorruptCheckpointError, loadAll, type MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../../src/index.ts";
 import { coreOf } from "../../../src/memory-file.ts";
 import { checkInvariants } from "../../../src/segment/index.ts";
 import { buildCheckpoints } from "./checkpoints.ts";
@@ -54,10 +54,10 @@ function changePages({ directory, pages }: Target, bytes: number | null): () => 
 }
 
 async function load(directory: string): Promise<void> {
-  let file: MemoryFile;
+  let files: MemoryFile[];
   try {
     const options = { background: true, queue: "inline", limitBytes: LIMIT_BYTES } as const;
-    file = await (isGvisor ? importFrom(directory, options) : MemoryFile.loadFrom(directory, options));
+    files = isGvisor ? [await importFrom(directory, options)] : [...(await loadAll(directory, options)).values()];
   } catch (error) {
     if (error instanceof CorruptCheckpointError) counts.refused++;
     else if (error instanceof OutOfMemoryError) counts.overLimit++;
@@ -65,34 +65,40 @@ async function load(directory: string): Promise<void> {
     return;
   }
   try {
-    await use(file);
+    const answers = await Promise.all(files.map(use));
+    if (answers.every((isWhole) => isWhole)) counts.taken++;
+    else counts.damagedPages++;
   } finally {
-    file.destroy();
+    for (const file of files) file.destroy();
   }
 }
 
-/** What was taken keeps every promise of a file: its pages can be read or say why not, allocated, dropped, released. */
-async function use(file: MemoryFile): Promise<void> {
+/**
+ * What was taken keeps every promise of a file: its pages can be read or say why not, allocated, dropped, released. False if
+ * some cannot be read.
+ */
+async function use(file: MemoryFile): Promise<boolean> {
   checkInvariants(coreOf(file).allocator.set);
+  let isWhole = true;
   try {
     await file.awaitLoad();
-    counts.taken++;
   } catch (error) {
     if (!(error instanceof CorruptCheckpointError)) throw error;
-    counts.damagedPages++;
+    isWhole = false;
   }
   // The first bad page is told at once; the others are read all the same.
   while (file.isLoading) await Bun.sleep(0);
   const { totalBytes, loadedBytes, failedBytes } = file.loadStats();
   if (loadedBytes + failedBytes !== totalBytes)
     throw new Error(`${loadedBytes} + ${failedBytes} of ${totalBytes} bytes are settled`);
-  if (file.allocatedBytes > LIMIT_BYTES - PAGE_SIZE) return;
+  if (file.allocatedBytes > LIMIT_BYTES - PAGE_SIZE) return isWhole;
   const page = file.allocate(PAGE_SIZE);
   if (!file.view(page).every((byte) => byte === 0)) throw new Error("A new page is not zero");
   file.view(page).fill(1);
   file.decRef(page);
   await file.released();
   checkInvariants(coreOf(file).allocator.set);
+  return isWhole;
 }
 
 /** The most memory this process ever had. */
