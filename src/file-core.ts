@@ -138,7 +138,7 @@ export class FileCore {
   /** @throws {DestroyedError} {TypeError} {RangeError} unless the range lies within the live file, page by page */
   requireRange(range: RangeLike, method: string): void {
     this.requireLive(method);
-    checkRange(range, this.sizeBytes);
+    checkRange(range, this.words[Word.SizePages]!);
   }
 
   /** The first page at or after `page` that may be committed. Other file systems than the kernel's own memory may not know. */

@@ -1,5 +1,5 @@
 /** FileRange: half-open byte ranges of a MemoryFile, and the checks that every public method makes of one. */
-import { PAGE_SIZE } from "./units.ts";
+import { PAGE_SIZE, pageOf } from "./units.ts";
 
 /** A half-open range `[start, end)` of byte offsets in a MemoryFile. */
 export class FileRange {
@@ -32,27 +32,31 @@ export class FileRange {
 export type RangeLike = { readonly start: number; readonly end: number };
 
 /**
- * Throws unless `range` is a non-empty, page-aligned range within [0, sizeBytes).
+ * Throws unless `range` is a non-empty, page-aligned range within the first `sizePages` pages.
  *
  * @throws {TypeError} if it is not an object with two numbers
  * @throws {RangeError} naming the range and what is wrong with it
  */
-export function checkRange(range: RangeLike, sizeBytes: number): void {
+export function checkRange(range: RangeLike, sizePages: number): void {
   if (range === null || typeof range !== "object" || typeof range.start !== "number" || typeof range.end !== "number") {
     throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
   }
   const { start, end } = range;
-  // Page indexes of a file are 31-bit integers. Asked first, since `%` of numbers above 2^31 is a call of fmod.
-  const startPage = start / PAGE_SIZE;
-  const endPage = end / PAGE_SIZE;
-  const areIndexes = (startPage | 0) === startPage && (endPage | 0) === endPage;
+  const startPage = pageOf(start);
+  const endPage = pageOf(end);
+  // Compared as bytes and as pages: NaN, fractions and what is beyond 31 bits of pages differ from their pages' offsets.
+  const areOffsets = startPage * PAGE_SIZE === start && endPage * PAGE_SIZE === end;
+  if (!areOffsets || startPage < 0 || startPage >= endPage || endPage > sizePages) throwBadRange(start, end, sizePages);
+}
+
+function throwBadRange(start: number, end: number, sizePages: number): never {
+  const got = `got [${start}, ${end})`;
   // `%` is NaN for NaN and infinities, and never 0 for fractions.
-  if (!areIndexes && (start % PAGE_SIZE !== 0 || end % PAGE_SIZE !== 0)) {
-    throw new RangeError(`Expected range to start and end at multiples of ${PAGE_SIZE}, got [${start}, ${end})`);
+  if (start % PAGE_SIZE !== 0 || end % PAGE_SIZE !== 0) {
+    throw new RangeError(`Expected range to start and end at multiples of ${PAGE_SIZE}, ${got}`);
   }
-  if (!(start >= 0 && start < end)) throw new RangeError(`Expected range to be ordered and not empty, got [${start}, ${end})`);
-  if (end > sizeBytes)
-    throw new RangeError(`Expected range to end within the file's ${sizeBytes} bytes, got [${start}, ${end})`);
+  if (!(start >= 0 && start < end)) throw new RangeError(`Expected range to be ordered and not empty, ${got}`);
+  throw new RangeError(`Expected range to end within the file's ${sizePages * PAGE_SIZE} bytes, ${got}`);
 }
 
 function describe(value: unknown): string {

@@ -42,7 +42,7 @@ import {
 import { createParts } from "./parts.ts";
 import { awaitUnlessBackground, restoreCores } from "./restore.ts";
 import { Word } from "./shared/control.ts";
-import { CHUNK_SIZE, MemoryKind, PAGE_SIZE } from "./units.ts";
+import { CHUNK_SIZE, MemoryKind, PAGE_SIZE, pageOf } from "./units.ts";
 
 /** For the library's other modules, not for programs: what is behind a file, and a file over what they made. */
 export let coreOf: (file: MemoryFile) => FileCore;
@@ -152,7 +152,7 @@ export class MemoryFile implements Disposable {
       if (recycled) mapping.zero(start, end);
       if (seen) return;
       Atomics.store(words, Word.UnseenCommits, 1);
-      this.#core.noteCommitted(start / PAGE_SIZE, end / PAGE_SIZE);
+      this.#core.noteCommitted(pageOf(start), pageOf(end));
     } catch (error) {
       // A part of the pages may have been allocated.
       if (!seen) Atomics.store(words, Word.UnseenCommits, 1);
@@ -188,7 +188,7 @@ export class MemoryFile implements Disposable {
   /** Adds a reference to each page of a range whose pages all have one. @throws {RangeError} with nothing changed */
   incRef(range: RangeLike): void {
     this.#core.requireRange(range, "incRef()");
-    this.#core.allocator.incRef(range.start / PAGE_SIZE, range.end / PAGE_SIZE);
+    this.#core.allocator.incRef(pageOf(range.start), pageOf(range.end));
   }
 
   /**
@@ -197,27 +197,27 @@ export class MemoryFile implements Disposable {
    */
   decRef(range: RangeLike): void {
     this.#core.requireRange(range, "decRef()");
-    if (this.#core.allocator.decRef(range.start / PAGE_SIZE, range.end / PAGE_SIZE)) this.#core.releaser.schedule();
+    if (this.#core.allocator.decRef(pageOf(range.start), pageOf(range.end))) this.#core.releaser.schedule();
   }
 
   /** True if every page has exactly one reference. @throws {RangeError} if a page has none */
   hasUniqueRef(range: RangeLike): boolean {
     this.#core.requireRange(range, "hasUniqueRef()");
-    return this.#core.allocator.hasUniqueRef(range.start / PAGE_SIZE, range.end / PAGE_SIZE);
+    return this.#core.allocator.hasUniqueRef(pageOf(range.start), pageOf(range.end));
   }
 
   /** The first maximal sub-range whose pages have several references, or null. @throws {RangeError} if a page has none */
   firstSharedRange(range: RangeLike): FileRange | null {
     this.#core.requireRange(range, "firstSharedRange()");
-    const shared = this.#core.allocator.firstShared(range.start / PAGE_SIZE, range.end / PAGE_SIZE);
+    const shared = this.#core.allocator.firstShared(pageOf(range.start), pageOf(range.end));
     return shared === null ? null : new FileRange(shared.start * PAGE_SIZE, shared.end * PAGE_SIZE);
   }
 
   /** Gives the pages' memory back to the kernel: they read as zero, and stay referenced. @throws {RangeError} */
   decommit(range: RangeLike): void {
     this.#core.requireRange(range, "decommit()");
-    const start = range.start / PAGE_SIZE;
-    const end = range.end / PAGE_SIZE;
+    const start = pageOf(range.start);
+    const end = pageOf(range.end);
     this.#core.allocator.requireReferenced(start, end);
     // What is still to be loaded need not be; what is being read must land before it is thrown away.
     this.#core.loader?.dropSync(start, end);
@@ -392,7 +392,7 @@ export class MemoryFile implements Disposable {
   isLoaded(range: RangeLike): boolean {
     this.#core.requireRange(range, "isLoaded()");
     if (!this.#core.mayMissPages) return true;
-    return this.#core.loader!.isLoaded(range.start / PAGE_SIZE, range.end / PAGE_SIZE);
+    return this.#core.loader!.isLoaded(pageOf(range.start), pageOf(range.end));
   }
 
   /** What the restore has done so far; all zeros for a file that was not restored. */
@@ -436,7 +436,7 @@ export class MemoryFile implements Disposable {
     else this.#core.requireRange(range, method);
     if (!this.#core.mayMissPages) return null;
     if (range === undefined) return { start: 0, end: this.#core.words[Word.SizePages]! };
-    return { start: range.start / PAGE_SIZE, end: range.end / PAGE_SIZE };
+    return { start: pageOf(range.start), end: pageOf(range.end) };
   }
 
   /**
@@ -454,8 +454,8 @@ export class MemoryFile implements Disposable {
 
   #requireReadable(range: RangeLike, method: string): void {
     this.#core.requireRange(range, method);
-    const start = range.start / PAGE_SIZE;
-    const end = range.end / PAGE_SIZE;
+    const start = pageOf(range.start);
+    const end = pageOf(range.end);
     this.#core.allocator.requireReferenced(start, end);
     if (!this.#core.mayMissPages || this.#core.loader!.isLoaded(start, end)) return;
     const cause = this.#core.loader!.failureOf(start, end);
