@@ -75,10 +75,12 @@ export function restoreCores(
   const cores: FileCore[] = [];
   let firstPage = 0;
   try {
-    for (const file of image.files) {
+    for (const [i, file] of image.files.entries()) {
       // The program's own code, and so before there is a descriptor to close.
       const options = optionsOf(file.name);
-      const contentPages = file.extents.length.reduce((sum, count) => sum + count, 0);
+      // The last one's are the rest: counting the pages of 131,072 extents takes a fresh process 2 ms.
+      const isLast = i === image.files.length - 1;
+      const contentPages = isLast ? image.checksums.length - firstPage : sum(file.extents.length);
       const source: PagesSource = {
         fd: duplicateFile(pages.fd),
         path: pages.path,
@@ -95,6 +97,12 @@ export function restoreCores(
   } finally {
     closeFile(pages.fd);
   }
+}
+
+function sum(counts: Uint32Array): number {
+  let total = 0;
+  for (const count of counts) total += count;
+  return total;
 }
 
 /** What every restore ends with: the file at once, or when all of it is loaded. A file that cannot be is destroyed. */

@@ -75,7 +75,11 @@ function readDeep(state: LoadState, reader: UnitReader, depth: Depth): void {
   for (let isMore = true; isMore || reader.inFlight > 0; ) {
     const nowMs = performance.now();
     const seen = Atomics.load(words, LoadWord.Demand);
-    if (seen !== demand) depth.giveWay(nowMs);
+    if (seen !== demand) {
+      depth.giveWay(nowMs);
+      // The demand thread starts only when the thread that called `loadFrom` lets it, which may be busy.
+      while (Atomics.load(words, LoadWord.DemandServed) === 0 && reader.readDemanded());
+    }
     demand = seen;
     const units = depth.units(nowMs);
     while (isMore && reader.inFlight < units) isMore = Atomics.load(words, LoadWord.Stop) === 0 && startNext(state, reader);
