@@ -7,4 +7,5 @@ export * from "./file.ts";
 export { SYSTEM_PAGE_SIZE } from "./libc.ts";
 export * from "./memory.ts";
 export * from "./poll.ts";
+export * from "./schedule.ts";
 export * from "./uring.ts";

@@ -5,6 +5,7 @@
  * many in flight as the device needs (depth.ts), and leaves what is wanted to the demand thread, which sleeps until a waiter
  * wants something and reads that at once: nothing stands before it.
  */
+import { hintTimeSlice } from "../../ffi/index.ts";
 import { createQueue } from "../aio/create-queue.ts";
 import { type Control, openControl, Word } from "../shared/control.ts";
 import { freeSlot, takeSlot } from "../shared/participants.ts";
@@ -26,13 +27,22 @@ export interface LoadTask {
 /** 16 MiB in flight: more than the devices gained from that this was measured on. */
 const URING_DEPTH_MAX = 8;
 
+/**
+ * Whoever wakes up, be it the demand thread or the program, takes a processor from the background pass at once and not when
+ * its slice (1.4 ms on two processors) is over. Measured on two, 200 awaits while 2 GiB load: p99 from 4.4-9.6 to 3.3-4.9 ms.
+ */
+const SLICE_NS = { background: 10_000_000, demand: 100_000 } as const;
+
 export async function run(task: LoadTask): Promise<void> {
   const control = openControl(task.control);
   // The thread that started this one may die, and the file with it, while this one reads.
   const slot = takeSlot(control.words);
+  hintTimeSlice(SLICE_NS[task.role]);
   try {
     if (Atomics.load(control.words, Word.Destroyed) === 0) await read(task, control);
   } finally {
+    // The pool's next task is another one.
+    hintTimeSlice(0);
     freeSlot(control.words, slot);
   }
 }

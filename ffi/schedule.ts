@@ -1,0 +1,44 @@
+/**
+ * How long the kernel lets a thread run before it looks whether another one should: the slice of an ordinary thread, since
+ * Linux 6.12. A thread that wakes up takes the processor at once from one whose slice is longer than its own; each one's share
+ * of the processor stays as it is (https://lwn.net/Articles/969062/).
+ */
+import { libc } from "./libc.ts";
+import { addressOf } from "./memory.ts";
+
+const ARM64 = process.arch === "arm64";
+const SYS_SCHED_SETATTR = ARM64 ? 274 : 314;
+const SYS_SCHED_GETATTR = ARM64 ? 275 : 315;
+
+// struct sched_attr { u32 size, policy; u64 flags; s32 nice; u32 priority; u64 runtime, deadline, period; }
+const ATTR_BYTES = 48;
+const POLICY_AT = 4;
+const FLAGS_AT = 8;
+const RUNTIME_AT = 24;
+const SCHED_OTHER = 0;
+const SCHED_FLAG_KEEP_POLICY = 8n;
+
+/** One thread, one instance of this module: read and written within one call. A buffer of its own cannot move. */
+const attributes = new DataView(new ArrayBuffer(ATTR_BYTES));
+
+function readAttributes(): boolean {
+  return libc.syscall(SYS_SCHED_GETATTR, 0, addressOf(attributes), ATTR_BYTES, 0, 0, 0) === 0;
+}
+
+/** The calling thread's slice in nanoseconds; 0 if the kernel does not tell. */
+export function timeSliceNs(): number {
+  return readAttributes() && attributes.getUint32(POLICY_AT, true) === SCHED_OTHER
+    ? Number(attributes.getBigUint64(RUNTIME_AT, true))
+    : 0;
+}
+
+/**
+ * Asks for slices of `sliceNs` for the calling thread (the kernel keeps to 0.1 to 100 ms); 0: the system's own again. A hint:
+ * an older kernel takes no notice, and false means that it was refused, or the thread is none of the ordinary ones.
+ */
+export function hintTimeSlice(sliceNs: number): boolean {
+  if (!readAttributes() || attributes.getUint32(POLICY_AT, true) !== SCHED_OTHER) return false;
+  attributes.setBigUint64(FLAGS_AT, SCHED_FLAG_KEEP_POLICY, true);
+  attributes.setBigUint64(RUNTIME_AT, BigInt(sliceNs), true);
+  return libc.syscall(SYS_SCHED_SETATTR, 0, addressOf(attributes), 0, 0, 0, 0) === 0;
+}
