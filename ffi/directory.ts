@@ -2,7 +2,7 @@
  * Directories: make, list, lock, and what changes the names in one. All but `makeDirectory` work on an open directory, so that
  * it may be renamed or replaced meanwhile and they still mean the same one.
  */
-import { check, cString, EWOULDBLOCK } from "./file.ts";
+import { check, checkOn, cString, EWOULDBLOCK } from "./file.ts";
 import { SyscallError } from "./errors.ts";
 import { libc } from "./libc.ts";
 import { addressOf } from "./memory.ts";
@@ -25,12 +25,12 @@ export function makeDirectory(path: string, mode: number): void {
 
 /** The names in an open directory, without "." and "..", in no order. @throws {SyscallError} */
 export function listDirectory(fd: number): string[] {
-  check("lseek", fd, undefined, () => Number(libc.lseek(fd, 0, SEEK_SET)));
+  checkOn("lseek", fd, undefined, () => Number(libc.lseek(fd, 0, SEEK_SET)));
   const bytes = Buffer.from(new ArrayBuffer(LIST_BYTES));
   const address = addressOf(bytes);
   const names: string[] = [];
   for (;;) {
-    const filled = check("getdents", fd, undefined, () =>
+    const filled = checkOn("getdents", fd, undefined, () =>
       Number(libc.syscall(SYS_GETDENTS64, fd, address, LIST_BYTES, 0, 0, 0)),
     );
     if (filled === 0) return names;
@@ -44,18 +44,18 @@ export function listDirectory(fd: number): string[] {
 export function renameAt(directoryFd: number, from: string, to: string): void {
   const a = cString(from);
   const b = cString(to);
-  check("renameat", directoryFd, from, () => libc.renameat(directoryFd, a as never, directoryFd, b as never));
+  checkOn("renameat", directoryFd, from, () => libc.renameat(directoryFd, a as never, directoryFd, b as never));
 }
 
 export function unlinkAt(directoryFd: number, name: string): void {
   const bytes = cString(name);
-  check("unlinkat", directoryFd, name, () => libc.unlinkat(directoryFd, bytes as never, 0));
+  checkOn("unlinkat", directoryFd, name, () => libc.unlinkat(directoryFd, bytes as never, 0));
 }
 
 /** Takes an exclusive lock that ends with the descriptor or the process. False if somebody else holds it. */
 export function tryLockFile(fd: number): boolean {
   try {
-    check("flock", fd, undefined, () => libc.flock(fd, LOCK_EX | LOCK_NB));
+    checkOn("flock", fd, undefined, () => libc.flock(fd, LOCK_EX | LOCK_NB));
     return true;
   } catch (error) {
     if (error instanceof SyscallError && error.errno === -EWOULDBLOCK) return false;

@@ -52,7 +52,7 @@ export function cString(text: string): Buffer {
   return Buffer.from(`${text}\0`);
 }
 
-/** For this folder: runs a call that answers -1 on failure, again after EINTR. @throws {SyscallError} */
+/** For this folder: runs a call that answers -1 on failure, again after EINTR. `fd`: -1 where it has none. @throws {SyscallError} */
 export function check(
   syscall: string,
   fd: number,
@@ -69,6 +69,19 @@ export function check(
     const error = errno();
     if (error !== EINTR) throw new SyscallError(syscall, error, path);
   }
+}
+
+/** As `check`, on an open file. @throws {SyscallError} {RangeError} {TypeError} */
+export function checkOn(
+  syscall: string,
+  fd: number,
+  path: string | undefined,
+  call: () => number,
+  offset = 0,
+  lengthBytes = 0,
+): number {
+  checkInteger("fd", fd, 0, 2 ** 31 - 1);
+  return check(syscall, fd, path, call, offset, lengthBytes);
 }
 
 /** open(2), always with O_CLOEXEC. @throws {SyscallError} with `path` */
@@ -90,12 +103,12 @@ export function reopenDirect(fd: number): number {
 /** openat(2), always with O_CLOEXEC: `name` is one component below the directory. */
 export function openAt(directoryFd: number, name: string, flags: number, mode = 0o600): number {
   const bytes = cString(name);
-  return check("openat", directoryFd, name, () => libc.openat(directoryFd, bytes as never, flags | O_CLOEXEC, mode));
+  return checkOn("openat", directoryFd, name, () => libc.openat(directoryFd, bytes as never, flags | O_CLOEXEC, mode));
 }
 
 /** Another descriptor of the same open file, close-on-exec. @throws {SyscallError} */
 export function duplicateFile(fd: number): number {
-  return check("fcntl", fd, undefined, () => libc.fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  return checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 /**
@@ -156,14 +169,14 @@ export function createMemoryFd(name: string): number {
 
 /** Forbids anybody to shrink a memory file: nobody can turn our mapped pages into SIGBUS. */
 export function sealAgainstShrinking(fd: number): void {
-  check("fcntl", fd, undefined, () => libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK));
+  checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK));
 }
 
 /** Turns O_DIRECT on or off for an open file. False if its file system has no direct I/O. */
 export function setDirectIo(fd: number, on: boolean): boolean {
   try {
-    const flags = check("fcntl", fd, undefined, () => libc.fcntl(fd, F_GETFL, 0));
-    check("fcntl", fd, undefined, () => libc.fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT));
+    const flags = checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_GETFL, 0));
+    checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT));
     return true;
   } catch (error) {
     if (error instanceof SyscallError && error.code === "EINVAL") return false;
@@ -173,21 +186,21 @@ export function setDirectIo(fd: number, on: boolean): boolean {
 
 export function truncateFile(fd: number, lengthBytes: number): void {
   checkInteger("lengthBytes", lengthBytes);
-  check("ftruncate", fd, undefined, () => libc.ftruncate(fd, lengthBytes));
+  checkOn("ftruncate", fd, undefined, () => libc.ftruncate(fd, lengthBytes));
 }
 
 /** Commits a range of the file: the kernel allocates its pages now. */
 export function allocateRange(fd: number, offset: number, lengthBytes: number): void {
   checkInteger("offset", offset);
   checkInteger("lengthBytes", lengthBytes, 1);
-  check("fallocate", fd, undefined, () => libc.fallocate(fd, 0, offset, lengthBytes), offset, lengthBytes);
+  checkOn("fallocate", fd, undefined, () => libc.fallocate(fd, 0, offset, lengthBytes), offset, lengthBytes);
 }
 
 /** Decommits a range of the file: its pages go back to the kernel and read as zero. */
 export function punchHole(fd: number, offset: number, lengthBytes: number): void {
   checkInteger("offset", offset);
   checkInteger("lengthBytes", lengthBytes, 1);
-  check(
+  checkOn(
     "fallocate",
     fd,
     undefined,
@@ -230,7 +243,7 @@ export interface FileStatus {
 const statWords = new BigInt64Array(new ArrayBuffer(256));
 
 export function fileStatus(fd: number): FileStatus {
-  check("fstat", fd, undefined, () => libc.fstat(fd, statWords as never));
+  checkOn("fstat", fd, undefined, () => libc.fstat(fd, statWords as never));
   return {
     device: Number(statWords[0]),
     inode: Number(statWords[1]),

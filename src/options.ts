@@ -40,7 +40,11 @@ export interface MemoryFileOptions {
   readonly name?: string | undefined;
   /** The most bytes that may be in use at once, up to 1 TiB. Default: 256 GiB of address space is the limit. */
   readonly limitBytes?: number | undefined;
-  /** A file on disk to hold the memory; created, or emptied. Default: anonymous memory. */
+  /**
+   * A file on disk to hold the memory; created, or emptied. Default: anonymous memory. Where a disk may become full allocate
+   * with `mode: "commit"`, which throws ENOSPC then: a touch of a page that the disk has no room for kills the process, as does
+   * one of a page that somebody else has cut off the file. Neither can happen to anonymous memory, which is sealed.
+   */
   readonly path?: string | undefined;
   /** Keep allocations with `huge` apart from others. Default: false, `huge` is ignored then. */
   readonly expectHugepages?: boolean | undefined;

@@ -18,6 +18,12 @@
  *   use after destroy, double destroy                       test/memory-file/lifetime.test.ts, "every method and property"
  *   holes punched under live views                          "released and decommitted pages under a live view"
  *   a file that shrinks under its mapping is a SIGBUS       test/safety/files.test.ts: the seal
+ *   a touch that the disk has no room for is a SIGBUS       test/safety/save-faults.test.ts: "memory on a disk that is too small"
+ *   a buffer's bytes weigh on the collector                 "memory that nobody views weighs nothing on the collector"
+ *   a pending waitAsync does not keep the process alive     test/memory-file/lifetime.test.ts: "the process stays alive ..."
+ *   a thread ends in a native call, after terminate()       test/threads/lifetime.test.ts
+ *   an empty block cannot be collapsed                      test/aio/huge.test.ts
+ *   growable buffers, Bun.mmap                              test/tidy/tidy.test.ts: not used
  *   structured clone of a handle into another process       test/memory-file: handles are checked when attached
  */
 import { describe, expect, test } from "bun:test";
@@ -88,6 +94,14 @@ test("numbers out of range never reach a native call", () => {
   const wrong = [1.5, Number.NaN, -1, 2 ** 53, 2 ** 60, Number.POSITIVE_INFINITY, "4096", 4096n, undefined, null, {}];
   const calls: [string, (value: never) => unknown][] = [
     ["closeFile", (value) => ffi.closeFile(value)],
+    ["openAt", (value) => ffi.openAt(value, "x", ffi.O_RDONLY)],
+    ["unlinkAt", (value) => ffi.unlinkAt(value, "x")],
+    ["renameAt", (value) => ffi.renameAt(value, "x", "y")],
+    ["listDirectory", (value) => ffi.listDirectory(value)],
+    ["fileStatus", (value) => ffi.fileStatus(value)],
+    ["tryLockFile", (value) => ffi.tryLockFile(value)],
+    ["duplicateFile", (value) => ffi.duplicateFile(value)],
+    ["truncateFile fd", (value) => ffi.truncateFile(value, 1)],
     ["truncateFile", (value) => ffi.truncateFile(0, value)],
     ["allocateRange offset", (value) => ffi.allocateRange(0, value, 1)],
     ["allocateRange length", (value) => ffi.allocateRange(0, 0, value)],
@@ -147,6 +161,17 @@ test("a view of 4 GiB reaches its last byte, and no further", () => {
   const floats = file.view(range, Float64Array);
   expect(floats.length).toBe(2 ** 29);
   expect(file.totalUsageBytes).toBeLessThanOrEqual(2 * PAGE_SIZE);
+});
+
+test("memory that nobody views weighs nothing on the collector, and a view no more than itself", () => {
+  Bun.gc(true);
+  const before = process.memoryUsage().external;
+  using file = MemoryFile.create();
+  const range = file.allocate(64 * CHUNK_SIZE);
+  const views = Array.from({ length: 16 }, (_, i) => file.view({ start: i * CHUNK_SIZE, end: i * CHUNK_SIZE + PAGE_SIZE }));
+  const grown = process.memoryUsage().external - before;
+  expect([range.length, views.length]).toEqual([64 * CHUNK_SIZE, 16]);
+  expect(grown).toBeLessThan(32 * 2 ** 20);
 });
 
 test("views end with the file, also in compiled code", () => {

@@ -193,6 +193,23 @@ describe("from outside", () => {
     expect([stdout.toString(), exitCode]).toEqual(["saved\nmeta\npages\nSyscallError ENOSPC\nmeta\npages\n", 0]);
     expect(await checkStamped(copy, PAGES)).toBe(1);
   });
+
+  test.skipIf(!canMount)("memory on a disk that is too small: errors for allocations and loads, not a SIGBUS", async () => {
+    const disk = join(root, "disk");
+    mkdirSync(disk);
+    const script = 'mount -t tmpfs -o size=1m tmpfs "$2" && "$0" "$1" "$2" "$3"';
+    const diskProgram = join(import.meta.dir, "support/disk-program.ts");
+    const child = Bun.spawnSync(["unshare", "--mount", "sh", "-c", script, process.execPath, diskProgram, disk, directory]);
+    expect([child.stderr.toString(), child.exitCode]).toEqual(["", 0]);
+    expect(child.stdout.toString().split("\n")).toEqual([
+      "commit ENOSPC 0",
+      "writePopulate EFAULT 0",
+      "small true",
+      "workers EFAULT true true true",
+      "inline EFAULT true true true",
+      "",
+    ]);
+  });
 });
 
 test("a close that fails harms nobody, whatever its answer: what was written is synced before", async () => {

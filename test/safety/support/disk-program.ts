@@ -1,0 +1,44 @@
+/**
+ * A program whose memory is a file on a disk that is too small for it: DISK CHECKPOINT. It must be told, not killed (a touch of
+ * a mapped page that the disk has no room for is a SIGBUS). Prints an error's code for each thing that it tries.
+ */
+import { MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
+
+const [disk, checkpoint] = process.argv.slice(2) as [string, string];
+const LENGTH_BYTES = 4 * 2 ** 20;
+
+function codeOf(work: () => unknown): string {
+  try {
+    work();
+    return "done";
+  } catch (error) {
+    return (error as { code: string }).code;
+  }
+}
+
+const file = MemoryFile.create({ path: `${disk}/memory` });
+for (const mode of ["commit", "writePopulate"] as const) {
+  console.log(
+    mode,
+    codeOf(() => file.allocate(LENGTH_BYTES, { mode })),
+    file.allocatedBytes,
+  );
+}
+await file.released();
+// What fits can be had, and used, after all that.
+const small = file.allocate(16 * PAGE_SIZE, { mode: "commit" });
+file.view(small).fill(1);
+console.log(
+  "small",
+  file.view(small).every((byte) => byte === 1),
+);
+file.destroy();
+
+for (const queue of ["workers", "inline"] as const) {
+  const back = await MemoryFile.loadFrom(checkpoint, { path: `${disk}/memory`, background: true, queue });
+  const failure = await back.awaitLoad().catch((error: { code: string }) => error.code);
+  while (back.isLoading) await Bun.sleep(1);
+  const { loadedBytes, failedBytes, totalBytes } = back.loadStats();
+  console.log(queue, failure, loadedBytes > 0, failedBytes > 0, loadedBytes + failedBytes === totalBytes);
+  back.destroy();
+}
