@@ -1,11 +1,12 @@
 /**
  * What is loaded: the shared state of one restore, in memory that every loading or waiting thread has (load-tables.ts).
  *
- * Pages have three bits, in three bitmaps; a unit is the 2 MiB that a huge page covers.
+ * Pages have four bits, in four bitmaps; a unit is the 2 MiB that a huge page covers.
  *
  *   started  some thread has claimed the page and will read it. Set by Atomics.or: the bits that were 0 before are mine.
  *   loaded   its contents are in place and checked. Set by the claimer after the bytes, so who sees the bit sees them.
  *   failed   reading it failed; `unitError` of its unit was written before. It stays failed until `retry`.
+ *   mismatched  beside failed, and set before: it was read, and its checksum does not match.
  *
  * Pages with nothing to load (free, or zero) have started and loaded set from the beginning, before the state is shared.
  *
@@ -43,12 +44,18 @@ export const ERROR_CHECKSUM = -1;
 /** The file ended before the contents did. */
 export const ERROR_SHORT = -2;
 
-/** What a thread has claimed of a unit. */
+/** What a thread has claimed of a unit, and what came of it. */
 export interface ClaimedPages {
   readonly unit: number;
   /** Bits of the unit's pages. */
   readonly want: Int32Array;
   readonly count: number;
+  /** Bits of those that could not be read, or are not what they should be; and of the latter alone. */
+  readonly bad: Int32Array;
+  readonly mismatched: Int32Array;
+  readonly badCount: number;
+  /** What kept the first of them from being read; ERROR_CHECKSUM if nothing did. */
+  readonly error: number;
 }
 
 export class LoadState {
@@ -63,6 +70,7 @@ export class LoadState {
   private readonly started: Int32Array;
   private readonly loaded: Int32Array;
   private readonly failed: Int32Array;
+  private readonly mismatched: Int32Array;
   private readonly wanted: Int32Array;
   private readonly unitPending: Int32Array;
   private readonly unitFirstExtent: Int32Array;
@@ -86,6 +94,7 @@ export class LoadState {
     this.started = tables.started;
     this.loaded = tables.loaded;
     this.failed = tables.failed;
+    this.mismatched = tables.mismatched;
     this.wanted = tables.wanted;
     this.unitPending = tables.unitPending;
     this.unitFirstExtent = tables.unitFirstExtent;
@@ -143,6 +152,7 @@ export class LoadState {
 
   /** What went wrong where `page` failed: an error number or ERROR_.... */
   errorOf(page: number): number {
+    if ((Atomics.load(this.mismatched, page >>> 5) & (1 << (page & 31))) !== 0) return ERROR_CHECKSUM;
     return Atomics.load(this.unitError, Math.floor(page / PAGES_PER_UNIT));
   }
 
@@ -242,18 +252,20 @@ export class LoadState {
     this.settle(control, slot, unit, count);
   }
 
-  /**
-   * Some of the claimed pages (`bad`, `badCount`: at least one) could not be read or are not what they should be; the others
-   * are in place.
-   */
-  fail(control: Control, slot: number, claim: ClaimedPages, bad: Int32Array, badCount: number, error: number): void {
-    const { unit, want, count } = claim;
-    Atomics.store(this.unitError, unit, error);
+  /** Some of the claimed pages (at least one) are bad; the others are in place. */
+  fail(control: Control, slot: number, claim: ClaimedPages): void {
+    const { unit, want, count, bad, mismatched, badCount, error } = claim;
+    // Of a page that could be read the bit says it; the word is for the others.
+    if (error !== ERROR_CHECKSUM || Atomics.load(this.unitError, unit) === 0) Atomics.store(this.unitError, unit, error);
     Atomics.add(this.words, LoadWord.FailedPages, badCount);
     Atomics.add(this.words, LoadWord.LoadedPages, count - badCount);
     for (let i = 0; i < WORDS_PER_UNIT; i++) {
       const word = unit * WORDS_PER_UNIT + i;
-      if (bad[i] !== 0) Atomics.or(this.failed, word, bad[i]!);
+      if (bad[i] !== 0) {
+        Atomics.and(this.mismatched, word, ~bad[i]!);
+        Atomics.or(this.mismatched, word, mismatched[i]!);
+        Atomics.or(this.failed, word, bad[i]!);
+      }
       const good = want[i]! & ~bad[i]!;
       if (good !== 0) Atomics.or(this.loaded, word, good);
     }

@@ -92,6 +92,7 @@ export interface LoadTables {
   readonly started: Int32Array;
   readonly loaded: Int32Array;
   readonly failed: Int32Array;
+  readonly mismatched: Int32Array;
   readonly wanted: Int32Array;
   readonly unitPending: Int32Array;
   /** The first extent with pages in the unit, or -1. */
@@ -131,6 +132,7 @@ export function openLoadTables({ tables, columns }: LoadHandle): LoadTables {
     started: take(bitWords),
     loaded: take(bitWords),
     failed: take(bitWords),
+    mismatched: take(bitWords),
     wanted: take(bitWords),
     unitPending: take(unitCount),
     unitFirstExtent: take(unitCount),
@@ -150,7 +152,7 @@ export function createLoadTables(plan: LoadPlan): LoadHandle {
   const offsets = typeof extentOffset === "number" ? 0 : extentOffset.length;
   const units = Math.ceil(sizePages / PAGES_PER_UNIT);
   const words =
-    HEADER_WORDS + 2 * (1 + offsets) + 4 * units * WORDS_PER_UNIT + 5 * units + Math.ceil(units / 32) + SLOTS * SLOT_WORDS;
+    HEADER_WORDS + 2 * (1 + offsets) + 5 * units * WORDS_PER_UNIT + 5 * units + Math.ceil(units / 32) + SLOTS * SLOT_WORDS;
   const tables = new SharedArrayBuffer(4 * words);
   const header = new Int32Array(tables, 0, HEADER_WORDS);
   header[LoadWord.SizePages] = sizePages;

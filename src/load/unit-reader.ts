@@ -57,10 +57,12 @@ class UnitJob {
   isDemanded = false;
   /** Reads that failed after the operations had. */
   failedReads = 0;
-  /** The first error. */
+  /** The first error; contents are checked after all has been read. */
   error = 0;
   /** Bits of the pages that could not be read, or are not what they should be. */
   readonly bad = new Int32Array(WORDS_PER_UNIT);
+  /** Of those, the pages that could be read. */
+  readonly mismatched = new Int32Array(WORDS_PER_UNIT);
   badCount = 0;
 
   constructor(index: number, slot: number) {
@@ -73,6 +75,7 @@ class UnitJob {
     for (let page = first; page < first + pages; page++) {
       const bit = page - this.unit * PAGES_PER_UNIT;
       this.bad[bit >>> 5]! |= 1 << (bit & 31);
+      if (error === ERROR_CHECKSUM) this.mismatched[bit >>> 5]! |= 1 << (bit & 31);
     }
     this.badCount += pages;
   }
@@ -183,6 +186,7 @@ export class UnitReader {
     job.count = count;
     job.added = job.ended = job.failedReads = job.error = job.badCount = 0;
     job.bad.fill(0);
+    job.mismatched.fill(0);
     job.isHuge = false;
     job.isDemanded = isDemanded;
     job.operations = this.plan(job);
@@ -312,7 +316,7 @@ export class UnitReader {
     if (job.isDemanded) Atomics.add(state.words, LoadWord.DemandPages, good);
     if (job.isHuge) Atomics.add(state.words, LoadWord.HugePages, good);
     if (job.badCount === 0) state.publish(control, job.slot, job.unit, job.want, job.count);
-    else state.fail(control, job.slot, job, job.bad, job.badCount, job.error);
+    else state.fail(control, job.slot, job);
     this.idle.push(job);
   }
 

@@ -3,7 +3,18 @@
  * and what failed can be looked at and tried again. Faults are injected in every thread (support/fault-hook.ts).
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { errnoNumber, uringUnavailable } from "../../ffi/index.ts";
@@ -148,6 +159,33 @@ describe.each(QUEUES)("queue %s", (queue) => {
     await file.retryLoad();
     checkPages(file);
     expect(file.loadStats()).toMatchObject({ failedBytes: 0, loadedBytes: PAGES * PAGE_SIZE, error: null });
+  });
+
+  test("a page that cannot be read beside one that is damaged: each has its own error, in whatever order they are met", async () => {
+    const first = 5 * PAGES_PER_UNIT;
+    const pageAt = (i: number) => new FileRange((first + i) * PAGE_SIZE, (first + i + 1) * PAGE_SIZE);
+    const fd = openSync(pagesFiles()[0]!, "r+");
+    writeSync(fd, new Uint8Array([1, 2, 3]), 0, 3, (first + 20) * PAGE_SIZE + 100);
+    closeSync(fd);
+    for (const order of [
+      [10, 20],
+      [20, 10],
+    ]) {
+      faults.arm({ action: "Fail", calls: READS, value: EIO, filePages: [first + 10, first + 11], onlyPages: true });
+      using file = await load();
+      for (const i of order) await file.awaitLoad(pageAt(i)).catch((error) => expect(error).toBeInstanceOf(Error));
+      await answers(file);
+      await expect(file.awaitLoad(pageAt(10))).rejects.toMatchObject({ code: "EIO" });
+      await expect(file.awaitLoad(pageAt(20))).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+      expect(file.loadStats().failedBytes).toBe(2 * PAGE_SIZE);
+      // What was damaged and can now not be read is a read error.
+      faults.arm({ action: "Fail", calls: READS, value: EIO, filePages: [first + 20, first + 21], onlyPages: true });
+      await expect(file.retryLoad(pageAt(20))).rejects.toMatchObject({ code: "EIO" });
+      await file.retryLoad(pageAt(10));
+      faults.disarm();
+      await expect(file.retryLoad()).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+      checkPages(file);
+    }
   });
 
   test("2 MiB of which nothing can be read are given up after some attempts, and the others load", async () => {
