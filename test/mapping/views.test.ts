@@ -60,6 +60,19 @@ test("at most so many views and bytes are kept; those that are let go stay usabl
   }
 });
 
+test("as many views as may be kept are all kept, in whatever order they are asked for, also when others came before", () => {
+  for (const limits of [
+    [16, Number.POSITIVE_INFINITY],
+    [Number.POSITIVE_INFINITY, 16 * PAGE_SIZE],
+  ] as const) {
+    const views = new Views(base, () => {}, ...limits);
+    for (let page = 16; page < PAGES; page++) bytesOf(views, page);
+    const first = Array.from({ length: 16 }, (_, page) => bytesOf(views, page));
+    for (let step = 0; step < 200; step++) expect(bytesOf(views, (step * 7) % 16)).toBe(first[(step * 7) % 16]!);
+    expect(views.detachAll()).toBe(true);
+  }
+});
+
 test("a view that is asked for now and then is kept however many others come and go", () => {
   const views = new Views(base, () => {}, 16);
   const kept = bytesOf(views, 0);
