@@ -76,11 +76,10 @@ export class MaxTree {
       // Only the child that has the node's maximum can lower it.
       if (nodes[at]! > before) return;
       const first = bases[level - 1]! + (node << FANOUT_SHIFT);
-      maximum = nodes[first]!;
-      for (let child = first + 1; child < first + FANOUT; child++) {
-        const other = nodes[child]!;
-        if (other > maximum) maximum = other;
-      }
+      // Without a branch: which child is larger cannot be predicted.
+      const left = Math.max(Math.max(nodes[first]!, nodes[first + 1]!), Math.max(nodes[first + 2]!, nodes[first + 3]!));
+      const right = Math.max(Math.max(nodes[first + 4]!, nodes[first + 5]!), Math.max(nodes[first + 6]!, nodes[first + 7]!));
+      maximum = Math.max(left, right);
     }
   }
 }
