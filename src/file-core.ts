@@ -20,7 +20,7 @@ import { attachParts, controlOf, describe, Flag, type Parts } from "./parts.ts";
 import { Releaser } from "./releaser.ts";
 import { type Control, Field, Word } from "./shared/control.ts";
 import { Participants } from "./shared/participants.ts";
-import { PAGE_SIZE } from "./units.ts";
+import { PAGE_SIZE, pageOf } from "./units.ts";
 
 const PINNED_RETRY_MS = 5;
 
@@ -135,10 +135,19 @@ export class FileCore {
     throw new DestroyedError(describe(this.name), method);
   }
 
-  /** @throws {DestroyedError} {TypeError} {RangeError} unless the range lies within the live file, page by page */
+  /** What `requireRange` has just checked, in pages: a range's own bounds may be getters, which answer otherwise the next time. */
+  startPage = 0;
+  endPage = 0;
+
+  /** Sets `startPage` and `endPage`. @throws {DestroyedError} {TypeError} {RangeError} unless the range lies within the live file */
   requireRange(range: RangeLike, method: string): void {
+    // First of all: a getter is the program's code, which may even destroy the file.
+    const start = range?.start;
+    const end = range?.end;
     this.requireLive(method);
-    checkRange(range, this.words[Word.SizePages]!);
+    checkRange(range, start, end, this.words[Word.SizePages]!);
+    this.startPage = pageOf(start);
+    this.endPage = pageOf(end);
   }
 
   /** The first page at or after `page` that may be committed. Other file systems than the kernel's own memory may not know. */

@@ -32,16 +32,15 @@ export class FileRange {
 export type RangeLike = { readonly start: number; readonly end: number };
 
 /**
- * Throws unless `range` is a non-empty, page-aligned range within the first `sizePages` pages.
+ * Throws unless [start, end), which were read from `range`, is a non-empty, page-aligned range within the first `sizePages` pages.
  *
- * @throws {TypeError} if it is not an object with two numbers
+ * @throws {TypeError} if they are not two numbers
  * @throws {RangeError} naming the range and what is wrong with it
  */
-export function checkRange(range: RangeLike, sizePages: number): void {
-  if (range === null || typeof range !== "object" || typeof range.start !== "number" || typeof range.end !== "number") {
+export function checkRange(range: RangeLike, start: number, end: number, sizePages: number): void {
+  if (typeof start !== "number" || typeof end !== "number") {
     throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
   }
-  const { start, end } = range;
   const startPage = pageOf(start);
   const endPage = pageOf(end);
   // Compared as bytes and as pages: NaN, fractions and what is beyond 31 bits of pages differ from their pages' offsets.

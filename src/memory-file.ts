@@ -187,8 +187,9 @@ export class MemoryFile implements Disposable {
 
   /** Adds a reference to each page of a range whose pages all have one. @throws {RangeError} with nothing changed */
   incRef(range: RangeLike): void {
-    this.#core.requireRange(range, "incRef()");
-    this.#core.allocator.incRef(pageOf(range.start), pageOf(range.end));
+    const core = this.#core;
+    core.requireRange(range, "incRef()");
+    core.allocator.incRef(core.startPage, core.endPage);
   }
 
   /**
@@ -196,32 +197,34 @@ export class MemoryFile implements Disposable {
    * in a later turn of the event loop. @throws {RangeError} with nothing changed
    */
   decRef(range: RangeLike): void {
-    this.#core.requireRange(range, "decRef()");
-    if (this.#core.allocator.decRef(pageOf(range.start), pageOf(range.end))) this.#core.releaser.schedule();
+    const core = this.#core;
+    core.requireRange(range, "decRef()");
+    if (core.allocator.decRef(core.startPage, core.endPage)) core.releaser.schedule();
   }
 
   /** True if every page has exactly one reference. @throws {RangeError} if a page has none */
   hasUniqueRef(range: RangeLike): boolean {
-    this.#core.requireRange(range, "hasUniqueRef()");
-    return this.#core.allocator.hasUniqueRef(pageOf(range.start), pageOf(range.end));
+    const core = this.#core;
+    core.requireRange(range, "hasUniqueRef()");
+    return core.allocator.hasUniqueRef(core.startPage, core.endPage);
   }
 
   /** The first maximal sub-range whose pages have several references, or null. @throws {RangeError} if a page has none */
   firstSharedRange(range: RangeLike): FileRange | null {
-    this.#core.requireRange(range, "firstSharedRange()");
-    const shared = this.#core.allocator.firstShared(pageOf(range.start), pageOf(range.end));
+    const core = this.#core;
+    core.requireRange(range, "firstSharedRange()");
+    const shared = core.allocator.firstShared(core.startPage, core.endPage);
     return shared === null ? null : new FileRange(shared.start * PAGE_SIZE, shared.end * PAGE_SIZE);
   }
 
   /** Gives the pages' memory back to the kernel: they read as zero, and stay referenced. @throws {RangeError} */
   decommit(range: RangeLike): void {
     this.#core.requireRange(range, "decommit()");
-    const start = pageOf(range.start);
-    const end = pageOf(range.end);
+    const { startPage: start, endPage: end } = this.#core;
     this.#core.allocator.requireReferenced(start, end);
     // What is still to be loaded need not be; what is being read must land before it is thrown away.
     this.#core.loader?.dropSync(start, end);
-    this.#core.mapping.decommit(range.start, range.end);
+    this.#core.mapping.decommit(start * PAGE_SIZE, end * PAGE_SIZE);
     this.#core.noteUncommitted(start, end);
   }
 
@@ -235,15 +238,17 @@ export class MemoryFile implements Disposable {
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
   view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
     this.#requireReadable(range, "view()");
-    return this.#core.views.get(range.start, range.end, type);
+    const { startPage, endPage } = this.#core;
+    return this.#core.views.get(startPage * PAGE_SIZE, endPage * PAGE_SIZE, type);
   }
 
   /** The range's views, one a chunk, for ranges of any length. @throws as `view` */
   views(range: RangeLike): Uint8Array<ArrayBuffer>[] {
     this.#requireReadable(range, "views()");
+    const last = this.#core.endPage * PAGE_SIZE;
     const views: Uint8Array<ArrayBuffer>[] = [];
-    for (let start = range.start; start < range.end; ) {
-      const end = Math.min(range.end, start - (start % CHUNK_SIZE) + CHUNK_SIZE);
+    for (let start = this.#core.startPage * PAGE_SIZE; start < last; ) {
+      const end = Math.min(last, start - (start % CHUNK_SIZE) + CHUNK_SIZE);
       views.push(this.#core.views.get(start, end, Uint8Array<ArrayBuffer>));
       start = end;
     }
@@ -392,7 +397,7 @@ export class MemoryFile implements Disposable {
   isLoaded(range: RangeLike): boolean {
     this.#core.requireRange(range, "isLoaded()");
     if (!this.#core.mayMissPages) return true;
-    return this.#core.loader!.isLoaded(pageOf(range.start), pageOf(range.end));
+    return this.#core.loader!.isLoaded(this.#core.startPage, this.#core.endPage);
   }
 
   /** What the restore has done so far; all zeros for a file that was not restored. */
@@ -436,7 +441,7 @@ export class MemoryFile implements Disposable {
     else this.#core.requireRange(range, method);
     if (!this.#core.mayMissPages) return null;
     if (range === undefined) return { start: 0, end: this.#core.words[Word.SizePages]! };
-    return { start: pageOf(range.start), end: pageOf(range.end) };
+    return { start: this.#core.startPage, end: this.#core.endPage };
   }
 
   /**
@@ -454,11 +459,10 @@ export class MemoryFile implements Disposable {
 
   #requireReadable(range: RangeLike, method: string): void {
     this.#core.requireRange(range, method);
-    const start = pageOf(range.start);
-    const end = pageOf(range.end);
+    const { startPage: start, endPage: end } = this.#core;
     this.#core.allocator.requireReferenced(start, end);
     if (!this.#core.mayMissPages || this.#core.loader!.isLoaded(start, end)) return;
     const cause = this.#core.loader!.failureOf(start, end);
-    throw new NotLoadedError(range.start, range.end, cause === undefined ? undefined : { cause });
+    throw new NotLoadedError(start * PAGE_SIZE, end * PAGE_SIZE, cause === undefined ? undefined : { cause });
   }
 }
