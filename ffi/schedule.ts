@@ -21,15 +21,15 @@ const SCHED_FLAG_KEEP_POLICY = 8n;
 /** One thread, one instance of this module: read and written within one call. A buffer of its own cannot move. */
 const attributes = new DataView(new ArrayBuffer(ATTR_BYTES));
 
+/** False if the kernel does not tell, or the thread is none of the ordinary ones. */
 function readAttributes(): boolean {
-  return libc.syscall(SYS_SCHED_GETATTR, 0, addressOf(attributes), ATTR_BYTES, 0, 0, 0) === 0;
+  const failed = libc.syscall(SYS_SCHED_GETATTR, 0, addressOf(attributes), ATTR_BYTES, 0, 0, 0) !== 0;
+  return !failed && attributes.getUint32(POLICY_AT, true) === SCHED_OTHER;
 }
 
-/** The calling thread's slice in nanoseconds; 0 if the kernel does not tell. */
+/** The calling thread's slice in nanoseconds; 0 if that is not known. */
 export function timeSliceNs(): number {
-  return readAttributes() && attributes.getUint32(POLICY_AT, true) === SCHED_OTHER
-    ? Number(attributes.getBigUint64(RUNTIME_AT, true))
-    : 0;
+  return readAttributes() ? Number(attributes.getBigUint64(RUNTIME_AT, true)) : 0;
 }
 
 /**
@@ -37,7 +37,7 @@ export function timeSliceNs(): number {
  * an older kernel takes no notice, and false means that it was refused, or the thread is none of the ordinary ones.
  */
 export function hintTimeSlice(sliceNs: number): boolean {
-  if (!readAttributes() || attributes.getUint32(POLICY_AT, true) !== SCHED_OTHER) return false;
+  if (!readAttributes()) return false;
   attributes.setBigUint64(FLAGS_AT, SCHED_FLAG_KEEP_POLICY, true);
   attributes.setBigUint64(RUNTIME_AT, BigInt(sliceNs), true);
   return libc.syscall(SYS_SCHED_SETATTR, 0, addressOf(attributes), 0, 0, 0, 0) === 0;

@@ -73,6 +73,9 @@ export class FileCore {
   readonly advises: { readonly huge: boolean; readonly small: boolean };
   /** Set once, before the file is handed out; undefined for a file that was not restored. */
   loader: Loader | undefined;
+  /** What `requireRange` has just checked, in pages: a range's own bounds may be getters, which answer otherwise the next time. */
+  startPage = 0;
+  endPage = 0;
   private readonly tables: Parts["tables"];
   private readonly participants: Participants;
   /** Work under way in other threads that reads the memory: it stays mapped until all has ended. */
@@ -134,10 +137,6 @@ export class FileCore {
     this.leave();
     throw new DestroyedError(describe(this.name), method);
   }
-
-  /** What `requireRange` has just checked, in pages: a range's own bounds may be getters, which answer otherwise the next time. */
-  startPage = 0;
-  endPage = 0;
 
   /** Sets `startPage` and `endPage`. @throws {DestroyedError} {TypeError} {RangeError} unless the range lies within the live file */
   requireRange(range: RangeLike, method: string): void {

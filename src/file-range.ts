@@ -34,11 +34,11 @@ export type RangeLike = { readonly start: number; readonly end: number };
 /**
  * Throws unless [start, end), which were read from `range`, is a non-empty, page-aligned range within the first `sizePages` pages.
  *
- * @throws {TypeError} if they are not two numbers
+ * @throws {TypeError} if it is not an object with two numbers
  * @throws {RangeError} naming the range and what is wrong with it
  */
 export function checkRange(range: RangeLike, start: number, end: number, sizePages: number): void {
-  if (typeof start !== "number" || typeof end !== "number") {
+  if (typeof range !== "object" || typeof start !== "number" || typeof end !== "number") {
     throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
   }
   const startPage = pageOf(start);

@@ -3,7 +3,7 @@
  * checkpoints and gVisor's come here alike; they differ only in who made the description.
  */
 import { closeFile, duplicateFile } from "../ffi/index.ts";
-import type { CheckpointImage } from "./checkpoint/format.ts";
+import type { DecodedCheckpoint } from "./checkpoint/decode.ts";
 import { type RestoreImage, restoreRuns } from "./checkpoint/restore.ts";
 import { FileCore } from "./file-core.ts";
 import { Loader } from "./load/loader.ts";
@@ -68,26 +68,23 @@ export function restoreCore(image: RestoreImage, source: PagesSource, options: L
  * @throws as `restoreCore`, with no file left
  */
 export function restoreCores(
-  image: CheckpointImage,
+  image: DecodedCheckpoint,
   pages: Pick<PagesSource, "fd" | "path">,
   optionsOf: (name: string) => LoadOptions,
 ): FileCore[] {
   const cores: FileCore[] = [];
   let firstPage = 0;
   try {
-    for (const [i, file] of image.files.entries()) {
+    for (const file of image.files) {
       // The program's own code, and so before there is a descriptor to close.
       const options = optionsOf(file.name);
-      // The last one's are the rest: counting the pages of 131,072 extents takes a fresh process 2 ms.
-      const isLast = i === image.files.length - 1;
-      const contentPages = isLast ? image.checksums.length - firstPage : sum(file.extents.length);
       const source: PagesSource = {
         fd: duplicateFile(pages.fd),
         path: pages.path,
         extentOffset: firstPage * image.pageSize,
-        checksums: image.checksums.subarray(firstPage, firstPage + contentPages),
+        checksums: image.checksums.subarray(firstPage, firstPage + file.contentPages),
       };
-      firstPage += contentPages;
+      firstPage += file.contentPages;
       cores.push(restoreCore(file, source, options, cores.at(-1)?.loader?.finished));
     }
     return cores;
@@ -97,12 +94,6 @@ export function restoreCores(
   } finally {
     closeFile(pages.fd);
   }
-}
-
-function sum(counts: Uint32Array): number {
-  let total = 0;
-  for (const count of counts) total += count;
-  return total;
 }
 
 /** What every restore ends with: the file at once, or when all of it is loaded. A file that cannot be is destroyed. */

@@ -34,12 +34,22 @@ const UNKNOWN_SECTIONS = 64;
  */
 export type Report = (problem: CorruptCheckpointError) => void;
 
+/** A MemoryFile that was read, with how many pages its extents hold. */
+export interface DecodedFile extends FileImage {
+  readonly contentPages: number;
+}
+
+/** A validated checkpoint. */
+export interface DecodedCheckpoint extends CheckpointImage {
+  readonly files: readonly DecodedFile[];
+}
+
 /** What can be known of a `meta` file. */
 export interface ExaminedMeta {
   /** As the header says; null if there is no header. */
   readonly id: bigint | null;
   /** Null if anything is wrong with it. */
-  readonly image: CheckpointImage | null;
+  readonly image: DecodedCheckpoint | null;
   /** Null if there are none, or they are damaged themselves. */
   readonly checksums: Uint32Array | null;
 }
@@ -51,7 +61,7 @@ class AlreadyTold extends Error {}
 type Sections = (id: number, owner: number) => Uint8Array | undefined;
 
 /** `bytes` must begin at a multiple of 8 of its buffer. @throws {CorruptCheckpointError} */
-export function decodeMeta(bytes: Uint8Array, path: string): CheckpointImage {
+export function decodeMeta(bytes: Uint8Array, path: string): DecodedCheckpoint {
   return examineMeta(bytes, path, (problem) => {
     throw problem;
   }).image!;
@@ -91,19 +101,23 @@ export function examineMeta(bytes: Uint8Array, path: string, report: Report): Ex
   if (checksums !== null && checksums.length * pageSize !== pagesBytes) {
     tell(corrupt(path, `${checksums.length} checksums do not match ${pagesBytes} bytes of pages`, "checksums"));
   }
-  let pages = 0;
-  for (const file of files) {
+  const contentPages = files.map((file) => {
     attempt(() => checkChunks(file, path));
     attempt(() => checkRuns(file, path));
-    pages += attempt(() => checkExtents(file, path)) ?? 0;
-  }
+    return attempt(() => checkExtents(file, path)) ?? 0;
+  });
+  const pages = contentPages.reduce((sum, count) => sum + count, 0);
   if (isWhole && pages !== checksums!.length) {
     tell(corrupt(path, `Extents hold ${pages} pages, but there are ${checksums!.length} checksums`, "extents"));
   }
   const userData = attempt(() => sections(Section.UserData, WHOLE) ?? null);
   if (!isWhole) return { id, image: null, checksums };
   // Copies: what the program gets must not keep all of `meta` in memory, nor be in shared memory.
-  const owned = files.map((file) => ({ ...file, userData: file.userData?.slice() ?? null }));
+  const owned = files.map((file, i) => ({
+    ...file,
+    userData: file.userData?.slice() ?? null,
+    contentPages: contentPages[i]!,
+  }));
   const image = { id, pageSize, files: owned, checksums: checksums!, userData: userData?.slice() ?? null };
   return { id, image, checksums };
 }

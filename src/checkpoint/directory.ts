@@ -19,8 +19,8 @@
 import { closeFile, fileStatus, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
 import type { CorruptCheckpointError } from "../errors.ts";
 import { PAGE_SIZE } from "../units.ts";
-import { type ExaminedMeta, examineMeta, type Report } from "./decode.ts";
-import { type CheckpointImage, corrupt, HEADER_BYTES } from "./format.ts";
+import { type DecodedCheckpoint, type ExaminedMeta, examineMeta, type Report } from "./decode.ts";
+import { corrupt, HEADER_BYTES } from "./format.ts";
 import { openIfExists, readBytes, readInto, StagingDirectory } from "./staging.ts";
 
 const META = "meta";
@@ -31,7 +31,7 @@ const OPEN_ATTEMPTS = 16;
 
 /** A checkpoint that has been found whole; `pagesFd` is the caller's to close. */
 export interface OpenCheckpoint {
-  readonly image: CheckpointImage;
+  readonly image: DecodedCheckpoint;
   readonly pagesFd: number;
   readonly pagesPath: string;
 }

@@ -8,7 +8,8 @@ import { join } from "node:path";
 import { closeFile } from "../../ffi/index.ts";
 import { SUB_RELEASED, USED } from "../allocator/states.ts";
 import { examineCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
-import { type CheckpointImage, VERSION } from "../checkpoint/format.ts";
+import type { DecodedCheckpoint } from "../checkpoint/decode.ts";
+import { VERSION } from "../checkpoint/format.ts";
 import { CorruptCheckpointError } from "../errors.ts";
 import { openExport } from "../gvisor/directory.ts";
 import { byteSourceOf } from "../gvisor/import.ts";
@@ -129,14 +130,14 @@ function listFiles(directory: string): Record<string, number> {
 }
 
 function describeNative(
-  image: CheckpointImage,
+  image: DecodedCheckpoint,
   place: Pick<CheckpointDescription, "files" | "pagesFd" | "pagesPath">,
 ): CheckpointDescription {
   const { checksums, pageSize, userData } = image;
   let firstPage = 0;
-  const memories = image.files.map(({ name, chunkHuge, runs, extents, userData }): MemoryDescription => {
+  const memories = image.files.map(({ name, chunkHuge, runs, extents, userData, contentPages }): MemoryDescription => {
     const offset = contiguousOffsets(extents.length, firstPage * pageSize, pageSize);
-    firstPage += extents.length.reduce((sum, count) => sum + count, 0);
+    firstPage += contentPages;
     return {
       id: name,
       chunkHuge,

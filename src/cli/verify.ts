@@ -113,7 +113,7 @@ function verifyContents(contents: Contents, { fd, pageSize, checksums }: PagesSo
       // Where a whole read fails some of its pages may be readable all the same.
       const end = filled >= 0 ? Math.max(0, filled - at) : readAt(fd, addressOf(buffer) + at, pageSize, offset + done + at);
       const problem = judge(buffer.subarray(at, at + pageSize), end, checksums?.[(done + at) / pageSize]);
-      if (problem !== undefined) add(bad, { ...pageOf(contents, done + at, pageSize), problem });
+      if (problem !== undefined) add(bad, { ...pageAt(contents, done + at, pageSize), problem });
     }
   }
 }
@@ -128,7 +128,7 @@ function judge(page: Uint8Array, filled: number, checksum: number | undefined): 
 }
 
 /** One page of contents, `at` bytes behind their beginning. */
-function pageOf(contents: Contents, at: number, pageSize: number): Contents {
+function pageAt(contents: Contents, at: number, pageSize: number): Contents {
   const { offset, memoryOffset } = contents;
   const inMemory = memoryOffset === null ? null : memoryOffset + at;
   return { ...contents, offset: offset + at, lengthBytes: pageSize, memoryOffset: inMemory };

@@ -29,7 +29,8 @@ const URING_DEPTH_MAX = 8;
 
 /**
  * Whoever wakes up, be it the demand thread or the program, takes a processor from the background pass at once and not when
- * its slice (1.4 ms on two processors) is over. Measured on two, 200 awaits while 2 GiB load: p99 from 4.4-9.6 to 3.3-4.9 ms.
+ * its slice (1.4 ms on two processors) is over. On a machine that others used, the better half of seven loads had a p99 of 3.3 to
+ * 4.9 ms with it and of 4.4 to 9.7 without; the other half was noise in both.
  */
 const SLICE_NS = { background: 10_000_000, demand: 100_000 } as const;
 

@@ -76,7 +76,7 @@ export class MaxTree {
       // Only the child that has the node's maximum can lower it.
       if (nodes[at]! > before) return;
       const first = bases[level - 1]! + (node << FANOUT_SHIFT);
-      // Without a branch: which child is larger cannot be predicted.
+      // Written out for a FANOUT of 8, without a branch: which child is larger cannot be predicted.
       const left = Math.max(Math.max(nodes[first]!, nodes[first + 1]!), Math.max(nodes[first + 2]!, nodes[first + 3]!));
       const right = Math.max(Math.max(nodes[first + 4]!, nodes[first + 5]!), Math.max(nodes[first + 6]!, nodes[first + 7]!));
       maximum = Math.max(left, right);
