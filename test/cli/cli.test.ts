@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   openSync,
   readFileSync,
+  readSync,
   rmSync,
   truncateSync,
   writeFileSync,
@@ -52,9 +53,13 @@ function copy(name: string): string {
   return directory;
 }
 
+/** Makes a byte another one, whatever it is: some, such as a checkpoint's id, are random. */
 function overwrite(path: string, offset: number): void {
   const fd = openSync(path, "r+");
-  writeSync(fd, new Uint8Array([0xa5]), 0, 1, offset);
+  const byte = new Uint8Array(1);
+  readSync(fd, byte, 0, 1, offset);
+  byte[0]! ^= 0xff;
+  writeSync(fd, byte, 0, 1, offset);
   closeSync(fd);
 }
 
