@@ -69,6 +69,18 @@ function probe(): string | null {
   }
 }
 
+/** Where a ring stands in this process: by that, another thread closes it when its own has died. */
+export interface RingPlace {
+  readonly fd: number;
+  readonly ringAddress: number;
+  readonly ringBytes: number;
+  readonly entryAddress: number;
+  readonly entryBytes: number;
+  /** Indexes of the ring's 32-bit words: entries that the kernel has taken, and completions that it has written. */
+  readonly submissionHead: number;
+  readonly completionTail: number;
+}
+
 export class Uring {
   readonly fd: number;
   /** Entries of the submission ring: at least what was asked for. */
@@ -250,14 +262,38 @@ export class Uring {
     call("io_uring_register", SYS_IO_URING_REGISTER, this.fd, IORING_REGISTER_EVENTFD, addressOf(argument), 1, this.fd);
   }
 
+  get place(): RingPlace {
+    const { fd, ringAddress, ringBytes, entryAddress, submissionHead, completionTail } = this;
+    const entryBytes = 4 * SQE_WORDS * this.entries;
+    return { fd, ringAddress, ringBytes, entryAddress, entryBytes, submissionHead, completionTail };
+  }
+
   /** Precondition: nothing is in flight. */
   close(): void {
     detach(this.ringBuffer);
     detach(this.entryBuffer);
-    unmap(this.ringAddress, this.ringBytes);
-    unmap(this.entryAddress, 4 * SQE_WORDS * this.entries);
-    closeFile(this.fd);
+    closeRing(this.place);
   }
+}
+
+/**
+ * True if all that the kernel has taken from the ring is complete. Each entry has one completion, and there is always room for
+ * it (twice as many places as entries, of which no more are in flight), so both counts are equal exactly then.
+ * Precondition: the ring is mapped, and no thread submits to it.
+ */
+export function isRingDrained({ ringAddress, ringBytes, submissionHead, completionTail }: RingPlace): boolean {
+  const buffer = bufferAt(ringAddress, ringBytes);
+  const words = new Int32Array(buffer, 0, ringBytes >>> 2);
+  const isDrained = Atomics.load(words, submissionHead) === Atomics.load(words, completionTail);
+  detach(buffer);
+  return isDrained;
+}
+
+/** Precondition: nothing is in flight, and no typed array lies over the ring. */
+export function closeRing({ fd, ringAddress, ringBytes, entryAddress, entryBytes }: RingPlace): void {
+  unmap(ringAddress, ringBytes);
+  unmap(entryAddress, entryBytes);
+  closeFile(fd);
 }
 
 function call(name: string, number: number, a: number, b: number, c: number, d: number, fd: number): number {

@@ -20,6 +20,7 @@ import {
   IOSQE_IO_HARDLINK,
   MADV_COLLAPSE,
   MADV_POPULATE_WRITE,
+  type RingPlace,
   SYSTEM_PAGE_SIZE,
   Uring,
   UringOp,
@@ -43,8 +44,15 @@ const Part = { Transfer: 0, Populate: 1, Collapse: 2, Cancel: 3 } as const;
 const OPERATIONS = [UringOp.Read, UringOp.Write, UringOp.Readv, UringOp.Writev] as const;
 const NAMES = ["uring_read", "uring_write", "uring_readv", "uring_writev"] as const;
 
+/** Is told of a ring before anything is submitted to it, and when all is complete, before it is closed. */
+export interface RingRegistry {
+  add(place: RingPlace): void;
+  remove(place: RingPlace): void;
+}
+
 export class UringQueue extends BaseQueue {
   private readonly ring: Uring;
+  private readonly registry: RingRegistry | undefined;
   private eventFd = -1;
   private pump: Promise<void> | undefined;
   private waiter:
@@ -52,11 +60,18 @@ export class UringQueue extends BaseQueue {
     | undefined;
 
   /** @throws {UringUnavailableError} */
-  constructor(capacity: number) {
+  constructor(capacity: number, registry?: RingRegistry) {
     super(capacity);
     const reason = uringUnavailable();
     if (reason !== null) throw new UringUnavailableError(reason);
     this.ring = new Uring(ENTRIES_MAX * capacity);
+    this.registry = registry;
+    try {
+      registry?.add(this.ring.place);
+    } catch (error) {
+      this.ring.close();
+      throw error;
+    }
   }
 
   protected override start(slot: number): void {
@@ -210,6 +225,7 @@ export class UringQueue extends BaseQueue {
     this.advance();
     for (this.startPump(); this.pump !== undefined; this.startPump()) await this.pump;
     if (this.eventFd >= 0) closeFile(this.eventFd);
+    this.registry?.remove(ring.place);
     ring.close();
   }
 }

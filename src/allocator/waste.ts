@@ -16,7 +16,7 @@ import { FREE, HELD, HUGE, SUB_RELEASED, stateOf, WASTE } from "./states.ts";
 
 /** 128 MiB: the most that gVisor releases at once, and so where it cuts ranges that span several huge pages. */
 const HUGE_RELEASE_PAGES = 64 * PAGES_PER_HUGE_PAGE;
-/** What a batch is limited to, so that others have the lock again within 100 µs: pieces and looks, and runs without either. */
+/** What one hold of the lock is limited to, so that others have it again within 100 µs: pieces and looks, and runs without either. */
 const PIECES_MAX = 64;
 const RUNS_MAX = 512;
 
@@ -38,6 +38,8 @@ export class WasteBatch {
   count = 0;
   /** Pages that `take` took or made free. */
   pages = 0;
+  /** Where to go on looking for held pages. */
+  private settleFrom = 0;
   private hugeDecommitStart = 0;
   private hugeDecommitEnd = 0;
 
@@ -53,19 +55,27 @@ export class WasteBatch {
     return this.huge === 0 ? this.ends[piece]! : this.hugeDecommitEnd;
   }
 
-  /** Takes about `maxPages` pages of small waste, or a run of huge waste. False if there is none. */
+  /**
+   * Takes about `maxPages` pages of small waste, or a run of huge waste. False if there is none, nor anything held whose load is
+   * done: all runs are looked at for that, but others have the lock in between.
+   */
   take(maxPages: number): boolean {
     const { allocator } = this;
     this.count = this.pages = this.huge = 0;
-    allocator.lock();
-    try {
-      if (allocator.words[Word.HeldPages]! > 0) this.settleHeld();
-      this.takeSmall(maxPages);
-      if (this.pages === 0) this.takeHuge();
-      return this.pages > 0;
-    } finally {
-      allocator.unlock();
-    }
+    // From where the last call stopped to the end is not all of them.
+    let roundsLeft = this.settleFrom > 0 ? 2 : 1;
+    do {
+      allocator.lock();
+      try {
+        if (allocator.words[Word.HeldPages] === 0) roundsLeft = 0;
+        else if (!this.settleHeld()) roundsLeft--;
+        this.takeSmall(maxPages);
+        if (this.pages === 0) this.takeHuge();
+      } finally {
+        allocator.unlock();
+      }
+    } while (this.pages === 0 && roundsLeft > 0);
+    return this.pages > 0;
   }
 
   private takeSmall(maxPages: number): void {
@@ -166,10 +176,11 @@ export class WasteBatch {
     backing.uncommitted(start, end);
   }
 
-  /** Held pages whose loads are done become waste. */
-  private settleHeld(): void {
+  /** Of the next runs, held pages whose loads are done become waste. False at the last run: the next call begins anew. */
+  private settleHeld(): boolean {
     const { set, words, backing } = this.allocator;
-    for (let run = 0; run < set.size; ) {
+    let run = this.settleFrom < set.size ? set.startOf(this.settleFrom) : 0;
+    for (let runs = 0; runs < RUNS_MAX && run < set.size; runs++) {
       const next = set.endOf(run);
       const tag = set.tagAt(run);
       if (stateOf(tag) === HELD && backing.isSettled(run, next)) {
@@ -178,5 +189,7 @@ export class WasteBatch {
       }
       run = next;
     }
+    this.settleFrom = run < set.size ? run : 0;
+    return this.settleFrom > 0;
   }
 }

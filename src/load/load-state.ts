@@ -36,6 +36,7 @@ import {
   SLOTS,
   WORDS_PER_UNIT,
 } from "./load-tables.ts";
+import { RingTable } from "./ring-table.ts";
 
 export { type LoadHandle, LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
 
@@ -79,6 +80,7 @@ export class LoadState {
   private readonly unitWanted: Int32Array;
   private readonly unitError: Int32Array;
   private readonly slots: Int32Array;
+  readonly rings: RingTable;
 
   /** Opens a state that `create` made, in this thread or another. */
   constructor(handle: LoadHandle) {
@@ -103,6 +105,7 @@ export class LoadState {
     this.unitWanted = tables.unitWanted;
     this.unitError = tables.unitError;
     this.slots = tables.slots;
+    this.rings = new RingTable(tables.rings, tables.ringPlaces);
   }
 
   /** Precondition: the plan has been validated (checkpoint/decode.ts): extents ordered, disjoint, within the size. */
@@ -232,14 +235,18 @@ export class LoadState {
     Atomics.store(this.slots, slot * SLOT_WORDS + 1, 0);
   }
 
-  /** True while some thread that lives is reading what it claimed. */
+  /** True while something that a thread claimed may still be read: by the thread, or by the kernel though it is dead. */
   hasClaims(): boolean {
     for (let slot = 0; slot < SLOTS; slot++) {
       const at = slot * SLOT_WORDS;
       const thread = Atomics.load(this.slots, at);
-      if (thread !== 0 && Atomics.load(this.slots, at + 1) !== 0 && isThreadAlive(thread)) return true;
+      if (thread !== 0 && Atomics.load(this.slots, at + 1) !== 0 && this.mayWrite(thread)) return true;
     }
     return false;
+  }
+
+  private mayWrite(thread: number): boolean {
+    return isThreadAlive(thread) || !this.rings.closeOf(thread);
   }
 
   /** The claimed pages are in place. */
@@ -280,7 +287,7 @@ export class LoadState {
   }
 
   /**
-   * Precondition: no living thread has a claim. If every page is loaded or failed and yet some count as pending, a thread died
+   * Precondition: no thread has a claim (`hasClaims`). If every page is loaded or failed and yet some count as pending, a thread died
    * between setting their bits and counting them: the load is over.
    */
   endIfAllRead(control: Control): void {
@@ -431,12 +438,12 @@ export class LoadState {
     return true;
   }
 
-  /** Gives back the claims of threads that are dead, and asks for them again. */
+  /** Gives back the claims of threads that are dead and have no read in flight any more, and asks for them again. */
   recoverDeadClaims(): void {
     for (let slot = 0; slot < SLOTS; slot++) {
       const at = slot * SLOT_WORDS;
       const thread = Atomics.load(this.slots, at);
-      if (thread === 0 || isThreadAlive(thread)) continue;
+      if (thread === 0 || this.mayWrite(thread)) continue;
       if (Atomics.compareExchange(this.slots, at, thread, THREAD_ID) !== thread) continue;
       // The slot is ours as the claim was its owner's: if we die here, it is given back by another, from where we were.
       reach("recover: took the slot");

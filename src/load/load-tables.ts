@@ -62,6 +62,12 @@ export const SLOTS = 128;
 /** Thread id, unit + 1, then the claimed bits. */
 export const SLOT_WORDS = 2 + WORDS_PER_UNIT;
 
+/** Rings that loading threads may have at once, those of dead threads with reads still in flight among them. */
+export const RINGS = 8;
+/** Words and floats of a record (ring-table.ts). */
+export const RING_WORDS = 3;
+export const RING_FIELDS = 6;
+
 export interface LoadPlan {
   readonly sizePages: number;
   /** Ordered by page, disjoint. */
@@ -103,6 +109,8 @@ export interface LoadTables {
   readonly unitWanted: Int32Array;
   readonly unitError: Int32Array;
   readonly slots: Int32Array;
+  readonly rings: Int32Array;
+  readonly ringPlaces: Float64Array;
 }
 
 export function openLoadTables({ tables, columns }: LoadHandle): LoadTables {
@@ -129,6 +137,7 @@ export function openLoadTables({ tables, columns }: LoadHandle): LoadTables {
     unitCount,
     firstOffset: takeFloats(1),
     extentOffset: takeFloats(words[LoadWord.OffsetCount]!),
+    ringPlaces: takeFloats(RINGS * RING_FIELDS),
     started: take(bitWords),
     loaded: take(bitWords),
     failed: take(bitWords),
@@ -141,6 +150,7 @@ export function openLoadTables({ tables, columns }: LoadHandle): LoadTables {
     unitWanted: take(Math.ceil(unitCount / 32)),
     unitError: take(unitCount),
     slots: take(SLOTS * SLOT_WORDS),
+    rings: take(RINGS * RING_WORDS),
   };
 }
 
@@ -151,8 +161,9 @@ export function createLoadTables(plan: LoadPlan): LoadHandle {
   const [extentStart, extentLength, checksums] = views as [Uint32Array, Uint32Array, Uint32Array];
   const offsets = typeof extentOffset === "number" ? 0 : extentOffset.length;
   const units = Math.ceil(sizePages / PAGES_PER_UNIT);
-  const words =
-    HEADER_WORDS + 2 * (1 + offsets) + 5 * units * WORDS_PER_UNIT + 5 * units + Math.ceil(units / 32) + SLOTS * SLOT_WORDS;
+  const floats = 1 + offsets + RINGS * RING_FIELDS;
+  const unitWords = 5 * units * WORDS_PER_UNIT + 5 * units + Math.ceil(units / 32);
+  const words = HEADER_WORDS + 2 * floats + unitWords + SLOTS * SLOT_WORDS + RINGS * RING_WORDS;
   const tables = new SharedArrayBuffer(4 * words);
   const header = new Int32Array(tables, 0, HEADER_WORDS);
   header[LoadWord.SizePages] = sizePages;

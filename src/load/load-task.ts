@@ -6,7 +6,8 @@
  * wants something and reads that at once: nothing stands before it.
  */
 import { hintTimeSlice } from "../../ffi/index.ts";
-import { createQueue } from "../aio/create-queue.ts";
+import { InlineQueue } from "../aio/inline-queue.ts";
+import { UringQueue } from "../aio/uring-queue.ts";
 import { type Control, openControl, Word } from "../shared/control.ts";
 import { freeSlot, takeSlot } from "../shared/participants.ts";
 import { reach } from "../shared/seam.ts";
@@ -51,7 +52,7 @@ export async function run(task: LoadTask): Promise<void> {
 async function read(task: LoadTask, control: Control): Promise<void> {
   const state = new LoadState(task.state);
   const depthMax = task.queue === "uring" ? URING_DEPTH_MAX : 1;
-  const queue = createQueue(task.queue, { capacity: depthMax });
+  const queue = task.queue === "uring" ? new UringQueue(depthMax, state.rings) : new InlineQueue(depthMax);
   const reader = new UnitReader({ ...task, control, state }, queue, depthMax);
   try {
     if (task.role === "demand") serveDemand(state, reader);

@@ -11,6 +11,7 @@ import { WasteBatch } from "../../src/allocator/waste.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 import { checkInvariants } from "../../src/segment/index.ts";
 import { createControl, Field, Word } from "../../src/shared/control.ts";
+import { setInterleavingHook } from "../../src/shared/seam.ts";
 import { PAGES_PER_CHUNK } from "../../src/units.ts";
 
 let tables: TableMemory;
@@ -103,4 +104,25 @@ test("held runs side by side settle apart", () => {
   inFlight.delete(0);
   expect(release()).toBe(20);
   expect(runs(2)).toEqual(["[0, 20) free", "[20, 30) held"]);
+});
+
+test("among thousands of runs the last held one settles too, and the lock is given back on the way there", () => {
+  const pages = 3000;
+  for (let page = 0; page < pages; page++) allocator.allocate(1, USED, page % 2, Placement.Grow);
+  inFlight.add(0).add(pages - 1);
+  allocator.decRef(0, 1);
+  allocator.decRef(pages - 1, pages);
+  expect(release()).toBe(0);
+  inFlight.clear();
+  let holds = 0;
+  setInterleavingHook((point) => {
+    if (point === "lock: taken") holds++;
+  });
+  try {
+    expect(release()).toBe(2);
+  } finally {
+    setInterleavingHook(undefined);
+  }
+  expect(holds).toBeGreaterThan(pages / 512);
+  expect(allocator.words[Word.HeldPages]).toBe(0);
 });

@@ -4,6 +4,8 @@ import { MemoryFile, type MemoryFileHandle, type RangeLike } from "../../../src/
 import { coreOf } from "../../../src/memory-file.ts";
 import { setInterleavingHook } from "../../../src/shared/seam.ts";
 import { THREAD_ID } from "../../../src/shared/thread.ts";
+import { UringQueue } from "../../../src/aio/uring-queue.ts";
+import { type LoadHandle, LoadState, WORDS_PER_UNIT } from "../../../src/load/load-state.ts";
 import { run as runLoadTask } from "../../../src/load/load-task.ts";
 import { GateWord, type FromActor, type StopRequest, type ToActor } from "./actor.ts";
 
@@ -91,6 +93,16 @@ export const actions = {
       base: mapping.base,
       fd,
     });
+  },
+  /** Claims a unit and begins a read of 4 KiB that nobody waits for; none with `fd` -1. Returns how many pages were claimed. */
+  readByRing: (handle: LoadHandle, unit: number, fd: number, address: number) => {
+    const state = new LoadState(handle);
+    const queue = new UringQueue(8, state.rings);
+    const claimed = state.claim(state.takeSlot(), unit, new Int32Array(WORDS_PER_UNIT).fill(-1));
+    if (fd < 0) return claimed;
+    queue.read(1, fd, address, 4096, 0);
+    queue.wait(0);
+    return claimed;
   },
   repeat: (rounds: number, pages: number) => {
     for (let i = 0; i < rounds; i++) opened().decRef(opened().allocate(pages * 4096));

@@ -1,0 +1,93 @@
+/**
+ * A thread that dies with a read in flight in its ring: the kernel goes on with it, so nobody else gets what it was to read
+ * until it has ended. A read of an empty FIFO stands for a disk that takes its time.
+ */
+import { afterEach, expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { addressOf, closeFile, openFile, uringUnavailable } from "../../ffi/index.ts";
+import { LoadState, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+import { Actor } from "../threads/support/actor.ts";
+
+const O_RDWR = 2;
+const PAGES = 2 * PAGES_PER_UNIT;
+const directory = mkdtempSync(join(tmpdir(), "pgalloc-dead-ring-"));
+
+afterEach(() => rmSync(directory, { recursive: true, force: true }));
+
+function openRings(): number {
+  // The descriptor that lists the others is gone when it is looked at.
+  const target = (fd: string) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`);
+    } catch {
+      return "";
+    }
+  };
+  return readdirSync("/proc/self/fd").filter((fd) => target(fd) === "anon_inode:[io_uring]").length;
+}
+
+const every = () => new Int32Array(WORDS_PER_UNIT).fill(-1);
+
+test.skipIf(uringUnavailable() !== null)(
+  "what a dead thread's ring still reads is given back when the read has ended, and the ring is closed then",
+  async () => {
+    const state = LoadState.create({
+      sizePages: PAGES,
+      extentStart: Uint32Array.of(0),
+      extentLength: Uint32Array.of(PAGES),
+      extentOffset: 0,
+      checksums: null,
+    });
+    const fifo = join(directory, "fifo");
+    expect(Bun.spawnSync(["mkfifo", fifo]).exitCode).toBe(0);
+    const fd = openFile(fifo, O_RDWR);
+    const target = new Uint8Array(new ArrayBuffer(4096));
+    const before = openRings();
+    const actor = new Actor();
+    expect(await actor.call("readByRing", state.handle, 1, fd, addressOf(target))).toBe(PAGES_PER_UNIT);
+    expect(openRings()).toBe(before + 1);
+    await actor.terminate();
+
+    const slot = state.takeSlot();
+    for (let i = 0; i < 3; i++) {
+      state.recoverDeadClaims();
+      expect(state.hasClaims()).toBe(true);
+      expect(state.claim(slot, 1, every())).toBe(0);
+    }
+    expect(state.claim(slot, 0, every())).toBe(PAGES_PER_UNIT);
+    state.unclaim(slot, 0, every());
+    expect(openRings()).toBe(before + 1);
+
+    writeSync(fd, new Uint8Array(4096));
+    while (state.hasClaims()) await Bun.sleep(1);
+    expect(openRings()).toBe(before);
+    state.recoverDeadClaims();
+    expect(state.claim(slot, 1, every())).toBe(PAGES_PER_UNIT);
+    closeFile(fd);
+  },
+);
+
+test.skipIf(uringUnavailable() !== null)(
+  "a ring with nothing in flight is closed at once, and its place used again",
+  async () => {
+    const state = LoadState.create({
+      sizePages: PAGES,
+      extentStart: Uint32Array.of(0),
+      extentLength: Uint32Array.of(PAGES),
+      extentOffset: 0,
+      checksums: null,
+    });
+    const before = openRings();
+    // More than there are places.
+    for (let i = 0; i < 12; i++) {
+      const actor = new Actor();
+      await actor.call("readByRing", state.handle, i % 2, -1, 0);
+      await actor.terminate();
+      state.recoverDeadClaims();
+      expect(openRings()).toBe(before);
+      expect(state.hasClaims()).toBe(false);
+    }
+  },
+);
