@@ -113,21 +113,24 @@ export class StagingDirectory {
     closeFile(this.fd);
   }
 
-  /** Closes the file that was written, takes the steps that tidy up, and closes the directory: all of it. @throws the first failure */
+  /**
+   * Closes the file that was written, takes the steps that tidy up, and closes the directory: all of it.
+   * @throws the first failure, and the others with it
+   */
   end(writtenFd: number, steps: readonly (() => void)[]): void {
     let failure: { readonly error: unknown } | undefined;
     for (const step of [() => closeFile(writtenFd), ...steps, () => this.close()]) {
       try {
         step();
       } catch (error) {
-        failure ??= { error };
+        failure = { error: failure === undefined ? error : withLater(failure.error, error) };
       }
     }
     if (failure !== undefined) throw failure.error;
   }
 }
 
-/** Does the work and then closes the writer. If both fail, the work's failure is thrown, with the other as its cause. */
+/** Does the work and then closes the writer. If both fail, the work's failure is thrown, and the other with it. */
 export async function closing<T>(writer: { close(): void }, work: () => Promise<T>): Promise<T> {
   let result: T;
   try {
@@ -136,12 +139,21 @@ export async function closing<T>(writer: { close(): void }, work: () => Promise<
     try {
       writer.close();
     } catch (closeError) {
-      if (error instanceof Error) error.cause ??= closeError;
+      throw withLater(error, closeError);
     }
     throw error;
   }
   writer.close();
   return result;
+}
+
+/** The first of two failures, with the later one at the end of its causes; where neither can be another's cause, both as one. */
+function withLater(first: unknown, later: unknown): unknown {
+  let last = first;
+  while (last instanceof Error && last.cause instanceof Error) last = last.cause;
+  if (!(last instanceof Error) || last.cause !== undefined) return new AggregateError([first, later], "Several steps failed");
+  if (last !== later) last.cause = later;
+  return first;
 }
 
 /** Makes a directory where there is none, and those above it. Returns in which directories it made one. */

@@ -233,6 +233,22 @@ test("an unlink that fails is the error of a save that came through, and the cau
   };
   const failure = (await file.saveTo(directory, { onProgress }).catch((error) => error)) as Error;
   expect([failure.message, failure.cause]).toEqual(["no more", expect.objectContaining({ code: "EIO", syscall: "unlinkat" })]);
+  // A cause of its own stays, and what is no Error can have none.
+  const unlinkError = expect.objectContaining({ code: "EIO", syscall: "unlinkat" });
+  const failWith = async (thrown: unknown) => {
+    for (const name of listing()) if (name.includes(".")) rmSync(join(directory, name));
+    const onProgress = () => {
+      throw thrown;
+    };
+    return await file.saveTo(directory, { onProgress }).catch((error) => error);
+  };
+  const withCause = await failWith(new Error("no more", { cause: new Error("enough") }));
+  expect([withCause.message, withCause.cause.message, withCause.cause.cause]).toEqual(["no more", "enough", unlinkError]);
+  expect((await failWith("no more")).errors).toEqual(["no more", unlinkError]);
+  expect((await failWith(new Error("no more", { cause: 7 }))).errors).toEqual([
+    expect.objectContaining({ cause: 7 }),
+    unlinkError,
+  ]);
   expect(await checkStamped(directory, PAGES)).toBe(1);
   // What could not be removed is removed by the next save.
   faults.disarm();
