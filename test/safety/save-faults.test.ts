@@ -3,7 +3,17 @@
  * call of a save is made to fail once (support/fault-hook.ts); and the disk is really full, and files really too large.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { errnoNumber, setFaultHook } from "../../ffi/index.ts";
@@ -192,6 +202,23 @@ describe("from outside", () => {
     );
     expect([stdout.toString(), exitCode]).toEqual(["saved\nmeta\npages\nSyscallError ENOSPC\nmeta\npages\n", 0]);
     expect(await checkStamped(copy, PAGES)).toBe(1);
+  });
+
+  const hasLoop = existsSync("/dev/loop-control") && Bun.which("mkfs.btrfs") !== null;
+  const canLimit = canMount && hasLoop && readFileSync("/proc/filesystems", "utf8").includes("btrfs");
+  test.skipIf(!canLimit)("a quota that is used up (a small btrfs; needs root and btrfs-progs): EDQUOT", async () => {
+    const disk = join(root, "disk");
+    mkdirSync(disk);
+    const image = join(root, "image");
+    const script = [
+      `truncate -s 256M "${image}" && mkfs.btrfs -q "${image}" >/dev/null && mount -o loop "${image}" "$2"`,
+      'btrfs quota enable "$2" && btrfs subvolume create "$2/v" >/dev/null && btrfs qgroup limit 4M "$2/v"',
+      '"$0" "$1" "$2/v/c" 600 1 && sync && "$0" "$1" "$2/v/c" 600 2 && ls "$2/v/c" && cp -r "$2/v/c" "$3"',
+    ].join(" && ");
+    const copy = join(root, "copy");
+    const child = Bun.spawnSync(["unshare", "--mount", "sh", "-c", script, process.execPath, program, disk, copy]);
+    expect([child.stdout.toString(), child.exitCode]).toEqual(["saved\nSyscallError EDQUOT\nmeta\npages\n", 0]);
+    expect(await checkStamped(copy, 600)).toBe(1);
   });
 
   test.skipIf(!canMount)("memory on a disk that is too small: errors for allocations and loads, not a SIGBUS", async () => {
