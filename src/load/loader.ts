@@ -40,7 +40,7 @@ const INLINE_SLICE_MS = 2;
  * in the page cache took 0.06 to 0.15 ms in this thread and 0.11 to 0.30 by that one (medians of 200, machine busy).
  */
 const OWN_READ_PAGES = 64;
-/** So long a turn of the event loop may be kept by awaits that read. */
+/** So long a turn of the event loop may be kept by awaits that read, beside a thread that serves demands. */
 const OWN_READS_MS = 2;
 
 export interface LoaderOptions {
@@ -285,21 +285,23 @@ export class Loader {
   }
 
   /**
-   * A short range that is in the page cache is read in this thread: that takes less time than to wake another one up. So is
-   * one while no thread serves demands yet. All else the demand thread is asked for.
+   * A short range is read in this thread while none serves demands yet, and afterwards if it is in the page cache: that takes
+   * less time than to wake another thread up. All else the demand thread is asked for.
    */
   private want(start: number, end: number): void {
-    if (end - start <= OWN_READ_PAGES && this.hasTimeToRead() && this.isAtHand(start, end)) this.readNow(start, end);
+    const isServed = Atomics.load(this.state.words, LoadWord.DemandServed) !== 0;
+    if (end - start <= OWN_READ_PAGES && (!isServed || (this.hasTimeToRead() && this.isCached(start, end)))) {
+      this.readNow(start, end);
+    }
     if (!this.isLoaded(start, end)) this.state.demand(start, end);
   }
 
-  private isAtHand(start: number, end: number): boolean {
-    if (Atomics.load(this.state.words, LoadWord.DemandServed) === 0) return true;
+  private isCached(start: number, end: number): boolean {
     const span = this.state.spanOf(start, end);
     return span.start < span.end && isCached(this.fd, span.start, span.end - span.start);
   }
 
-  /** True until this turn of the event loop has had `OWN_READS_MS` since its first read. */
+  /** True until `OWN_READS_MS` after this turn of the event loop first asked. */
   private hasTimeToRead(): boolean {
     const now = performance.now();
     if (this.ownReadsEnd === 0) {
