@@ -150,27 +150,6 @@ export function residentFraction(fd: number, samples: number): number {
   return resident / count;
 }
 
-/** One number everywhere: asm-generic/unistd.h. Linux 6.5. */
-const SYS_CACHESTAT = 451;
-/** struct cachestat_range { u64 off, len; }, then struct cachestat { u64 cached, dirty, writeback, evicted, recently_evicted; } */
-const cacheWords = new BigUint64Array(new ArrayBuffer(7 * 8));
-const CACHED = 2;
-
-/**
- * True if all of [offset, offset + lengthBytes) of a file is in the page cache, so that reading it waits for no disk; false also
- * where the kernel does not tell. Precondition: lengthBytes > 0. Nothing is mapped for it: that would wait for the page
- * faults of every other thread.
- */
-export function isCached(fd: number, offset: number, lengthBytes: number): boolean {
-  if (enter("cachestat", fd, offset, lengthBytes) !== undefined) return false;
-  cacheWords[0] = BigInt(offset);
-  cacheWords[1] = BigInt(lengthBytes);
-  const address = addressOf(cacheWords);
-  if (libc.syscall(SYS_CACHESTAT, fd, address, address + 8 * CACHED, 0, 0, 0) !== 0) return false;
-  const first = Math.floor(offset / SYSTEM_PAGE_SIZE);
-  return cacheWords[CACHED]! >= BigInt(Math.ceil((offset + lengthBytes) / SYSTEM_PAGE_SIZE) - first);
-}
-
 /**
  * An ArrayBuffer over native memory, without a copy. 0 < lengthBytes <= 4 GiB. The memory stays the caller's; the
  * buffer must be detached before it is unmapped.

@@ -22,7 +22,7 @@ export type { EvictableRange } from "./eviction/range-list.ts";
 export { FileRange, type RangeLike } from "./file-range.ts";
 export { UringUnavailableError } from "./aio/queue.ts";
 export type { LoadQueue } from "./load/choose-queue.ts";
-export type { LoadStats } from "./load/load-stats.ts";
+export type { LoadStats } from "./load/loader.ts";
 export type { ViewConstructor } from "./mapping/views.ts";
 export { MemoryFile } from "./memory-file.ts";
 export type { AllocateOptions, AllocationMode, LoadOptions, MemoryFileHandle, MemoryFileOptions } from "./options.ts";

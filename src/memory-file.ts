@@ -24,7 +24,7 @@ import type { EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.
 import type { EvictableRange } from "./eviction/range-list.ts";
 import { attachCore, FileCore } from "./file-core.ts";
 import { FileRange, type RangeLike } from "./file-range.ts";
-import { type LoadStats, NOTHING_LOADED } from "./load/load-stats.ts";
+import { type LoadStats, NOTHING_LOADED } from "./load/loader.ts";
 import type { ViewConstructor } from "./mapping/views.ts";
 import {
   type AllocateOptions,

@@ -4,7 +4,7 @@ import { UringUnavailableError } from "./aio/queue.ts";
 import type { DelayedEviction } from "./eviction/evictions.ts";
 import { DEFAULT_THRESHOLD, type PressureThreshold } from "./eviction/pressure-file.ts";
 import type { LoadQueue } from "./load/choose-queue.ts";
-import type { LoadStats } from "./load/load-stats.ts";
+import type { LoadStats } from "./load/loader.ts";
 import type { LoadHandle } from "./load/load-tables.ts";
 import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "./units.ts";
 

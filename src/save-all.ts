@@ -8,7 +8,7 @@
 import { openCheckpoint } from "./checkpoint/directory.ts";
 import { MAX_FILES, MAX_NAME_BYTES } from "./checkpoint/format.ts";
 import { type SaveFile, type SaveOptions, type SaveReport, saveFiles } from "./checkpoint/save.ts";
-import type { LoadStats } from "./load/load-stats.ts";
+import type { LoadStats } from "./load/loader.ts";
 import { coreOf, fileOver, MemoryFile } from "./memory-file.ts";
 import { checkQueue, checkWatchers, copyUserData, type LoadOptions, type MemoryFileOptions } from "./options.ts";
 import { restoreCores } from "./restore.ts";

@@ -172,30 +172,6 @@ export class LoadState {
     return { extent, offset: this.offsetOfContent(extent, content) + (page - this.extentStart[extent]!) * PAGE_SIZE };
   }
 
-  /** The bytes [start, end) of the pages file between which the contents of pages [start, end) stand; equal if there are none. */
-  spanOf(start: number, end: number): { start: number; end: number } {
-    const { extentStart, extentLength, unitFirstExtent, unitFirstContent } = this;
-    const last = this.lastUnitOf(end);
-    let unit = Math.floor(start / PAGES_PER_UNIT);
-    while (unit < last && unitFirstExtent[unit]! < 0) unit++;
-    const span = { start: Number.POSITIVE_INFINITY, end: 0 };
-    if (unit < last) {
-      let content = unitFirstContent[unit]!;
-      for (let extent = unitFirstExtent[unit]!; extent < extentStart.length && extentStart[extent]! < end; extent++) {
-        const first = extentStart[extent]!;
-        const from = Math.max(start, first);
-        const to = Math.min(end, first + extentLength[extent]!);
-        if (from < to) {
-          const offset = this.offsetOfContent(extent, content) + (from - first) * PAGE_SIZE;
-          span.start = Math.min(span.start, offset);
-          span.end = Math.max(span.end, offset + (to - from) * PAGE_SIZE);
-        }
-        content += extentLength[extent]!;
-      }
-    }
-    return span.start < span.end ? span : { start: 0, end: 0 };
-  }
-
   /** Byte offset in the pages file of an extent's contents; `content` counts the pages of all extents before it. */
   offsetOfContent(extent: number, content: number): number {
     return this.extentOffset.length > 0 ? this.extentOffset[extent]! : this.firstOffset[0]! + content * PAGE_SIZE;

@@ -3,11 +3,10 @@
  * it also runs the loading threads and closes the pages file when they have left.
  *
  * A thread that may block reads what it misses itself and waits only for pages that others have claimed. A thread that may
- * not (awaitLoad) does so where no disk is waited for, and else has the demand thread read them; it sleeps in one
- * `Atomics.waitAsync` however many waiters it has.
+ * not (awaitLoad) has the demand thread read them, and sleeps in one `Atomics.waitAsync` however many waiters it has.
  */
 import { availableParallelism } from "node:os";
-import { closeFile, isCached, SyscallError } from "../../ffi/index.ts";
+import { closeFile, SyscallError } from "../../ffi/index.ts";
 import { CorruptCheckpointError, DestroyedError } from "../errors.ts";
 import { InlineQueue } from "../aio/inline-queue.ts";
 import { type Control, Word } from "../shared/control.ts";
@@ -15,11 +14,50 @@ import { reach } from "../shared/seam.ts";
 import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { runInThread } from "../threads/pool.ts";
 import { PAGE_SIZE } from "../units.ts";
-import { chooseQueue, choiceOf, type LoadQueue, storeChoice } from "./choose-queue.ts";
-import type { LoadStats } from "./load-stats.ts";
+import { chooseQueue, choiceOf, type LoadQueue, type QueueChoice, storeChoice } from "./choose-queue.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, wakeWaiters } from "./load-state.ts";
 import { type LoadTask, readNext } from "./load-task.ts";
 import { UnitReader } from "./unit-reader.ts";
+
+/** What a restore has done so far; sizes in bytes. */
+export interface LoadStats {
+  readonly isLoading: boolean;
+  /** Contents to load: what the pages file holds. */
+  readonly totalBytes: number;
+  readonly loadedBytes: number;
+  /** Contents whose read failed; they stay failed until `retryLoad`. */
+  readonly failedBytes: number;
+  /** Loaded because somebody waited for them. */
+  readonly demandBytes: number;
+  /** Loaded into huge pages, and into small ones. */
+  readonly hugeBytes: number;
+  readonly smallBytes: number;
+  /** What the background pass reads by; null if there is nothing to load. */
+  readonly queue: QueueChoice["queue"];
+  /** True if it reads past the page cache (O_DIRECT). */
+  readonly isDirect: boolean;
+  /** Reads made, and the most that one thread had in flight at once. */
+  readonly readCalls: number;
+  readonly readsInFlightMax: number;
+  /** The first failure, or null. */
+  readonly error: Error | null;
+}
+
+/** The statistics of a file that was not restored. */
+export const NOTHING_LOADED: LoadStats = {
+  isLoading: false,
+  totalBytes: 0,
+  loadedBytes: 0,
+  failedBytes: 0,
+  demandBytes: 0,
+  hugeBytes: 0,
+  smallBytes: 0,
+  queue: null,
+  isDirect: false,
+  readCalls: 0,
+  readsInFlightMax: 0,
+  error: null,
+};
 
 interface Waiter {
   readonly start: number;
@@ -35,13 +73,8 @@ const MAX_THREAD_DEATHS = 8;
 /** A sleeper looks this often whether a thread died with a claim. */
 const LIVENESS_CHECK_MS = 200;
 const INLINE_SLICE_MS = 2;
-/**
- * Reading so many pages (256 KiB) takes 0.1 ms; the demand thread, 3 to 100 ms to start. Once it has started, an await of a page
- * in the page cache took 0.06 to 0.15 ms in this thread and 0.11 to 0.30 by that one (medians of 200, machine busy).
- */
+/** Reading so many pages (256 KiB) takes 0.1 ms; the demand thread, 3 to 100 ms to start. */
 const OWN_READ_PAGES = 64;
-/** So long a turn of the event loop may be kept by awaits that read, beside a thread that serves demands. */
-const OWN_READS_MS = 2;
 
 export interface LoaderOptions {
   readonly control: Control;
@@ -70,8 +103,6 @@ export class Loader {
   /** This thread's loader has the pages file to close. */
   private isOwner = false;
   private deaths = 0;
-  /** When this turn's own reads end, by performance.now(); 0: none yet. */
-  private ownReadsEnd = 0;
 
   constructor(options: LoaderOptions) {
     this.control = options.control;
@@ -284,33 +315,11 @@ export class Loader {
     }
   }
 
-  /**
-   * A short range is read in this thread while none serves demands yet, and afterwards if it is in the page cache: that takes
-   * less time than to wake another thread up. All else the demand thread is asked for.
-   */
+  /** Asks the demand thread for a range; while that is still starting, or there is none, reads a short one in this thread. */
   private want(start: number, end: number): void {
     const isServed = Atomics.load(this.state.words, LoadWord.DemandServed) !== 0;
-    if (end - start <= OWN_READ_PAGES && (!isServed || (this.hasTimeToRead() && this.isCached(start, end)))) {
-      this.readNow(start, end);
-    }
+    if (!isServed && end - start <= OWN_READ_PAGES) this.readNow(start, end);
     if (!this.isLoaded(start, end)) this.state.demand(start, end);
-  }
-
-  private isCached(start: number, end: number): boolean {
-    const span = this.state.spanOf(start, end);
-    return span.start < span.end && isCached(this.fd, span.start, span.end - span.start);
-  }
-
-  /** True until `OWN_READS_MS` after this turn of the event loop first asked. */
-  private hasTimeToRead(): boolean {
-    const now = performance.now();
-    if (this.ownReadsEnd === 0) {
-      this.ownReadsEnd = now + OWN_READS_MS;
-      setImmediate(() => {
-        this.ownReadsEnd = 0;
-      });
-    }
-    return now < this.ownReadsEnd;
   }
 
   /** Answers this thread's waiters whenever something has been loaded, as long as there are any. */
