@@ -175,7 +175,25 @@ interface Header {
   readonly fileCount: number;
 }
 
+/** Whether a file of `sizeBytes` is worth reading, by its first HEADER_BYTES. @throws {CorruptCheckpointError} */
+export function checkHeader(header: Uint8Array, sizeBytes: number, path: string): void {
+  decodeFields(header, sizeBytes, path, (problem) => {
+    throw problem;
+  });
+}
+
 function decodeHeader(bytes: Uint8Array, path: string, report: Report): Header {
+  const header = decodeFields(bytes, bytes.byteLength, path, report);
+  const tableEnd = HEADER_BYTES + TABLE_ENTRY_BYTES * header.sectionCount;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (view.getUint32(44, true) !== crc32(bytes.subarray(HEADER_BYTES, tableEnd))) {
+    report(corrupt(path, "Section table checksum does not match", "header", 44));
+  }
+  return header;
+}
+
+/** The header of a file of `sizeBytes`; its first HEADER_BYTES are enough. */
+function decodeFields(bytes: Uint8Array, sizeBytes: number, path: string, report: Report): Header {
   if (bytes.byteLength < HEADER_BYTES) throw corrupt(path, `Expected at least ${HEADER_BYTES} bytes, got ${bytes.byteLength}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (view.getBigUint64(0, true) !== MAGIC) throw corrupt(path, "This is no pgalloc checkpoint", "header", 0);
@@ -186,19 +204,15 @@ function decodeHeader(bytes: Uint8Array, path: string, report: Report): Header {
   if (view.getUint32(60, true) !== crc32(bytes.subarray(0, 60)))
     report(corrupt(path, "Header checksum does not match", "header", 60));
   const fileBytes = view.getFloat64(32, true);
-  if (fileBytes !== bytes.byteLength)
-    report(corrupt(path, `Expected ${fileBytes} bytes, got ${bytes.byteLength}`, "header", 32));
+  if (fileBytes !== sizeBytes) report(corrupt(path, `Expected ${fileBytes} bytes, got ${sizeBytes}`, "header", 32));
   const fileCount = view.getUint32(48, true);
   if (fileCount < 1 || fileCount > MAX_FILES) {
     throw corrupt(path, `Expected 1 to ${MAX_FILES} files, got ${fileCount}`, "header", 48);
   }
   const sectionCount = view.getUint32(40, true);
   const tableEnd = HEADER_BYTES + TABLE_ENTRY_BYTES * sectionCount;
-  if (sectionCount > WIDEST_SECTIONS * (fileCount + 1) + UNKNOWN_SECTIONS || tableEnd > bytes.byteLength) {
+  if (sectionCount > WIDEST_SECTIONS * (fileCount + 1) + UNKNOWN_SECTIONS || tableEnd > sizeBytes) {
     throw corrupt(path, `Section count ${sectionCount} is out of bounds`, "header", 40);
-  }
-  if (view.getUint32(44, true) !== crc32(bytes.subarray(HEADER_BYTES, tableEnd))) {
-    report(corrupt(path, "Section table checksum does not match", "header", 44));
   }
   return { id: view.getBigUint64(16, true), pageSize, pagesBytes: view.getFloat64(24, true), sectionCount, fileCount };
 }

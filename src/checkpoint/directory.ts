@@ -19,7 +19,7 @@
 import { closeFile, fileStatus, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
 import type { CorruptCheckpointError } from "../errors.ts";
 import { PAGE_SIZE } from "../units.ts";
-import { type DecodedCheckpoint, type ExaminedMeta, examineMeta, type Report } from "./decode.ts";
+import { checkHeader, type DecodedCheckpoint, type ExaminedMeta, examineMeta, type Report } from "./decode.ts";
 import { corrupt, HEADER_BYTES } from "./format.ts";
 import { openIfExists, readBytes, readInto, StagingDirectory } from "./staging.ts";
 
@@ -27,6 +27,8 @@ const META = "meta";
 const PAGES = "pages";
 /** Metadata larger than this is not read: 2 GiB describe about 2 TiB of memory. */
 const MAX_META_BYTES = 2 ** 31;
+/** Of larger ones the header is read first. */
+const UNCHECKED_META_BYTES = 2 ** 24;
 const OPEN_ATTEMPTS = 16;
 
 /** A checkpoint that has been found whole; `pagesFd` is the caller's to close. */
@@ -107,6 +109,8 @@ function readMeta(directoryFd: number, directory: string): Uint8Array {
     if (sizeBytes < HEADER_BYTES || sizeBytes > MAX_META_BYTES) {
       throw corrupt(path, `Expected ${HEADER_BYTES} to ${MAX_META_BYTES} bytes, got ${sizeBytes}`);
     }
+    // A sparse file of 2 GiB takes no disk, but as much memory.
+    if (sizeBytes > UNCHECKED_META_BYTES) checkHeader(readBytes(fd, 0, HEADER_BYTES, path), sizeBytes, path);
     // Shared, so that loading threads use its columns where they are.
     return readInto(new Uint8Array(new SharedArrayBuffer(sizeBytes)), fd, 0, path);
   } finally {

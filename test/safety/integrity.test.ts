@@ -1,8 +1,9 @@
 /** Integrity: no byte of a checkpoint can change unnoticed, and one that has costs its own page, not the others. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setFaultHook } from "../../ffi/index.ts";
 import { HEADER_BYTES } from "../../src/checkpoint/format.ts";
 import { CorruptCheckpointError, FileRange, HUGE_PAGE_SIZE, MemoryFile, NotLoadedError, PAGE_SIZE } from "../../src/index.ts";
 import { pageWords, stampOf, stampPage } from "./support/stamped.ts";
@@ -52,6 +53,27 @@ describe("metadata", () => {
     const step = process.env["CI"] === undefined ? 7 : 1;
     for (let at = 0; at < meta.length; at += step) {
       await expect(MemoryFile.loadFrom(damaged("meta", flipped(meta, at)))).rejects.toBeInstanceOf(CorruptCheckpointError);
+    }
+  });
+
+  test("a sparse file of gigabytes in its place is refused by its header, unread", async () => {
+    for (const [start, message] of [
+      [new Uint8Array(HEADER_BYTES), "This is no pgalloc checkpoint"],
+      [meta, `Expected ${meta.length} bytes, got ${2 ** 31}`],
+    ] as const) {
+      const directory = damaged("meta", start);
+      truncateSync(join(directory, "meta"), 2 ** 31);
+      let mostBytes = 0;
+      setFaultHook((call, _, __, lengthBytes) => {
+        if (call === "pread") mostBytes = Math.max(mostBytes, lengthBytes);
+        return undefined;
+      });
+      try {
+        await expect(MemoryFile.loadFrom(directory)).rejects.toThrow(message);
+      } finally {
+        setFaultHook(undefined);
+      }
+      expect(mostBytes).toBe(HEADER_BYTES);
     }
   });
 
