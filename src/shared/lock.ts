@@ -21,8 +21,8 @@ const PAUSES = [16, 64] as const;
 /**
  * Then naps, between which the word is looked at, up to 4 ms: the owner is not asked to wake anybody, which costs it more than
  * what it does with the lock, and has the tables in its own cache meanwhile. Two Workers that do nothing but allocate and free
- * come to 0.84 to 1.18 (median 1.07) of what one does alone with as many live ranges, and without naps, with a longer spin, to
- * 0.75 to 0.99 (0.88): eight runs each, on a busy machine.
+ * came to 1.11 of what one did alone with as many live ranges, and to 0.92 with a longer spin and no naps: medians of 14 runs,
+ * taken in turns on a busy machine.
  */
 const NAPS_MAX = 20;
 const NAP_MS = 0.2;

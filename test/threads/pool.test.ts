@@ -150,8 +150,9 @@ describe("a thread that dies", () => {
       await Promise.allSettled([pool.run("exit", 1).done, pool.run("echo", 1).done, pool.run("throwValue", 1).done]);
       await pool.terminateIdle();
     }
-    // The runtime's own helper threads come and go by ones.
-    expect(readdirSync("/proc/self/task").length).toBeLessThanOrEqual(before + 3);
+    // The runtime's own helper threads come and go by ones. A thread takes a while to end where others want the processor; one
+    // that stays fails the test by its time limit.
+    while (readdirSync("/proc/self/task").length > before + 3) await Bun.sleep(5);
   });
 });
 
