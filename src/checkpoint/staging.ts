@@ -147,13 +147,19 @@ export async function closing<T>(writer: { close(): void }, work: () => Promise<
   return result;
 }
 
-/** The first of two failures, with the later one at the end of its causes; where neither can be another's cause, both as one. */
+/** The first of two failures, with the later one at the end of its causes; where it cannot stand there, both as one. */
 function withLater(first: unknown, later: unknown): unknown {
+  // What the program throws may be its own cause.
+  const chain = new Set<unknown>();
   let last = first;
-  while (last instanceof Error && last.cause instanceof Error) last = last.cause;
-  if (!(last instanceof Error) || last.cause !== undefined) return new AggregateError([first, later], "Several steps failed");
-  if (last !== later) last.cause = later;
-  return first;
+  while (last instanceof Error && last.cause instanceof Error && !chain.has(last)) {
+    chain.add(last);
+    last = last.cause;
+  }
+  if (last === later) return first;
+  // Nor can a frozen one be given a cause.
+  const isAdded = last instanceof Error && last.cause === undefined && Reflect.set(last, "cause", later);
+  return isAdded ? first : new AggregateError([first, later], "Several steps failed");
 }
 
 /** Makes a directory where there is none, and those above it. Returns in which directories it made one. */

@@ -276,6 +276,12 @@ test("an unlink that fails is the error of a save that came through, and the cau
     expect.objectContaining({ cause: 7 }),
     unlinkError,
   ]);
+  const itsOwnCause = new Error("no more");
+  itsOwnCause.cause = itsOwnCause;
+  for (const thrown of [itsOwnCause, Object.freeze(new Error("no more"))]) {
+    const { errors } = await failWith(thrown);
+    expect([errors[0] === thrown, errors[1]]).toEqual([true, unlinkError]);
+  }
   expect(await checkStamped(directory, PAGES)).toBe(1);
   // What could not be removed is removed by the next save.
   faults.disarm();
