@@ -172,6 +172,8 @@ interface Header {
   readonly pageSize: number;
   readonly pagesBytes: number;
   readonly sectionCount: number;
+  /** Where the section table ends. */
+  readonly tableEnd: number;
   readonly fileCount: number;
 }
 
@@ -184,9 +186,8 @@ export function checkHeader(header: Uint8Array, sizeBytes: number, path: string)
 
 function decodeHeader(bytes: Uint8Array, path: string, report: Report): Header {
   const header = decodeFields(bytes, bytes.byteLength, path, report);
-  const tableEnd = HEADER_BYTES + TABLE_ENTRY_BYTES * header.sectionCount;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.getUint32(44, true) !== crc32(bytes.subarray(HEADER_BYTES, tableEnd))) {
+  if (view.getUint32(44, true) !== crc32(bytes.subarray(HEADER_BYTES, header.tableEnd))) {
     report(corrupt(path, "Section table checksum does not match", "header", 44));
   }
   return header;
@@ -214,15 +215,16 @@ function decodeFields(bytes: Uint8Array, sizeBytes: number, path: string, report
   if (sectionCount > WIDEST_SECTIONS * (fileCount + 1) + UNKNOWN_SECTIONS || tableEnd > sizeBytes) {
     throw corrupt(path, `Section count ${sectionCount} is out of bounds`, "header", 40);
   }
-  return { id: view.getBigUint64(16, true), pageSize, pagesBytes: view.getFloat64(24, true), sectionCount, fileCount };
+  const id = view.getBigUint64(16, true);
+  return { id, pageSize, pagesBytes: view.getFloat64(24, true), sectionCount, tableEnd, fileCount };
 }
 
 /** Unknown sections are skipped: a later version may add some. */
-function decodeTable(bytes: Uint8Array, { sectionCount, fileCount }: Header, path: string, report: Report): Sections {
+function decodeTable(bytes: Uint8Array, { sectionCount, tableEnd, fileCount }: Header, path: string, report: Report): Sections {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   /** null: damaged. */
   const sections = new Map<string, Uint8Array | null>();
-  const layout = new Layout(bytes, HEADER_BYTES + TABLE_ENTRY_BYTES * sectionCount);
+  const layout = new Layout(bytes, tableEnd);
   for (let i = 0; i < sectionCount; i++) {
     const entry = HEADER_BYTES + TABLE_ENTRY_BYTES * i;
     const id = view.getUint32(entry, true);

@@ -245,6 +245,7 @@ export class LoadState {
     return false;
   }
 
+  /** False once neither the thread nor a read of its own can change memory. A dead thread's rings are closed on the way. */
   private mayWrite(thread: number): boolean {
     return isThreadAlive(thread) || !this.rings.closeOf(thread);
   }

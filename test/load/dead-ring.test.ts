@@ -7,11 +7,11 @@ import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeSync } from "node:
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { addressOf, closeFile, openFile, uringUnavailable } from "../../ffi/index.ts";
-import { LoadState, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+import { PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
 import { Actor } from "../threads/support/actor.ts";
+import { denseState } from "./support/dense-state.ts";
 
 const O_RDWR = 2;
-const PAGES = 2 * PAGES_PER_UNIT;
 const directory = mkdtempSync(join(tmpdir(), "pgalloc-dead-ring-"));
 
 afterEach(() => rmSync(directory, { recursive: true, force: true }));
@@ -33,13 +33,7 @@ const every = () => new Int32Array(WORDS_PER_UNIT).fill(-1);
 test.skipIf(uringUnavailable() !== null)(
   "what a dead thread's ring still reads is given back when the read has ended, and the ring is closed then",
   async () => {
-    const state = LoadState.create({
-      sizePages: PAGES,
-      extentStart: Uint32Array.of(0),
-      extentLength: Uint32Array.of(PAGES),
-      extentOffset: 0,
-      checksums: null,
-    });
+    const state = denseState(2);
     const fifo = join(directory, "fifo");
     expect(Bun.spawnSync(["mkfifo", fifo]).exitCode).toBe(0);
     const fd = openFile(fifo, O_RDWR);
@@ -72,13 +66,7 @@ test.skipIf(uringUnavailable() !== null)(
 test.skipIf(uringUnavailable() !== null)(
   "a ring with nothing in flight is closed at once, and its place used again",
   async () => {
-    const state = LoadState.create({
-      sizePages: PAGES,
-      extentStart: Uint32Array.of(0),
-      extentLength: Uint32Array.of(PAGES),
-      extentOffset: 0,
-      checksums: null,
-    });
+    const state = denseState(2);
     const before = openRings();
     // More than there are places.
     for (let i = 0; i < 12; i++) {

@@ -4,19 +4,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { LoadState, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
-
-const UNITS = 256;
-
-function denseState(): LoadState {
-  return LoadState.create({
-    sizePages: UNITS * PAGES_PER_UNIT,
-    extentStart: Uint32Array.of(0),
-    extentLength: Uint32Array.of(UNITS * PAGES_PER_UNIT),
-    extentOffset: 0,
-    checksums: null,
-  });
-}
+import { type LoadState, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+import { denseState } from "./support/dense-state.ts";
 
 function takeAll(state: LoadState): number[] {
   const want = new Int32Array(WORDS_PER_UNIT);
@@ -26,7 +15,7 @@ function takeAll(state: LoadState): number[] {
 }
 
 test("a page that is wanted last does not stand behind a long range that was wanted before", () => {
-  const state = denseState();
+  const state = denseState(256);
   const want = new Int32Array(WORDS_PER_UNIT);
   state.demand(0, 200 * PAGES_PER_UNIT);
   expect(state.takeDemand(want)).toBe(0);
@@ -38,7 +27,7 @@ test("a page that is wanted last does not stand behind a long range that was wan
 });
 
 test("demands are taken in turn: a long range that is wanted later does not go before what is left of an earlier one", () => {
-  const state = denseState();
+  const state = denseState(256);
   const want = new Int32Array(WORDS_PER_UNIT);
   state.demand(100 * PAGES_PER_UNIT, 200 * PAGES_PER_UNIT);
   for (let i = 0; i < 40; i++) state.takeDemand(want);
