@@ -1,7 +1,12 @@
 /**
- * How long the kernel lets a thread run before it looks whether another one should: the slice of an ordinary thread, since
- * Linux 6.12. A thread that wakes up takes the processor at once from one whose slice is longer than its own; each one's share
- * of the processor stays as it is (https://lwn.net/Articles/969062/).
+ * How the kernel shares the processors between threads, as far as a thread without privileges may say.
+ *
+ * - Slice: how long it lets an ordinary thread run before it looks whether another one should, since Linux 6.12. A thread that
+ *   wakes up takes the processor at once from one whose slice is longer than its own; each one's share of the processor stays as
+ *   it is (https://lwn.net/Articles/969062/).
+ * - Nice: a thread's share beside others that want the same processor. A thread may make its own smaller, and never larger again.
+ *
+ * A new thread begins with both as its maker has them (sched(7)).
  */
 import { libc } from "./libc.ts";
 import { addressOf } from "./memory.ts";
@@ -14,6 +19,7 @@ const SYS_SCHED_GETATTR = ARM64 ? 275 : 315;
 const ATTR_BYTES = 48;
 const POLICY_AT = 4;
 const FLAGS_AT = 8;
+const NICE_AT = 16;
 const RUNTIME_AT = 24;
 const SCHED_OTHER = 0;
 const SCHED_FLAG_KEEP_POLICY = 8n;
@@ -41,4 +47,21 @@ export function hintTimeSlice(sliceNs: number): boolean {
   attributes.setBigUint64(FLAGS_AT, SCHED_FLAG_KEEP_POLICY, true);
   attributes.setBigUint64(RUNTIME_AT, BigInt(sliceNs), true);
   return libc.syscall(SYS_SCHED_SETATTR, 0, addressOf(attributes), 0, 0, 0, 0) === 0;
+}
+
+/**
+ * Makes the calling thread no less nice than `nice`, 0 to 19, for the rest of its life: 10 is a tenth of the processor beside one
+ * that is not nice. False if it was refused, or the thread is none of the ordinary ones.
+ */
+export function lowerPriority(nice: number): boolean {
+  if (!readAttributes()) return false;
+  if (attributes.getInt32(NICE_AT, true) >= nice) return true;
+  attributes.setBigUint64(FLAGS_AT, SCHED_FLAG_KEEP_POLICY, true);
+  attributes.setInt32(NICE_AT, nice, true);
+  return libc.syscall(SYS_SCHED_SETATTR, 0, addressOf(attributes), 0, 0, 0, 0) === 0;
+}
+
+/** The calling thread's nice value; 0 if it is none of the ordinary ones. */
+export function niceOf(): number {
+  return readAttributes() ? attributes.getInt32(NICE_AT, true) : 0;
 }

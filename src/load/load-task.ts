@@ -3,9 +3,10 @@
  *
  * A background thread takes unit after unit. In line it reads one at a time, what is wanted first; over io_uring it keeps as
  * many in flight as the device needs (depth.ts), and leaves what is wanted to the demand thread, which sleeps until a waiter
- * wants something and reads that at once: nothing stands before it.
+ * wants something and reads that at once: nothing stands before it. A spare thread is a background thread that leaves its
+ * processor to the program while that waits for pages.
  */
-import { hintTimeSlice } from "../../ffi/index.ts";
+import { hintTimeSlice, lowerPriority } from "../../ffi/index.ts";
 import { InlineQueue } from "../aio/inline-queue.ts";
 import { UringQueue } from "../aio/uring-queue.ts";
 import { type Control, openControl, Word } from "../shared/control.ts";
@@ -16,7 +17,7 @@ import { type LoadHandle, LoadState, LoadWord } from "./load-state.ts";
 import { UnitReader } from "./unit-reader.ts";
 
 export interface LoadTask {
-  readonly role: "background" | "demand";
+  readonly role: "background" | "spare" | "demand";
   readonly queue: "inline" | "uring";
   readonly control: SharedArrayBuffer;
   readonly state: LoadHandle;
@@ -33,13 +34,23 @@ const URING_DEPTH_MAX = 8;
  * its slice (1.4 ms on two processors) is over. On a machine that others used, the better half of seven loads had a p99 of 3.3 to
  * 4.9 ms with it and of 4.4 to 9.7 without; the other half was noise in both.
  */
-const SLICE_NS = { background: 10_000_000, demand: 100_000 } as const;
+const SLICE_NS = { background: 10_000_000, spare: 10_000_000, demand: 100_000 } as const;
+/**
+ * And it has a tenth of a processor that the program wants as well: without that, a program that has used its share stands back
+ * behind the pass whenever it wakes up. Less would let a load on a busy machine starve, with pages claimed that somebody waits for.
+ */
+const BACKGROUND_NICE = 10;
+/** For so long after somebody wanted pages, others are expected to, and spare threads sleep. */
+const YIELD_MS = 10;
+/** This thread's own, to sleep on. */
+const nobodyWakes = new Int32Array(new SharedArrayBuffer(4));
 
 export async function run(task: LoadTask): Promise<void> {
   const control = openControl(task.control);
   // The thread that started this one may die, and the file with it, while this one reads.
   const slot = takeSlot(control.words);
   hintTimeSlice(SLICE_NS[task.role]);
+  if (task.role !== "demand") lowerPriority(BACKGROUND_NICE);
   try {
     if (Atomics.load(control.words, Word.Destroyed) === 0) await read(task, control);
   } finally {
@@ -56,6 +67,7 @@ async function read(task: LoadTask, control: Control): Promise<void> {
   const reader = new UnitReader({ ...task, control, state }, queue, depthMax);
   try {
     if (task.role === "demand") serveDemand(state, reader);
+    else if (task.role === "spare") readSpare(state, reader);
     else if (task.queue === "inline") while (readNext(state, reader));
     else readDeep(state, reader, new Depth(depthMax));
   } finally {
@@ -79,6 +91,20 @@ function startNext(state: LoadState, reader: UnitReader): boolean {
   if (unit >= state.unitCount) return false;
   reader.startUnit(unit);
   return true;
+}
+
+/** A background pass in line that sleeps while pages are wanted. */
+function readSpare(state: LoadState, reader: UnitReader): void {
+  const { words } = state;
+  let known = Atomics.load(words, LoadWord.Demand);
+  while (readNext(state, reader)) {
+    for (let demand = Atomics.load(words, LoadWord.Demand); demand !== known; demand = Atomics.load(words, LoadWord.Demand)) {
+      if (Atomics.load(words, LoadWord.Stop) !== 0) return;
+      known = demand;
+      // Not on Demand itself: it would be woken with the demand thread, for nothing.
+      Atomics.wait(nobodyWakes, 0, 0, YIELD_MS);
+    }
+  }
 }
 
 function readDeep(state: LoadState, reader: UnitReader, depth: Depth): void {

@@ -68,7 +68,8 @@ interface Waiter {
 }
 
 /** Two copy as fast as two processors can (9.5 GiB/s here); more than four would only take the program's own. */
-const BACKGROUND_THREADS = Math.min(4, Math.max(2, availableParallelism()));
+const PROCESSORS = availableParallelism();
+const BACKGROUND_THREADS = Math.min(4, Math.max(2, PROCESSORS));
 const MAX_THREAD_DEATHS = 8;
 /** A sleeper looks this often whether a thread died with a claim. */
 const LIVENESS_CHECK_MS = 200;
@@ -199,7 +200,10 @@ export class Loader {
         : { ...shared, role: "background", queue: "inline", directFd };
     // Through the page cache, so that neighbours of what is wanted now cost nothing later.
     const demand: LoadTask = { ...shared, role: "demand", queue: "inline", directFd: -1 };
-    const others = [...Array<LoadTask>(queue === "uring" ? 0 : BACKGROUND_THREADS - 1).fill(background), demand];
+    const helpers = Array.from({ length: queue === "uring" ? 0 : BACKGROUND_THREADS - 1 }, (_, i): LoadTask => {
+      return i < PROCESSORS - 2 ? background : { ...background, role: "spare" };
+    });
+    const others = [...helpers, demand];
     const runLater = async (task: LoadTask) => {
       await new Promise((resolve) => setImmediate(resolve));
       await this.runThread(task);
@@ -208,10 +212,10 @@ export class Loader {
   }
 
   private async runThread(task: LoadTask): Promise<void> {
-    if (task.role === "background") await this.turnOrStop();
+    if (task.role !== "demand") await this.turnOrStop();
     for (;;) {
       try {
-        await runInThread("load", task, { ref: false }).done;
+        await runInThread("load", task, { ref: false, lowersPriority: task.role !== "demand" }).done;
         return;
       } catch (error) {
         // The thread died, or met what no read can answer. What it had claimed is claimed anew by its successor.

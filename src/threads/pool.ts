@@ -13,9 +13,11 @@
  * - gone: for whatever reason (terminate, process.exit, an uncaught error): the event "close" comes once, always last,
  *   and a task that was still running is rejected with ThreadDiedError. A thread that is gone is never used again.
  *
- * A pool starts as many Workers as tasks run at once: the caller bounds that. The module has one pool per JavaScript
- * thread, so that a Worker's tasks do not depend on the thread that started it being awake.
+ * A pool starts as many Workers as tasks run at once: the caller bounds that. The module has two pools per JavaScript
+ * thread, so that a Worker's tasks do not depend on the thread that started it being awake: one for tasks that lower their
+ * thread's priority, which it cannot have back, and one for all others.
  */
+import { hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
 import { rebuildError, ThreadDiedError } from "./errors.ts";
 import type { FromWorker, ToWorker } from "./serve.ts";
 import type { TaskName } from "./tasks.ts";
@@ -28,6 +30,8 @@ export interface RunningTask {
 export interface RunOptions {
   /** Whether the running task keeps the process alive. Default: true. */
   readonly ref?: boolean;
+  /** The task lowers its thread's priority: that thread is used for such tasks alone. Default: false. */
+  readonly lowersPriority?: boolean;
 }
 
 interface Running {
@@ -99,7 +103,7 @@ export class ThreadPool<Name extends string> {
   }
 
   #start(): Thread {
-    const worker = new Worker(this.#workerUrl);
+    const worker = startInBackground(this.#workerUrl);
     const { promise: closed, resolve } = Promise.withResolvers<void>();
     const thread: Thread = { worker, closed, running: undefined, uncaught: undefined };
     this.#threads.add(thread);
@@ -149,22 +153,39 @@ export class ThreadPool<Name extends string> {
   }
 }
 
-const pool = new ThreadPool<TaskName>(new URL("./worker.ts", import.meta.url));
+/** To start takes a Worker 10 ms of a processor. Whoever wakes up meanwhile need not wait for that. */
+const START_SLICE_NS = 10_000_000;
+
+/** A thread begins with the slice of the one that made it, and worker.ts gives it the system's own once it has started. */
+function startInBackground(url: URL): Worker {
+  const own = timeSliceNs();
+  hintTimeSlice(START_SLICE_NS);
+  try {
+    return new Worker(url);
+  } finally {
+    hintTimeSlice(own);
+  }
+}
+
+const workerUrl = new URL("./worker.ts", import.meta.url);
+const pool = new ThreadPool<TaskName>(workerUrl);
+const lowPriorityPool = new ThreadPool<TaskName>(workerUrl);
 
 /**
- * Runs `task` of the table in tasks.ts in a thread of this JavaScript thread's pool.
+ * Runs `task` of the table in tasks.ts in a thread of this JavaScript thread's pools.
  * @throws {DOMException} DataCloneError if the payload cannot be copied
  */
 export function runInThread(task: TaskName, payload: unknown, options?: RunOptions): RunningTask {
-  return pool.run(task, payload, options);
+  return (options?.lowersPriority === true ? lowPriorityPool : pool).run(task, payload, options);
 }
 
-/** How many Workers this JavaScript thread has in its pool. */
+/** How many Workers this JavaScript thread has in its pools. */
 export function threadCount(): { idle: number; busy: number } {
-  return pool.count();
+  const [one, other] = [pool.count(), lowPriorityPool.count()];
+  return { idle: one.idle + other.idle, busy: one.busy + other.busy };
 }
 
 /** Ends the idle Workers and resolves when their threads are gone: for tests that count threads. */
-export function terminateIdleThreads(): Promise<void> {
-  return pool.terminateIdle();
+export async function terminateIdleThreads(): Promise<void> {
+  await Promise.all([pool.terminateIdle(), lowPriorityPool.terminateIdle()]);
 }

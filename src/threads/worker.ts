@@ -1,5 +1,8 @@
 /** Entry file of a pool's Worker. */
+import { hintTimeSlice } from "../../ffi/index.ts";
 import { serveTasks } from "./serve.ts";
 import { tasks } from "./tasks.ts";
 
 serveTasks(tasks);
+// It began with another one (pool.ts).
+hintTimeSlice(0);

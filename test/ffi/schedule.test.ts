@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
+import { hintTimeSlice, niceOf, timeSliceNs } from "../../ffi/index.ts";
 
 test("a thread's slice is what was asked for, within the kernel's bounds, and the system's own again", () => {
   const own = timeSliceNs();
@@ -12,4 +12,16 @@ test("a thread's slice is what was asked for, within the kernel's bounds, and th
   }
   expect(hintTimeSlice(0)).toBe(true);
   expect(timeSliceNs()).toBe(own);
+});
+
+test("a thread can make itself nicer, and not less nice again", async () => {
+  // In a process of its own, since it stays so.
+  const program = `
+    import { lowerPriority, niceOf } from "${import.meta.dir}/../../ffi/index.ts";
+    const seen = [niceOf(), lowerPriority(15), niceOf(), lowerPriority(12), niceOf()];
+    console.log(JSON.stringify(seen));`;
+  const child = Bun.spawnSync([process.execPath, "-e", program], { stderr: "inherit" });
+  const own = niceOf();
+  const nicer = Math.max(own, 15);
+  expect(JSON.parse(child.stdout.toString())).toEqual([own, true, nicer, true, nicer]);
 });
