@@ -38,7 +38,7 @@ import {
 } from "./load-tables.ts";
 import { RingTable } from "./ring-table.ts";
 
-export { type LoadHandle, LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
+export { type LoadHandle, LoadWord, PAGES_PER_UNIT, URING_DEPTH_MAX, WORDS_PER_UNIT } from "./load-tables.ts";
 
 /** `unitError` of a unit whose contents did not match their checksums; positive values are error numbers. */
 export const ERROR_CHECKSUM = -1;

@@ -6,6 +6,7 @@
  * `tables` is what loading changes. Filling it is one flat pass over the extents: the first loop over 131,072 of them in a
  * fresh process runs interpreted, where a closure for each costs more than all the work (12 ms against 2).
  */
+import { MAX_PARTICIPANTS } from "../shared/control.ts";
 import { PAGES_PER_HUGE_PAGE } from "../units.ts";
 
 export const PAGES_PER_UNIT = PAGES_PER_HUGE_PAGE;
@@ -58,7 +59,10 @@ export const LoadWord = {
 } as const;
 
 const HEADER_WORDS = 24;
-export const SLOTS = 128;
+/** Units that a thread has in flight over io_uring: 16 MiB, more than the devices gained from that this was measured on. */
+export const URING_DEPTH_MAX = 8;
+/** Claims: one of each thread that uses the file, and those of the one that reads ahead over io_uring. */
+export const SLOTS = MAX_PARTICIPANTS + URING_DEPTH_MAX;
 /** Thread id, unit + 1, then the claimed bits. */
 export const SLOT_WORDS = 2 + WORDS_PER_UNIT;
 

@@ -13,7 +13,7 @@ import { type Control, openControl, Word } from "../shared/control.ts";
 import { freeSlot, takeSlot } from "../shared/participants.ts";
 import { reach } from "../shared/seam.ts";
 import { Depth } from "./depth.ts";
-import { type LoadHandle, LoadState, LoadWord } from "./load-state.ts";
+import { type LoadHandle, LoadState, LoadWord, URING_DEPTH_MAX } from "./load-state.ts";
 import { UnitReader } from "./unit-reader.ts";
 
 export interface LoadTask {
@@ -25,9 +25,6 @@ export interface LoadTask {
   readonly fd: number;
   readonly directFd: number;
 }
-
-/** 16 MiB in flight: more than the devices gained from that this was measured on. */
-const URING_DEPTH_MAX = 8;
 
 /**
  * Whoever wakes up, be it the demand thread or the program, takes a processor from the background pass at once and not when

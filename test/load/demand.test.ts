@@ -4,7 +4,8 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { type LoadState, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+import { type LoadState, PAGES_PER_UNIT, URING_DEPTH_MAX, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+import { MAX_PARTICIPANTS } from "../../src/shared/control.ts";
 import { denseState } from "./support/dense-state.ts";
 
 function takeAll(state: LoadState): number[] {
@@ -39,6 +40,15 @@ test("demands are taken in turn: a long range that is wanted later does not go b
     ...Array.from({ length: 90 }, (_, i) => i),
     ...Array.from({ length: 60 }, (_, i) => 140 + i),
   ]);
+});
+
+test("every thread of a file has a slot for its claims, and whoever reads ahead has one a unit", () => {
+  const state = denseState(1);
+  const slots = Array.from({ length: MAX_PARTICIPANTS + URING_DEPTH_MAX }, () => state.takeSlot());
+  expect(new Set(slots).size).toBe(slots.length);
+  expect(() => state.takeSlot()).toThrow("threads load at once");
+  state.freeSlot(slots[7]!);
+  expect(state.takeSlot()).toBe(slots[7]!);
 });
 
 test("a page that is awaited where no thread serves demands is read at once, in the waiting thread", async () => {
