@@ -7,7 +7,7 @@
  * mapping is unmapped only after every thread has detached its views.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
-import { type SegmentLayout, type SegmentTables, segmentLayout, segmentWords } from "../segment/index.ts";
+import { type SegmentLayout, type SegmentTables, segmentLayout, segmentLengths } from "../segment/index.ts";
 import { PAGE_SIZE } from "../units.ts";
 
 export class TableMemory {
@@ -41,13 +41,13 @@ export class TableMemory {
   /** Views that serve pages [0, sizePages); the ones handed out before are detached. */
   view(sizePages: number): SegmentTables {
     this.detach();
-    const words = segmentWords(this.layout, Math.max(sizePages, 1));
+    const lengths = segmentLengths(this.layout, Math.max(sizePages, 1));
     const [values, owners, bits, ...summaries] = this.offsets as [number, number, number, ...number[]];
     return {
-      values: new Int32Array(this.bufferAt(values, 4 * words.values)),
-      owners: new Int32Array(this.bufferAt(owners, 4 * words.owners)),
-      bits: new Int32Array(this.bufferAt(bits, 4 * words.bits)),
-      summaries: summaries.map((offset) => new Int32Array(this.bufferAt(offset, 4 * words.summary))),
+      values: new Uint8Array(this.bufferAt(values, lengths.values)),
+      owners: new Int32Array(this.bufferAt(owners, 4 * lengths.owners)),
+      bits: new Int32Array(this.bufferAt(bits, 4 * lengths.bits)),
+      summaries: summaries.map((offset) => new Int32Array(this.bufferAt(offset, 4 * lengths.summary))),
     };
   }
 
@@ -70,11 +70,11 @@ export class TableMemory {
 
 /** Where each table begins in the mapping, in bytes, and where the last one ends. */
 function placeTables(layout: SegmentLayout, pages: number, classes: number): { offsets: number[]; lengthBytes: number } {
-  const words = segmentWords(layout, pages);
-  const summaries = Array.from({ length: classes }, () => 4 * words.summary);
+  const { values, owners, bits, summary } = segmentLengths(layout, pages);
+  const summaries = Array.from({ length: classes }, () => 4 * summary);
   const offsets: number[] = [];
   let lengthBytes = 0;
-  for (const bytes of [4 * words.values, 4 * words.owners, 4 * words.bits, ...summaries]) {
+  for (const bytes of [values, 4 * owners, 4 * bits, ...summaries]) {
     offsets.push(lengthBytes);
     lengthBytes += Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
   }

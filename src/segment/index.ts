@@ -1,5 +1,6 @@
 /** The interval set, usable by itself: `import { SegmentSet } from "pgalloc/segment"`. */
 export { checkInvariants } from "./invariants.ts";
-export { MAX_CAPACITY, type SegmentLayout, type SegmentTables, segmentLayout, segmentWords } from "./layout.ts";
+export { MAX_CAPACITY, type SegmentLayout, type SegmentTables, segmentLayout, segmentLengths } from "./layout.ts";
 export { rebuildTables } from "./rebuild.ts";
-export { CLASS_MASK, MAX_TAG, type RunColumns, type Segment, SegmentSet } from "./segment-set.ts";
+export { type RunColumns, type Segment, SegmentSet } from "./segment-set.ts";
+export { CLASS_MASK, MAX_TAG } from "./value.ts";

@@ -1,5 +1,6 @@
 /** Checks a SegmentSet's invariants by deriving everything again from its runs. For tests and for doubts: O(capacity). */
-import { CLASS_MASK, type SegmentSet } from "./segment-set.ts";
+import type { SegmentSet } from "./segment-set.ts";
+import { CLASS_MASK } from "./value.ts";
 
 /** @throws {Error} naming the first difference */
 export function checkInvariants(set: SegmentSet): void {

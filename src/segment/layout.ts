@@ -2,11 +2,10 @@
  * Where a SegmentSet's tables stand: the levels of its bit tree and of its summaries, root first and keys last, so that a
  * prefix of each table serves the keys below some size. segment-set.ts says what the tables hold.
  */
+import { OWNER_WORDS } from "./value.ts";
 
 export const FANOUT_SHIFT = 3;
 export const FANOUT = 1 << FANOUT_SHIFT;
-/** Words of `owners` a key, as a shift: its refs, then its group. */
-export const OWNER_SHIFT = 1;
 
 /** Largest capacity: keys and lengths are 31-bit. */
 export const MAX_CAPACITY = 2 ** 30;
@@ -22,7 +21,7 @@ export interface SegmentLayout {
 
 /** The memory of a SegmentSet. Zeroed, or what another SegmentSet of the same layout wrote. */
 export interface SegmentTables {
-  readonly values: Int32Array;
+  readonly values: Uint8Array;
   readonly owners: Int32Array;
   readonly bits: Int32Array;
   readonly summaries: readonly Int32Array[];
@@ -58,15 +57,15 @@ function rootFirstBases(lowestCount: number, shift: number): number[] {
   return bases;
 }
 
-/** Words of each table that serve keys [0, keys), 4 bytes each. */
-export function segmentWords(
+/** Elements of each table that serve keys [0, keys): `values` are bytes, all others words of 4 bytes. */
+export function segmentLengths(
   layout: SegmentLayout,
   keys: number,
 ): { values: number; owners: number; bits: number; summary: number } {
   const leaves = Math.ceil(Math.ceil(keys / 32) / FANOUT) * FANOUT;
   return {
     values: keys,
-    owners: keys << OWNER_SHIFT,
+    owners: keys * OWNER_WORDS,
     bits: layout.bitBases[0]! + leaves,
     summary: layout.summaryBases[0]! + leaves,
   };

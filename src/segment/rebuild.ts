@@ -3,13 +3,14 @@
  *
  * What counts is the lowest level of bits, where runs start, and tag, refs and group at each start. SegmentSet writes a
  * value before it sets the bit, and a run whose bit is cleared belongs to the one before it: so at every instant they say a
- * whole state, but for the two stores of an owner and the one of its word, between which nothing can end a thread. Each key
+ * whole state, but for the three stores of an owner and the one of its byte, between which nothing can end a thread. Each key
  * has its value from before the operation or after it; only `assign` over runs of different values
  * may leave the first one's in all of them. Upper bits and maxima follow from that and are derived anew, and equal
  * neighbours are joined. O(keys viewed); writes only what differs, since untouched tables take no memory.
  */
-import { FANOUT, FANOUT_SHIFT, OWNER_SHIFT, type SegmentLayout, type SegmentTables } from "./layout.ts";
-import { CLASS_MASK, type SegmentSet } from "./segment-set.ts";
+import { FANOUT, FANOUT_SHIFT, type SegmentLayout, type SegmentTables } from "./layout.ts";
+import type { SegmentSet } from "./segment-set.ts";
+import { CLASS_MASK, hasSameValue } from "./value.ts";
 
 /** Precondition: `set.size` and `set.tables` are right. @throws {Error} if no run starts at key 0 */
 export function rebuildTables(set: SegmentSet): void {
@@ -37,14 +38,6 @@ function joinRuns(layout: SegmentLayout, tables: SegmentTables, size: number): v
     }
   }
   if (previous < 0 && size > 0) throw new Error(`No run starts in ${size} keys`);
-}
-
-function hasSameValue({ values, owners }: SegmentTables, a: number, b: number): boolean {
-  if (values[a] !== values[b]) return false;
-  if (values[a]! >= 0) return true;
-  const from = a << OWNER_SHIFT;
-  const to = b << OWNER_SHIFT;
-  return owners[from] === owners[to] && owners[from + 1] === owners[to + 1];
 }
 
 function rebuildBits({ bitBases }: SegmentLayout, { bits }: SegmentTables): void {

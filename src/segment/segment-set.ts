@@ -7,18 +7,17 @@
  *
  *   bits       1 bit a key, set where a run starts, as a BitTree: so the run that holds a key, and where it ends, are
  *              found by at most 2 log32(capacity) steps. Lengths are not stored: they follow from the bits.
- *   values     1 word a key: at a run's first key its value, elsewhere stale. The low half is the tag; the upper half
- *              is refs if that fits in 15 bits and group is 0, else the sign bit says that both stand in owners.
- *   owners     2 words a key: refs and group of the runs that say so. Hardly ever touched.
+ *   values     1 byte a key (value.ts): at a run's first key its tag and refs, if both are small and group is 0, else the
+ *              tag's low bits and that all three stand in owners. Elsewhere stale.
+ *   owners     3 words a key: tag, refs and group of the runs that say so. Hardly ever touched.
  *   summaries  for each searched class a MaxTree: leaf w holds the longest run of that class that starts in keys
  *              [32w, 32w + 32). First fit walks down it to the leftmost leaf that suffices, last fit to the rightmost; a
  *              change walks up it until a maximum stays as it was.
  *
  *   capacity = 32 * leaves;  bits of level k+1 = ceil(bits of level k / 32);  nodes above = ceil(nodes / 8)
  *
- * So a run is one word as a rule, changed by one store, and two runs are equal if their words are: finding, cutting and
- * joining touch two or three cache lines. (Tag, refs, group and length side by side were 16 bytes a key: 100,000 runs of
- * 32 keys lay in 50 MB instead of 13.)
+ * So a run is one byte as a rule, changed by one store, and two runs are equal if their bytes are: finding, cutting and
+ * joining touch two or three cache lines, and neighbours share them. (@@MEASURED@@)
  *
  * | operation                     | cost                                                     |
  * | ----------------------------- | -------------------------------------------------------- |
@@ -27,8 +26,8 @@
  * | replace, split, retag, merge  | O(1); O(log8 capacity) when the maximum of a class moves |
  * | assign                        | as replace, for each run in the range                    |
  * | firstFit, lastFit             | O(log8 capacity)                                         |
- * | memory                        | 4.1 bytes a key, and 0.14 for each searched class; 8     |
- * |                               | more at the start of a run with a group or many refs     |
+ * | memory                        | 1.1 bytes a key, and 0.14 for each searched class; 12    |
+ * |                               | more at the start of a run whose value is not small      |
  *
  * The tables are typed arrays over memory that the caller gives, so they may be shared between threads; the caller
  * holds a lock over every call. Levels stand root first and keys last, so a prefix of each table serves the keys below
@@ -38,17 +37,9 @@
  * exactly at run starts; every upper bit and every maximum is what the level below implies.
  */
 import { BitTree } from "./bit-tree.ts";
-import { OWNER_SHIFT, type SegmentLayout, type SegmentTables, segmentLayout, segmentWords } from "./layout.ts";
+import { type SegmentLayout, type SegmentTables, segmentLayout, segmentLengths } from "./layout.ts";
 import { MaxTree } from "./max-tree.ts";
-
-/** The low bits of a tag are the run's class; classes below `classes` can be searched. */
-export const CLASS_MASK = 15;
-/** A tag is 16 bits. */
-export const MAX_TAG = 0xffff;
-
-const REFS_SHIFT = 16;
-const REFS_BITS = 15;
-const OWNED = 1 << 31;
+import { byteOf, CLASS_MASK, hasSameValue, OWNED, OWNER_WORDS, REFS_SHIFT, SMALL_TAG_MASK } from "./value.ts";
 
 /** A run of keys of one value. */
 export interface Segment {
@@ -73,7 +64,7 @@ export interface RunColumns {
 
 export class SegmentSet {
   readonly layout: SegmentLayout;
-  private values!: Int32Array;
+  private values!: Uint8Array;
   private owners!: Int32Array;
   private starts!: BitTree;
   /** For each searched class: the longest run that starts in each leaf of 32 keys. */
@@ -91,8 +82,8 @@ export class SegmentSet {
 
   /** Bytes that `create` needs for `capacity` keys and `classes` searched classes. */
   static byteLength(capacity: number, classes: number): number {
-    const words = segmentWords(segmentLayout(capacity), capacity);
-    return 4 * (words.values + words.owners + words.bits + classes * words.summary);
+    const { values, owners, bits, summary } = segmentLengths(segmentLayout(capacity), capacity);
+    return 4 * (owners + bits + classes * summary) + values;
   }
 
   /**
@@ -108,7 +99,7 @@ export class SegmentSet {
     if (!Number.isInteger(classes) || classes < 0 || classes > CLASS_MASK + 1) {
       throw new RangeError(`Expected classes to be an integer in [0, ${CLASS_MASK + 1}], got ${classes}`);
     }
-    const words = segmentWords(layout, capacity);
+    const lengths = segmentLengths(layout, capacity);
     const memory = buffer ?? new ArrayBuffer(SegmentSet.byteLength(capacity, classes));
     let offset = 0;
     const take = (count: number) => {
@@ -116,10 +107,11 @@ export class SegmentSet {
       offset += 4 * count;
       return table;
     };
-    const values = take(words.values);
-    const owners = take(words.owners);
-    const bits = take(words.bits);
-    const summaries = Array.from({ length: classes }, () => take(words.summary));
+    const owners = take(lengths.owners);
+    const bits = take(lengths.bits);
+    const summaries = Array.from({ length: classes }, () => take(lengths.summary));
+    // The bytes come last, so that all words are aligned.
+    const values = new Uint8Array(memory, offset, lengths.values);
     return new SegmentSet(layout, { values, owners, bits, summaries });
   }
 
@@ -222,16 +214,17 @@ export class SegmentSet {
   }
 
   tagAt(start: number): number {
-    return this.values[start]! & MAX_TAG;
+    const value = this.values[start]!;
+    return value < OWNED ? value & SMALL_TAG_MASK : this.owners[start * OWNER_WORDS]!;
   }
 
   refsAt(start: number): number {
     const value = this.values[start]!;
-    return value >= 0 ? value >>> REFS_SHIFT : this.owners[start << OWNER_SHIFT]!;
+    return value < OWNED ? value >>> REFS_SHIFT : this.owners[start * OWNER_WORDS + 1]!;
   }
 
   groupAt(start: number): number {
-    return this.values[start]! >= 0 ? 0 : this.owners[(start << OWNER_SHIFT) + 1]!;
+    return this.values[start]! < OWNED ? 0 : this.owners[start * OWNER_WORDS + 2]!;
   }
 
   /** The run that holds `key`. @throws {RangeError} unless 0 <= key < size */
@@ -286,11 +279,11 @@ export class SegmentSet {
       this.putCopy(end, run);
       if (oldCls < classes) this.longest[oldCls]!.raise(end >>> 5, runEnd - end);
     }
-    const value = wordOf(tag, refs, group);
+    const value = byteOf(tag, refs, group);
     const cls = tag & CLASS_MASK;
     let from = start;
     const previous = start > run ? run : start > 0 ? this.startOf(start - 1) : -1;
-    if (previous >= 0 && this.hasValue(previous, value, refs, group)) {
+    if (previous >= 0 && this.hasValue(previous, value, tag, refs, group)) {
       if (start === run) this.starts.remove(start);
       from = previous;
     } else if (start > run) {
@@ -299,7 +292,7 @@ export class SegmentSet {
       this.write(start, tag, refs, group);
     }
     let joined = -1;
-    if (end < this.size && this.hasValue(end, value, refs, group)) {
+    if (end < this.size && this.hasValue(end, value, tag, refs, group)) {
       joined = this.endOf(end) - end;
       this.starts.remove(end);
     }
@@ -310,11 +303,13 @@ export class SegmentSet {
     if (oldCls < classes) this.lower(oldCls, run >>> 5, runEnd - run);
   }
 
-  private hasValue(start: number, value: number, refs: number, group: number): boolean {
+  /** `value` is the byte of (tag, refs, group). */
+  private hasValue(start: number, value: number, tag: number, refs: number, group: number): boolean {
     if (this.values[start] !== value) return false;
-    if (value >= 0) return true;
-    const at = start << OWNER_SHIFT;
-    return this.owners[at] === refs && this.owners[at + 1] === group;
+    if (value < OWNED) return true;
+    const { owners } = this;
+    const at = start * OWNER_WORDS;
+    return owners[at] === tag && owners[at + 1] === refs && owners[at + 2] === group;
   }
 
   /** Makes `key` the start of a run (0 <= key <= size), by splitting the one that holds it. Equal neighbours stay. */
@@ -333,7 +328,7 @@ export class SegmentSet {
   private mergeAt(key: number): void {
     if (key === 0 || key >= this.size) return;
     const previous = this.startOf(key - 1);
-    if (!this.hasValue(previous, this.values[key]!, this.refsAt(key), this.groupAt(key))) return;
+    if (!hasSameValue(this.current, previous, key)) return;
     const end = this.endOf(key);
     const cls = this.values[key]! & CLASS_MASK;
     this.starts.remove(key);
@@ -391,13 +386,17 @@ export class SegmentSet {
   }
 
   private write(start: number, tag: number, refs: number, group: number): void {
-    const value = wordOf(tag, refs, group);
-    if (value < 0) {
-      const at = start << OWNER_SHIFT;
-      this.owners[at] = refs;
-      this.owners[at + 1] = group;
-    }
+    const value = byteOf(tag, refs, group);
+    if (value >= OWNED) this.own(start, tag, refs, group);
     this.values[start] = value;
+  }
+
+  private own(start: number, tag: number, refs: number, group: number): void {
+    const { owners } = this;
+    const at = start * OWNER_WORDS;
+    owners[at] = tag;
+    owners[at + 1] = refs;
+    owners[at + 2] = group;
   }
 
   /** A run starts at `start`. The bit comes last: whoever dies in between has changed nothing. */
@@ -408,7 +407,10 @@ export class SegmentSet {
 
   /** A run with the value of the one at `from` starts at `start`. */
   private putCopy(start: number, from: number): void {
-    this.put(start, this.tagAt(from), this.refsAt(from), this.groupAt(from));
+    const value = this.values[from]!;
+    if (value >= OWNED) this.own(start, this.tagAt(from), this.refsAt(from), this.groupAt(from));
+    this.values[start] = value;
+    this.starts.add(start);
   }
 
   /** A run of `length` keys that started in `leaf` is gone, shorter, or of another class. The tables say so already. */
@@ -428,9 +430,4 @@ export class SegmentSet {
     }
     return longest;
   }
-}
-
-/** The word that says a run's value, or that it stands in owners (sign bit). */
-function wordOf(tag: number, refs: number, group: number): number {
-  return group === 0 && refs >>> REFS_BITS === 0 ? tag | (refs << REFS_SHIFT) : tag | OWNED;
 }

@@ -1,7 +1,7 @@
 /** SegmentSet against a naive array with one entry per key, compared in full after every step. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { CLASS_MASK, checkInvariants, SegmentSet } from "../../src/segment/index.ts";
+import { CLASS_MASK, checkInvariants, MAX_TAG, SegmentSet } from "../../src/segment/index.ts";
 
 const CLASSES = 3;
 
@@ -40,11 +40,14 @@ function compare(set: SegmentSet, naive: NaiveSet): void {
   expect(found).toEqual(naive.runs());
 }
 
-// Of refs and group, some stand in the value's word and some beside it.
+// On both sides of what fits in a byte: tags below 32 with refs of 0 to 6, group 0.
 const valueArbitrary = fc.record({
-  tag: fc.nat({ max: 5 }),
-  refs: fc.constantFrom(0, 1, 32_767, 32_768, 2 ** 31 - 1, -1),
-  group: fc.constantFrom(0, 0, 1, -1),
+  tag: fc.oneof(
+    { arbitrary: fc.nat({ max: 5 }), weight: 4 },
+    { arbitrary: fc.constantFrom(17, 31, 32, 33, MAX_TAG), weight: 1 },
+  ),
+  refs: fc.oneof(fc.nat({ max: 8 }), fc.constantFrom(0, 1, 32_767, 2 ** 27, 2 ** 31 - 1, -1, -(2 ** 31))),
+  group: fc.constantFrom(0, 0, 0, 1, -1),
 });
 const stepArbitrary = fc.oneof(
   {
@@ -175,6 +178,38 @@ test("extending with many runs at once leaves the very tables that extending and
       },
     ),
     { numRuns: 200 },
+  );
+});
+
+test("every value comes back as it was given, also by a cut, and is not joined to one that differs in one part", () => {
+  const tagArbitrary = fc.oneof(fc.nat({ max: 40 }), fc.nat({ max: MAX_TAG }));
+  const integer = fc.oneof(fc.integer({ min: -2, max: 9 }), fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }));
+  fc.assert(
+    fc.property(tagArbitrary, integer, fc.oneof(fc.constant(0), integer), (tag, refs, group) => {
+      const set = SegmentSet.create(100, CLASSES);
+      set.extend(90, tag, refs, group);
+      // The middle gets a value that shares all bits but one with the one around it, and is then given back.
+      const others = [
+        [tag ^ 1, refs, group],
+        [tag ^ 16, refs, group],
+        [tag ^ 32, refs, group],
+        [tag ^ 0x8000, refs, group],
+      ];
+      others.push([tag, refs ^ 1, group], [tag, refs ^ 8, group], [tag, refs ^ (1 << 31), group], [tag, refs, group ^ 1]);
+      for (const [otherTag, otherRefs, otherGroup] of others as [number, number, number][]) {
+        set.assign(40, 50, otherTag, otherRefs, otherGroup);
+        checkInvariants(set);
+        expect([...set]).toEqual([
+          { start: 0, end: 40, tag, refs, group },
+          { start: 40, end: 50, tag: otherTag, refs: otherRefs, group: otherGroup },
+          { start: 50, end: 90, tag, refs, group },
+        ]);
+        set.assign(40, 50, tag, refs, group);
+        checkInvariants(set);
+        expect([...set]).toEqual([{ start: 0, end: 90, tag, refs, group }]);
+      }
+    }),
+    { numRuns: 500 },
   );
 });
 
