@@ -33,6 +33,12 @@ function readAttributes(): boolean {
   return !failed && attributes.getUint32(POLICY_AT, true) === SCHED_OTHER;
 }
 
+/** Sets what was read, and changed since. False if it was refused. */
+function writeAttributes(): boolean {
+  attributes.setBigUint64(FLAGS_AT, SCHED_FLAG_KEEP_POLICY, true);
+  return libc.syscall(SYS_SCHED_SETATTR, 0, addressOf(attributes), 0, 0, 0, 0) === 0;
+}
+
 /** The calling thread's slice in nanoseconds; 0 if that is not known. */
 export function timeSliceNs(): number {
   return readAttributes() ? Number(attributes.getBigUint64(RUNTIME_AT, true)) : 0;
@@ -44,9 +50,8 @@ export function timeSliceNs(): number {
  */
 export function hintTimeSlice(sliceNs: number): boolean {
   if (!readAttributes()) return false;
-  attributes.setBigUint64(FLAGS_AT, SCHED_FLAG_KEEP_POLICY, true);
   attributes.setBigUint64(RUNTIME_AT, BigInt(sliceNs), true);
-  return libc.syscall(SYS_SCHED_SETATTR, 0, addressOf(attributes), 0, 0, 0, 0) === 0;
+  return writeAttributes();
 }
 
 /**
@@ -56,9 +61,8 @@ export function hintTimeSlice(sliceNs: number): boolean {
 export function lowerPriority(nice: number): boolean {
   if (!readAttributes()) return false;
   if (attributes.getInt32(NICE_AT, true) >= nice) return true;
-  attributes.setBigUint64(FLAGS_AT, SCHED_FLAG_KEEP_POLICY, true);
   attributes.setInt32(NICE_AT, nice, true);
-  return libc.syscall(SYS_SCHED_SETATTR, 0, addressOf(attributes), 0, 0, 0, 0) === 0;
+  return writeAttributes();
 }
 
 /** The calling thread's nice value; 0 if it is none of the ordinary ones. */

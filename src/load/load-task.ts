@@ -6,7 +6,7 @@
  * wants something and reads that at once: nothing stands before it. A spare thread is a background thread that leaves its
  * processor to the program while that waits for pages.
  */
-import { hintTimeSlice, lowerPriority } from "../../ffi/index.ts";
+import { hintTimeSlice } from "../../ffi/index.ts";
 import { InlineQueue } from "../aio/inline-queue.ts";
 import { UringQueue } from "../aio/uring-queue.ts";
 import { type Control, openControl, Word } from "../shared/control.ts";
@@ -32,11 +32,6 @@ export interface LoadTask {
  * 4.9 ms with it and of 4.4 to 9.7 without; the other half was noise in both.
  */
 const SLICE_NS = { background: 10_000_000, spare: 10_000_000, demand: 100_000 } as const;
-/**
- * And it has a tenth of a processor that the program wants as well: without that, a program that has used its share stands back
- * behind the pass whenever it wakes up. Less would let a load on a busy machine starve, with pages claimed that somebody waits for.
- */
-const BACKGROUND_NICE = 10;
 /** For so long after somebody wanted pages, others are expected to, and spare threads sleep. */
 const YIELD_MS = 10;
 /** This thread's own, to sleep on. */
@@ -47,7 +42,6 @@ export async function run(task: LoadTask): Promise<void> {
   // The thread that started this one may die, and the file with it, while this one reads.
   const slot = takeSlot(control.words);
   hintTimeSlice(SLICE_NS[task.role]);
-  if (task.role !== "demand") lowerPriority(BACKGROUND_NICE);
   try {
     if (Atomics.load(control.words, Word.Destroyed) === 0) await read(task, control);
   } finally {

@@ -215,7 +215,7 @@ export class Loader {
     if (task.role !== "demand") await this.turnOrStop();
     for (;;) {
       try {
-        await runInThread("load", task, { ref: false, lowersPriority: task.role !== "demand" }).done;
+        await runInThread("load", task, { ref: false, lowPriority: task.role !== "demand" }).done;
         return;
       } catch (error) {
         // The thread died, or met what no read can answer. What it had claimed is claimed anew by its successor.

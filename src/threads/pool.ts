@@ -14,8 +14,8 @@
  *   and a task that was still running is rejected with ThreadDiedError. A thread that is gone is never used again.
  *
  * A pool starts as many Workers as tasks run at once: the caller bounds that. The module has two pools per JavaScript
- * thread, so that a Worker's tasks do not depend on the thread that started it being awake: one for tasks that lower their
- * thread's priority, which it cannot have back, and one for all others.
+ * thread, so that a Worker's tasks do not depend on the thread that started it being awake: one of threads with low priority,
+ * which cannot have another one again, and one for all other tasks.
  */
 import { hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
 import { rebuildError, ThreadDiedError } from "./errors.ts";
@@ -30,8 +30,8 @@ export interface RunningTask {
 export interface RunOptions {
   /** Whether the running task keeps the process alive. Default: true. */
   readonly ref?: boolean;
-  /** The task lowers its thread's priority: that thread is used for such tasks alone. Default: false. */
-  readonly lowersPriority?: boolean;
+  /** For what the program does not wait for: it goes first at the processor. Default: false. */
+  readonly lowPriority?: boolean;
 }
 
 interface Running {
@@ -156,7 +156,7 @@ export class ThreadPool<Name extends string> {
 /** To start takes a Worker 10 ms of a processor. Whoever wakes up meanwhile need not wait for that. */
 const START_SLICE_NS = 10_000_000;
 
-/** A thread begins with the slice of the one that made it, and worker.ts gives it the system's own once it has started. */
+/** A thread begins with the slice of the one that made it; its entry file gives it the system's own once it has started. */
 function startInBackground(url: URL): Worker {
   const own = timeSliceNs();
   hintTimeSlice(START_SLICE_NS);
@@ -167,16 +167,15 @@ function startInBackground(url: URL): Worker {
   }
 }
 
-const workerUrl = new URL("./worker.ts", import.meta.url);
-const pool = new ThreadPool<TaskName>(workerUrl);
-const lowPriorityPool = new ThreadPool<TaskName>(workerUrl);
+const pool = new ThreadPool<TaskName>(new URL("./worker.ts", import.meta.url));
+const lowPriorityPool = new ThreadPool<TaskName>(new URL("./low-priority-worker.ts", import.meta.url));
 
 /**
  * Runs `task` of the table in tasks.ts in a thread of this JavaScript thread's pools.
  * @throws {DOMException} DataCloneError if the payload cannot be copied
  */
 export function runInThread(task: TaskName, payload: unknown, options?: RunOptions): RunningTask {
-  return (options?.lowersPriority === true ? lowPriorityPool : pool).run(task, payload, options);
+  return (options?.lowPriority === true ? lowPriorityPool : pool).run(task, payload, options);
 }
 
 /** How many Workers this JavaScript thread has in its pools. */

@@ -38,7 +38,7 @@ test("a spare thread reads nothing more while pages are wanted, and the rest aft
   const shared = { control: createControl().buffer, state: state.handle, base, fd, directFd: -1 };
   const task: LoadTask = { ...shared, role: "spare", queue: "inline" };
   try {
-    const { done } = runInThread("load", task, { lowersPriority: true });
+    const { done } = runInThread("load", task, { lowPriority: true });
     const wantFor = async (isEnough: () => boolean) => {
       while (!isEnough()) {
         state.wakeDemand();
@@ -61,18 +61,17 @@ test("background threads have low priority; who waits, reads on demand or saves 
   // In a process of its own: a thread's priority stays low.
   const program = `
     import { readdirSync, readFileSync } from "node:fs";
-    import { MemoryFile, PAGE_SIZE } from "${import.meta.dir}/../../src/index.ts";
+    import { MemoryFile } from "${import.meta.dir}/../../src/index.ts";
     const source = MemoryFile.create();
     source.view(source.allocate(2 ** 25)).fill(1);
     await source.saveTo(process.argv[1]);
     source.destroy();
     const file = await MemoryFile.loadFrom(process.argv[1], { queue: "workers" });
     await file.saveTo(process.argv[1]);
-    const fieldsOf = (thread) => readFileSync("/proc/self/task/" + thread + "/stat", "utf8");
-    const threads = readdirSync("/proc/self/task").map(fieldsOf).filter((stat) => stat.includes("(Worker)"));
-    const nice = threads.map((stat) => Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]));
-    const main = fieldsOf(process.pid);
-    nice.unshift(Number(main.slice(main.lastIndexOf(")") + 2).split(" ")[16]));
+    const stats = readdirSync("/proc/self/task").map((thread) => readFileSync("/proc/self/task/" + thread + "/stat", "utf8"));
+    const main = stats.filter((stat) => stat.startsWith(process.pid + " "));
+    const nice = [...main, ...stats.filter((stat) => stat.includes("(Worker)"))].map((stat) =>
+      Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]));
     console.log(JSON.stringify(nice));
     process.exit(0);`;
   const child = Bun.spawn([process.execPath, "-e", program, join(directory, "checkpoint")], { stderr: "inherit" });
