@@ -12,6 +12,7 @@ import { UringQueue } from "../aio/uring-queue.ts";
 import { type Control, openControl, Word } from "../shared/control.ts";
 import { freeSlot, takeSlot } from "../shared/participants.ts";
 import { reach } from "../shared/seam.ts";
+import { nap } from "../shared/thread.ts";
 import { Depth } from "./depth.ts";
 import { type LoadHandle, LoadState, LoadWord, URING_DEPTH_MAX } from "./load-state.ts";
 import { UnitReader } from "./unit-reader.ts";
@@ -34,8 +35,6 @@ export interface LoadTask {
 const SLICE_NS = { background: 10_000_000, spare: 10_000_000, demand: 100_000 } as const;
 /** For so long after somebody wanted pages, others are expected to, and spare threads sleep. */
 const YIELD_MS = 10;
-/** This thread's own, to sleep on. */
-const nobodyWakes = new Int32Array(new SharedArrayBuffer(4));
 
 export async function run(task: LoadTask): Promise<void> {
   const control = openControl(task.control);
@@ -93,7 +92,7 @@ function readSpare(state: LoadState, reader: UnitReader): void {
       if (Atomics.load(words, LoadWord.Stop) !== 0) return;
       known = demand;
       // Not on Demand itself: it would be woken with the demand thread, for nothing.
-      Atomics.wait(nobodyWakes, 0, 0, YIELD_MS);
+      nap(YIELD_MS);
     }
   }
 }

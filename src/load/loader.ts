@@ -67,9 +67,11 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
-/** Two copy as fast as two processors can (9.5 GiB/s here); more than four would only take the program's own. */
 const PROCESSORS = availableParallelism();
+/** Two copy as fast as two processors can (9.5 GiB/s here); more than four would only take the program's own. */
 const BACKGROUND_THREADS = Math.min(4, Math.max(2, PROCESSORS));
+/** So many go on while the program waits for pages, so that it has a processor for itself; the others are spare. */
+const STEADY_THREADS = Math.max(1, PROCESSORS - 1);
 const MAX_THREAD_DEATHS = 8;
 /** A sleeper looks this often whether a thread died with a claim. */
 const LIVENESS_CHECK_MS = 200;
@@ -200,8 +202,9 @@ export class Loader {
         : { ...shared, role: "background", queue: "inline", directFd };
     // Through the page cache, so that neighbours of what is wanted now cost nothing later.
     const demand: LoadTask = { ...shared, role: "demand", queue: "inline", directFd: -1 };
-    const helpers = Array.from({ length: queue === "uring" ? 0 : BACKGROUND_THREADS - 1 }, (_, i): LoadTask => {
-      return i < PROCESSORS - 2 ? background : { ...background, role: "spare" };
+    const spare: LoadTask = { ...background, role: "spare" };
+    const helpers = Array.from({ length: queue === "uring" ? 0 : BACKGROUND_THREADS - 1 }, (_, i) => {
+      return i + 1 < STEADY_THREADS ? background : spare;
     });
     const others = [...helpers, demand];
     const runLater = async (task: LoadTask) => {

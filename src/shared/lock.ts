@@ -13,7 +13,7 @@
  */
 import { Word } from "./control.ts";
 import { reach } from "./seam.ts";
-import { isThreadAlive, THREAD_ID } from "./thread.ts";
+import { isThreadAlive, nap, THREAD_ID } from "./thread.ts";
 
 const CONTENDED = 1 << 31;
 /** Pauses (about 60 ns each) before each look of a spin. */
@@ -27,9 +27,6 @@ const PAUSES = [16, 64] as const;
 const NAPS_MAX = 20;
 const NAP_MS = 0.2;
 const LIVENESS_CHECK_MS = 20;
-
-/** This thread's own, to sleep on. */
-const nobodyWakes = new Int32Array(new SharedArrayBuffer(4));
 
 /** A thread died while it changed a file's tables, and they cannot be repaired; the file can be destroyed, and nothing else. */
 export class FileFailedError extends Error {
@@ -65,7 +62,7 @@ function acquireContended(words: Int32Array): boolean {
     if (takeIfFree(words)) return false;
   }
   for (let naps = 0; naps < NAPS_MAX; naps++) {
-    Atomics.wait(nobodyWakes, 0, 0, NAP_MS);
+    nap(NAP_MS);
     if (takeIfFree(words)) return false;
   }
   for (;;) {

@@ -42,3 +42,11 @@ export const THREAD_ID = wordOf(Number(readlinkSync("/proc/thread-self").split("
 export function isThreadAlive(thread: number): boolean {
   return thread === THREAD_ID || wordOf(thread & ID_MASK) === thread;
 }
+
+/** This thread's own, to sleep on. */
+const nobodyWakes = new Int32Array(new SharedArrayBuffer(4));
+
+/** Blocks this thread for `ms` milliseconds; it can end meanwhile. */
+export function nap(ms: number): void {
+  Atomics.wait(nobodyWakes, 0, 0, ms);
+}
