@@ -113,6 +113,11 @@ export class LoadState {
     return new LoadState(createLoadTables(plan));
   }
 
+  /** True while pages are outstanding that will be loaded. */
+  get isLoading(): boolean {
+    return this.words[LoadWord.PendingPages]! > 0 && this.words[LoadWord.Stop] === 0;
+  }
+
   /** The unit behind the last one that [.., end) touches. A file may have grown since: what is new has nothing to load. */
   private lastUnitOf(end: number): number {
     return Math.min(this.unitCount, Math.ceil(end / PAGES_PER_UNIT));

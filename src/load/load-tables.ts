@@ -21,7 +21,7 @@ export const LoadWord = {
   ContentPages: 2,
   /** The next unit of the background pass. Atomics.add. */
   NextUnit: 3,
-  /** Bumped when something is wanted, or the load ends. Waited for by the demand thread. */
+  /** Bumped when somebody waits for pages that are missing, or the load ends. Waited for by the demand thread. */
   Demand: 4,
   /** 1: loaders leave as soon as they can. */
   Stop: 5,

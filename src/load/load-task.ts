@@ -34,7 +34,7 @@ export interface LoadTask {
  */
 const SLICE_NS = { background: 10_000_000, spare: 10_000_000, demand: 100_000 } as const;
 /** For so long after somebody wanted pages, others are expected to, and spare threads sleep. */
-const YIELD_MS = 10;
+export const YIELD_MS = 10;
 
 export async function run(task: LoadTask): Promise<void> {
   const control = openControl(task.control);

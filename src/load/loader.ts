@@ -5,18 +5,17 @@
  * A thread that may block reads what it misses itself and waits only for pages that others have claimed. A thread that may
  * not (awaitLoad) has the demand thread read them, and sleeps in one `Atomics.waitAsync` however many waiters it has.
  */
-import { availableParallelism } from "node:os";
 import { closeFile, SyscallError } from "../../ffi/index.ts";
 import { CorruptCheckpointError, DestroyedError } from "../errors.ts";
 import { InlineQueue } from "../aio/inline-queue.ts";
 import { type Control, Word } from "../shared/control.ts";
 import { reach } from "../shared/seam.ts";
 import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
-import { runInThread } from "../threads/pool.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { chooseQueue, choiceOf, type LoadQueue, type QueueChoice, storeChoice } from "./choose-queue.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, wakeWaiters } from "./load-state.ts";
-import { type LoadTask, readNext } from "./load-task.ts";
+import { readNext } from "./load-task.ts";
+import { LoadThreads } from "./load-threads.ts";
 import { UnitReader } from "./unit-reader.ts";
 
 /** What a restore has done so far; sizes in bytes. */
@@ -67,12 +66,6 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
-const PROCESSORS = availableParallelism();
-/** Two copy as fast as two processors can (9.5 GiB/s here); more than four would only take the program's own. */
-const BACKGROUND_THREADS = Math.min(4, Math.max(2, PROCESSORS));
-/** So many go on while the program waits for pages, so that it has a processor for itself; the others are spare. */
-const STEADY_THREADS = Math.max(1, PROCESSORS - 1);
-const MAX_THREAD_DEATHS = 8;
 /** A sleeper looks this often whether a thread died with a claim. */
 const LIVENESS_CHECK_MS = 200;
 const INLINE_SLICE_MS = 2;
@@ -105,7 +98,6 @@ export class Loader {
   private isRunning = false;
   /** This thread's loader has the pages file to close. */
   private isOwner = false;
-  private deaths = 0;
 
   constructor(options: LoaderOptions) {
     this.control = options.control;
@@ -141,10 +133,10 @@ export class Loader {
   }
 
   private run(): Promise<void> {
-    const work = choiceOf(this.state).queue === "inline" ? [this.loadInline()] : this.startThreads();
+    const work = choiceOf(this.state).queue === "inline" ? this.loadInline() : this.threads().run();
     this.isFinished = false;
     this.isRunning = true;
-    this.finished = Promise.all(work).then(() => this.endRun());
+    this.finished = work.then(() => this.endRun());
     return this.finished;
   }
 
@@ -180,57 +172,12 @@ export class Loader {
       // Whoever destroys sets Destroyed and then Stop: one of the two sees the other.
       if (Atomics.load(this.control.words, Word.Destroyed) !== 0) return this.requestStop();
     }
-    this.deaths = 0;
     this.state.retry(start, end);
     if (!this.isRunning && words[LoadWord.PendingPages]! > 0) void this.run();
   }
 
   /** True when no thread started here touches the memory any more, and the pages file is closed. */
   isFinished = true;
-
-  /**
-   * One thread at once, the others when this thread has come round its event loop: a page that the program awaits first
-   * thing is read before they start, which takes each of them 10 ms of a processor.
-   */
-  private startThreads(): Promise<void>[] {
-    const { control, state, base, fd } = this;
-    const { queue, directFd } = choiceOf(state);
-    const shared = { control: control.buffer, state: state.handle, base, fd };
-    const background: LoadTask =
-      queue === "uring"
-        ? { ...shared, role: "background", queue: "uring", directFd }
-        : { ...shared, role: "background", queue: "inline", directFd };
-    // Through the page cache, so that neighbours of what is wanted now cost nothing later.
-    const demand: LoadTask = { ...shared, role: "demand", queue: "inline", directFd: -1 };
-    const spare: LoadTask = { ...background, role: "spare" };
-    const helpers = Array.from({ length: queue === "uring" ? 0 : BACKGROUND_THREADS - 1 }, (_, i) => {
-      return i + 1 < STEADY_THREADS ? background : spare;
-    });
-    const others = [...helpers, demand];
-    const runLater = async (task: LoadTask) => {
-      await new Promise((resolve) => setImmediate(resolve));
-      await this.runThread(task);
-    };
-    return [this.runThread(background), ...others.map(runLater)];
-  }
-
-  private async runThread(task: LoadTask): Promise<void> {
-    if (task.role !== "demand") await this.turnOrStop();
-    for (;;) {
-      try {
-        await runInThread("load", task, { ref: false, lowPriority: task.role !== "demand" }).done;
-        return;
-      } catch (error) {
-        // The thread died, or met what no read can answer. What it had claimed is claimed anew by its successor.
-        this.state.recoverDeadClaims();
-        Atomics.store(this.state.words, LoadWord.NextUnit, 0);
-        if (++this.deaths > MAX_THREAD_DEATHS) {
-          this.abort(error);
-          return;
-        }
-      }
-    }
-  }
 
   private async loadInline(): Promise<void> {
     const reader = this.ownReader();
@@ -240,6 +187,16 @@ export class Loader {
       while (more && performance.now() < until) more = readNext(this.state, reader);
       await new Promise((resolve) => setImmediate(resolve));
     }
+  }
+
+  private threads(): LoadThreads {
+    const { control, state, base, fd } = this;
+    const { queue, directFd } = choiceOf(state);
+    const shared = { control: control.buffer, state: state.handle, base, fd };
+    const begins = this.turn === undefined ? undefined : this.turnOrStop();
+    return new LoadThreads(state, { ...shared, queue: queue === "uring" ? "uring" : "inline", directFd }, begins, (error) =>
+      this.abort(error),
+    );
   }
 
   private async turnOrStop(): Promise<void> {
@@ -402,7 +359,10 @@ export class Loader {
   }
 
   private readNow(start: number, end: number): void {
-    if (this.state.words[LoadWord.Stop] !== 0) return;
+    const { words } = this.state;
+    if (words[LoadWord.Stop] !== 0) return;
+    // Nobody is to be woken for it, but the background pass gives way.
+    Atomics.add(words, LoadWord.Demand, 1);
     const reader = this.ownReader();
     const last = Math.min(this.state.unitCount, Math.ceil(end / PAGES_PER_UNIT));
     for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) {
@@ -456,8 +416,7 @@ export class Loader {
   }
 
   get isLoading(): boolean {
-    const { words } = this.state;
-    return words[LoadWord.PendingPages]! > 0 && words[LoadWord.Stop] === 0;
+    return this.state.isLoading;
   }
 
   stats(): LoadStats {

@@ -6,8 +6,10 @@ import { join } from "node:path";
 import { closeFile, mapAnonymous, niceOf, O_CREAT, O_RDWR, openFile, truncateFile, unmap } from "../../ffi/index.ts";
 import { LoadState, LoadWord, PAGES_PER_UNIT } from "../../src/load/load-state.ts";
 import type { LoadTask } from "../../src/load/load-task.ts";
+import { LoadThreads } from "../../src/load/load-threads.ts";
+import { coreOf, MemoryFile } from "../../src/memory-file.ts";
 import { createControl } from "../../src/shared/control.ts";
-import { runInThread, terminateIdleThreads } from "../../src/threads/pool.ts";
+import { runInThread, terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../../src/units.ts";
 
 const UNITS = 2048;
@@ -21,8 +23,8 @@ afterAll(async () => {
   await terminateIdleThreads();
 });
 
-test("a spare thread reads nothing more while pages are wanted, and the rest afterwards", async () => {
-  // A page in each unit: all together they take a twentieth of a second.
+/** A page in each unit: all together they take a twentieth of a second. `use` must not return before nobody reads any more. */
+async function withSparseLoad(use: (state: LoadState, shared: Omit<LoadTask, "role">) => Promise<void>): Promise<void> {
   const state = LoadState.create({
     sizePages: UNITS * PAGES_PER_UNIT,
     extentStart: Uint32Array.from({ length: UNITS }, (_, unit) => unit * PAGES_PER_UNIT),
@@ -30,32 +32,85 @@ test("a spare thread reads nothing more while pages are wanted, and the rest aft
     extentOffset: 0,
     checksums: null,
   });
-  const { words } = state;
-  const total = words[LoadWord.PendingPages]!;
   const fd = openFile(join(directory, "pages"), O_RDWR | O_CREAT, 0o600);
   truncateFile(fd, UNITS * PAGE_SIZE);
   const base = mapAnonymous(UNITS * HUGE_PAGE_SIZE);
-  const shared = { control: createControl().buffer, state: state.handle, base, fd, directFd: -1 };
-  const task: LoadTask = { ...shared, role: "spare", queue: "inline" };
   try {
-    const { done } = runInThread("load", task, { lowPriority: true });
-    const wantFor = async (isEnough: () => boolean) => {
-      while (!isEnough()) {
-        state.wakeDemand();
-        await new Promise((resolve) => setImmediate(resolve));
-      }
-    };
-    await wantFor(() => words[LoadWord.LoadedPages]! > 0);
-    const until = performance.now() + 500;
-    await wantFor(() => performance.now() > until);
-    expect(words[LoadWord.LoadedPages]).toBeLessThan(total);
-    await done;
-    expect(words[LoadWord.LoadedPages]).toBe(total);
+    await use(state, { control: createControl().buffer, state: state.handle, base, fd, directFd: -1, queue: "inline" });
   } finally {
     unmap(base, UNITS * HUGE_PAGE_SIZE);
     closeFile(fd);
   }
+}
+
+/** As a program does that waits for one page after the other. */
+async function wantUntil(state: LoadState, isEnough: () => boolean): Promise<void> {
+  while (!isEnough()) {
+    state.wakeDemand();
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+test("a spare thread reads nothing more while pages are wanted, and the rest afterwards", () =>
+  withSparseLoad(async (state, shared) => {
+    const { words } = state;
+    const total = words[LoadWord.PendingPages]!;
+    const { done } = runInThread("load", { ...shared, role: "spare" }, { lowPriority: true });
+    await wantUntil(state, () => words[LoadWord.LoadedPages]! > 0);
+    const until = performance.now() + 500;
+    await wantUntil(state, () => performance.now() > until);
+    expect(words[LoadWord.LoadedPages]).toBeLessThan(total);
+    await done;
+    expect(words[LoadWord.LoadedPages]).toBe(total);
+  }));
+
+test("a spare thread is not started while pages are wanted", () =>
+  withSparseLoad(async (state, shared) => {
+    const before = threadCount().busy;
+    let most = 0;
+    const run = new LoadThreads(state, shared, undefined, fail).run();
+    await wantUntil(state, () => {
+      most = Math.max(most, threadCount().busy - before);
+      return !state.isLoading;
+    });
+    await run;
+    // One for each processor but the program's, and the demand thread if it came in time.
+    const steady = Math.min(4, Math.max(1, availableParallelism() - 1));
+    expect(most).toBeGreaterThanOrEqual(steady);
+    expect(most).toBeLessThanOrEqual(steady + 1);
+  }));
+
+test("demands are served while the background pass waits for its turn", () =>
+  withSparseLoad(async (state, shared) => {
+    const turn = Promise.withResolvers<void>();
+    const before = threadCount().busy;
+    const run = new LoadThreads(state, shared, turn.promise, fail).run();
+    // Behind another file's load there is nothing to wait for: the demand thread serves alone.
+    while (Atomics.load(state.words, LoadWord.DemandServed) === 0) await new Promise((resolve) => setImmediate(resolve));
+    expect(threadCount().busy - before).toBe(1);
+    expect(state.words[LoadWord.LoadedPages]).toBe(0);
+    turn.resolve();
+    await run;
+    expect(state.isLoading).toBe(false);
+  }));
+
+test("who reads a page itself makes background threads give way as well", async () => {
+  const path = join(directory, "own-reads");
+  const source = MemoryFile.create();
+  source.view(source.allocate(2 ** 26)).fill(1);
+  await source.saveTo(path);
+  source.destroy();
+  using file = await MemoryFile.loadFrom(path, { background: true, queue: "inline" });
+  const { words } = coreOf(file).loader!.state;
+  const before = words[LoadWord.Demand]!;
+  file.awaitLoadSync({ start: 2 ** 26 - PAGE_SIZE, end: 2 ** 26 });
+  expect(words[LoadWord.Demand]).toBeGreaterThan(before);
+  await file.awaitLoad();
 });
+
+function fail(error: unknown): never {
+  throw error;
+}
 
 test("background threads have low priority; who waits, reads on demand or saves has the program's own", async () => {
   // In a process of its own: a thread's priority stays low.
