@@ -6,14 +6,15 @@
  * Where most of a unit is read at once its memory is first made a huge page: allocating 512 small pages costs several times
  * what copying them does. That commits the whole 2 MiB, so a sparser unit is read into small pages.
  */
-import { bufferAt, detach, errnoNumber, MAX_IOVECS, readAt } from "../../ffi/index.ts";
+import { errnoNumber, MAX_IOVECS, readAt } from "../../ffi/index.ts";
 import { coalesce, type Operations } from "../aio/coalesce.ts";
 import type { Completions, Queue } from "../aio/queue.ts";
 import type { Control } from "../shared/control.ts";
 import { reach } from "../shared/seam.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../units.ts";
-import { combineChecksums } from "./page-checksums.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-state.ts";
+import { MemoryWindow } from "./memory-window.ts";
+import { combineChecksums } from "./page-checksums.ts";
 
 /**
  * A unit becomes a huge page if at least this many of its pages are read. Measured, page cache hot, median of 400 units: a
@@ -27,6 +28,9 @@ const HUGE_PAGES_MIN = Math.ceil((PAGES_PER_UNIT * 2) / 3);
  * seconds for each. Who waits for a page that was given up may try again (retryLoad), and that reads less.
  */
 const FAILED_READS_MAX = 64;
+/** Stretches of memory (64 MiB) in which units are checked of which more than this is read at once. */
+const WINDOW_UNITS = 32;
+const WINDOW_JOB_PAGES_MIN = PAGES_PER_UNIT / 8;
 const EINVAL = errnoNumber("EINVAL");
 
 /** Where contents come from, and where they go. */
@@ -97,6 +101,9 @@ export class UnitReader {
   private readonly idle: UnitJob[];
   /** Jobs with operations that the queue had no room for, the oldest first. */
   private readonly unfed: UnitJob[] = [];
+  /** Where units are checked, and where a few pages are. */
+  private readonly unitWindow: MemoryWindow;
+  private readonly pageWindow: MemoryWindow;
   private readonly addresses = new Float64Array(PAGES_PER_UNIT);
   private readonly offsets = new Float64Array(PAGES_PER_UNIT);
   private readonly lengths = new Float64Array(PAGES_PER_UNIT);
@@ -109,6 +116,9 @@ export class UnitReader {
     this.fd = options.fd;
     this.directFd = options.directFd;
     this.queue = queue;
+    const sizePages = this.state.words[LoadWord.SizePages]!;
+    this.unitWindow = new MemoryWindow(this.base, sizePages, WINDOW_UNITS * PAGES_PER_UNIT);
+    this.pageWindow = new MemoryWindow(this.base, sizePages, 1);
     this.jobs = Array.from({ length: depth }, (_, index) => new UnitJob(index, this.state.takeSlot()));
     this.idle = this.jobs.slice();
   }
@@ -168,6 +178,8 @@ export class UnitReader {
       this.state.freeSlot(job.slot);
     }
     this.idle.length = 0;
+    this.unitWindow.close();
+    this.pageWindow.close();
   }
 
   /** Claims what is free of the job's pages, and adds the reads if that is anything. */
@@ -324,22 +336,16 @@ export class UnitReader {
   private verify(job: UnitJob): void {
     const { checksums } = this.state;
     if (checksums.length === 0) return;
-    const first = job.unit * PAGES_PER_UNIT;
-    const buffer = bufferAt(this.base + first * PAGE_SIZE, this.unitBytes(first));
-    const crcOf = (page: number, pages: number) =>
-      Bun.hash.crc32(new Uint8Array(buffer, (page - first) * PAGE_SIZE, pages * PAGE_SIZE));
+    const window = job.count < WINDOW_JOB_PAGES_MIN ? this.pageWindow : this.unitWindow;
+    const crcOf = (page: number, pages: number) => Bun.hash.crc32(window.pages(page, pages));
     this.forEachPiece(job, (page, pages, _, content) => {
+      window.cover(page, page + pages);
       // All at once is cheaper; page by page where something is wrong.
       if (job.badCount === 0 && crcOf(page, pages) === combineChecksums(checksums, content, pages)) return;
       for (let i = 0; i < pages; i++) {
         if (!job.isBad(page + i) && crcOf(page + i, 1) !== checksums[content + i]) job.markBad(ERROR_CHECKSUM, page + i, 1);
       }
     });
-    detach(buffer);
-  }
-
-  private unitBytes(first: number): number {
-    return Math.min(PAGES_PER_UNIT, this.state.words[LoadWord.SizePages]! - first) * PAGE_SIZE;
   }
 
   /**

@@ -1,0 +1,47 @@
+/**
+ * A buffer over the stretch of memory that was looked at last, made anew when something outside is looked at.
+ *
+ * The collector counts a new buffer's bytes as garbage to come, and runs when that is some 6 MB: with a buffer for each 2 MiB
+ * that is read, after every third. So who goes through memory takes stretches of 64 MiB, and who looks at a page here and there,
+ * those pages alone.
+ */
+import { bufferAt, detach } from "../../ffi/index.ts";
+import { PAGE_SIZE } from "../units.ts";
+
+export class MemoryWindow {
+  private readonly base: number;
+  private readonly sizePages: number;
+  private readonly alignPages: number;
+  private buffer: ArrayBuffer | undefined;
+  private start = 0;
+  private end = 0;
+
+  /** Over pages [0, sizePages) at address `base`; stretches begin and end at multiples of `alignPages`. */
+  constructor(base: number, sizePages: number, alignPages: number) {
+    this.base = base;
+    this.sizePages = sizePages;
+    this.alignPages = alignPages;
+  }
+
+  /** Sees to it that `pages` can be called for what lies in [start, end), a range of the memory. */
+  cover(start: number, end: number): void {
+    if (start >= this.start && end <= this.end) return;
+    this.close();
+    const { alignPages } = this;
+    this.start = start - (start % alignPages);
+    this.end = Math.min(Math.ceil(end / alignPages) * alignPages, this.sizePages);
+    this.buffer = bufferAt(this.base + this.start * PAGE_SIZE, (this.end - this.start) * PAGE_SIZE);
+  }
+
+  /** The bytes of pages [start, start + count). Of no use after the next call of `cover` or `close`. */
+  pages(start: number, count: number): Uint8Array {
+    return new Uint8Array(this.buffer!, (start - this.start) * PAGE_SIZE, count * PAGE_SIZE);
+  }
+
+  /** Before the memory may be unmapped. */
+  close(): void {
+    if (this.buffer !== undefined) detach(this.buffer);
+    this.buffer = undefined;
+    this.start = this.end = 0;
+  }
+}
