@@ -22,6 +22,8 @@ import { FREE, HELD, HUGE, KIND_SHIFT, RELEASING, SEARCHED_CLASSES, stateOf, USE
 import { TableMemory } from "./tables.ts";
 
 const MAX_REFS = 2 ** 31 - 1;
+/** 4 GiB: a byte a page. */
+const FIRST_VIEW_PAGES = 4 * PAGES_PER_CHUNK;
 
 /** What the allocator needs from the memory behind it. Called with the lock held. */
 export interface Backing {
@@ -72,8 +74,8 @@ export class Allocator {
   readonly backing: Backing;
   private readonly capacityPages: number;
   private readonly limitPages: number;
-  /** Pages that this thread's views of the tables serve. */
-  private viewedPages = 0;
+  /** Pages that this thread's views of the tables serve: twice as many each time, so that they are not made anew for every chunk. */
+  private viewedPages: number;
 
   /** Whether the pages of the last `allocate` are recycled waste, whose contents the caller must zero. */
   recycled = false;
@@ -86,7 +88,8 @@ export class Allocator {
     this.backing = backing;
     this.capacityPages = control.fields[Field.CapacityPages]!;
     this.limitPages = control.fields[Field.LimitPages]!;
-    this.set = new SegmentSet(tables.layout, tables.view(0));
+    this.viewedPages = Math.min(FIRST_VIEW_PAGES, this.capacityPages);
+    this.set = new SegmentSet(tables.layout, tables.view(this.viewedPages));
   }
 
   static createTables(capacityPages: number): TableMemory {
@@ -158,8 +161,8 @@ export class Allocator {
 
   private viewTables(size: number): void {
     if (size > this.viewedPages) {
-      this.set.useTables(this.tables.view(size));
-      this.viewedPages = size;
+      this.viewedPages = Math.min(Math.max(size, 2 * this.viewedPages), this.capacityPages);
+      this.set.useTables(this.tables.view(this.viewedPages));
     }
     this.set.size = size;
   }

@@ -13,12 +13,15 @@ import { PAGE_SIZE } from "../units.ts";
 export class TableMemory {
   readonly address: number;
   readonly layout: SegmentLayout;
+  private readonly classes: number;
   private readonly lengthBytes: number;
+  /** Of values, owners, bits and summaries. */
   private readonly offsets: readonly number[];
   private views: ArrayBuffer[] = [];
 
   private constructor(address: number | undefined, capacityPages: number, classes: number) {
     this.layout = segmentLayout(capacityPages);
+    this.classes = classes;
     const { offsets, lengthBytes } = placeTables(this.layout, capacityPages, classes);
     this.offsets = offsets;
     this.lengthBytes = lengthBytes;
@@ -38,16 +41,28 @@ export class TableMemory {
     return new TableMemory(address, capacityPages, classes);
   }
 
-  /** Views that serve pages [0, sizePages); the ones handed out before are detached. */
+  /**
+   * Views that serve pages [0, sizePages); the ones handed out before are detached. The collector counts the bytes of a view as
+   * garbage to come: those of all tables together, for a file of 2 GiB, made a restore stop for a collection, twice. So what
+   * may never be needed (owners, and each searched class's summary) is viewed when it is looked at first.
+   */
   view(sizePages: number): SegmentTables {
     this.detach();
     const lengths = segmentLengths(this.layout, Math.max(sizePages, 1));
-    const [values, owners, bits, ...summaries] = this.offsets as [number, number, number, ...number[]];
+    const views = this.views;
+    const wordsAt = (table: number, length: number) => {
+      // Detached since: there may be no memory any more.
+      if (views !== this.views) return new Int32Array(0);
+      return new Int32Array(this.bufferAt(this.offsets[table]!, 4 * length));
+    };
+    let owners: Int32Array | undefined;
+    const summaries: Int32Array[] = [];
     return {
-      values: new Uint8Array(this.bufferAt(values, lengths.values)),
-      owners: new Int32Array(this.bufferAt(owners, 4 * lengths.owners)),
-      bits: new Int32Array(this.bufferAt(bits, 4 * lengths.bits)),
-      summaries: summaries.map((offset) => new Int32Array(this.bufferAt(offset, 4 * lengths.summary))),
+      values: new Uint8Array(this.bufferAt(this.offsets[0]!, lengths.values)),
+      bits: wordsAt(2, lengths.bits),
+      classes: this.classes,
+      owners: () => (owners ??= wordsAt(1, lengths.owners)),
+      summary: (cls) => (summaries[cls] ??= wordsAt(3 + cls, lengths.summary)),
     };
   }
 

@@ -6,10 +6,10 @@ import { CLASS_MASK } from "./value.ts";
 export function checkInvariants(set: SegmentSet): void {
   const { layout, size, tables } = set;
   const bits = new Int32Array(tables.bits.length);
-  const summaries = tables.summaries.map((summary) => new Int32Array(summary.length));
+  const summaries = Array.from({ length: tables.classes }, (_, cls) => new Int32Array(tables.summary(cls).length));
   setRuns(set, bits, summaries);
   compare("Bit word", tables.bits, bits);
-  for (const [cls, summary] of tables.summaries.entries()) compare(`Maximum of class ${cls},`, summary, summaries[cls]!);
+  for (const [cls, summary] of summaries.entries()) compare(`Maximum of class ${cls},`, tables.summary(cls), summary);
   if (layout.capacity < size) throw new Error(`Size ${size} is beyond the capacity ${layout.capacity}`);
 }
 

@@ -19,12 +19,18 @@ export interface SegmentLayout {
   readonly summaryBases: readonly number[];
 }
 
-/** The memory of a SegmentSet. Zeroed, or what another SegmentSet of the same layout wrote. */
+/**
+ * The memory of a SegmentSet. Zeroed, or what another SegmentSet of the same layout wrote. A table that not every set needs is
+ * asked for when it is needed first.
+ */
 export interface SegmentTables {
   readonly values: Uint8Array;
-  readonly owners: Int32Array;
   readonly bits: Int32Array;
-  readonly summaries: readonly Int32Array[];
+  /** How many classes can be searched. */
+  readonly classes: number;
+  owners(): Int32Array;
+  /** 0 <= cls < classes. */
+  summary(cls: number): Int32Array;
 }
 
 /** @throws {RangeError} unless 1 <= capacity <= MAX_CAPACITY */

@@ -17,7 +17,7 @@ export function rebuildTables(set: SegmentSet): void {
   const { layout, tables, size } = set;
   joinRuns(layout, tables, size);
   rebuildBits(layout, tables);
-  for (const [cls, summary] of tables.summaries.entries()) rebuildSummary(set, summary, cls);
+  for (let cls = 0; cls < tables.classes; cls++) rebuildSummary(set, tables.summary(cls), cls);
 }
 
 /** A start at or behind `size`, or whose value is that of the run before it, is none. */

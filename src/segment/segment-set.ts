@@ -66,10 +66,9 @@ export interface RunColumns {
 export class SegmentSet {
   readonly layout: SegmentLayout;
   private values!: Uint8Array;
-  private owners!: Int32Array;
   private starts!: BitTree;
-  /** For each searched class: the longest run that starts in each leaf of 32 keys. */
-  private longest!: readonly MaxTree[];
+  /** For each searched class: the longest run that starts in each leaf of 32 keys. Use `longestOf`. */
+  private longest!: (MaxTree | undefined)[];
   private current!: SegmentTables;
   private readonly classes: number;
   /** Keys in use: [0, size). With shared tables the owner of the lock carries it from thread to thread. */
@@ -77,7 +76,7 @@ export class SegmentSet {
 
   constructor(layout: SegmentLayout, tables: SegmentTables) {
     this.layout = layout;
-    this.classes = tables.summaries.length;
+    this.classes = tables.classes;
     this.useTables(tables);
   }
 
@@ -113,7 +112,7 @@ export class SegmentSet {
     const summaries = Array.from({ length: classes }, () => take(lengths.summary));
     // The bytes come last, so that all words are aligned.
     const values = new Uint8Array(memory, offset, lengths.values);
-    return new SegmentSet(layout, { values, owners, bits, summaries });
+    return new SegmentSet(layout, { values, bits, classes, owners: () => owners, summary: (cls) => summaries[cls]! });
   }
 
   /** The tables in use. */
@@ -125,9 +124,13 @@ export class SegmentSet {
   useTables(tables: SegmentTables): void {
     this.current = tables;
     this.values = tables.values;
-    this.owners = tables.owners;
     this.starts = new BitTree(tables.bits, this.layout.bitBases);
-    this.longest = tables.summaries.map((summary) => new MaxTree(summary, this.layout.summaryBases));
+    this.longest = Array.from({ length: tables.classes }, () => undefined);
+  }
+
+  private longestOf(cls: number): MaxTree {
+    this.longest[cls] ??= new MaxTree(this.current.summary(cls), this.layout.summaryBases);
+    return this.longest[cls];
   }
 
   /**
@@ -142,7 +145,7 @@ export class SegmentSet {
     this.size = start + count;
     this.put(start, tag, refs, group);
     const cls = tag & CLASS_MASK;
-    if (cls < this.classes) this.longest[cls]!.raise(start >>> 5, count);
+    if (cls < this.classes) this.longestOf(cls).raise(start >>> 5, count);
     this.mergeAt(start);
   }
 
@@ -177,7 +180,7 @@ export class SegmentSet {
       const runRefs = taken ? refs[row]! : 0;
       const runGroup = taken ? groups[row]! | 0 : 0;
       if (runTag !== openTag || runRefs !== openRefs || runGroup !== openGroup) {
-        if (open >= 0 && (openTag & CLASS_MASK) < classes) this.longest[openTag & CLASS_MASK]!.raise(open >>> 5, at - open);
+        if (open >= 0 && (openTag & CLASS_MASK) < classes) this.longestOf(openTag & CLASS_MASK).raise(open >>> 5, at - open);
         open = at;
         openTag = runTag;
         openRefs = runRefs;
@@ -192,7 +195,7 @@ export class SegmentSet {
       }
       at = taken ? at + lengths[row++]! : Math.min(start, end);
     }
-    if ((openTag & CLASS_MASK) < classes) this.longest[openTag & CLASS_MASK]!.raise(open >>> 5, end - open);
+    if ((openTag & CLASS_MASK) < classes) this.longestOf(openTag & CLASS_MASK).raise(open >>> 5, end - open);
     if (bits !== 0) this.starts.addToLeaf(leaf, bits);
     this.size = end;
     return row;
@@ -216,16 +219,16 @@ export class SegmentSet {
 
   tagAt(start: number): number {
     const value = this.values[start]!;
-    return value < OWNED ? value & SMALL_TAG_MASK : this.owners[start * OWNER_WORDS]!;
+    return value < OWNED ? value & SMALL_TAG_MASK : this.current.owners()[start * OWNER_WORDS]!;
   }
 
   refsAt(start: number): number {
     const value = this.values[start]!;
-    return value < OWNED ? value >>> REFS_SHIFT : this.owners[start * OWNER_WORDS + 1]!;
+    return value < OWNED ? value >>> REFS_SHIFT : this.current.owners()[start * OWNER_WORDS + 1]!;
   }
 
   groupAt(start: number): number {
-    return this.values[start]! < OWNED ? 0 : this.owners[start * OWNER_WORDS + 2]!;
+    return this.values[start]! < OWNED ? 0 : this.current.owners()[start * OWNER_WORDS + 2]!;
   }
 
   /** The run that holds `key`. @throws {RangeError} unless 0 <= key < size */
@@ -242,13 +245,13 @@ export class SegmentSet {
 
   /** The start of the first run of class `cls` that has at least `count` keys, or -1. */
   firstFit(cls: number, count: number): number {
-    const leaf = this.longest[cls]!.first(count);
+    const leaf = this.longestOf(cls).first(count);
     return leaf < 0 ? -1 : this.fitInLeaf(leaf, cls, count, false);
   }
 
   /** The start of the last run of class `cls` that has at least `count` keys, or -1. */
   lastFit(cls: number, count: number): number {
-    const leaf = this.longest[cls]!.last(count);
+    const leaf = this.longestOf(cls).last(count);
     return leaf < 0 ? -1 : this.fitInLeaf(leaf, cls, count, true);
   }
 
@@ -278,7 +281,7 @@ export class SegmentSet {
     const oldCls = this.values[run]! & CLASS_MASK;
     if (end < runEnd) {
       this.putCopy(end, run);
-      if (oldCls < classes) this.longest[oldCls]!.raise(end >>> 5, runEnd - end);
+      if (oldCls < classes) this.longestOf(oldCls).raise(end >>> 5, runEnd - end);
     }
     const value = byteOf(tag, refs, group);
     const cls = tag & CLASS_MASK;
@@ -298,7 +301,7 @@ export class SegmentSet {
       this.starts.remove(end);
     }
     if (cls < classes) {
-      this.longest[cls]!.raise(from >>> 5, this.endOf(from) - from);
+      this.longestOf(cls).raise(from >>> 5, this.endOf(from) - from);
       if (joined >= 0) this.lower(cls, end >>> 5, joined);
     }
     if (oldCls < classes) this.lower(oldCls, run >>> 5, runEnd - run);
@@ -308,7 +311,7 @@ export class SegmentSet {
   private hasValue(start: number, value: number, tag: number, refs: number, group: number): boolean {
     if (this.values[start] !== value) return false;
     if (value < OWNED) return true;
-    const { owners } = this;
+    const owners = this.current.owners();
     const at = start * OWNER_WORDS;
     return owners[at] === tag && owners[at + 1] === refs && owners[at + 2] === group;
   }
@@ -321,7 +324,7 @@ export class SegmentSet {
     this.putCopy(key, start);
     const cls = this.values[start]! & CLASS_MASK;
     if (cls >= this.classes) return;
-    this.longest[cls]!.raise(key >>> 5, end - key);
+    this.longestOf(cls).raise(key >>> 5, end - key);
     this.lower(cls, start >>> 5, end - start);
   }
 
@@ -334,7 +337,7 @@ export class SegmentSet {
     const cls = this.values[key]! & CLASS_MASK;
     this.starts.remove(key);
     if (cls >= this.classes) return;
-    this.longest[cls]!.raise(previous >>> 5, end - previous);
+    this.longestOf(cls).raise(previous >>> 5, end - previous);
     this.lower(cls, key >>> 5, end - key);
   }
 
@@ -358,7 +361,7 @@ export class SegmentSet {
     const length = this.endOf(start) - start;
     this.write(start, tag, refs, group);
     // Before the run grows: a maximum that is derived anew meanwhile must not be above the one that stands.
-    if (after < this.classes) this.longest[after]!.raise(start >>> 5, end - start);
+    if (after < this.classes) this.longestOf(after).raise(start >>> 5, end - start);
     for (let run = start + length; run < end; ) {
       const next = this.endOf(run);
       const removed = this.values[run]! & CLASS_MASK;
@@ -368,7 +371,7 @@ export class SegmentSet {
     }
     if (before < this.classes) this.lower(before, start >>> 5, length);
     // And after, since it may have been derived while the run was shorter.
-    if (after < this.classes) this.longest[after]!.raise(start >>> 5, end - start);
+    if (after < this.classes) this.longestOf(after).raise(start >>> 5, end - start);
     this.mergeAt(end);
     this.mergeAt(start);
   }
@@ -393,7 +396,7 @@ export class SegmentSet {
   }
 
   private own(start: number, tag: number, refs: number, group: number): void {
-    const { owners } = this;
+    const owners = this.current.owners();
     const at = start * OWNER_WORDS;
     owners[at] = tag;
     owners[at + 1] = refs;
@@ -416,7 +419,7 @@ export class SegmentSet {
 
   /** A run of `length` keys that started in `leaf` is gone, shorter, or of another class. The tables say so already. */
   private lower(cls: number, leaf: number, length: number): void {
-    const longest = this.longest[cls]!;
+    const longest = this.longestOf(cls);
     if (longest.at(leaf) <= length) longest.lower(leaf, this.longestInLeaf(leaf, cls));
   }
 

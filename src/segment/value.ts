@@ -25,9 +25,11 @@ export function byteOf(tag: number, refs: number, group: number): number {
 }
 
 /** True if the runs that start at keys `a` and `b` have equal values. */
-export function hasSameValue({ values, owners }: SegmentTables, a: number, b: number): boolean {
+export function hasSameValue(tables: SegmentTables, a: number, b: number): boolean {
+  const { values } = tables;
   if (values[a] !== values[b]) return false;
   if (values[a]! < OWNED) return true;
+  const owners = tables.owners();
   const from = a * OWNER_WORDS;
   const to = b * OWNER_WORDS;
   return owners[from] === owners[to] && owners[from + 1] === owners[to + 1] && owners[from + 2] === owners[to + 2];

@@ -35,7 +35,7 @@ test("free, waste, held and sub-released pages, and used ones of usual kinds wit
     set.assign(10, 20, RELEASING | huge, 1);
     for (const kind of KINDS) for (const refs of [1, 2]) set.assign(10, 20, USED | huge | (kind << KIND_SHIFT), refs);
   }
-  expect(set.tables.owners.every((word) => word === 0)).toBe(true);
+  expect(set.tables.owners().every((word) => word === 0)).toBe(true);
 });
 
 test("every other kind, more references and groups come back from an owner", () => {
@@ -51,8 +51,8 @@ test("every other kind, more references and groups come back from an owner", () 
     set.assign(10, 20, tag, refs, group);
     expect(set.segmentAt(15)).toEqual({ start: 10, end: 20, tag, refs, group });
     expect([stateOf(tag), kindOf(tag)]).toEqual([USED, kind]);
-    expect(set.tables.owners.some((word) => word !== 0)).toBe(true);
-    set.tables.owners.fill(0);
+    expect(set.tables.owners().some((word) => word !== 0)).toBe(true);
+    set.tables.owners().fill(0);
     set.assign(10, 20, FREE);
   }
 });

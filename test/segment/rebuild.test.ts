@@ -38,7 +38,7 @@ function copyOf([values, ...words]: Arrays): Arrays {
 
 function tablesOf(arrays: Arrays): SegmentTables {
   const [values, owners, bits, ...summaries] = arrays as [Uint8Array, Int32Array, Int32Array, ...Int32Array[]];
-  return { values, owners, bits, summaries };
+  return { values, bits, classes: CLASSES, owners: () => owners, summary: (cls) => summaries[cls]! };
 }
 
 /** The same memory, but every store is also put down in `log`. */

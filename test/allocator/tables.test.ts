@@ -1,0 +1,47 @@
+/** What the tables' views cost: the collector counts a view's bytes, however few of them are ever touched. */
+import { heapStats } from "bun:jsc";
+import { afterEach, expect, spyOn, test } from "bun:test";
+import { TableMemory } from "../../src/allocator/tables.ts";
+import type { SegmentTables } from "../../src/segment/index.ts";
+import { CHUNK_SIZE, MemoryFile, MemoryKind, PAGE_SIZE } from "../../src/index.ts";
+
+const MIB = 2 ** 20;
+
+const view = spyOn(TableMemory.prototype, "view");
+afterEach(() => {
+  view.mockClear();
+});
+
+test("a file that grows chunk by chunk makes its views anew when it is twice as large", () => {
+  using file = MemoryFile.create();
+  for (let chunk = 0; chunk < 65; chunk++) file.allocate(CHUNK_SIZE);
+  // For 4, 8, 16, 32, 64 and 128 chunks.
+  expect(view).toHaveBeenCalledTimes(6);
+});
+
+test("what no page needs is not viewed", async () => {
+  Bun.gc(true);
+  const before = heapStats().extraMemorySize;
+  using file = MemoryFile.create();
+  const bytes = () => heapStats().extraMemorySize - before;
+  const common = file.allocate(PAGE_SIZE);
+  expect(bytes()).toBeLessThan(3.5 * MIB);
+  file.decRef(common);
+  await file.released();
+  // Waste has been looked for, small and huge.
+  expect(bytes()).toBeLessThan(6.5 * MIB);
+  const owned = file.allocate(PAGE_SIZE, { kind: MemoryKind.Ramdiskfs, group: 7 });
+  expect(file.toString()).toContain("7");
+  file.incRef(owned);
+  // Twelve bytes a page of 4 GiB.
+  expect(bytes()).toBeGreaterThan(12 * MIB);
+});
+
+test("after destroy no table is viewed any more", () => {
+  const file = MemoryFile.create();
+  file.allocate(PAGE_SIZE);
+  const value = view.mock.results[0]!.value as SegmentTables;
+  file.destroy();
+  expect(value.owners()).toHaveLength(0);
+  expect(value.summary(2)).toHaveLength(0);
+});
