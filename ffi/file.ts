@@ -3,7 +3,7 @@
  * EINTR and throws `SyscallError`; the transfer functions finish short reads and writes.
  */
 import { ptr, read } from "bun:ffi";
-import { close, fsync } from "node:fs";
+import type { close, fsync } from "node:fs";
 import { type Fault, enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
 import { SyscallError } from "./errors.ts";
@@ -121,11 +121,12 @@ function requireClosed(fault: Fault, error: number): void {
 }
 
 /**
- * The error number of a call of node:fs, in a thread of the runtime's; 0 if it came through. (By hand: `promisify` would have
- * every thread load node:util, for 2 ms.)
+ * The error number of a call of node:fs, in a thread of the runtime's; 0 if it came through. (By hand, and loaded when it is
+ * needed: `promisify` would have every thread load node:util, for 2 ms, and node:fs takes 2 to 4.)
  */
-function inRuntime(call: typeof close | typeof fsync, fd: number): Promise<number> {
-  return new Promise((resolve, reject) => {
+async function inRuntime(name: "close" | "fsync", fd: number): Promise<number> {
+  const call: typeof close | typeof fsync = (await import("node:fs"))[name];
+  return await new Promise((resolve, reject) => {
     call(fd, (error) => {
       if (error && error.errno === undefined) reject(error);
       else resolve(-(error?.errno ?? 0));
@@ -140,14 +141,14 @@ function inRuntime(call: typeof close | typeof fsync, fd: number): Promise<numbe
 export async function closeInBackground(fd: number): Promise<void> {
   checkInteger("fd", fd, 0, 2 ** 31 - 1);
   const fault = enter("close", fd, 0, 0);
-  requireClosed(fault, await inRuntime(close, fd));
+  requireClosed(fault, await inRuntime("close", fd));
 }
 
 /** fsync(2) in a thread of the runtime's: a sync of gigabytes takes seconds. @throws {SyscallError} with `path` */
 export async function syncFile(fd: number, path: string): Promise<void> {
   const fault = enter("fsync", fd, 0, 0);
   if (fault !== undefined && "errno" in fault) throw new SyscallError("fsync", fault.errno, path);
-  const error = await inRuntime(fsync, fd);
+  const error = await inRuntime("fsync", fd);
   if (error !== 0) throw new SyscallError("fsync", error, path);
 }
 

@@ -6,9 +6,8 @@
  * has POLLPRI at most once a window. Without CAP_SYS_RESOURCE a window must be a multiple of 2 s.
  * Source: Documentation/accounting/psi.rst and kernel/sched/psi.c of Linux.
  */
-import { readFileSync } from "node:fs";
 import { join, relative } from "node:path";
-import { addressOf, closeFile, O_RDWR, openFile, SyscallError, writeStream } from "../../ffi/index.ts";
+import { addressOf, closeFile, O_RDWR, openFile, readKernelFile, SyscallError, writeStream } from "../../ffi/index.ts";
 import { PressureUnavailableError } from "../errors.ts";
 
 /** How much stalling is pressure. */
@@ -57,7 +56,7 @@ function openTrigger(path: string, { stallMs, windowMs }: PressureThreshold): nu
 
 /** The files to try, the process's own cgroup first. */
 export function pressureFiles(): string[] {
-  const own = cgroupPressureFile(readFileSync("/proc/self/cgroup", "utf8"), readFileSync("/proc/self/mountinfo", "utf8"));
+  const own = cgroupPressureFile(`${readKernelFile("/proc/self/cgroup")}`, `${readKernelFile("/proc/self/mountinfo")}`);
   return own === null ? [SYSTEM_PRESSURE] : [own, SYSTEM_PRESSURE];
 }
 

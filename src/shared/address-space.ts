@@ -2,7 +2,7 @@
  * What the kernel says of this process's address space: whether a stretch of it is mapped. Read where an address came from
  * outside (a handle), before it is believed.
  */
-import { readFileSync } from "node:fs";
+import { readKernelFile } from "../../ffi/index.ts";
 
 /** While another thread maps over a part of it, a stretch can show a gap that is none: looked at again this often. */
 const LOOKS = 3;
@@ -17,7 +17,7 @@ export function isMapped(address: number, lengthBytes: number): boolean {
 function isCovered(start: number, end: number): boolean {
   let reached = start;
   // Lines are ordered by address: "7f0000000000-7f0000001000 rw-p ...".
-  for (const line of readFileSync("/proc/self/maps", "latin1").split("\n")) {
+  for (const line of readKernelFile("/proc/self/maps").toString("latin1").split("\n")) {
     const dash = line.indexOf("-");
     const from = Number.parseInt(line.slice(0, dash), 16);
     const to = Number.parseInt(line.slice(dash + 1), 16);

@@ -10,37 +10,36 @@
  * asleep. In a blocking system call it lives on until the call returns, and its /proc entry with it: a thread
  * that is not alive touches no memory any more.
  */
-import { readFileSync, readlinkSync } from "node:fs";
+import { readKernelFile, SyscallError } from "../../ffi/index.ts";
 
 const ID_BITS = 22;
 const ID_MASK = (1 << ID_BITS) - 1;
 const START_MASK = 0x1ff;
-/** Of the fields behind the command name in /proc/TID/stat: field 3 is the state, field 22 the start time. */
+/** Of the fields behind the command name in /proc/TID/stat: field 3 is the state, field 22 the start time. Field 1 is the id. */
 const STATE_FIELD = 0;
 const START_FIELD = 19;
 
-/** The word of the thread with kernel id `id`, or 0 if there is none in this process. */
-function wordOf(id: number): number {
+/** The word of the thread of this process that /proc knows by that path, or 0 if there is none. */
+function wordOf(path: string): number {
   let stat: string;
   try {
-    stat = readFileSync(`/proc/self/task/${id}/stat`, "latin1");
+    stat = readKernelFile(`${path}/stat`).toString("latin1");
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === "ENOENT" || code === "ESRCH") return 0;
+    if (error instanceof SyscallError && (error.code === "ENOENT" || error.code === "ESRCH")) return 0;
     throw error;
   }
   // The command name stands in parentheses and may hold anything, parentheses too.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   if (fields[STATE_FIELD] === "Z" || fields[STATE_FIELD] === "X") return 0;
-  return id | ((Number(fields[START_FIELD]) & START_MASK) << ID_BITS);
+  return Number.parseInt(stat, 10) | ((Number(fields[START_FIELD]) & START_MASK) << ID_BITS);
 }
 
-/** This thread's word. /proc/thread-self leads to "<pid>/task/<tid>". */
-export const THREAD_ID = wordOf(Number(readlinkSync("/proc/thread-self").split("/").at(-1)));
+/** This thread's word. */
+export const THREAD_ID = wordOf("/proc/thread-self");
 
 /** True while the thread of that word may still run. Reads a file of /proc (about 10 µs): for slow paths only. */
 export function isThreadAlive(thread: number): boolean {
-  return thread === THREAD_ID || wordOf(thread & ID_MASK) === thread;
+  return thread === THREAD_ID || wordOf(`/proc/self/task/${thread & ID_MASK}`) === thread;
 }
 
 /** This thread's own, to sleep on. */

@@ -1,0 +1,27 @@
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { readKernelFile, SyscallError, syscallCounts } from "../../ffi/index.ts";
+
+test("all of a file of /proc is read, however long, and none of it is counted as the program's I/O", () => {
+  const counts = JSON.stringify(syscallCounts);
+  const smaps = readKernelFile("/proc/self/smaps").toString("latin1");
+  expect(readKernelFile("/proc/self/comm").toString()).toBe(readFileSync("/proc/self/comm", "utf8"));
+  expect(JSON.stringify(syscallCounts)).toBe(counts);
+  expect(smaps.length).toBeGreaterThan(8192);
+  expect(smaps).toEndWith("\n");
+  expect(smaps).toContain("libc");
+});
+
+test("a file that is not there is told by its path, and nothing is left open", () => {
+  const descriptors = () =>
+    readKernelFile("/proc/self/status")
+      .toString()
+      .match(/^FDSize:.*$/m)![0];
+  const before = descriptors();
+  for (let i = 0; i < 300; i++) {
+    expect(() => readKernelFile("/proc/self/task/1/nothing")).toThrow(SyscallError);
+    readKernelFile("/proc/self/stat");
+  }
+  expect(descriptors()).toBe(before);
+  expect(() => readKernelFile("/proc/none")).toThrow("ENOENT: open failed for '/proc/none'");
+});
