@@ -51,6 +51,46 @@ test("every thread of a file has a slot for its claims, and whoever reads ahead 
   expect(state.takeSlot()).toBe(slots[7]!);
 });
 
+test("2 MiB that are awaited before a thread serves demands are read at once, in the waiting thread, and more is not", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
+  const file = MemoryFile.create();
+  const range = file.allocate(64 * 2 ** 20);
+  file.view(range, Float64Array).fill(3);
+  await file.saveTo(directory);
+  file.destroy();
+  using back = await MemoryFile.loadFrom(directory, { background: true, queue: "workers" });
+  const most = new FileRange(range.start + 2 ** 25 + PAGE_SIZE, range.start + 2 ** 25 + 2 ** 21 + PAGE_SIZE);
+  const more = new FileRange(most.end, most.end + 2 ** 21 + PAGE_SIZE);
+  const waiting = [back.awaitLoad(more), back.awaitLoad(most)];
+  expect(back.isLoaded(more)).toBe(false);
+  expect(back.isLoaded(most)).toBe(true);
+  await Promise.all(waiting);
+  expect(back.view(more, Float64Array).at(-1)).toBe(3);
+  rmSync(directory, { recursive: true });
+});
+
+test("what is awaited all at once is read in turns of the event loop, not in one", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
+  const file = MemoryFile.create();
+  const range = file.allocate(64 * 2 ** 20);
+  file.view(range, Float64Array).fill(3);
+  await file.saveTo(directory);
+  file.destroy();
+  using back = await MemoryFile.loadFrom(directory, { background: true, queue: "workers" });
+  const pieces = Array.from({ length: 64 }, (_, i) => new FileRange(i * 2 ** 20, (i + 1) * 2 ** 20));
+  const waiting = pieces.map((piece) => back.awaitLoad(piece));
+  expect(back.isLoaded(pieces[0]!)).toBe(true);
+  expect(back.isLoaded(pieces[63]!)).toBe(false);
+  // One that is given up is answered at once, and those behind it are read all the same.
+  const controller = new AbortController();
+  const givenUp = back.awaitLoad(pieces[62], { signal: controller.signal });
+  controller.abort("enough");
+  await expect(givenUp).rejects.toBe("enough");
+  await Promise.all(waiting);
+  expect(back.isLoaded(range)).toBe(true);
+  rmSync(directory, { recursive: true });
+});
+
 test("a page that is awaited where no thread serves demands is read at once, in the waiting thread", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
   const file = MemoryFile.create();
