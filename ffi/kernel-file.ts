@@ -1,6 +1,9 @@
 /**
  * Files that the kernel makes up while they are read (/proc). By hand: loading node:fs takes every thread 2 to 4 ms. They are
  * no files of the program's, so their calls are neither counted nor made to fail (calls.ts).
+ *
+ * A thread that is terminated between `open` and `close` leaves the descriptor open. So the two stand close together, and what
+ * a thread looks at again and again is not read by this.
  */
 import { SyscallError } from "./errors.ts";
 import { cString, EINTR, O_CLOEXEC, O_RDONLY } from "./file.ts";
@@ -12,25 +15,23 @@ const FIRST_BYTES = 4096;
 /** All that such a file says. @throws {SyscallError} with `path`: ENOENT, and ESRCH where a thread has gone meanwhile */
 export function readKernelFile(path: string): Buffer {
   const name = cString(path);
-  const fd = retry("open", path, () => libc.open(name as never, O_RDONLY | O_CLOEXEC, 0));
-  try {
-    let bytes = Buffer.from(new ArrayBuffer(FIRST_BYTES));
-    for (let done = 0; ; ) {
-      const moved = retry("read", path, () => Number(libc.read(fd, addressOf(bytes) + done, bytes.length - done)));
-      if (moved === 0) return bytes.subarray(0, done);
-      done += moved;
-      if (done === bytes.length) bytes = Buffer.concat([bytes, Buffer.from(new ArrayBuffer(done))]);
-    }
-  } finally {
-    libc.close(fd);
+  let bytes = Buffer.from(new ArrayBuffer(FIRST_BYTES));
+  for (let done = 0; ; ) {
+    const moved = readPart(path, name, addressOf(bytes) + done, bytes.length - done, done);
+    if (moved === 0) return bytes.subarray(0, done);
+    done += moved;
+    if (done === bytes.length) bytes = Buffer.concat([bytes, Buffer.from(new ArrayBuffer(done))]);
   }
 }
 
-function retry(syscall: string, path: string, call: () => number): number {
+/** Reads on from `offset`, with a descriptor of its own. Returns how many bytes; 0 at the end. */
+function readPart(path: string, name: Buffer, address: number, lengthBytes: number, offset: number): number {
   for (;;) {
-    const result = call();
-    if (result !== -1) return result;
+    const fd = libc.open(name as never, O_RDONLY | O_CLOEXEC, 0);
+    const moved = fd === -1 ? -1 : libc.pread(fd, address, lengthBytes, offset);
+    if (fd !== -1) libc.close(fd);
+    if (moved !== -1) return Number(moved);
     const error = errno();
-    if (error !== EINTR) throw new SyscallError(syscall, error, path);
+    if (error !== EINTR) throw new SyscallError(fd === -1 ? "open" : "pread", error, path);
   }
 }

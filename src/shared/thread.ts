@@ -6,11 +6,11 @@
  * started (proc(5): `starttime`, in clock ticks). A wrong "lives" then takes both the same id and a start a multiple of
  * 512 ticks apart. The sign bit stays free for the user of the word, and no thread's word is 0.
  *
- * A JavaScript thread ends only where the engine looks for it: at a loop's back edge, when a function is entered, or
- * asleep. In a blocking system call it lives on until the call returns, and its /proc entry with it: a thread
+ * A JavaScript thread ends only where the engine looks for it: at a loop's back edge, when a function is entered (a native one
+ * too), or asleep. In a blocking system call it lives on until the call returns, and its /proc entry with it: a thread
  * that is not alive touches no memory any more.
  */
-import { readKernelFile, SyscallError } from "../../ffi/index.ts";
+import { readKernelFile } from "../../ffi/index.ts";
 
 const ID_BITS = 22;
 const ID_MASK = (1 << ID_BITS) - 1;
@@ -19,27 +19,29 @@ const START_MASK = 0x1ff;
 const STATE_FIELD = 0;
 const START_FIELD = 19;
 
-/** The word of the thread of this process that /proc knows by that path, or 0 if there is none. */
-function wordOf(path: string): number {
-  let stat: string;
-  try {
-    stat = readKernelFile(`${path}/stat`).toString("latin1");
-  } catch (error) {
-    if (error instanceof SyscallError && (error.code === "ENOENT" || error.code === "ESRCH")) return 0;
-    throw error;
-  }
+/** The word of the thread that a stat file of /proc tells of, or 0 if it is dead. */
+function wordIn(stat: string): number {
   // The command name stands in parentheses and may hold anything, parentheses too.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   if (fields[STATE_FIELD] === "Z" || fields[STATE_FIELD] === "X") return 0;
   return Number.parseInt(stat, 10) | ((Number(fields[START_FIELD]) & START_MASK) << ID_BITS);
 }
 
-/** This thread's word. */
-export const THREAD_ID = wordOf("/proc/thread-self");
+/** This thread's word. By hand, since every thread reads it when it starts, and few ever look for another. */
+export const THREAD_ID = wordIn(readKernelFile("/proc/thread-self/stat").toString("latin1"));
 
 /** True while the thread of that word may still run. Reads a file of /proc (about 10 µs): for slow paths only. */
 export function isThreadAlive(thread: number): boolean {
-  return thread === THREAD_ID || wordOf(`/proc/self/task/${thread & ID_MASK}`) === thread;
+  if (thread === THREAD_ID) return true;
+  // One call, in which no thread can end: who is terminated while it looks leaves no descriptor open.
+  const { readFileSync } = process.getBuiltinModule("node:fs");
+  try {
+    return wordIn(readFileSync(`/proc/self/task/${thread & ID_MASK}/stat`, "latin1")) === thread;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ESRCH") return false;
+    throw error;
+  }
 }
 
 /** This thread's own, to sleep on. */

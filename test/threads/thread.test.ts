@@ -1,0 +1,29 @@
+import { expect, test } from "bun:test";
+
+test("a thread that is terminated while it looks whether another lives leaves no descriptor open", async () => {
+  // In a process of its own, whose descriptors nobody else opens and closes.
+  const program = `
+    import { readdirSync } from "node:fs";
+    // Looks for the id of this very thread with another start time.
+    const url = URL.createObjectURL(new Blob([\`
+      import { isThreadAlive, THREAD_ID } from ${JSON.stringify(new URL("../../src/shared/thread.ts", import.meta.url).href)};
+      postMessage(isThreadAlive(THREAD_ID));
+      while (!isThreadAlive(THREAD_ID ^ (1 << 22)));
+      postMessage("taken for another thread");\`], { type: "text/javascript" }));
+    const descriptors = () => readdirSync("/proc/self/fd").length;
+    const before = descriptors();
+    const messages = [];
+    for (let i = 0; i < 30; i++) {
+      const worker = new Worker(url);
+      const closed = new Promise((resolve) => worker.addEventListener("close", resolve));
+      await new Promise((resolve) => {
+        worker.onmessage = ({ data }) => resolve(messages.push(data));
+      });
+      await Bun.sleep(i % 4);
+      worker.terminate();
+      await closed;
+    }
+    console.log(descriptors() - before, messages.length, messages.every((message) => message === true));`;
+  const child = Bun.spawn([process.execPath, "-e", program], { stdout: "pipe", stderr: "inherit" });
+  expect(await new Response(child.stdout).text()).toBe("0 30 true\n");
+});
