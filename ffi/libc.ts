@@ -14,6 +14,8 @@ const symbols = {
   munmap: { args: [T.u64, T.u64], returns: T.i32 },
   // int madvise(void *addr, size_t length, int advice)
   madvise: { args: [T.u64, T.u64, T.i32], returns: T.i32 },
+  // int msync(void *addr, size_t length, int flags)
+  msync: { args: [T.u64, T.u64, T.i32], returns: T.i32 },
   // int mincore(void *addr, size_t length, unsigned char *vec)
   mincore: { args: [T.u64, T.u64, T.ptr], returns: T.i32 },
   // int memfd_create(const char *name, unsigned int flags)

@@ -28,6 +28,8 @@ export const MADV_DONTDUMP = 16;
 export const MADV_POPULATE_WRITE = 23;
 export const MADV_COLLAPSE = 25;
 
+const MS_ASYNC = 1;
+
 const EINTR = 4;
 const EAGAIN = 11;
 
@@ -111,6 +113,16 @@ export function tryAdvise(address: number, lengthBytes: number, advice: number):
 export function advise(address: number, lengthBytes: number, advice: number): void {
   const error = tryAdvise(address, lengthBytes, advice);
   if (error !== 0) throw new SyscallError("madvise", error);
+}
+
+/**
+ * True if [address, address + lengthBytes) is mapped without a gap, be it only reserved; `address` is a multiple of the page
+ * size. For addresses from outside, before they are believed: msync(2) with MS_ASYNC looks for gaps and does nothing else.
+ */
+export function isMapped(address: number, lengthBytes: number): boolean {
+  if (!Number.isSafeInteger(address) || address <= 0) return false;
+  checkInteger("lengthBytes", lengthBytes, 1);
+  return libc.msync(address, lengthBytes, MS_ASYNC) === 0;
 }
 
 /** mincore(2): bit 0 of `residency[i]` says whether page i of the range is in memory. */

@@ -1,11 +1,10 @@
 /** What a MemoryFile is made of, newly created or opened from another thread's handle. */
-import { checkInteger, fileStatus, SyscallError } from "../ffi/index.ts";
+import { checkInteger, fileStatus, isMapped, SyscallError } from "../ffi/index.ts";
 import { Allocator } from "./allocator/allocator.ts";
 import type { TableMemory } from "./allocator/tables.ts";
 import { DestroyedError } from "./errors.ts";
 import { Mapping } from "./mapping/mapping.ts";
 import { checkEviction, type MemoryFileHandle, type MemoryFileOptions } from "./options.ts";
-import { isMapped } from "./shared/address-space.ts";
 import { type Control, createControl, Field, openControl, Word } from "./shared/control.ts";
 import { freeSlot, takeSlot } from "./shared/participants.ts";
 import { reach } from "./shared/seam.ts";
