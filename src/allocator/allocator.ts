@@ -22,7 +22,7 @@ import { FREE, HELD, HUGE, KIND_SHIFT, RELEASING, SEARCHED_CLASSES, stateOf, USE
 import { TableMemory } from "./tables.ts";
 
 const MAX_REFS = 2 ** 31 - 1;
-/** 4 GiB: a byte a page. */
+/** What the first views serve, 4 GiB: the one that every thread needs has a byte a page. */
 const FIRST_VIEW_PAGES = 4 * PAGES_PER_CHUNK;
 
 /** What the allocator needs from the memory behind it. Called with the lock held. */

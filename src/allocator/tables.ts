@@ -3,7 +3,7 @@
  * start, with the tables of a SegmentSet (segment/segment-set.ts) one behind the other.
  *
  * It is no SharedArrayBuffer, because a large one is expensive to create again once one of its size has been collected,
- * and because its whole size would count as heap. Every thread views the prefix that the file has grown to. The
+ * and because its whole size would count as heap. Every thread views a prefix, as long as the file or longer. The
  * mapping is unmapped only after every thread has detached its views.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
