@@ -56,9 +56,12 @@ export const LoadWord = {
   NewestDemand: 22,
   /** The unit from which demands are taken in turn. A hint. */
   NextDemand: 23,
+  /** 1 once a background thread reads. Written by those threads. */
+  Begun: 24,
 } as const;
 
-const HEADER_WORDS = 24;
+/** Even, since floats follow. */
+const HEADER_WORDS = 26;
 /** Units that a thread has in flight over io_uring: 16 MiB, more than the devices gained from that this was measured on. */
 export const URING_DEPTH_MAX = 8;
 /** Claims: one of each thread that uses the file, and those of the one that reads ahead over io_uring. */

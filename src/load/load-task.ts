@@ -56,6 +56,7 @@ async function read(task: LoadTask, control: Control): Promise<void> {
   const queue = task.queue === "uring" ? new UringQueue(depthMax, state.rings) : new InlineQueue(depthMax);
   const reader = new UnitReader({ ...task, control, state }, queue, depthMax);
   try {
+    if (task.role !== "demand") Atomics.store(state.words, LoadWord.Begun, 1);
     if (task.role === "demand") serveDemand(state, reader);
     else if (task.role === "spare") readSpare(state, reader);
     else if (task.queue === "inline") while (readNext(state, reader));
@@ -99,7 +100,8 @@ function readSpare(state: LoadState, reader: UnitReader): void {
 
 function readDeep(state: LoadState, reader: UnitReader, depth: Depth): void {
   const { words } = state;
-  let demand = Atomics.load(words, LoadWord.Demand);
+  // Not what the word is now: what was wanted before this thread began is seen as well.
+  let demand = 0;
   for (let isMore = true; isMore || reader.inFlight > 0; ) {
     const nowMs = performance.now();
     const seen = Atomics.load(words, LoadWord.Demand);

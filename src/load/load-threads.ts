@@ -72,7 +72,7 @@ export class LoadThreads {
   /** Waits for the background pass, unless that has to wait itself. */
   private async untilBegun(): Promise<void> {
     const { state, turn } = this;
-    while (turn === undefined && state.isLoading && Atomics.load(state.words, LoadWord.NextUnit) === 0) await pause(1);
+    while (turn === undefined && state.isLoading && Atomics.load(state.words, LoadWord.Begun) === 0) await pause(1);
   }
 
   private async untilQuiet(): Promise<void> {

@@ -153,6 +153,7 @@ export class UnitReader {
 
   /** Reads one unit's wanted pages. False if nobody wants any. */
   readDemanded(): boolean {
+    while (this.idle.length === 0) this.collect();
     const job = this.idle.at(-1)!;
     const unit = this.state.takeDemand(job.want);
     if (unit < 0) return false;

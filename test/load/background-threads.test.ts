@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
+import { uringUnavailableReason } from "../../src/aio/index.ts";
 import { closeFile, mapAnonymous, niceOf, O_CREAT, O_RDWR, openFile, truncateFile, unmap } from "../../ffi/index.ts";
 import { LoadState, LoadWord, PAGES_PER_UNIT } from "../../src/load/load-state.ts";
 import type { LoadTask } from "../../src/load/load-task.ts";
@@ -23,22 +24,25 @@ afterAll(async () => {
   await terminateIdleThreads();
 });
 
-/** A page in each unit: all together they take a twentieth of a second. `use` must not return before nobody reads any more. */
-async function withSparseLoad(use: (state: LoadState, shared: Omit<LoadTask, "role">) => Promise<void>): Promise<void> {
+/** A page in each unit: 2048 take a twentieth of a second. `use` must not return before nobody reads any more. */
+async function withSparseLoad(
+  use: (state: LoadState, shared: Omit<LoadTask, "role">) => Promise<void>,
+  units = UNITS,
+): Promise<void> {
   const state = LoadState.create({
-    sizePages: UNITS * PAGES_PER_UNIT,
-    extentStart: Uint32Array.from({ length: UNITS }, (_, unit) => unit * PAGES_PER_UNIT),
-    extentLength: new Uint32Array(UNITS).fill(1),
+    sizePages: units * PAGES_PER_UNIT,
+    extentStart: Uint32Array.from({ length: units }, (_, unit) => unit * PAGES_PER_UNIT),
+    extentLength: new Uint32Array(units).fill(1),
     extentOffset: 0,
     checksums: null,
   });
   const fd = openFile(join(directory, "pages"), O_RDWR | O_CREAT, 0o600);
-  truncateFile(fd, UNITS * PAGE_SIZE);
-  const base = mapAnonymous(UNITS * HUGE_PAGE_SIZE);
+  truncateFile(fd, units * PAGE_SIZE);
+  const base = mapAnonymous(units * HUGE_PAGE_SIZE);
   try {
     await use(state, { control: createControl().buffer, state: state.handle, base, fd, directFd: -1, queue: "inline" });
   } finally {
-    unmap(base, UNITS * HUGE_PAGE_SIZE);
+    unmap(base, units * HUGE_PAGE_SIZE);
     closeFile(fd);
   }
 }
@@ -62,7 +66,7 @@ test("a spare thread reads nothing more while pages are wanted, and the rest aft
     expect(words[LoadWord.LoadedPages]).toBeLessThan(total);
     await done;
     expect(words[LoadWord.LoadedPages]).toBe(total);
-  }));
+  }, 16 * UNITS));
 
 test("a spare thread is not started while pages are wanted", () =>
   withSparseLoad(async (state, shared) => {
@@ -93,6 +97,29 @@ test("demands are served while the background pass waits for its turn", () =>
     await run;
     expect(state.isLoading).toBe(false);
   }));
+
+test("the demand thread comes though all that has been read was wanted", () =>
+  withSparseLoad(async (state, shared) => {
+    const { words } = state;
+    state.demand(0, 16 * UNITS * PAGES_PER_UNIT);
+    const run = new LoadThreads(state, shared, undefined, fail).run();
+    while (state.isLoading && Atomics.load(words, LoadWord.DemandServed) === 0) await Bun.sleep(1);
+    expect(words[LoadWord.NextUnit]).toBe(0);
+    expect(words[LoadWord.DemandServed]).toBe(1);
+    Atomics.store(words, LoadWord.Stop, 1);
+    state.wakeDemand();
+    await run;
+  }, 16 * UNITS));
+
+test.if(uringUnavailableReason() === null)(
+  "what was wanted before a background thread began is read before the demand thread is there",
+  () =>
+    withSparseLoad(async (state, shared) => {
+      state.demand(0, UNITS * PAGES_PER_UNIT);
+      await runInThread("load", { ...shared, role: "background", queue: "uring" }, { lowPriority: true }).done;
+      expect(state.words[LoadWord.DemandPages]).toBe(UNITS);
+    }),
+);
 
 test("who reads a page itself makes background threads give way as well", async () => {
   const path = join(directory, "own-reads");
