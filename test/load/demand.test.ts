@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { type LoadState, PAGES_PER_UNIT, URING_DEPTH_MAX, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
 import { MAX_PARTICIPANTS } from "../../src/shared/control.ts";
+import { terminateIdleThreads } from "../../src/threads/pool.ts";
 import { denseState } from "./support/dense-state.ts";
 
 function takeAll(state: LoadState): number[] {
@@ -58,6 +59,8 @@ test("2 MiB that are awaited before a thread serves demands are read at once, in
   file.view(range, Float64Array).fill(3);
   await file.saveTo(directory);
   file.destroy();
+  // Threads that an earlier load left would be there at once.
+  await terminateIdleThreads();
   using back = await MemoryFile.loadFrom(directory, { background: true, queue: "workers" });
   const most = new FileRange(range.start + 2 ** 25 + PAGE_SIZE, range.start + 2 ** 25 + 2 ** 21 + PAGE_SIZE);
   const more = new FileRange(most.end, most.end + 2 ** 21 + PAGE_SIZE);
@@ -76,6 +79,8 @@ test("what is awaited all at once is read in turns of the event loop, not in one
   file.view(range, Float64Array).fill(3);
   await file.saveTo(directory);
   file.destroy();
+  // Threads that an earlier load left would be there at once.
+  await terminateIdleThreads();
   using back = await MemoryFile.loadFrom(directory, { background: true, queue: "workers" });
   const pieces = Array.from({ length: 64 }, (_, i) => new FileRange(i * 2 ** 20, (i + 1) * 2 ** 20));
   const waiting = pieces.map((piece) => back.awaitLoad(piece));
