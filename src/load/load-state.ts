@@ -322,16 +322,30 @@ export class LoadState {
    */
   cancel(control: Control, start: number, end: number): boolean {
     let inFlight = false;
+    let slot = -1;
     this.forEachWord(start, end, (word, mask) => {
-      const dropped = mask & ~Atomics.or(this.started, word, mask);
-      if (dropped !== 0) {
-        Atomics.or(this.loaded, word, dropped);
-        this.finishPages(control, Math.floor(word / WORDS_PER_UNIT), bitCount(dropped));
+      if ((mask & ~Atomics.load(this.started, word)) !== 0) {
+        if (slot < 0) slot = this.takeSlot();
+        this.drop(control, slot, word, mask);
       }
       this.forgetFailures(control, word, mask);
       if ((mask & ~Atomics.load(this.loaded, word)) !== 0) inFlight = true;
     });
+    if (slot >= 0) this.freeSlot(slot);
     return inFlight;
+  }
+
+  /** With a claim, as if to read it: a thread that ends here leaves nothing that is started and in nobody's hands. */
+  private drop(control: Control, slot: number, word: number, mask: number): void {
+    const unit = Math.floor(word / WORDS_PER_UNIT);
+    const want = new Int32Array(WORDS_PER_UNIT);
+    const at = word % WORDS_PER_UNIT;
+    want[at] = mask;
+    const count = this.claim(slot, unit, want);
+    if (count === 0) return;
+    reach("drop: claimed");
+    Atomics.or(this.loaded, word, want[at]!);
+    this.settle(control, slot, unit, count);
   }
 
   private forgetFailures(control: Control, word: number, mask: number): void {

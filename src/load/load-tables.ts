@@ -64,8 +64,8 @@ export const LoadWord = {
 const HEADER_WORDS = 26;
 /** Units that a thread has in flight over io_uring: 16 MiB, more than the devices gained from that this was measured on. */
 export const URING_DEPTH_MAX = 8;
-/** Claims: one of each thread that uses the file, and those of the one that reads ahead over io_uring. */
-export const SLOTS = MAX_PARTICIPANTS + URING_DEPTH_MAX;
+/** Claims: of each thread that uses the file one to read and one to drop, and those of the one that reads ahead over io_uring. */
+export const SLOTS = 2 * MAX_PARTICIPANTS + URING_DEPTH_MAX;
 /** Thread id, unit + 1, then the claimed bits. */
 export const SLOT_WORDS = 2 + WORDS_PER_UNIT;
 

@@ -16,6 +16,7 @@ export type Point =
   | "releaser: found no waste"
   | "release: began"
   | "load: claimed"
+  | "drop: claimed"
   | "recover: took the slot"
   | "load: bytes in place"
   | "load: bits set"

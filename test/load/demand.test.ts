@@ -49,9 +49,9 @@ test("demands are taken in turn: a long range that is wanted later does not go b
   ]);
 });
 
-test("every thread of a file has a slot for its claims, and whoever reads ahead has one a unit", () => {
+test("every thread of a file has slots for its claims, to read and to drop, and whoever reads ahead has one a unit", () => {
   const state = denseState(1);
-  const slots = Array.from({ length: MAX_PARTICIPANTS + URING_DEPTH_MAX }, () => state.takeSlot());
+  const slots = Array.from({ length: 2 * MAX_PARTICIPANTS + URING_DEPTH_MAX }, () => state.takeSlot());
   expect(new Set(slots).size).toBe(slots.length);
   expect(() => state.takeSlot()).toThrow("threads load at once");
   state.freeSlot(slots[7]!);

@@ -356,3 +356,18 @@ test("a thread that dies between setting a page's bit and counting it: the load 
   await until(() => !load.file.isLoading);
   load.end();
 });
+
+test("a thread that dies while it drops pages that nobody reads: they are read, and the load ends", async () => {
+  const load = await heldLoad();
+  const worker = await attached(load.file);
+  load.giveBack();
+  const gate = await worker.stopAt("drop: claimed");
+  void worker.call("decommit", load.page);
+  await gate.reached();
+  await worker.terminate();
+  load.finish();
+  await load.file.awaitLoad();
+  expect(load.file.view(load.page)[0]).toBe(9);
+  await until(() => !load.file.isLoading);
+  load.end();
+});
