@@ -40,7 +40,7 @@
 import { BitTree } from "./bit-tree.ts";
 import { type SegmentLayout, type SegmentTables, segmentLayout, segmentLengths } from "./layout.ts";
 import { MaxTree } from "./max-tree.ts";
-import { byteOf, CLASS_MASK, hasSameValue, OWNED, OWNER_WORDS, REFS_SHIFT, SMALL_TAG_MASK } from "./value.ts";
+import { byteOf, CLASS_MASK, hasSameValue, MAX_TAG, OWNED, OWNER_WORDS, REFS_SHIFT, SMALL_TAG_MASK } from "./value.ts";
 
 /** A run of keys of one value. */
 export interface Segment {
@@ -135,13 +135,14 @@ export class SegmentSet {
 
   /**
    * Adds `count` keys with one value at the end. Here and below: 0 <= tag <= MAX_TAG; refs and group are 32-bit integers.
-   * @throws {RangeError} beyond the capacity
+   * @throws {RangeError} beyond the capacity, or for a count or tag that is no such integer
    */
   extend(count: number, tag: number, refs = 0, group = 0): void {
     const start = this.size;
-    if (!(count >= 1 && start + count <= this.layout.capacity)) {
+    if (!(Number.isInteger(count) && count >= 1 && start + count <= this.layout.capacity)) {
       throw new RangeError(`Cannot extend ${start} keys by ${count}, the capacity is ${this.layout.capacity}`);
     }
+    checkTag(tag);
     this.size = start + count;
     this.put(start, tag, refs, group);
     const cls = tag & CLASS_MASK;
@@ -233,7 +234,8 @@ export class SegmentSet {
 
   /** The run that holds `key`. @throws {RangeError} unless 0 <= key < size */
   segmentAt(key: number): Segment {
-    if (!(key >= 0 && key < this.size)) throw new RangeError(`Expected a key in [0, ${this.size}), got ${key}`);
+    if (!(Number.isInteger(key) && key >= 0 && key < this.size))
+      throw new RangeError(`Expected a key in [0, ${this.size}), got ${key}`);
     const start = this.startOf(key);
     return { start, end: this.endOf(start), tag: this.tagAt(start), refs: this.refsAt(start), group: this.groupAt(start) };
   }
@@ -344,12 +346,13 @@ export class SegmentSet {
   /**
    * Gives [start, end) one value, whatever runs it held: cuts at both ends, joins equal neighbours.
    *
-   * @throws {RangeError} unless 0 <= start < end <= size, with nothing changed
+   * @throws {RangeError} unless 0 <= start < end <= size and tag are integers in range, with nothing changed
    */
   assign(start: number, end: number, tag: number, refs = 0, group = 0): void {
-    if (!(start >= 0 && start < end && end <= this.size)) {
+    if (!(Number.isInteger(start) && Number.isInteger(end) && start >= 0 && start < end && end <= this.size)) {
       throw new RangeError(`Expected a range within [0, ${this.size}), got [${start}, ${end})`);
     }
+    checkTag(tag);
     if (end <= this.endOf(start)) {
       this.replace(start, end, tag, refs, group);
       return;
@@ -433,5 +436,11 @@ export class SegmentSet {
       if (length > longest) longest = length;
     }
     return longest;
+  }
+}
+
+function checkTag(tag: number): void {
+  if (!(Number.isInteger(tag) && tag >= 0 && tag <= MAX_TAG)) {
+    throw new RangeError(`Expected tag to be an integer in [0, ${MAX_TAG}], got ${tag}`);
   }
 }

@@ -235,6 +235,14 @@ test("bad sizes and ranges are refused with the value named, and change nothing"
   expect(() => set.extendWith(51, 0, { start: [], length: [], tag: [], refs: [], group: [] }, 0)).toThrow("50 keys by 51");
   expect(() => set.assign(10, 10, 1)).toThrow("[10, 10)");
   expect(() => set.assign(10, 51, 1)).toThrow("[10, 51)");
+  expect(() => set.assign(0, 1.5, 1)).toThrow("[0, 1.5)");
+  for (const tag of [-1, 0.5, Number.NaN, MAX_TAG + 1]) {
+    expect(() => set.assign(0, 1, tag)).toThrow(`got ${tag}`);
+    expect(() => set.extend(1, tag)).toThrow(`got ${tag}`);
+  }
+  expect(() => set.extend(1.5, 0)).toThrow("50 keys by 1.5");
+  expect(() => set.segmentAt(0.5)).toThrow("got 0.5");
+  checkInvariants(set);
   expect(() => SegmentSet.create(0, 1)).toThrow("got 0");
   expect(() => SegmentSet.create(1.5, 1)).toThrow("got 1.5");
   checkInvariants(set);
