@@ -265,6 +265,7 @@ for (const { kind, unavailable, concurrent } of kinds) {
       expect(toList(queue.wait(1))).toEqual([[3, 1]]);
       closeSync(fd);
       for (const capacity of [0, -1, 1.5, 4097, Number.NaN]) expect(() => make(capacity)).toThrow(RangeError);
+      expect(() => make("3" as unknown as number)).toThrow(TypeError);
     });
 
     test("takes any safe integer as id, also twice", async () => {
