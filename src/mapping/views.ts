@@ -66,13 +66,14 @@ export class Views {
    * The view of the bytes [start, end): the one that was handed out last, if it is still the user's to use.
    *
    * @throws {RangeError} above 4 GiB, or if the element size does not divide the page size
+   * @throws {TypeError} if `type` makes something else than a view
    */
   get<T>(start: number, end: number, type: ViewConstructor<T>): T {
     const entry = this.kept.get(pageOf(start));
     // Length 0: the user transferred the buffer away.
     if (entry === undefined || entry.end !== end || entry.view.byteLength === 0) return this.create(start, end, type);
     if (entry.type !== type) {
-      entry.view = new type(entry.buffer) as ArrayBufferView;
+      entry.view = construct(type, entry.buffer) as ArrayBufferView;
       entry.type = type;
     }
     entry.isUsed = true;
@@ -86,7 +87,7 @@ export class Views {
     const buffer = bufferAt(this.base + start, end - start);
     let view: T;
     try {
-      view = new type(buffer);
+      view = construct(type, buffer);
     } catch (error) {
       detach(buffer);
       throw error;
@@ -149,4 +150,10 @@ export class Views {
     });
     return this.buffers.length === 0;
   }
+}
+
+function construct<T>(type: ViewConstructor<T>, buffer: ArrayBuffer): T {
+  const view = new type(buffer);
+  if (!ArrayBuffer.isView(view)) throw new TypeError(`Expected a typed array's constructor, got ${String(type.name)}`);
+  return view;
 }

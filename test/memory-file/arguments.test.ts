@@ -27,6 +27,16 @@ function unchanged(call: () => unknown, error: new (...args: never[]) => Error, 
   expect(file.toString()).toBe(before);
 }
 
+test("view makes typed arrays and DataViews, and nothing else that takes a buffer", () => {
+  for (const type of [Array, Date, ArrayBuffer, Object]) {
+    // A new view, and the one that is kept.
+    for (let i = 0; i < 2; i++) {
+      expect(() => file.view(used, type as unknown as Uint8ArrayConstructor)).toThrow(`constructor, got ${type.name}`);
+      expect(file.view(used).length).toBe(4 * PAGE_SIZE);
+    }
+  }
+});
+
 describe("allocate", () => {
   for (const length of [0, -PAGE_SIZE, 1, PAGE_SIZE + 1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53]) {
     test(`length ${length}`, () => unchanged(() => file.allocate(length), RangeError, `got ${length}`));
