@@ -384,7 +384,7 @@ export class MemoryFile implements Disposable {
       throw new SeveralFilesError(directory, names);
     }
     const [core] = restoreCores(image, { fd, path }, () => options);
-    return await awaitUnlessBackground(new MemoryFile(core!, only.userData), options);
+    return await awaitUnlessBackground(new MemoryFile(core!, only.userData), core!, options);
   }
 
   /** True while a restore goes on in the background. */

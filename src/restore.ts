@@ -97,10 +97,11 @@ export function restoreCores(
 }
 
 /** What every restore ends with: the file at once, or when all of it is loaded. A file that cannot be is destroyed. */
-export async function awaitUnlessBackground(file: MemoryFile, options: LoadOptions): Promise<MemoryFile> {
+export async function awaitUnlessBackground(file: MemoryFile, core: FileCore, options: LoadOptions): Promise<MemoryFile> {
   if (options.background === true) return file;
   try {
     await file.awaitLoad(undefined, { signal: options.signal });
+    core.loader?.report();
     return file;
   } catch (error) {
     file.destroy();
@@ -113,18 +114,32 @@ function startLoading(core: FileCore, loader: Loader, options: LoadOptions): voi
   const { signal, onProgress } = options;
   const onAbort = () => loader.abort(signal?.reason);
   signal?.addEventListener("abort", onAbort, { once: true });
-  const report = () => {
+  let failure: { readonly error: unknown } | undefined;
+  let hasEnded = onProgress === undefined;
+  loader.report = () => {
+    if (failure !== undefined) throw failure.error;
+    if (hasEnded) return;
+    const stats = loader.stats();
+    hasEnded = !stats.isLoading;
     try {
-      onProgress?.(loader.stats());
+      onProgress?.(stats);
+    } catch (error) {
+      failure = { error };
+      throw error;
+    }
+  };
+  const reportOrAbort = () => {
+    try {
+      loader.report();
     } catch (error) {
       loader.abort(error);
     }
   };
-  const timer = onProgress === undefined ? undefined : setInterval(report, PROGRESS_INTERVAL_MS);
+  const timer = onProgress === undefined ? undefined : setInterval(reportOrAbort, PROGRESS_INTERVAL_MS);
   timer?.unref();
   void loader.start().then(() => {
     clearInterval(timer);
     signal?.removeEventListener("abort", onAbort);
-    if (!core.isDetached) report();
+    if (!core.isDetached) reportOrAbort();
   });
 }

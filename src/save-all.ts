@@ -153,6 +153,8 @@ export async function openFiles(
   if (options.background === true) return files;
   try {
     for (const file of files.values()) await file.awaitLoad(undefined, { signal });
+    for (const file of files.values()) coreOf(file).loader?.report();
+    signal?.throwIfAborted();
     return files;
   } catch (error) {
     files[Symbol.dispose]();

@@ -10,7 +10,7 @@ import type { RestoreImage } from "../checkpoint/restore.ts";
 import { readBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError } from "../errors.ts";
 import type { FileCore } from "../file-core.ts";
-import { fileOver, type MemoryFile } from "../memory-file.ts";
+import { coreOf, fileOver, type MemoryFile } from "../memory-file.ts";
 import { checkQueue, checkWatchers, type LoadOptions } from "../options.ts";
 import { awaitUnlessBackground, restoreCore } from "../restore.ts";
 import { type CheckpointFiles, type LoadAllOptions, openFiles } from "../save-all.ts";
@@ -43,7 +43,8 @@ export async function importFrom(directory: string, options: LoadOptions = {}): 
   checkQueue(options.queue);
   requireGvisorPageSize();
   const files = startImport(directory, () => options, [MAIN_ID]);
-  return await awaitUnlessBackground(files.get(MAIN_ID)!, options);
+  const file = files.get(MAIN_ID)!;
+  return await awaitUnlessBackground(file, coreOf(file), options);
 }
 
 /**

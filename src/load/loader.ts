@@ -103,6 +103,8 @@ export class Loader {
   private readonly stopped = Promise.withResolvers<void>();
   /** Resolves when no thread of ours reads any more. */
   finished: Promise<void> = Promise.resolve();
+  /** Tells `onProgress` how far the load is, of its end once. Throws what that throws, from then on. */
+  report: () => void = () => {};
   private isRunning = false;
   /** This thread's loader has the pages file to close. */
   private isOwner = false;

@@ -33,7 +33,17 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { deflate } from "node:zlib";
 import * as ffi from "../../ffi/index.ts";
-import { CHUNK_SIZE, DestroyedError, MemoryFile, NotLoadedError, PAGE_SIZE } from "../../src/index.ts";
+import { exportTo, importFrom } from "../../src/gvisor/index.ts";
+import {
+  CHUNK_SIZE,
+  DestroyedError,
+  type LoadOptions,
+  loadAll,
+  MemoryFile,
+  NotLoadedError,
+  PAGE_SIZE,
+} from "../../src/index.ts";
+import { namedDescriptors } from "./support/descriptors.ts";
 import { saveStamped } from "./support/stamped.ts";
 import { runProgram } from "./support/run-program.ts";
 
@@ -370,6 +380,40 @@ describe("callbacks", () => {
       const save = file.saveTo(join(directory, "other"), { onProgress: () => file.destroy() });
       await save.catch((error) => expect(error).toBeInstanceOf(DestroyedError));
       expect(() => file.allocatedBytes).toThrow(DestroyedError);
+    });
+  });
+
+  test("a load that is waited for has told onProgress of its end, and fails with what that throws", async () => {
+    await withDirectory(async (directory) => {
+      const native = join(directory, "native");
+      const gvisor = join(directory, "gvisor");
+      await saveStamped(native, 64, 1);
+      using saved = await MemoryFile.loadFrom(native);
+      await exportTo(saved, gvisor);
+      const loads = [
+        (options: LoadOptions) => MemoryFile.loadFrom(native, options),
+        (options: LoadOptions) => importFrom(gvisor, options),
+        (options: LoadOptions) => loadAll(native, { queue: options.queue, onProgress: options.onProgress as () => void }),
+      ];
+      for (const queue of ["workers", "inline"] as const) {
+        for (const load of loads) {
+          let ends = 0;
+          using _loaded = await load({
+            queue,
+            onProgress: ({ isLoading }) => {
+              if (!isLoading) ends++;
+            },
+          });
+          expect(ends).toBe(1);
+          const onProgress = ({ isLoading }: { isLoading: boolean }) => {
+            if (!isLoading) throw new Error("no room to draw");
+          };
+          await expect(load({ queue, onProgress })).rejects.toThrow("no room to draw");
+        }
+      }
+      const open = () => namedDescriptors().filter((path) => path.startsWith(directory));
+      for (let i = 0; i < 400 && open().length > 0; i++) await Bun.sleep(5);
+      expect(open()).toEqual([]);
     });
   });
 
