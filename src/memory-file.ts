@@ -31,6 +31,7 @@ import {
   type AllocationMode,
   checkAllocation,
   checkGroups,
+  checkLength,
   checkQueue,
   checkWatchers,
   copyUserData,
@@ -106,17 +107,18 @@ export class MemoryFile implements Disposable {
    * @throws {SyscallError} if the kernel has no memory to commit
    */
   allocate(lengthBytes: number, options: AllocateOptions = NO_OPTIONS): FileRange {
+    // Each is read once, and before the rest: a getter may answer otherwise the next time, or destroy the file.
+    const { kind = MemoryKind.Anonymous, group = 0, mode = "uncommitted", huge: wantsHuge = false, direction, fill } = options;
     this.#core.requireLive("allocate()");
-    checkAllocation(lengthBytes, options);
-    const mode = options.mode ?? "uncommitted";
-    const huge = (options.huge ?? false) && this.#core.expectHugepages;
-    const kind = options.kind ?? MemoryKind.Anonymous;
-    const how = (isTopDown(options.direction) ? Placement.TopDown : 0) | (mode === "uncommitted" ? 0 : Placement.Recycle);
+    checkLength(lengthBytes, wantsHuge);
+    checkAllocation(mode, kind, group);
+    const huge = wantsHuge && this.#core.expectHugepages;
+    const how = (isTopDown(direction) ? Placement.TopDown : 0) | (mode === "uncommitted" ? 0 : Placement.Recycle);
     const tag = USED | (huge ? HUGE : 0) | (kind << KIND_SHIFT);
-    const start = this.#place(lengthBytes / PAGE_SIZE, tag, options.group ?? 0, how) * PAGE_SIZE;
+    const start = this.#place(lengthBytes / PAGE_SIZE, tag, group, how) * PAGE_SIZE;
     const range = new FileRange(start, start + lengthBytes);
     if (mode !== "uncommitted") this.#commit(range, mode, huge);
-    return options.fill === undefined ? range : this.#fill(range, options.fill);
+    return fill === undefined ? range : this.#fill(range, fill);
   }
 
   /** Places an allocation. Before the file grows although there is much waste, or cannot grow any more, waste is released. */
@@ -276,7 +278,10 @@ export class MemoryFile implements Disposable {
    */
   updateUsage(groups?: Iterable<number>): boolean {
     this.#core.requireLive("updateUsage()");
-    return scanCommitted(this.#core, checkGroups(groups));
+    const wanted = checkGroups(groups);
+    // The groups' iterator is the program's own code, and may have destroyed the file.
+    this.#core.requireLive("updateUsage()");
+    return scanCommitted(this.#core, wanted);
   }
 
   /** Committed memory of each kind and group, as of the last `updateUsage`; what was given back since is deducted. */

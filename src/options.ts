@@ -122,14 +122,10 @@ export function copyUserData(name: string, userData: Uint8Array | undefined): Ui
 }
 
 /** @throws {TypeError} {RangeError} */
-export function checkAllocation(lengthBytes: number, options: AllocateOptions): void {
-  checkLength(lengthBytes, options.huge ?? false);
-  const { mode, kind, group } = options;
-  if (mode !== undefined && !MODES.includes(mode)) {
-    throw new TypeError(`Expected mode to be one of ${MODES.join(", ")}, got ${String(mode)}`);
-  }
-  if (kind !== undefined) checkInteger("kind", kind, 0, MAX_KIND);
-  if (group !== undefined) checkInteger("group", group, 0, MAX_GROUP);
+export function checkAllocation(mode: AllocationMode, kind: number, group: number): void {
+  if (!MODES.includes(mode)) throw new TypeError(`Expected mode to be one of ${MODES.join(", ")}, got ${String(mode)}`);
+  checkInteger("kind", kind, 0, MAX_KIND);
+  checkInteger("group", group, 0, MAX_GROUP);
 }
 
 /** The groups as a set, or undefined for all. @throws {TypeError} {RangeError} */
@@ -150,8 +146,8 @@ export function checkEviction(options: MemoryFileOptions): { delayedEviction: De
     const got = JSON.stringify(delayedEviction);
     throw new TypeError(`Expected delayedEviction to be "enabled", "disabled" or "manual", got ${got}`);
   }
-  const threshold = options.memoryPressure ?? DEFAULT_THRESHOLD;
-  checkInteger("memoryPressure.windowMs", threshold.windowMs, 500, 10_000);
-  checkInteger("memoryPressure.stallMs", threshold.stallMs, 1, threshold.windowMs);
-  return { delayedEviction, threshold };
+  const { windowMs, stallMs } = options.memoryPressure ?? DEFAULT_THRESHOLD;
+  checkInteger("memoryPressure.windowMs", windowMs, 500, 10_000);
+  checkInteger("memoryPressure.stallMs", stallMs, 1, windowMs);
+  return { delayedEviction, threshold: { windowMs, stallMs } };
 }

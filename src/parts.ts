@@ -3,6 +3,7 @@ import { checkInteger, fileStatus, isMapped, SyscallError } from "../ffi/index.t
 import { Allocator } from "./allocator/allocator.ts";
 import type { TableMemory } from "./allocator/tables.ts";
 import { DestroyedError } from "./errors.ts";
+import type { PressureThreshold } from "./eviction/pressure-file.ts";
 import { Mapping } from "./mapping/mapping.ts";
 import { checkEviction, type MemoryFileHandle, type MemoryFileOptions } from "./options.ts";
 import { type Control, createControl, Field, openControl, Word } from "./shared/control.ts";
@@ -39,7 +40,8 @@ export function describe(name: string): string {
 }
 
 export function createParts(options: MemoryFileOptions): Parts {
-  const { limitBytes } = options;
+  // Each is read once: getters may answer otherwise the next time.
+  const { limitBytes, path, expectHugepages = false, adviseHugepage = false, adviseNoHugepage = false } = options;
   if (limitBytes !== undefined) {
     checkInteger("limitBytes", limitBytes, PAGE_SIZE, MAX_CAPACITY_BYTES);
     if (limitBytes % PAGE_SIZE !== 0)
@@ -51,26 +53,30 @@ export function createParts(options: MemoryFileOptions): Parts {
   const wanted = Math.max(DEFAULT_CAPACITY_BYTES, 2 * (limitBytes ?? 0));
   const capacityBytes = Math.min(MAX_CAPACITY_BYTES, Math.ceil(wanted / CHUNK_SIZE) * CHUNK_SIZE);
   const eviction = checkEviction(options);
-  const mapping = Mapping.create(capacityBytes, {
-    name,
-    path: options.path,
-    adviseHugepage: options.adviseHugepage ?? false,
-    adviseNoHugepage: options.adviseNoHugepage ?? false,
-  });
+  const flags =
+    (expectHugepages === true ? Flag.ExpectHugepages : 0) |
+    (adviseHugepage === true ? Flag.AdviseHugepage : 0) |
+    (adviseNoHugepage === true ? Flag.AdviseNoHugepage : 0) |
+    (path === undefined ? 0 : Flag.OnDisk) |
+    (eviction.delayedEviction === "disabled" ? Flag.EvictsAtOnce : 0) |
+    (eviction.delayedEviction === "manual" ? Flag.EvictsManually : 0);
+  const mapping = Mapping.create(capacityBytes, { name, path, adviseHugepage, adviseNoHugepage });
   try {
-    return describeMapping(mapping, name, eviction, options);
+    return describeMapping(mapping, { name, flags, limitBytes: limitBytes ?? capacityBytes, threshold: eviction.threshold });
   } catch (error) {
     mapping.destroy(0);
     throw error;
   }
 }
 
-function describeMapping(
-  mapping: Mapping,
-  name: string,
-  { delayedEviction, threshold }: ReturnType<typeof checkEviction>,
-  options: MemoryFileOptions,
-): Parts {
+interface Description {
+  readonly name: string;
+  readonly flags: number;
+  readonly limitBytes: number;
+  readonly threshold: PressureThreshold;
+}
+
+function describeMapping(mapping: Mapping, { name, flags, limitBytes, threshold }: Description): Parts {
   const { capacityBytes } = mapping;
   const { inode } = fileStatus(mapping.fd);
   // What can fail comes before this, which somebody would have to take back.
@@ -80,17 +86,11 @@ function describeMapping(
   fields[Field.BaseAddress] = mapping.base;
   fields[Field.TableAddress] = tables.address;
   fields[Field.CapacityPages] = capacityBytes / PAGE_SIZE;
-  fields[Field.LimitPages] = (options.limitBytes ?? capacityBytes) / PAGE_SIZE;
+  fields[Field.LimitPages] = limitBytes / PAGE_SIZE;
   fields[Field.Fd] = mapping.fd;
   fields[Field.Inode] = inode;
   fields[Field.FileId] = newFileId();
-  fields[Field.Flags] =
-    (options.expectHugepages === true ? Flag.ExpectHugepages : 0) |
-    (options.adviseHugepage === true ? Flag.AdviseHugepage : 0) |
-    (options.adviseNoHugepage === true ? Flag.AdviseNoHugepage : 0) |
-    (options.path === undefined ? 0 : Flag.OnDisk) |
-    (delayedEviction === "disabled" ? Flag.EvictsAtOnce : 0) |
-    (delayedEviction === "manual" ? Flag.EvictsManually : 0);
+  fields[Field.Flags] = flags;
   control.words[Word.PressureStallMs] = threshold.stallMs;
   control.words[Word.PressureWindowMs] = threshold.windowMs;
   return { control, name, mapping, tables, slot: takeSlot(control.words) };

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { DestroyedError, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { DestroyedError, MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../src/index.ts";
 
 /** Bounds that are right the first time they are read, and far outside of the file from then on. */
 function shiftingRange(start: number, end: number): { readonly start: number; readonly end: number } {
@@ -50,3 +50,48 @@ test("a getter that destroys the file finds it destroyed, in every method that t
     await expect(call()).rejects.toBeInstanceOf(DestroyedError);
   }
 });
+
+/** An option that is `first` when it is read first, and `later` from then on. */
+function shifting(name: string, first: unknown, later: unknown): object {
+  let reads = 0;
+  return Object.defineProperty({}, name, { get: () => (reads++ === 0 ? first : later) });
+}
+
+test("an option of allocate() or create() that is a getter is what it answered first", () => {
+  using file = MemoryFile.create({ expectHugepages: true });
+  file.allocate(PAGE_SIZE, shifting("kind", 1, 1e6));
+  file.allocate(PAGE_SIZE, shifting("group", 1, -1.5));
+  file.allocate(PAGE_SIZE, shifting("huge", false, true));
+  const used = file
+    .toString()
+    .split("\n")
+    .filter((line) => line.includes("used"));
+  expect(used).toEqual([
+    "[0, 4096) used refs=1 kind=1 group=0",
+    "[4096, 8192) used refs=1 kind=1 group=1",
+    "[8192, 12288) used refs=1 kind=1 group=0",
+  ]);
+  using limited = MemoryFile.create(shifting("limitBytes", 2 * PAGE_SIZE, Number.NaN));
+  expect(() => limited.allocate(3 * PAGE_SIZE)).toThrow(OutOfMemoryError);
+});
+
+// In a process of its own: on the tables of a file that is gone the search for a place did not end.
+test("an option of allocate(), or groups of updateUsage(), that destroys the file finds it destroyed", async () => {
+  const program = `
+    import { MemoryFile, PAGE_SIZE } from ${JSON.stringify(new URL("../../src/index.ts", import.meta.url).href)};
+    const options = (file, name) => Object.defineProperty({}, name, { get: () => void file.destroy() });
+    const groups = (file) => ({ *[Symbol.iterator]() { yield 0; file.destroy(); } });
+    const told = [];
+    const call = (what, of) => {
+      const file = MemoryFile.create();
+      file.allocate(PAGE_SIZE);
+      try { what(file); told.push(of + " returned"); } catch (error) { told.push(error.code); }
+    };
+    for (const name of ["kind", "group", "mode", "huge", "direction", "fill"])
+      call((file) => file.allocate(PAGE_SIZE, options(file, name)), name);
+    call((file) => file.updateUsage(groups(file)), "groups");
+    console.log(told.join(" "));`;
+  const child = Bun.spawn([process.execPath, "-e", program], { timeout: 20_000, stdout: "pipe", stderr: "inherit" });
+  expect(await new Response(child.stdout).text()).toBe(`${Array(7).fill("ERR_DESTROYED").join(" ")}\n`);
+  expect(await child.exited).toBe(0);
+}, 30_000);
