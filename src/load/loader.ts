@@ -195,7 +195,8 @@ export class Loader {
     for (let more = true; more; ) {
       const until = performance.now() + INLINE_SLICE_MS;
       while (more && performance.now() < until) more = readNext(this.state, reader);
-      await new Promise((resolve) => setImmediate(resolve));
+      // Not once all is loaded: a program that never comes round its event loop would keep every file that it destroyed.
+      if (this.isLoading) await new Promise((resolve) => setImmediate(resolve));
     }
   }
 

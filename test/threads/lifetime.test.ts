@@ -320,6 +320,23 @@ test("a Worker that attached and has nothing else to do exits by itself, and so 
   expect(`${await run.exited} ${output}`).toBe("0 closed 4096\n");
 });
 
+test("files that are loaded in line and destroyed do not wait for a turn of the event loop to be unmapped", async () => {
+  const source = MemoryFile.create();
+  source.view(source.allocate(PAGE_SIZE)).fill(1);
+  const path = join(directory(), "checkpoint");
+  await source.saveTo(path);
+  source.destroy();
+  const mapped = () => readFileSync("/proc/self/maps", "utf8").split("memfd:in-line").length - 1;
+  for (let i = 0; i < 60; i++) {
+    const file = await MemoryFile.loadFrom(path, { name: "in-line", background: true, queue: "inline" });
+    await file.awaitLoad();
+    file.destroy();
+  }
+  // A slow one may have needed a turn.
+  expect(mapped()).toBeLessThan(30);
+  await until(() => mapped() === 0);
+});
+
 test("10,000 files made and destroyed leave no waiter, no descriptor and no memory behind", async () => {
   const round = async (count: number) => {
     for (let i = 0; i < count; i++) {
