@@ -134,6 +134,10 @@ async function awaits(): Promise<void> {
       }
     }
     for (const [i, who] of AWAITERS.entries()) {
+      if (samples[i]!.length === 0) {
+        console.log(`awaits from the ${who}: none, all was loaded before the first`);
+        continue;
+      }
       const ms = (part: number) => (percentile(samples[i]!, part) / 1e6).toFixed(2);
       console.log(
         `awaits from the ${who}: p50 ${ms(0.5)} ms, p99 ${ms(0.99)} ms of ${samples[i]!.length} (goal: at most 3 ms)`,

@@ -17,8 +17,9 @@
  * Demand: a waiter that will not read for itself sets `wanted` bits and then bumps the word Demand, on which a loading
  * thread sleeps that does nothing else. Many waiters on one page are one bit, and one read.
  *
- * A claim stands in a slot of its thread (unit and page bits, written before `started` is set), so that what a dead
- * thread had claimed can be given back.
+ * A claim stands in a slot of its thread, so that what a dead thread had claimed can be given back: the unit before `started`
+ * is set, the bits of its pages right after. In between the thread cannot end, since it makes no call there (450 Workers
+ * terminated between an atomic operation and the store behind it never came apart).
  */
 import { bitCount, forEachWord } from "../shared/bits.ts";
 import { type Control, Word } from "../shared/control.ts";
@@ -223,7 +224,7 @@ export class LoadState {
     let count = 0;
     for (let i = 0; i < WORDS_PER_UNIT; i++) {
       const word = unit * WORDS_PER_UNIT + i;
-      // Only pages that look free are named, so a dead thread's slot never gives back what another one claimed.
+      // What is named is the thread's own, so that a dead one's slot never gives back what another one claimed.
       const free = want[i]! & ~Atomics.load(this.started, word);
       const mine = free === 0 ? 0 : free & ~Atomics.or(this.started, word, free);
       want[i] = mine;
