@@ -81,6 +81,8 @@ export class LoadState {
   private readonly unitWanted: Int32Array;
   private readonly unitError: Int32Array;
   private readonly slots: Int32Array;
+  /** What `drop` claims: reused, since every decRef during a load comes there. */
+  private readonly dropped = new Int32Array(WORDS_PER_UNIT);
   readonly rings: RingTable;
 
   /** Opens a state that `create` made, in this thread or another. */
@@ -258,12 +260,16 @@ export class LoadState {
 
   /** The claimed pages are in place. */
   publish(control: Control, slot: number, unit: number, claimed: Int32Array, count: number): void {
-    for (let i = 0; i < WORDS_PER_UNIT; i++) {
-      if (claimed[i] !== 0) Atomics.or(this.loaded, unit * WORDS_PER_UNIT + i, claimed[i]!);
-    }
+    this.setLoaded(unit, claimed);
     reach("load: bits set");
     Atomics.add(this.words, LoadWord.LoadedPages, count);
     this.settle(control, slot, unit, count);
+  }
+
+  private setLoaded(unit: number, pages: Int32Array): void {
+    for (let i = 0; i < WORDS_PER_UNIT; i++) {
+      if (pages[i] !== 0) Atomics.or(this.loaded, unit * WORDS_PER_UNIT + i, pages[i]!);
+    }
   }
 
   /** Some of the claimed pages (at least one) are bad; the others are in place. */
@@ -322,31 +328,34 @@ export class LoadState {
    * ones. True if something is still being read into it.
    */
   cancel(control: Control, start: number, end: number): boolean {
+    for (let unit = Math.floor(start / PAGES_PER_UNIT), last = this.lastUnitOf(end); unit < last; unit++) {
+      this.drop(control, unit, Math.max(start, unit * PAGES_PER_UNIT), Math.min(end, (unit + 1) * PAGES_PER_UNIT));
+    }
     let inFlight = false;
-    let slot = -1;
     this.forEachWord(start, end, (word, mask) => {
-      if ((mask & ~Atomics.load(this.started, word)) !== 0) {
-        if (slot < 0) slot = this.takeSlot();
-        this.drop(control, slot, word, mask);
-      }
       this.forgetFailures(control, word, mask);
       if ((mask & ~Atomics.load(this.loaded, word)) !== 0) inFlight = true;
     });
-    if (slot >= 0) this.freeSlot(slot);
     return inFlight;
   }
 
-  /** With a claim, as if to read it: a thread that ends here leaves nothing that is started and in nobody's hands. */
-  private drop(control: Control, slot: number, word: number, mask: number): void {
-    const unit = Math.floor(word / WORDS_PER_UNIT);
-    const want = new Int32Array(WORDS_PER_UNIT);
-    const at = word % WORDS_PER_UNIT;
-    want[at] = mask;
+  /** Within one unit. With a claim, as if to read it: a thread that ends here leaves nothing that is started and in nobody's hands. */
+  private drop(control: Control, unit: number, start: number, end: number): void {
+    const want = this.dropped.fill(0);
+    let free = 0;
+    this.forEachWord(start, end, (word, mask) => {
+      want[word % WORDS_PER_UNIT] = mask;
+      free |= mask & ~Atomics.load(this.started, word);
+    });
+    if (free === 0) return;
+    const slot = this.takeSlot();
     const count = this.claim(slot, unit, want);
-    if (count === 0) return;
-    reach("drop: claimed");
-    Atomics.or(this.loaded, word, want[at]!);
-    this.settle(control, slot, unit, count);
+    if (count > 0) {
+      reach("drop: claimed");
+      this.setLoaded(unit, want);
+      this.settle(control, slot, unit, count);
+    }
+    this.freeSlot(slot);
   }
 
   private forgetFailures(control: Control, word: number, mask: number): void {
