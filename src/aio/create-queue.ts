@@ -2,7 +2,7 @@
 import { availableParallelism } from "node:os";
 import { checkInteger, uringUnavailable } from "../../ffi/index.ts";
 import { InlineQueue } from "./inline-queue.ts";
-import { MAX_CAPACITY, MAX_THREADS } from "./operations.ts";
+import { MAX_THREADS } from "./operations.ts";
 import type { Queue } from "./queue.ts";
 import { UringQueue } from "./uring-queue.ts";
 import { WorkerQueue } from "./worker-queue.ts";
@@ -36,7 +36,6 @@ export function uringUnavailableReason(): string | null {
  */
 export function createQueue(kind: QueueKind = "auto", options: QueueOptions = {}): Queue {
   const { capacity = DEFAULT_CAPACITY, threads = Math.min(8, Math.max(2, availableParallelism())) } = options;
-  checkInteger("capacity", capacity, 1, MAX_CAPACITY);
   checkInteger("threads", threads, 1, MAX_THREADS);
   switch (kind) {
     case "inline":

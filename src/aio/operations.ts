@@ -69,11 +69,13 @@ export class Operations {
 
   /** A new table, or one that another thread made. */
   constructor(source: number | SharedArrayBuffer) {
-    if (typeof source === "number") {
+    if (source instanceof SharedArrayBuffer) {
+      this.buffer = source;
+    } else {
       checkInteger("capacity", source, 1, MAX_CAPACITY);
       this.buffer = new SharedArrayBuffer(4 * HEADER_WORDS + source * (7 * 8 + 6 * 4 + 4 * IOVEC_WORDS * MAX_IOVECS));
       new Int32Array(this.buffer)[QueueWord.Capacity] = source;
-    } else this.buffer = source;
+    }
     const { buffer } = this;
     this.words = new Int32Array(buffer, 0, HEADER_WORDS);
     const capacity = this.words[QueueWord.Capacity]!;
