@@ -3,7 +3,6 @@
  * EINTR and throws `SyscallError`; the transfer functions finish short reads and writes.
  */
 import { ptr, read } from "bun:ffi";
-import type { close, fsync } from "node:fs";
 import { type Fault, enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
 import { SyscallError } from "./errors.ts";
@@ -124,10 +123,9 @@ function requireClosed(fault: Fault, error: number): void {
  * The error number of a call of node:fs, in a thread of the runtime's; 0 if it came through. (By hand, and loaded when it is
  * needed: `promisify` would have every thread load node:util, for 2 ms, and node:fs takes 2 to 4.)
  */
-async function inRuntime(name: "close" | "fsync", fd: number): Promise<number> {
-  const call: typeof close | typeof fsync = (await import("node:fs"))[name];
-  return await new Promise((resolve, reject) => {
-    call(fd, (error) => {
+function inRuntime(name: "close" | "fsync", fd: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    process.getBuiltinModule("node:fs")[name](fd, (error) => {
       if (error && error.errno === undefined) reject(error);
       else resolve(-(error?.errno ?? 0));
     });
