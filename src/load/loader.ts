@@ -71,8 +71,8 @@ const LIVENESS_CHECK_MS = 200;
 const INLINE_SLICE_MS = 2;
 /**
  * Who awaits so many pages (2 MiB) reads them, until a thread serves demands: that takes 0.3 to 2 ms from the page cache, the thread
- * 3 to 100 ms to start. With 256 KiB the word search, which begins with ranges of 1 MiB, had its first answer after 235 ms,
- * with this after 149 (medians of 8 starts in turns, on a slow machine).
+ * 3 to 100 ms to start. With 256 KiB the word search, which begins with ranges of 1 MiB, had its first answer after 309 ms,
+ * with this after 176 (medians of 6 starts in turns, on a slow machine that others used).
  */
 const OWN_READ_PAGES = 512;
 /** But after so long in one turn of the event loop, others have theirs. */
