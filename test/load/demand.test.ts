@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { syscallCounts } from "../../ffi/index.ts";
-import { FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { FileRange, type LoadQueue, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { type LoadState, PAGES_PER_UNIT, URING_DEPTH_MAX, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
 import { MAX_PARTICIPANTS } from "../../src/shared/control.ts";
 import { terminateIdleThreads } from "../../src/threads/pool.ts";
@@ -13,6 +13,24 @@ import { denseState } from "./support/dense-state.ts";
 /** Reads that this thread has made. */
 function ownReads(): number {
   return (syscallCounts["pread"] ?? 0) + (syscallCounts["preadv"] ?? 0);
+}
+
+const range = new FileRange(0, 64 * 2 ** 20);
+
+/** A file that has just begun to load: 3 throughout `range`. */
+async function restore(queue: LoadQueue): Promise<MemoryFile> {
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
+  const file = MemoryFile.create();
+  expect(file.allocate(range.length)).toEqual(range);
+  file.view(range, Float64Array).fill(3);
+  await file.saveTo(directory);
+  file.destroy();
+  // Threads that an earlier load left would be there at once.
+  await terminateIdleThreads();
+  const back = await MemoryFile.loadFrom(directory, { background: true, queue });
+  // What is open stays readable.
+  rmSync(directory, { recursive: true });
+  return back;
 }
 
 function takeAll(state: LoadState): number[] {
@@ -59,15 +77,7 @@ test("every thread of a file has slots for its claims, to read and to drop, and 
 });
 
 test("2 MiB that are awaited before a thread serves demands are read at once, in the waiting thread, and more is not", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
-  const file = MemoryFile.create();
-  const range = file.allocate(64 * 2 ** 20);
-  file.view(range, Float64Array).fill(3);
-  await file.saveTo(directory);
-  file.destroy();
-  // Threads that an earlier load left would be there at once.
-  await terminateIdleThreads();
-  using back = await MemoryFile.loadFrom(directory, { background: true, queue: "workers" });
+  using back = await restore("workers");
   const most = new FileRange(range.start + 2 ** 25 + PAGE_SIZE, range.start + 2 ** 25 + 2 ** 21 + PAGE_SIZE);
   const more = new FileRange(most.end, most.end + 2 ** 21 + PAGE_SIZE);
   const before = ownReads();
@@ -77,19 +87,10 @@ test("2 MiB that are awaited before a thread serves demands are read at once, in
   expect(back.isLoaded(most)).toBe(true);
   await Promise.all(waiting);
   expect(back.view(more, Float64Array).at(-1)).toBe(3);
-  rmSync(directory, { recursive: true });
 });
 
 test("what is awaited all at once is read in turns of the event loop, not in one", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
-  const file = MemoryFile.create();
-  const range = file.allocate(64 * 2 ** 20);
-  file.view(range, Float64Array).fill(3);
-  await file.saveTo(directory);
-  file.destroy();
-  // Threads that an earlier load left would be there at once.
-  await terminateIdleThreads();
-  using back = await MemoryFile.loadFrom(directory, { background: true, queue: "workers" });
+  using back = await restore("workers");
   // The last first: the background pass begins at the other end.
   const pieces = Array.from({ length: 64 }, (_, i) => new FileRange((63 - i) * 2 ** 20, (64 - i) * 2 ** 20));
   const before = ownReads();
@@ -103,22 +104,14 @@ test("what is awaited all at once is read in turns of the event loop, not in one
   await expect(givenUp).rejects.toBe("enough");
   await Promise.all(waiting);
   expect(back.isLoaded(range)).toBe(true);
-  rmSync(directory, { recursive: true });
 });
 
 test("a page that is awaited where no thread serves demands is read at once, in the waiting thread", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
-  const file = MemoryFile.create();
-  const range = file.allocate(64 * 2 ** 20);
-  file.view(range, Float64Array).fill(3);
-  await file.saveTo(directory);
-  file.destroy();
-  using back = await MemoryFile.loadFrom(directory, { background: true, queue: "inline" });
+  using back = await restore("inline");
   const page = new FileRange(range.end - PAGE_SIZE, range.end);
   const waiting = back.awaitLoad(page);
   expect(back.isLoaded(page)).toBe(true);
   await waiting;
   expect(back.view(page, Float64Array)[5]).toBe(3);
   await back.awaitLoad();
-  rmSync(directory, { recursive: true });
 });
