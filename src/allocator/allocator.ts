@@ -191,19 +191,19 @@ export class Allocator {
           start = this.find(FREE | huge, pages, topDown);
         }
       }
-      this.set.replace(start, start + pages, tag, 1, group | 0);
+      const { fitEnd } = this.set;
+      const at = topDown ? fitEnd - pages : start;
+      this.set.replaceIn(start, fitEnd, at, at + pages, tag, 1, group | 0);
       this.words[Word.UsedPages]! += pages;
-      return start;
+      return at;
     } finally {
       this.unlock();
     }
   }
 
-  /** The first of `pages` pages of class `cls`, or -1. */
+  /** The run of class `cls` in which `pages` pages are to be placed, or -1. */
   private find(cls: number, pages: number, topDown: boolean): number {
-    if (!topDown) return this.set.firstFit(cls, pages);
-    const run = this.set.lastFit(cls, pages);
-    return run < 0 ? -1 : this.set.endOf(run) - pages;
+    return topDown ? this.set.lastFit(cls, pages) : this.set.firstFit(cls, pages);
   }
 
   private checkLimit(pages: number): void {
@@ -255,7 +255,7 @@ export class Allocator {
         // One run, as a rule: then it is looked at once. Nothing may change before all of them have been looked at.
         if (at === start) this.checkReferenced(start, end, MAX_REFS - 1, run, runEnd);
         next = Math.min(runEnd, end);
-        set.replaceIn(run, runEnd, at, next, set.tagAt(run), set.refsAt(run) + 1, set.groupAt(run));
+        set.addRefsIn(run, runEnd, at, next, 1);
       }
     } finally {
       this.unlock();
@@ -273,9 +273,8 @@ export class Allocator {
         const runEnd = set.endOf(at);
         if (at === start) this.checkReferenced(start, end, MAX_REFS, run, runEnd);
         next = Math.min(runEnd, end);
-        const refs = set.refsAt(run);
-        if (refs > 1) {
-          set.replaceIn(run, runEnd, at, next, set.tagAt(run), refs - 1, set.groupAt(run));
+        if (set.refsAt(run) > 1) {
+          set.addRefsIn(run, runEnd, at, next, -1);
         } else {
           this.discard(run, runEnd, at, next);
           wasted = true;

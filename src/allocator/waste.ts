@@ -86,7 +86,7 @@ export class WasteBatch {
     for (let runs = 0, looks = 0; runs < RUNS_MAX && looks < PIECES_MAX && decommit < maxPages; runs++) {
       const start = set.firstFit(WASTE, 1);
       if (start < 0) return;
-      let end = set.endOf(start);
+      let end = set.fitEnd;
       if (data < start) {
         data = backing.nextData(start);
         looks++;

@@ -10,10 +10,15 @@ import { FANOUT, FANOUT_SHIFT } from "./layout.ts";
 export class MaxTree {
   private readonly nodes: Int32Array;
   private readonly bases: Int32Array;
+  /** The lowest level whose first node is above all leaves that `nodes` has. */
+  private readonly top: number;
 
   constructor(nodes: Int32Array, bases: readonly number[]) {
     this.nodes = nodes;
     this.bases = Int32Array.from(bases);
+    let top = 0;
+    for (let leaves = nodes.length - bases[0]!; leaves > 1; leaves = Math.ceil(leaves / FANOUT)) top++;
+    this.top = Math.min(top, bases.length - 1);
   }
 
   at(leaf: number): number {
@@ -23,13 +28,12 @@ export class MaxTree {
   /** The first leaf with at least `value`, or -1. */
   first(value: number): number {
     const { nodes, bases } = this;
-    let level = bases.length - 1;
+    let level = this.top;
     if (nodes[bases[level]!]! < value) return -1;
     let node = 0;
     while (--level >= 0) {
-      node <<= FANOUT_SHIFT;
-      const base = bases[level]!;
-      while (nodes[base + node]! < value) node++;
+      const children = largeChildren(nodes, (bases[level]! + (node << FANOUT_SHIFT)) | 0, value);
+      node = (node << FANOUT_SHIFT) | (31 - Math.clz32(children & -children));
     }
     return node;
   }
@@ -37,13 +41,12 @@ export class MaxTree {
   /** The last leaf with at least `value`, or -1. */
   last(value: number): number {
     const { nodes, bases } = this;
-    let level = bases.length - 1;
+    let level = this.top;
     if (nodes[bases[level]!]! < value) return -1;
     let node = 0;
     while (--level >= 0) {
-      node = (node << FANOUT_SHIFT) + FANOUT - 1;
-      const base = bases[level]!;
-      while (nodes[base + node]! < value) node--;
+      const children = largeChildren(nodes, (bases[level]! + (node << FANOUT_SHIFT)) | 0, value);
+      node = (node << FANOUT_SHIFT) | (31 - Math.clz32(children));
     }
     return node;
   }
@@ -82,4 +85,19 @@ export class MaxTree {
       maximum = Math.max(left, right);
     }
   }
+}
+
+/** Which of the 8 siblings from `first` on have at least `value`, a bit each: without a branch, since which cannot be predicted. */
+function largeChildren(nodes: Int32Array, first: number, value: number): number {
+  // Neither side is negative: the difference has a sign bit exactly if the node is below the value.
+  const below =
+    ((nodes[first]! - value) >>> 31) |
+    (((nodes[first + 1]! - value) >>> 31) << 1) |
+    (((nodes[first + 2]! - value) >>> 31) << 2) |
+    (((nodes[first + 3]! - value) >>> 31) << 3) |
+    (((nodes[first + 4]! - value) >>> 31) << 4) |
+    (((nodes[first + 5]! - value) >>> 31) << 5) |
+    (((nodes[first + 6]! - value) >>> 31) << 6) |
+    (((nodes[first + 7]! - value) >>> 31) << 7);
+  return below ^ 0xff;
 }

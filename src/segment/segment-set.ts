@@ -71,6 +71,8 @@ export class SegmentSet {
   private longest!: (MaxTree | undefined)[];
   private current!: SegmentTables;
   private readonly classes: number;
+  /** Where the run that firstFit or lastFit found last ends. */
+  fitEnd = 0;
   /** Keys in use: [0, size). With shared tables the owner of the lock carries it from thread to thread. */
   size = 0;
 
@@ -264,7 +266,11 @@ export class SegmentSet {
       const bit = last ? 31 - Math.clz32(rest) : 31 - Math.clz32(rest & -rest);
       rest &= ~(1 << bit);
       const start = (leaf << 5) | bit;
-      if ((values[start]! & CLASS_MASK) === cls && this.endOf(start) - start >= count) return start;
+      if ((values[start]! & CLASS_MASK) !== cls) continue;
+      const end = this.endOf(start);
+      if (end - start < count) continue;
+      this.fitEnd = end;
+      return start;
     }
     throw new Error(`Summary of class ${cls} promises ${count} keys in leaf ${leaf}, which has no such run`);
   }
@@ -288,6 +294,7 @@ export class SegmentSet {
     const value = byteOf(tag, refs, group);
     const cls = tag & CLASS_MASK;
     let from = start;
+    let to = end;
     const previous = start > run ? run : start > 0 ? this.startOf(start - 1) : -1;
     if (previous >= 0 && this.hasValue(previous, value, tag, refs, group)) {
       if (start === run) this.starts.remove(start);
@@ -297,16 +304,41 @@ export class SegmentSet {
     } else {
       this.write(start, tag, refs, group);
     }
-    let joined = -1;
     if (end < this.size && this.hasValue(end, value, tag, refs, group)) {
-      joined = this.endOf(end) - end;
+      to = this.endOf(end);
       this.starts.remove(end);
     }
     if (cls < classes) {
-      this.longestOf(cls).raise(from >>> 5, this.endOf(from) - from);
-      if (joined >= 0) this.lower(cls, end >>> 5, joined);
+      this.longestOf(cls).raise(from >>> 5, to - from);
+      if (to > end) this.lower(cls, end >>> 5, to - end);
     }
     if (oldCls < classes) this.lower(oldCls, run >>> 5, runEnd - run);
+  }
+
+  /**
+   * Adds `by` to the refs of [start, end), which lies within the run [run, runEnd). It leaves what `replaceIn` with the other refs
+   * does, which it calls unless bytes say all of the value before and after, and no summary changes: as a rule.
+   */
+  addRefsIn(run: number, runEnd: number, start: number, end: number, by: number): void {
+    const { values, starts } = this;
+    const value = values[run]!;
+    const next = value + (by << REFS_SHIFT);
+    if (value >= OWNED || next >= OWNED || next < 0 || (value & CLASS_MASK) < this.classes) {
+      this.replaceIn(run, runEnd, start, end, this.tagAt(run), (this.refsAt(run) + by) | 0, this.groupAt(run));
+      return;
+    }
+    if (end < runEnd) {
+      values[end] = value;
+      starts.add(end);
+    }
+    if (start === run && start > 0 && values[starts.atOrBefore(start - 1)] === next) {
+      starts.remove(start);
+    } else {
+      values[start] = next;
+      if (start > run) starts.add(start);
+    }
+    // Last: whoever dies before this leaves two equal runs, and each key has its value.
+    if (end === runEnd && end < this.size && values[end] === next) starts.remove(end);
   }
 
   /** `value` is the byte of (tag, refs, group). */

@@ -57,6 +57,7 @@ function recording([values, ...words]: Arrays, log: Store[]): SegmentTables {
 
 type Operation =
   | ({ readonly kind: "assign" | "replace"; readonly at: number; readonly refs: number; readonly group: number } & Extent)
+  | { readonly kind: "addRefs"; readonly at: number; readonly length: number; readonly by: number }
   | ({ readonly kind: "extend" } & Extent);
 
 interface Extent {
@@ -65,12 +66,18 @@ interface Extent {
 }
 
 function apply(set: SegmentSet, operation: Operation): void {
-  const { tag, length } = operation;
+  const { length } = operation;
   if (operation.kind === "extend") {
-    set.extend(Math.min(length, CAPACITY - set.size), tag);
+    set.extend(Math.min(length, CAPACITY - set.size), operation.tag);
     return;
   }
   const at = Math.min(operation.at, set.size - 1);
+  if (operation.kind === "addRefs") {
+    const [run, runEnd] = [set.startOf(at), set.endOf(at)];
+    set.addRefsIn(run, runEnd, at, Math.min(runEnd, at + length), operation.by);
+    return;
+  }
+  const { tag } = operation;
   if (operation.kind === "assign") set.assign(at, Math.min(set.size, at + length), tag, operation.refs, operation.group);
   else set.replace(at, Math.min(set.endOf(at), at + length), tag, operation.refs, operation.group);
 }
@@ -98,7 +105,16 @@ const ofRange = <Kind extends string>(kind: Kind) =>
     refs: fc.constantFrom(0, 1, 2, 3, 4, 5, 50_000),
     group: fc.constantFrom(0, 0, 0, 1),
   });
-const operation: fc.Arbitrary<Operation> = fc.oneof(ofRange("assign" as const), ofRange("replace" as const));
+const operation: fc.Arbitrary<Operation> = fc.oneof(
+  ofRange("assign" as const),
+  ofRange("replace" as const),
+  fc.record({
+    kind: fc.constant("addRefs" as const),
+    at: fc.nat({ max: CAPACITY }),
+    length: fc.integer({ min: 1, max: 200 }),
+    by: fc.constantFrom(1, -1),
+  }),
+);
 const withExtend = fc.oneof(
   { arbitrary: operation, weight: 8 },
   {

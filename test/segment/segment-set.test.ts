@@ -51,6 +51,15 @@ const valueArbitrary = fc.record({
 });
 const stepArbitrary = fc.oneof(
   {
+    weight: 6,
+    arbitrary: fc.record({
+      op: fc.constant("addRefs" as const),
+      at: fc.nat(),
+      count: fc.integer({ min: 1, max: 90 }),
+      by: fc.constantFrom(1, -1),
+    }),
+  },
+  {
     weight: 1,
     arbitrary: fc.record({
       op: fc.constant("extend" as const),
@@ -79,7 +88,7 @@ const stepArbitrary = fc.oneof(
 );
 
 for (const shared of [false, true]) {
-  test(`random extends and assigns match the naive set (${shared ? "SharedArrayBuffer" : "ArrayBuffer"})`, () => {
+  test(`random extends, assigns and changes of refs match the naive set (${shared ? "SharedArrayBuffer" : "ArrayBuffer"})`, () => {
     fc.assert(
       fc.property(
         fc.array(stepArbitrary, { minLength: 1, maxLength: 40 }),
@@ -90,6 +99,17 @@ for (const shared of [false, true]) {
           const set = SegmentSet.create(capacity, CLASSES, shared ? new SharedArrayBuffer(bytes) : undefined);
           const naive = new NaiveSet();
           for (const step of steps) {
+            if (step.op === "addRefs") {
+              if (naive.keys.length === 0) continue;
+              const start = step.at % naive.keys.length;
+              const [run, runEnd] = [set.startOf(start), set.endOf(start)];
+              const end = Math.min(start + step.count, runEnd);
+              set.addRefsIn(run, runEnd, start, end, step.by);
+              const value = naive.keys[start]!;
+              naive.keys.fill({ ...value, refs: (value.refs + step.by) | 0 }, start, end);
+              compare(set, naive);
+              continue;
+            }
             const { tag, refs, group } = step.value;
             if (step.op === "extend" || naive.keys.length === 0) {
               const count = Math.min(step.count, capacity - naive.keys.length);
