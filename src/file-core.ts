@@ -10,7 +10,7 @@ import { Commitment } from "./accounting/commitment.ts";
 import { Allocator } from "./allocator/allocator.ts";
 import { DestroyedError } from "./errors.ts";
 import { Evictions } from "./eviction/evictions.ts";
-import { checkRange, type RangeLike } from "./file-range.ts";
+import { checkBounds, checkOffsets, type RangeLike } from "./file-range.ts";
 import { Loader } from "./load/loader.ts";
 import { LoadState } from "./load/load-state.ts";
 import type { Mapping } from "./mapping/mapping.ts";
@@ -144,9 +144,12 @@ export class FileCore {
     const start = range?.start;
     const end = range?.end;
     this.requireLive(method);
-    checkRange(range, start, end, this.words[Word.SizePages]!);
-    this.startPage = pageOf(start);
-    this.endPage = pageOf(end);
+    checkOffsets(range, start, end);
+    const startPage = pageOf(start);
+    const endPage = pageOf(end);
+    checkBounds(start, end, startPage, endPage, this.words[Word.SizePages]!);
+    this.startPage = startPage;
+    this.endPage = endPage;
   }
 
   /** The first page at or after `page` that may be committed. Other file systems than the kernel's own memory may not know. */

@@ -1,5 +1,5 @@
 /** FileRange: half-open byte ranges of a MemoryFile, and the checks that every public method makes of one. */
-import { PAGE_SIZE, pageOf } from "./units.ts";
+import { PAGE_SIZE } from "./units.ts";
 
 /** A half-open range `[start, end)` of byte offsets in a MemoryFile. */
 export class FileRange {
@@ -31,18 +31,20 @@ export class FileRange {
 /** Anything with byte offsets `start` and `end`. */
 export type RangeLike = { readonly start: number; readonly end: number };
 
-/**
- * Throws unless [start, end), which were read from `range`, is a non-empty, page-aligned range within the first `sizePages` pages.
- *
- * @throws {TypeError} if it is not an object with two numbers
- * @throws {RangeError} naming the range and what is wrong with it
- */
-export function checkRange(range: RangeLike, start: number, end: number, sizePages: number): void {
+/** @throws {TypeError} unless `range` is an object, and what was read from it two numbers */
+export function checkOffsets(range: RangeLike, start: number, end: number): void {
   if (typeof range !== "object" || typeof start !== "number" || typeof end !== "number") {
     throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
   }
-  const startPage = pageOf(start);
-  const endPage = pageOf(end);
+}
+
+/**
+ * Throws unless [start, end) is a non-empty, page-aligned range within the first `sizePages` pages. `startPage` and `endPage` are
+ * pageOf(start) and pageOf(end).
+ *
+ * @throws {RangeError} naming the range and what is wrong with it
+ */
+export function checkBounds(start: number, end: number, startPage: number, endPage: number, sizePages: number): void {
   // Compared as bytes and as pages: NaN, fractions and what is beyond 31 bits of pages differ from their pages' offsets.
   const areOffsets = startPage * PAGE_SIZE === start && endPage * PAGE_SIZE === end;
   if (!areOffsets || startPage < 0 || startPage >= endPage || endPage > sizePages) throwBadRange(start, end, sizePages);
