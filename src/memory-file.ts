@@ -94,6 +94,8 @@ export class MemoryFile implements Disposable {
   share(): MemoryFileHandle {
     this.#core.requireLive("share()");
     const loader = this.#core.loader;
+    // From now on others may use the file, and this thread takes the lock.
+    Atomics.store(this.#core.words, Word.Shared, 1);
     const load = loader === undefined ? null : { state: loader.state.handle, fd: loader.fd, path: loader.path };
     return { kind: "pgalloc.MemoryFile", name: this.name, control: this.#core.control.buffer, load, userData: this.userData };
   }

@@ -34,6 +34,8 @@ export const Word = {
   DelayReported: 11,
   /** 1 once a view's buffer was transferred away, so that it outlives the file (mapping/views.ts). Never cleared. */
   Escaped: 12,
+  /** 1 once there is a handle to the file: before, only the thread that made it can use it. Set by that thread; never cleared. */
+  Shared: 13,
   /** Pages known to be committed (accounting/commitment.ts). lock. */
   KnownPages: 16,
   /** 1 once Field.AccountingAddress is set. lock. */

@@ -11,7 +11,7 @@ test("the bench of threads measures the lock, throughput, critical sections and 
   expect(`${run.stderr}${run.exitCode}`).toBe("0");
   expect(output).toMatch(/lock, uncontended: \d+ ns a pair with it, \d+ without/);
   expect(output).toMatch(
-    /throughput: [\d.]+ million pairs\/s by one Worker, [\d.]+ by one with the live ranges of two, [\d.]+ by two/,
+    /throughput, \d+ live ranges: [\d.]+ million pairs\/s by one Worker, [\d.]+ by two in one file, [\d.]+×/,
   );
   expect(output).toMatch(/critical sections with \d+ runs: toString's [\d.]+ ms/);
   for (const who of ["main thread", "Worker", "Worker, main thread busy", "blocked Worker, main thread busy"]) {

@@ -8,6 +8,8 @@ import { CHUNK_SIZE, DestroyedError, FileRange, MemoryFile, NotLoadedError, PAGE
 import { LoadWord } from "../../src/load/load-state.ts";
 import { coreOf } from "../../src/memory-file.ts";
 import { Word } from "../../src/shared/control.ts";
+import { setInterleavingHook } from "../../src/shared/seam.ts";
+import { THREAD_ID } from "../../src/shared/thread.ts";
 import { Actor, failureOf } from "./support/actor.ts";
 import { heldLoad } from "./support/held-load.ts";
 
@@ -49,6 +51,24 @@ test("lock: while one thread is inside no other is, and what it changed is seen 
   expect(isDone).toBe(false);
   holding.open();
   expect([await first, await second].map(({ start }) => start)).toEqual([0, PAGE_SIZE]);
+});
+
+test("lock: without a handle to the file it is not taken, and from share() on it is", () => {
+  using file = MemoryFile.create();
+  const { words } = coreOf(file);
+  const seen: number[] = [];
+  setInterleavingHook((point) => {
+    if (point === "lock: taken") seen.push(words[Word.Lock]!);
+  });
+  try {
+    file.allocate(PAGE_SIZE);
+    file.share();
+    file.allocate(PAGE_SIZE);
+  } finally {
+    setInterleavingHook(undefined);
+  }
+  expect(seen).toEqual([0, THREAD_ID]);
+  expect(words[Word.Lock]).toBe(0);
 });
 
 test("lock: released between the mark and the sleep, it is taken at once: no wake-up is lost", async () => {
