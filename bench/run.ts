@@ -2,7 +2,7 @@
  * `bun run bench`: every case of every bench, ours and each peer's, one after the other within each round (A B A B), so that
  * a slow minute of the machine falls on all alike. Every measurement is a process of its own.
  */
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { bench as aio } from "./aio.bench.ts";
 import { bench as allocate } from "./allocate.bench.ts";
@@ -19,7 +19,8 @@ import { type CaseResult, makeCase, type Results } from "./report/results.ts";
 import { formatResults } from "./report/table.ts";
 import { bench as save, ourImage, peerImage } from "./save.bench.ts";
 import { bench as segment } from "./segment.bench.ts";
-import { type Bench, OURS, type Params, type Run, type Sample, sampleCommand } from "./support/bench.ts";
+import { bench as start } from "./start.bench.ts";
+import { type Bench, buildCommand, OURS, type Params, type Run, type Sample, sampleCommand } from "./support/bench.ts";
 import { warmFreeMemory } from "./support/host-memory.ts";
 import { describeMachine, NoiseMeter } from "./support/machine.ts";
 import { Workspace } from "./support/processes.ts";
@@ -27,9 +28,11 @@ import { bench as view } from "./view.bench.ts";
 import { bench as zeroScan } from "./zero-scan.bench.ts";
 
 const SINGLE: readonly Bench[] = [allocate, references, view, big, segment, zeroScan, coalesce, aio, exchange];
-const JOBS: readonly Bench[] = [save, load];
+/** Of what a save wrote. */
+const RESTORES: readonly Bench[] = [load, start];
+const JOBS: readonly Bench[] = [save, ...RESTORES];
 /** What is in memory at most, in images: a save may leave the page cache another one. */
-const MEMORY_IMAGES: Readonly<Record<string, number>> = { save: 2, load: 1 };
+const MEMORY_IMAGES: Readonly<Record<string, number>> = { save: 2, load: 1, start: 1 };
 export const SUBJECTS = [...SINGLE, ...JOBS].map(({ subject }) => subject);
 
 /** The command line tool; returns the exit code. */
@@ -112,14 +115,14 @@ class Runner {
 
   /** Saves and loads of an image belong together: what the last save wrote is loaded, and then makes room on the disk. */
   async runJobs(): Promise<void> {
-    if (!this.wants(save) && !this.wants(load)) return;
+    if (!JOBS.some((bench) => this.wants(bench))) return;
     for (const image of save.cases(this.options)) {
       await this.runCase(save, image, this.wants(save) ? this.options.rounds : 1, this.wants(save));
-      if (this.wants(load)) {
-        const loads = load
+      for (const bench of RESTORES.filter((each) => this.wants(each))) {
+        const cases = bench
           .cases(this.options)
           .filter(({ pattern, bytes }) => pattern === image["pattern"] && bytes === image["bytes"]);
-        for (const params of loads) await this.runCase(load, params, this.options.rounds);
+        for (const params of cases) await this.runCase(bench, params, this.options.rounds);
       }
       for (const path of [ourImage, peerImage]) rmSync(path(this.workspace.directory, image), { recursive: true, force: true });
     }
@@ -127,7 +130,7 @@ class Runner {
 
   private async runCase(bench: Bench, params: Params, rounds: number, isRecorded = true): Promise<void> {
     const startedMs = performance.now();
-    const contenders = this.contenders(bench, params);
+    const contenders = this.contenders(bench, params, bench.isBuilt === true ? await this.executableOf(bench) : undefined);
     const samples: Record<string, Sample[]> = Object.fromEntries(Object.keys(contenders).map((name) => [name, []]));
     for (let round = 0; round < rounds; round++) {
       for (const [name, measure] of Object.entries(contenders)) {
@@ -146,13 +149,24 @@ class Runner {
     this.log(`${subject} ${Object.values(params).join(" ")}: ${Object.keys(contenders).join(", ")} (${seconds} s)`);
   }
 
+  /** Built at its first case. */
+  private async executableOf(bench: Bench): Promise<string> {
+    const executable = join(this.workspace.directory, bench.subject);
+    if (!existsSync(executable)) await this.workspace.run(buildCommand(bench, executable), { stderr: "pipe" });
+    return executable;
+  }
+
   /** Who takes part, by name, in the order in which they are measured. */
-  private contenders(bench: Bench, params: Params): Record<string, (seed: number) => Promise<Sample>> {
+  private contenders(
+    bench: Bench,
+    params: Params,
+    executable: string | undefined,
+  ): Record<string, (seed: number) => Promise<Sample>> {
     const { workspace, gvisor, fio, options } = this;
     const runOf = (by: string, seed: number): Run => ({ by, seed, directory: workspace.directory, isSmoke: options.isSmoke });
-    const own = (by: string) => async (seed: number) =>
-      (await workspace.runJson(sampleCommand(bench, params, runOf(by, seed)))) as unknown as Sample;
-    const found: Record<string, (seed: number) => Promise<Sample>> = { [OURS]: own(OURS) };
+    const own = (by: string, built?: string) => async (seed: number) =>
+      (await workspace.runJson(sampleCommand(bench, params, runOf(by, seed), built))) as unknown as Sample;
+    const found: Record<string, (seed: number) => Promise<Sample>> = { [OURS]: own(OURS, executable) };
     if (gvisor !== undefined && bench.gvisor !== undefined && (params["queue"] ?? "auto") === "auto") {
       found["gvisor"] = (seed) => gvisor.measure(bench, params, runOf("gvisor", seed));
     }

@@ -35,5 +35,5 @@ export {
   saveAll,
 } from "./save-all.ts";
 export { FileFailedError } from "./shared/lock.ts";
-export { ThreadDiedError } from "./threads/errors.ts";
+export { ThreadDiedError, WorkerNotFoundError } from "./threads/errors.ts";
 export { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryKind, PAGE_SIZE } from "./units.ts";

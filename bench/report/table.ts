@@ -6,7 +6,15 @@ import type { CaseResult, Results } from "./results.ts";
 import { type TargetLine, targetLines } from "./targets.ts";
 
 export function formatResults(results: Results): string {
-  return [header(results), goals(results), queues(results), growth(results), losses(results), everyCase(results)].join("\n");
+  return [
+    header(results),
+    goals(results),
+    starts(results),
+    queues(results),
+    growth(results),
+    losses(results),
+    everyCase(results),
+  ].join("\n");
 }
 
 function header({ machine, noise, rounds, bytes, startedAt, durationSeconds, absent }: Results): string {
@@ -38,7 +46,7 @@ function goals(results: Results): string {
   return [
     "## Goals",
     "",
-    "`ahead`: how many times better ours is, median of the pairs of each round (smallest .. largest).",
+    "`ahead`: how many times better ours is, median of the pairs of each round (smallest .. largest). Ours loads as it is deployed, in an executable with bytecode (docs/deploying.md).",
     "",
     "| work | goal | ours | peer | ahead | met |",
     "| --- | --- | --- | --- | --- | --- |",
@@ -53,6 +61,27 @@ function goals(results: Results): string {
 function formatGoal({ goal, figure }: TargetLine): string {
   if (goal === null) return "–";
   return "atMost" in goal ? `≤ ${formatFigure(figure, goal.atMost)}` : `≥ ${digits(goal.timesBetter)}×`;
+}
+
+function starts(results: Results): string {
+  const cases = results.cases.filter(({ subject }) => subject === "start");
+  if (cases.length === 0) return "";
+  const figures = ["startToFirstPageSeconds", "loadFromReturnsSeconds", "firstPageSeconds"];
+  return [
+    "## Starts",
+    "",
+    "A program of its own process, page cache hot: as it is deployed (an executable with bytecode, as all loads here), and from sources.",
+    "",
+    `| image | program | ${figures.join(" | ")} |`,
+    `| --- | --- |${" --- |".repeat(figures.length)}`,
+    ...cases.flatMap(({ params, contenders }) =>
+      Object.entries(contenders).map(([name, found]) => {
+        const cells = figures.map((figure) => spread(figure, found.figures[figure]!));
+        return `| ${params["pattern"]} | ${name === OURS ? "as deployed" : name} | ${cells.join(" | ")} |`;
+      }),
+    ),
+    "",
+  ].join("\n");
 }
 
 /** Figures of a load that tell one queue from another. */

@@ -41,6 +41,8 @@ export interface Bench {
   /** What is measured, for the report. */
   readonly title: string;
   cases(size: Size): Params[];
+  /** Ours is measured in an executable with bytecode, as a service is deployed; rivals run from sources. */
+  readonly isBuilt?: true;
   /** Other ways, in this runtime, to do the work of a case. */
   rivals?(params: Params): string[];
   measure(params: Params, run: Run): Promise<Sample>;
@@ -72,10 +74,20 @@ export function budget(run: Run): { min_cpu_time: number; min_samples: number; w
   return { min_cpu_time: run.isSmoke ? 1e5 : 300e6, min_samples: run.isSmoke ? 2 : 4, warmup_samples: 2 };
 }
 
-/** Command of a child process that measures one case and prints its sample. */
-export function sampleCommand(bench: Bench, params: Params, run: Run): string[] {
-  const file = join(import.meta.dir, "..", `${bench.subject}.bench.ts`);
-  return [process.execPath, file, "--sample", JSON.stringify({ params, run })];
+/** Command of a child process that measures one case and prints its sample. `executable`: where the bench was built. */
+export function sampleCommand(bench: Bench, params: Params, run: Run, executable?: string): string[] {
+  const program = executable === undefined ? [process.execPath, sourceOf(bench)] : [executable];
+  return [...program, "--sample", JSON.stringify({ params, run })];
+}
+
+/** Command that builds a bench as docs/deploying.md says. */
+export function buildCommand(bench: Bench, executable: string): string[] {
+  const flags = ["--compile", "--bytecode", "--format=esm", "--entry-naming", "[name].[ext]", "--outfile", executable];
+  return [process.execPath, "build", ...flags, sourceOf(bench), join(import.meta.dir, "../../src/threads/pgalloc-worker.ts")];
+}
+
+function sourceOf({ subject }: Bench): string {
+  return join(import.meta.dir, "..", `${subject}.bench.ts`);
 }
 
 /** What a bench file does when it is started by itself: one sample for the runner, or all its cases for a reader. */

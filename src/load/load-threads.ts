@@ -8,6 +8,7 @@
  * and is 4.5 and 4.8 ms.
  */
 import { availableParallelism } from "node:os";
+import { WorkerNotFoundError } from "../threads/errors.ts";
 import { runInThread } from "../threads/pool.ts";
 import { type LoadState, LoadWord } from "./load-state.ts";
 import { type LoadTask, YIELD_MS } from "./load-task.ts";
@@ -95,7 +96,7 @@ export class LoadThreads {
         // It died, or met what no read can answer. What it had claimed is claimed anew.
         state.recoverDeadClaims();
         Atomics.store(state.words, LoadWord.NextUnit, 0);
-        if (++this.deaths > MAX_THREAD_DEATHS) {
+        if (++this.deaths > MAX_THREAD_DEATHS || error instanceof WorkerNotFoundError) {
           this.giveUp(error);
           return;
         }

@@ -18,6 +18,22 @@ export class ThreadDiedError extends Error {
   }
 }
 
+/** A Worker could not begin: its entry file is missing, as in a program that was bundled without it. */
+export class WorkerNotFoundError extends Error {
+  override readonly name = "WorkerNotFoundError";
+  readonly code = "ERR_WORKER_NOT_FOUND";
+  readonly url: string;
+
+  constructor(url: string, cause: unknown) {
+    super(
+      `There is no Worker at ${url}: a program is bundled with the entry point pgalloc/worker beside its own, ` +
+        "and --entry-naming '[name].[ext]'",
+      { cause },
+    );
+    this.url = url;
+  }
+}
+
 /** A thrown value as plain data that postMessage copies faithfully. */
 export type ToldError =
   | { readonly kind: "value"; readonly value: unknown }

@@ -18,7 +18,7 @@
  * which cannot have another one again, and one for all other tasks.
  */
 import { hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
-import { rebuildError, ThreadDiedError } from "./errors.ts";
+import { rebuildError, ThreadDiedError, WorkerNotFoundError } from "./errors.ts";
 import type { FromWorker, ToWorker } from "./serve.ts";
 import type { TaskName } from "./tasks.ts";
 
@@ -55,15 +55,17 @@ const MAX_IDLE = 6;
 
 export class ThreadPool<Name extends string> {
   readonly #workerUrl: URL;
+  readonly #nice: number;
   /** Last in, first out: the warmest thread is used first. */
   readonly #idle: Thread[] = [];
   /** Busy and idle. */
   readonly #threads = new Set<Thread>();
   #nextId = 1;
 
-  /** `workerUrl`: a module that calls `serveTasks`. */
-  constructor(workerUrl: URL) {
+  /** `workerUrl`: a module that calls `serveTasks`. `nice`: of its threads, 0 to 19, or the process's own if that is more. */
+  constructor(workerUrl: URL, nice = 0) {
     this.#workerUrl = workerUrl;
+    this.#nice = nice;
   }
 
   /**
@@ -74,7 +76,7 @@ export class ThreadPool<Name extends string> {
     const { promise: done, resolve, reject } = Promise.withResolvers<unknown>();
     const thread = this.#idle.pop() ?? this.#start();
     const id = this.#nextId++;
-    const message: ToWorker = { kind: "run", id, task, payload };
+    const message: ToWorker = { kind: "run", id, task, payload, nice: this.#nice };
     try {
       thread.worker.postMessage(message);
     } catch (error) {
@@ -111,7 +113,9 @@ export class ThreadPool<Name extends string> {
     worker.addEventListener("error", (event: ErrorEvent) => {
       // Handled: it becomes the cause of the ThreadDiedError. Without this it would be printed as uncaught as well.
       event.preventDefault();
-      thread.uncaught = event.error instanceof Error ? event.error : new Error(event.message);
+      const error = event.error instanceof Error ? event.error : new Error(event.message);
+      const isMissing = event.message.includes("ModuleNotFound") && event.message.includes("(entry point)");
+      thread.uncaught = isMissing ? new WorkerNotFoundError(this.#workerUrl.href, error) : error;
     });
     worker.addEventListener("close", (event) => {
       this.#bury(thread, (event as CloseEvent).code);
@@ -149,7 +153,8 @@ export class ThreadPool<Name extends string> {
     const { running } = thread;
     if (running === undefined) return;
     thread.running = undefined;
-    running.reject(new ThreadDiedError(running.task, exitCode, thread.uncaught));
+    const { uncaught } = thread;
+    running.reject(uncaught instanceof WorkerNotFoundError ? uncaught : new ThreadDiedError(running.task, exitCode, uncaught));
   }
 }
 
@@ -167,8 +172,19 @@ function startInBackground(url: URL): Worker {
   }
 }
 
-const pool = new ThreadPool<TaskName>(new URL("./worker.ts", import.meta.url));
-const lowPriorityPool = new ThreadPool<TaskName>(new URL("./low-priority-worker.ts", import.meta.url));
+/**
+ * The entry file lies beside this module. Where a program was bundled this module is in the program's file, and the entry
+ * another one beside that.
+ */
+const WORKER_URL = new URL(`./pgalloc-worker.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`, import.meta.url);
+/**
+ * A tenth of a processor that the program wants as well: without that, a program that has used its share stands back behind the
+ * task whenever it wakes up. Less would let a load on a busy machine starve, with pages claimed that somebody waits for.
+ */
+const LOW_PRIORITY_NICE = 10;
+
+const pool = new ThreadPool<TaskName>(WORKER_URL);
+const lowPriorityPool = new ThreadPool<TaskName>(WORKER_URL, LOW_PRIORITY_NICE);
 
 /**
  * Runs `task` of the table in tasks.ts in a thread of this JavaScript thread's pools.

@@ -5,6 +5,7 @@
  * A task may block its thread for as long as it lives (Atomics.wait): no message reaches it meanwhile, so whoever starts
  * such a task needs another way to stop it, such as a word in shared memory.
  */
+import { lowerPriority } from "../../ffi/index.ts";
 import { type ToldError, tellError } from "./errors.ts";
 
 export interface TaskModule {
@@ -14,9 +15,9 @@ export interface TaskModule {
 /** Task name to the import of its module: lazily, so that a Worker loads only what it runs. */
 export type TaskTable = Readonly<Record<string, () => Promise<TaskModule>>>;
 
-/** Pool to Worker. `leave`: exit when what runs has ended. */
+/** Pool to Worker. `nice`: the thread's from now on, if that is more. `leave`: exit when what runs has ended. */
 export type ToWorker =
-  | { readonly kind: "run"; readonly id: number; readonly task: string; readonly payload: unknown }
+  | { readonly kind: "run"; readonly id: number; readonly task: string; readonly payload: unknown; readonly nice: number }
   | { readonly kind: "leave" };
 
 /** Worker to pool. `id` is the one of the `run` message. */
@@ -36,6 +37,7 @@ export function serveTasks(table: TaskTable): void {
   scope.onmessage = ({ data }) => {
     // process.exit ends this Worker only, after its messages are out; terminate() from outside is the rougher way.
     if (data.kind === "leave") process.exit(0);
+    if (data.nice > 0) lowerPriority(data.nice);
     void runTask(table, data).then((answer) => answerWith(scope, answer));
   };
 }

@@ -31,6 +31,7 @@ const FIGURES: Record<string, string[]> = {
     ...["loadFromReturnsSeconds", "allLoadedSeconds", "gibPerSecond", "cpuSeconds", "residentFractionBefore"],
     ...["loopGapP50Ms", "loopGapP99Ms", "loopGapMaxMs", "hugeBytes", "smallBytes", "demandBytes", "readCalls"],
   ],
+  start: ["startToFirstPageSeconds", "loadFromReturnsSeconds", "firstPageSeconds"],
 };
 const TMPFS = 0x01021994;
 const AWAIT_FIGURES = ["firstPageSeconds", "awaitsWhileLoading", "awaitP50Ns", "awaitP99Ns", "awaitMaxNs"];

@@ -2,7 +2,7 @@
  * The package as a stranger gets it: packed, unpacked beside a program of theirs, type-checked by their strict compiler
  * without our settings, and run. Every entry of `exports` must resolve both ways.
  */
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -78,4 +78,54 @@ test("its command line tool runs there, and says what the benches miss", () => {
   expect(run([process.execPath, tool, "--help"], directory)).toContain("verify DIR");
   const { exitCode, stderr } = Bun.spawnSync([process.execPath, tool, "bench", "--smoke"], { cwd: directory });
   expect([exitCode, stderr.toString()]).toEqual([1, expect.stringContaining("bun add --dev mitata")]);
+});
+
+describe("a program that is built", () => {
+  // No top-level await: bytecode without an executable is CommonJS.
+  const program = `
+import { MemoryFile } from "pgalloc";
+async function main(): Promise<void> {
+  const file = MemoryFile.create();
+  const range = file.allocate(2 ** 24);
+  file.view(range, Uint32Array).fill(7);
+  await file.saveTo("checkpoint");
+  file.destroy();
+  const back = await MemoryFile.loadFrom("checkpoint", { background: true, queue: "workers" });
+  await back.awaitLoad();
+  console.log(back.loadStats().loadedBytes, back.view(range, Uint32Array).at(-1));
+  back.destroy();
+}
+main().catch((error) => {
+  console.log(error.name, error.message);
+  process.exitCode = 1;
+});
+`;
+  const entries = ["service.ts", "pgalloc/worker"];
+  const build = [process.execPath, "build", "--entry-naming", "[name].[ext]"];
+
+  beforeAll(() => writeFileSync(join(directory, "service.ts"), program));
+
+  test("as a bundle, also with bytecode, restores in its Workers", () => {
+    for (const flags of [["--target=bun"], ["--target=bun", "--bytecode", "--minify"]]) {
+      run([...build, ...flags, "--outdir", "built", ...entries], directory);
+      // Nothing is left of the sources.
+      const moved = mkdtempSync(join(tmpdir(), "pgalloc-built-"));
+      run(["sh", "-c", `mv built/* ${moved}`], directory);
+      expect(run([process.execPath, "service.js"], moved)).toBe("16777216 7\n");
+      rmSync(moved, { recursive: true });
+    }
+  });
+
+  test("as an executable, also with bytecode, restores in its Workers", () => {
+    for (const flags of [[], ["--bytecode"]]) {
+      run([...build, "--compile", ...flags, "--outfile", "service", ...entries], directory);
+      expect(run([join(directory, "service")], directory)).toBe("16777216 7\n");
+    }
+  });
+
+  test("without the Workers' entry point says what is missing", () => {
+    run([...build, "--target=bun", "--outdir", "built", "service.ts"], directory);
+    const { exitCode, stdout } = Bun.spawnSync([process.execPath, "built/service.js"], { cwd: directory });
+    expect([exitCode, stdout.toString()]).toEqual([1, expect.stringMatching(/^WorkerNotFoundError .*pgalloc\/worker/)]);
+  });
 });
