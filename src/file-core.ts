@@ -81,6 +81,8 @@ export class FileCore {
   /** Work under way in other threads that reads the memory: it stays mapped until all has ended. */
   private readonly holds = new Set<Promise<unknown>>();
   private hasLeft = false;
+  /** This thread has seen that all pages are loaded. It asks no more: to the engine each Atomics.load is a locked instruction. */
+  private hasAllPages = false;
 
   constructor(parts: Parts) {
     const { control, mapping } = parts;
@@ -127,8 +129,10 @@ export class FileCore {
 
   /** True while a restore has pages outstanding or failed, so that what is loaded must be asked page by page. */
   get mayMissPages(): boolean {
+    if (this.loader === undefined || this.hasAllPages) return false;
     // Not a plain load: who reads 0 may read the pages, so it must come after the stores of those who loaded them.
-    return Atomics.load(this.words, Word.Loading) !== 0;
+    this.hasAllPages = Atomics.load(this.words, Word.Loading) === 0;
+    return !this.hasAllPages;
   }
 
   /** @throws {DestroyedError} naming the method, if any thread has destroyed the file */

@@ -42,9 +42,9 @@ export class Releaser {
 
   /** There is waste: see to it in a later turn, unless some thread does already. */
   schedule(): void {
-    // Looked at first: a locked instruction waits for all stores before it, and nearly always nothing is to be done.
+    // Read plainly first: that this thread has undertaken it only this thread can change, and nearly always it has.
+    if (this.words[Word.Releaser] === THREAD_ID) return;
     const owner = Atomics.load(this.words, Word.Releaser);
-    if (owner === THREAD_ID) return;
     const isTaken = owner === 0 ? this.replaceOwner(0) : this.takeOverFrom(owner);
     if (isTaken) setImmediate(() => this.turn());
   }

@@ -83,9 +83,9 @@ function acquireContended(words: Int32Array): boolean {
   }
 }
 
-/** Looks before it tries: that leaves the word in the owner's cache while it is held. */
+/** Looks before it tries, and plainly (an Atomics.load writes): that leaves the word in the owner's cache while it is held. */
 function takeIfFree(words: Int32Array): boolean {
-  return Atomics.load(words, Word.Lock) === 0 && Atomics.compareExchange(words, Word.Lock, 0, THREAD_ID) === 0;
+  return words[Word.Lock] === 0 && Atomics.compareExchange(words, Word.Lock, 0, THREAD_ID) === 0;
 }
 
 export function releaseLock(words: Int32Array): void {
