@@ -32,11 +32,11 @@ export class FileRange {
 export type RangeLike = { readonly start: number; readonly end: number };
 
 /** @throws {TypeError} unless `range` is an object, and what was read from it two numbers */
-export function checkOffsets(range: RangeLike, start: number, end: number): void {
+export const checkOffsets = (range: RangeLike, start: number, end: number): void => {
   if (typeof range !== "object" || typeof start !== "number" || typeof end !== "number") {
     throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
   }
-}
+};
 
 /**
  * Throws unless [start, end) is a non-empty, page-aligned range within the first `sizePages` pages. `startPage` and `endPage` are
@@ -44,11 +44,11 @@ export function checkOffsets(range: RangeLike, start: number, end: number): void
  *
  * @throws {RangeError} naming the range and what is wrong with it
  */
-export function checkBounds(start: number, end: number, startPage: number, endPage: number, sizePages: number): void {
+export const checkBounds = (start: number, end: number, startPage: number, endPage: number, sizePages: number): void => {
   // Compared as bytes and as pages: NaN, fractions and what is beyond 31 bits of pages differ from their pages' offsets.
   const areOffsets = startPage * PAGE_SIZE === start && endPage * PAGE_SIZE === end;
   if (!areOffsets || startPage < 0 || startPage >= endPage || endPage > sizePages) throwBadRange(start, end, sizePages);
-}
+};
 
 function throwBadRange(start: number, end: number, sizePages: number): never {
   const got = `got [${start}, ${end})`;

@@ -35,6 +35,6 @@ export const MAX_GROUP = 2 ** 32 - 1;
  * is what is computed from them; the truncation makes an integer of it, and of all that follows. (incRef and decRef on
  * doubles took about a tenth longer.)
  */
-export function pageOf(offset: number): number {
+export const pageOf = (offset: number): number => {
   return (offset * PAGES_PER_BYTE) | 0;
-}
+};

@@ -43,9 +43,9 @@ export const KIND_SHIFT = 4;
 
 const STATE_MASK = 14;
 
-export function stateOf(tag: number): number {
+export const stateOf = (tag: number): number => {
   return tag & STATE_MASK;
-}
+};
 
 export function kindOf(tag: number): number {
   return tag >>> KIND_SHIFT;

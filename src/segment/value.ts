@@ -20,12 +20,12 @@ export const OWNED = 0xf0;
 export const OWNER_WORDS = 3;
 
 /** The byte of a value. Tags of 48 to 63 with 3 refs, which would fit, come out as owned ones. */
-export function byteOf(tag: number, refs: number, group: number): number {
+export const byteOf = (tag: number, refs: number, group: number): number => {
   return ((tag >>> REFS_SHIFT) | (refs >>> 2) | group) === 0 ? tag | (refs << REFS_SHIFT) : (tag & CLASS_MASK) | OWNED;
-}
+};
 
 /** True if the runs that start at keys `a` and `b` have equal values. */
-export function hasSameValue(tables: SegmentTables, a: number, b: number): boolean {
+export const hasSameValue = (tables: SegmentTables, a: number, b: number): boolean => {
   const { values } = tables;
   if (values[a] !== values[b]) return false;
   if (values[a]! < OWNED) return true;
@@ -33,4 +33,4 @@ export function hasSameValue(tables: SegmentTables, a: number, b: number): boole
   const from = a * OWNER_WORDS;
   const to = b * OWNER_WORDS;
   return owners[from] === owners[to] && owners[from + 1] === owners[to + 1] && owners[from + 2] === owners[to + 2];
-}
+};

@@ -49,7 +49,7 @@ export class FileFailedError extends Error {
  *
  * @throws {FileFailedError} without taking the lock
  */
-export function acquireLock(words: Int32Array): boolean {
+export const acquireLock = (words: Int32Array): boolean => {
   const inherited =
     words[Word.Shared] !== 0 && Atomics.compareExchange(words, Word.Lock, 0, THREAD_ID) !== 0 && acquireContended(words);
   reach("lock: taken");
@@ -58,7 +58,7 @@ export function acquireLock(words: Int32Array): boolean {
     throw new FileFailedError();
   }
   return inherited;
-}
+};
 
 function acquireContended(words: Int32Array): boolean {
   for (let i = 0; i < PAUSES; i++) Atomics.pause();
@@ -88,10 +88,10 @@ function takeIfFree(words: Int32Array): boolean {
   return words[Word.Lock] === 0 && Atomics.compareExchange(words, Word.Lock, 0, THREAD_ID) === 0;
 }
 
-export function releaseLock(words: Int32Array): void {
+export const releaseLock = (words: Int32Array): void => {
   if (words[Word.Shared] === 0) return;
   if ((Atomics.exchange(words, Word.Lock, 0) & CONTENDED) !== 0) Atomics.notify(words, Word.Lock, 1);
-}
+};
 
 /** Lock held. The tables cannot be repaired: every later `acquireLock` throws. */
 export function markFailed(words: Int32Array): void {

@@ -31,6 +31,6 @@ export function setInterleavingHook(next: ((point: Point) => void) | undefined):
 }
 
 /** This thread has come to a point. */
-export function reach(point: Point): void {
+export const reach = (point: Point): void => {
   if (hook !== undefined) hook(point);
-}
+};
