@@ -289,11 +289,13 @@ export class LoadState {
       const good = want[i]! & ~bad[i]!;
       if (good !== 0) Atomics.or(this.loaded, word, good);
     }
-    this.settle(control, slot, unit, count);
+    this.settle(control, slot, unit, count, badCount);
   }
 
-  private settle(control: Control, slot: number, unit: number, count: number): void {
-    this.finishPages(control, unit, count);
+  private settle(control: Control, slot: number, unit: number, count: number, badCount = 0): void {
+    this.countArrived(control, count - badCount);
+    Atomics.sub(this.unitPending, unit, count);
+    if (Atomics.sub(this.words, LoadWord.PendingPages, count) === count) this.end(control);
     // Last: while no living thread has a claim, no count is about to change for one.
     Atomics.store(this.slots, slot * SLOT_WORDS + 1, 0);
     if (Atomics.load(this.unitWaiters, unit) > 0) wakeWaiters(control);
@@ -308,17 +310,19 @@ export class LoadState {
     if (!this.everyBit(0, size, (word) => Atomics.load(this.loaded, word) | Atomics.load(this.failed, word))) return;
     this.unitPending.fill(0);
     Atomics.store(this.words, LoadWord.PendingPages, 0);
+    this.countArrived(control, this.words[LoadWord.MissingPages]! - this.words[LoadWord.FailedPages]!);
     this.end(control);
   }
 
-  private finishPages(control: Control, unit: number, count: number): void {
-    Atomics.sub(this.unitPending, unit, count);
-    if (Atomics.sub(this.words, LoadWord.PendingPages, count) === count) this.end(control);
+  /** So many more are in place, or needed no more. With the last of them the file is an ordinary one. */
+  private countArrived(control: Control, pages: number): void {
+    if (pages > 0 && Atomics.sub(this.words, LoadWord.MissingPages, pages) === pages)
+      Atomics.store(control.words, Word.Loading, 0);
   }
 
-  /** Nothing is pending any more. If all went well the file is an ordinary one from now on. */
+  /** Nothing is pending any more. */
   end(control: Control): void {
-    if (this.words[LoadWord.FailedPages] === 0) Atomics.store(control.words, Word.Loading, 0);
+    reach("load: none pending");
     this.wakeDemand();
     wakeWaiters(control);
   }
@@ -362,6 +366,7 @@ export class LoadState {
     const forgotten = mask & Atomics.and(this.failed, word, ~mask);
     if (forgotten === 0) return;
     Atomics.or(this.loaded, word, forgotten);
+    this.countArrived(control, bitCount(forgotten));
     const left = Atomics.sub(this.words, LoadWord.FailedPages, bitCount(forgotten)) - bitCount(forgotten);
     if (left === 0 && Atomics.load(this.words, LoadWord.PendingPages) === 0) this.end(control);
   }
@@ -388,15 +393,8 @@ export class LoadState {
     return count;
   }
 
-  addWaiter(start: number, end: number): void {
-    this.countWaiter(start, end, 1);
-  }
-
-  removeWaiter(start: number, end: number): void {
-    this.countWaiter(start, end, -1);
-  }
-
-  private countWaiter(start: number, end: number, change: number): void {
+  /** One waiter more, or less. */
+  countWaiter(start: number, end: number, change: 1 | -1): void {
     const last = this.lastUnitOf(end);
     for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) Atomics.add(this.unitWaiters, unit, change);
   }

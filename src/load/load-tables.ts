@@ -58,6 +58,8 @@ export const LoadWord = {
   NextDemand: 23,
   /** 1 once a background thread reads. Written by those threads. */
   Begun: 24,
+  /** Pages that are not in place: pending and failed ones. Atomics.sub, never up; who brings it to 0 clears Loading. */
+  MissingPages: 25,
 } as const;
 
 /** Even, since floats follow. */
@@ -184,7 +186,7 @@ export function createLoadTables(plan: LoadPlan): LoadHandle {
   const opened = openLoadTables(handle);
   if (typeof extentOffset === "number") opened.firstOffset[0] = extentOffset;
   else opened.extentOffset.set(extentOffset);
-  header[LoadWord.ContentPages] = header[LoadWord.PendingPages] = fill(opened);
+  header[LoadWord.ContentPages] = header[LoadWord.PendingPages] = header[LoadWord.MissingPages] = fill(opened);
   return handle;
 }
 

@@ -278,7 +278,7 @@ export class Loader {
       wakeWaiters(this.control);
     };
     signal?.addEventListener("abort", onAbort, { once: true });
-    this.state.addWaiter(start, end);
+    this.state.countWaiter(start, end, 1);
     this.waiters.add(waiter);
     try {
       if (urgent) {
@@ -290,7 +290,7 @@ export class Loader {
       void this.pump();
       await promise;
     } finally {
-      this.state.removeWaiter(start, end);
+      this.state.countWaiter(start, end, -1);
       signal?.removeEventListener("abort", onAbort);
     }
   }
@@ -379,7 +379,7 @@ export class Loader {
     const { state } = this;
     const { words } = this.control;
     this.readNow(start, end);
-    state.addWaiter(start, end);
+    state.countWaiter(start, end, 1);
     try {
       for (;;) {
         const seen = Atomics.load(words, Word.LoadProgress);
@@ -393,7 +393,7 @@ export class Loader {
         }
       }
     } finally {
-      state.removeWaiter(start, end);
+      state.countWaiter(start, end, -1);
     }
   }
 
@@ -424,7 +424,7 @@ export class Loader {
   dropSync(start: number, end: number): void {
     const { state } = this;
     const { words } = this.control;
-    state.addWaiter(start, end);
+    state.countWaiter(start, end, 1);
     try {
       for (;;) {
         const seen = Atomics.load(words, Word.LoadProgress);
@@ -432,7 +432,7 @@ export class Loader {
         if (Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS) === "timed-out") state.recoverDeadClaims();
       }
     } finally {
-      state.removeWaiter(start, end);
+      state.countWaiter(start, end, -1);
     }
   }
 

@@ -20,6 +20,7 @@ export type Point =
   | "recover: took the slot"
   | "load: bytes in place"
   | "load: bits set"
+  | "load: none pending"
   | "wait: looked at the bits"
   | "demand: found nothing wanted";
 

@@ -170,6 +170,28 @@ test("growth: new chunks are mapped before the size says so", async () => {
   expect(await worker.call("read", last, PAGE_SIZE - 1)).toBe(1);
 });
 
+test("retry: made between the end of the last pending page and its news, what had failed is not taken for loaded", async () => {
+  const held = await heldLoad();
+  const { file, page, state } = held;
+  try {
+    held.finish();
+    setInterleavingHook((point) => {
+      if (point !== "load: none pending") return;
+      setInterleavingHook(undefined);
+      state.retry(page.start / PAGE_SIZE, page.end / PAGE_SIZE);
+    });
+    held.failFirst();
+    expect(file.isLoaded(page)).toBe(false);
+    expect(() => file.view(page)).toThrow(NotLoadedError);
+    await file.awaitLoad(page);
+    expect(file.view(page)[0]).toBe(9);
+    expect(coreOf(file).words[Word.Loading]).toBe(0);
+  } finally {
+    setInterleavingHook(undefined);
+    held.end();
+  }
+});
+
 test("releaser: waste made between its last look and its leaving is released all the same", async () => {
   using file = MemoryFile.create();
   const worker = await attached(file);

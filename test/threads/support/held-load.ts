@@ -6,6 +6,8 @@ import { FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../../src/load/load-state.ts";
 import { coreOf } from "../../../src/memory-file.ts";
 
+const EIO = 5;
+
 /**
  * A restore that stands still: this thread holds the claim of every page that was not read at once, and gives pages to
  * other threads when the test wants it.
@@ -43,6 +45,13 @@ export async function heldLoad(name = "held") {
       for (const [other, count] of counts.entries()) {
         if (other !== unit && count > 0) state.publish(control, slot, other, wanted[other]!, count);
       }
+    },
+    /** The unit's first page could not be read; its others are published by this thread. */
+    failFirst: () => {
+      const [bad, mismatched] = [new Int32Array(WORDS_PER_UNIT), new Int32Array(WORDS_PER_UNIT)];
+      bad[0] = 1;
+      const claim = { unit, want: wanted[unit]!, count: counts[unit]!, bad, mismatched, badCount: 1, error: EIO };
+      state.fail(control, slot, claim);
     },
     /** The unit's pages are published by this thread. */
     publish: () => state.publish(control, slot, unit, wanted[unit]!, counts[unit]!),
