@@ -9,7 +9,7 @@
  */
 import { errnoNumber } from "../../ffi/index.ts";
 import { isThreadAlive } from "../shared/thread.ts";
-import { ThreadDiedError } from "../threads/errors.ts";
+import { ThreadDiedError, WorkerNotFoundError } from "../threads/errors.ts";
 import { runInThread } from "../threads/pool.ts";
 import { BaseQueue } from "./base-queue.ts";
 import { MAX_THREADS, QueueWord, SlotState } from "./operations.ts";
@@ -31,7 +31,7 @@ export class WorkerQueue extends BaseQueue {
   private readonly threads: number;
   private readonly stays: (Stay | undefined)[] = [];
   private deaths = 0;
-  /** What a Worker threw that was not its death: a defect, told by the next wait. */
+  /** What a Worker threw that was not its death, or that there is none to start: told by every wait from then on. */
   private failure: unknown;
 
   /** Precondition: 1 <= threads <= MAX_THREADS. The Workers start with the first operation. */
@@ -54,6 +54,7 @@ export class WorkerQueue extends BaseQueue {
         () => undefined,
         (error: unknown) => {
           if (!(error instanceof ThreadDiedError)) this.failure ??= error;
+          if (error instanceof WorkerNotFoundError) this.deaths = MAX_DEATHS;
           if (this.stays[thread] === stay) this.replace(thread);
         },
       ),

@@ -29,7 +29,7 @@ export class LoadThreads {
 
   /**
    * `turn`: when the background pass may begin; undefined: at once. `giveUp` is called, and is to set LoadWord.Stop, when threads
-   * die over and over again.
+   * die over and over again, or cannot begin.
    */
   constructor(
     state: LoadState,

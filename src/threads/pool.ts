@@ -11,7 +11,8 @@
  * - busy: `running` is set. The Worker holds the process alive, unless the task was started with `ref: false`.
  * - idle: in `idle`, unref'd: a process that has nothing else to do exits by itself. More than MAX_IDLE are told to leave.
  * - gone: for whatever reason (terminate, process.exit, an uncaught error): the event "close" comes once, always last,
- *   and a task that was still running is rejected with ThreadDiedError. A thread that is gone is never used again.
+ *   and a task that was still running is rejected with ThreadDiedError, or WorkerNotFoundError if the thread could not
+ *   even begin. A thread that is gone is never used again.
  *
  * A pool starts as many Workers as tasks run at once: the caller bounds that. The module has two pools per JavaScript
  * thread, so that a Worker's tasks do not depend on the thread that started it being awake: one of threads with low priority,
@@ -23,7 +24,7 @@ import type { FromWorker, ToWorker } from "./serve.ts";
 import type { TaskName } from "./tasks.ts";
 
 export interface RunningTask {
-  /** The task function's return value. Rejects with what it threw, or with ThreadDiedError. */
+  /** The task function's return value. Rejects with what it threw, ThreadDiedError or WorkerNotFoundError. */
   readonly done: Promise<unknown>;
 }
 
@@ -173,10 +174,17 @@ function startInBackground(url: URL): Worker {
 }
 
 /**
- * The entry file lies beside this module. Where a program was bundled this module is in the program's file, and the entry
- * another one beside that.
+ * The Workers' entry file lies beside this module; or, where the program was built, beside the program's own file. There
+ * `import.meta.url` may still be that of the source, on the machine that built it: CommonJS has nothing else.
  */
-const WORKER_URL = new URL(`./pgalloc-worker.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`, import.meta.url);
+function workerUrl(): URL {
+  const built = new URL("pgalloc-worker.js", Bun.pathToFileURL(Bun.main));
+  // What an executable embeds is no file.
+  if (Bun.main.startsWith("/$bunfs/") || Bun.file(built).size > 0) return built;
+  return new URL(`./pgalloc-worker.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`, import.meta.url);
+}
+
+const WORKER_URL = workerUrl();
 /**
  * A tenth of a processor that the program wants as well: without that, a program that has used its share stands back behind the
  * task whenever it wakes up. Less would let a load on a busy machine starve, with pages claimed that somebody waits for.
