@@ -4,10 +4,13 @@
  *   bun main.ts [--data FILE.json] [--checkpoint DIR] [--word ocean]
  *
  * The first start parses the JSON into a MemoryFile and checkpoints it. Then the same program is started again in a new
- * process, which restores in the background and answers while it loads; and once more in another, which parses the JSON
- * as a program without checkpoints would. Each prints its timeline, measured from the start of its process.
+ * process, which restores in the background and answers while it loads; again, built into an executable, as a service would be
+ * deployed; and once more in another, which parses the JSON as a program without checkpoints would. Each prints its
+ * timeline, measured from the start of its process.
  */
-import { existsSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { MemoryFile } from "pgalloc";
@@ -53,8 +56,8 @@ async function firstStart(): Promise<string> {
 }
 
 /** Next start: restore behind the running program. */
-async function nextStart(): Promise<string> {
-  const timeline = new Timeline("next start: restored in the background");
+async function nextStart(title: string): Promise<string> {
+  const timeline = new Timeline(title);
   const file = await MemoryFile.loadFrom(values.checkpoint, {
     background: true,
     onProgress: (load) => timeline.progress(load),
@@ -93,9 +96,19 @@ async function parseStart(): Promise<void> {
   timeline.mark("first answer", show(values.word, neighbours.slice(0, NEIGHBOURS)));
 }
 
+/** Builds this program as docs/deploying.md says, Bun and bytecode included. */
+function buildExecutable(directory: string): string {
+  const executable = join(directory, "word-search");
+  const flags = ["--compile", "--bytecode", "--format=esm", "--entry-naming", "[name].[ext]", "--outfile", executable];
+  const entries = [import.meta.filename, fileURLToPath(import.meta.resolve("pgalloc/worker"))];
+  const { exitCode, stderr } = Bun.spawnSync([process.execPath, "build", ...flags, ...entries], { stderr: "pipe" });
+  if (exitCode !== 0) throw new Error(`bun build ended with exit code ${exitCode}: ${stderr}`);
+  return executable;
+}
+
 /** Runs one kind of start in a process of its own, as a restart would. Returns the answer it printed last. */
-function startAgain(start: string): string {
-  const command = [process.execPath, import.meta.filename, "--start", start];
+function startAgain(start: string, program = [process.execPath, import.meta.filename]): string {
+  const command = [...program, "--start", start];
   for (const name of ["data", "checkpoint", "word"] as const) command.push(`--${name}`, values[name]);
   const { exitCode, stdout } = Bun.spawnSync(command, { stdout: "pipe", stderr: "inherit" });
   if (exitCode !== 0) throw new Error(`The ${start} start ended with exit code ${exitCode}`);
@@ -104,13 +117,23 @@ function startAgain(start: string): string {
   return /^answer: (.*)$/m.exec(output)?.[1] ?? "";
 }
 
-if (values.start === "first") console.log(`answer: ${await firstStart()}`);
-else if (values.start === "next") console.log(`answer: ${await nextStart()}`);
-else if (values.start === "parse") await parseStart();
-else {
+function startAll(): void {
   const before = startAgain("first");
   const after = startAgain("next");
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-word-search-"));
+  try {
+    const deployed = startAgain("deployed", [buildExecutable(directory)]);
+    if (deployed !== after) throw new Error(`The executable answers otherwise: ${deployed}, not ${after}`);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
   startAgain("parse");
   if (before !== after) throw new Error(`The answer changed with the restart: ${before}, then ${after}`);
   console.log("\nThe answer is the same before and after the restart.");
 }
+
+if (values.start === "first") console.log(`answer: ${await firstStart()}`);
+else if (values.start === "next") console.log(`answer: ${await nextStart("next start: restored in the background")}`);
+else if (values.start === "deployed") console.log(`answer: ${await nextStart("the same start, built with bytecode")}`);
+else if (values.start === "parse") await parseStart();
+else startAll();

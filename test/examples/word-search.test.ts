@@ -24,10 +24,17 @@ test("the first start checkpoints, the next one answers the same from it", async
     const run = Bun.spawnSync([process.execPath, main, "--data", data, "--checkpoint", checkpoint], { stderr: "pipe" });
     const output = run.stdout.toString();
     expect(`${run.stderr}${run.exitCode}`).toBe("0");
-    for (const part of ["first start", "next start", "the same start with JSON.parse", "all loaded", "same before and after"]) {
+    for (const part of [
+      "first start",
+      "next start",
+      "built with bytecode",
+      "with JSON.parse",
+      "all loaded",
+      "same before and after",
+    ]) {
       expect(output).toContain(part);
     }
-    expect(output.match(/nearest to "ocean": sea /g)?.length).toBe(3);
+    expect(output.match(/nearest to "ocean": sea /g)?.length).toBe(4);
     expect(statSync(join(checkpoint, "pages")).mode & 0o777).toBe(0o600);
   } finally {
     rmSync(directory, { recursive: true });
