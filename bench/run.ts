@@ -20,7 +20,16 @@ import { formatResults } from "./report/table.ts";
 import { bench as save, ourImage, peerImage } from "./save.bench.ts";
 import { bench as segment } from "./segment.bench.ts";
 import { bench as start } from "./start.bench.ts";
-import { type Bench, buildCommand, OURS, type Params, type Run, type Sample, sampleCommand } from "./support/bench.ts";
+import {
+  type Bench,
+  buildCommand,
+  OURS,
+  type Params,
+  type Run,
+  type Sample,
+  sampleCommand,
+  sourceOf,
+} from "./support/bench.ts";
 import { warmFreeMemory } from "./support/host-memory.ts";
 import { describeMachine, NoiseMeter } from "./support/machine.ts";
 import { Workspace } from "./support/processes.ts";
@@ -117,15 +126,18 @@ class Runner {
   async runJobs(): Promise<void> {
     if (!JOBS.some((bench) => this.wants(bench))) return;
     for (const image of save.cases(this.options)) {
+      const isUsed = RESTORES.some((bench) => this.wants(bench) && this.casesOf(bench, image).length > 0);
+      if (!isUsed && !this.wants(save)) continue;
       await this.runCase(save, image, this.wants(save) ? this.options.rounds : 1, this.wants(save));
       for (const bench of RESTORES.filter((each) => this.wants(each))) {
-        const cases = bench
-          .cases(this.options)
-          .filter(({ pattern, bytes }) => pattern === image["pattern"] && bytes === image["bytes"]);
-        for (const params of cases) await this.runCase(bench, params, this.options.rounds);
+        for (const params of this.casesOf(bench, image)) await this.runCase(bench, params, this.options.rounds);
       }
       for (const path of [ourImage, peerImage]) rmSync(path(this.workspace.directory, image), { recursive: true, force: true });
     }
+  }
+
+  private casesOf(bench: Bench, image: Params): Params[] {
+    return bench.cases(this.options).filter(({ pattern, bytes }) => pattern === image["pattern"] && bytes === image["bytes"]);
   }
 
   private async runCase(bench: Bench, params: Params, rounds: number, isRecorded = true): Promise<void> {
@@ -152,7 +164,7 @@ class Runner {
   /** Built at its first case. */
   private async executableOf(bench: Bench): Promise<string> {
     const executable = join(this.workspace.directory, bench.subject);
-    if (!existsSync(executable)) await this.workspace.run(buildCommand(bench, executable), { stderr: "pipe" });
+    if (!existsSync(executable)) await this.workspace.run(buildCommand(sourceOf(bench), executable));
     return executable;
   }
 

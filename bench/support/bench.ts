@@ -80,13 +80,13 @@ export function sampleCommand(bench: Bench, params: Params, run: Run, executable
   return [...program, "--sample", JSON.stringify({ params, run })];
 }
 
-/** Command that builds a bench as docs/deploying.md says. */
-export function buildCommand(bench: Bench, executable: string): string[] {
+/** Command that builds a program as docs/deploying.md says. */
+export function buildCommand(source: string, executable: string): string[] {
   const flags = ["--compile", "--bytecode", "--format=esm", "--entry-naming", "[name].[ext]", "--outfile", executable];
-  return [process.execPath, "build", ...flags, sourceOf(bench), join(import.meta.dir, "../../src/threads/pgalloc-worker.ts")];
+  return [process.execPath, "build", ...flags, source, join(import.meta.dir, "../../src/threads/pgalloc-worker.ts")];
 }
 
-function sourceOf({ subject }: Bench): string {
+export function sourceOf({ subject }: Bench): string {
   return join(import.meta.dir, "..", `${subject}.bench.ts`);
 }
 
