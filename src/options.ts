@@ -82,17 +82,17 @@ export interface MemoryFileHandle {
 
 const MODES: readonly string[] = ["uncommitted", "callerIndirectCommit", "commit", "writePopulate"];
 
-export function checkLength(lengthBytes: number, huge: boolean): void {
+export const checkLength = (lengthBytes: number, huge: boolean): void => {
   checkInteger("lengthBytes", lengthBytes, 1);
   const unit = huge ? HUGE_PAGE_SIZE : PAGE_SIZE;
   if (lengthBytes % unit !== 0) throw new RangeError(`Expected lengthBytes to be a multiple of ${unit}, got ${lengthBytes}`);
-}
+};
 
-export function isTopDown(direction: string | undefined): boolean {
+export const isTopDown = (direction: string | undefined): boolean => {
   if (direction === undefined || direction === "bottomUp") return false;
   if (direction === "topDown") return true;
   throw new TypeError(`Expected direction to be "bottomUp" or "topDown", got ${JSON.stringify(direction)}`);
-}
+};
 
 /** @throws {TypeError} for another queue @throws {UringUnavailableError} for "uring" where it cannot be used */
 export function checkQueue(queue: string | undefined): void {
@@ -122,11 +122,12 @@ export function copyUserData(name: string, userData: Uint8Array | undefined): Ui
 }
 
 /** @throws {TypeError} {RangeError} */
-export function checkAllocation(mode: AllocationMode, kind: number, group: number): void {
-  if (!MODES.includes(mode)) throw new TypeError(`Expected mode to be one of ${MODES.join(", ")}, got ${String(mode)}`);
+export const checkAllocation = (mode: AllocationMode, kind: number, group: number): void => {
+  if (mode !== "uncommitted" && !MODES.includes(mode))
+    throw new TypeError(`Expected mode to be one of ${MODES.join(", ")}, got ${String(mode)}`);
   checkInteger("kind", kind, 0, MAX_KIND);
   checkInteger("group", group, 0, MAX_GROUP);
-}
+};
 
 /** The groups as a set, or undefined for all. @throws {TypeError} {RangeError} */
 export function checkGroups(groups: Iterable<number> | undefined): ReadonlySet<number> | undefined {

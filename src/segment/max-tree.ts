@@ -88,7 +88,7 @@ export class MaxTree {
 }
 
 /** Which of the 8 siblings from `first` on have at least `value`, a bit each: without a branch, since which cannot be predicted. */
-function largeChildren(nodes: Int32Array, first: number, value: number): number {
+const largeChildren = (nodes: Int32Array, first: number, value: number): number => {
   // Neither side is negative: the difference has a sign bit exactly if the node is below the value.
   const below =
     ((nodes[first]! - value) >>> 31) |
@@ -100,4 +100,4 @@ function largeChildren(nodes: Int32Array, first: number, value: number): number 
     (((nodes[first + 6]! - value) >>> 31) << 6) |
     (((nodes[first + 7]! - value) >>> 31) << 7);
   return below ^ 0xff;
-}
+};

@@ -316,7 +316,7 @@ export class SegmentSet {
   }
 
   /**
-   * Adds `by` to the refs of [start, end), which lies within the run [run, runEnd). It leaves what `replaceIn` with the other refs
+   * Adds `by`, which is 1 or -1, to the refs of [start, end), which lies within the run [run, runEnd). It leaves what `replaceIn` with the other refs
    * does, which it calls unless bytes say all of the value before and after, and no summary changes: as a rule.
    */
   addRefsIn(run: number, runEnd: number, start: number, end: number, by: number): void {
