@@ -137,4 +137,22 @@ main().catch((error) => {
     const { exitCode, stdout } = Bun.spawnSync([process.execPath, "built/service.js"], { cwd: directory });
     expect([exitCode, stdout.toString()]).toEqual([1, expect.stringMatching(/^WorkerNotFoundError .*pgalloc\/worker/)]);
   });
+
+  test("without the Workers' entry point a queue of them says so, too, and starts no more", () => {
+    const reads = `
+import { closeSync, openSync } from "node:fs";
+import { ptr } from "bun:ffi";
+import { createQueue } from "pgalloc/aio";
+const bytes = new Uint8Array(4096);
+const fd = openSync("package.json");
+const queue = createQueue("workers", { capacity: 1 });
+queue.read(1, fd, ptr(bytes), bytes.length, 0);
+for (let i = 0; i < 2; i++) await queue.waitAsync(1).catch((error) => console.log(error.name));
+await queue.destroy();
+closeSync(fd);
+`;
+    writeFileSync(join(directory, "reads.ts"), reads);
+    run([...build, "--target=bun", "--outdir", "built", "reads.ts"], directory);
+    expect(run([process.execPath, "built/reads.js"], directory)).toBe("WorkerNotFoundError\nWorkerNotFoundError\n");
+  });
 });
