@@ -353,9 +353,11 @@ test("10,000 files made and destroyed leave no waiter, no descriptor and no memo
   await round(1000);
   const before = await measure();
   await round(9000);
-  const after = await measure();
+  let after = await measure();
   expect(after.fds).toBe(before.fds);
-  // A leak would be a control block (4 KiB) and a waiter a round: 40 MB and more.
+  // A leak would be a control block (4 KiB) and a waiter a round: 40 MB and more, for ever. What is only swept later, on a busy
+  // machine, goes.
+  for (let looks = 0; looks < 20 && after.rssBytes - before.rssBytes >= 24 * 2 ** 20; looks++) after = await measure();
   expect(after.rssBytes - before.rssBytes).toBeLessThan(24 * 2 ** 20);
   expect(isMapped("many")).toBe(false);
 });
