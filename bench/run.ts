@@ -2,7 +2,7 @@
  * `bun run bench`: every case of every bench, ours and each peer's, one after the other within each round (A B A B), so that
  * a slow minute of the machine falls on all alike. Every measurement is a process of its own.
  */
-import { existsSync, mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { bench as aio } from "./aio.bench.ts";
 import { bench as allocate } from "./allocate.bench.ts";
@@ -20,16 +20,7 @@ import { formatResults } from "./report/table.ts";
 import { bench as save, ourImage, peerImage } from "./save.bench.ts";
 import { bench as segment } from "./segment.bench.ts";
 import { bench as start } from "./start.bench.ts";
-import {
-  type Bench,
-  buildCommand,
-  OURS,
-  type Params,
-  type Run,
-  type Sample,
-  sampleCommand,
-  sourceOf,
-} from "./support/bench.ts";
+import { type Bench, buildOnce, OURS, type Params, type Run, type Sample, sampleCommand, sourceOf } from "./support/bench.ts";
 import { warmFreeMemory } from "./support/host-memory.ts";
 import { describeMachine, NoiseMeter } from "./support/machine.ts";
 import { Workspace } from "./support/processes.ts";
@@ -142,7 +133,7 @@ class Runner {
 
   private async runCase(bench: Bench, params: Params, rounds: number, isRecorded = true): Promise<void> {
     const startedMs = performance.now();
-    const contenders = this.contenders(bench, params, bench.isBuilt === true ? await this.executableOf(bench) : undefined);
+    const contenders = this.contenders(bench, params);
     const samples: Record<string, Sample[]> = Object.fromEntries(Object.keys(contenders).map((name) => [name, []]));
     for (let round = 0; round < rounds; round++) {
       for (const [name, measure] of Object.entries(contenders)) {
@@ -161,20 +152,11 @@ class Runner {
     this.log(`${subject} ${Object.values(params).join(" ")}: ${Object.keys(contenders).join(", ")} (${seconds} s)`);
   }
 
-  /** Built at its first case. */
-  private async executableOf(bench: Bench): Promise<string> {
-    const executable = join(this.workspace.directory, bench.subject);
-    if (!existsSync(executable)) await this.workspace.run(buildCommand(sourceOf(bench), executable));
-    return executable;
-  }
-
   /** Who takes part, by name, in the order in which they are measured. */
-  private contenders(
-    bench: Bench,
-    params: Params,
-    executable: string | undefined,
-  ): Record<string, (seed: number) => Promise<Sample>> {
+  private contenders(bench: Bench, params: Params): Record<string, (seed: number) => Promise<Sample>> {
     const { workspace, gvisor, fio, options } = this;
+    const executable = bench.isBuilt === true ? join(workspace.directory, bench.subject) : undefined;
+    if (executable !== undefined) buildOnce(sourceOf(bench), executable);
     const runOf = (by: string, seed: number): Run => ({ by, seed, directory: workspace.directory, isSmoke: options.isSmoke });
     const own = (by: string, built?: string) => async (seed: number) =>
       (await workspace.runJson(sampleCommand(bench, params, runOf(by, seed), built))) as unknown as Sample;

@@ -3,9 +3,8 @@
  * Ours is an executable with bytecode (docs/deploying.md); "from sources" is the same program run by `bun`. The hash is of
  * that page's first word.
  */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { type Bench, buildCommand, main, number, OURS, type Params, type Run, type Sample } from "./support/bench.ts";
+import { type Bench, buildOnce, main, number, OURS, type Params, type Run, type Sample } from "./support/bench.ts";
 import { formatHash } from "./support/image.ts";
 import { prepareCache } from "./support/page-cache.ts";
 import { ourImage } from "./save.bench.ts";
@@ -23,7 +22,9 @@ const PROGRAM = join(import.meta.dir, "support/start-program.ts");
 async function sample(params: Params, run: Run): Promise<Sample> {
   const image = ourImage(run.directory, params);
   for (const name of ["meta", "pages"]) prepareCache(join(image, name), "hot");
-  const program = run.by === OURS ? [executableIn(run.directory)] : [process.execPath, PROGRAM];
+  const executable = join(run.directory, "start-program");
+  if (run.by === OURS) buildOnce(PROGRAM, executable);
+  const program = run.by === OURS ? [executable] : [process.execPath, PROGRAM];
   const beganMs = performance.now();
   const child = Bun.spawn([...program, image], { stdin: "ignore", stdout: "pipe", stderr: "inherit" });
   const decoder = new TextDecoder();
@@ -36,15 +37,6 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   if ((await child.exited) !== 0) throw new Error(`The program ended with ${child.exitCode}`);
   const { firstWord, ...figures } = JSON.parse(line) as { firstWord: number } & Record<string, number>;
   return { figures: { startToFirstPageSeconds, ...figures }, hash: formatHash(firstWord, number(params, "bytes")) };
-}
-
-/** Built once. */
-function executableIn(directory: string): string {
-  const executable = join(directory, "start-program");
-  if (existsSync(executable)) return executable;
-  const { exitCode, stderr } = Bun.spawnSync(buildCommand(PROGRAM, executable), { stderr: "pipe" });
-  if (exitCode !== 0) throw new Error(`The program cannot be built: ${stderr}`);
-  return executable;
 }
 
 if (import.meta.main) await main(bench);

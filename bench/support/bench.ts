@@ -6,6 +6,7 @@
  * A sample is named figures (units last in the names, the same names as the peers') and a hash of the result, so that no
  * figure stands for a wrong answer.
  */
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 
 export type Params = Readonly<Record<string, number | string>>;
@@ -80,10 +81,13 @@ export function sampleCommand(bench: Bench, params: Params, run: Run, executable
   return [...program, "--sample", JSON.stringify({ params, run })];
 }
 
-/** Command that builds a program as docs/deploying.md says. */
-export function buildCommand(source: string, executable: string): string[] {
+/** Builds a program as docs/deploying.md says, unless that has been done. @throws {Error} with what the bundler says */
+export function buildOnce(source: string, executable: string): void {
+  if (existsSync(executable)) return;
   const flags = ["--compile", "--bytecode", "--format=esm", "--entry-naming", "[name].[ext]", "--outfile", executable];
-  return [process.execPath, "build", ...flags, source, join(import.meta.dir, "../../src/threads/pgalloc-worker.ts")];
+  const entries = [source, join(import.meta.dir, "../../src/threads/pgalloc-worker.ts")];
+  const { exitCode, stderr } = Bun.spawnSync([process.execPath, "build", ...flags, ...entries], { stderr: "pipe" });
+  if (exitCode !== 0) throw new Error(`${source} cannot be built: ${stderr}`);
 }
 
 export function sourceOf({ subject }: Bench): string {
