@@ -143,16 +143,25 @@ main().catch((error) => {
 import { closeSync, openSync } from "node:fs";
 import { ptr } from "bun:ffi";
 import { createQueue } from "pgalloc/aio";
+let started = 0;
+globalThis.Worker = class extends Worker {
+  constructor(url) {
+    super(url);
+    started++;
+  }
+};
 const bytes = new Uint8Array(4096);
 const fd = openSync("package.json");
 const queue = createQueue("workers", { capacity: 1 });
 queue.read(1, fd, ptr(bytes), bytes.length, 0);
 for (let i = 0; i < 2; i++) await queue.waitAsync(1).catch((error) => console.log(error.name));
+await Bun.sleep(100);
+console.log(started);
 await queue.destroy();
 closeSync(fd);
 `;
     writeFileSync(join(directory, "reads.ts"), reads);
     run([...build, "--target=bun", "--outdir", "built", "reads.ts"], directory);
-    expect(run([process.execPath, "built/reads.js"], directory)).toBe("WorkerNotFoundError\nWorkerNotFoundError\n");
+    expect(run([process.execPath, "built/reads.js"], directory)).toBe("WorkerNotFoundError\nWorkerNotFoundError\n1\n");
   });
 });
