@@ -321,7 +321,7 @@ export class LoadState {
   }
 
   /** Nothing is pending any more. */
-  end(control: Control): void {
+  private end(control: Control): void {
     reach("load: none pending");
     this.wakeDemand();
     wakeWaiters(control);

@@ -316,8 +316,9 @@ export class SegmentSet {
   }
 
   /**
-   * Adds `by`, which is 1 or -1, to the refs of [start, end), which lies within the run [run, runEnd). It leaves what `replaceIn` with the other refs
-   * does, which it calls unless bytes say all of the value before and after, and no summary changes: as a rule.
+   * Adds `by`, which is 1 or -1, to the refs of [start, end), which lies within the run [run, runEnd). It leaves what `replaceIn`
+   * with the other refs does, and calls that unless bytes say all of the value before and after, as they do as a rule, and the
+   * class is not searched.
    */
   addRefsIn(run: number, runEnd: number, start: number, end: number, by: number): void {
     const { values, starts } = this;

@@ -31,7 +31,7 @@ export interface RunningTask {
 export interface RunOptions {
   /** Whether the running task keeps the process alive. Default: true. */
   readonly ref?: boolean;
-  /** For what the program does not wait for: it goes first at the processor. Default: false. */
+  /** For what the program does not wait for: the program goes first at the processor. Default: false. */
   readonly lowPriority?: boolean;
 }
 
