@@ -43,7 +43,7 @@ import {
 import { createParts } from "./parts.ts";
 import { awaitUnlessBackground, restoreCores } from "./restore.ts";
 import { Word } from "./shared/control.ts";
-import { CHUNK_SIZE, MemoryKind, PAGE_SIZE, pageOf } from "./units.ts";
+import { MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "./units.ts";
 
 /** For the library's other modules, not for programs: what is behind a file, and a file over what they made. */
 export let coreOf: (file: MemoryFile) => FileCore;
@@ -243,16 +243,16 @@ export class MemoryFile implements Disposable {
   view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
     this.#requireReadable(range, "view()");
     const { startPage, endPage } = this.#core;
-    return this.#core.views.get(startPage * PAGE_SIZE, endPage * PAGE_SIZE, type);
+    return this.#core.views.get(startPage, endPage, type);
   }
 
   /** The range's views, one a chunk, for ranges of any length. @throws as `view` */
   views(range: RangeLike): Uint8Array<ArrayBuffer>[] {
     this.#requireReadable(range, "views()");
-    const last = this.#core.endPage * PAGE_SIZE;
+    const last = this.#core.endPage;
     const views: Uint8Array<ArrayBuffer>[] = [];
-    for (let start = this.#core.startPage * PAGE_SIZE; start < last; ) {
-      const end = Math.min(last, start - (start % CHUNK_SIZE) + CHUNK_SIZE);
+    for (let start = this.#core.startPage; start < last; ) {
+      const end = Math.min(last, start - (start % PAGES_PER_CHUNK) + PAGES_PER_CHUNK);
       views.push(this.#core.views.get(start, end, Uint8Array<ArrayBuffer>));
       start = end;
     }

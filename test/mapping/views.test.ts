@@ -1,6 +1,7 @@
 /** Views over a mapping: which are kept, and that every one is detached in the end. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mapAnonymous, syscallCounts, unmap } from "../../ffi/index.ts";
+import fc from "fast-check";
+import { bufferAt, mapAnonymous, syscallCounts, unmap } from "../../ffi/index.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { Views } from "../../src/mapping/views.ts";
 
@@ -11,8 +12,7 @@ beforeAll(() => {
 });
 afterAll(() => unmap(base, PAGES * PAGE_SIZE));
 
-const bytesOf = (views: Views, page: number, pages = 1) =>
-  views.get(page * PAGE_SIZE, (page + pages) * PAGE_SIZE, Uint8Array<ArrayBuffer>);
+const bytesOf = (views: Views, page: number, pages = 1) => views.get(page, page + pages, Uint8Array<ArrayBuffer>);
 
 test("the same range gives the same view, another end or type another view of the same memory", () => {
   const views = new Views(base, () => {});
@@ -22,7 +22,7 @@ test("the same range gives the same view, another end or type another view of th
   const longer = bytesOf(views, 1, 2);
   expect(longer.byteLength).toBe(2 * PAGE_SIZE);
   expect(longer[8]).toBe(7);
-  const words = views.get(PAGE_SIZE, 3 * PAGE_SIZE, Float64Array);
+  const words = views.get(1, 3, Float64Array);
   expect(words.length).toBe((2 * PAGE_SIZE) / 8);
   expect(words.buffer).toBe(longer.buffer);
   expect(views.detachAll()).toBe(true);
@@ -85,6 +85,89 @@ test("a view that is asked for now and then is kept however many others come and
   expect(views.detachAll()).toBe(true);
 });
 
+test("whatever comes and goes in whatever order, each range's view is of its own memory, and all are detached", () => {
+  new Int32Array(bufferAt(base, PAGES * PAGE_SIZE)).forEach((_, i, words) => {
+    if (i % (PAGE_SIZE / 4) === 0) words[i] = i / (PAGE_SIZE / 4);
+  });
+  const get = fc.record({
+    page: fc.nat(PAGES - 4),
+    pages: fc.integer({ min: 1, max: 4 }),
+    type: fc.nat(3),
+    transfer: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(fc.array(get, { maxLength: 300 }), fc.integer({ min: 1, max: 40 }), (gets, maxCount) => {
+      let escapes = 0;
+      const views = new Views(base, () => escapes++, maxCount);
+      const seen = gets.map(({ page, pages, type, transfer }) => {
+        const view = views.get<ArrayBufferView<ArrayBuffer>>(
+          page,
+          page + pages,
+          [Uint8Array, Float64Array, DataView, Int32Array][type]!,
+        );
+        expect(view.byteLength).toBe(pages * PAGE_SIZE);
+        expect(new Int32Array(view.buffer)[0]).toBe(page);
+        if (transfer) view.buffer.transfer();
+        return view;
+      });
+      const transferred = new Set(seen.filter((_, i) => gets[i]!.transfer).map(({ buffer }) => buffer)).size;
+      expect(views.detachAll()).toBe(true);
+      expect(escapes).toBe(transferred);
+      expect(seen.every(({ buffer }) => buffer.byteLength === 0)).toBe(true);
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test("among many views each is found again", () => {
+  const pages = 20_000;
+  const memory = mapAnonymous(pages * PAGE_SIZE);
+  const views = new Views(memory, () => {});
+  const first = Array.from({ length: pages }, (_, page) => bytesOf(views, page));
+  expect(first.every((view, page) => bytesOf(views, page) === view)).toBe(true);
+  expect(views.detachAll()).toBe(true);
+  unmap(memory, pages * PAGE_SIZE);
+});
+
+test("a DataView of a range whose buffer was transferred away, and then another view of it", () => {
+  const views = new Views(base, () => {});
+  views.get(0, 1, DataView).buffer.transfer();
+  expect(views.get(0, 1, DataView).byteLength).toBe(PAGE_SIZE);
+  expect(bytesOf(views, 0).byteLength).toBe(PAGE_SIZE);
+  expect(views.detachAll()).toBe(true);
+});
+
+test("a type of the user's own may make a view of other memory, ask for views, or end the file", () => {
+  const views = new Views(base, () => {});
+  const first = bytesOf(views, 0);
+  class Other {
+    constructor() {
+      // biome-ignore lint/correctness/noConstructorReturn: what a program could do.
+      return new Uint8Array(PAGE_SIZE);
+    }
+  }
+  class Asks extends Uint8Array<ArrayBuffer> {
+    constructor(buffer: ArrayBuffer) {
+      for (let page = 1; page < PAGES; page++) bytesOf(views, page);
+      super(buffer);
+    }
+  }
+  class Ends extends Uint8Array<ArrayBuffer> {
+    constructor(buffer: ArrayBuffer) {
+      views.detachAll();
+      super(buffer);
+    }
+  }
+  views.get(0, 1, Other);
+  expect(bytesOf(views, 0)).toBe(first);
+  const asks = views.get(0, 1, Asks);
+  expect(asks.buffer).toBe(first.buffer);
+  expect(views.get(0, 1, Asks)).toBe(asks);
+  expect(() => views.get(1, 2, Ends)).toThrow(TypeError);
+  expect(asks.length).toBe(0);
+  expect(views.detachAll()).toBe(true);
+});
+
 test("an element size that does not divide a page is refused, and nothing stays behind", () => {
   const views = new Views(base, () => {});
   class Odd {
@@ -92,7 +175,7 @@ test("an element size that does not divide a page is refused, and nothing stays 
       throw new RangeError(`cannot be ${buffer.byteLength} bytes`);
     }
   }
-  expect(() => views.get(0, PAGE_SIZE, Odd)).toThrow("cannot be");
+  expect(() => views.get(0, 1, Odd)).toThrow("cannot be");
   expect(views.detachAll()).toBe(true);
 });
 
