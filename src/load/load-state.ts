@@ -46,7 +46,7 @@ export const ERROR_CHECKSUM = -1;
 /** The file ended before the contents did. */
 export const ERROR_SHORT = -2;
 
-/** What a thread has claimed of a unit, and what came of it. */
+/** What a thread has claimed of a unit. */
 export interface ClaimedPages {
   readonly unit: number;
   /** Bits of the unit's pages. */
@@ -151,7 +151,7 @@ export class LoadState {
   }
 
   /** The first failed page in [start, end), or -1. */
-  failedPage(start: number, end: number): number {
+  failedPage(start = 0, end = this.words[LoadWord.SizePages]!): number {
     if (this.words[LoadWord.FailedPages] === 0) return -1;
     let found = -1;
     this.forEachWord(start, end, (word, mask) => {
@@ -167,11 +167,7 @@ export class LoadState {
     return Atomics.load(this.unitError, Math.floor(page / PAGES_PER_UNIT));
   }
 
-  firstFailedPage(): number {
-    return this.failedPage(0, this.words[LoadWord.SizePages]!);
-  }
-
-  /** The extent that holds `page`, and the byte offset of its contents in the pages file. Precondition: there is one. */
+  /** The extent that holds `page`, and the offset of its contents in the pages file. Precondition: there is one. */
   placeOf(page: number): { extent: number; offset: number } {
     const unit = Math.floor(page / PAGES_PER_UNIT);
     let content = this.firstContentOf(unit);
@@ -183,6 +179,11 @@ export class LoadState {
   /** Byte offset in the pages file of an extent's contents; `content` counts the pages of all extents before it. */
   offsetOfContent(extent: number, content: number): number {
     return this.extentOffset.length > 0 ? this.extentOffset[extent]! : this.firstOffset[0]! + content * PAGE_SIZE;
+  }
+
+  /** How many pages of contents stand before that offset. Precondition: there are checksums, and so no gaps. */
+  contentAt(offset: number): number {
+    return (offset - this.firstOffset[0]!) / PAGE_SIZE;
   }
 
   /** True if all contents begin at multiples of the page size in the file: what O_DIRECT asks for. */
@@ -229,8 +230,7 @@ export class LoadState {
       // What is named is the thread's own, so that a dead one's slot never gives back what another one claimed.
       const free = want[i]! & ~Atomics.load(this.started, word);
       const mine = free === 0 ? 0 : free & ~Atomics.or(this.started, word, free);
-      want[i] = mine;
-      this.slots[at + 2 + i] = mine;
+      want[i] = this.slots[at + 2 + i] = mine;
       count += bitCount(mine);
     }
     if (count === 0) Atomics.store(this.slots, at + 1, 0);

@@ -14,7 +14,7 @@ import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { chooseQueue, choiceOf, type LoadQueue, type QueueChoice, storeChoice } from "./choose-queue.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, wakeWaiters } from "./load-state.ts";
-import { readNext } from "./load-task.ts";
+import { INLINE_READ_BYTES, readNext } from "./load-task.ts";
 import { LoadThreads } from "./load-threads.ts";
 import { UnitReader } from "./unit-reader.ts";
 
@@ -77,6 +77,8 @@ const INLINE_SLICE_MS = 2;
 const OWN_READ_PAGES = 512;
 /** But after so long in one turn of the event loop, others have theirs. */
 const OWN_READ_MS = 1;
+/** This thread's own garbage is collected as well, so its buffers are small. */
+const OWN_READER = { depth: 1, readBytes: INLINE_READ_BYTES, windowPages: 32 * PAGES_PER_UNIT };
 
 export interface LoaderOptions {
   readonly control: Control;
@@ -226,7 +228,7 @@ export class Loader {
 
   private ownReader(): UnitReader {
     const { control, state, base, fd } = this;
-    this.reader ??= new UnitReader({ control, state, base, fd, directFd: -1 }, new InlineQueue(1), 1);
+    this.reader ??= new UnitReader({ control, state, base, fd, directFd: -1 }, new InlineQueue(1), OWN_READER);
     return this.reader;
   }
 
@@ -460,7 +462,7 @@ export class Loader {
 
   stats(): LoadStats {
     const { words } = this.state;
-    const failed = this.state.firstFailedPage();
+    const failed = this.state.failedPage();
     const stopped = this.stopReason instanceof Error ? this.stopReason : null;
     const { queue, directFd } = choiceOf(this.state);
     return {

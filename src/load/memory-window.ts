@@ -2,7 +2,7 @@
  * A buffer over the stretch of memory that was looked at last, made anew when something outside is looked at.
  *
  * The collector counts a new buffer's bytes as garbage to come, and runs when that is some 6 MB: with a buffer for each 2 MiB
- * that is read, after every third. So who goes through memory takes stretches of 64 MiB, and who looks at a page here and there,
+ * that is read, after every third. So who goes through memory takes large stretches, and who looks at a page here and there,
  * those pages alone.
  */
 import { bufferAt, detach } from "../../ffi/index.ts";

@@ -28,8 +28,7 @@ const HUGE_PAGES_MIN = Math.ceil((PAGES_PER_UNIT * 2) / 3);
  * seconds for each. Who waits for a page that was given up may try again (retryLoad), and that reads less.
  */
 const FAILED_READS_MAX = 64;
-/** Stretches of memory (64 MiB) in which units are checked of which more than this is read at once. */
-const WINDOW_UNITS = 32;
+/** Units of which fewer pages are read at once are checked in a window on those pages alone. */
 const WINDOW_JOB_PAGES_MIN = PAGES_PER_UNIT / 8;
 const EINVAL = errnoNumber("EINVAL");
 
@@ -41,6 +40,16 @@ export interface ReaderOptions {
   readonly fd: number;
   /** The same file without the page cache (O_DIRECT), or -1. */
   readonly directFd: number;
+}
+
+/** How a reader goes about it. */
+export interface ReaderLimits {
+  /** Units in flight. */
+  readonly depth: number;
+  /** The most that one operation reads. */
+  readonly readBytes: number;
+  /** Memory is looked at through buffers of so many pages, a multiple of a unit's (memory-window.ts). */
+  readonly windowPages: number;
 }
 
 /** One claimed unit on its way. Reused. */
@@ -61,7 +70,7 @@ class UnitJob {
   isDemanded = false;
   /** Reads that failed after the operations had. */
   failedReads = 0;
-  /** The first error; contents are checked after all has been read. */
+  /** The first error; a checksum's only if all could be read. */
   error = 0;
   /** Bits of the pages that could not be read, or are not what they should be. */
   readonly bad = new Int32Array(WORDS_PER_UNIT);
@@ -75,7 +84,7 @@ class UnitJob {
   }
 
   markBad(error: number, first: number, pages: number): void {
-    if (pages > 0 && this.error === 0) this.error = error;
+    if (pages > 0 && (this.error === 0 || this.error === ERROR_CHECKSUM)) this.error = error;
     for (let page = first; page < first + pages; page++) {
       const bit = page - this.unit * PAGES_PER_UNIT;
       this.bad[bit >>> 5]! |= 1 << (bit & 31);
@@ -97,6 +106,7 @@ export class UnitReader {
   private readonly fd: number;
   private directFd: number;
   private readonly queue: Queue;
+  private readonly readBytes: number;
   private readonly jobs: UnitJob[];
   private readonly idle: UnitJob[];
   /** Jobs with operations that the queue had no room for, the oldest first. */
@@ -108,18 +118,19 @@ export class UnitReader {
   private readonly offsets = new Float64Array(PAGES_PER_UNIT);
   private readonly lengths = new Float64Array(PAGES_PER_UNIT);
 
-  /** Has at most `depth` units in flight. Whoever made the queue destroys it, and then closes the reader. */
-  constructor(options: ReaderOptions, queue: Queue, depth: number) {
+  /** Whoever made the queue destroys it, and then closes the reader. */
+  constructor(options: ReaderOptions, queue: Queue, limits: ReaderLimits) {
     this.control = options.control;
     this.state = options.state;
     this.base = options.base;
     this.fd = options.fd;
     this.directFd = options.directFd;
     this.queue = queue;
+    this.readBytes = limits.readBytes;
     const sizePages = this.state.words[LoadWord.SizePages]!;
-    this.unitWindow = new MemoryWindow(this.base, sizePages, WINDOW_UNITS * PAGES_PER_UNIT);
+    this.unitWindow = new MemoryWindow(this.base, sizePages, limits.windowPages);
     this.pageWindow = new MemoryWindow(this.base, sizePages, 1);
-    this.jobs = Array.from({ length: depth }, (_, index) => new UnitJob(index, this.state.takeSlot()));
+    this.jobs = Array.from({ length: limits.depth }, (_, index) => new UnitJob(index, this.state.takeSlot()));
     this.idle = this.jobs.slice();
   }
 
@@ -218,7 +229,7 @@ export class UnitReader {
       offsets[count] = fileOffset;
       lengths[count++] = pages * PAGE_SIZE;
     });
-    return coalesce({ addresses, offsets, lengths, count }, { maxBytes: HUGE_PAGE_SIZE, maxIovecs: MAX_IOVECS });
+    return coalesce({ addresses, offsets, lengths, count }, { maxBytes: this.readBytes, maxIovecs: MAX_IOVECS });
   }
 
   /** Adds as many operations as the queue has room for. */
@@ -270,6 +281,7 @@ export class UnitReader {
     job.ended++;
     const lengthBytes = job.operations.lengths[index]!;
     if (result < lengthBytes) this.rescue(job, index, result);
+    this.verify(job, index, result === lengthBytes);
     if (job.ended === job.operations.count) this.settle(job);
     else if (job.allowed < job.operations.count) {
       job.allowed = job.operations.count;
@@ -322,7 +334,6 @@ export class UnitReader {
   /** Everything of a unit has been read, or has failed. */
   private settle(job: UnitJob): void {
     const { control, state } = this;
-    this.verify(job);
     reach("load: bytes in place");
     const good = job.count - job.badCount;
     // Counted before it is published: who waited for it may look at the counts at once.
@@ -333,27 +344,32 @@ export class UnitReader {
     this.idle.push(job);
   }
 
-  /** Checks every page that was read against its checksum. */
-  private verify(job: UnitJob): void {
+  /** Checks what an operation read against its checksums, as soon as it is there: it is still in the processor's cache then. */
+  private verify(job: UnitJob, index: number, isWhole: boolean): void {
     const { checksums } = this.state;
     if (checksums.length === 0) return;
+    const { offsets, firstSegment, iovecs } = job.operations;
     const window = job.count < WINDOW_JOB_PAGES_MIN ? this.pageWindow : this.unitWindow;
-    const crcOf = (page: number, pages: number) => Bun.hash.crc32(window.pages(page, pages));
-    this.forEachPiece(job, (page, pages, _, content) => {
+    let content = this.state.contentAt(offsets[index]!);
+    for (let segment = firstSegment[index]!; segment < firstSegment[index + 1]!; segment++) {
+      const page = (iovecs[2 * segment]! - this.base) / PAGE_SIZE;
+      const pages = iovecs[2 * segment + 1]! / PAGE_SIZE;
       window.cover(page, page + pages);
       // All at once is cheaper; page by page where something is wrong.
-      if (job.badCount === 0 && crcOf(page, pages) === combineChecksums(checksums, content, pages)) return;
-      for (let i = 0; i < pages; i++) {
-        if (!job.isBad(page + i) && crcOf(page + i, 1) !== checksums[content + i]) job.markBad(ERROR_CHECKSUM, page + i, 1);
+      const isGood = isWhole && Bun.hash.crc32(window.pages(page, pages)) === combineChecksums(checksums, content, pages);
+      for (let i = 0; i < pages && !isGood; i++) {
+        const isRead = isWhole || !job.isBad(page + i);
+        if (isRead && Bun.hash.crc32(window.pages(page + i, 1)) !== checksums[content + i])
+          job.markBad(ERROR_CHECKSUM, page + i, 1);
       }
-    });
+      content += pages;
+    }
   }
 
   /**
-   * Calls `visit(page, pages, fileOffset, content)` for each piece of the claimed pages that is one in memory and in the
-   * file; `content` is the index of its first checksum.
+   * Calls `visit(page, pages, fileOffset)` for each piece of the claimed pages that is one in memory and in the file.
    */
-  private forEachPiece(job: UnitJob, visit: (page: number, pages: number, fileOffset: number, content: number) => void): void {
+  private forEachPiece(job: UnitJob, visit: (page: number, pages: number, fileOffset: number) => void): void {
     const { state } = this;
     const { want, unit } = job;
     const { extentStart, extentLength } = state;
@@ -370,7 +386,7 @@ export class UnitReader {
         const skipped = first + from - start;
         if (to > from) {
           const fileOffset = state.offsetOfContent(extent, content) + skipped * PAGE_SIZE;
-          visit(first + from, to - from, fileOffset, content + skipped);
+          visit(first + from, to - from, fileOffset);
         }
         page = first + to;
       }

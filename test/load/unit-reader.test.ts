@@ -11,6 +11,7 @@ import { HUGE_PAGE_SIZE } from "../../src/units.ts";
 import { denseState } from "./support/dense-state.ts";
 
 const UNITS = 4;
+const LIMITS = { depth: 2, readBytes: HUGE_PAGE_SIZE, windowPages: PAGES_PER_UNIT };
 
 test("what is wanted is read also when as many units are in flight as may be", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-unit-reader-"));
@@ -20,7 +21,7 @@ test("what is wanted is read also when as many units are in flight as may be", a
   const base = mapAnonymous(UNITS * HUGE_PAGE_SIZE);
   const state = denseState(UNITS);
   const queue = createQueue("inline");
-  const reader = new UnitReader({ control: createControl(), state, base, fd, directFd: -1 }, queue, 2);
+  const reader = new UnitReader({ control: createControl(), state, base, fd, directFd: -1 }, queue, LIMITS);
   reader.startUnit(0);
   reader.startUnit(1);
   expect(reader.inFlight).toBe(2);

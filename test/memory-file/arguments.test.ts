@@ -37,6 +37,19 @@ test("view makes typed arrays and DataViews, and nothing else that takes a buffe
   }
 });
 
+test("a type of the user's own that destroys the file has no memory to make a view of, nor to keep", () => {
+  let kept: ArrayBuffer | undefined;
+  class Destroys extends Uint8Array<ArrayBuffer> {
+    constructor(buffer: ArrayBuffer) {
+      kept = buffer;
+      file.destroy();
+      super(buffer);
+    }
+  }
+  expect(() => file.view(used, Destroys)).toThrow(TypeError);
+  expect(kept?.detached).toBe(true);
+});
+
 describe("allocate", () => {
   for (const length of [0, -PAGE_SIZE, 1, PAGE_SIZE + 1, 1.5, Number.NaN, Number.POSITIVE_INFINITY, 2 ** 53]) {
     test(`length ${length}`, () => unchanged(() => file.allocate(length), RangeError, `got ${length}`));
