@@ -112,6 +112,7 @@ export const actions = {
   },
 };
 
+scope.postMessage({ thread: THREAD_ID });
 scope.onmessage = ({ data: { id, action, args } }) => {
   const perform = async () => await (actions[action] as (...args: unknown[]) => unknown)(...args);
   perform().then(

@@ -3,6 +3,7 @@
  * there. The test goes on meanwhile: that is a forced interleaving.
  */
 import type { Point } from "../../../src/shared/seam.ts";
+import { isThreadAlive } from "../../../src/shared/thread.ts";
 import type { actions } from "./actor-worker.ts";
 
 type Actions = typeof actions;
@@ -16,6 +17,7 @@ export interface StopRequest {
 
 export type ToActor = { readonly id: number; readonly action: keyof Actions; readonly args: readonly unknown[] };
 export type FromActor =
+  | { readonly thread: number }
   | { readonly id: number; readonly value: unknown }
   | { readonly id: number; readonly failed: { readonly name: string; readonly code: string | null; readonly message: string } };
 
@@ -58,12 +60,18 @@ export class Actor {
   readonly closed: Promise<void>;
   readonly #calls = new Map<number, PromiseWithResolvers<unknown>>();
   #nextId = 1;
+  /** Its word, once it has started. */
+  #thread = 0;
 
   constructor() {
     const { promise, resolve } = Promise.withResolvers<void>();
     this.closed = promise;
     this.worker.addEventListener("close", () => resolve());
     this.worker.addEventListener("message", ({ data }: MessageEvent<FromActor>) => {
+      if ("thread" in data) {
+        this.#thread = data.thread;
+        return;
+      }
       const call = this.#calls.get(data.id)!;
       this.#calls.delete(data.id);
       if ("failed" in data) call.reject(new ActorError(data.failed.name, data.failed.code, data.failed.message));
@@ -90,10 +98,11 @@ export class Actor {
     return gate;
   }
 
-  /** Ends the thread wherever it is. Resolves when it is gone. */
+  /** Ends the thread wherever it is. Resolves when it is gone, for the kernel too: that may be a moment after `close`. */
   async terminate(): Promise<void> {
     this.worker.terminate();
     await this.closed;
+    while (this.#thread !== 0 && isThreadAlive(this.#thread)) await Bun.sleep(1);
   }
 }
 

@@ -60,6 +60,9 @@ async function makeCheckpoint(directory: string, pages: number): Promise<FileRan
   return range;
 }
 
+/** A run goes on until its threads have done so much, within bounds. */
+export const OPERATIONS_MIN = 1000;
+
 class StressThread {
   readonly worker = new Worker(new URL("./stress-worker.ts", import.meta.url));
   readonly owner: number;
@@ -133,7 +136,11 @@ class StressRun {
     const { threads, runMs, killEveryMs } = this.#options;
     for (let i = 0; i < threads; i++) this.#start();
     const until = performance.now() + runMs;
-    while (performance.now() < until) {
+    // On a busy machine threads may hardly have started by then.
+    const last = until + 20_000;
+    const isOver = (now: number) =>
+      now > last || (now > until && Atomics.load(this.#words, StressWord.Operations) >= OPERATIONS_MIN);
+    while (!isOver(performance.now())) {
       await Bun.sleep(killEveryMs > 0 ? 1 + (this.#draw() % (2 * killEveryMs)) : 20);
       if (killEveryMs > 0) await this.#killOne();
     }
