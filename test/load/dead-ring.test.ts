@@ -3,7 +3,7 @@
  * until it has ended. A read of an empty FIFO stands for a disk that takes its time.
  */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, readlinkSync, rmSync, writeSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { addressOf, closeFile, openFile, uringUnavailable } from "../../ffi/index.ts";
@@ -33,6 +33,19 @@ function openRings(): number {
   return readdirSync("/proc/self/fd").filter((fd) => target(fd) === "anon_inode:[io_uring]").length;
 }
 
+/** Resolves when a ring waits for a descriptor to become readable, or if the kernel does not tell. */
+async function pollArmed(): Promise<void> {
+  const isArmed = () =>
+    readdirSync("/proc/self/fdinfo").some((fd) => {
+      try {
+        return /PollList:\s+op=/.test(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"));
+      } catch {
+        return false;
+      }
+    });
+  for (let i = 0; i < 200 && !isArmed(); i++) await Bun.sleep(5);
+}
+
 const every = () => new Int32Array(WORDS_PER_UNIT).fill(-1);
 
 test.skipIf(uringUnavailable() !== null)(
@@ -47,6 +60,8 @@ test.skipIf(uringUnavailable() !== null)(
     const actor = new Actor();
     expect(await actor.call("readByRing", state.handle, 1, fd, addressOf(target))).toBe(PAGES_PER_UNIT);
     expect(openRings()).toBe(before + 1);
+    // A read that the kernel has not begun ends with its thread.
+    await pollArmed();
     await actor.terminate();
 
     const slot = state.takeSlot();

@@ -99,9 +99,11 @@ test("what is awaited all at once is read in turns of the event loop, not in one
   expect(ownReads() - before).toBeLessThan(64);
   // One that is given up is answered at once, and those behind it are read all the same.
   const controller = new AbortController();
-  const givenUp = back.awaitLoad(pieces[62], { signal: controller.signal });
+  const givenUp = back.awaitLoad(pieces[62], { signal: controller.signal }).catch((reason: unknown) => reason);
   controller.abort("enough");
-  await expect(givenUp).rejects.toBe("enough");
+  // Unless the background pass has come by before.
+  const possible: unknown[] = back.isLoaded(pieces[62]!) ? ["enough", undefined] : ["enough"];
+  expect(possible).toContain(await givenUp);
   await Promise.all(waiting);
   expect(back.isLoaded(range)).toBe(true);
 });
