@@ -11,7 +11,7 @@ import { bench as coalesce } from "./coalesce.bench.ts";
 import { bench as load } from "./load.bench.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
 import { bench as exchange } from "./exchange.bench.ts";
-import { Fio, FIO_RUNS } from "./peers/fio.ts";
+import { Fio, FIO_RUNS, FIO_WRITE } from "./peers/fio.ts";
 import { GvisorPeer } from "./peers/gvisor.ts";
 import { bench as references } from "./references.bench.ts";
 import { drawChart } from "./report/chart.ts";
@@ -24,6 +24,7 @@ import { type Bench, buildOnce, OURS, type Params, type Run, type Sample, sample
 import { warmFreeMemory } from "./support/host-memory.ts";
 import { describeMachine, NoiseMeter } from "./support/machine.ts";
 import { Workspace } from "./support/processes.ts";
+import { filledBytes, type Pattern } from "./support/trace.ts";
 import { bench as view } from "./view.bench.ts";
 import { bench as zeroScan } from "./zero-scan.bench.ts";
 
@@ -166,6 +167,10 @@ class Runner {
     }
     for (const rival of bench.rivals?.(params) ?? []) found[rival] = own(rival);
     const { cache, awaits, pattern } = params;
+    if (fio !== undefined && bench === save && params["bytes"] === options.bytes && !options.isSmoke) {
+      const bytes = filledBytes(pattern as Pattern, options.bytes);
+      found[FIO_WRITE] = () => fio.write(join(workspace.directory, "fio"), bytes);
+    }
     if (fio !== undefined && bench === load && cache === "cold" && awaits === 0 && pattern === "dense") {
       const path = join(ourImage(workspace.directory, params), "pages");
       for (const name of Object.keys(FIO_RUNS)) found[name] = () => fio.measure(name, path);

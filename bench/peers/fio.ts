@@ -1,10 +1,10 @@
-/** fio on the file that we load from: what the disk gives to a program that does nothing else. */
-import { statSync } from "node:fs";
+/** fio on the disk that we save to and load from: what it gives to a program that does nothing else. */
+import { rmSync, statSync } from "node:fs";
 import type { Sample } from "../support/bench.ts";
 import type { Workspace } from "../support/processes.ts";
 
-/** Direct reads: the page cache is out of it. */
-const COMMON = ["--name=read", "--readonly", "--direct=1", "--ioengine=libaio", "--output-format=json"];
+/** Direct I/O: the page cache is out of it. */
+const COMMON = ["--direct=1", "--ioengine=libaio", "--output-format=json"];
 /** Contender name → fio's options. */
 const RANDOM = "fio 4 KiB random";
 export const FIO_RUNS: Record<string, string[]> = {
@@ -12,9 +12,20 @@ export const FIO_RUNS: Record<string, string[]> = {
   "fio 1 MiB × 32": ["--rw=read", "--bs=1M", "--iodepth=32"],
   [RANDOM]: ["--rw=randread", "--bs=4k", "--iodepth=1", "--runtime=1", "--time_based"],
 };
+/** Writing a new file, allocated at once and synced in the end, as a save does. */
+export const FIO_WRITE = "fio 2 MiB × 8, new file";
+const WRITE = ["--rw=write", "--bs=2M", "--iodepth=8", "--fallocate=native", "--end_fsync=1"];
 
 interface FioOutput {
-  jobs: [{ error: number; read: { bw_bytes: number; total_ios: number; clat_ns: { percentile: Record<string, number> } } }];
+  jobs: [
+    {
+      error: number;
+      /** Milliseconds, with the sync. */
+      job_runtime: number;
+      read: { bw_bytes: number; total_ios: number; clat_ns: { percentile: Record<string, number> } };
+      write: { io_bytes: number };
+    },
+  ];
 }
 
 export class Fio {
@@ -30,13 +41,25 @@ export class Fio {
   }
 
   async measure(name: string, path: string): Promise<Sample> {
-    const file = [`--filename=${path}`, `--size=${statSync(path).size}`];
-    const output = await this.workspace.runJson(["fio", ...COMMON, ...file, ...FIO_RUNS[name]!]);
-    const { read, error } = (output as unknown as FioOutput).jobs[0];
+    const { read, error } = await this.run(path, statSync(path).size, ["--name=read", "--readonly", ...FIO_RUNS[name]!]);
     if (error !== 0 || read.total_ios === 0) throw new Error(`fio read nothing of ${path}: error ${error}`);
     const { "50.000000": p50, "99.000000": p99 } = read.clat_ns.percentile;
     const latency = { readP50Ns: p50!, readP99Ns: p99! };
     // What random reads of one page at a time add up to is nobody's goal.
     return { figures: name === RANDOM ? latency : { gibPerSecond: read.bw_bytes / 2 ** 30, ...latency }, hash: null };
+  }
+
+  /** Writes a file of `bytes`, rounded down to 2 MiB, that is not there before or afterwards. */
+  async write(path: string, bytes: number): Promise<Sample> {
+    rmSync(path, { force: true });
+    const { write, error, job_runtime: ms } = await this.run(path, bytes, ["--name=write", ...WRITE]);
+    rmSync(path);
+    if (error !== 0 || write.io_bytes === 0) throw new Error(`fio wrote nothing to ${path}: error ${error}`);
+    return { figures: { saveAndSyncSeconds: ms / 1000 }, hash: null };
+  }
+
+  private async run(path: string, bytes: number, options: string[]): Promise<FioOutput["jobs"][0]> {
+    const output = await this.workspace.runJson(["fio", ...COMMON, `--filename=${path}`, `--size=${bytes}`, ...options]);
+    return (output as unknown as FioOutput).jobs[0];
   }
 }

@@ -2,7 +2,7 @@
  * What the project set out to reach, line by line, and whether a run reached it. A goal is a factor ahead of gVisor on the same
  * machine in the same run, or a time of our own.
  */
-import { FIO_RUNS } from "../peers/fio.ts";
+import { FIO_RUNS, FIO_WRITE } from "../peers/fio.ts";
 import { OURS, type Params } from "../support/bench.ts";
 import { type Summary, summarize } from "../support/statistics.ts";
 import { type CaseResult, findCase, type Results } from "./results.ts";
@@ -92,6 +92,8 @@ function saveLines(results: Results): TargetLine[] {
     return [
       line(results, `save, ${pattern}, both synced`, "save", params, "saveAndSyncSeconds", goal) ?? [],
       line(results, `save, ${pattern}, ours synced, gVisor's not`, "save", params, "saveSeconds", null) ?? [],
+      line(results, `save, ${pattern}, against ${FIO_WRITE}, synced`, "save", params, "saveAndSyncSeconds", null, FIO_WRITE) ??
+        [],
     ].flat();
   });
 }
@@ -154,11 +156,12 @@ function line(
   params: Params,
   figure: string,
   goal: Goal,
+  by = GVISOR,
 ): TargetLine | undefined {
   const found: CaseResult | undefined = findCase(results, subject, params);
   const ours = found?.contenders[OURS]?.figures[figure];
   if (found === undefined || ours === undefined) return undefined;
-  return judged(work, figure, ours, found.contenders[GVISOR]?.figures[figure], goal, found.ahead[GVISOR]?.[figure]);
+  return judged(work, figure, ours, found.contenders[by]?.figures[figure], goal, found.ahead[by]?.[figure]);
 }
 
 function judged(
