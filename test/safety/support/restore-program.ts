@@ -14,7 +14,8 @@ for (let start = 0; start < pages * PAGE_SIZE; start += HUGE_PAGE_SIZE) {
 }
 const settled = await Promise.allSettled(ranges.map((range) => file.awaitLoad(range)));
 const codes = settled.flatMap((result) => (result.status === "rejected" ? [(result.reason as { code: string }).code] : []));
-for (let attempt = 0; attempt < 50 && file.loadStats().error !== null; attempt++) {
+// An attempt may use up a single one of the faults that a thread has before it.
+for (let attempt = 0; attempt < 2000 && file.loadStats().error !== null; attempt++) {
   await file.retryLoad().catch((error: { code: string }) => codes.push(error.code));
 }
 let wrong = 0;
