@@ -110,6 +110,8 @@ export class Allocator {
    */
   lock(): void {
     const inherited = acquireLock(this.words);
+    // Others may have changed what this thread sought last.
+    if (this.words[Word.Shared] !== 0) this.set.forget();
     const size = this.words[Word.SizePages]!;
     if (size !== this.set.size) this.viewTables(size);
     if (inherited) this.recover();
@@ -250,8 +252,8 @@ export class Allocator {
     try {
       const { set } = this;
       for (let at = start, next = 0; at < end; at = next) {
-        const run = set.startOf(at);
-        const runEnd = set.endOf(at);
+        set.seek(at);
+        const { runStart: run, runEnd } = set;
         // One run, as a rule: then it is looked at once. Nothing may change before all of them have been looked at.
         if (at === start) this.checkReferenced(start, end, MAX_REFS - 1, run, runEnd);
         next = Math.min(runEnd, end);
@@ -269,8 +271,8 @@ export class Allocator {
       const { set } = this;
       let wasted = false;
       for (let at = start, next = 0; at < end; at = next) {
-        const run = set.startOf(at);
-        const runEnd = set.endOf(at);
+        set.seek(at);
+        const { runStart: run, runEnd } = set;
         if (at === start) this.checkReferenced(start, end, MAX_REFS, run, runEnd);
         next = Math.min(runEnd, end);
         if (set.refsAt(run) > 1) {

@@ -23,6 +23,7 @@
  * | operation                     | cost                                                     |
  * | ----------------------------- | -------------------------------------------------------- |
  * | startOf, endOf                | O(1); O(log32 capacity) across a long run                |
+ * | seek                          | as these; O(1) if it is the run that was sought last     |
  * | tagAt, refsAt, groupAt        | O(1)                                                     |
  * | replace, split, retag, merge  | O(1); O(log8 capacity) when the maximum of a class moves |
  * | assign                        | as replace, for each run in the range                    |
@@ -40,28 +41,20 @@
 import { BitTree } from "./bit-tree.ts";
 import { type SegmentLayout, type SegmentTables, segmentLayout, segmentLengths } from "./layout.ts";
 import { MaxTree } from "./max-tree.ts";
-import { byteOf, CLASS_MASK, hasSameValue, MAX_TAG, OWNED, OWNER_WORDS, REFS_SHIFT, SMALL_TAG_MASK } from "./value.ts";
-
-/** A run of keys of one value. */
-export interface Segment {
-  /** First key. */
-  readonly start: number;
-  /** One past the last key. */
-  readonly end: number;
-  /** The run's class in the low 4 bits, whatever the user wants in the upper 12. */
-  readonly tag: number;
-  readonly refs: number;
-  readonly group: number;
-}
-
-/** Runs as columns, a row each. */
-export interface RunColumns {
-  readonly start: ArrayLike<number>;
-  readonly length: ArrayLike<number>;
-  readonly tag: ArrayLike<number>;
-  readonly refs: ArrayLike<number>;
-  readonly group: ArrayLike<number>;
-}
+import {
+  byteOf,
+  CLASS_MASK,
+  checkTag,
+  hasSameValue,
+  OWNED,
+  OWNER_WORDS,
+  REFS_SHIFT,
+  type RunColumns,
+  type Segment,
+  SMALL_TAG_MASK,
+  setOwner,
+  type VisitRun,
+} from "./value.ts";
 
 export class SegmentSet {
   readonly layout: SegmentLayout;
@@ -73,6 +66,12 @@ export class SegmentSet {
   private readonly classes: number;
   /** Where the run that firstFit or lastFit found last ends. */
   fitEnd = 0;
+  /** The run that `seek` found last, or addRefsIn made; nothing is known if runEnd is 0. */
+  runStart = 0;
+  runEnd = 0;
+  /** What addRefsIn cut that run out of the middle of, and is otherwise as it was; else the run itself. */
+  private aroundStart = 0;
+  private aroundEnd = 0;
   /** Keys in use: [0, size). With shared tables the owner of the lock carries it from thread to thread. */
   size = 0;
 
@@ -124,6 +123,7 @@ export class SegmentSet {
 
   /** Continues on other views of the same memory, larger ones as a rule. */
   useTables(tables: SegmentTables): void {
+    this.forget();
     this.current = tables;
     this.values = tables.values;
     this.starts = new BitTree(tables.bits, this.layout.bitBases);
@@ -145,6 +145,7 @@ export class SegmentSet {
       throw new RangeError(`Cannot extend ${start} keys by ${count}, the capacity is ${this.layout.capacity}`);
     }
     checkTag(tag);
+    this.forget();
     this.size = start + count;
     this.put(start, tag, refs, group);
     const cls = tag & CLASS_MASK;
@@ -166,6 +167,7 @@ export class SegmentSet {
     if (count < 1 || end > this.layout.capacity) {
       throw new RangeError(`Cannot extend ${begin} keys by ${count}, the capacity is ${this.layout.capacity}`);
     }
+    this.forget();
     const { start: starts, length: lengths, tag: tags, refs, group: groups } = runs;
     const rows = starts.length;
     // The run that is open: it ends where a run of another value begins.
@@ -214,8 +216,22 @@ export class SegmentSet {
     return this.starts.after(key, this.size);
   }
 
-  // Of the run that starts at `start`:
+  /**
+   * Finds the run that holds `key` (0 <= key < size): [runStart, runEnd). If that is the one that it found last, without a search:
+   * whoever pins pages and unpins them comes back to it, and to the one that it was cut out of.
+   */
+  seek(key: number): void {
+    if (key >= this.runStart && key < this.runEnd) return;
+    this.runStart = this.aroundStart = this.starts.atOrBefore(key);
+    this.runEnd = this.aroundEnd = this.starts.after(key, this.size);
+  }
 
+  /** What `seek` found is not so any more. What changes runs does this, and so must who gets the lock when others had it. */
+  forget(): void {
+    this.runEnd = 0;
+  }
+
+  // Of the run that starts at `start`:
   lengthAt(start: number): number {
     return this.endOf(start) - start;
   }
@@ -286,6 +302,7 @@ export class SegmentSet {
   /** As `replace`, for who knows the run that holds [start, end): it is [run, runEnd). */
   replaceIn(run: number, runEnd: number, start: number, end: number, tag: number, refs: number, group: number): void {
     const { classes } = this;
+    this.forget();
     const oldCls = this.values[run]! & CLASS_MASK;
     if (end < runEnd) {
       this.putCopy(end, run);
@@ -328,6 +345,28 @@ export class SegmentSet {
       this.replaceIn(run, runEnd, start, end, this.tagAt(run), (this.refsAt(run) + by) | 0, this.groupAt(run));
       return;
     }
+    if (start > run && end < runEnd) {
+      // Out of the middle: what is left of the run is on both sides.
+      values[end] = value;
+      starts.add(end);
+      values[start] = next;
+      starts.add(start);
+      this.aroundStart = run;
+      this.aroundEnd = runEnd;
+      this.runStart = start;
+      this.runEnd = end;
+      return;
+    }
+    const isSought = start === this.runStart && end === this.runEnd;
+    if (isSought && this.aroundStart < start && values[this.aroundStart] === next) {
+      // And back. Whoever dies before the last step leaves two equal runs, and each key has its value; here and below.
+      starts.remove(start);
+      starts.remove(end);
+      this.runStart = this.aroundStart;
+      this.runEnd = this.aroundEnd;
+      return;
+    }
+    this.forget();
     if (end < runEnd) {
       values[end] = value;
       starts.add(end);
@@ -338,7 +377,6 @@ export class SegmentSet {
       values[start] = next;
       if (start > run) starts.add(start);
     }
-    // Last: whoever dies before this leaves two equal runs, and each key has its value.
     if (end === runEnd && end < this.size && values[end] === next) starts.remove(end);
   }
 
@@ -390,6 +428,7 @@ export class SegmentSet {
       this.replace(start, end, tag, refs, group);
       return;
     }
+    this.forget();
     this.split(start);
     this.split(end);
     const before = this.values[start]! & CLASS_MASK;
@@ -413,11 +452,7 @@ export class SegmentSet {
   }
 
   /** Calls `visit(start, end, tag, refs, group)` for every run of [start, end), clipped to it, in order. */
-  visit(
-    start: number,
-    end: number,
-    visit: (start: number, end: number, tag: number, refs: number, group: number) => void,
-  ): void {
+  visit(start: number, end: number, visit: VisitRun): void {
     for (let run = this.startOf(start); run < end; ) {
       const next = this.endOf(run);
       visit(Math.max(run, start), Math.min(next, end), this.tagAt(run), this.refsAt(run), this.groupAt(run));
@@ -427,16 +462,8 @@ export class SegmentSet {
 
   private write(start: number, tag: number, refs: number, group: number): void {
     const value = byteOf(tag, refs, group);
-    if (value >= OWNED) this.own(start, tag, refs, group);
+    if (value >= OWNED) setOwner(this.current, start, tag, refs, group);
     this.values[start] = value;
-  }
-
-  private own(start: number, tag: number, refs: number, group: number): void {
-    const owners = this.current.owners();
-    const at = start * OWNER_WORDS;
-    owners[at] = tag;
-    owners[at + 1] = refs;
-    owners[at + 2] = group;
   }
 
   /** A run starts at `start`. The bit comes last: whoever dies in between has changed nothing. */
@@ -448,7 +475,7 @@ export class SegmentSet {
   /** A run with the value of the one at `from` starts at `start`. */
   private putCopy(start: number, from: number): void {
     const value = this.values[from]!;
-    if (value >= OWNED) this.own(start, this.tagAt(from), this.refsAt(from), this.groupAt(from));
+    if (value >= OWNED) setOwner(this.current, start, this.tagAt(from), this.refsAt(from), this.groupAt(from));
     this.values[start] = value;
     this.starts.add(start);
   }
@@ -469,11 +496,5 @@ export class SegmentSet {
       if (length > longest) longest = length;
     }
     return longest;
-  }
-}
-
-function checkTag(tag: number): void {
-  if (!(Number.isInteger(tag) && tag >= 0 && tag <= MAX_TAG)) {
-    throw new RangeError(`Expected tag to be an integer in [0, ${MAX_TAG}], got ${tag}`);
   }
 }

@@ -8,6 +8,30 @@
  */
 import type { SegmentTables } from "./layout.ts";
 
+/** A run of keys of one value. */
+export interface Segment {
+  /** First key. */
+  readonly start: number;
+  /** One past the last key. */
+  readonly end: number;
+  /** The run's class in the low 4 bits, whatever the user wants in the upper 12. */
+  readonly tag: number;
+  readonly refs: number;
+  readonly group: number;
+}
+
+/** Runs as columns, a row each. */
+export interface RunColumns {
+  readonly start: ArrayLike<number>;
+  readonly length: ArrayLike<number>;
+  readonly tag: ArrayLike<number>;
+  readonly refs: ArrayLike<number>;
+  readonly group: ArrayLike<number>;
+}
+
+/** What is called for a run: [start, end), and its value. */
+export type VisitRun = (start: number, end: number, tag: number, refs: number, group: number) => void;
+
 /** The low bits of a tag are the run's class; classes below `classes` can be searched. */
 export const CLASS_MASK = 15;
 /** A tag is 16 bits. */
@@ -24,6 +48,15 @@ export const byteOf = (tag: number, refs: number, group: number): number => {
   return ((tag >>> REFS_SHIFT) | (refs >>> 2) | group) === 0 ? tag | (refs << REFS_SHIFT) : (tag & CLASS_MASK) | OWNED;
 };
 
+/** Writes down the value of an owned run. */
+export function setOwner(tables: SegmentTables, start: number, tag: number, refs: number, group: number): void {
+  const owners = tables.owners();
+  const at = start * OWNER_WORDS;
+  owners[at] = tag;
+  owners[at + 1] = refs;
+  owners[at + 2] = group;
+}
+
 /** True if the runs that start at keys `a` and `b` have equal values. */
 export const hasSameValue = (tables: SegmentTables, a: number, b: number): boolean => {
   const { values } = tables;
@@ -34,3 +67,10 @@ export const hasSameValue = (tables: SegmentTables, a: number, b: number): boole
   const to = b * OWNER_WORDS;
   return owners[from] === owners[to] && owners[from + 1] === owners[to + 1] && owners[from + 2] === owners[to + 2];
 };
+
+/** @throws {RangeError} naming the tag */
+export function checkTag(tag: number): void {
+  if (!(Number.isInteger(tag) && tag >= 0 && tag <= MAX_TAG)) {
+    throw new RangeError(`Expected tag to be an integer in [0, ${MAX_TAG}], got ${tag}`);
+  }
+}

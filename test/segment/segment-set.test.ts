@@ -33,6 +33,8 @@ class NaiveSet {
 
 function compare(set: SegmentSet, naive: NaiveSet): void {
   checkInvariants(set);
+  // What was sought last is known as it is now, or not at all.
+  if (set.runEnd > 0) expect([set.runStart, set.runEnd]).toEqual([set.startOf(set.runStart), set.endOf(set.runStart)]);
   expect(set.size).toBe(naive.keys.length);
   const found: { start: number; end: number; value: Value }[] = [];
   if (set.size > 0)
@@ -57,6 +59,7 @@ const stepArbitrary = fc.oneof(
       at: fc.nat(),
       count: fc.integer({ min: 1, max: 90 }),
       by: fc.constantFrom(1, -1),
+      undone: fc.boolean(),
     }),
   },
   {
@@ -99,15 +102,20 @@ for (const shared of [false, true]) {
           const set = SegmentSet.create(capacity, CLASSES, shared ? new SharedArrayBuffer(bytes) : undefined);
           const naive = new NaiveSet();
           for (const step of steps) {
+            if (naive.keys.length > 0) set.seek(probes[0]! % naive.keys.length);
             if (step.op === "addRefs") {
               if (naive.keys.length === 0) continue;
               const start = step.at % naive.keys.length;
-              const [run, runEnd] = [set.startOf(start), set.endOf(start)];
-              const end = Math.min(start + step.count, runEnd);
-              set.addRefsIn(run, runEnd, start, end, step.by);
-              const value = naive.keys[start]!;
-              naive.keys.fill({ ...value, refs: (value.refs + step.by) | 0 }, start, end);
-              compare(set, naive);
+              for (const by of step.undone ? [step.by, -step.by] : [step.by]) {
+                set.seek(start);
+                const { runStart: run, runEnd } = set;
+                expect([run, runEnd]).toEqual([set.startOf(start), set.endOf(start)]);
+                const end = Math.min(start + step.count, runEnd);
+                set.addRefsIn(run, runEnd, start, end, by);
+                const value = naive.keys[start]!;
+                naive.keys.fill({ ...value, refs: (value.refs + by) | 0 }, start, end);
+                compare(set, naive);
+              }
               continue;
             }
             const { tag, refs, group } = step.value;
@@ -127,6 +135,8 @@ for (const shared of [false, true]) {
           for (const probe of probes) {
             if (naive.keys.length === 0) break;
             const key = probe % naive.keys.length;
+            set.seek(key);
+            expect([set.runStart, set.runEnd]).toEqual([set.startOf(key), set.endOf(key)]);
             expect(set.startOf(key)).toBe(naive.runs().find((run) => run.start <= key && key < run.end)!.start);
             for (let cls = 0; cls < CLASSES; cls++) {
               const count = 1 + (probe % 100);
@@ -181,7 +191,10 @@ test("extending with many runs at once leaves the very tables that extending and
         for (const piece of pieces) {
           const first = row;
           const count = piece - one.size;
+          // It may go on where this one ends.
+          if (all.size > 0) all.seek(all.size - 1);
           row = all.extendWith(count, tag, runs, first);
+          if (all.runEnd > 0) expect(all.runEnd).toBe(all.endOf(all.runStart));
           one.extend(count, tag);
           for (let i = first; i < row; i++) {
             const start = runs.start[i]!;

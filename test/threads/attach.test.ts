@@ -59,6 +59,24 @@ test("what one thread does every other sees: contents, references, sizes, releas
   expect(await b.call("text")).toBe(file.toString());
 });
 
+test("a thread that comes back to a run finds it as others have left it", async () => {
+  using file = MemoryFile.create();
+  const [worker] = start(1) as [Actor];
+  await worker.call("attach", file.share());
+  const { start: first } = file.allocate(64 * PAGE_SIZE);
+  const pages = (from: number, to: number) => ({ start: first + from * PAGE_SIZE, end: first + to * PAGE_SIZE });
+  const refsOf = () => file.toString().match(/refs=\d+/g);
+  file.incRef(pages(10, 12));
+  file.decRef(pages(10, 12));
+  await worker.call("incRef", pages(20, 24));
+  file.incRef(pages(0, 64));
+  expect(refsOf()).toEqual(["refs=2", "refs=3", "refs=2"]);
+  file.incRef(pages(40, 41));
+  await worker.call("decRef", pages(30, 50));
+  file.decRef(pages(40, 41));
+  expect(refsOf()).toEqual(["refs=2", "refs=3", "refs=2", "refs=1", "refs=2"]);
+});
+
 test("a file grows in any thread while others use it, and all of it is everybody's", async () => {
   using file = MemoryFile.create();
   const workers = start(3);
