@@ -320,9 +320,11 @@ export class Allocator {
 
   /** Throws a RangeError unless every page has a reference. */
   requireReferenced(start: number, end: number): void {
+    const { set } = this;
     this.lock();
     try {
-      this.checkReferenced(start, end, MAX_REFS, this.set.startOf(start), this.set.endOf(start));
+      set.seek(start);
+      this.checkReferenced(start, end, MAX_REFS, set.runStart, set.runEnd);
     } finally {
       this.unlock();
     }
@@ -337,10 +339,11 @@ export class Allocator {
   firstShared(start: number, end: number): { start: number; end: number } | null {
     this.lock();
     try {
-      this.checkReferenced(start, end, MAX_REFS, this.set.startOf(start), this.set.endOf(start));
       const { set } = this;
+      set.seek(start);
+      this.checkReferenced(start, end, MAX_REFS, set.runStart, set.runEnd);
       let first = -1;
-      for (let run = set.startOf(start); run < end; run = set.endOf(run)) {
+      for (let run = set.runStart; run < end; run = set.endOf(run)) {
         const shared = set.refsAt(run) > 1;
         if (shared && first < 0) first = Math.max(run, start);
         if (!shared && first >= 0) return { start: first, end: run };
