@@ -69,7 +69,7 @@ export class SegmentSet {
   /** The run that `seek` found last, or addRefsIn made; nothing is known if runEnd is 0. */
   runStart = 0;
   runEnd = 0;
-  /** What addRefsIn cut that run out of the middle of, and is otherwise as it was; else the run itself. */
+  /** What addRefsIn cut that run out of the middle of, and is otherwise as it was; nothing if it starts where the run does. */
   private aroundStart = 0;
   private aroundEnd = 0;
   /** Keys in use: [0, size). With shared tables the owner of the lock carries it from thread to thread. */
@@ -223,7 +223,7 @@ export class SegmentSet {
   seek(key: number): void {
     if (key >= this.runStart && key < this.runEnd) return;
     this.runStart = this.aroundStart = this.starts.atOrBefore(key);
-    this.runEnd = this.aroundEnd = this.starts.after(key, this.size);
+    this.runEnd = this.starts.after(key, this.size);
   }
 
   /** What `seek` found is not so any more. What changes runs does this, and so must who gets the lock when others had it. */
@@ -357,8 +357,8 @@ export class SegmentSet {
       this.runEnd = end;
       return;
     }
-    const isSought = start === this.runStart && end === this.runEnd;
-    if (isSought && this.aroundStart < start && values[this.aroundStart] === next) {
+    const isCut = this.aroundStart < start && start === this.runStart && end === this.runEnd;
+    if (isCut && values[this.aroundStart] === next) {
       // And back. Whoever dies before the last step leaves two equal runs, and each key has its value; here and below.
       starts.remove(start);
       starts.remove(end);
