@@ -77,6 +77,8 @@ class UnitJob {
   /** Of those, the pages that could be read. */
   readonly mismatched = new Int32Array(WORDS_PER_UNIT);
   badCount = 0;
+  /** 1 for each operation that reads past the page cache. */
+  readonly isDirect = new Uint8Array(PAGES_PER_UNIT);
 
   constructor(index: number, slot: number) {
     this.index = index;
@@ -256,6 +258,7 @@ export class UnitReader {
     const { offsets, lengths, firstSegment, iovecs } = job.operations;
     const first = firstSegment[index]!;
     const segments = firstSegment[index + 1]! - first;
+    job.isDirect[index] = this.directFd >= 0 ? 1 : 0;
     const fd = this.directFd >= 0 ? this.directFd : this.fd;
     const id = job.index * PAGES_PER_UNIT + index;
     const block = index === 0 && this.wantsHuge(job) ? this.base + job.unit * HUGE_PAGE_SIZE : 0;
@@ -268,8 +271,8 @@ export class UnitReader {
       const job = this.jobs[Math.floor(ids[i]! / PAGES_PER_UNIT)]!;
       const index = ids[i]! % PAGES_PER_UNIT;
       if (huge[i] === 1) job.isHuge = true;
-      if (results[i] === -EINVAL && this.directFd >= 0) {
-        // A file system may refuse to read what it let us open: the page cache serves, from now on.
+      if (results[i] === -EINVAL && job.isDirect[index] === 1) {
+        // A file system may refuse to read what it let us open: the page cache serves, also for others that are on their way.
         this.directFd = -1;
         this.add(job, index);
       } else this.end(job, index, results[i]!);

@@ -25,13 +25,14 @@ import { PAGE_SIZE } from "../units.ts";
 /** The typed arrays that a range can be viewed as. */
 export type ViewConstructor<T> = new (buffer: ArrayBuffer) => T;
 
-/** What all typed arrays have. */
-type TypedArray = Uint8Array<ArrayBuffer>;
-
 const FIRST_SLOTS = 256;
 const FIRST_SWEEP = 256;
 /** Of a key: asked for since the hand was here last. */
 const USED = 1;
+/** Of a key: the view is a Uint8Array, as most are. */
+const BYTES = 2;
+const FLAGS = USED | BYTES;
+const FLAG_BITS = 2;
 /** 2^32 divided by the golden ratio: the top bits of a multiple are spread evenly (Knuth, TAOCP 6.4). */
 const HASH_FACTOR = 0x9e3779b1;
 
@@ -41,30 +42,35 @@ const HASH_FACTOR = 0x9e3779b1;
  * time, among 10,000 three quarters, among 100 as long.
  */
 class Slots {
-  /** 0 if the slot is free, else (first page + 1) * 2 + USED. */
-  readonly keys: Int32Array;
-  /** How many pages the view had when it was made. */
-  readonly pages: Int32Array;
-  readonly views: (TypedArray | undefined)[] = [];
+  /** Two words a slot: 0 if it is free, else (first page + 1) * 4 + flags; and how many pages the view was made of. */
+  readonly words: Int32Array;
+  readonly views: (ArrayBufferView | undefined)[] = [];
+  /** Whatever a view says of itself, since its type may be the user's: this is what must be detached. */
+  readonly buffers: (ArrayBuffer | undefined)[] = [];
+  readonly types: unknown[] = [];
   private readonly mask: number;
   private readonly shift: number;
 
   /** @param count a power of 2 */
   constructor(count: number) {
-    this.keys = new Int32Array(count);
-    this.pages = new Int32Array(count);
+    this.words = new Int32Array(2 * count);
     // One by one: of a large `new Array` the engine makes a slower kind.
-    for (let i = 0; i < count; i++) this.views.push(undefined);
+    for (let i = 0; i < count; i++) {
+      this.views.push(undefined);
+      this.buffers.push(undefined);
+      this.types.push(undefined);
+    }
     this.mask = count - 1;
     this.shift = Math.clz32(this.mask);
   }
 
   /** The slot of the view from `page` on, or the free one where it would go. */
   find(page: number): number {
-    const { keys, mask } = this;
-    const key = (page + 1) << 1;
+    const { words, mask } = this;
+    const key = (page + 1) << FLAG_BITS;
     let slot = this.home(page);
-    for (let found = keys[slot]!; found !== 0 && (found & ~USED) !== key; found = keys[slot]!) slot = (slot + 1) & mask;
+    for (let found = words[2 * slot]!; found !== 0 && (found & ~FLAGS) !== key; found = words[2 * slot]!)
+      slot = (slot + 1) & mask;
     return slot;
   }
 
@@ -72,24 +78,33 @@ class Slots {
     return Math.imul(page, HASH_FACTOR) >>> this.shift;
   }
 
-  put(slot: number, key: number, pages: number, view: TypedArray): void {
-    this.keys[slot] = key;
-    this.pages[slot] = pages;
+  /** What another table, or this one, has in slot `from`. */
+  copy(slot: number, other: Slots, from: number): void {
+    this.words[2 * slot] = other.words[2 * from]!;
+    this.words[2 * slot + 1] = other.words[2 * from + 1]!;
+    this.views[slot] = other.views[from];
+    this.buffers[slot] = other.buffers[from];
+    this.types[slot] = other.types[from];
+  }
+
+  setView(slot: number, view: ArrayBufferView, type: unknown): void {
     this.views[slot] = view;
+    this.types[slot] = type;
+    this.words[2 * slot] = (this.words[2 * slot]! & ~BYTES) | (type === Uint8Array ? BYTES : 0);
   }
 
   /** Frees a slot, and moves up those behind it that would not be found any more. */
   remove(slot: number): void {
-    const { keys, pages, views, mask } = this;
+    const { words, mask } = this;
     let free = slot;
-    for (let from = (slot + 1) & mask; keys[from] !== 0; from = (from + 1) & mask) {
-      const home = this.home((keys[from]! >>> 1) - 1);
+    for (let from = (slot + 1) & mask; words[2 * from] !== 0; from = (from + 1) & mask) {
+      const home = this.home((words[2 * from]! >>> FLAG_BITS) - 1);
       if (((from - home) & mask) < ((from - free) & mask)) continue;
-      this.put(free, keys[from]!, pages[from]!, views[from]!);
+      this.copy(free, this, from);
       free = from;
     }
-    keys[free] = 0;
-    views[free] = undefined;
+    words[2 * free] = 0;
+    this.views[free] = this.buffers[free] = this.types[free] = undefined;
   }
 }
 
@@ -107,6 +122,7 @@ export class Views {
   /** Buffers that are not kept any more. */
   private buffers: WeakRef<ArrayBuffer>[] = [];
   private sweepAt = FIRST_SWEEP;
+  private hasEnded = false;
 
   /**
    * Keeps at most `maxCount` views of `maxBytes` together. `onEscape` is called when a buffer turns out to have been
@@ -123,43 +139,56 @@ export class Views {
    * The view of pages [start, end): the one that was handed out last, if it is still the user's to use and of that type.
    *
    * @throws {RangeError} above 4 GiB, or if the element size does not divide the page size
-   * @throws {TypeError} if `type` makes something else than a view
+   * @throws {TypeError} if `type` makes something else than a view, or ends all views
    */
   get<T>(start: number, end: number, type: ViewConstructor<T>): T {
-    const { keys, views } = this.kept;
+    const { words, views } = this.kept;
     const slot = this.kept.find(start);
-    let view = views[slot];
+    const isKept = (words[2 * slot]! & BYTES) !== 0 && words[2 * slot + 1] === end - start;
+    if (!isKept || (type as unknown) !== Uint8Array) return this.getOther(start, end, type);
+    const view = views[slot]!;
     // Length 0: the user transferred the buffer away.
-    if (view === undefined || view.byteLength !== (end - start) * PAGE_SIZE) view = this.create(start, end);
-    else keys[slot]! |= USED;
-    return view.constructor === type ? (view as T) : this.retype(start, view, type);
+    if (view.byteLength === 0) return this.getOther(start, end, type);
+    words[2 * slot]! |= USED;
+    return view as T;
   }
 
-  /** The same memory as another type. What makes it may be the user's code: the buffer is kept before, as bytes. */
-  private retype<T>(start: number, view: TypedArray, type: ViewConstructor<T>): T {
-    const other = new type(view.buffer);
-    if (!ArrayBuffer.isView(other)) throw new TypeError(`Expected a typed array's constructor, got ${String(type.name)}`);
-    // What is kept must lead to our buffer, and the length of a DataView cannot be asked for once that is gone.
-    if (other.buffer === view.buffer && !(other instanceof DataView)) {
-      const slot = this.kept.find(start);
-      if (this.kept.views[slot] === view) this.kept.views[slot] = other as unknown as TypedArray;
+  private getOther<T>(start: number, end: number, type: ViewConstructor<T>): T {
+    const { kept } = this;
+    const slot = kept.find(start);
+    let buffer = kept.buffers[slot];
+    if (buffer === undefined || buffer.detached || kept.words[2 * slot + 1] !== end - start) {
+      buffer = this.create(start, end);
+    } else {
+      kept.words[2 * slot]! |= USED;
+      if (kept.types[slot] === type) return kept.views[slot] as T;
     }
-    return other;
+    return this.retype(start, buffer, type);
   }
 
-  private create(start: number, end: number): TypedArray {
+  /** A view of that type. What makes it may be the user's code: the buffer is kept before. */
+  private retype<T>(start: number, buffer: ArrayBuffer, type: ViewConstructor<T>): T {
+    const view = new type(buffer);
+    if (!ArrayBuffer.isView(view)) throw new TypeError(`Expected a typed array's constructor, got ${String(type.name)}`);
+    const slot = this.kept.find(start);
+    if (this.kept.buffers[slot] === buffer) this.kept.setView(slot, view, type);
+    return view;
+  }
+
+  private create(start: number, end: number): ArrayBuffer {
+    if (this.hasEnded) throw new TypeError("Cannot make a view of a file that was destroyed meanwhile");
     const bytes = (end - start) * PAGE_SIZE;
     if (bytes > MAX_BUFFER_BYTES) {
       throw new RangeError(`Cannot view ${bytes} bytes at once, the most is ${MAX_BUFFER_BYTES}; use views()`);
     }
-    const view = new Uint8Array(bufferAt(this.base + start * PAGE_SIZE, bytes));
+    const buffer = bufferAt(this.base + start * PAGE_SIZE, bytes);
     while (this.keptCount > 0 && (this.keptCount >= this.maxCount || this.keptBytes + bytes > this.maxBytes)) this.advance();
     let slot = this.kept.find(start);
-    const before = this.kept.views[slot];
+    const before = this.kept.buffers[slot];
     if (before !== undefined) {
       // Its place in the order stays.
-      this.keptBytes -= this.kept.pages[slot]! * PAGE_SIZE;
-      this.letGo(before.buffer);
+      this.keptBytes -= this.kept.words[2 * slot + 1]! * PAGE_SIZE;
+      this.letGo(before);
     } else {
       if (2 * this.keptCount >= this.order.length) {
         this.grow();
@@ -168,9 +197,12 @@ export class Views {
       this.order[(this.hand + this.keptCount) & (this.order.length - 1)] = start;
       this.keptCount++;
     }
-    this.kept.put(slot, (start + 1) << 1, end - start, view);
+    this.kept.words[2 * slot] = (start + 1) << FLAG_BITS;
+    this.kept.words[2 * slot + 1] = end - start;
+    this.kept.buffers[slot] = buffer;
+    this.kept.setView(slot, new Uint8Array(buffer), Uint8Array);
     this.keptBytes += bytes;
-    return view;
+    return buffer;
   }
 
   private grow(): void {
@@ -180,9 +212,8 @@ export class Views {
     this.hand = 0;
     for (let i = 0; i < keptCount; i++) {
       const page = order[(hand + i) & (order.length - 1)]!;
-      const from = kept.find(page);
       this.order[i] = page;
-      this.kept.put(this.kept.find(page), kept.keys[from]!, kept.pages[from]!, kept.views[from]!);
+      this.kept.copy(this.kept.find(page), kept, kept.find(page));
     }
   }
 
@@ -192,14 +223,14 @@ export class Views {
     const page = order[hand]!;
     const slot = kept.find(page);
     this.hand = (hand + 1) & (order.length - 1);
-    if ((kept.keys[slot]! & USED) !== 0) {
-      kept.keys[slot]! &= ~USED;
+    if ((kept.words[2 * slot]! & USED) !== 0) {
+      kept.words[2 * slot]! &= ~USED;
       order[(hand + this.keptCount) & (order.length - 1)] = page;
       return;
     }
-    const { buffer } = kept.views[slot]!;
+    const buffer = kept.buffers[slot]!;
     this.keptCount--;
-    this.keptBytes -= kept.pages[slot]! * PAGE_SIZE;
+    this.keptBytes -= kept.words[2 * slot + 1]! * PAGE_SIZE;
     kept.remove(slot);
     this.letGo(buffer);
   }
@@ -221,15 +252,15 @@ export class Views {
   }
 
   /**
-   * Detaches every buffer. True when all are; false when something pins one (I/O in flight): call again later, and do
+   * Detaches every buffer, and is the end of all views. True when all are; false when something pins one (I/O in flight): call again later, and do
    * not unmap before.
    */
   detachAll(): boolean {
-    for (const view of this.kept.views) if (view !== undefined) this.letGo(view.buffer);
+    this.hasEnded = true;
+    for (const buffer of this.kept.buffers) if (buffer !== undefined) this.letGo(buffer);
     this.kept = new Slots(FIRST_SLOTS);
-    this.keptCount = 0;
-    this.keptBytes = 0;
-    this.hand = 0;
+    this.order = new Int32Array(FIRST_SLOTS);
+    this.hand = this.keptCount = this.keptBytes = 0;
     this.buffers = this.buffers.filter((reference) => {
       const buffer = reference.deref();
       if (buffer?.detached === true) this.onEscape();

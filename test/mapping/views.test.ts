@@ -159,13 +159,41 @@ test("a type of the user's own may make a view of other memory, ask for views, o
     }
   }
   views.get(0, 1, Other);
-  expect(bytesOf(views, 0)).toBe(first);
+  expect(bytesOf(views, 0).buffer).toBe(first.buffer);
   const asks = views.get(0, 1, Asks);
   expect(asks.buffer).toBe(first.buffer);
   expect(views.get(0, 1, Asks)).toBe(asks);
   expect(() => views.get(1, 2, Ends)).toThrow(TypeError);
   expect(asks.length).toBe(0);
   expect(views.detachAll()).toBe(true);
+});
+
+test("whatever a view says of itself, its buffer is detached; of its type and range it is the same view", () => {
+  const views = new Views(base, () => {});
+  const lying = bytesOf(views, 0);
+  Object.defineProperty(lying, "buffer", { value: new ArrayBuffer(8) });
+  class Head extends Uint8Array<ArrayBuffer> {
+    constructor(buffer: ArrayBuffer) {
+      super(buffer, 0, 64);
+    }
+    override get buffer(): ArrayBuffer {
+      return new ArrayBuffer(8);
+    }
+    override get byteLength(): number {
+      views.detachAll();
+      return 1;
+    }
+  }
+  const head = views.get(1, 2, Head);
+  expect(views.get(1, 2, Head)).toBe(head);
+  const data = views.get(2, 3, DataView);
+  expect(views.get(2, 3, DataView)).toBe(data);
+  const bytes = bytesOf(views, 1);
+  expect([bytes.length, head.length]).toEqual([PAGE_SIZE, 64]);
+  expect(views.detachAll()).toBe(true);
+  expect([lying.length, head.length, bytes.length]).toEqual([0, 0, 0]);
+  expect(() => data.byteLength).toThrow(TypeError);
+  expect(() => bytesOf(views, 3)).toThrow("destroyed meanwhile");
 });
 
 test("an element size that does not divide a page is refused, and nothing stays behind", () => {
