@@ -46,7 +46,7 @@ export const ERROR_CHECKSUM = -1;
 /** The file ended before the contents did. */
 export const ERROR_SHORT = -2;
 
-/** What a thread has claimed of a unit. */
+/** What a thread has claimed of a unit, and what came of it. */
 export interface ClaimedPages {
   readonly unit: number;
   /** Bits of the unit's pages. */
@@ -167,7 +167,7 @@ export class LoadState {
     return Atomics.load(this.unitError, Math.floor(page / PAGES_PER_UNIT));
   }
 
-  /** The extent that holds `page`, and the offset of its contents in the pages file. Precondition: there is one. */
+  /** The extent that holds `page`, and the byte offset of its contents in the pages file. Precondition: there is one. */
   placeOf(page: number): { extent: number; offset: number } {
     const unit = Math.floor(page / PAGES_PER_UNIT);
     let content = this.firstContentOf(unit);

@@ -361,17 +361,14 @@ export class UnitReader {
       // All at once is cheaper; page by page where something is wrong.
       const isGood = isWhole && Bun.hash.crc32(window.pages(page, pages)) === combineChecksums(checksums, content, pages);
       for (let i = 0; i < pages && !isGood; i++) {
-        const isRead = isWhole || !job.isBad(page + i);
-        if (isRead && Bun.hash.crc32(window.pages(page + i, 1)) !== checksums[content + i])
-          job.markBad(ERROR_CHECKSUM, page + i, 1);
+        if (job.isBad(page + i)) continue;
+        if (Bun.hash.crc32(window.pages(page + i, 1)) !== checksums[content + i]) job.markBad(ERROR_CHECKSUM, page + i, 1);
       }
       content += pages;
     }
   }
 
-  /**
-   * Calls `visit(page, pages, fileOffset)` for each piece of the claimed pages that is one in memory and in the file.
-   */
+  /** Calls `visit(page, pages, fileOffset)` for each piece of the claimed pages that is one in memory and in the file. */
   private forEachPiece(job: UnitJob, visit: (page: number, pages: number, fileOffset: number) => void): void {
     const { state } = this;
     const { want, unit } = job;

@@ -6,9 +6,10 @@
  * detach each of them before memory is unmapped.
  *
  * A new buffer costs 140 ns, and 1,100 ns at 128 KiB, for the collector counts its bytes as garbage to come. So the last
- * views are kept, and asking for a range again gives the same view in 40 ns (80 ns among 10,000). How many: their bytes
- * count as heap, but 128,000 views of 128 KiB slowed an allocation-heavy loop from 12 to 17 ms, where views of more bytes than
- * the machine has made it ten times slower; hence at most half the machine's memory, and 131,072 views (40 MB of objects).
+ * views are kept, and asking for a range again gives the same view in 58 ns (70 among 10,000, bench/view.bench.ts). How many:
+ * their bytes count as heap, but 128,000 views of 128 KiB slowed an allocation-heavy loop from 12 to 17 ms, where views of more
+ * bytes than the machine has made it ten times slower; hence at most half the machine's memory, and 131,072 views (40 MB of
+ * objects).
  *
  * A buffer that the user transferred away (transfer(), a transfer list) is gone here, but lives on over the same memory, in
  * other hands. Such an escape is reported (`onEscape`), so that its addresses are never given back: a view is looked at
@@ -252,8 +253,8 @@ export class Views {
   }
 
   /**
-   * Detaches every buffer, and is the end of all views. True when all are; false when something pins one (I/O in flight): call again later, and do
-   * not unmap before.
+   * Detaches every buffer, and is the end of all views. True when all are; false when something pins one (I/O in flight): call
+   * again later, and do not unmap before.
    */
   detachAll(): boolean {
     this.hasEnded = true;
@@ -261,9 +262,9 @@ export class Views {
     this.kept = new Slots(FIRST_SLOTS);
     this.order = new Int32Array(FIRST_SLOTS);
     this.hand = this.keptCount = this.keptBytes = 0;
+    this.sweep();
     this.buffers = this.buffers.filter((reference) => {
       const buffer = reference.deref();
-      if (buffer?.detached === true) this.onEscape();
       return buffer !== undefined && !detach(buffer);
     });
     return this.buffers.length === 0;
