@@ -397,7 +397,7 @@ export class MemoryFile implements Disposable {
   /** True while a restore goes on in the background. */
   get isLoading(): boolean {
     this.#core.requireLive("isLoading");
-    return this.#core.mayMissPages && (this.#core.loader?.isLoading ?? false);
+    return this.#core.loader?.isLoading ?? false;
   }
 
   /** True if every page of the range is in place. @throws {RangeError} for a bad range */

@@ -249,6 +249,15 @@ export class Loader {
     return this.state.isLoaded(start, end);
   }
 
+  /** True if whoever awaits the range can be answered. Pages are counted after their bits: who awaited all finds all counted. */
+  private hasArrived(start: number, end: number): boolean {
+    return this.isLoaded(start, end) && !(this.isWhole(start, end) && this.isLoading);
+  }
+
+  private isWhole(start: number, end: number): boolean {
+    return start === 0 && end >= this.state.words[LoadWord.SizePages]!;
+  }
+
   /** The error of a range that cannot be loaded, or undefined. */
   failureOf(start: number, end: number): Error | undefined {
     const page = this.state.failedPage(start, end);
@@ -271,7 +280,7 @@ export class Loader {
    */
   async awaitLoad(start: number, end: number, urgent: boolean, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
-    if (this.isLoaded(start, end)) return;
+    if (this.hasArrived(start, end)) return;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const waiter: Waiter = { start, end, urgent, resolve, reject };
     const onAbort = () => {
@@ -356,7 +365,7 @@ export class Loader {
 
   private answerWaiters(): void {
     for (const waiter of this.waiters) {
-      if (this.isLoaded(waiter.start, waiter.end)) {
+      if (this.hasArrived(waiter.start, waiter.end)) {
         this.waiters.delete(waiter);
         waiter.resolve();
         continue;
@@ -377,19 +386,21 @@ export class Loader {
 
   /** Blocks this thread until [start, end) is loaded; reads what nobody reads yet itself. */
   awaitLoadSync(start: number, end: number): void {
-    if (this.isLoaded(start, end)) return;
+    if (this.hasArrived(start, end)) return;
     const { state } = this;
     const { words } = this.control;
     this.readNow(start, end);
     state.countWaiter(start, end, 1);
     try {
-      for (;;) {
+      for (let isOverdue = false; ; ) {
         const seen = Atomics.load(words, Word.LoadProgress);
-        if (this.isLoaded(start, end)) return;
+        // What a dead thread did not count, this one may have to count itself, in a later turn of its event loop.
+        if (isOverdue ? this.isLoaded(start, end) : this.hasArrived(start, end)) return;
         const failure = this.failureOf(start, end) ?? this.stopFailure();
         if (failure !== undefined) throw failure;
         reach("wait: looked at the bits");
-        if (Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS) === "timed-out") {
+        isOverdue = Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS) === "timed-out";
+        if (isOverdue) {
           state.recoverDeadClaims();
           this.readNow(start, end);
         }
@@ -457,7 +468,7 @@ export class Loader {
   }
 
   get isLoading(): boolean {
-    return this.state.isLoading;
+    return Atomics.load(this.control.words, Word.Loading) !== 0 && this.state.isLoading;
   }
 
   stats(): LoadStats {

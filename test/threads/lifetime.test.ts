@@ -372,7 +372,7 @@ test("a thread that dies between setting a page's bit and counting it: the load 
   await worker.terminate();
   load.finish();
   await load.file.awaitLoad();
-  await until(() => !load.file.isLoading);
+  expect(load.file.isLoading).toBe(false);
   load.end();
 });
 

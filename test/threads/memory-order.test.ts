@@ -5,7 +5,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { CHUNK_SIZE, DestroyedError, FileRange, MemoryFile, NotLoadedError, PAGE_SIZE } from "../../src/index.ts";
-import { LoadWord } from "../../src/load/load-state.ts";
+import { LoadWord, PAGES_PER_UNIT } from "../../src/load/load-state.ts";
 import { coreOf } from "../../src/memory-file.ts";
 import { Word } from "../../src/shared/control.ts";
 import { setInterleavingHook } from "../../src/shared/seam.ts";
@@ -237,6 +237,31 @@ test("loaded: a waiter that comes between the bit and the look at the waiters se
   set.open();
   await call;
   load.finish();
+  load.end();
+});
+
+test("loaded: between the bits of the last pages and their counting, who awaits all of the file is not answered", async () => {
+  const load = await heldLoad();
+  const { file, page } = load;
+  const worker = await attached(file);
+  load.giveBack();
+  load.finish();
+  const set = await worker.stopAt("load: bits set");
+  const call = worker.call("awaitLoadSync", { start: page.start, end: page.start + PAGES_PER_UNIT * PAGE_SIZE });
+  await set.reached();
+  expect(file.isLoaded({ start: 0, end: file.totalSizeBytes })).toBe(true);
+  let isAnswered = false;
+  const all = file.awaitLoad().then(() => {
+    isAnswered = true;
+    return file.loadStats();
+  });
+  await Bun.sleep(20);
+  expect(isAnswered).toBe(false);
+  set.open();
+  const { isLoading, loadedBytes, totalBytes } = await all;
+  expect({ isLoading, loadedBytes }).toEqual({ isLoading: false, loadedBytes: totalBytes });
+  file.awaitLoadSync();
+  await call;
   load.end();
 });
 
