@@ -33,10 +33,13 @@ export type RangeLike = { readonly start: number; readonly end: number };
 
 /** @throws {TypeError} unless `range` is an object, and what was read from it two numbers */
 export const checkOffsets = (range: RangeLike, start: number, end: number): void => {
-  if (typeof range !== "object" || typeof start !== "number" || typeof end !== "number") {
-    throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
-  }
+  if (typeof range !== "object" || typeof start !== "number" || typeof end !== "number") throwNoRange(range);
 };
+
+/** @throws {TypeError} naming what is no range */
+export function throwNoRange(range: unknown): never {
+  throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
+}
 
 /**
  * Throws unless [start, end) is a non-empty, page-aligned range within the first `sizePages` pages. `startPage` and `endPage` are

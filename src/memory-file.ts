@@ -241,19 +241,23 @@ export class MemoryFile implements Disposable {
   view(range: RangeLike): Uint8Array<ArrayBuffer>;
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
   view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
-    this.#requireReadable(range, "view()");
-    const { startPage, endPage } = this.#core;
-    return this.#core.views.get(startPage, endPage, type);
+    this.#core.requireRange(range, "view()");
+    const { startPage, endPage, discards } = this.#core;
+    const view = this.#core.views.find(startPage, endPage, type, discards);
+    if (view !== undefined) return view;
+    this.#requireReadable(startPage, endPage);
+    return this.#core.views.get(startPage, endPage, type, discards);
   }
 
   /** The range's views, one a chunk, for ranges of any length. @throws as `view` */
   views(range: RangeLike): Uint8Array<ArrayBuffer>[] {
-    this.#requireReadable(range, "views()");
-    const last = this.#core.endPage;
+    this.#core.requireRange(range, "views()");
+    const { startPage, endPage: last, discards } = this.#core;
+    this.#requireReadable(startPage, last);
     const views: Uint8Array<ArrayBuffer>[] = [];
-    for (let start = this.#core.startPage; start < last; ) {
+    for (let start = startPage; start < last; ) {
       const end = Math.min(last, start - (start % PAGES_PER_CHUNK) + PAGES_PER_CHUNK);
-      views.push(this.#core.views.get(start, end, Uint8Array<ArrayBuffer>));
+      views.push(this.#core.views.get(start, end, Uint8Array<ArrayBuffer>, discards));
       start = end;
     }
     return views;
@@ -464,9 +468,7 @@ export class MemoryFile implements Disposable {
     this.destroy();
   }
 
-  #requireReadable(range: RangeLike, method: string): void {
-    this.#core.requireRange(range, method);
-    const { startPage: start, endPage: end } = this.#core;
+  #requireReadable(start: number, end: number): void {
     this.#core.allocator.requireReferenced(start, end);
     if (!this.#core.mayMissPages || this.#core.loader!.isLoaded(start, end)) return;
     const cause = this.#core.loader!.failureOf(start, end);

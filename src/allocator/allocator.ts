@@ -291,6 +291,8 @@ export class Allocator {
   /** [start, end) of the run [run, runEnd) has no references any more. */
   private discard(run: number, runEnd: number, start: number, end: number): void {
     const { words, set } = this;
+    // Before the runs change: this thread may die in between.
+    words[Word.Discards]!++;
     const held = words[Word.Loading] !== 0 && this.backing.cancelLoad(start, end);
     set.replaceIn(run, runEnd, start, end, (held ? HELD : WASTE) | (set.tagAt(run) & HUGE), 0, 0);
     words[Word.UsedPages]! -= end - start;

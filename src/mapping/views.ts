@@ -6,10 +6,11 @@
  * detach each of them before memory is unmapped.
  *
  * A new buffer costs 140 ns, and 1,100 ns at 128 KiB, for the collector counts its bytes as garbage to come. So the last
- * views are kept, and asking for a range again gives the same view in 58 ns (70 among 10,000, bench/view.bench.ts). How many:
- * their bytes count as heap, but 128,000 views of 128 KiB slowed an allocation-heavy loop from 12 to 17 ms, where views of more
- * bytes than the machine has made it ten times slower; hence at most half the machine's memory, and 131,072 views (40 MB of
- * objects).
+ * views are kept, and asking for a range again gives the same view in a fraction of that (bench/view.bench.ts), without a look
+ * at its pages as long as nobody discarded any. How many: their bytes count as heap, and the larger the heap, the later the
+ * collector runs. Beside kept views of 2.5, 12 and 50 GB a program had 0.8 to 1.5 GB of garbage at most, 0.1 GB without, and 5 to
+ * 9 GB, 0.2 without, if it never came round its event loop, where Bun looks for itself. So it is not their bytes that matter,
+ * from some GB up; at most half the machine's memory is kept, and 131,072 views (40 MB of objects).
  *
  * A buffer that the user transferred away (transfer(), a transfer list) is gone here, but lives on over the same memory, in
  * other hands. Such an escape is reported (`onEscape`), so that its addresses are never given back: a view is looked at
@@ -34,6 +35,7 @@ const USED = 1;
 const BYTES = 2;
 const FLAGS = USED | BYTES;
 const FLAG_BITS = 2;
+const SLOT_WORDS = 3;
 /** 2^32 divided by the golden ratio: the top bits of a multiple are spread evenly (Knuth, TAOCP 6.4). */
 const HASH_FACTOR = 0x9e3779b1;
 
@@ -43,7 +45,10 @@ const HASH_FACTOR = 0x9e3779b1;
  * time, among 10,000 three quarters, among 100 as long.
  */
 class Slots {
-  /** Two words a slot: 0 if it is free, else (first page + 1) * 4 + flags; and how many pages the view was made of. */
+  /**
+   * Three words a slot: 0 if it is free, else (first page + 1) * 4 + flags; how many pages the view was made of; and Word.Discards
+   * as it was when each of them had a reference and was loaded.
+   */
   readonly words: Int32Array;
   readonly views: (ArrayBufferView | undefined)[] = [];
   /** Whatever a view says of itself, since its type may be the user's: this is what must be detached. */
@@ -54,7 +59,7 @@ class Slots {
 
   /** @param count a power of 2 */
   constructor(count: number) {
-    this.words = new Int32Array(2 * count);
+    this.words = new Int32Array(SLOT_WORDS * count);
     // One by one: of a large `new Array` the engine makes a slower kind.
     for (let i = 0; i < count; i++) {
       this.views.push(undefined);
@@ -70,7 +75,7 @@ class Slots {
     const { words, mask } = this;
     const key = (page + 1) << FLAG_BITS;
     let slot = this.home(page);
-    for (let found = words[2 * slot]!; found !== 0 && (found & ~FLAGS) !== key; found = words[2 * slot]!)
+    for (let found = words[SLOT_WORDS * slot]!; found !== 0 && (found & ~FLAGS) !== key; found = words[SLOT_WORDS * slot]!)
       slot = (slot + 1) & mask;
     return slot;
   }
@@ -81,8 +86,7 @@ class Slots {
 
   /** What another table, or this one, has in slot `from`. */
   copy(slot: number, other: Slots, from: number): void {
-    this.words[2 * slot] = other.words[2 * from]!;
-    this.words[2 * slot + 1] = other.words[2 * from + 1]!;
+    for (let word = 0; word < SLOT_WORDS; word++) this.words[SLOT_WORDS * slot + word] = other.words[SLOT_WORDS * from + word]!;
     this.views[slot] = other.views[from];
     this.buffers[slot] = other.buffers[from];
     this.types[slot] = other.types[from];
@@ -91,20 +95,20 @@ class Slots {
   setView(slot: number, view: ArrayBufferView, type: unknown): void {
     this.views[slot] = view;
     this.types[slot] = type;
-    this.words[2 * slot] = (this.words[2 * slot]! & ~BYTES) | (type === Uint8Array ? BYTES : 0);
+    this.words[SLOT_WORDS * slot] = (this.words[SLOT_WORDS * slot]! & ~BYTES) | (type === Uint8Array ? BYTES : 0);
   }
 
   /** Frees a slot, and moves up those behind it that would not be found any more. */
   remove(slot: number): void {
     const { words, mask } = this;
     let free = slot;
-    for (let from = (slot + 1) & mask; words[2 * from] !== 0; from = (from + 1) & mask) {
-      const home = this.home((words[2 * from]! >>> FLAG_BITS) - 1);
+    for (let from = (slot + 1) & mask; words[SLOT_WORDS * from] !== 0; from = (from + 1) & mask) {
+      const home = this.home((words[SLOT_WORDS * from]! >>> FLAG_BITS) - 1);
       if (((from - home) & mask) < ((from - free) & mask)) continue;
       this.copy(free, this, from);
       free = from;
     }
-    words[2 * free] = 0;
+    words[SLOT_WORDS * free] = 0;
     this.views[free] = this.buffers[free] = this.types[free] = undefined;
   }
 }
@@ -137,32 +141,45 @@ export class Views {
   }
 
   /**
-   * The view of pages [start, end): the one that was handed out last, if it is still the user's to use and of that type.
+   * The view of pages [start, end) that was handed out last, if it is of that type and still the user's to use; undefined if not, or
+   * if pages were discarded since: then whether these may be viewed must be asked before `get`.
+   */
+  find<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T | undefined {
+    const { kept } = this;
+    const { words, views } = kept;
+    const slot = kept.find(start);
+    const at = SLOT_WORDS * slot;
+    if (words[at + 1] !== end - start || words[at + 2] !== discards) return undefined;
+    const view = views[slot];
+    if ((type as unknown) === Uint8Array) {
+      // Length 0: the user transferred the buffer away.
+      if ((words[at]! & BYTES) === 0 || view!.byteLength === 0) return undefined;
+    } else if (kept.types[slot] !== type || kept.buffers[slot]!.detached) return undefined;
+    words[at]! |= USED;
+    return view as T;
+  }
+
+  /**
+   * The view of pages [start, end): as `find`, or a new one. `discards` is Word.Discards, read before somebody looked whether the
+   * pages may be viewed.
    *
    * @throws {RangeError} above 4 GiB, or if the element size does not divide the page size
    * @throws {TypeError} if `type` makes something else than a view, or ends all views
    */
-  get<T>(start: number, end: number, type: ViewConstructor<T>): T {
-    const { words, views } = this.kept;
-    const slot = this.kept.find(start);
-    const isKept = (words[2 * slot]! & BYTES) !== 0 && words[2 * slot + 1] === end - start;
-    if (!isKept || (type as unknown) !== Uint8Array) return this.getOther(start, end, type);
-    const view = views[slot]!;
-    // Length 0: the user transferred the buffer away.
-    if (view.byteLength === 0) return this.getOther(start, end, type);
-    words[2 * slot]! |= USED;
-    return view as T;
+  get<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T {
+    const { kept } = this;
+    const at = SLOT_WORDS * kept.find(start);
+    if (kept.words[at + 1] === end - start) kept.words[at + 2] = discards;
+    return this.find(start, end, type, discards) ?? this.getOther(start, end, type, discards);
   }
 
-  private getOther<T>(start: number, end: number, type: ViewConstructor<T>): T {
+  private getOther<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T {
     const { kept } = this;
     const slot = kept.find(start);
     let buffer = kept.buffers[slot];
-    if (buffer === undefined || buffer.detached || kept.words[2 * slot + 1] !== end - start) {
-      buffer = this.create(start, end);
-    } else {
-      kept.words[2 * slot]! |= USED;
-      if (kept.types[slot] === type) return kept.views[slot] as T;
+    if (buffer === undefined || buffer.detached || kept.words[SLOT_WORDS * slot + 1] !== end - start) {
+      buffer = this.create(start, end, discards);
+      if ((type as unknown) === Uint8Array) return this.kept.views[this.kept.find(start)] as T;
     }
     return this.retype(start, buffer, type);
   }
@@ -176,7 +193,7 @@ export class Views {
     return view;
   }
 
-  private create(start: number, end: number): ArrayBuffer {
+  private create(start: number, end: number, discards: number): ArrayBuffer {
     if (this.hasEnded) throw new TypeError("Cannot make a view of a file that was destroyed meanwhile");
     const bytes = (end - start) * PAGE_SIZE;
     if (bytes > MAX_BUFFER_BYTES) {
@@ -188,7 +205,7 @@ export class Views {
     const before = this.kept.buffers[slot];
     if (before !== undefined) {
       // Its place in the order stays.
-      this.keptBytes -= this.kept.words[2 * slot + 1]! * PAGE_SIZE;
+      this.keptBytes -= this.kept.words[SLOT_WORDS * slot + 1]! * PAGE_SIZE;
       this.letGo(before);
     } else {
       if (2 * this.keptCount >= this.order.length) {
@@ -198,8 +215,9 @@ export class Views {
       this.order[(this.hand + this.keptCount) & (this.order.length - 1)] = start;
       this.keptCount++;
     }
-    this.kept.words[2 * slot] = (start + 1) << FLAG_BITS;
-    this.kept.words[2 * slot + 1] = end - start;
+    this.kept.words[SLOT_WORDS * slot] = (start + 1) << FLAG_BITS;
+    this.kept.words[SLOT_WORDS * slot + 1] = end - start;
+    this.kept.words[SLOT_WORDS * slot + 2] = discards;
     this.kept.buffers[slot] = buffer;
     this.kept.setView(slot, new Uint8Array(buffer), Uint8Array);
     this.keptBytes += bytes;
@@ -224,14 +242,14 @@ export class Views {
     const page = order[hand]!;
     const slot = kept.find(page);
     this.hand = (hand + 1) & (order.length - 1);
-    if ((kept.words[2 * slot]! & USED) !== 0) {
-      kept.words[2 * slot]! &= ~USED;
+    if ((kept.words[SLOT_WORDS * slot]! & USED) !== 0) {
+      kept.words[SLOT_WORDS * slot]! &= ~USED;
       order[(hand + this.keptCount) & (order.length - 1)] = page;
       return;
     }
     const buffer = kept.buffers[slot]!;
     this.keptCount--;
-    this.keptBytes -= kept.words[2 * slot + 1]! * PAGE_SIZE;
+    this.keptBytes -= kept.words[SLOT_WORDS * slot + 1]! * PAGE_SIZE;
     kept.remove(slot);
     this.letGo(buffer);
   }

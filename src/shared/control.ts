@@ -36,6 +36,8 @@ export const Word = {
   Escaped: 12,
   /** 1 once there is a handle to the file: before, only the thread that made it can use it. Set by that thread; never cleared. */
   Shared: 13,
+  /** Counts, modulo 2^32, how often pages lost their last reference: what had one is looked at anew only when it changed. lock. */
+  Discards: 14,
   /** Pages known to be committed (accounting/commitment.ts). lock. */
   KnownPages: 16,
   /** 1 once Field.AccountingAddress is set. lock. */

@@ -93,7 +93,8 @@ export const releaseLock = (words: Int32Array): void => {
   if ((Atomics.exchange(words, Word.Lock, 0) & CONTENDED) !== 0) Atomics.notify(words, Word.Lock, 1);
 };
 
-/** Lock held. The tables cannot be repaired: every later `acquireLock` throws. */
+/** Lock held. The tables cannot be repaired: every later `acquireLock` throws, and whoever would go by `Discards` takes the lock. */
 export function markFailed(words: Int32Array): void {
+  Atomics.add(words, Word.Discards, 1);
   Atomics.store(words, Word.Failed, 1);
 }

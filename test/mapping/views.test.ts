@@ -12,7 +12,7 @@ beforeAll(() => {
 });
 afterAll(() => unmap(base, PAGES * PAGE_SIZE));
 
-const bytesOf = (views: Views, page: number, pages = 1) => views.get(page, page + pages, Uint8Array<ArrayBuffer>);
+const bytesOf = (views: Views, page: number, pages = 1) => views.get(page, page + pages, Uint8Array<ArrayBuffer>, 0);
 
 test("the same range gives the same view, another end or type another view of the same memory", () => {
   const views = new Views(base, () => {});
@@ -22,11 +22,37 @@ test("the same range gives the same view, another end or type another view of th
   const longer = bytesOf(views, 1, 2);
   expect(longer.byteLength).toBe(2 * PAGE_SIZE);
   expect(longer[8]).toBe(7);
-  const words = views.get(1, 3, Float64Array);
+  const words = views.get(1, 3, Float64Array, 0);
   expect(words.length).toBe((2 * PAGE_SIZE) / 8);
   expect(words.buffer).toBe(longer.buffer);
   expect(views.detachAll()).toBe(true);
   expect([first.length, longer.length, words.length]).toEqual([0, 0, 0]);
+});
+
+test("a view is found without a look at its pages while none were discarded since the last look, and never of another range or type", () => {
+  const views = new Views(base, () => {});
+  const bytes = views.get(1, 2, Uint8Array, 5);
+  const floats = views.get(2, 4, Float32Array, 5);
+  expect(views.find(1, 2, Uint8Array, 5)).toBe(bytes);
+  expect(views.find(2, 4, Float32Array, 5)).toBe(floats);
+  for (const found of [
+    views.find(1, 3, Uint8Array, 5),
+    views.find(1, 2, Float32Array, 5),
+    views.find(2, 4, Uint8Array, 5),
+    views.find(3, 4, Uint8Array, 5),
+    views.find(1, 2, Uint8Array, 6),
+    views.find(2, 4, Float32Array, 6),
+  ])
+    expect(found).toBeUndefined();
+  expect(views.get(1, 2, Uint8Array, 6)).toBe(bytes);
+  expect(views.find(1, 2, Uint8Array, 6)).toBe(bytes);
+  expect(views.find(2, 4, Float32Array, 6)).toBeUndefined();
+  floats.buffer.transfer();
+  bytes.buffer.transfer();
+  expect(views.find(1, 2, Uint8Array, 6)).toBeUndefined();
+  expect(views.find(2, 4, Float32Array, 5)).toBeUndefined();
+  expect(views.detachAll()).toBe(true);
+  expect(views.find(1, 2, Uint8Array, 6)).toBeUndefined();
 });
 
 test("a view that its user transferred away is not handed out again", () => {
@@ -104,6 +130,7 @@ test("whatever comes and goes in whatever order, each range's view is of its own
           page,
           page + pages,
           [Uint8Array, Float64Array, DataView, Int32Array][type]!,
+          0,
         );
         expect(view.byteLength).toBe(pages * PAGE_SIZE);
         expect(new Int32Array(view.buffer)[0]).toBe(page);
@@ -131,8 +158,8 @@ test("among many views each is found again", () => {
 
 test("a DataView of a range whose buffer was transferred away, and then another view of it", () => {
   const views = new Views(base, () => {});
-  views.get(0, 1, DataView).buffer.transfer();
-  expect(views.get(0, 1, DataView).byteLength).toBe(PAGE_SIZE);
+  views.get(0, 1, DataView, 0).buffer.transfer();
+  expect(views.get(0, 1, DataView, 0).byteLength).toBe(PAGE_SIZE);
   expect(bytesOf(views, 0).byteLength).toBe(PAGE_SIZE);
   expect(views.detachAll()).toBe(true);
 });
@@ -158,12 +185,12 @@ test("a type of the user's own may make a view of other memory, ask for views, o
       super(buffer);
     }
   }
-  views.get(0, 1, Other);
+  views.get(0, 1, Other, 0);
   expect(bytesOf(views, 0).buffer).toBe(first.buffer);
-  const asks = views.get(0, 1, Asks);
+  const asks = views.get(0, 1, Asks, 0);
   expect(asks.buffer).toBe(first.buffer);
-  expect(views.get(0, 1, Asks)).toBe(asks);
-  expect(() => views.get(1, 2, Ends)).toThrow(TypeError);
+  expect(views.get(0, 1, Asks, 0)).toBe(asks);
+  expect(() => views.get(1, 2, Ends, 0)).toThrow(TypeError);
   expect(asks.length).toBe(0);
   expect(views.detachAll()).toBe(true);
 });
@@ -184,10 +211,10 @@ test("whatever a view says of itself, its buffer is detached; of its type and ra
       return 1;
     }
   }
-  const head = views.get(1, 2, Head);
-  expect(views.get(1, 2, Head)).toBe(head);
-  const data = views.get(2, 3, DataView);
-  expect(views.get(2, 3, DataView)).toBe(data);
+  const head = views.get(1, 2, Head, 0);
+  expect(views.get(1, 2, Head, 0)).toBe(head);
+  const data = views.get(2, 3, DataView, 0);
+  expect(views.get(2, 3, DataView, 0)).toBe(data);
   const bytes = bytesOf(views, 1);
   expect([bytes.length, head.length]).toEqual([PAGE_SIZE, 64]);
   expect(views.detachAll()).toBe(true);
@@ -203,7 +230,7 @@ test("an element size that does not divide a page is refused, and nothing stays 
       throw new RangeError(`cannot be ${buffer.byteLength} bytes`);
     }
   }
-  expect(() => views.get(0, 1, Odd)).toThrow("cannot be");
+  expect(() => views.get(0, 1, Odd, 0)).toThrow("cannot be");
   expect(views.detachAll()).toBe(true);
 });
 

@@ -53,6 +53,9 @@ test("what one thread does every other sees: contents, references, sizes, releas
   expect(file.view(range)[0]).toBe(0);
   await b.call("decRef", range);
   expect((await failureOf(b.call("decRef", range))).message).toContain("to have a reference");
+  // Viewed before, and dropped by another thread since.
+  expect(() => file.view(range)).toThrow("to have a reference");
+  expect((await failureOf(a.call("read", range, 0))).message).toContain("to have a reference");
   await a.call("released");
   expect(file.totalUsageBytes).toBe(0);
   expect(file.toString()).toBe(`[0, ${CHUNK_SIZE}) free`);

@@ -65,11 +65,11 @@ test("destroy in one thread: the others' views have length 0 at a turn of theirs
 
 test("a thread that does not come back to its loop keeps the memory mapped until its next call", async () => {
   const file = MemoryFile.create({ name: "next-call" });
-  const range = file.allocate(PAGE_SIZE);
+  const [range, other] = [file.allocate(PAGE_SIZE), file.allocate(PAGE_SIZE)];
   const worker = await attached(file);
   await worker.call("keepView", range);
   const busy = await worker.stopAt("lock: taken");
-  const call = worker.call("read", range, 0);
+  const call = worker.call("read", other, 0);
   await busy.reached();
   file.destroy();
   await Bun.sleep(60);
@@ -190,6 +190,7 @@ test("a thread that undertook to release and died before its turn is succeeded w
 test("tables that cannot be repaired make the file fail, in every thread, and it can still be destroyed", async () => {
   const file = MemoryFile.create({ name: "beyond-repair" });
   const range = file.allocate(PAGE_SIZE);
+  file.view(range);
   const [worker, other] = [await attached(file), await attached(file)];
   const gate = await worker.stopAt("lock: taken");
   void worker.call("decRef", range);
@@ -198,6 +199,7 @@ test("tables that cannot be repaired make the file fail, in every thread, and it
   await worker.terminate();
   expect(() => file.allocate(PAGE_SIZE)).toThrow(FileFailedError);
   expect(() => file.decRef(range)).toThrow("restore it from its checkpoint");
+  expect(() => file.view(range)).toThrow(FileFailedError);
   expect(await failureOf(other.call("allocate", PAGE_SIZE))).toMatchObject({ code: "ERR_FILE_FAILED" });
   file.destroy();
   await until(() => !isMapped("beyond-repair"));
