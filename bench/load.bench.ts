@@ -10,6 +10,7 @@ import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { uringUnavailableReason } from "../src/aio/index.ts";
 import { type LoadQueue, MemoryFile, PAGE_SIZE } from "../src/index.ts";
+import { loadBare } from "./support/bare-load.ts";
 import { type Bench, main, number, OURS, type Params, type Run, type Sample, text } from "./support/bench.ts";
 import { EventLoopMeter } from "./support/event-loop.ts";
 import { filledPage, formatHash, hashImage } from "./support/image.ts";
@@ -21,6 +22,8 @@ import { ourImage, peerImage } from "./save.bench.ts";
 const INTERVAL_MS = 2;
 const AWAITS = 200;
 const GIB = 2 ** 30;
+/** The rival that is the floor (support/bare-load.ts). */
+export const CALLS_ALONE = "system calls alone (2 threads)";
 
 export const bench: Bench = {
   subject: "load",
@@ -161,6 +164,7 @@ function awaitFigures(awaits: readonly Await[], startedMs: number): Record<strin
 
 /** Each brings a file's bytes into memory; those that map it must touch every page. */
 const RIVALS: Record<string, (path: string) => Uint8Array | Promise<Uint8Array>> = {
+  [CALLS_ALONE]: async (path) => await loadBare(path, statSync(path).size),
   "Bun.file().arrayBuffer()": async (path) => new Uint8Array(await Bun.file(path).arrayBuffer()),
   "Bun.mmap, touched": (path) => {
     const bytes = Bun.mmap(path);

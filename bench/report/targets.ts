@@ -2,6 +2,7 @@
  * What the project set out to reach, line by line, and whether a run reached it. A goal is a factor ahead of gVisor on the same
  * machine in the same run, or a time of our own.
  */
+import { CALLS_ALONE } from "../load.bench.ts";
 import { FIO_RUNS, FIO_WRITE } from "../peers/fio.ts";
 import { OURS, type Params } from "../support/bench.ts";
 import { type Summary, summarize } from "../support/statistics.ts";
@@ -120,6 +121,17 @@ function loadLines(results: Results): TargetLine[] {
         line(results, `all loaded while awaiting, ${where}`, "load", awaiting, "gibPerSecond", null),
         line(results, `main thread's event loop, p99 of its gaps, ${where}`, "load", awaiting, "loopGapP99Ms", { atMost: 5 }),
         line(results, `main thread's event loop, longest gap, ${where}`, "load", awaiting, "loopGapMaxMs", null),
+        isDense
+          ? line(
+              results,
+              `all loaded, ${where}, against the ${CALLS_ALONE}`,
+              "load",
+              undisturbed,
+              "gibPerSecond",
+              null,
+              CALLS_ALONE,
+            )
+          : undefined,
         isDense && cache === "cold" ? fioLine(results, undisturbed) : undefined,
       ];
     }),
