@@ -10,7 +10,7 @@ import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { uringUnavailableReason } from "../src/aio/index.ts";
 import { type LoadQueue, MemoryFile, PAGE_SIZE } from "../src/index.ts";
-import { loadBare } from "./support/bare-load.ts";
+import { CALLS_ALONE, loadBare } from "./support/bare-load.ts";
 import { type Bench, main, number, OURS, type Params, type Run, type Sample, text } from "./support/bench.ts";
 import { EventLoopMeter } from "./support/event-loop.ts";
 import { filledPage, formatHash, hashImage } from "./support/image.ts";
@@ -22,8 +22,6 @@ import { ourImage, peerImage } from "./save.bench.ts";
 const INTERVAL_MS = 2;
 const AWAITS = 200;
 const GIB = 2 ** 30;
-/** The rival that is the floor (support/bare-load.ts). */
-export const CALLS_ALONE = "system calls alone (2 threads)";
 
 export const bench: Bench = {
   subject: "load",

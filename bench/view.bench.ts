@@ -1,6 +1,12 @@
-/** A view of a random live range, checked and made; the peer's is a walk over its mappings, without an object. */
+/**
+ * A view of a random live range. Each is asked for again and again while no page is discarded, so ours is found where it was kept;
+ * "nsPerViewAfterDiscard" is for a program that has just freed something, so that the range's pages are looked at, too. The peer's
+ * view is a walk over its mappings, without an object, and asks nobody whether the pages are in use.
+ */
 import { do_not_optimize, measure } from "mitata";
 import { MemoryFile, PAGE_SIZE } from "../src/index.ts";
+import { coreOf } from "../src/memory-file.ts";
+import { Word } from "../src/shared/control.ts";
 import { type Bench, budget, main, number, type Params, type Run, type Sample } from "./support/bench.ts";
 import { countObjects } from "./support/objects.ts";
 import { makeTrace } from "./support/trace.ts";
@@ -22,9 +28,11 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const wanted = trace.slots.reduce((sum, slot) => sum + trace.fill[slot]! * PAGE_SIZE, 0);
   const { slots } = trace;
   let bytes = 0;
-  const replay = (ops: number) => {
+  const { words } = coreOf(file);
+  const replay = (ops: number, discards = 0) => {
     bytes = 0;
     for (let i = 0; i < ops; i++) {
+      words[Word.Discards]! += discards;
       const view = file.view(ranges[slots[i]!]!);
       do_not_optimize(view);
       bytes += view.byteLength;
@@ -33,8 +41,10 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const { avg } = await measure(() => replay(slots.length), budget(run));
   const spanned = bytes;
   if (spanned !== wanted) throw new Error(`Views span ${spanned} bytes, expected ${wanted}`);
+  const after = await measure(() => replay(slots.length, 1), budget(run));
   const objectsPerView = countObjects(() => replay(OBJECT_OPS)) / OBJECT_OPS;
-  return { figures: { nsPerView: avg / slots.length, objectsPerView }, hash: `${spanned}`, traceHash: trace.hash };
+  const figures = { nsPerView: avg / slots.length, nsPerViewAfterDiscard: after.avg / slots.length, objectsPerView };
+  return { figures, hash: `${spanned}`, traceHash: trace.hash };
 }
 
 if (import.meta.main) await main(bench);

@@ -2,8 +2,8 @@
  * What the project set out to reach, line by line, and whether a run reached it. A goal is a factor ahead of gVisor on the same
  * machine in the same run, or a time of our own.
  */
-import { CALLS_ALONE } from "../load.bench.ts";
 import { FIO_RUNS, FIO_WRITE } from "../peers/fio.ts";
+import { CALLS_ALONE } from "../support/bare-load.ts";
 import { OURS, type Params } from "../support/bench.ts";
 import { type Summary, summarize } from "../support/statistics.ts";
 import { type CaseResult, findCase, type Results } from "./results.ts";
@@ -63,11 +63,13 @@ function microLines(results: Results): TargetLine[] {
         line(results, `${work}, released too`, "big", { bytes: gib * 2 ** 30 }, "nsPerPairSettled", goal),
       ];
     }),
-    ...live.map((count) =>
-      line(results, `view of a range, ${count.toLocaleString("en")} live`, "view", { live: count }, "nsPerView", {
-        atMost: 100,
-      }),
-    ),
+    ...live.flatMap((count) => {
+      const work = `view of a range, ${count.toLocaleString("en")} live`;
+      return [
+        line(results, work, "view", { live: count }, "nsPerView", { atMost: 100 }),
+        line(results, `${work}, pages discarded since`, "view", { live: count }, "nsPerViewAfterDiscard", null),
+      ];
+    }),
   ];
   return lines.flatMap((one) => one ?? []);
 }
@@ -121,7 +123,7 @@ function loadLines(results: Results): TargetLine[] {
         line(results, `all loaded while awaiting, ${where}`, "load", awaiting, "gibPerSecond", null),
         line(results, `main thread's event loop, p99 of its gaps, ${where}`, "load", awaiting, "loopGapP99Ms", { atMost: 5 }),
         line(results, `main thread's event loop, longest gap, ${where}`, "load", awaiting, "loopGapMaxMs", null),
-        isDense
+        isDense && cache === "hot"
           ? line(
               results,
               `all loaded, ${where}, against the ${CALLS_ALONE}`,

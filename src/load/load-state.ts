@@ -18,8 +18,7 @@
  * thread sleeps that does nothing else. Many waiters on one page are one bit, and one read.
  *
  * A claim stands in a slot of its thread, so that what a dead thread had claimed can be given back: the unit before `started`
- * is set, the bits of its pages right after. In between the thread cannot end, since it makes no call there (450 Workers
- * terminated between an atomic operation and the store behind it never came apart).
+ * is set, the bits of its pages right after. In between the thread cannot end, since it makes no call there (450 terminated Workers).
  */
 import { bitCount, forEachWord } from "../shared/bits.ts";
 import { type Control, Word } from "../shared/control.ts";
@@ -286,9 +285,9 @@ export class LoadState {
         Atomics.or(this.mismatched, word, mismatched[i]!);
         Atomics.or(this.failed, word, bad[i]!);
       }
-      const good = want[i]! & ~bad[i]!;
-      if (good !== 0) Atomics.or(this.loaded, word, good);
+      want[i]! &= ~bad[i]!;
     }
+    this.setLoaded(unit, want);
     this.settle(control, slot, unit, count, badCount);
   }
 
@@ -302,15 +301,19 @@ export class LoadState {
   }
 
   /**
-   * Precondition: no thread has a claim (`hasClaims`). If every page is loaded or failed and yet some count as pending, a thread died
-   * between setting their bits and counting them: the load is over.
+   * If every page is loaded or failed, nobody is about to count any, and yet some count as pending, a thread died before it had
+   * counted them: the load is over. In this order: who has a claim counts after its bits, and lets the claim go after that; who tries
+   * again adds to `PendingPages` before it clears bits; who forgets failures counts them as arrived before.
    */
   endIfAllRead(control: Control): void {
-    const size = this.words[LoadWord.SizePages]!;
-    if (!this.everyBit(0, size, (word) => Atomics.load(this.loaded, word) | Atomics.load(this.failed, word))) return;
+    const { words } = this;
+    const pending = Atomics.load(words, LoadWord.PendingPages);
+    const isRead = (word: number) => Atomics.load(this.loaded, word) | Atomics.load(this.failed, word);
+    if (pending === 0 || !this.everyBit(0, words[LoadWord.SizePages]!, isRead) || this.hasClaims()) return;
+    const arrived = -Atomics.load(words, LoadWord.FailedPages) + Atomics.load(words, LoadWord.MissingPages);
+    if (Atomics.compareExchange(words, LoadWord.PendingPages, pending, 0) !== pending) return;
     this.unitPending.fill(0);
-    Atomics.store(this.words, LoadWord.PendingPages, 0);
-    this.countArrived(control, this.words[LoadWord.MissingPages]! - this.words[LoadWord.FailedPages]!);
+    this.countArrived(control, arrived);
     this.end(control);
   }
 

@@ -39,6 +39,8 @@ const SLICE_NS = { background: 10_000_000, spare: 10_000_000, demand: 100_000 } 
  * 508 us at once, 427 to 454 in such pieces (two threads, page cache hot). From a device they do not come by way of the cache.
  */
 export const INLINE_READ_BYTES = 512 * 1024;
+/** A sleeper looks this often whether a thread died with a claim, or before it had counted what it read. */
+export const LIVENESS_CHECK_MS = 200;
 /** For so long after somebody wanted pages, others are expected to, and spare threads sleep. */
 export const YIELD_MS = 10;
 
@@ -66,7 +68,7 @@ async function read(task: LoadTask, control: Control): Promise<void> {
   const reader = new UnitReader({ ...task, control, state }, queue, { depth, readBytes, windowPages: PAGES_PER_CHUNK });
   try {
     if (task.role !== "demand") Atomics.store(state.words, LoadWord.Begun, 1);
-    if (task.role === "demand") serveDemand(state, reader);
+    if (task.role === "demand") serveDemand(state, reader, control);
     else if (task.role === "spare") readSpare(state, reader);
     else if (isInline) while (readNext(state, reader));
     else readDeep(state, reader, new Depth(depth));
@@ -129,24 +131,29 @@ function readDeep(state: LoadState, reader: UnitReader, depth: Depth): void {
   }
 }
 
-function serveDemand(state: LoadState, reader: UnitReader): void {
+function serveDemand(state: LoadState, reader: UnitReader, control: Control): void {
   const { words } = state;
   Atomics.store(words, LoadWord.DemandServed, 1);
   try {
-    readWanted(state, reader);
+    readWanted(state, reader, control);
   } finally {
     Atomics.store(words, LoadWord.DemandServed, 0);
   }
 }
 
-function readWanted(state: LoadState, reader: UnitReader): void {
+function readWanted(state: LoadState, reader: UnitReader, control: Control): void {
   const { words } = state;
-  for (;;) {
+  for (let checkedMs = performance.now(); ; ) {
     const seen = Atomics.load(words, LoadWord.Demand);
     if (Atomics.load(words, LoadWord.Stop) !== 0) return;
     if (reader.readDemanded()) continue;
     if (Atomics.load(words, LoadWord.PendingPages) === 0) return;
     reach("demand: found nothing wanted");
-    Atomics.wait(words, LoadWord.Demand, seen);
+    Atomics.wait(words, LoadWord.Demand, seen, LIVENESS_CHECK_MS);
+    if (performance.now() < checkedMs + LIVENESS_CHECK_MS) continue;
+    // This thread is the last to leave: nobody else would find out.
+    state.recoverDeadClaims();
+    state.endIfAllRead(control);
+    checkedMs = performance.now();
   }
 }

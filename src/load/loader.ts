@@ -14,7 +14,7 @@ import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { chooseQueue, choiceOf, type LoadQueue, type QueueChoice, storeChoice } from "./choose-queue.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, wakeWaiters } from "./load-state.ts";
-import { INLINE_READ_BYTES, readNext } from "./load-task.ts";
+import { INLINE_READ_BYTES, LIVENESS_CHECK_MS, readNext } from "./load-task.ts";
 import { LoadThreads } from "./load-threads.ts";
 import { UnitReader } from "./unit-reader.ts";
 
@@ -66,8 +66,6 @@ interface Waiter {
   readonly reject: (error: unknown) => void;
 }
 
-/** A sleeper looks this often whether a thread died with a claim. */
-const LIVENESS_CHECK_MS = 200;
 const INLINE_SLICE_MS = 2;
 /**
  * Who awaits so many pages (2 MiB) reads them, until a thread serves demands: that takes 0.3 to 2 ms from the page cache, the thread
@@ -249,13 +247,13 @@ export class Loader {
     return this.state.isLoaded(start, end);
   }
 
-  /** True if whoever awaits the range can be answered. Pages are counted after their bits: who awaited all finds all counted. */
+  /**
+   * True if whoever awaits the range can be answered. Pages are counted after their bits: who awaited all of them finds all counted,
+   * but for what a thread that died did not count.
+   */
   private hasArrived(start: number, end: number): boolean {
-    return this.isLoaded(start, end) && !(this.isWhole(start, end) && this.isLoading);
-  }
-
-  private isWhole(start: number, end: number): boolean {
-    return start === 0 && end >= this.state.words[LoadWord.SizePages]!;
+    const isWhole = start === 0 && end >= this.state.words[LoadWord.SizePages]!;
+    return this.isLoaded(start, end) && !(isWhole && this.isLoading && this.state.hasClaims());
   }
 
   /** The error of a range that cannot be loaded, or undefined. */
@@ -392,18 +390,18 @@ export class Loader {
     this.readNow(start, end);
     state.countWaiter(start, end, 1);
     try {
-      for (let isOverdue = false; ; ) {
+      for (let checkedMs = performance.now(); ; ) {
         const seen = Atomics.load(words, Word.LoadProgress);
-        // What a dead thread did not count, this one may have to count itself, in a later turn of its event loop.
-        if (isOverdue ? this.isLoaded(start, end) : this.hasArrived(start, end)) return;
+        if (this.hasArrived(start, end)) return;
         const failure = this.failureOf(start, end) ?? this.stopFailure();
         if (failure !== undefined) throw failure;
         reach("wait: looked at the bits");
-        isOverdue = Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS) === "timed-out";
-        if (isOverdue) {
-          state.recoverDeadClaims();
-          this.readNow(start, end);
-        }
+        Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS);
+        // By the clock: others may wake it more often than that.
+        if (performance.now() < checkedMs + LIVENESS_CHECK_MS) continue;
+        state.recoverDeadClaims();
+        this.readNow(start, end);
+        checkedMs = performance.now();
       }
     } finally {
       state.countWaiter(start, end, -1);
@@ -439,10 +437,13 @@ export class Loader {
     const { words } = this.control;
     state.countWaiter(start, end, 1);
     try {
-      for (;;) {
+      for (let checkedMs = performance.now(); ; ) {
         const seen = Atomics.load(words, Word.LoadProgress);
         if (!state.cancel(this.control, start, end)) return;
-        if (Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS) === "timed-out") state.recoverDeadClaims();
+        Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS);
+        if (performance.now() < checkedMs + LIVENESS_CHECK_MS) continue;
+        state.recoverDeadClaims();
+        checkedMs = performance.now();
       }
     } finally {
       state.countWaiter(start, end, -1);
@@ -483,7 +484,8 @@ export class Loader {
       failedBytes: words[LoadWord.FailedPages]! * PAGE_SIZE,
       demandBytes: words[LoadWord.DemandPages]! * PAGE_SIZE,
       hugeBytes: words[LoadWord.HugePages]! * PAGE_SIZE,
-      smallBytes: (words[LoadWord.LoadedPages]! - words[LoadWord.HugePages]!) * PAGE_SIZE,
+      // A thread may have died between the two counts.
+      smallBytes: Math.max(0, words[LoadWord.LoadedPages]! - words[LoadWord.HugePages]!) * PAGE_SIZE,
       queue,
       isDirect: directFd >= 0,
       readCalls: words[LoadWord.ReadCalls]!,

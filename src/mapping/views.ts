@@ -128,6 +128,8 @@ export class Views {
   private buffers: WeakRef<ArrayBuffer>[] = [];
   private sweepAt = FIRST_SWEEP;
   private hasEnded = false;
+  /** What `get` was told last: of no view it is known that it was looked at since pages were discarded after that. */
+  private newestDiscards = 0;
 
   /**
    * Keeps at most `maxCount` views of `maxBytes` together. `onEscape` is called when a buffer turns out to have been
@@ -145,6 +147,7 @@ export class Views {
    * if pages were discarded since: then whether these may be viewed must be asked before `get`.
    */
   find<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T | undefined {
+    if (discards !== this.newestDiscards) return undefined;
     const { kept } = this;
     const { words, views } = kept;
     const slot = kept.find(start);
@@ -160,17 +163,25 @@ export class Views {
   }
 
   /**
-   * The view of pages [start, end): as `find`, or a new one. `discards` is Word.Discards, read before somebody looked whether the
-   * pages may be viewed.
+   * The view of pages [start, end): the one that was handed out last, or a new one. `discards` is Word.Discards, read before
+   * somebody looked whether the pages may be viewed.
    *
    * @throws {RangeError} above 4 GiB, or if the element size does not divide the page size
    * @throws {TypeError} if `type` makes something else than a view, or ends all views
    */
   get<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T {
-    const { kept } = this;
-    const at = SLOT_WORDS * kept.find(start);
-    if (kept.words[at + 1] === end - start) kept.words[at + 2] = discards;
-    return this.find(start, end, type, discards) ?? this.getOther(start, end, type, discards);
+    this.newestDiscards = discards;
+    const { words, views } = this.kept;
+    const slot = this.kept.find(start);
+    const at = SLOT_WORDS * slot;
+    const isKept = (words[at]! & BYTES) !== 0 && words[at + 1] === end - start;
+    // Of a kept array of bytes, which most are, the view alone is looked at, and not its buffer.
+    if (!isKept || (type as unknown) !== Uint8Array || views[slot]!.byteLength === 0) {
+      return this.getOther(start, end, type, discards);
+    }
+    words[at]! |= USED;
+    words[at + 2] = discards;
+    return views[slot] as T;
   }
 
   private getOther<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T {
@@ -179,7 +190,10 @@ export class Views {
     let buffer = kept.buffers[slot];
     if (buffer === undefined || buffer.detached || kept.words[SLOT_WORDS * slot + 1] !== end - start) {
       buffer = this.create(start, end, discards);
-      if ((type as unknown) === Uint8Array) return this.kept.views[this.kept.find(start)] as T;
+    } else {
+      kept.words[SLOT_WORDS * slot]! |= USED;
+      kept.words[SLOT_WORDS * slot + 2] = discards;
+      if (kept.types[slot] === type) return kept.views[slot] as T;
     }
     return this.retype(start, buffer, type);
   }

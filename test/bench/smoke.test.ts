@@ -7,11 +7,11 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, statfsSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseOptions } from "../../bench/options.ts";
-import { CALLS_ALONE } from "../../bench/load.bench.ts";
 import { drawChart } from "../../bench/report/chart.ts";
 import { type CaseResult, findCase, type Results } from "../../bench/report/results.ts";
 import { formatResults } from "../../bench/report/table.ts";
 import { measureAll, SUBJECTS } from "../../bench/run.ts";
+import { CALLS_ALONE } from "../../bench/support/bare-load.ts";
 import { OURS, type Params } from "../../bench/support/bench.ts";
 import { filledBytes, type Pattern } from "../../bench/support/trace.ts";
 import { PAGE_SIZE } from "../../src/index.ts";

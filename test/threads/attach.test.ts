@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { CHUNK_SIZE, DestroyedError, FileRange, MemoryFile, PAGE_SIZE, TooManyThreadsError } from "../../src/index.ts";
 import { Field, MAX_PARTICIPANTS, openControl, ParticipantWord } from "../../src/shared/control.ts";
 import { slotWord } from "../../src/shared/participants.ts";
+import { setInterleavingHook } from "../../src/shared/seam.ts";
 import { THREAD_ID } from "../../src/shared/thread.ts";
 import { Actor, failureOf } from "./support/actor.ts";
 
@@ -60,6 +61,45 @@ test("what one thread does every other sees: contents, references, sizes, releas
   expect(file.totalUsageBytes).toBe(0);
   expect(file.toString()).toBe(`[0, ${CHUNK_SIZE}) free`);
   expect(await b.call("text")).toBe(file.toString());
+});
+
+test("a thread that does nothing but view sees that others dropped the range, or destroyed the file", async () => {
+  using file = MemoryFile.create();
+  const [worker] = start(1) as [Actor];
+  await worker.call("attach", file.share());
+  const [dropped, kept] = [file.allocate(PAGE_SIZE), file.allocate(PAGE_SIZE)];
+  const drop = failureOf(worker.call("viewForEver", dropped));
+  await Bun.sleep(50);
+  file.decRef(dropped);
+  expect((await drop).message).toContain("to have a reference");
+  const end = failureOf(worker.call("viewForEver", kept));
+  await Bun.sleep(50);
+  file.destroy();
+  expect(await end).toMatchObject({ name: "DestroyedError" });
+});
+
+test("a range that is viewed again is not looked up again, nor is the lock taken, until pages are discarded", async () => {
+  using file = MemoryFile.create();
+  const [range, other] = [file.allocate(PAGE_SIZE), file.allocate(PAGE_SIZE)];
+  file.share();
+  let locks = 0;
+  setInterleavingHook((point) => {
+    if (point === "lock: taken") locks++;
+  });
+  try {
+    for (const type of [Uint8Array, Float32Array]) {
+      const view = file.view<ArrayBufferView>(range, type);
+      locks = 0;
+      expect(file.view<ArrayBufferView>(range, type)).toBe(view);
+      expect(locks).toBe(0);
+    }
+    file.decRef(other);
+    locks = 0;
+    for (let i = 0; i < 3; i++) file.view(range, Float32Array);
+    expect(locks).toBe(1);
+  } finally {
+    setInterleavingHook(undefined);
+  }
 });
 
 test("a thread that comes back to a run finds it as others have left it", async () => {

@@ -4,6 +4,7 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "n
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileFailedError, type FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { PAGES_PER_UNIT } from "../../src/load/load-state.ts";
 import { coreOf } from "../../src/memory-file.ts";
 import { Word } from "../../src/shared/control.ts";
 import type { Point } from "../../src/shared/seam.ts";
@@ -276,7 +277,7 @@ test("the thread that runs a load dies: the load goes on in a thread that waits"
 });
 
 test("terminate() during a native call that blocks: the memory stays mapped until the call has returned", async () => {
-  const load = await heldLoad("blocked");
+  const load = await heldLoad({ name: "blocked" });
   const fifo = join(directory(), "fifo");
   Bun.spawnSync(["mkfifo", fifo]);
   const worker = await attached(load.file);
@@ -364,18 +365,24 @@ test("10,000 files made and destroyed leave no waiter, no descriptor and no memo
   expect(isMapped("many")).toBe(false);
 });
 
-test("a thread that dies between setting a page's bit and counting it: the load still ends", async () => {
-  const load = await heldLoad();
-  const worker = await attached(load.file);
-  load.giveBack();
-  const gate = await worker.stopAt("load: bits set");
-  void worker.call("awaitLoadSync", load.page);
-  await gate.reached();
-  await worker.terminate();
-  load.finish();
-  await load.file.awaitLoad();
-  expect(load.file.isLoading).toBe(false);
-  load.end();
+test("a thread that dies between setting pages' bits and counting them: whoever awaits all is answered, and the load ends", async () => {
+  for (const queue of ["inline", "workers"] as const) {
+    const { file, page, giveBack, finish, end } = await heldLoad({ queue });
+    const worker = await attached(file);
+    giveBack();
+    const gate = await worker.stopAt("load: bits set");
+    void worker.call("awaitLoadSync", { start: page.start, end: page.start + PAGES_PER_UNIT * PAGE_SIZE });
+    await gate.reached();
+    await worker.terminate();
+    finish();
+    file.awaitLoadSync();
+    await file.awaitLoad();
+    await until(() => !file.isLoading);
+    await coreOf(file).loader!.finished;
+    expect(coreOf(file).words[Word.Loading]).toBe(0);
+    expect(file.view(page)[0]).toBe(9);
+    end();
+  }
 });
 
 test("a thread that dies while it drops pages that nobody reads: they are read, and the load ends", async () => {

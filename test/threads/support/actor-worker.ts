@@ -60,6 +60,9 @@ export const actions = {
     opened().view(range).fill(byte);
   },
   read: (range: RangeLike, index: number) => opened().view(range)[index],
+  viewForEver: (range: RangeLike) => {
+    for (;;) opened().view(range);
+  },
   keepView: (range: RangeLike) => views.push(opened().view(range)),
   keptLengths: () => views.map((view) => view.length),
   incRef: (range: RangeLike) => opened().incRef(range),

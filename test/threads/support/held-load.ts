@@ -2,7 +2,7 @@ import { expect } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
+import { FileRange, type LoadQueue, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../../src/load/load-state.ts";
 import { coreOf } from "../../../src/memory-file.ts";
 
@@ -12,14 +12,14 @@ const EIO = 5;
  * A restore that stands still: this thread holds the claim of every page that was not read at once, and gives pages to
  * other threads when the test wants it.
  */
-export async function heldLoad(name = "held") {
+export async function heldLoad({ name = "held", queue = "inline" }: { name?: string; queue?: LoadQueue } = {}) {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-order-"));
   const source = MemoryFile.create();
   const range = source.allocate(2 ** 26);
   source.view(range).fill(9);
   await source.saveTo(directory);
   source.destroy();
-  const file = await MemoryFile.loadFrom(directory, { background: true, queue: "inline", name });
+  const file = await MemoryFile.loadFrom(directory, { background: true, queue, name });
   // What is open stays readable.
   rmSync(directory, { recursive: true });
   const { control, loader } = coreOf(file);
