@@ -32,7 +32,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const replay = (ops: number, discards = 0) => {
     bytes = 0;
     for (let i = 0; i < ops; i++) {
-      words[Word.Discards]! += discards;
+      if (discards !== 0) words[Word.Discards]! += discards;
       const view = file.view(ranges[slots[i]!]!);
       do_not_optimize(view);
       bytes += view.byteLength;

@@ -21,7 +21,7 @@
  * is set, the bits of its pages right after. In between the thread cannot end, since it makes no call there (450 terminated Workers).
  */
 import { bitCount, forEachWord } from "../shared/bits.ts";
-import { type Control, Word } from "../shared/control.ts";
+import { type Control, wakeWaiters, Word } from "../shared/control.ts";
 import { reach } from "../shared/seam.ts";
 import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { PAGE_SIZE } from "../units.ts";
@@ -45,17 +45,17 @@ export const ERROR_CHECKSUM = -1;
 /** The file ended before the contents did. */
 export const ERROR_SHORT = -2;
 
-/** What a thread has claimed of a unit, and what came of it. */
+/** What a thread has claimed of one unit, and what came of it. */
 export interface ClaimedPages {
   readonly unit: number;
-  /** Bits of the unit's pages. */
+  /** Bits of the unit's pages; `fail` leaves those of the good ones. */
   readonly want: Int32Array;
   readonly count: number;
   /** Bits of those that could not be read, or are not what they should be; and of the latter alone. */
   readonly bad: Int32Array;
   readonly mismatched: Int32Array;
   readonly badCount: number;
-  /** What kept the first of them from being read; ERROR_CHECKSUM if nothing did. */
+  /** What kept the first of them from being read, or ERROR_CHECKSUM. */
   readonly error: number;
 }
 
@@ -84,7 +84,6 @@ export class LoadState {
   private readonly dropped = new Int32Array(WORDS_PER_UNIT);
   readonly rings: RingTable;
 
-  /** Opens a state that `create` made, in this thread or another. */
   constructor(handle: LoadHandle) {
     this.handle = handle;
     const tables = openLoadTables(handle);
@@ -144,7 +143,7 @@ export class LoadState {
   private everyBit(start: number, end: number, bits: (word: number) => number): boolean {
     let every = true;
     this.forEachWord(start, end, (word, mask) => {
-      if ((bits(word) & mask) !== mask) every = false;
+      if (every && (bits(word) & mask) !== mask) every = false;
     });
     return every;
   }
@@ -284,6 +283,8 @@ export class LoadState {
         Atomics.and(this.mismatched, word, ~bad[i]!);
         Atomics.or(this.mismatched, word, mismatched[i]!);
         Atomics.or(this.failed, word, bad[i]!);
+        // Not this thread's any more: they may be tried again before it is found dead.
+        this.slots[slot * SLOT_WORDS + 2 + i]! &= ~bad[i]!;
       }
       want[i]! &= ~bad[i]!;
     }
@@ -301,16 +302,19 @@ export class LoadState {
   }
 
   /**
-   * If every page is loaded or failed, nobody is about to count any, and yet some count as pending, a thread died before it had
-   * counted them: the load is over. In this order: who has a claim counts after its bits, and lets the claim go after that; who tries
-   * again adds to `PendingPages` before it clears bits; who forgets failures counts them as arrived before.
+   * If every page is loaded or failed, nobody has a claim, and yet some count as pending, a thread died before it had counted them: the
+   * load is over. In this order: who has a claim sets bits, counts, and lets it go; who tries again bumps `Revision` first; who forgets
+   * failures counts them as arrived before it takes them off `FailedPages`.
    */
   endIfAllRead(control: Control): void {
     const { words } = this;
+    const revision = Atomics.load(words, LoadWord.Revision);
     const pending = Atomics.load(words, LoadWord.PendingPages);
-    const isRead = (word: number) => Atomics.load(this.loaded, word) | Atomics.load(this.failed, word);
-    if (pending === 0 || !this.everyBit(0, words[LoadWord.SizePages]!, isRead) || this.hasClaims()) return;
+    if (pending === 0 || this.hasClaims()) return;
+    const bits = (word: number) => Atomics.load(this.loaded, word) | Atomics.load(this.failed, word);
+    if (!this.everyBit(0, words[LoadWord.SizePages]!, bits) || this.hasClaims()) return;
     const arrived = -Atomics.load(words, LoadWord.FailedPages) + Atomics.load(words, LoadWord.MissingPages);
+    if (Atomics.compareExchange(words, LoadWord.Revision, revision, revision + 1) !== revision) return;
     if (Atomics.compareExchange(words, LoadWord.PendingPages, pending, 0) !== pending) return;
     this.unitPending.fill(0);
     this.countArrived(control, arrived);
@@ -379,6 +383,7 @@ export class LoadState {
    * it is read only beside a failed bit, and keeps `isLoaded` from trusting the unit's count alone.
    */
   retry(start: number, end: number): number {
+    Atomics.add(this.words, LoadWord.Revision, 1);
     let count = 0;
     this.forEachWord(start, end, (word, mask) => {
       const failed = mask & Atomics.and(this.failed, word, ~mask);
@@ -492,9 +497,4 @@ export class LoadState {
       Atomics.store(this.slots, at, 0);
     }
   }
-}
-
-export function wakeWaiters(control: Control): void {
-  Atomics.add(control.words, Word.LoadProgress, 1);
-  Atomics.notify(control.words, Word.LoadProgress);
 }

@@ -25,7 +25,7 @@ export const LoadWord = {
   Demand: 4,
   /** 1: loaders leave as soon as they can. */
   Stop: 5,
-  /** Pages that are neither loaded nor failed. Atomics.sub; who brings it to 0 ends the load. */
+  /** Pages that are neither loaded nor failed. Atomics.sub; who brings it to 0 ends the load. Of what the dead left, compare-exchange. */
   PendingPages: 6,
   FailedPages: 7,
   LoadedPages: 8,
@@ -60,10 +60,12 @@ export const LoadWord = {
   Begun: 24,
   /** Pages that are not in place: pending and failed ones. Atomics.sub, never up; who brings it to 0 clears Loading. */
   MissingPages: 25,
+  /** Bumped before failed pages become pending again, and by who is about to count for the dead: what was read before is stale. */
+  Revision: 26,
 } as const;
 
 /** Even, since floats follow. */
-const HEADER_WORDS = 26;
+const HEADER_WORDS = 28;
 /** Units that a thread has in flight over io_uring: 16 MiB, more than the devices gained from that this was measured on. */
 export const URING_DEPTH_MAX = 8;
 /** Claims: of each thread that uses the file one to read and one to drop, and those of the one that reads ahead over io_uring. */

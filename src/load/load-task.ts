@@ -148,12 +148,14 @@ function readWanted(state: LoadState, reader: UnitReader, control: Control): voi
     if (Atomics.load(words, LoadWord.Stop) !== 0) return;
     if (reader.readDemanded()) continue;
     if (Atomics.load(words, LoadWord.PendingPages) === 0) return;
+    if (performance.now() >= checkedMs + LIVENESS_CHECK_MS) {
+      // This thread is the last to leave: nobody else would find out.
+      state.recoverDeadClaims();
+      state.endIfAllRead(control);
+      checkedMs = performance.now();
+      continue;
+    }
     reach("demand: found nothing wanted");
     Atomics.wait(words, LoadWord.Demand, seen, LIVENESS_CHECK_MS);
-    if (performance.now() < checkedMs + LIVENESS_CHECK_MS) continue;
-    // This thread is the last to leave: nobody else would find out.
-    state.recoverDeadClaims();
-    state.endIfAllRead(control);
-    checkedMs = performance.now();
   }
 }

@@ -8,12 +8,12 @@
 import { closeFile, SyscallError } from "../../ffi/index.ts";
 import { CorruptCheckpointError, DestroyedError } from "../errors.ts";
 import { InlineQueue } from "../aio/inline-queue.ts";
-import { type Control, Word } from "../shared/control.ts";
+import { type Control, wakeWaiters, Word } from "../shared/control.ts";
 import { reach } from "../shared/seam.ts";
 import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { PAGE_SIZE } from "../units.ts";
 import { chooseQueue, choiceOf, type LoadQueue, type QueueChoice, storeChoice } from "./choose-queue.ts";
-import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, wakeWaiters } from "./load-state.ts";
+import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT } from "./load-state.ts";
 import { INLINE_READ_BYTES, LIVENESS_CHECK_MS, readNext } from "./load-task.ts";
 import { LoadThreads } from "./load-threads.ts";
 import { UnitReader } from "./unit-reader.ts";

@@ -190,6 +190,7 @@ export class Views {
     let buffer = kept.buffers[slot];
     if (buffer === undefined || buffer.detached || kept.words[SLOT_WORDS * slot + 1] !== end - start) {
       buffer = this.create(start, end, discards);
+      if ((type as unknown) === Uint8Array) return this.kept.views[this.kept.find(start)] as T;
     } else {
       kept.words[SLOT_WORDS * slot]! |= USED;
       kept.words[SLOT_WORDS * slot + 2] = discards;

@@ -122,3 +122,9 @@ export function openControl(buffer: SharedArrayBuffer): Control {
 function viewControl(buffer: SharedArrayBuffer): Control {
   return { buffer, words: new Int32Array(buffer, 0, WORDS), fields: new Float64Array(buffer, 4 * WORDS, FIELDS) };
 }
+
+/** Has all who wait for pages look again. */
+export function wakeWaiters(control: Control): void {
+  Atomics.add(control.words, Word.LoadProgress, 1);
+  Atomics.notify(control.words, Word.LoadProgress);
+}

@@ -20,7 +20,7 @@ import { PAGE_SIZE } from "../../src/index.ts";
 const FIGURES: Record<string, string[]> = {
   allocate: ["nsPerPair", "nsPerPairSettled", "cpuNsPerPair", "firstNsPerPair", "objectsPerPair", "syscallsPerPair"],
   references: ["nsPerPair", "objectsPerPair"],
-  view: ["nsPerView", "objectsPerView"],
+  view: ["nsPerView", "nsPerViewAfterDiscard", "objectsPerView"],
   big: ["nsPerPair", "nsPerPairSettled", "firstNsPerPair"],
   segment: ["nsPerOperation"],
   "zero-scan": ["nsPerPage", "gibPerSecond"],

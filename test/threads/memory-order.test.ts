@@ -180,7 +180,7 @@ test("retry: made between the end of the last pending page and its news, what ha
       setInterleavingHook(undefined);
       state.retry(page.start / PAGE_SIZE, page.end / PAGE_SIZE);
     });
-    held.failFirst();
+    held.fail(1);
     expect(file.isLoaded(page)).toBe(false);
     expect(() => file.view(page)).toThrow(NotLoadedError);
     await file.awaitLoad(page);
@@ -292,7 +292,7 @@ test("demand: wanted between the look for work and the sleep, the demand thread 
   const { start, end } = load.page;
   load.state.demand(start / PAGE_SIZE, end / PAGE_SIZE);
   idle.open();
-  // It sleeps without a limit: a lost wake-up would be for ever.
+  // This one sleeps without a limit: a lost wake-up would be for ever.
   await until(() => load.state.isLoaded(start / PAGE_SIZE, end / PAGE_SIZE));
   expect(load.file.view(load.page)[PAGE_SIZE - 1]).toBe(9);
   load.finish();

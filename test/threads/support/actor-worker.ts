@@ -87,6 +87,9 @@ export const actions = {
   serveDemand: () => {
     const { control, loader, mapping } = coreOf(opened());
     const { state, fd } = loader!;
+    // Without its look for the dead, so that a wake-up that is lost is lost for ever.
+    const { wait } = Atomics;
+    Atomics.wait = ((words: Int32Array, index: number, value: number) => wait(words, index, value)) as typeof wait;
     runLoadTask({
       role: "demand",
       queue: "inline",

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileRange, type LoadQueue, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../../src/load/load-state.ts";
+import { SLOT_WORDS } from "../../../src/load/load-tables.ts";
 import { coreOf } from "../../../src/memory-file.ts";
 
 const EIO = 5;
@@ -33,11 +34,19 @@ export async function heldLoad({ name = "held", queue = "inline" }: { name?: str
   // The last unit with pages that nobody has read.
   const unit = counts.lastIndexOf(PAGES_PER_UNIT);
   expect(unit).toBeGreaterThan(0);
+  // A slot names one claim: of all that this thread has made, the unit's.
+  const slots = Reflect.get(state, "slots") as Int32Array;
+  slots.fill(-1, slot * SLOT_WORDS + 2, (slot + 1) * SLOT_WORDS);
+  slots[slot * SLOT_WORDS + 1] = unit + 1;
   const page = new FileRange(unit * PAGES_PER_UNIT * PAGE_SIZE, (unit * PAGES_PER_UNIT + 1) * PAGE_SIZE);
   return {
     file,
+    /** The unit's first. */
     page,
     state,
+    control,
+    slots,
+    slot,
     /** Gives back the claim of the unit, for another thread to take. */
     giveBack: () => state.unclaim(slot, unit, every()),
     /** The other claims end as if their pages had been read, so that the load can end. */
@@ -46,13 +55,14 @@ export async function heldLoad({ name = "held", queue = "inline" }: { name?: str
         if (other !== unit && count > 0) state.publish(control, slot, other, wanted[other]!, count);
       }
     },
-    /** The unit's first page could not be read; its others are published by this thread. */
-    failFirst: () => {
+    /** The unit's first `badCount` pages could not be read; its others are published by this thread. */
+    fail: (badCount: number) => {
       const [bad, mismatched] = [new Int32Array(WORDS_PER_UNIT), new Int32Array(WORDS_PER_UNIT)];
-      bad[0] = 1;
-      const claim = { unit, want: wanted[unit]!, count: counts[unit]!, bad, mismatched, badCount: 1, error: EIO };
-      state.fail(control, slot, claim);
+      for (let page = 0; page < badCount; page++) bad[page >>> 5]! |= 1 << (page & 31);
+      state.fail(control, slot, { unit, want: wanted[unit]!, count: counts[unit]!, bad, mismatched, badCount, error: EIO });
     },
+    /** This thread claims nothing any more, and gives nothing back. */
+    letGo: () => state.unclaim(slot, unit, new Int32Array(WORDS_PER_UNIT)),
     /** The unit's pages are published by this thread. */
     publish: () => state.publish(control, slot, unit, wanted[unit]!, counts[unit]!),
     end: () => {
