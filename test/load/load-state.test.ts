@@ -85,3 +85,23 @@ test("pages that a thread failed to read before it died are not taken back from 
   expect(state.claim(state.takeSlot(), first / PAGES_PER_UNIT, firstPage())).toBe(0);
   end();
 });
+
+test("who awaits all of the file is woken when it is loaded, and by a failure at once, but not by each unit", async () => {
+  for (const badCount of [0, 1]) {
+    const { file, control, finish, publish, fail, end } = await heldLoad();
+    const outcome = file.awaitLoad().catch((error: unknown) => error);
+    const woken = () => control.words[Word.LoadProgress]!;
+    const before = woken();
+    if (badCount === 0) {
+      finish();
+      expect(woken()).toBe(before);
+      publish();
+      expect(await outcome).toBeUndefined();
+    } else {
+      fail(badCount);
+      expect(await outcome).toMatchObject({ code: "EIO" });
+      expect(file.isLoading).toBe(true);
+    }
+    end();
+  }
+});
