@@ -27,7 +27,7 @@ import { PAGE_SIZE } from "../units.ts";
 /** The typed arrays that a range can be viewed as. */
 export type ViewConstructor<T> = new (buffer: ArrayBuffer) => T;
 
-const FIRST_SLOTS = 256;
+const FIRST_SLOTS = 16;
 const FIRST_SWEEP = 256;
 /** Of a key: asked for since the hand was here last. */
 const USED = 1;
