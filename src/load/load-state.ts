@@ -11,8 +11,8 @@
  * Pages with nothing to load (free, or zero) have started and loaded set from the beginning, before the state is shared.
  *
  * Waiting: a waiter adds 1 to `unitWaiters` of each unit that it waits for, and then looks at the bits; a loader sets bits, then looks
- * at `unitWaiters`, and if anybody waits, bumps Word.LoadProgress and wakes: one sees the other. Who waits for all is not counted, and
- * woken at the end and by failures (woken by each unit, a load of 2 GiB took a third longer).
+ * at `unitWaiters`, and if anybody waits, bumps Word.LoadProgress and wakes: one sees the other. Who waits for all is not counted
+ * (woken by each unit, a load of 2 GiB took a third longer): the end and failures wake it.
  *
  * Demand: a waiter that will not read for itself sets `wanted` bits and then bumps the word Demand, on which a thread sleeps that
  * does nothing else. Many waiters on one page are one bit, and one read.
@@ -27,6 +27,7 @@ import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
 import { PAGE_SIZE } from "../units.ts";
 import {
   createLoadTables,
+  isWhole,
   type LoadHandle,
   type LoadPlan,
   LoadWord,
@@ -129,8 +130,7 @@ export class LoadState {
 
   /** True if every page of [start, end) is in place. */
   isLoaded(start: number, end: number): boolean {
-    const last = this.lastUnitOf(end);
-    for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) {
+    for (let unit = Math.floor(start / PAGES_PER_UNIT), last = this.lastUnitOf(end); unit < last; unit++) {
       if (Atomics.load(this.unitPending, unit) === 0 && this.unitError[unit] === 0) continue;
       const from = Math.max(start, unit * PAGES_PER_UNIT);
       const to = Math.min(end, (unit + 1) * PAGES_PER_UNIT);
@@ -402,9 +402,9 @@ export class LoadState {
 
   /** One waiter more, or less. */
   countWaiter(start: number, end: number, change: 1 | -1): void {
-    if (start === 0 && end >= this.words[LoadWord.SizePages]!) return;
-    const last = this.lastUnitOf(end);
-    for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++) Atomics.add(this.unitWaiters, unit, change);
+    if (isWhole(this.words, start, end)) return;
+    for (let unit = Math.floor(start / PAGES_PER_UNIT), last = this.lastUnitOf(end); unit < last; unit++)
+      Atomics.add(this.unitWaiters, unit, change);
   }
 
   /** Asks the demand thread for what is not loaded of [start, end). */

@@ -64,6 +64,11 @@ export const LoadWord = {
   Revision: 26,
 } as const;
 
+/** True if pages [start, end) are all that there is to load, or more: a file may have grown since. `words` are LoadWord's. */
+export const isWhole = (words: Int32Array, start: number, end: number): boolean => {
+  return start === 0 && end >= words[LoadWord.SizePages]!;
+};
+
 /** Even, since floats follow. */
 const HEADER_WORDS = 28;
 /** Units that a thread has in flight over io_uring: 16 MiB, more than the devices gained from that this was measured on. */

@@ -15,6 +15,7 @@ import { PAGE_SIZE } from "../units.ts";
 import { chooseQueue, choiceOf, type LoadQueue, type QueueChoice, storeChoice } from "./choose-queue.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT } from "./load-state.ts";
 import { INLINE_READ_BYTES, LIVENESS_CHECK_MS, readNext } from "./load-task.ts";
+import { isWhole } from "./load-tables.ts";
 import { LoadThreads } from "./load-threads.ts";
 import { UnitReader } from "./unit-reader.ts";
 
@@ -252,8 +253,8 @@ export class Loader {
    * but for what a thread that died did not count.
    */
   private hasArrived(start: number, end: number): boolean {
-    const isWhole = start === 0 && end >= this.state.words[LoadWord.SizePages]!;
-    return this.isLoaded(start, end) && !(isWhole && this.isLoading && this.state.hasClaims());
+    const { state } = this;
+    return state.isLoaded(start, end) && !(isWhole(state.words, start, end) && this.isLoading && state.hasClaims());
   }
 
   /** The error of a range that cannot be loaded, or undefined. */
@@ -385,22 +386,32 @@ export class Loader {
   /** Blocks this thread until [start, end) is loaded; reads what nobody reads yet itself. */
   awaitLoadSync(start: number, end: number): void {
     if (this.hasArrived(start, end)) return;
+    const read = () => this.readNow(start, end);
+    read();
+    const isOver = () => {
+      if (this.hasArrived(start, end)) return true;
+      const failure = this.failureOf(start, end) ?? this.stopFailure();
+      if (failure !== undefined) throw failure;
+      return false;
+    };
+    this.sleepUntil(isOver, start, end, read);
+  }
+
+  /** Blocks this thread until `isOver`, which is asked when something of [start, end) has landed. Looks for the dead on the way. */
+  private sleepUntil(isOver: () => boolean, start: number, end: number, afterLook = () => {}): void {
     const { state } = this;
     const { words } = this.control;
-    this.readNow(start, end);
     state.countWaiter(start, end, 1);
     try {
       for (let checkedMs = performance.now(); ; ) {
         const seen = Atomics.load(words, Word.LoadProgress);
-        if (this.hasArrived(start, end)) return;
-        const failure = this.failureOf(start, end) ?? this.stopFailure();
-        if (failure !== undefined) throw failure;
+        if (isOver()) return;
         reach("wait: looked at the bits");
         Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS);
         // By the clock: others may wake it more often than that.
         if (performance.now() < checkedMs + LIVENESS_CHECK_MS) continue;
         state.recoverDeadClaims();
-        this.readNow(start, end);
+        afterLook();
         checkedMs = performance.now();
       }
     } finally {
@@ -433,21 +444,7 @@ export class Loader {
    * Nothing of it is loaded, or failed, afterwards.
    */
   dropSync(start: number, end: number): void {
-    const { state } = this;
-    const { words } = this.control;
-    state.countWaiter(start, end, 1);
-    try {
-      for (let checkedMs = performance.now(); ; ) {
-        const seen = Atomics.load(words, Word.LoadProgress);
-        if (!state.cancel(this.control, start, end)) return;
-        Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS);
-        if (performance.now() < checkedMs + LIVENESS_CHECK_MS) continue;
-        state.recoverDeadClaims();
-        checkedMs = performance.now();
-      }
-    } finally {
-      state.countWaiter(start, end, -1);
-    }
+    this.sleepUntil(() => !this.state.cancel(this.control, start, end), start, end);
   }
 
   /** Tells every thread that loads or waits, in this thread and others, that what is not loaded never will be. */

@@ -144,7 +144,8 @@ export class Views {
 
   /**
    * The view of pages [start, end) that was handed out last, if it is of that type and still the user's to use; undefined if not, or
-   * if pages were discarded since: then whether these may be viewed must be asked before `get`.
+   * if pages were discarded since: then whether these may be viewed must be asked before `get`. (With a body that both shared this
+   * took a fifth longer among 100 ranges.)
    */
   find<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T | undefined {
     if (discards !== this.newestDiscards) return undefined;
