@@ -1,5 +1,22 @@
 /** FileRange: half-open byte ranges of a MemoryFile, and the checks that every public method makes of one. */
+import type { Views } from "./mapping/views.ts";
 import { PAGE_SIZE } from "./units.ts";
+
+/**
+ * The view that a range remembers, if it is one that `views` handed out for this range, of that type, and still the user's to use.
+ * Most programs ask for views of the ranges they were given by `allocate`: so that is one look, where a table takes four.
+ */
+export let viewOf: (range: RangeLike, views: Views, type: unknown) => ArrayBufferView | undefined;
+/** Of a range that remembers a view: whether nothing was discarded since its pages were looked at. Marks it as asked for. */
+export let isFresh: (range: RangeLike, discards: number) => boolean;
+/** The pages of bytes [start, end) have been looked at again. False if the range remembers no view of them. */
+export let refresh: (range: RangeLike, start: number, end: number, discards: number) => boolean;
+/** Has the range remember a view. False if it is no FileRange. */
+export let keepView: (range: RangeLike, views: Views, type: unknown, view: ArrayBufferView, discards: number) => boolean;
+/** Takes that back, unless it is another file's by now. */
+export let forgetView: (range: FileRange, views: Views) => void;
+/** True if the view was asked for since this was asked last. */
+export let takeUsed: (range: FileRange) => boolean;
 
 /** A half-open range `[start, end)` of byte offsets in a MemoryFile. */
 export class FileRange {
@@ -7,6 +24,53 @@ export class FileRange {
   readonly start: number;
   /** One past the last byte. */
   readonly end: number;
+  #view: ArrayBufferView | undefined = undefined;
+  #type: unknown = undefined;
+  #views: Views | undefined = undefined;
+  /** Word.Discards, as it was when the pages were looked at. */
+  #discards = 0;
+  /** `start`, when the view was made: programs can write to what TypeScript calls readonly. */
+  #viewStart = 0;
+  #isUsed = false;
+
+  static {
+    viewOf = (range, views, type) => {
+      if (typeof range !== "object" || range === null || !(#views in range)) return undefined;
+      if (range.#views !== views || range.#type !== type) return undefined;
+      const view = range.#view!;
+      const { start, end } = range;
+      const { byteLength } = view;
+      // Length 0: the buffer was transferred away, or the file destroyed.
+      return start === range.#viewStart && end - start === byteLength && byteLength !== 0 ? view : undefined;
+    };
+    isFresh = (range, discards) => {
+      if (!(#views in range)) return false;
+      range.#isUsed = true;
+      return range.#discards === discards;
+    };
+    refresh = (range, start, end, discards) => {
+      if (!(#views in range) || range.#viewStart !== start || range.#view?.byteLength !== end - start) return false;
+      range.#discards = discards;
+      return true;
+    };
+    keepView = (range, views, type, view, discards) => {
+      if (!(#views in range)) return false;
+      range.#view = view;
+      range.#type = type;
+      range.#views = views;
+      range.#discards = discards;
+      range.#viewStart = range.start;
+      return true;
+    };
+    forgetView = (range, views) => {
+      if (range.#views === views) range.#view = range.#type = range.#views = undefined;
+    };
+    takeUsed = (range) => {
+      const isUsed = range.#isUsed;
+      range.#isUsed = false;
+      return isUsed;
+    };
+  }
 
   constructor(start: number, end: number) {
     this.start = start;

@@ -23,7 +23,7 @@ import { NotLoadedError, OutOfMemoryError, SeveralFilesError } from "./errors.ts
 import type { EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.ts";
 import type { EvictableRange } from "./eviction/range-list.ts";
 import { attachCore, FileCore } from "./file-core.ts";
-import { FileRange, type RangeLike } from "./file-range.ts";
+import { FileRange, isFresh, type RangeLike, refresh, viewOf } from "./file-range.ts";
 import { type LoadStats, NOTHING_LOADED } from "./load/loader.ts";
 import type { ViewConstructor } from "./mapping/views.ts";
 import {
@@ -241,12 +241,27 @@ export class MemoryFile implements Disposable {
   view(range: RangeLike): Uint8Array<ArrayBuffer>;
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
   view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
+    const { views, discards, words } = this.#core;
+    const known = viewOf(range, views, type);
+    if (known !== undefined && isFresh(range, discards) && words[Word.Destroyed] === 0) return known as T;
+    return this.#look(range, type, known as T | undefined);
+  }
+
+  /** The view of a range whose pages must be looked at; `known`, if the range remembers that, or one that must be sought or made. */
+  #look<T>(range: RangeLike, type: ViewConstructor<T>, known: T | undefined): T {
     this.#core.requireRange(range, "view()");
-    const { startPage, endPage, discards } = this.#core;
-    const view = this.#core.views.find(startPage, endPage, type, discards);
-    if (view !== undefined) return view;
-    this.#requireReadable(startPage, endPage);
-    return this.#core.views.get(startPage, endPage, type, discards);
+    const { startPage, endPage, discards, views } = this.#core;
+    if (known !== undefined) {
+      this.#requireReadable(startPage, endPage);
+      if (refresh(range, startPage * PAGE_SIZE, endPage * PAGE_SIZE, discards)) return known;
+    }
+    let view = views.find(startPage, endPage, type, discards);
+    if (view === undefined) {
+      this.#requireReadable(startPage, endPage);
+      view = views.get(startPage, endPage, type, discards);
+    }
+    views.remember(range, startPage, type, view, discards);
+    return view;
   }
 
   /** The range's views, one a chunk, for ranges of any length. @throws as `view` */

@@ -7,10 +7,11 @@
  *
  * A new buffer costs 140 ns, and 1,100 ns at 128 KiB, for the collector counts its bytes as garbage to come. So the last
  * views are kept, and asking for a range again gives the same view in a fraction of that (bench/view.bench.ts), without a look
- * at its pages as long as nobody discarded any. How many: their bytes count as heap, and the larger the heap, the later the
- * collector runs. Beside kept views of 2.5, 12 and 50 GB a program had 0.8 to 1.5 GB of garbage at most, 0.1 GB without, and 5 to
- * 9 GB, 0.2 without, if it never came round its event loop, where Bun looks for itself. So it is not their bytes that matter,
- * from some GB up; at most half the machine's memory is kept, and 131,072 views (40 MB of objects).
+ * at its pages as long as nobody discarded any. Who asks with the very FileRange of the last time need not even look it up: the
+ * range remembers its view (file-range.ts) until that is let go here. How many: their bytes count as heap, and the larger the
+ * heap, the later the collector runs. Beside kept views of 2.5, 12 and 50 GB a program had 0.8 to 1.5 GB of garbage at most, 0.1 GB
+ * without, and 5 to 9 GB, 0.2 without, if it never came round its event loop, where Bun looks for itself. So it is not their bytes
+ * that matter, from some GB up; at most as many are kept as the machine has memory, and 131,072 views (40 MB of objects).
  *
  * A buffer that the user transferred away (transfer(), a transfer list) is gone here, but lives on over the same memory, in
  * other hands. Such an escape is reported (`onEscape`), so that its addresses are never given back: a view is looked at
@@ -22,6 +23,7 @@
  */
 import { totalmem } from "node:os";
 import { bufferAt, detach, MAX_BUFFER_BYTES } from "../../ffi/index.ts";
+import { type FileRange, forgetView, keepView, type RangeLike, takeUsed } from "../file-range.ts";
 import { PAGE_SIZE } from "../units.ts";
 
 /** The typed arrays that a range can be viewed as. */
@@ -54,6 +56,8 @@ class Slots {
   /** Whatever a view says of itself, since its type may be the user's: this is what must be detached. */
   readonly buffers: (ArrayBuffer | undefined)[] = [];
   readonly types: unknown[] = [];
+  /** The range that remembers the view as well. */
+  readonly ranges: (FileRange | undefined)[] = [];
   private readonly mask: number;
   private readonly shift: number;
 
@@ -65,6 +69,7 @@ class Slots {
       this.views.push(undefined);
       this.buffers.push(undefined);
       this.types.push(undefined);
+      this.ranges.push(undefined);
     }
     this.mask = count - 1;
     this.shift = Math.clz32(this.mask);
@@ -90,6 +95,7 @@ class Slots {
     this.views[slot] = other.views[from];
     this.buffers[slot] = other.buffers[from];
     this.types[slot] = other.types[from];
+    this.ranges[slot] = other.ranges[from];
   }
 
   setView(slot: number, view: ArrayBufferView, type: unknown): void {
@@ -109,9 +115,11 @@ class Slots {
       free = from;
     }
     words[SLOT_WORDS * free] = 0;
-    this.views[free] = this.buffers[free] = this.types[free] = undefined;
+    this.views[free] = this.buffers[free] = this.types[free] = this.ranges[free] = undefined;
   }
 }
+
+const TypedArray: unknown = Object.getPrototypeOf(Uint8Array);
 
 export class Views {
   private readonly base: number;
@@ -135,11 +143,26 @@ export class Views {
    * Keeps at most `maxCount` views of `maxBytes` together. `onEscape` is called when a buffer turns out to have been
    * transferred away.
    */
-  constructor(base: number, onEscape: () => void, maxCount = 131_072, maxBytes = totalmem() / 2) {
+  constructor(base: number, onEscape: () => void, maxCount = 131_072, maxBytes = totalmem()) {
     this.base = base;
     this.onEscape = onEscape;
     this.maxCount = maxCount;
     this.maxBytes = maxBytes;
+  }
+
+  /**
+   * Has the range remember the view that was just handed out for it, from page `start` on, so that the next look-up finds it without
+   * the table; if it is an array of the language's own, of which it is known what asking for its length does.
+   */
+  remember<T>(range: RangeLike, start: number, type: ViewConstructor<T>, view: T, discards: number): void {
+    const { kept } = this;
+    const slot = kept.find(start);
+    if (kept.views[slot] !== view || Object.getPrototypeOf(type) !== TypedArray) return;
+    if (!keepView(range, this, type, view as ArrayBufferView, discards)) return;
+    const before = kept.ranges[slot];
+    if (before === range) return;
+    if (before !== undefined) forgetView(before, this);
+    kept.ranges[slot] = range as FileRange;
   }
 
   /**
@@ -218,11 +241,10 @@ export class Views {
     const buffer = bufferAt(this.base + start * PAGE_SIZE, bytes);
     while (this.keptCount > 0 && (this.keptCount >= this.maxCount || this.keptBytes + bytes > this.maxBytes)) this.advance();
     let slot = this.kept.find(start);
-    const before = this.kept.buffers[slot];
-    if (before !== undefined) {
+    if (this.kept.buffers[slot] !== undefined) {
       // Its place in the order stays.
       this.keptBytes -= this.kept.words[SLOT_WORDS * slot + 1]! * PAGE_SIZE;
-      this.letGo(before);
+      this.letGo(slot);
     } else {
       if (2 * this.keptCount >= this.order.length) {
         this.grow();
@@ -258,20 +280,26 @@ export class Views {
     const page = order[hand]!;
     const slot = kept.find(page);
     this.hand = (hand + 1) & (order.length - 1);
-    if ((kept.words[SLOT_WORDS * slot]! & USED) !== 0) {
+    const range = kept.ranges[slot];
+    const wasUsed = range !== undefined && takeUsed(range);
+    if (wasUsed || (kept.words[SLOT_WORDS * slot]! & USED) !== 0) {
       kept.words[SLOT_WORDS * slot]! &= ~USED;
       order[(hand + this.keptCount) & (order.length - 1)] = page;
       return;
     }
-    const buffer = kept.buffers[slot]!;
     this.keptCount--;
     this.keptBytes -= kept.words[SLOT_WORDS * slot + 1]! * PAGE_SIZE;
+    this.letGo(slot);
     kept.remove(slot);
-    this.letGo(buffer);
   }
 
   /** The view is not kept any more; its user may go on with it. */
-  private letGo(buffer: ArrayBuffer): void {
+  private letGo(slot: number): void {
+    const { ranges, buffers } = this.kept;
+    const range = ranges[slot];
+    if (range !== undefined) forgetView(range, this);
+    ranges[slot] = undefined;
+    const buffer = buffers[slot]!;
     if (this.buffers.length >= this.sweepAt) this.sweep();
     if (buffer.detached) this.onEscape();
     else this.buffers.push(new WeakRef(buffer));
@@ -292,7 +320,7 @@ export class Views {
    */
   detachAll(): boolean {
     this.hasEnded = true;
-    for (const buffer of this.kept.buffers) if (buffer !== undefined) this.letGo(buffer);
+    for (let slot = 0; slot < this.order.length; slot++) if (this.kept.buffers[slot] !== undefined) this.letGo(slot);
     this.kept = new Slots(FIRST_SLOTS);
     this.order = new Int32Array(FIRST_SLOTS);
     this.hand = this.keptCount = this.keptBytes = 0;

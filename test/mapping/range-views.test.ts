@@ -1,0 +1,173 @@
+/** What a FileRange remembers of its view: always the view that a look-up would give, and never seen from outside. */
+import { expect, test } from "bun:test";
+import { DestroyedError, FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { Views } from "../../src/mapping/views.ts";
+import { coreOf } from "../../src/memory-file.ts";
+import { Word } from "../../src/shared/control.ts";
+
+const writable = (range: FileRange) => range as { start: number; end: number };
+
+test("a range that was given by allocate, another FileRange and a plain object of the same bytes have one view", () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(2 * PAGE_SIZE);
+  const view = file.view(range);
+  for (let i = 0; i < 3; i++) {
+    expect(file.view(range)).toBe(view);
+    expect(file.view(new FileRange(range.start, range.end))).toBe(view);
+    expect(file.view({ start: range.start, end: range.end })).toBe(view);
+  }
+});
+
+test("as another type it is another view of the same memory", () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(PAGE_SIZE);
+  for (let round = 0; round < 3; round++) {
+    const floats = file.view(range, Float32Array);
+    expect(file.view(range, Float32Array)).toBe(floats);
+    floats[0] = round;
+    const data = file.view(range, DataView);
+    expect(file.view(range, DataView)).toBe(data);
+    expect(data.getFloat32(0, true)).toBe(round);
+    expect(new Float32Array(file.view(range).buffer)[0]).toBe(round);
+    class Own extends Uint8Array<ArrayBuffer> {}
+    expect(file.view(range, Own)).toBeInstanceOf(Own);
+  }
+});
+
+test("a range whose bounds a program has changed is looked up anew", () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(4 * PAGE_SIZE);
+  const { start, end } = range;
+  new Int32Array(file.view(range).buffer).forEach((_, i, words) => {
+    words[i] = Math.floor((4 * i) / PAGE_SIZE);
+  });
+  writable(range).end = start + PAGE_SIZE;
+  expect(file.view(range).byteLength).toBe(PAGE_SIZE);
+  for (let page = 1; page < 4; page++) {
+    writable(range).start = start + page * PAGE_SIZE;
+    writable(range).end = start + (page + 1) * PAGE_SIZE;
+    const view = file.view(range);
+    expect([view.byteLength, view[0]]).toEqual([PAGE_SIZE, page]);
+  }
+  for (const bad of [start + 4 * PAGE_SIZE, start + 1, Number.NaN, -PAGE_SIZE]) {
+    writable(range).start = bad;
+    expect(() => file.view(range)).toThrow(RangeError);
+  }
+  writable(range).start = writable(range).end = end;
+  expect(() => file.view(range)).toThrow(RangeError);
+});
+
+test("bounds that answer otherwise each time they are asked for never show pages that nobody has a reference to", () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(PAGE_SIZE);
+  const other = file.allocate(PAGE_SIZE);
+  const { start } = range;
+  file.view(other)[0] = 2;
+  file.view(range)[0] = 1;
+  let asked = 0;
+  Object.defineProperty(range, "start", { get: () => (asked++ === 0 ? start : other.start) });
+  Object.defineProperty(range, "end", { get: () => (asked < 2 ? start + PAGE_SIZE : other.end) });
+  file.decRef({ start, end: start + PAGE_SIZE });
+  expect(file.view(range)[0]).toBe(2);
+});
+
+test("the same range in two files is each file's own", () => {
+  using one = MemoryFile.create();
+  using two = MemoryFile.create();
+  const range = one.allocate(PAGE_SIZE);
+  expect(two.allocate(PAGE_SIZE)).toEqual(range);
+  one.view(range)[0] = 1;
+  two.view(range)[0] = 2;
+  for (let round = 0; round < 3; round++) {
+    expect(one.view(range)[0]).toBe(1);
+    expect(two.view(range)[0]).toBe(2);
+  }
+});
+
+test("a range without references has no view, and has one again when it is allocated anew", async () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(PAGE_SIZE);
+  file.view(range)[0] = 1;
+  file.decRef(range);
+  expect(() => file.view(range)).toThrow("has none");
+  await file.released();
+  expect(file.allocate(PAGE_SIZE)).toEqual(range);
+  expect(file.view(range)[0]).toBe(0);
+  const again = file.view(range);
+  expect(file.view(range)).toBe(again);
+});
+
+test("a view whose buffer was transferred away is not given again", () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(PAGE_SIZE);
+  for (const type of [Uint8Array, Float64Array, DataView]) {
+    const { buffer } = file.view<ArrayBufferView<ArrayBuffer>>(range, type);
+    buffer.transfer();
+    const next = file.view<ArrayBufferView<ArrayBuffer>>(range, type);
+    expect([buffer.byteLength, next.byteLength]).toEqual([0, PAGE_SIZE]);
+  }
+  file.view(range).buffer.transfer();
+  writable(range).end = range.start;
+  expect(() => file.view(range)).toThrow(RangeError);
+});
+
+test("after destroy a range with a view throws as any other, also if another thread destroyed the file", () => {
+  const file = MemoryFile.create();
+  const range = file.allocate(PAGE_SIZE);
+  const view = file.view(range);
+  Atomics.store(coreOf(file).words, Word.Destroyed, 1);
+  expect(() => file.view(range)).toThrow(DestroyedError);
+  expect(view.byteLength).toBe(0);
+  const other = MemoryFile.create();
+  const same = other.allocate(PAGE_SIZE);
+  other.view(same);
+  other.destroy();
+  expect(() => other.view(same)).toThrow(DestroyedError);
+});
+
+test("what is let go is forgotten by its range, and what is asked for through ranges is not", () => {
+  using file = MemoryFile.create();
+  const { base } = coreOf(file).mapping;
+  const views = new Views(base, () => {}, 16);
+  const ranges = Array.from({ length: 64 }, () => file.allocate(PAGE_SIZE));
+  Object.defineProperty(coreOf(file), "views", { value: views });
+  const hot = file.view(ranges[0]!);
+  const cold = file.view(ranges[1]!);
+  const twin = new FileRange(ranges[1]!.start, ranges[1]!.end);
+  expect(file.view(twin)).toBe(cold);
+  for (let round = 0; round < 10; round++) {
+    for (let i = 2; i < ranges.length; i++) {
+      file.view(ranges[i]!);
+      if (i % 4 === 0) expect(file.view(ranges[0]!)).toBe(hot);
+    }
+  }
+  const next = file.view(ranges[1]!);
+  expect(next).not.toBe(cold);
+  expect(file.view(twin)).toBe(next);
+  cold[0] = 7;
+  expect(next[0]).toBe(7);
+  expect(views.detachAll()).toBe(true);
+  expect([hot.length, cold.length, next.length]).toEqual([0, 0, 0]);
+});
+
+test("what a range remembers is nobody else's to see", () => {
+  using file = MemoryFile.create();
+  const range = file.allocate(PAGE_SIZE);
+  file.view(range);
+  expect(range).toEqual(new FileRange(range.start, range.end));
+  expect(Object.keys(range)).toEqual(["start", "end"]);
+  expect(JSON.parse(JSON.stringify(range))).toEqual({ start: range.start, end: range.end });
+  expect(structuredClone({ ...range })).toEqual({ start: range.start, end: range.end });
+  expect(Object.keys(structuredClone(range))).toEqual(["start", "end"]);
+  expect(Bun.inspect(range)).not.toContain("view");
+  // A proxy is no FileRange: what it stands for is looked up.
+  expect(file.view(new Proxy(range, {}))).toBe(file.view(range));
+});
+
+test("what is no range is refused as ever", () => {
+  using file = MemoryFile.create();
+  file.allocate(PAGE_SIZE);
+  for (const bad of [undefined, null, 1, "range", {}, { start: "0", end: PAGE_SIZE }]) {
+    expect(() => file.view(bad as never)).toThrow(TypeError);
+  }
+});
