@@ -22,6 +22,7 @@ function header({ machine, noise, rounds, bytes, startedAt, durationSeconds, abs
   const wasNoisy =
     noise.computeSpread > 1.5 ||
     noise.copySpread > 2 ||
+    noise.sharedCoreShare > 0.2 ||
     noise.loadAverageBefore > cores / 2 ||
     noise.stolenSeconds > durationSeconds / 50;
   return [
@@ -29,7 +30,7 @@ function header({ machine, noise, rounds, bytes, startedAt, durationSeconds, abs
     "",
     `${startedAt}, ${Math.round(durationSeconds)} s; medians of ${rounds} round(s), images of ${formatBytes(bytes)}.`,
     `${cpu}, ${cores} cores, ${formatBytes(memoryBytes)}; Linux ${kernel} ${arch}, pages of ${formatBytes(pageBytes)}, shmem_enabled=${shmemEnabled}, transparent_hugepage=${transparentHugepages}; Bun ${bun}${peers.map((peer) => `; ${peer}`).join("")}.`,
-    `The machine was ${wasNoisy ? "**noisy**" : "quiet"}: of ${noise.probes} probes of fixed work between the measurements the slowest took ${digits(noise.computeSpread)}× (compute) and ${digits(noise.copySpread)}× (copy) the median; load average before: ${digits(noise.loadAverageBefore)}; time stolen by the host: ${digits(noise.stolenSeconds)} s.`,
+    `The machine was ${wasNoisy ? "**noisy**" : "quiet"}: of ${noise.probes} probes of fixed work between the measurements the slowest took ${digits(noise.computeSpread)}× (compute) and ${digits(noise.copySpread)}× (copy) the median, and in ${Math.round(100 * noise.sharedCoreShare)} % something else used the core as well; load average before: ${digits(noise.loadAverageBefore)}; time stolen by the host: ${digits(noise.stolenSeconds)} s.`,
     ...absent.map((reason) => `Absent – ${reason}.`),
     "",
   ].join("\n");

@@ -47,12 +47,18 @@ function readOrEmpty(path: string): string {
   }
 }
 
+/** A probe that took so many times as long as the fastest ran on a core whose other thread was busy. */
+const SHARED_CORE = 1.3;
+
 /**
  * Does the same fixed work again and again between the measurements: on a quiet machine it takes the same time always.
- * What else ran beside the bench shows in the load average and in the time that the hypervisor gave to others.
+ * What else ran beside the bench shows in the load average and in the time that the hypervisor gave to others; and that a virtual
+ * processor had only half a core, since another machine's was on the core's other thread, in work that waits for nothing (`issue`):
+ * what waits for its own results (`compute`) or for memory (`copy`) hardly feels that.
  */
 export class NoiseMeter {
   private readonly computeMs: number[] = [];
+  private readonly issueMs: number[] = [];
   private readonly copyMs: number[] = [];
   private readonly loadBefore = loadavg()[0]!;
   private readonly stealBefore = stealTicks();
@@ -61,8 +67,7 @@ export class NoiseMeter {
 
   constructor() {
     for (let i = 0; i < 5; i++) this.probe(); // Compiled, and the memory touched.
-    this.computeMs.length = 0;
-    this.copyMs.length = 0;
+    this.computeMs.length = this.issueMs.length = this.copyMs.length = 0;
   }
 
   probe(): void {
@@ -70,17 +75,22 @@ export class NoiseMeter {
     let x = 1;
     for (let i = 0; i < 5_000_000; i++) x = Math.imul(x ^ i, 16777619);
     const computedMs = performance.now();
+    x += issue(1_000_000);
+    const issuedMs = performance.now();
     this.to.set(this.from);
     this.to[0] = x;
     this.computeMs.push(computedMs - startedMs);
-    this.copyMs.push(performance.now() - computedMs);
+    this.issueMs.push(issuedMs - computedMs);
+    this.copyMs.push(performance.now() - issuedMs);
   }
 
   report(): Noise {
     const spread = (values: readonly number[]) => Math.max(...values) / median(values);
+    const fastestMs = Math.min(...this.issueMs);
     return {
       probes: this.computeMs.length,
       computeSpread: spread(this.computeMs),
+      sharedCoreShare: this.issueMs.filter((ms) => ms > SHARED_CORE * fastestMs).length / this.issueMs.length,
       copySpread: spread(this.copyMs),
       loadAverageBefore: this.loadBefore,
       stolenSeconds: (stealTicks() - this.stealBefore) / 100,
@@ -88,11 +98,29 @@ export class NoiseMeter {
   }
 }
 
+/** Eight sums beside one another: as many steps as the core has room for. */
+function issue(steps: number): number {
+  let [a, b, c, d, e, f, g, h] = [1, 2, 3, 4, 5, 6, 7, 8];
+  for (let i = 0; i < steps; i++) {
+    a = (a + i) | 0;
+    b = (b ^ i) | 0;
+    c = (c - i) | 0;
+    d = (d + a) | 0;
+    e = (e ^ b) | 0;
+    f = (f + c) | 0;
+    g = (g ^ d) | 0;
+    h = (h + e) | 0;
+  }
+  return a ^ b ^ c ^ d ^ e ^ f ^ g ^ h;
+}
+
 export interface Noise {
   readonly probes: number;
   /** Slowest probe over the median one. */
   readonly computeSpread: number;
   readonly copySpread: number;
+  /** Of the probes: how many ran on a core that something else used as well. */
+  readonly sharedCoreShare: number;
   /** Of one minute, before the bench began: what was already running. */
   readonly loadAverageBefore: number;
   readonly stolenSeconds: number;

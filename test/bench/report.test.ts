@@ -32,7 +32,7 @@ function resultsOf(cases: Results["cases"]): Results {
       transparentHugepages: "madvise",
       peers: ["gVisor"],
     },
-    noise: { probes: 1, computeSpread: 1, copySpread: 1, loadAverageBefore: 0, stolenSeconds: 0 },
+    noise: { probes: 1, computeSpread: 1, copySpread: 1, sharedCoreShare: 0, loadAverageBefore: 0, stolenSeconds: 0 },
     rounds: 3,
     bytes: 2 ** 31,
     absent: [],
