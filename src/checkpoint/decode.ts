@@ -366,6 +366,8 @@ function checkExtents(image: FileImage, path: string): number {
     if (end === first || first < previousEnd) throw refuse(i, "is empty or out of order");
     previousEnd = end;
     pages += end - first;
+    // In the same used run as the one before, as most are.
+    if (usedStart <= first && end <= runEnd) continue;
     for (let page = first; page < end; page = runEnd) {
       while (runEnd <= page && ++run < runs.start.length) {
         runEnd = runs.start[run]! + runs.length[run]!;

@@ -224,38 +224,41 @@ function fill(tables: LoadTables): number {
   started.fill(-1);
   unitFirstExtent.fill(-1);
   let content = 0;
-  let word = 0;
-  let bits = -1;
+  let word = -1;
+  let bits = 0;
   let unit = -1;
   let pending = 0;
   for (let extent = 0; extent < extentStart.length; extent++) {
     const start = extentStart[extent]!;
-    const last = start + extentLength[extent]! - 1;
-    if (start >>> UNIT_SHIFT !== unit) {
-      if (unit >= 0) unitPending[unit] = pending;
-      unit = start >>> UNIT_SHIFT;
-      unitFirstExtent[unit] = extent;
-      unitFirstContent[unit] = content;
-      pending = 0;
-    }
+    const count = extentLength[extent]!;
+    const last = start + count - 1;
     if (start >>> 5 !== word) {
-      started[word] = bits;
+      if (word >= 0) started[word] = bits;
       word = start >>> 5;
       bits = -1;
+      if (start >>> UNIT_SHIFT !== unit) {
+        if (unit >= 0) unitPending[unit] = pending;
+        unit = start >>> UNIT_SHIFT;
+        unitFirstExtent[unit] = extent;
+        unitFirstContent[unit] = content;
+        pending = 0;
+      }
     }
-    const lastUnit = last >>> UNIT_SHIFT;
-    const lastWord = last >>> 5;
     const from = -1 << (start & 31);
+    const lastWord = last >>> 5;
     if (lastWord === word) {
       bits &= ~(from & (-1 >>> (31 - (last & 31))));
-    } else {
-      started[word] = bits & ~from;
-      started.fill(0, word + 1, lastWord);
-      word = lastWord;
-      bits = ~(-1 >>> (31 - (last & 31)));
+      pending += count;
+      content += count;
+      continue;
     }
+    started[word] = bits & ~from;
+    started.fill(0, word + 1, lastWord);
+    word = lastWord;
+    bits = ~(-1 >>> (31 - (last & 31)));
+    const lastUnit = last >>> UNIT_SHIFT;
     if (lastUnit === unit) {
-      pending += last + 1 - start;
+      pending += count;
     } else {
       unitPending[unit] = pending + PAGES_PER_UNIT - (start & (PAGES_PER_UNIT - 1));
       unitPending.fill(PAGES_PER_UNIT, unit + 1, lastUnit);
@@ -264,7 +267,7 @@ function fill(tables: LoadTables): number {
       unit = lastUnit;
       pending = (last & (PAGES_PER_UNIT - 1)) + 1;
     }
-    content += last + 1 - start;
+    content += count;
   }
   if (unit >= 0) {
     unitPending[unit] = pending;
