@@ -9,10 +9,17 @@ import { PAGE_SIZE } from "./units.ts";
 export let viewOf: (range: RangeLike, views: Views, type: unknown) => ArrayBufferView | undefined;
 /** Of a range that remembers a view: whether nothing was discarded since its pages were looked at. Marks it as asked for. */
 export let isFresh: (range: RangeLike, discards: number) => boolean;
-/** The pages of bytes [start, end) have been looked at again. False if the range remembers no view of them. */
-export let refresh: (range: RangeLike, start: number, end: number, discards: number) => boolean;
-/** Has the range remember a view. False if it is no FileRange. */
-export let keepView: (range: RangeLike, views: Views, type: unknown, view: ArrayBufferView, discards: number) => boolean;
+/** Bytes [start, end) have been looked at again. False if they are not those of `view`, or the range does not remember that. */
+export let refresh: (range: RangeLike, view: unknown, start: number, end: number, discards: number) => boolean;
+/** Has the range remember a view that begins at byte `start`. False if it is no FileRange, or more than that. */
+export let keepView: (
+  range: object,
+  views: Views,
+  type: unknown,
+  view: ArrayBufferView,
+  start: number,
+  discards: number,
+) => boolean;
 /** Takes that back, unless it is another file's by now. */
 export let forgetView: (range: FileRange, views: Views) => void;
 /** True if the view was asked for since this was asked last. */
@@ -37,29 +44,33 @@ export class FileRange {
     viewOf = (range, views, type) => {
       if (typeof range !== "object" || range === null || !(#views in range)) return undefined;
       if (range.#views !== views || range.#type !== type) return undefined;
-      const view = range.#view!;
       const { start, end } = range;
+      // Only now, for bounds may be getters.
+      const view = range.#view;
+      if (view === undefined || start !== range.#viewStart) return undefined;
       const { byteLength } = view;
       // Length 0: the buffer was transferred away, or the file destroyed.
-      return start === range.#viewStart && end - start === byteLength && byteLength !== 0 ? view : undefined;
+      return start + byteLength === end && byteLength !== 0 ? view : undefined;
     };
     isFresh = (range, discards) => {
       if (!(#views in range)) return false;
       range.#isUsed = true;
       return range.#discards === discards;
     };
-    refresh = (range, start, end, discards) => {
-      if (!(#views in range) || range.#viewStart !== start || range.#view?.byteLength !== end - start) return false;
+    refresh = (range, view, start, end, discards) => {
+      if (!(#views in range) || range.#view !== view || range.#viewStart !== start) return false;
+      if (start + range.#view!.byteLength !== end) return false;
       range.#discards = discards;
       return true;
     };
-    keepView = (range, views, type, view, discards) => {
-      if (!(#views in range)) return false;
+    keepView = (range, views, type, view, start, discards) => {
+      // Who keeps the view keeps the range: not what a program has made of one.
+      if (!(#views in range) || Object.getPrototypeOf(range) !== FileRange.prototype) return false;
       range.#view = view;
       range.#type = type;
       range.#views = views;
       range.#discards = discards;
-      range.#viewStart = range.start;
+      range.#viewStart = start;
       return true;
     };
     forgetView = (range, views) => {

@@ -241,25 +241,27 @@ export class MemoryFile implements Disposable {
   view(range: RangeLike): Uint8Array<ArrayBuffer>;
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
   view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
-    const { views, discards, words } = this.#core;
-    const known = viewOf(range, views, type);
-    if (known !== undefined && isFresh(range, discards) && words[Word.Destroyed] === 0) return known as T;
-    return this.#look(range, type, known as T | undefined);
+    const core = this.#core;
+    const known = viewOf(range, core.views, type);
+    // After that, for the range's bounds may be the program's own code.
+    if (known !== undefined && isFresh(range, core.discards) && core.words[Word.Destroyed] === 0) return known as T;
+    return this.#find(range, type, known as T | undefined);
   }
 
-  /** The view of a range whose pages must be looked at; `known`, if the range remembers that, or one that must be sought or made. */
+  /** The view of a range that does not remember it, or of whose pages nothing is known since some were discarded: `known`. */
+  #find<T>(range: RangeLike, type: ViewConstructor<T>, known: T | undefined): T {
+    const core = this.#core;
+    core.requireRange(range, "view()");
+    const found = known === undefined ? core.views.find(core.startPage, core.endPage, type, core.discards) : undefined;
+    return found ?? this.#look(range, type, known);
+  }
+
+  /** The same, of the range that was just checked, after a look at its pages. */
   #look<T>(range: RangeLike, type: ViewConstructor<T>, known: T | undefined): T {
-    this.#core.requireRange(range, "view()");
     const { startPage, endPage, discards, views } = this.#core;
-    if (known !== undefined) {
-      this.#requireReadable(startPage, endPage);
-      if (refresh(range, startPage * PAGE_SIZE, endPage * PAGE_SIZE, discards)) return known;
-    }
-    let view = views.find(startPage, endPage, type, discards);
-    if (view === undefined) {
-      this.#requireReadable(startPage, endPage);
-      view = views.get(startPage, endPage, type, discards);
-    }
+    this.#requireReadable(startPage, endPage);
+    if (known !== undefined && refresh(range, known, startPage * PAGE_SIZE, endPage * PAGE_SIZE, discards)) return known;
+    const view = views.get(startPage, endPage, type, discards);
     views.remember(range, startPage, type, view, discards);
     return view;
   }

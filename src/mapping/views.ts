@@ -119,7 +119,20 @@ class Slots {
   }
 }
 
-const TypedArray: unknown = Object.getPrototypeOf(Uint8Array);
+/** Of these it is known what asking a view for its length does. */
+const REMEMBERED_TYPES: ReadonlySet<unknown> = new Set([
+  Uint8Array,
+  Uint8ClampedArray,
+  Int8Array,
+  Uint16Array,
+  Int16Array,
+  Uint32Array,
+  Int32Array,
+  Float32Array,
+  Float64Array,
+  BigUint64Array,
+  BigInt64Array,
+]);
 
 export class Views {
   private readonly base: number;
@@ -151,14 +164,14 @@ export class Views {
   }
 
   /**
-   * Has the range remember the view that was just handed out for it, from page `start` on, so that the next look-up finds it without
-   * the table; if it is an array of the language's own, of which it is known what asking for its length does.
+   * Has the range remember the view that `get` has just found for it, from page `start` on: the next look-up finds it there. Not
+   * after each `find`: where a program makes a FileRange for each call, that took twice as long.
    */
   remember<T>(range: RangeLike, start: number, type: ViewConstructor<T>, view: T, discards: number): void {
+    if (!REMEMBERED_TYPES.has(type)) return;
     const { kept } = this;
     const slot = kept.find(start);
-    if (kept.views[slot] !== view || Object.getPrototypeOf(type) !== TypedArray) return;
-    if (!keepView(range, this, type, view as ArrayBufferView, discards)) return;
+    if (!keepView(range, this, type, view as ArrayBufferView, start * PAGE_SIZE, discards)) return;
     const before = kept.ranges[slot];
     if (before === range) return;
     if (before !== undefined) forgetView(before, this);

@@ -57,18 +57,150 @@ test("a range whose bounds a program has changed is looked up anew", () => {
   expect(() => file.view(range)).toThrow(RangeError);
 });
 
-test("bounds that answer otherwise each time they are asked for never show pages that nobody has a reference to", () => {
+/** Has every range looked up anew, and remember what is found. */
+function discardSome(file: MemoryFile): void {
+  file.decRef(file.allocate(PAGE_SIZE));
+}
+
+/** A range whose bounds are asked of `start` and `end` each time. */
+function rangeAsking(start: () => unknown, end: () => unknown): FileRange {
+  const range = new FileRange(0, 0);
+  Object.defineProperty(range, "start", { get: start });
+  Object.defineProperty(range, "end", { get: end });
+  return range;
+}
+
+test("bounds that answer otherwise each time they are asked for show no pages that nobody has a reference to, nor others' for good", () => {
+  using file = MemoryFile.create();
+  const [one, two, three] = Array.from({ length: 3 }, (_, i) => {
+    const range = file.allocate(PAGE_SIZE);
+    file.view(range)[0] = i + 1;
+    return range;
+  }) as [FileRange, FileRange, FileRange];
+  // What is answered next: the first ones once, the last for ever.
+  let starts = [0];
+  let ends = [0];
+  const next = (answers: number[]) => (answers.length > 1 ? answers.shift()! : answers[0]!);
+  const range = rangeAsking(
+    () => next(starts),
+    () => next(ends),
+  );
+  const viewAs = (as: number[], to: number[]) => {
+    starts = as;
+    ends = to;
+    return file.view(range);
+  };
+  /** Remembered as that. */
+  const remember = ({ start, end }: FileRange) => {
+    for (let i = 0; i < 2; i++) {
+      discardSome(file);
+      expect(viewAs([start], [end]).byteLength).toBe(PAGE_SIZE);
+    }
+  };
+  // Checked as one and then called two: it is not two's for that.
+  discardSome(file);
+  viewAs([one.start, two.start], [one.end, two.end]);
+  expect(viewAs([two.start], [two.end])[0]).toBe(2);
+  // Remembered as one, and checked as two.
+  remember(one);
+  discardSome(file);
+  expect(viewAs([one.start, two.start], [one.end, two.end])[0]).toBe(2);
+  remember(one);
+  file.decRef(one);
+  expect(viewAs([one.start, two.start], [one.end, two.end])[0]).toBe(2);
+  // Remembered as shorter than it is when it is checked, and as longer.
+  remember(two);
+  discardSome(file);
+  expect(viewAs([two.start], [two.end, three.end]).byteLength).toBe(2 * PAGE_SIZE);
+  file.decRef(three);
+  expect(() => viewAs([two.start], [two.end, three.end])).toThrow("has none");
+  expect(viewAs([two.start], [three.end, two.end]).byteLength).toBe(PAGE_SIZE);
+});
+
+test("bounds that ask for another file's view of the same range meanwhile leave each file its own", () => {
+  using one = MemoryFile.create();
+  using two = MemoryFile.create();
+  const [first, other] = [one.allocate(PAGE_SIZE), two.allocate(PAGE_SIZE)];
+  expect(other).toEqual(first);
+  let calls = 0;
+  let asksTwo = false;
+  const range = rangeAsking(
+    () => {
+      if (asksTwo && ++calls === 2) {
+        asksTwo = false;
+        two.view(range);
+      }
+      return first.start;
+    },
+    () => first.end,
+  );
+  expect(one.view(range).byteLength).toBe(PAGE_SIZE);
+  discardSome(one);
+  asksTwo = true;
+  expect(one.view(range)).toBe(one.view(first));
+  // As often as one's, so that what is known of one's pages would do for two's.
+  two.decRef(other);
+  expect(() => two.view(range)).toThrow("has none");
+});
+
+test("bounds that drop the reference when they are asked for are refused", () => {
+  using file = MemoryFile.create();
+  const { start, end } = file.allocate(PAGE_SIZE);
+  let drops = false;
+  const dropping = rangeAsking(
+    () => {
+      if (drops) file.decRef({ start, end });
+      drops = false;
+      return start;
+    },
+    () => end,
+  );
+  expect(file.view(dropping).byteLength).toBe(PAGE_SIZE);
+  drops = true;
+  expect(() => file.view(dropping)).toThrow("has none");
+});
+
+test("bounds that only look like the numbers of before are refused", () => {
   using file = MemoryFile.create();
   const range = file.allocate(PAGE_SIZE);
-  const other = file.allocate(PAGE_SIZE);
-  const { start } = range;
-  file.view(other)[0] = 2;
-  file.view(range)[0] = 1;
-  let asked = 0;
-  Object.defineProperty(range, "start", { get: () => (asked++ === 0 ? start : other.start) });
-  Object.defineProperty(range, "end", { get: () => (asked < 2 ? start + PAGE_SIZE : other.end) });
-  file.decRef({ start, end: start + PAGE_SIZE });
-  expect(file.view(range)[0]).toBe(2);
+  file.view(range);
+  const { start, end } = range;
+  for (const bad of [`${end}`, { valueOf: () => end }, BigInt(end)]) {
+    writable(range).end = bad as never;
+    expect(() => file.view(range)).toThrow(TypeError);
+    writable(range).end = end;
+    writable(range).start = (typeof bad === "string" ? `${start}` : bad) as never;
+    expect(() => file.view(range)).toThrow(TypeError);
+    writable(range).start = start;
+  }
+  expect(file.view(range).byteLength).toBe(PAGE_SIZE);
+});
+
+test("a frozen range is a range", () => {
+  using file = MemoryFile.create();
+  const range = Object.freeze(file.allocate(PAGE_SIZE));
+  const view = file.view(range);
+  expect(file.view(range)).toBe(view);
+  discardSome(file);
+  expect(file.view(range)).toBe(view);
+});
+
+test("what a program has made of a FileRange, and all that it holds, is not kept for its view", async () => {
+  using file = MemoryFile.create();
+  class Job extends FileRange {
+    readonly payload = new Uint8Array(8);
+  }
+  const jobs = Array.from({ length: 100 }, () => {
+    const { start, end } = file.allocate(PAGE_SIZE);
+    const job = new Job(start, end);
+    const view = file.view(job);
+    expect(file.view(job)).toBe(view);
+    return new WeakRef(job);
+  });
+  await Bun.sleep(1);
+  Bun.gc(true);
+  // The collector may take a few words of the stack for references.
+  expect(jobs.filter((job) => job.deref() !== undefined).length).toBeLessThan(20);
 });
 
 test("the same range in two files is each file's own", () => {
@@ -134,6 +266,7 @@ test("what is let go is forgotten by its range, and what is asked for through ra
   const hot = file.view(ranges[0]!);
   const cold = file.view(ranges[1]!);
   const twin = new FileRange(ranges[1]!.start, ranges[1]!.end);
+  discardSome(file);
   expect(file.view(twin)).toBe(cold);
   for (let round = 0; round < 10; round++) {
     for (let i = 2; i < ranges.length; i++) {
