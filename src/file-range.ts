@@ -1,16 +1,18 @@
 /** FileRange: half-open byte ranges of a MemoryFile, and the checks that every public method makes of one. */
+import type { FileCore } from "./file-core.ts";
 import type { Views } from "./mapping/views.ts";
 import { PAGE_SIZE } from "./units.ts";
 
 /**
- * The view that a range remembers, if it is one that `views` handed out for this range, of that type, and still the user's to use.
- * Most programs ask for views of the ranges they were given by `allocate`: so that is one look, where a table takes four.
+ * The view that a range remembers, if `core`'s views handed it out for this range, of that type, it is still the user's to use, and
+ * nothing was discarded since its pages were looked at. Most programs ask for views of the ranges that `allocate` gave them: so that
+ * is one look, where a table takes four.
  */
-export let viewOf: (range: RangeLike, views: Views, type: unknown) => ArrayBufferView | undefined;
-/** Of a range that remembers a view: whether nothing was discarded since its pages were looked at. Marks it as asked for. */
-export let isFresh: (range: RangeLike, discards: number) => boolean;
-/** Bytes [start, end) have been looked at again. False if they are not those of `view`, or the range does not remember that. */
-export let refresh: (range: RangeLike, view: unknown, start: number, end: number, discards: number) => boolean;
+export let freshViewOf: (range: RangeLike, core: FileCore, type: unknown) => ArrayBufferView | undefined;
+/** The view that a range remembers, if it is that of bytes [start, end) and of that type; its pages must be looked at. */
+export let viewOf: (range: object, views: Views, type: unknown, start: number, end: number) => ArrayBufferView | undefined;
+/** Of a range that remembers a view: its pages have been looked at. */
+export let noteLook: (range: object, discards: number) => void;
 /** Has the range remember a view that begins at byte `start`. False if it is no FileRange, or more than that. */
 export let keepView: (
   range: object,
@@ -41,27 +43,25 @@ export class FileRange {
   #isUsed = false;
 
   static {
-    viewOf = (range, views, type) => {
+    freshViewOf = (range, core, type) => {
       if (typeof range !== "object" || range === null || !(#views in range)) return undefined;
-      if (range.#views !== views || range.#type !== type) return undefined;
+      if (range.#views !== core.views || range.#type !== type) return undefined;
       const { start, end } = range;
-      // Only now, for bounds may be getters.
       const view = range.#view;
-      if (view === undefined || start !== range.#viewStart) return undefined;
-      const { byteLength } = view;
-      // Length 0: the buffer was transferred away, or the file destroyed.
-      return start + byteLength === end && byteLength !== 0 ? view : undefined;
-    };
-    isFresh = (range, discards) => {
-      if (!(#views in range)) return false;
+      if (view === undefined || !isOf(view, range.#viewStart, start, end)) return undefined;
+      // Last, for bounds may be the program's own code.
+      if (range.#discards !== core.discards) return undefined;
       range.#isUsed = true;
-      return range.#discards === discards;
+      return view;
     };
-    refresh = (range, view, start, end, discards) => {
-      if (!(#views in range) || range.#view !== view || range.#viewStart !== start) return false;
-      if (start + range.#view!.byteLength !== end) return false;
+    viewOf = (range, views, type, start, end) => {
+      if (!(#views in range) || range.#views !== views || range.#type !== type) return undefined;
+      return isOf(range.#view!, range.#viewStart, start, end) ? range.#view : undefined;
+    };
+    noteLook = (range, discards) => {
+      if (!(#views in range)) return;
       range.#discards = discards;
-      return true;
+      range.#isUsed = true;
     };
     keepView = (range, views, type, view, start, discards) => {
       // Who keeps the view keeps the range: not what a program has made of one.
@@ -102,6 +102,11 @@ export class FileRange {
     return `[${this.start}, ${this.end})`;
   }
 }
+
+/** True if the view from byte `viewStart` on is that of [start, end). Length 0: it was transferred away, or the file destroyed. */
+const isOf = ({ byteLength }: ArrayBufferView, viewStart: number, start: number, end: number): boolean => {
+  return start === viewStart && start + byteLength === end && byteLength !== 0;
+};
 
 /** Anything with byte offsets `start` and `end`. */
 export type RangeLike = { readonly start: number; readonly end: number };

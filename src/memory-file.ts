@@ -23,7 +23,7 @@ import { NotLoadedError, OutOfMemoryError, SeveralFilesError } from "./errors.ts
 import type { EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.ts";
 import type { EvictableRange } from "./eviction/range-list.ts";
 import { attachCore, FileCore } from "./file-core.ts";
-import { FileRange, isFresh, type RangeLike, refresh, viewOf } from "./file-range.ts";
+import { FileRange, freshViewOf, noteLook, type RangeLike, viewOf } from "./file-range.ts";
 import { type LoadStats, NOTHING_LOADED } from "./load/loader.ts";
 import type { ViewConstructor } from "./mapping/views.ts";
 import {
@@ -242,25 +242,23 @@ export class MemoryFile implements Disposable {
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
   view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
     const core = this.#core;
-    const known = viewOf(range, core.views, type);
-    // After that, for the range's bounds may be the program's own code.
-    if (known !== undefined && isFresh(range, core.discards) && core.words[Word.Destroyed] === 0) return known as T;
-    return this.#find(range, type, known as T | undefined);
+    const view = freshViewOf(range, core, type);
+    return view !== undefined && core.words[Word.Destroyed] === 0 ? (view as T) : this.#find(range, type);
   }
 
-  /** The view of a range that does not remember it, or of whose pages nothing is known since some were discarded: `known`. */
-  #find<T>(range: RangeLike, type: ViewConstructor<T>, known: T | undefined): T {
+  /** The view of a range that does not remember it, or of whose pages nothing is known since some were discarded. */
+  #find<T>(range: RangeLike, type: ViewConstructor<T>): T {
     const core = this.#core;
     core.requireRange(range, "view()");
-    const found = known === undefined ? core.views.find(core.startPage, core.endPage, type, core.discards) : undefined;
-    return found ?? this.#look(range, type, known);
-  }
-
-  /** The same, of the range that was just checked, after a look at its pages. */
-  #look<T>(range: RangeLike, type: ViewConstructor<T>, known: T | undefined): T {
-    const { startPage, endPage, discards, views } = this.#core;
+    const { startPage, endPage, discards, views } = core;
+    const remembered = viewOf(range, views, type, startPage * PAGE_SIZE, endPage * PAGE_SIZE);
+    const found = remembered === undefined ? views.find(startPage, endPage, type, discards) : undefined;
+    if (found !== undefined) return found;
     this.#requireReadable(startPage, endPage);
-    if (known !== undefined && refresh(range, known, startPage * PAGE_SIZE, endPage * PAGE_SIZE, discards)) return known;
+    if (remembered !== undefined) {
+      noteLook(range, discards);
+      return remembered as T;
+    }
     const view = views.get(startPage, endPage, type, discards);
     views.remember(range, startPage, type, view, discards);
     return view;
