@@ -144,6 +144,11 @@ export class FileCore {
     return words[Word.Shared] === 0 ? words[Word.Discards]! : Atomics.load(words, Word.Discards);
   }
 
+  /** The stamp of a view of that type that may be handed out without a look at its pages; 0 if none may. */
+  viewStamp(type: unknown): number {
+    return this.words[Word.Destroyed] === 0 ? this.views.stampOf(type, this.discards) : 0;
+  }
+
   /** @throws {DestroyedError} naming the method, if any thread has destroyed the file */
   requireLive(method: string): void {
     if (this.words[Word.Destroyed] === 0) return;

@@ -1,85 +1,82 @@
 /** FileRange: half-open byte ranges of a MemoryFile, and the checks that every public method makes of one. */
-import type { FileCore } from "./file-core.ts";
 import type { Views } from "./mapping/views.ts";
 import { PAGE_SIZE } from "./units.ts";
 
 /**
- * The view that a range remembers, if `core`'s views handed it out for this range, of that type, it is still the user's to use, and
- * nothing was discarded since its pages were looked at. Most programs ask for views of the ranges that `allocate` gave them: so that
- * is one look, where a table takes four.
+ * The view that a range remembers, if it has that stamp: it is then of the file and type that the stamp stands for, nothing was
+ * discarded since its pages were looked at, and it is still the user's to use. Most programs ask for views of the ranges that
+ * `allocate` gave them: so that is one look, where a table takes four. stamp > 0.
  */
-export let freshViewOf: (range: RangeLike, core: FileCore, type: unknown) => ArrayBufferView | undefined;
-/** The view that a range remembers, if it is that of bytes [start, end) and of that type; its pages must be looked at. */
-export let viewOf: (range: object, views: Views, type: unknown, start: number, end: number) => ArrayBufferView | undefined;
+export let freshViewOf: (range: RangeLike, stamp: number) => ArrayBufferView | undefined;
+/** The view that a range remembers, if it is of that file and type; its pages must be looked at. */
+export let viewOf: (range: object, views: Views, type: unknown) => ArrayBufferView | undefined;
 /** Of a range that remembers a view: its pages have been looked at. */
-export let noteLook: (range: object, discards: number) => void;
-/** Has the range remember a view that begins at byte `start`. False if it is no FileRange, or more than that. */
-export let keepView: (
-  range: object,
-  views: Views,
-  type: unknown,
-  view: ArrayBufferView,
-  start: number,
-  discards: number,
-) => boolean;
-/** Takes that back, unless it is another file's by now. */
-export let forgetView: (range: FileRange, views: Views) => void;
+export let noteLook: (range: object, stamp: number) => void;
+/** Has the range, which is bytes [start, end), remember a view. False if it is no FileRange, or more than that. */
+export let keepView: (range: object, start: number, end: number, kept: Remembered) => boolean;
+/** Takes that back. */
+export let forgetView: (range: FileRange) => void;
 /** True if the view was asked for since this was asked last. */
 export let takeUsed: (range: FileRange) => boolean;
 
-/** A half-open range `[start, end)` of byte offsets in a MemoryFile. */
+/** What a range remembers: the view, who handed it out, as what, and the stamp of that (mapping/views.ts). */
+export interface Remembered {
+  readonly view: ArrayBufferView;
+  readonly views: Views;
+  readonly type: unknown;
+  readonly stamp: number;
+}
+
+/**
+ * A half-open range `[start, end)` of byte offsets in a MemoryFile. From the first view of it on `start` and `end` cannot be written
+ * any more.
+ */
 export class FileRange {
   /** First byte. */
   readonly start: number;
   /** One past the last byte. */
   readonly end: number;
   #view: ArrayBufferView | undefined = undefined;
-  #type: unknown = undefined;
   #views: Views | undefined = undefined;
-  /** Word.Discards, as it was when the pages were looked at. */
-  #discards = 0;
-  /** `start`, when the view was made: programs can write to what TypeScript calls readonly. */
-  #viewStart = 0;
-  #isUsed = false;
+  #type: unknown = undefined;
+  /** Negative if the view was not asked for since `takeUsed`. */
+  #stamp = 0;
 
   static {
-    freshViewOf = (range, core, type) => {
-      if (typeof range !== "object" || range === null || !(#views in range)) return undefined;
-      if (range.#views !== core.views || range.#type !== type) return undefined;
-      const { start, end } = range;
-      const view = range.#view;
-      if (view === undefined || !isOf(view, range.#viewStart, start, end)) return undefined;
-      // Last, for bounds may be the program's own code.
-      if (range.#discards !== core.discards) return undefined;
-      range.#isUsed = true;
-      return view;
+    freshViewOf = (range, stamp) => {
+      if (typeof range !== "object" || range === null || !(#view in range)) return undefined;
+      if (range.#stamp !== stamp) {
+        if (range.#stamp !== -stamp) return undefined;
+        range.#stamp = stamp;
+      }
+      const view = range.#view!;
+      return isUsable(view) ? view : undefined;
     };
-    viewOf = (range, views, type, start, end) => {
-      if (!(#views in range) || range.#views !== views || range.#type !== type) return undefined;
-      return isOf(range.#view!, range.#viewStart, start, end) ? range.#view : undefined;
+    viewOf = (range, views, type) => {
+      if (!(#view in range) || range.#views !== views || range.#type !== type) return undefined;
+      return isUsable(range.#view!) ? range.#view : undefined;
     };
-    noteLook = (range, discards) => {
-      if (!(#views in range)) return;
-      range.#discards = discards;
-      range.#isUsed = true;
+    noteLook = (range, stamp) => {
+      if (#view in range) range.#stamp = stamp;
     };
-    keepView = (range, views, type, view, start, discards) => {
+    keepView = (range, start, end, { view, views, type, stamp }) => {
       // Who keeps the view keeps the range: not what a program has made of one.
-      if (!(#views in range) || Object.getPrototypeOf(range) !== FileRange.prototype) return false;
+      if (!(#view in range) || Object.getPrototypeOf(range) !== FileRange.prototype) return false;
+      if (!fix(range, "start", start) || !fix(range, "end", end)) return false;
       range.#view = view;
-      range.#type = type;
       range.#views = views;
-      range.#discards = discards;
-      range.#viewStart = start;
+      range.#type = type;
+      range.#stamp = -stamp;
       return true;
     };
-    forgetView = (range, views) => {
-      if (range.#views === views) range.#view = range.#type = range.#views = undefined;
+    forgetView = (range) => {
+      range.#view = range.#views = range.#type = undefined;
+      range.#stamp = 0;
     };
     takeUsed = (range) => {
-      const isUsed = range.#isUsed;
-      range.#isUsed = false;
-      return isUsed;
+      if (range.#stamp <= 0) return false;
+      range.#stamp = -range.#stamp;
+      return true;
     };
   }
 
@@ -103,10 +100,17 @@ export class FileRange {
   }
 }
 
-/** True if the view from byte `viewStart` on is that of [start, end). Length 0: it was transferred away, or the file destroyed. */
-const isOf = ({ byteLength }: ArrayBufferView, viewStart: number, start: number, end: number): boolean => {
-  return start === viewStart && start + byteLength === end && byteLength !== 0;
+/** Length 0: the buffer was transferred away, or the file destroyed. */
+const isUsable = (view: ArrayBufferView): boolean => {
+  return view.byteLength !== 0;
 };
+
+/** Has a property keep the value that it has. False if it has another one, or is the program's own code. */
+function fix(range: FileRange, key: "start" | "end", value: number): boolean {
+  if (Object.getOwnPropertyDescriptor(range, key)?.value !== value) return false;
+  Object.defineProperty(range, key, { writable: false, configurable: false });
+  return true;
+}
 
 /** Anything with byte offsets `start` and `end`. */
 export type RangeLike = { readonly start: number; readonly end: number };

@@ -241,9 +241,9 @@ export class MemoryFile implements Disposable {
   view(range: RangeLike): Uint8Array<ArrayBuffer>;
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
   view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
-    const core = this.#core;
-    const view = freshViewOf(range, core, type);
-    return view !== undefined && core.words[Word.Destroyed] === 0 ? (view as T) : this.#find(range, type);
+    const stamp = this.#core.viewStamp(type);
+    const view = stamp === 0 ? undefined : freshViewOf(range, stamp);
+    return view !== undefined ? (view as T) : this.#find(range, type);
   }
 
   /** The view of a range that does not remember it, or of whose pages nothing is known since some were discarded. */
@@ -251,16 +251,16 @@ export class MemoryFile implements Disposable {
     const core = this.#core;
     core.requireRange(range, "view()");
     const { startPage, endPage, discards, views } = core;
-    const remembered = viewOf(range, views, type, startPage * PAGE_SIZE, endPage * PAGE_SIZE);
+    const remembered = viewOf(range, views, type);
     const found = remembered === undefined ? views.find(startPage, endPage, type, discards) : undefined;
     if (found !== undefined) return found;
     this.#requireReadable(startPage, endPage);
     if (remembered !== undefined) {
-      noteLook(range, discards);
+      noteLook(range, views.noteLook(type, discards));
       return remembered as T;
     }
     const view = views.get(startPage, endPage, type, discards);
-    views.remember(range, startPage, type, view, discards);
+    views.remember(range, startPage, endPage, type, view);
     return view;
   }
 

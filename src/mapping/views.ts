@@ -119,20 +119,32 @@ class Slots {
   }
 }
 
-/** Of these it is known what asking a view for its length does. */
-const REMEMBERED_TYPES: ReadonlySet<unknown> = new Set([
-  Uint8Array,
-  Uint8ClampedArray,
-  Int8Array,
-  Uint16Array,
-  Int16Array,
-  Uint32Array,
-  Int32Array,
-  Float32Array,
-  Float64Array,
-  BigUint64Array,
-  BigInt64Array,
-]);
+/** Views of these types are remembered by their ranges: it is known of them what asking for their length does. */
+const REMEMBERED_TYPES: ReadonlyMap<unknown, number> = new Map(
+  [
+    Uint8Array,
+    Float32Array,
+    Float64Array,
+    Int32Array,
+    Uint32Array,
+    Int16Array,
+    Uint16Array,
+    Int8Array,
+    Uint8ClampedArray,
+    BigInt64Array,
+    BigUint64Array,
+  ].map((type, index) => [type, index]),
+);
+const STAMPS_PER_EPOCH = 16;
+/** Epochs of all Views of this thread: each has a new one whenever pages were discarded, and no two have the same. */
+let lastEpoch = 0;
+
+/** Which of an epoch's stamps views of a type have; -1: they are not remembered. The usual types first, without a look-up. */
+const stampIndexOf = (type: unknown): number => {
+  if (type === Uint8Array) return 0;
+  if (type === Float32Array) return 1;
+  return REMEMBERED_TYPES.get(type) ?? -1;
+};
 
 export class Views {
   private readonly base: number;
@@ -151,6 +163,7 @@ export class Views {
   private hasEnded = false;
   /** What `get` was told last: of no view it is known that it was looked at since pages were discarded after that. */
   private newestDiscards = 0;
+  private epoch = ++lastEpoch;
 
   /**
    * Keeps at most `maxCount` views of `maxBytes` together. `onEscape` is called when a buffer turns out to have been
@@ -163,19 +176,36 @@ export class Views {
     this.maxBytes = maxBytes;
   }
 
+  /** The stamp of views of that type whose pages were looked at when Word.Discards was `discards`; 0 if none can have been. */
+  stampOf(type: unknown, discards: number): number {
+    if (discards !== this.newestDiscards) return 0;
+    const index = stampIndexOf(type);
+    return index < 0 ? 0 : this.epoch * STAMPS_PER_EPOCH + index;
+  }
+
+  /** Pages were looked at when Word.Discards was `discards`: the stamp of their view. */
+  noteLook(type: unknown, discards: number): number {
+    if (this.newestDiscards !== discards) {
+      this.newestDiscards = discards;
+      this.epoch = ++lastEpoch;
+    }
+    return this.stampOf(type, discards);
+  }
+
   /**
-   * Has the range remember the view that `get` has just found for it, from page `start` on: the next look-up finds it there. Not
-   * after each `find`: where a program makes a FileRange for each call, that took twice as long.
+   * Has the range, which is pages [start, end), remember the view that `get` has just found for it: the next look-up finds it there.
+   * Not after each `find`: where a program makes a FileRange for each call, that took twice as long.
    */
-  remember<T>(range: RangeLike, start: number, type: ViewConstructor<T>, view: T, discards: number): void {
-    if (!REMEMBERED_TYPES.has(type)) return;
-    const { kept } = this;
-    const slot = kept.find(start);
-    if (!keepView(range, this, type, view as ArrayBufferView, start * PAGE_SIZE, discards)) return;
-    const before = kept.ranges[slot];
+  remember<T>(range: RangeLike, start: number, end: number, type: ViewConstructor<T>, view: T): void {
+    const stamp = this.stampOf(type, this.newestDiscards);
+    if (stamp === 0) return;
+    const kept = { view: view as ArrayBufferView, views: this, type, stamp };
+    if (!keepView(range, start * PAGE_SIZE, end * PAGE_SIZE, kept)) return;
+    const slot = this.kept.find(start);
+    const before = this.kept.ranges[slot];
     if (before === range) return;
-    if (before !== undefined) forgetView(before, this);
-    kept.ranges[slot] = range as FileRange;
+    if (before !== undefined) forgetView(before);
+    this.kept.ranges[slot] = range as FileRange;
   }
 
   /**
@@ -207,7 +237,7 @@ export class Views {
    * @throws {TypeError} if `type` makes something else than a view, or ends all views
    */
   get<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T {
-    this.newestDiscards = discards;
+    this.noteLook(type, discards);
     const { words, views } = this.kept;
     const slot = this.kept.find(start);
     const at = SLOT_WORDS * slot;
@@ -310,7 +340,7 @@ export class Views {
   private letGo(slot: number): void {
     const { ranges, buffers } = this.kept;
     const range = ranges[slot];
-    if (range !== undefined) forgetView(range, this);
+    if (range !== undefined) forgetView(range);
     ranges[slot] = undefined;
     const buffer = buffers[slot]!;
     if (this.buffers.length >= this.sweepAt) this.sweep();
