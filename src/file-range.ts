@@ -62,7 +62,8 @@ export class FileRange {
     keepView = (range, start, end, { view, views, type, stamp }) => {
       // Who keeps the view keeps the range: not what a program has made of one.
       if (!(#view in range) || Object.getPrototypeOf(range) !== FileRange.prototype) return false;
-      if (!fix(range, "start", start) || !fix(range, "end", end)) return false;
+      if (dataOf(range, "start") !== start || dataOf(range, "end") !== end) return false;
+      Object.defineProperties(range, { start: FIXED, end: FIXED });
       range.#view = view;
       range.#views = views;
       range.#type = type;
@@ -105,11 +106,12 @@ const isUsable = (view: ArrayBufferView): boolean => {
   return view.byteLength !== 0;
 };
 
-/** Has a property keep the value that it has. False if it has another one, or is the program's own code. */
-function fix(range: FileRange, key: "start" | "end", value: number): boolean {
-  if (Object.getOwnPropertyDescriptor(range, key)?.value !== value) return false;
-  Object.defineProperty(range, key, { writable: false, configurable: false });
-  return true;
+/** A property keeps the value that it has. */
+const FIXED = { writable: false, configurable: false };
+
+/** The property's value; undefined if that is the program's own code. */
+function dataOf(range: object, key: "start" | "end"): unknown {
+  return Object.getOwnPropertyDescriptor(range, key)?.value;
 }
 
 /** Anything with byte offsets `start` and `end`. */

@@ -260,7 +260,7 @@ export class MemoryFile implements Disposable {
       return remembered as T;
     }
     const view = views.get(startPage, endPage, type, discards);
-    views.remember(range, startPage, endPage, type, view);
+    views.remember(range, startPage, endPage, type, view, discards);
     return view;
   }
 

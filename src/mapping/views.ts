@@ -196,8 +196,8 @@ export class Views {
    * Has the range, which is pages [start, end), remember the view that `get` has just found for it: the next look-up finds it there.
    * Not after each `find`: where a program makes a FileRange for each call, that took twice as long.
    */
-  remember<T>(range: RangeLike, start: number, end: number, type: ViewConstructor<T>, view: T): void {
-    const stamp = this.stampOf(type, this.newestDiscards);
+  remember<T>(range: RangeLike, start: number, end: number, type: ViewConstructor<T>, view: T, discards: number): void {
+    const stamp = this.stampOf(type, discards);
     if (stamp === 0) return;
     const kept = { view: view as ArrayBufferView, views: this, type, stamp };
     if (!keepView(range, start * PAGE_SIZE, end * PAGE_SIZE, kept)) return;

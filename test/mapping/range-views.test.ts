@@ -78,7 +78,9 @@ test("bounds that are the program's own code are asked each time, and what they 
     () => now.start,
     () => now.end,
   );
-  // Half a range is the program's code.
+  // Half of a range is the program's code: the first, the second.
+  const first = new FileRange(one.start, two.end);
+  Object.defineProperty(first, "start", { get: () => now.start, configurable: true });
   const half = new FileRange(one.start, one.end);
   Object.defineProperty(half, "end", { get: () => now.end, configurable: true });
   for (let round = 0; round < 3; round++) {
@@ -86,10 +88,14 @@ test("bounds that are the program's own code are asked each time, and what they 
     for (let i = 0; i < 2; i++) {
       now = one;
       expect([file.view(range)[0], file.view(half).byteLength]).toEqual([1, PAGE_SIZE]);
+      expect(file.view(first).byteLength).toBe(2 * PAGE_SIZE);
       now = two;
       expect([file.view(range)[0], file.view(half).byteLength]).toEqual([2, 2 * PAGE_SIZE]);
+      expect(file.view(first).byteLength).toBe(PAGE_SIZE);
     }
   }
+  // And can be changed, all of them.
+  Object.defineProperty(half, "start", { value: one.start, writable: true });
   file.decRef(two);
   expect(() => file.view(range)).toThrow("has none");
   expect(() => file.view(half)).toThrow("has none");
