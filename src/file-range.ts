@@ -9,7 +9,7 @@ import { PAGE_SIZE } from "./units.ts";
  */
 export let freshViewOf: (range: RangeLike, stamp: number) => ArrayBufferView | undefined;
 /** The view that a range remembers, if it is of that file and type; its pages must be looked at. */
-export let viewOf: (range: object, views: Views, type: unknown) => ArrayBufferView | undefined;
+export let viewOf: (range: RangeLike, views: Views, type: unknown) => ArrayBufferView | undefined;
 /** Of a range that remembers a view: its pages have been looked at. */
 export let noteLook: (range: object, stamp: number) => void;
 /** Has the range, which is bytes [start, end), remember a view. False if it is no FileRange, or more than that. */
@@ -28,8 +28,8 @@ export interface Remembered {
 }
 
 /**
- * A half-open range `[start, end)` of byte offsets in a MemoryFile. From the first view of it on `start` and `end` cannot be written
- * any more.
+ * A half-open range `[start, end)` of byte offsets in a MemoryFile. While none of its views was handed out `start` and `end` can be
+ * written, whatever TypeScript says; afterwards they are fixed as a rule.
  */
 export class FileRange {
   /** First byte. */
@@ -53,8 +53,10 @@ export class FileRange {
       return isUsable(view) ? view : undefined;
     };
     viewOf = (range, views, type) => {
-      if (!(#view in range) || range.#views !== views || range.#type !== type) return undefined;
-      return isUsable(range.#view!) ? range.#view : undefined;
+      if (typeof range !== "object" || range === null || !(#view in range)) return undefined;
+      if (range.#views !== views || range.#type !== type) return undefined;
+      const view = range.#view!;
+      return isUsable(view) && range.#view === view ? view : undefined;
     };
     noteLook = (range, stamp) => {
       if (#view in range) range.#stamp = stamp;

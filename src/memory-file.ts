@@ -249,9 +249,10 @@ export class MemoryFile implements Disposable {
   /** The view of a range that does not remember it, or of whose pages nothing is known since some were discarded. */
   #find<T>(range: RangeLike, type: ViewConstructor<T>): T {
     const core = this.#core;
+    // Before all checks: it may be the program's own code that answers for a view's length.
+    const remembered = viewOf(range, core.views, type);
     core.requireRange(range, "view()");
     const { startPage, endPage, discards, views } = core;
-    const remembered = viewOf(range, views, type);
     const found = remembered === undefined ? views.find(startPage, endPage, type, discards) : undefined;
     if (found !== undefined) return found;
     this.#requireReadable(startPage, endPage);

@@ -139,10 +139,13 @@ const STAMPS_PER_EPOCH = 16;
 /** Epochs of all Views of this thread: each has a new one whenever pages were discarded, and no two have the same. */
 let lastEpoch = 0;
 
+/** As they were: a program may put others in their places. */
+const [BYTES_TYPE, FLOATS_TYPE]: readonly unknown[] = [Uint8Array, Float32Array];
+
 /** Which of an epoch's stamps views of a type have; -1: they are not remembered. The usual types first, without a look-up. */
 const stampIndexOf = (type: unknown): number => {
-  if (type === Uint8Array) return 0;
-  if (type === Float32Array) return 1;
+  if (type === BYTES_TYPE) return 0;
+  if (type === FLOATS_TYPE) return 1;
   return REMEMBERED_TYPES.get(type) ?? -1;
 };
 

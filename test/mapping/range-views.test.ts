@@ -129,6 +129,40 @@ test("bounds that drop the reference when they are asked for are refused", () =>
   expect(() => file.view(dropping)).toThrow("has none");
 });
 
+test("a view that runs the program's code when it is asked for its length is looked at after that", () => {
+  let act = () => {};
+  const setUp = () => {
+    const file = MemoryFile.create();
+    const range = file.allocate(PAGE_SIZE);
+    const view = file.view(range);
+    Object.defineProperty(view, "byteLength", {
+      get: () => {
+        const now = act;
+        act = () => {};
+        now();
+        return PAGE_SIZE;
+      },
+    });
+    discardSome(file);
+    return { file, range, view };
+  };
+  const destroyed = setUp();
+  act = () => destroyed.file.destroy();
+  expect(() => destroyed.file.view(destroyed.range)).toThrow(DestroyedError);
+  const dropped = setUp();
+  act = () => dropped.file.decRef(dropped.range);
+  expect(() => dropped.file.view(dropped.range)).toThrow("has none");
+  dropped.file.destroy();
+  // Another file's view of the same range is remembered meanwhile: it is not this one's.
+  const lent = setUp();
+  using other = MemoryFile.create();
+  expect(other.allocate(PAGE_SIZE)).toEqual(lent.range);
+  discardSome(other);
+  act = () => other.view(lent.range);
+  for (let i = 0; i < 3; i++) expect(lent.file.view(lent.range)).toBe(lent.view);
+  lent.file.destroy();
+});
+
 test("a frozen range is a range", () => {
   using file = MemoryFile.create();
   for (const lock of [Object.freeze, Object.seal, Object.preventExtensions]) {
