@@ -1,4 +1,4 @@
-/** FileRange: half-open byte ranges of a MemoryFile, and the checks that every public method makes of one. */
+/** FileRange: half-open byte ranges of a MemoryFile, what one remembers of its view, and the checks that public methods make. */
 import type { Views } from "./mapping/views.ts";
 import { PAGE_SIZE } from "./units.ts";
 
@@ -10,8 +10,8 @@ import { PAGE_SIZE } from "./units.ts";
 export let freshViewOf: (range: RangeLike, stamp: number) => ArrayBufferView | undefined;
 /** The view that a range remembers, if it is of that file and type; its pages must be looked at. */
 export let viewOf: (range: RangeLike, views: Views, type: unknown) => ArrayBufferView | undefined;
-/** Of a range that remembers a view: its pages have been looked at. */
-export let noteLook: (range: object, stamp: number) => void;
+/** Of a range that remembers a view: its pages have been looked at, and it has this stamp now. */
+export let renewView: (range: object, stamp: number) => void;
 /** Has the range, which is bytes [start, end), remember a view. False if it is no FileRange, or more than that. */
 export let keepView: (range: object, start: number, end: number, kept: Remembered) => boolean;
 /** Takes that back. */
@@ -58,7 +58,7 @@ export class FileRange {
       const view = range.#view!;
       return isUsable(view) && range.#view === view ? view : undefined;
     };
-    noteLook = (range, stamp) => {
+    renewView = (range, stamp) => {
       if (#view in range) range.#stamp = stamp;
     };
     keepView = (range, start, end, { view, views, type, stamp }) => {

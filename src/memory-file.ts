@@ -23,7 +23,7 @@ import { NotLoadedError, OutOfMemoryError, SeveralFilesError } from "./errors.ts
 import type { EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.ts";
 import type { EvictableRange } from "./eviction/range-list.ts";
 import { attachCore, FileCore } from "./file-core.ts";
-import { FileRange, freshViewOf, noteLook, type RangeLike, viewOf } from "./file-range.ts";
+import { FileRange, freshViewOf, type RangeLike, renewView, viewOf } from "./file-range.ts";
 import { type LoadStats, NOTHING_LOADED } from "./load/loader.ts";
 import type { ViewConstructor } from "./mapping/views.ts";
 import {
@@ -253,13 +253,15 @@ export class MemoryFile implements Disposable {
     const remembered = viewOf(range, core.views, type);
     core.requireRange(range, "view()");
     const { startPage, endPage, discards, views } = core;
-    const found = remembered === undefined ? views.find(startPage, endPage, type, discards) : undefined;
-    if (found !== undefined) return found;
-    this.#requireReadable(startPage, endPage);
     if (remembered !== undefined) {
-      noteLook(range, views.noteLook(type, discards));
+      this.#requireReadable(startPage, endPage);
+      views.noteLook(discards);
+      renewView(range, views.stampOf(type, discards));
       return remembered as T;
     }
+    const found = views.find(startPage, endPage, type, discards);
+    if (found !== undefined) return found;
+    this.#requireReadable(startPage, endPage);
     const view = views.get(startPage, endPage, type, discards);
     views.remember(range, startPage, endPage, type, view, discards);
     return view;

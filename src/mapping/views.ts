@@ -119,34 +119,35 @@ class Slots {
   }
 }
 
-/** Views of these types are remembered by their ranges: it is known of them what asking for their length does. */
-const REMEMBERED_TYPES: ReadonlyMap<unknown, number> = new Map(
-  [
-    Uint8Array,
-    Float32Array,
-    Float64Array,
-    Int32Array,
-    Uint32Array,
-    Int16Array,
-    Uint16Array,
-    Int8Array,
-    Uint8ClampedArray,
-    BigInt64Array,
-    BigUint64Array,
-  ].map((type, index) => [type, index]),
-);
-const STAMPS_PER_EPOCH = 16;
+/**
+ * Views of these types are remembered by their ranges: it is known of them what asking for their length does. As they are when this
+ * is loaded: a program may put others in their places.
+ */
+const REMEMBERED_TYPES: readonly unknown[] = [
+  Uint8Array,
+  Float32Array,
+  Float64Array,
+  Int32Array,
+  Uint32Array,
+  Int16Array,
+  Uint16Array,
+  Int8Array,
+  Uint8ClampedArray,
+  BigInt64Array,
+  BigUint64Array,
+];
+/** The usual ones are found without a look-up. */
+const [FIRST_TYPE, SECOND_TYPE] = REMEMBERED_TYPES;
+const TYPE_INDEXES: ReadonlyMap<unknown, number> = new Map(REMEMBERED_TYPES.map((type, index) => [type, index]));
+const STAMPS_PER_EPOCH = REMEMBERED_TYPES.length;
 /** Epochs of all Views of this thread: each has a new one whenever pages were discarded, and no two have the same. */
 let lastEpoch = 0;
 
-/** As they were: a program may put others in their places. */
-const [BYTES_TYPE, FLOATS_TYPE]: readonly unknown[] = [Uint8Array, Float32Array];
-
-/** Which of an epoch's stamps views of a type have; -1: they are not remembered. The usual types first, without a look-up. */
+/** Which of an epoch's stamps views of a type have; -1: they are not remembered. */
 const stampIndexOf = (type: unknown): number => {
-  if (type === BYTES_TYPE) return 0;
-  if (type === FLOATS_TYPE) return 1;
-  return REMEMBERED_TYPES.get(type) ?? -1;
+  if (type === FIRST_TYPE) return 0;
+  if (type === SECOND_TYPE) return 1;
+  return TYPE_INDEXES.get(type) ?? -1;
 };
 
 export class Views {
@@ -186,13 +187,11 @@ export class Views {
     return index < 0 ? 0 : this.epoch * STAMPS_PER_EPOCH + index;
   }
 
-  /** Pages were looked at when Word.Discards was `discards`: the stamp of their view. */
-  noteLook(type: unknown, discards: number): number {
-    if (this.newestDiscards !== discards) {
-      this.newestDiscards = discards;
-      this.epoch = ++lastEpoch;
-    }
-    return this.stampOf(type, discards);
+  /** Pages were looked at when Word.Discards was `discards`: of no others it is known now that nobody discarded them. */
+  noteLook(discards: number): void {
+    if (this.newestDiscards === discards) return;
+    this.newestDiscards = discards;
+    this.epoch = ++lastEpoch;
   }
 
   /**
@@ -240,7 +239,7 @@ export class Views {
    * @throws {TypeError} if `type` makes something else than a view, or ends all views
    */
   get<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T {
-    this.noteLook(type, discards);
+    this.noteLook(discards);
     const { words, views } = this.kept;
     const slot = this.kept.find(start);
     const at = SLOT_WORDS * slot;
