@@ -9,9 +9,25 @@ import { open } from "node:fs/promises";
 import { join } from "node:path";
 import { measure } from "mitata";
 import { addressOf } from "../ffi/index.ts";
-import { type Completions, createQueue, type Queue, type QueueKind, uringUnavailableReason } from "../src/aio/index.ts";
+import {
+  type Completions,
+  createQueue,
+  type Queue,
+  type QueueKind,
+  uringUnavailableReason,
+} from "../src/aio/index.ts";
 import { PAGE_SIZE } from "../src/index.ts";
-import { type Bench, budget, main, number, OURS, type Params, type Run, type Sample, text } from "./support/bench.ts";
+import {
+  type Bench,
+  budget,
+  main,
+  number,
+  OURS,
+  type Params,
+  type Run,
+  type Sample,
+  text,
+} from "./support/bench.ts";
 import { prepareCache } from "./support/page-cache.ts";
 import { Random, stampPages } from "./support/trace.ts";
 
@@ -21,8 +37,11 @@ export const bench: Bench = {
   subject: "aio",
   title: "aio: read a random page of a hot file",
   cases: ({ isSmoke }) => {
-    const kinds: QueueKind[] = uringUnavailableReason() === null ? ["inline", "workers", "uring"] : ["inline", "workers"];
-    return kinds.flatMap((kind) => [1, 32].map((depth) => ({ kind, depth, reads: isSmoke ? 64 : 2_048 })));
+    const kinds: QueueKind[] =
+      uringUnavailableReason() === null ? ["inline", "workers", "uring"] : ["inline", "workers"];
+    return kinds.flatMap((kind) =>
+      [1, 32].map((depth) => ({ kind, depth, reads: isSmoke ? 64 : 2_048 })),
+    );
   },
   rivals: ({ kind }) => (kind === "workers" ? ["fs.promises"] : []),
   scratch: (directory) => fileIn(directory),
@@ -42,7 +61,9 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   }
   prepareCache(path, "hot");
   const random = new Random(1);
-  const pages = Uint32Array.from({ length: number(params, "reads") }, () => random.below(FILE_PAGES));
+  const pages = Uint32Array.from({ length: number(params, "reads") }, () =>
+    random.below(FILE_PAGES),
+  );
   return run.by === OURS
     ? await byQueue(path, pages, params, run)
     : await byPromises(path, pages, number(params, "depth"), run);
@@ -61,13 +82,19 @@ class Sum {
   }
 }
 
-async function byQueue(path: string, pages: Uint32Array, params: Params, run: Run): Promise<Sample> {
+async function byQueue(
+  path: string,
+  pages: Uint32Array,
+  params: Params,
+  run: Run,
+): Promise<Sample> {
   const depth = number(params, "depth");
   const words = new Uint32Array(new SharedArrayBuffer(depth * PAGE_SIZE));
   const address = addressOf(words);
   const fd = openSync(path, "r");
   await using queue = createQueue(text(params, "kind") as QueueKind, { capacity: depth });
-  const read = (slot: number, page: number) => queue.read(slot, fd, address + slot * PAGE_SIZE, PAGE_SIZE, page * PAGE_SIZE);
+  const read = (slot: number, page: number) =>
+    queue.read(slot, fd, address + slot * PAGE_SIZE, PAGE_SIZE, page * PAGE_SIZE);
   let sum = new Sum();
   const take = ({ count, ids, results }: Completions, next: number): number => {
     for (let i = 0; i < count; i++) {
@@ -92,7 +119,13 @@ async function byQueue(path: string, pages: Uint32Array, params: Params, run: Ru
   }, budget(run));
   if (sum.toString() !== hash) throw new Error(`Blocking reads sum to ${hash}, others to ${sum}`);
   await finish(queue, fd);
-  return { figures: { nsPerRead: blocking.avg / pages.length, nsPerReadAsync: nonBlocking.avg / pages.length }, hash };
+  return {
+    figures: {
+      nsPerRead: blocking.avg / pages.length,
+      nsPerReadAsync: nonBlocking.avg / pages.length,
+    },
+    hash,
+  };
 }
 
 /** Nothing reads the file any more when it is closed. */
@@ -101,7 +134,12 @@ async function finish(queue: Queue, fd: number): Promise<void> {
   closeSync(fd);
 }
 
-async function byPromises(path: string, pages: Uint32Array, depth: number, run: Run): Promise<Sample> {
+async function byPromises(
+  path: string,
+  pages: Uint32Array,
+  depth: number,
+  run: Run,
+): Promise<Sample> {
   await using file = await open(path);
   let sum = new Sum();
   const { avg } = await measure(async () => {

@@ -9,7 +9,15 @@ import { measure } from "mitata";
 import { syscallCounts } from "../ffi/index.ts";
 import { type FileRange, MemoryFile, PAGE_SIZE } from "../src/index.ts";
 import { countObjects } from "./support/objects.ts";
-import { type Bench, budget, main, number, type Params, type Run, type Sample } from "./support/bench.ts";
+import {
+  type Bench,
+  budget,
+  main,
+  number,
+  type Params,
+  type Run,
+  type Sample,
+} from "./support/bench.ts";
 import { makeTrace, type Trace, WordHash } from "./support/trace.ts";
 
 const HASH_OPS = 20_000;
@@ -19,12 +27,24 @@ export const bench: Bench = {
   subject: "allocate",
   title: "free + allocate pair, 1 to 64 pages, uncommitted",
   cases: ({ isSmoke }) =>
-    (isSmoke ? [100, 1_000] : [100, 10_000, 100_000]).map((live) => ({ live, ops: isSmoke ? 2_000 : 200_000 })),
+    (isSmoke ? [100, 1_000] : [100, 10_000, 100_000]).map((live) => ({
+      live,
+      ops: isSmoke ? 2_000 : 200_000,
+    })),
   measure: sample,
   gvisor: {
     arguments: ({ live, ops }) => ["alloc", "-live", `${live}`, "-ops", `${ops}`, "-rounds", "1"],
     hash: async ({ live }, _run, peer) => {
-      const { resultHash } = await peer(["alloc", "-live", `${live}`, "-ops", `${HASH_OPS}`, "-settle", "-rounds", "1"]);
+      const { resultHash } = await peer([
+        "alloc",
+        "-live",
+        `${live}`,
+        "-ops",
+        `${HASH_OPS}`,
+        "-settle",
+        "-rounds",
+        "1",
+      ]);
       return String(resultHash);
     },
   },
@@ -77,7 +97,12 @@ function fill(file: MemoryFile, trace: Trace): FileRange[] {
   return Array.from(trace.fill, (pages) => file.allocate(pages * PAGE_SIZE));
 }
 
-function replay(file: MemoryFile, ranges: FileRange[], { slots, pages }: Trace, ops = slots.length): void {
+function replay(
+  file: MemoryFile,
+  ranges: FileRange[],
+  { slots, pages }: Trace,
+  ops = slots.length,
+): void {
   for (let i = 0; i < ops; i++) {
     const slot = slots[i]!;
     file.decRef(ranges[slot]!);

@@ -4,7 +4,15 @@
  */
 import { measure } from "mitata";
 import { MemoryFile } from "../src/index.ts";
-import { type Bench, budget, main, number, type Params, type Run, type Sample } from "./support/bench.ts";
+import {
+  type Bench,
+  budget,
+  main,
+  number,
+  type Params,
+  type Run,
+  type Sample,
+} from "./support/bench.ts";
 
 const GIB = 2 ** 30;
 

@@ -5,7 +5,16 @@
 import { do_not_optimize, measure } from "mitata";
 import { coalesce, type Pieces } from "../src/aio/coalesce.ts";
 import { PAGE_SIZE } from "../src/index.ts";
-import { type Bench, budget, main, number, OURS, type Params, type Run, type Sample } from "./support/bench.ts";
+import {
+  type Bench,
+  budget,
+  main,
+  number,
+  OURS,
+  type Params,
+  type Run,
+  type Sample,
+} from "./support/bench.ts";
 import { Random, WordHash } from "./support/trace.ts";
 
 const MAX_BYTES = 2 ** 20;
@@ -108,8 +117,10 @@ function addPiece(operations: Operation[], piece: Segment & { offset: number }):
     const offset = piece.offset + done;
     let op = operations.at(-1);
     const segment = op?.segments.at(-1);
-    const follows = op !== undefined && op.offset + op.lengthBytes === offset && op.lengthBytes < MAX_BYTES;
-    const extendsSegment = follows && segment !== undefined && segment.address + segment.lengthBytes === address;
+    const follows =
+      op !== undefined && op.offset + op.lengthBytes === offset && op.lengthBytes < MAX_BYTES;
+    const extendsSegment =
+      follows && segment !== undefined && segment.address + segment.lengthBytes === address;
     if (op === undefined || !follows || (!extendsSegment && op.segments.length === MAX_IOVECS)) {
       op = { offset, lengthBytes: 0, segments: [] };
       operations.push(op);

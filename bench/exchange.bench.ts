@@ -9,10 +9,25 @@ import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { exportTo, importFrom } from "../src/gvisor/index.ts";
 import { FileRange, HUGE_PAGE_SIZE, MemoryFile, MemoryKind, PAGE_SIZE } from "../src/index.ts";
-import { type Bench, main, number, type Params, type Run, type Sample, text } from "./support/bench.ts";
+import {
+  type Bench,
+  main,
+  number,
+  type Params,
+  type Run,
+  type Sample,
+  text,
+} from "./support/bench.ts";
 import { fillImage, hashFile, hashImage } from "./support/image.ts";
 import { prepareCache } from "./support/page-cache.ts";
-import { checkStamp, filledBytes, type Pattern, Random, stampPages, WordHash } from "./support/trace.ts";
+import {
+  checkStamp,
+  filledBytes,
+  type Pattern,
+  Random,
+  stampPages,
+  WordHash,
+} from "./support/trace.ts";
 
 const GIB = 2 ** 30;
 
@@ -24,13 +39,24 @@ export const bench: Bench = {
     { pattern: "fragmented", bytes: bytes / 4 },
     { pattern: "mixed", allocations: isSmoke ? 200 : 2_000 },
   ],
-  measure: (params, run) => (params["pattern"] === "mixed" ? mixedSample(params, run) : imageSample(params, run)),
+  measure: (params, run) =>
+    params["pattern"] === "mixed" ? mixedSample(params, run) : imageSample(params, run),
   scratch: (directory, params) => exportOf(directory, params),
   gvisor: {
     arguments: (params, run) => {
       const from = ["-dir", exportOf(run.directory, params)];
       if (params["pattern"] === "mixed") return ["check", ...from];
-      return ["load", ...from, "-bytes", `${params["bytes"]}`, "-pattern", `${params["pattern"]}`, "-verify", "-rounds", "1"];
+      return [
+        "load",
+        ...from,
+        "-bytes",
+        `${params["bytes"]}`,
+        "-pattern",
+        `${params["pattern"]}`,
+        "-verify",
+        "-rounds",
+        "1",
+      ];
     },
   },
 };
@@ -72,7 +98,14 @@ async function imageSample(params: Params, run: Run): Promise<Sample> {
 
 /** What the peer's `check` compares with: see bench/peers/gvisor/README.md. */
 interface Expected {
-  readonly live: { start: number; end: number; refs: number; kind: number; group: number; huge: boolean }[];
+  readonly live: {
+    start: number;
+    end: number;
+    refs: number;
+    kind: number;
+    group: number;
+    huge: boolean;
+  }[];
   readonly filled: { offset: number; index: number }[];
   readonly totalSize: number;
 }
@@ -92,7 +125,8 @@ async function mixedSample(params: Params, run: Run): Promise<Sample> {
   const hash = new WordHash();
   for (const { start, end, refs } of live) {
     const range = new FileRange(start, end);
-    if (back.hasUniqueRef(range) !== (refs === 1)) throw new Error(`Range ${range} does not have its ${refs} references`);
+    if (back.hasUniqueRef(range) !== (refs === 1))
+      throw new Error(`Range ${range} does not have its ${refs} references`);
     for (const word of [start / PAGE_SIZE, end / PAGE_SIZE, refs]) hash.add(word);
   }
   for (const { offset, index } of filled) {
@@ -100,7 +134,8 @@ async function mixedSample(params: Params, run: Run): Promise<Sample> {
     hash.add(index);
   }
   const liveBytes = live.reduce((sum, { start, end }) => sum + end - start, 0);
-  if (back.allocatedBytes !== liveBytes) throw new Error(`${back.allocatedBytes} bytes are live, expected ${liveBytes}`);
+  if (back.allocatedBytes !== liveBytes)
+    throw new Error(`${back.allocatedBytes} bytes are live, expected ${liveBytes}`);
   return {
     figures: {
       liveRanges: live.length,
@@ -141,7 +176,11 @@ function fillMixed(file: MemoryFile, allocations: number): Expected {
       if (random.below(16) !== 0) continue;
       // Index 0 would be a page that begins with zeros; any other tells one page from another.
       const index = 1 + filled.length;
-      stampPages(file.view({ start: offset, end: offset + PAGE_SIZE }, Uint32Array), index, "dense");
+      stampPages(
+        file.view({ start: offset, end: offset + PAGE_SIZE }, Uint32Array),
+        index,
+        "dense",
+      );
       filled.push({ offset, index });
     }
   }
@@ -149,7 +188,11 @@ function fillMixed(file: MemoryFile, allocations: number): Expected {
 }
 
 /** Drops all references of a quarter of the ranges, and of the middle of another quarter; returns what is left. */
-function dropSome(file: MemoryFile, whole: Expected["live"][number], random: Random): Expected["live"] {
+function dropSome(
+  file: MemoryFile,
+  whole: Expected["live"][number],
+  random: Random,
+): Expected["live"] {
   const range = whole.huge ? { ...whole, end: whole.start + HUGE_PAGE_SIZE } : whole;
   if (whole.huge) drop(file, range.end, whole.end, whole.refs);
   const fate = random.below(4);

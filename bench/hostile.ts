@@ -17,11 +17,16 @@ let seed = Number(values.seed);
 for (const format of ["native", "gvisor"]) {
   for (let left = casesPerFormat; left > 0; left -= CASES_PER_PROCESS) {
     const args = [format, String(Math.min(left, CASES_PER_PROCESS)), String(seed++)];
-    const child = Bun.spawn([process.execPath, program, ...args], { stdout: "pipe", stderr: "inherit" });
+    const child = Bun.spawn([process.execPath, program, ...args], {
+      stdout: "pipe",
+      stderr: "inherit",
+    });
     const output = await child.stdout.text();
-    if ((await child.exited) !== 0) throw new Error(`Cases ${args.join(" ")} ended with ${child.signalCode ?? child.exitCode}`);
+    if ((await child.exited) !== 0)
+      throw new Error(`Cases ${args.join(" ")} ended with ${child.signalCode ?? child.exitCode}`);
     for (const [name, count] of Object.entries(JSON.parse(output) as Record<string, number>)) {
-      total[name] = name === "grownMiB" ? Math.max(total[name] ?? 0, count) : (total[name] ?? 0) + count;
+      total[name] =
+        name === "grownMiB" ? Math.max(total[name] ?? 0, count) : (total[name] ?? 0) + count;
     }
     console.error(`${format}, seed ${args[2]}: ${output.trim()}`);
   }

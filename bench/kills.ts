@@ -28,10 +28,13 @@ interface Round {
 }
 
 async function runRound(directory: string, version: number, killAfterMs: number): Promise<Round> {
-  const process_ = Bun.spawn([process.execPath, import.meta.path, "--child", directory, "--version", String(version)], {
-    stdout: "pipe",
-    stderr: "inherit",
-  });
+  const process_ = Bun.spawn(
+    [process.execPath, import.meta.path, "--child", directory, "--version", String(version)],
+    {
+      stdout: "pipe",
+      stderr: "inherit",
+    },
+  );
   let output = "";
   let timer: Timer | undefined;
   for await (const chunk of process_.stdout) {
@@ -41,7 +44,10 @@ async function runRound(directory: string, version: number, killAfterMs: number)
   await process_.exited;
   clearTimeout(timer);
   const saved = /saved ([\d.]+)/.exec(output)?.[1];
-  return { killed: process_.signalCode === "SIGKILL", tookMs: saved === undefined ? undefined : Number(saved) };
+  return {
+    killed: process_.signalCode === "SIGKILL",
+    tookMs: saved === undefined ? undefined : Number(saved),
+  };
 }
 
 async function main(kills: number): Promise<void> {
@@ -57,8 +63,10 @@ async function main(kills: number): Promise<void> {
       const { killed, tookMs } = await runRound(directory, version, Math.random() * 1.2 * usualMs);
       if (tookMs !== undefined) usualMs = (3 * usualMs + tookMs) / 4;
       const found = await checkStamped(directory, PAGES);
-      if (found !== current && found !== version) throw new Error(`Found version ${found}, expected ${current} or ${version}`);
-      if (!killed && found !== version) throw new Error(`The save of version ${version} ended well, and ${found} is there`);
+      if (found !== current && found !== version)
+        throw new Error(`Found version ${found}, expected ${current} or ${version}`);
+      if (!killed && found !== version)
+        throw new Error(`The save of version ${version} ended well, and ${found} is there`);
       counts.rounds++;
       if (killed) counts.killed++;
       if (killed && found === version) counts.next++;
@@ -77,7 +85,11 @@ async function main(kills: number): Promise<void> {
 }
 
 const { values } = parseArgs({
-  options: { kills: { type: "string", default: "200" }, child: { type: "string" }, version: { type: "string", default: "0" } },
+  options: {
+    kills: { type: "string", default: "200" },
+    child: { type: "string" },
+    version: { type: "string", default: "0" },
+  },
 });
 if (values.child === undefined) await main(Number(values.kills));
 else await child(values.child, Number(values.version));

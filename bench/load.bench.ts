@@ -11,7 +11,16 @@ import { join } from "node:path";
 import { uringUnavailableReason } from "../src/aio/index.ts";
 import { type LoadQueue, MemoryFile, PAGE_SIZE } from "../src/index.ts";
 import { CALLS_ALONE, loadBare } from "./support/bare-load.ts";
-import { type Bench, main, number, OURS, type Params, type Run, type Sample, text } from "./support/bench.ts";
+import {
+  type Bench,
+  main,
+  number,
+  OURS,
+  type Params,
+  type Run,
+  type Sample,
+  text,
+} from "./support/bench.ts";
 import { EventLoopMeter } from "./support/event-loop.ts";
 import { filledPage, formatHash, hashImage } from "./support/image.ts";
 import { type CacheState, prepareCache } from "./support/page-cache.ts";
@@ -40,12 +49,21 @@ export const bench: Bench = {
   gvisor: { arguments: gvisorArguments },
 };
 
-const QUEUES: LoadQueue[] = uringUnavailableReason() === null ? ["workers", "uring", "inline"] : ["workers", "inline"];
+const QUEUES: LoadQueue[] =
+  uringUnavailableReason() === null ? ["workers", "uring", "inline"] : ["workers", "inline"];
 
 /** The peer has one queue: it stands beside our "auto". */
 function gvisorArguments(params: Params, run: Run): string[] {
   const cold = params["cache"] === "cold" ? ["-cold"] : [];
-  const from = ["load", "-dir", peerImage(run.directory, params), "-rounds", "1", "-seed", `${run.seed}`];
+  const from = [
+    "load",
+    "-dir",
+    peerImage(run.directory, params),
+    "-rounds",
+    "1",
+    "-seed",
+    `${run.seed}`,
+  ];
   // Every awaited page's stamp is looked at in any case, and in the first round every page's.
   const verify = run.seed === 1 ? ["-verify"] : [];
   return [...from, "-await", `${params["awaits"]}`, ...verify, ...cold];
@@ -59,7 +77,10 @@ async function sample(params: Params, run: Run): Promise<Sample> {
     if (name === "pages") resident = fraction;
   }
   Bun.gc(true);
-  const work = run.by === OURS ? loadImage(directory, params, run) : loadByRival(join(directory, "pages"), run.by);
+  const work =
+    run.by === OURS
+      ? loadImage(directory, params, run)
+      : loadByRival(join(directory, "pages"), run.by);
   const { figures, hash } = await work;
   return { figures: { residentFractionBefore: resident, ...figures }, hash };
 }
@@ -94,7 +115,12 @@ async function loadImage(directory: string, params: Params, run: Run): Promise<S
   using file = await MemoryFile.loadFrom(directory, { background: true, queue });
   const loadFromReturnsSeconds = meter.secondsSoFar();
   const loaded = file.awaitLoad().then(() => meter.secondsSoFar());
-  const awaits = await awaitPages(file, { pattern, pages: bytes / PAGE_SIZE, count: number(params, "awaits"), seed: run.seed });
+  const awaits = await awaitPages(file, {
+    pattern,
+    pages: bytes / PAGE_SIZE,
+    count: number(params, "awaits"),
+    seed: run.seed,
+  });
   const figures = meter.stop(await loaded, filledBytes(pattern, bytes));
   const { hugeBytes, loadedBytes, demandBytes, readCalls } = file.loadStats();
   return {
@@ -175,7 +201,8 @@ const RIVALS: Record<string, (path: string) => Uint8Array | Promise<Uint8Array>>
     const bytes = new Uint8Array(statSync(path).size);
     const fd = openSync(path, "r");
     // One call reads at most 2 GiB less a page, whatever it is asked for.
-    for (let done = 0; done < bytes.length; ) done += readSync(fd, bytes, done, Math.min(GIB, bytes.length - done), done);
+    for (let done = 0; done < bytes.length; )
+      done += readSync(fd, bytes, done, Math.min(GIB, bytes.length - done), done);
     closeSync(fd);
     return bytes;
   },

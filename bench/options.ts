@@ -49,7 +49,11 @@ export function parseOptions(argv: readonly string[]): Options {
   });
   const isSmoke = values.smoke;
   const rounds = count("--rounds", values.rounds ?? String(isSmoke ? 1 : FULL_ROUNDS), 1);
-  const bytes = count("--bytes", values.bytes ?? String(isSmoke ? SMOKE_BYTES : FULL_BYTES), BYTES_UNIT);
+  const bytes = count(
+    "--bytes",
+    values.bytes ?? String(isSmoke ? SMOKE_BYTES : FULL_BYTES),
+    BYTES_UNIT,
+  );
   const only = values.only.flatMap((names) => names.split(","));
   const withPeers = !values["no-peers"] && !isSmoke;
   const isFull = only.length === 0 && rounds >= FULL_ROUNDS && bytes === FULL_BYTES && withPeers;
@@ -70,7 +74,9 @@ export function parseOptions(argv: readonly string[]): Options {
 function count(flag: string, text: string, unit: number): number {
   const value = Number(text);
   if (!Number.isSafeInteger(value) || value < 1 || value % unit !== 0) {
-    throw new RangeError(`Expected ${flag} to be a positive multiple of ${unit}, got ${JSON.stringify(text)}`);
+    throw new RangeError(
+      `Expected ${flag} to be a positive multiple of ${unit}, got ${JSON.stringify(text)}`,
+    );
   }
   return value;
 }

@@ -4,7 +4,16 @@
  */
 import { measure } from "mitata";
 import { MemoryFile, PAGE_SIZE } from "../src/index.ts";
-import { type Bench, budget, main, number, type Params, type Run, type Sample, text } from "./support/bench.ts";
+import {
+  type Bench,
+  budget,
+  main,
+  number,
+  type Params,
+  type Run,
+  type Sample,
+  text,
+} from "./support/bench.ts";
 import { countObjects } from "./support/objects.ts";
 import { makeTrace, WordHash } from "./support/trace.ts";
 
@@ -15,11 +24,25 @@ export const bench: Bench = {
   title: "incRef + decRef pair",
   cases: ({ isSmoke }) =>
     ["mixed", "plain"].flatMap((shape) =>
-      (isSmoke ? [100] : [100, 10_000, 100_000]).map((live) => ({ shape, live, ops: isSmoke ? 2_000 : 200_000 })),
+      (isSmoke ? [100] : [100, 10_000, 100_000]).map((live) => ({
+        shape,
+        live,
+        ops: isSmoke ? 2_000 : 200_000,
+      })),
     ),
   measure: sample,
   gvisor: {
-    arguments: ({ shape, live, ops }) => ["refs", "-shape", `${shape}`, "-live", `${live}`, "-ops", `${ops}`, "-rounds", "1"],
+    arguments: ({ shape, live, ops }) => [
+      "refs",
+      "-shape",
+      `${shape}`,
+      "-live",
+      `${live}`,
+      "-ops",
+      `${ops}`,
+      "-rounds",
+      "1",
+    ],
   },
 };
 
@@ -27,7 +50,8 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const trace = makeTrace(number(params, "live"), number(params, "ops"), 1, false);
   using file = MemoryFile.create({ name: "bench" });
   const ranges = Array.from(trace.fill, (pages) => file.allocate(pages * PAGE_SIZE));
-  if (text(params, "shape") === "mixed") for (let i = 1; i < ranges.length; i += 2) file.incRef(ranges[i]!);
+  if (text(params, "shape") === "mixed")
+    for (let i = 1; i < ranges.length; i += 2) file.incRef(ranges[i]!);
   const before = file.toString();
   const { slots } = trace;
   const replay = (ops: number) => {
@@ -38,11 +62,15 @@ async function sample(params: Params, run: Run): Promise<Sample> {
     }
   };
   const { avg } = await measure(() => replay(slots.length), budget(run));
-  if (file.toString() !== before) throw new Error("References differ after as many were dropped as were added");
+  if (file.toString() !== before)
+    throw new Error("References differ after as many were dropped as were added");
   const hash = new WordHash();
   for (const range of ranges) hash.add(file.hasUniqueRef(range) ? 1 : 2);
   return {
-    figures: { nsPerPair: avg / slots.length, objectsPerPair: countObjects(() => replay(OBJECT_OPS)) / OBJECT_OPS },
+    figures: {
+      nsPerPair: avg / slots.length,
+      objectsPerPair: countObjects(() => replay(OBJECT_OPS)) / OBJECT_OPS,
+    },
     hash: hash.toString(),
     traceHash: trace.hash,
   };

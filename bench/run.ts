@@ -20,7 +20,16 @@ import { formatResults } from "./report/table.ts";
 import { bench as save, ourImage, peerImage } from "./save.bench.ts";
 import { bench as segment } from "./segment.bench.ts";
 import { bench as start } from "./start.bench.ts";
-import { type Bench, buildOnce, OURS, type Params, type Run, type Sample, sampleCommand, sourceOf } from "./support/bench.ts";
+import {
+  type Bench,
+  buildOnce,
+  OURS,
+  type Params,
+  type Run,
+  type Sample,
+  sampleCommand,
+  sourceOf,
+} from "./support/bench.ts";
 import { warmFreeMemory } from "./support/host-memory.ts";
 import { describeMachine, NoiseMeter } from "./support/machine.ts";
 import { Workspace } from "./support/processes.ts";
@@ -28,7 +37,17 @@ import { filledBytes, type Pattern } from "./support/trace.ts";
 import { bench as view } from "./view.bench.ts";
 import { bench as zeroScan } from "./zero-scan.bench.ts";
 
-const SINGLE: readonly Bench[] = [allocate, references, view, big, segment, zeroScan, coalesce, aio, exchange];
+const SINGLE: readonly Bench[] = [
+  allocate,
+  references,
+  view,
+  big,
+  segment,
+  zeroScan,
+  coalesce,
+  aio,
+  exchange,
+];
 /** Of what a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];
 const JOBS: readonly Bench[] = [save, ...RESTORES];
@@ -46,7 +65,10 @@ export async function runBenches(argv: readonly string[]): Promise<number> {
   try {
     options = parseOptions(argv);
     const unknown = options.only.filter((name) => !SUBJECTS.includes(name));
-    if (unknown.length > 0) throw new RangeError(`Expected --only to name ${SUBJECTS.join(", ")}; got ${unknown.join(", ")}`);
+    if (unknown.length > 0)
+      throw new RangeError(
+        `Expected --only to name ${SUBJECTS.join(", ")}; got ${unknown.join(", ")}`,
+      );
   } catch (error) {
     console.error(`${(error as Error).message}\n\n${USAGE}`);
     return 2;
@@ -68,8 +90,12 @@ export async function runBenches(argv: readonly string[]): Promise<number> {
 export async function measureAll(options: Options, log: (line: string) => void): Promise<Results> {
   const startedAt = new Date();
   using workspace = new Workspace(options.directory);
-  const peers = options.withPeers ? [await GvisorPeer.build(workspace), await Fio.find(workspace)] : [];
-  const absent = options.withPeers ? peers.filter((peer) => typeof peer === "string") : ["peers: left out as asked"];
+  const peers = options.withPeers
+    ? [await GvisorPeer.build(workspace), await Fio.find(workspace)]
+    : [];
+  const absent = options.withPeers
+    ? peers.filter((peer) => typeof peer === "string")
+    : ["peers: left out as asked"];
   for (const reason of absent) log(`Absent: ${reason}`);
   const present = peers.filter((peer) => typeof peer !== "string");
   const machine = describeMachine(present.map(({ version }) => version));
@@ -111,34 +137,49 @@ class Runner {
 
   async runSubject(bench: Bench): Promise<void> {
     if (!this.wants(bench)) return;
-    for (const params of bench.cases(this.options)) await this.runCase(bench, params, this.options.rounds);
+    for (const params of bench.cases(this.options))
+      await this.runCase(bench, params, this.options.rounds);
   }
 
   /** Saves and loads of an image belong together: what the last save wrote is loaded, and then makes room on the disk. */
   async runJobs(): Promise<void> {
     if (!JOBS.some((bench) => this.wants(bench))) return;
     for (const image of save.cases(this.options)) {
-      const isUsed = RESTORES.some((bench) => this.wants(bench) && this.casesOf(bench, image).length > 0);
+      const isUsed = RESTORES.some(
+        (bench) => this.wants(bench) && this.casesOf(bench, image).length > 0,
+      );
       if (!isUsed && !this.wants(save)) continue;
       await this.runCase(save, image, this.wants(save) ? this.options.rounds : 1, this.wants(save));
       for (const bench of RESTORES.filter((each) => this.wants(each))) {
-        for (const params of this.casesOf(bench, image)) await this.runCase(bench, params, this.options.rounds);
+        for (const params of this.casesOf(bench, image))
+          await this.runCase(bench, params, this.options.rounds);
       }
-      for (const path of [ourImage, peerImage]) rmSync(path(this.workspace.directory, image), { recursive: true, force: true });
+      for (const path of [ourImage, peerImage])
+        rmSync(path(this.workspace.directory, image), { recursive: true, force: true });
     }
   }
 
   private casesOf(bench: Bench, image: Params): Params[] {
-    return bench.cases(this.options).filter(({ pattern, bytes }) => pattern === image["pattern"] && bytes === image["bytes"]);
+    return bench
+      .cases(this.options)
+      .filter(({ pattern, bytes }) => pattern === image["pattern"] && bytes === image["bytes"]);
   }
 
-  private async runCase(bench: Bench, params: Params, rounds: number, isRecorded = true): Promise<void> {
+  private async runCase(
+    bench: Bench,
+    params: Params,
+    rounds: number,
+    isRecorded = true,
+  ): Promise<void> {
     const startedMs = performance.now();
     const contenders = this.contenders(bench, params);
-    const samples: Record<string, Sample[]> = Object.fromEntries(Object.keys(contenders).map((name) => [name, []]));
+    const samples: Record<string, Sample[]> = Object.fromEntries(
+      Object.keys(contenders).map((name) => [name, []]),
+    );
     for (let round = 0; round < rounds; round++) {
       for (const [name, measure] of Object.entries(contenders)) {
-        const images = this.options.isSmoke || name.startsWith("fio") ? 0 : (MEMORY_IMAGES[bench.subject] ?? 0);
+        const images =
+          this.options.isSmoke || name.startsWith("fio") ? 0 : (MEMORY_IMAGES[bench.subject] ?? 0);
         if (images > 0) warmFreeMemory(images * Number(params["bytes"]));
         this.noise.probe();
         samples[name]!.push(await measure(1 + round));
@@ -150,28 +191,58 @@ class Runner {
     const scratch = bench.scratch?.(this.workspace.directory, params);
     if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true });
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
-    this.log(`${subject} ${Object.values(params).join(" ")}: ${Object.keys(contenders).join(", ")} (${seconds} s)`);
+    this.log(
+      `${subject} ${Object.values(params).join(" ")}: ${Object.keys(contenders).join(", ")} (${seconds} s)`,
+    );
   }
 
   /** Who takes part, by name, in the order in which they are measured. */
-  private contenders(bench: Bench, params: Params): Record<string, (seed: number) => Promise<Sample>> {
+  private contenders(
+    bench: Bench,
+    params: Params,
+  ): Record<string, (seed: number) => Promise<Sample>> {
     const { workspace, gvisor, fio, options } = this;
-    const executable = bench.isBuilt === true ? join(workspace.directory, bench.subject) : undefined;
+    const executable =
+      bench.isBuilt === true ? join(workspace.directory, bench.subject) : undefined;
     if (executable !== undefined) buildOnce(sourceOf(bench), executable);
-    const runOf = (by: string, seed: number): Run => ({ by, seed, directory: workspace.directory, isSmoke: options.isSmoke });
+    const runOf = (by: string, seed: number): Run => ({
+      by,
+      seed,
+      directory: workspace.directory,
+      isSmoke: options.isSmoke,
+    });
     const own = (by: string, built?: string) => async (seed: number) =>
-      (await workspace.runJson(sampleCommand(bench, params, runOf(by, seed), built))) as unknown as Sample;
-    const found: Record<string, (seed: number) => Promise<Sample>> = { [OURS]: own(OURS, executable) };
-    if (gvisor !== undefined && bench.gvisor !== undefined && (params["queue"] ?? "auto") === "auto") {
+      (await workspace.runJson(
+        sampleCommand(bench, params, runOf(by, seed), built),
+      )) as unknown as Sample;
+    const found: Record<string, (seed: number) => Promise<Sample>> = {
+      [OURS]: own(OURS, executable),
+    };
+    if (
+      gvisor !== undefined &&
+      bench.gvisor !== undefined &&
+      (params["queue"] ?? "auto") === "auto"
+    ) {
       found["gvisor"] = (seed) => gvisor.measure(bench, params, runOf("gvisor", seed));
     }
     for (const rival of bench.rivals?.(params) ?? []) found[rival] = own(rival);
     const { cache, awaits, pattern } = params;
-    if (fio !== undefined && bench === save && params["bytes"] === options.bytes && !options.isSmoke) {
+    if (
+      fio !== undefined &&
+      bench === save &&
+      params["bytes"] === options.bytes &&
+      !options.isSmoke
+    ) {
       const bytes = filledBytes(pattern as Pattern, options.bytes);
       found[FIO_WRITE] = () => fio.write(join(workspace.directory, "fio"), bytes);
     }
-    if (fio !== undefined && bench === load && cache === "cold" && awaits === 0 && pattern === "dense") {
+    if (
+      fio !== undefined &&
+      bench === load &&
+      cache === "cold" &&
+      awaits === 0 &&
+      pattern === "dense"
+    ) {
       const path = join(ourImage(workspace.directory, params), "pages");
       for (const name of Object.keys(FIO_RUNS)) found[name] = () => fio.measure(name, path);
     }

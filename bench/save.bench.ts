@@ -6,7 +6,15 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { MemoryFile } from "../src/index.ts";
-import { type Bench, main, number, type Params, type Run, type Sample, text } from "./support/bench.ts";
+import {
+  type Bench,
+  main,
+  number,
+  type Params,
+  type Run,
+  type Sample,
+  text,
+} from "./support/bench.ts";
 import { EventLoopMeter } from "./support/event-loop.ts";
 import { fillImage, hashFile, hashImage } from "./support/image.ts";
 import type { Pattern } from "./support/trace.ts";
@@ -15,7 +23,9 @@ export const bench: Bench = {
   subject: "save",
   title: "saveTo, synced",
   cases: ({ bytes }) =>
-    [bytes / 8, bytes].flatMap((size) => ["dense", "fragmented"].map((pattern) => ({ pattern, bytes: size }))),
+    [bytes / 8, bytes].flatMap((size) =>
+      ["dense", "fragmented"].map((pattern) => ({ pattern, bytes: size })),
+    ),
   measure: sample,
   gvisor: {
     arguments: (params, run) => [

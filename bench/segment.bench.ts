@@ -4,7 +4,16 @@
  */
 import { do_not_optimize, measure } from "mitata";
 import { SegmentSet } from "../src/segment/index.ts";
-import { type Bench, budget, main, number, OURS, type Params, type Run, type Sample } from "./support/bench.ts";
+import {
+  type Bench,
+  budget,
+  main,
+  number,
+  OURS,
+  type Params,
+  type Run,
+  type Sample,
+} from "./support/bench.ts";
 import { Random, WordHash } from "./support/trace.ts";
 
 const KEYS_PER_RUN = 32;
@@ -21,7 +30,10 @@ export const bench: Bench = {
   subject: "segment",
   title: "interval set: assign a range, then first fit",
   cases: ({ isSmoke }) =>
-    (isSmoke ? [100, 1_000] : [100, 10_000, 100_000]).map((runs) => ({ runs, ops: isSmoke ? 500 : 5_000 })),
+    (isSmoke ? [100, 1_000] : [100, 10_000, 100_000]).map((runs) => ({
+      runs,
+      ops: isSmoke ? 500 : 5_000,
+    })),
   rivals: () => ["sorted array"],
   measure: sample,
 };

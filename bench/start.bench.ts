@@ -4,7 +4,16 @@
  * that page's first word.
  */
 import { join } from "node:path";
-import { type Bench, buildOnce, main, number, OURS, type Params, type Run, type Sample } from "./support/bench.ts";
+import {
+  type Bench,
+  buildOnce,
+  main,
+  number,
+  OURS,
+  type Params,
+  type Run,
+  type Sample,
+} from "./support/bench.ts";
 import { formatHash } from "./support/image.ts";
 import { prepareCache } from "./support/page-cache.ts";
 import { ourImage } from "./save.bench.ts";
@@ -26,17 +35,28 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   if (run.by === OURS) buildOnce(PROGRAM, executable);
   const program = run.by === OURS ? [executable] : [process.execPath, PROGRAM];
   const beganMs = performance.now();
-  const child = Bun.spawn([...program, image], { stdin: "ignore", stdout: "pipe", stderr: "inherit" });
+  const child = Bun.spawn([...program, image], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "inherit",
+  });
   const decoder = new TextDecoder();
   let line = "";
   let startToFirstPageSeconds = 0;
   for await (const chunk of child.stdout) {
-    if (startToFirstPageSeconds === 0) startToFirstPageSeconds = (performance.now() - beganMs) / 1000;
+    if (startToFirstPageSeconds === 0)
+      startToFirstPageSeconds = (performance.now() - beganMs) / 1000;
     line += decoder.decode(chunk, { stream: true });
   }
   if ((await child.exited) !== 0) throw new Error(`The program ended with ${child.exitCode}`);
-  const { firstWord, ...figures } = JSON.parse(line) as { firstWord: number } & Record<string, number>;
-  return { figures: { startToFirstPageSeconds, ...figures }, hash: formatHash(firstWord, number(params, "bytes")) };
+  const { firstWord, ...figures } = JSON.parse(line) as { firstWord: number } & Record<
+    string,
+    number
+  >;
+  return {
+    figures: { startToFirstPageSeconds, ...figures },
+    hash: formatHash(firstWord, number(params, "bytes")),
+  };
 }
 
 if (import.meta.main) await main(bench);

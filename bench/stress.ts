@@ -25,7 +25,13 @@ for (const killEveryMs of [0, 100]) {
     },
     1000 * (2 * seconds + 30),
   );
-  const report = await runStress({ seed, threads, runMs: 1000 * seconds, killEveryMs, restoredPages: 131_072 });
+  const report = await runStress({
+    seed,
+    threads,
+    runMs: 1000 * seconds,
+    killEveryMs,
+    restoredPages: 131_072,
+  });
   clearTimeout(limit);
   const { operations, threadsStarted, threadsTerminated, pagesOfTheDead, errors, strays } = report;
   console.log(

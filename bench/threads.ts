@@ -12,9 +12,9 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { collectRuns } from "../src/checkpoint/collect.ts";
+import { collectRuns } from "../src/save/collect.ts";
 import { type FileRange, MemoryFile, PAGE_SIZE } from "../src/index.ts";
-import { coreOf } from "../src/memory-file.ts";
+import { coreOf } from "../src/file/memory-file.ts";
 import { describeMachine } from "./support/machine.ts";
 import { median, percentile } from "./support/statistics.ts";
 import { awaitPages, type Awaiter, replay, runInWorkers } from "./support/thread-work.ts";
@@ -27,7 +27,12 @@ const ROUNDS = isSmoke ? 2 : 15;
 const AWAITS = isSmoke ? 5 : 200;
 const IMAGE_BYTES = isSmoke ? 2 ** 24 : 2 ** 30;
 const RUNS = isSmoke ? 1_024 : 131_072;
-const AWAITERS: Awaiter[] = ["main thread", "Worker", "Worker, main thread busy", "blocked Worker, main thread busy"];
+const AWAITERS: Awaiter[] = [
+  "main thread",
+  "Worker",
+  "Worker, main thread busy",
+  "blocked Worker, main thread busy",
+];
 
 function fill(file: MemoryFile): FileRange[] {
   return Array.from(makeTrace(LIVE, 1, 1, true).fill, (pages) => file.allocate(pages * PAGE_SIZE));
@@ -78,7 +83,8 @@ async function contended(): Promise<void> {
       rates[i]!.push((await runInWorkers({ ...subject, ops: OPS, rounds: isSmoke ? 1 : 4 })) / 1e6);
     }
   }
-  const ratio = (two: number, one: number) => median(rates[two]!.map((rate, round) => rate / rates[one]![round]!)).toFixed(2);
+  const ratio = (two: number, one: number) =>
+    median(rates[two]!.map((rate, round) => rate / rates[one]![round]!)).toFixed(2);
   const [one, two, oneWithAll, twoWithAll] = rates.map((each) => median(each).toFixed(2));
   console.log(
     `throughput, ${LIVE} live ranges: ${one} million pairs/s by one Worker, ${two} by two in one file, ${ratio(1, 0)}× (goal: at ` +
@@ -103,7 +109,9 @@ function criticalSections(): void {
   const gather = () => {
     const runs: number[] = [];
     allocator.lock();
-    allocator.visitRuns((start, end, state, huge, refs, kind, group) => runs.push(start, end, state, +huge, refs, kind, group));
+    allocator.visitRuns((start, end, state, huge, refs, kind, group) =>
+      runs.push(start, end, state, +huge, refs, kind, group),
+    );
     allocator.unlock();
   };
   console.log(
@@ -121,7 +129,8 @@ async function awaits(): Promise<void> {
     const source = MemoryFile.create({ name: "bench" });
     const range = source.allocate(IMAGE_BYTES);
     const words = source.view(range, Uint32Array);
-    for (let page = 0; page < IMAGE_BYTES / PAGE_SIZE; page++) words[(page * PAGE_SIZE) / 4] = page + 1;
+    for (let page = 0; page < IMAGE_BYTES / PAGE_SIZE; page++)
+      words[(page * PAGE_SIZE) / 4] = page + 1;
     await source.saveTo(directory);
     source.destroy();
     const samples: number[][] = AWAITERS.map(() => []);

@@ -5,9 +5,17 @@
  */
 import { do_not_optimize, measure } from "mitata";
 import { MemoryFile, PAGE_SIZE } from "../src/index.ts";
-import { coreOf } from "../src/memory-file.ts";
-import { Word } from "../src/shared/control.ts";
-import { type Bench, budget, main, number, type Params, type Run, type Sample } from "./support/bench.ts";
+import { coreOf } from "../src/file/memory-file.ts";
+import { Word } from "../src/control/control.ts";
+import {
+  type Bench,
+  budget,
+  main,
+  number,
+  type Params,
+  type Run,
+  type Sample,
+} from "./support/bench.ts";
 import { countObjects } from "./support/objects.ts";
 import { makeTrace } from "./support/trace.ts";
 
@@ -16,9 +24,15 @@ const OBJECT_OPS = 1_000;
 export const bench: Bench = {
   subject: "view",
   title: "view of a live range",
-  cases: ({ isSmoke }) => (isSmoke ? [100] : [100, 10_000, 100_000]).map((live) => ({ live, ops: isSmoke ? 2_000 : 200_000 })),
+  cases: ({ isSmoke }) =>
+    (isSmoke ? [100] : [100, 10_000, 100_000]).map((live) => ({
+      live,
+      ops: isSmoke ? 2_000 : 200_000,
+    })),
   measure: sample,
-  gvisor: { arguments: ({ live, ops }) => ["view", "-live", `${live}`, "-ops", `${ops}`, "-rounds", "1"] },
+  gvisor: {
+    arguments: ({ live, ops }) => ["view", "-live", `${live}`, "-ops", `${ops}`, "-rounds", "1"],
+  },
 };
 
 async function sample(params: Params, run: Run): Promise<Sample> {
@@ -43,7 +57,11 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   if (spanned !== wanted) throw new Error(`Views span ${spanned} bytes, expected ${wanted}`);
   const after = await measure(() => replay(slots.length, 1), budget(run));
   const objectsPerView = countObjects(() => replay(OBJECT_OPS)) / OBJECT_OPS;
-  const figures = { nsPerView: avg / slots.length, nsPerViewAfterDiscard: after.avg / slots.length, objectsPerView };
+  const figures = {
+    nsPerView: avg / slots.length,
+    nsPerViewAfterDiscard: after.avg / slots.length,
+    objectsPerView,
+  };
   return { figures, hash: `${spanned}`, traceHash: trace.hash };
 }
 

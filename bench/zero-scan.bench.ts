@@ -2,7 +2,16 @@
 import { do_not_optimize, measure } from "mitata";
 import { bufferAt, detach, isZero, mapAnonymous, unmap } from "../ffi/index.ts";
 import { PAGE_SIZE } from "../src/index.ts";
-import { type Bench, budget, main, number, OURS, type Params, type Run, type Sample } from "./support/bench.ts";
+import {
+  type Bench,
+  budget,
+  main,
+  number,
+  OURS,
+  type Params,
+  type Run,
+  type Sample,
+} from "./support/bench.ts";
 import { WordHash } from "./support/trace.ts";
 
 const WORDS_PER_PAGE = PAGE_SIZE / 4;
@@ -35,7 +44,10 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   for (let page = 0; page < pages; page++) hash.add(test(page) ? 1 : 0);
   if (!detach(buffer)) throw new Error("The scanned memory is still in use");
   unmap(address, bytes);
-  return { figures: { nsPerPage: avg / pages, gibPerSecond: bytes / 2 ** 30 / (avg / 1e9) }, hash: hash.toString() };
+  return {
+    figures: { nsPerPage: avg / pages, gibPerSecond: bytes / 2 ** 30 / (avg / 1e9) },
+    hash: hash.toString(),
+  };
 }
 
 function tester(by: string, address: number, words: Int32Array): (page: number) => boolean {
@@ -43,7 +55,8 @@ function tester(by: string, address: number, words: Int32Array): (page: number) 
   if (by === "Buffer.compare") {
     const bytes = new Uint8Array(words.buffer);
     const zeros = new Uint8Array(PAGE_SIZE);
-    return (page) => Buffer.compare(bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE), zeros) === 0;
+    return (page) =>
+      Buffer.compare(bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE), zeros) === 0;
   }
   return (page) => {
     const end = (page + 1) * WORDS_PER_PAGE;

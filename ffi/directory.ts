@@ -44,7 +44,9 @@ export function listDirectory(fd: number): string[] {
 export function renameAt(directoryFd: number, from: string, to: string): void {
   const a = cString(from);
   const b = cString(to);
-  checkOn("renameat", directoryFd, from, () => libc.renameat(directoryFd, a as never, directoryFd, b as never));
+  checkOn("renameat", directoryFd, from, () =>
+    libc.renameat(directoryFd, a as never, directoryFd, b as never),
+  );
 }
 
 export function unlinkAt(directoryFd: number, name: string): void {

@@ -46,8 +46,10 @@ export const MAX_IOVECS = 1024;
 
 /** For this folder: text as C has it. @throws {TypeError} */
 export function cString(text: string): Buffer {
-  if (typeof text !== "string") throw new TypeError(`Expected a path to be a string, got ${String(text)}`);
-  if (text.includes("\0")) throw new TypeError(`Expected a path without NUL, got ${JSON.stringify(text)}`);
+  if (typeof text !== "string")
+    throw new TypeError(`Expected a path to be a string, got ${String(text)}`);
+  if (text.includes("\0"))
+    throw new TypeError(`Expected a path without NUL, got ${JSON.stringify(text)}`);
   return Buffer.from(`${text}\0`);
 }
 
@@ -95,7 +97,9 @@ export function reopenDirect(fd: number): number {
 /** openat(2), always with O_CLOEXEC: `name` is one component below the directory. */
 export function openAt(directoryFd: number, name: string, flags: number, mode = 0o600): number {
   const bytes = cString(name);
-  return checkOn("openat", directoryFd, name, () => libc.openat(directoryFd, bytes as never, flags | O_CLOEXEC, mode));
+  return checkOn("openat", directoryFd, name, () =>
+    libc.openat(directoryFd, bytes as never, flags | O_CLOEXEC, mode),
+  );
 }
 
 /** Another descriptor of the same open file, close-on-exec. @throws {SyscallError} */
@@ -153,7 +157,9 @@ export async function syncFile(fd: number, path: string): Promise<void> {
 /** An anonymous memory file, close-on-exec, sealable. */
 export function createMemoryFd(name: string): number {
   const bytes = cString(name.slice(0, 200));
-  return check("memfd_create", -1, undefined, () => libc.memfd_create(bytes as never, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  return check("memfd_create", -1, undefined, () =>
+    libc.memfd_create(bytes as never, MFD_CLOEXEC | MFD_ALLOW_SEALING),
+  );
 }
 
 /** Forbids anybody to shrink a memory file: nobody can turn our mapped pages into SIGBUS. */
@@ -165,7 +171,9 @@ export function sealAgainstShrinking(fd: number): void {
 export function setDirectIo(fd: number, on: boolean): boolean {
   try {
     const flags = checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_GETFL, 0));
-    checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT));
+    checkOn("fcntl", fd, undefined, () =>
+      libc.fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT),
+    );
     return true;
   } catch (error) {
     if (error instanceof SyscallError && error.code === "EINVAL") return false;
@@ -182,7 +190,14 @@ export function truncateFile(fd: number, lengthBytes: number): void {
 export function allocateRange(fd: number, offset: number, lengthBytes: number): void {
   checkInteger("offset", offset);
   checkInteger("lengthBytes", lengthBytes, 1);
-  checkOn("fallocate", fd, undefined, () => libc.fallocate(fd, 0, offset, lengthBytes), offset, lengthBytes);
+  checkOn(
+    "fallocate",
+    fd,
+    undefined,
+    () => libc.fallocate(fd, 0, offset, lengthBytes),
+    offset,
+    lengthBytes,
+  );
 }
 
 /** Decommits a range of the file: its pages go back to the kernel and read as zero. */
@@ -250,7 +265,14 @@ export function dropPageCache(fd: number): void {
 type Transfer = (fd: number, address: number, count: number, offset: number) => number | bigint;
 
 /** One transfer: bytes moved, or the negative error number. EINTR is retried, a short count is the caller's affair. */
-function transferOnce(transfer: Transfer, fd: number, address: number, count: number, offset: number, fault: Fault): number {
+function transferOnce(
+  transfer: Transfer,
+  fd: number,
+  address: number,
+  count: number,
+  offset: number,
+  fault: Fault,
+): number {
   if (fault !== undefined && "errno" in fault) return -fault.errno;
   for (;;) {
     const moved = Number(transfer(fd, address, count, offset));
@@ -261,7 +283,9 @@ function transferOnce(transfer: Transfer, fd: number, address: number, count: nu
 }
 
 function limited(fault: Fault, lengthBytes: number): number {
-  return fault !== undefined && "maxBytes" in fault ? Math.min(fault.maxBytes, lengthBytes) : lengthBytes;
+  return fault !== undefined && "maxBytes" in fault
+    ? Math.min(fault.maxBytes, lengthBytes)
+    : lengthBytes;
 }
 
 function checkTransfer(fd: number, address: number, lengthBytes: number, offset: number): void {
@@ -294,7 +318,8 @@ function transferAll(
   while (done < lengthBytes) {
     const fault = enter(syscall, fd, offset + done, lengthBytes - done);
     const count = limited(fault, lengthBytes - done);
-    const moved = count === 0 ? 0 : transferOnce(transfer, fd, address + done, count, offset + done, fault);
+    const moved =
+      count === 0 ? 0 : transferOnce(transfer, fd, address + done, count, offset + done, fault);
     if (moved < 0) return moved;
     if (moved === 0) break;
     done += moved;
@@ -306,12 +331,24 @@ function transferAll(
  * preadv(2) into iovecs that stand at `iovecs` (count <= 1024). Returns bytes read in one call, short counts included,
  * or the negative error number. `lengthBytes` is the sum of the segments.
  */
-export function readVectorAt(fd: number, iovecs: number, count: number, lengthBytes: number, offset: number): number {
+export function readVectorAt(
+  fd: number,
+  iovecs: number,
+  count: number,
+  lengthBytes: number,
+  offset: number,
+): number {
   return vectorOnce("preadv", libc.preadv as Transfer, fd, iovecs, count, lengthBytes, offset);
 }
 
 /** pwritev(2), as `readVectorAt`. */
-export function writeVectorAt(fd: number, iovecs: number, count: number, lengthBytes: number, offset: number): number {
+export function writeVectorAt(
+  fd: number,
+  iovecs: number,
+  count: number,
+  lengthBytes: number,
+  offset: number,
+): number {
   return vectorOnce("pwritev", libc.pwritev as Transfer, fd, iovecs, count, lengthBytes, offset);
 }
 
@@ -327,12 +364,19 @@ function vectorOnce(
   checkTransfer(fd, iovecs, lengthBytes, offset);
   checkInteger("iovec count", count, 1, MAX_IOVECS);
   const fault = enter(syscall, fd, offset, lengthBytes);
-  if (fault !== undefined && "maxBytes" in fault) return shortVector(transfer, fd, iovecs, fault.maxBytes, offset);
+  if (fault !== undefined && "maxBytes" in fault)
+    return shortVector(transfer, fd, iovecs, fault.maxBytes, offset);
   return transferOnce(transfer, fd, iovecs, count, offset, fault);
 }
 
 /** What a fault makes of a vector call: it ends inside its first segment. */
-function shortVector(transfer: Transfer, fd: number, iovecs: number, maxBytes: number, offset: number): number {
+function shortVector(
+  transfer: Transfer,
+  fd: number,
+  iovecs: number,
+  maxBytes: number,
+  offset: number,
+): number {
   const first = new BigUint64Array(new ArrayBuffer(16));
   first[0] = read.u64(iovecs as never, 0);
   first[1] = BigInt(Math.min(maxBytes, Number(read.u64(iovecs as never, 8))));

@@ -25,7 +25,13 @@ export function readKernelFile(path: string): Buffer {
 }
 
 /** Reads on from `offset`, with a descriptor of its own. Returns how many bytes; 0 at the end. */
-function readPart(path: string, name: Buffer, address: number, lengthBytes: number, offset: number): number {
+function readPart(
+  path: string,
+  name: Buffer,
+  address: number,
+  lengthBytes: number,
+  offset: number,
+): number {
   for (;;) {
     const fd = libc.open(name as never, O_RDONLY | O_CLOEXEC, 0);
     const moved = fd === -1 ? -1 : libc.pread(fd, address, lengthBytes, offset);

@@ -77,7 +77,10 @@ const symbols = {
 } as const;
 
 /** glibc's name first, then musl's for this architecture. */
-const LIBRARY_NAMES = ["libc.so.6", `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`];
+const LIBRARY_NAMES = [
+  "libc.so.6",
+  `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`,
+];
 
 function openLibc() {
   if (process.platform !== "linux") {

@@ -36,14 +36,22 @@ const EAGAIN = 11;
 /** The largest view that one ArrayBuffer can be: 4 GiB. Source: `toArrayBuffer` throws above it. */
 export const MAX_BUFFER_BYTES = 2 ** 32;
 
-function map(address: number, lengthBytes: number, prot: number, flags: number, fd: number, offset: number): number {
+function map(
+  address: number,
+  lengthBytes: number,
+  prot: number,
+  flags: number,
+  fd: number,
+  offset: number,
+): number {
   checkInteger("address", address);
   checkInteger("lengthBytes", lengthBytes, 1);
   checkInteger("offset", offset);
   const fault = enter("mmap", fd, offset, lengthBytes);
   if (fault !== undefined && "errno" in fault) throw new SyscallError("mmap", fault.errno);
   const result = Number(libc.mmap(address, lengthBytes, prot, flags, fd, offset));
-  if (result === -1) throw new SyscallError("mmap", errno(), undefined, `${lengthBytes} bytes at offset ${offset}`);
+  if (result === -1)
+    throw new SyscallError("mmap", errno(), undefined, `${lengthBytes} bytes at offset ${offset}`);
   return result;
 }
 
@@ -51,7 +59,14 @@ function map(address: number, lengthBytes: number, prot: number, flags: number, 
 export function reserve(lengthBytes: number, alignment: number): number {
   checkInteger("lengthBytes", lengthBytes, 1);
   checkInteger("alignment", alignment, SYSTEM_PAGE_SIZE);
-  const whole = map(0, lengthBytes + alignment, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  const whole = map(
+    0,
+    lengthBytes + alignment,
+    PROT_NONE,
+    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+    -1,
+    0,
+  );
   const aligned = Math.ceil(whole / alignment) * alignment;
   if (aligned > whole) unmap(whole, aligned - whole);
   const tail = whole + alignment - aligned;
@@ -66,12 +81,26 @@ export function mapFileAt(address: number, lengthBytes: number, fd: number, offs
 
 /** Puts address space back to reserved: what was mapped there is unmapped, its address stays ours. */
 export function reserveAt(address: number, lengthBytes: number): void {
-  map(address, lengthBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  map(
+    address,
+    lengthBytes,
+    PROT_NONE,
+    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+    -1,
+    0,
+  );
 }
 
 /** Replaces whatever is mapped at `address` by zeroed private memory, which costs nothing until it is written to. */
 export function mapAnonymousAt(address: number, lengthBytes: number): void {
-  map(address, lengthBytes, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+  map(
+    address,
+    lengthBytes,
+    PROT_READ_WRITE,
+    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+    -1,
+    0,
+  );
 }
 
 /** Zeroed private memory outside the JavaScript heap; it costs nothing until it is touched. */
@@ -153,7 +182,11 @@ export function residentFraction(fd: number, samples: number): number {
   let resident = 0;
   try {
     for (let i = 0; i < count; i++) {
-      mincore(address + Math.floor(((i + 0.5) * pages) / count) * SYSTEM_PAGE_SIZE, SYSTEM_PAGE_SIZE, residency);
+      mincore(
+        address + Math.floor(((i + 0.5) * pages) / count) * SYSTEM_PAGE_SIZE,
+        SYSTEM_PAGE_SIZE,
+        residency,
+      );
       resident += residency[0]! & 1;
     }
   } finally {
@@ -188,7 +221,10 @@ export function memoryEquals(a: number, b: number, lengthBytes: number): boolean
 
 /** True if all bytes are zero: the first word, then each byte against its neighbour, at memory speed. */
 export function isZero(address: number, lengthBytes: number): boolean {
-  return libc.memcmp(address, zeroAddress, 8) === 0 && libc.memcmp(address, address + 8, lengthBytes - 8) === 0;
+  return (
+    libc.memcmp(address, zeroAddress, 8) === 0 &&
+    libc.memcmp(address, address + 8, lengthBytes - 8) === 0
+  );
 }
 
 export function copyMemory(destination: number, source: number, lengthBytes: number): void {

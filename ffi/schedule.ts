@@ -29,7 +29,8 @@ const attributes = new DataView(new ArrayBuffer(ATTR_BYTES));
 
 /** False if the kernel does not tell, or the thread is none of the ordinary ones. */
 function readAttributes(): boolean {
-  const failed = libc.syscall(SYS_SCHED_GETATTR, 0, addressOf(attributes), ATTR_BYTES, 0, 0, 0) !== 0;
+  const failed =
+    libc.syscall(SYS_SCHED_GETATTR, 0, addressOf(attributes), ATTR_BYTES, 0, 0, 0) !== 0;
   return !failed && attributes.getUint32(POLICY_AT, true) === SCHED_OTHER;
 }
 

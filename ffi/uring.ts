@@ -29,7 +29,14 @@ const SQE_WORDS = 16;
 const CQE_WORDS = 4;
 
 /** Operation codes (enum io_uring_op). */
-export const UringOp = { Readv: 1, Writev: 2, AsyncCancel: 14, Read: 22, Write: 23, Madvise: 25 } as const;
+export const UringOp = {
+  Readv: 1,
+  Writev: 2,
+  AsyncCancel: 14,
+  Read: 22,
+  Write: 23,
+  Madvise: 25,
+} as const;
 
 /** The next entry starts when this one has ended, even if it failed. */
 export const IOSQE_IO_HARDLINK = 1 << 3;
@@ -57,7 +64,8 @@ function probe(): string | null {
     ring = new Uring(4);
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
-    if (error.code === "ENOSYS") return "the kernel has no io_uring, or a container's seccomp filter hides it (ENOSYS)";
+    if (error.code === "ENOSYS")
+      return "the kernel has no io_uring, or a container's seccomp filter hides it (ENOSYS)";
     if (error.code === "EPERM")
       return "io_uring is forbidden: by a container's seccomp filter or kernel.io_uring_disabled (EPERM)";
     return error.message;
@@ -115,7 +123,10 @@ export class Uring {
     this.fd = call("io_uring_setup", SYS_IO_URING_SETUP, entries, addressOf(params), 0, 0, -1);
     this.entries = params[0]!;
     this.features = params[5]!;
-    this.ringBytes = Math.max(params[16]! + 4 * this.entries, params[25]! + 4 * CQE_WORDS * params[1]!);
+    this.ringBytes = Math.max(
+      params[16]! + 4 * this.entries,
+      params[25]! + 4 * CQE_WORDS * params[1]!,
+    );
     let mapped = 0;
     try {
       if ((this.features & IORING_FEAT_SINGLE_MMAP) === 0)
@@ -145,17 +156,30 @@ export class Uring {
 
   /** What this kernel's io_uring lacks of what is used here, or null. */
   get missing(): string | null {
-    if ((this.features & IORING_FEAT_NODROP) === 0) return "the kernel's io_uring may drop completions (before Linux 5.5)";
+    if ((this.features & IORING_FEAT_NODROP) === 0)
+      return "the kernel's io_uring may drop completions (before Linux 5.5)";
     // struct io_uring_probe: a header of 16 bytes, then 8 bytes an operation.
     const probe = new Uint8Array(new ArrayBuffer(16 + 8 * 256));
     try {
-      call("io_uring_register", SYS_IO_URING_REGISTER, this.fd, IORING_REGISTER_PROBE, addressOf(probe), 256, this.fd);
+      call(
+        "io_uring_register",
+        SYS_IO_URING_REGISTER,
+        this.fd,
+        IORING_REGISTER_PROBE,
+        addressOf(probe),
+        256,
+        this.fd,
+      );
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       return `the kernel's io_uring does not say what it can do: ${error.message}`;
     }
-    const missing = Object.entries(UringOp).filter(([, op]) => (probe[16 + 8 * op + 2]! & IO_URING_OP_SUPPORTED) === 0);
-    return missing.length === 0 ? null : `the kernel's io_uring lacks ${missing.map(([name]) => name).join(", ")}`;
+    const missing = Object.entries(UringOp).filter(
+      ([, op]) => (probe[16 + 8 * op + 2]! & IO_URING_OP_SUPPORTED) === 0,
+    );
+    return missing.length === 0
+      ? null
+      : `the kernel's io_uring lacks ${missing.map(([name]) => name).join(", ")}`;
   }
 
   /** Entries that can still be written before the next `enter`. */
@@ -218,7 +242,9 @@ export class Uring {
     const fault = countCall("io_uring_enter", this.fd, 0, submissions);
     if (fault !== undefined && "errno" in fault) return fault.errno;
     const flags = minCompletions > 0 ? IORING_ENTER_GETEVENTS : 0;
-    const taken = Number(libc.syscall(SYS_IO_URING_ENTER, this.fd, submissions, minCompletions, flags, 0, 0));
+    const taken = Number(
+      libc.syscall(SYS_IO_URING_ENTER, this.fd, submissions, minCompletions, flags, 0, 0),
+    );
     if (taken < 0) return errno();
     this.unsubmitted -= taken;
     this.inFlight += taken;
@@ -259,7 +285,15 @@ export class Uring {
   registerEventFd(eventFd: number): void {
     const argument = new Int32Array(new ArrayBuffer(4));
     argument[0] = eventFd;
-    call("io_uring_register", SYS_IO_URING_REGISTER, this.fd, IORING_REGISTER_EVENTFD, addressOf(argument), 1, this.fd);
+    call(
+      "io_uring_register",
+      SYS_IO_URING_REGISTER,
+      this.fd,
+      IORING_REGISTER_EVENTFD,
+      addressOf(argument),
+      1,
+      this.fd,
+    );
   }
 
   get place(): RingPlace {
@@ -281,7 +315,12 @@ export class Uring {
  * it (twice as many places as entries, of which no more are in flight), so both counts are equal exactly then.
  * Precondition: the ring is mapped, and no thread submits to it.
  */
-export function isRingDrained({ ringAddress, ringBytes, submissionHead, completionTail }: RingPlace): boolean {
+export function isRingDrained({
+  ringAddress,
+  ringBytes,
+  submissionHead,
+  completionTail,
+}: RingPlace): boolean {
   const buffer = bufferAt(ringAddress, ringBytes);
   const words = new Int32Array(buffer, 0, ringBytes >>> 2);
   const isDrained = Atomics.load(words, submissionHead) === Atomics.load(words, completionTail);
@@ -290,13 +329,27 @@ export function isRingDrained({ ringAddress, ringBytes, submissionHead, completi
 }
 
 /** Precondition: nothing is in flight, and no typed array lies over the ring. */
-export function closeRing({ fd, ringAddress, ringBytes, entryAddress, entryBytes }: RingPlace): void {
+export function closeRing({
+  fd,
+  ringAddress,
+  ringBytes,
+  entryAddress,
+  entryBytes,
+}: RingPlace): void {
   unmap(ringAddress, ringBytes);
   unmap(entryAddress, entryBytes);
   closeFile(fd);
 }
 
-function call(name: string, number: number, a: number, b: number, c: number, d: number, fd: number): number {
+function call(
+  name: string,
+  number: number,
+  a: number,
+  b: number,
+  c: number,
+  d: number,
+  fd: number,
+): number {
   const fault = countCall(name, fd, 0, 0);
   if (fault !== undefined && "errno" in fault) throw new SyscallError(name, fault.errno);
   const result = Number(libc.syscall(number, a, b, c, d, 0, 0));

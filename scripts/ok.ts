@@ -21,13 +21,18 @@ function run(name: string, command: string[]): void {
     stdin: "ignore",
     stdout: "inherit",
     stderr: "inherit",
-    env: { ...process.env, PATH: `${join(root, "node_modules/.bin")}:${process.env["PATH"] ?? ""}` },
+    env: {
+      ...process.env,
+      PATH: `${join(root, "node_modules/.bin")}:${process.env["PATH"] ?? ""}`,
+    },
   });
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
   if (exitCode !== 0) failedSteps.push(name);
   // Not after the tests: the runner's own closing lines stand last but one.
   if (name !== "tests")
-    console.log(`== ${name}: ${exitCode === 0 ? "ok" : `FAILED with exit code ${exitCode}`} (${seconds} s)`);
+    console.log(
+      `== ${name}: ${exitCode === 0 ? "ok" : `FAILED with exit code ${exitCode}`} (${seconds} s)`,
+    );
 }
 
 run("types", ["tsc", "--noEmit"]);
@@ -37,7 +42,14 @@ const directory = mkdtempSync(join(tmpdir(), "pgalloc-ok-"));
 try {
   const report = join(directory, "junit.xml");
   const bun = process.execPath;
-  run("tests", [bun, "test", "--timeout", "60000", "--reporter=junit", `--reporter-outfile=${report}`]);
+  run("tests", [
+    bun,
+    "test",
+    "--timeout",
+    "60000",
+    "--reporter=junit",
+    `--reporter-outfile=${report}`,
+  ]);
   const { passed, failed, skipped } = countTests(readFileSync(report, "utf8"));
   if (failed > 0 && !failedSteps.includes("tests")) failedSteps.push("tests");
   if (passed + failed === 0) failedSteps.push("tests (none ran)");

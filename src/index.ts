@@ -1,7 +1,7 @@
 /** pgalloc: page memory for Bun programs, with checkpoints that are restored in the background. */
 export type { KindUsage, Usage } from "./accounting/usage.ts";
-export type { SaveOptions, SaveReport } from "./checkpoint/save.ts";
-export type { SaveProgress } from "./checkpoint/write-pages.ts";
+export type { SaveOptions, SaveReport } from "./save/save.ts";
+export type { SaveProgress } from "./save/write-pages.ts";
 export {
   CheckpointBusyError,
   CorruptCheckpointError,
@@ -15,17 +15,27 @@ export {
   SyscallError,
   TooManyThreadsError,
   UnsupportedError,
-} from "./errors.ts";
-export type { DelayedEviction, EvictableMemoryUser, EvictionTrigger } from "./eviction/evictions.ts";
+} from "./errors/errors.ts";
+export type {
+  DelayedEviction,
+  EvictableMemoryUser,
+  EvictionTrigger,
+} from "./eviction/evictions.ts";
 export type { PressureThreshold } from "./eviction/pressure-file.ts";
 export type { EvictableRange } from "./eviction/range-list.ts";
-export { FileRange, type RangeLike } from "./file-range.ts";
+export { FileRange, type RangeLike } from "./pages/range.ts";
 export { UringUnavailableError } from "./aio/queue.ts";
 export type { LoadQueue } from "./load/choose-queue.ts";
 export type { LoadStats } from "./load/loader.ts";
-export type { ViewConstructor } from "./mapping/views.ts";
-export { MemoryFile } from "./memory-file.ts";
-export type { AllocateOptions, AllocationMode, LoadOptions, MemoryFileHandle, MemoryFileOptions } from "./options.ts";
+export type { ViewConstructor } from "./memory/views.ts";
+export { MemoryFile } from "./file/memory-file.ts";
+export type {
+  AllocateOptions,
+  AllocationMode,
+  LoadOptions,
+  MemoryFileHandle,
+  MemoryFileOptions,
+} from "./core/options.ts";
 export {
   CheckpointFiles,
   type LoadAllOptions,
@@ -33,7 +43,7 @@ export {
   loadAll,
   type SaveAllOptions,
   saveAll,
-} from "./save-all.ts";
-export { FileFailedError } from "./shared/lock.ts";
+} from "./file/several.ts";
+export { FileFailedError } from "./control/lock.ts";
 export { ThreadDiedError, WorkerNotFoundError } from "./threads/errors.ts";
-export { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryKind, PAGE_SIZE } from "./units.ts";
+export { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryKind, PAGE_SIZE } from "./pages/units.ts";

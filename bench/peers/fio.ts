@@ -22,7 +22,11 @@ interface FioOutput {
       error: number;
       /** Milliseconds, with the sync. */
       job_runtime: number;
-      read: { bw_bytes: number; total_ios: number; clat_ns: { percentile: Record<string, number> } };
+      read: {
+        bw_bytes: number;
+        total_ios: number;
+        clat_ns: { percentile: Record<string, number> };
+      };
       write: { io_bytes: number };
     },
   ];
@@ -41,25 +45,44 @@ export class Fio {
   }
 
   async measure(name: string, path: string): Promise<Sample> {
-    const { read, error } = await this.run(path, statSync(path).size, ["--name=read", "--readonly", ...FIO_RUNS[name]!]);
-    if (error !== 0 || read.total_ios === 0) throw new Error(`fio read nothing of ${path}: error ${error}`);
+    const { read, error } = await this.run(path, statSync(path).size, [
+      "--name=read",
+      "--readonly",
+      ...FIO_RUNS[name]!,
+    ]);
+    if (error !== 0 || read.total_ios === 0)
+      throw new Error(`fio read nothing of ${path}: error ${error}`);
     const { "50.000000": p50, "99.000000": p99 } = read.clat_ns.percentile;
     const latency = { readP50Ns: p50!, readP99Ns: p99! };
     // What random reads of one page at a time add up to is nobody's goal.
-    return { figures: name === RANDOM ? latency : { gibPerSecond: read.bw_bytes / 2 ** 30, ...latency }, hash: null };
+    return {
+      figures: name === RANDOM ? latency : { gibPerSecond: read.bw_bytes / 2 ** 30, ...latency },
+      hash: null,
+    };
   }
 
   /** Writes a file of `bytes`, rounded down to 2 MiB, that is not there before or afterwards. */
   async write(path: string, bytes: number): Promise<Sample> {
     rmSync(path, { force: true });
-    const { write, error, job_runtime: ms } = await this.run(path, bytes, ["--name=write", ...WRITE]);
+    const {
+      write,
+      error,
+      job_runtime: ms,
+    } = await this.run(path, bytes, ["--name=write", ...WRITE]);
     rmSync(path);
-    if (error !== 0 || write.io_bytes === 0) throw new Error(`fio wrote nothing to ${path}: error ${error}`);
+    if (error !== 0 || write.io_bytes === 0)
+      throw new Error(`fio wrote nothing to ${path}: error ${error}`);
     return { figures: { saveAndSyncSeconds: ms / 1000 }, hash: null };
   }
 
   private async run(path: string, bytes: number, options: string[]): Promise<FioOutput["jobs"][0]> {
-    const output = await this.workspace.runJson(["fio", ...COMMON, `--filename=${path}`, `--size=${bytes}`, ...options]);
+    const output = await this.workspace.runJson([
+      "fio",
+      ...COMMON,
+      `--filename=${path}`,
+      `--size=${bytes}`,
+      ...options,
+    ]);
     return (output as unknown as FioOutput).jobs[0];
   }
 }

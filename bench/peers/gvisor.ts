@@ -19,14 +19,24 @@ export class GvisorPeer {
   static async build(workspace: Workspace): Promise<GvisorPeer | string> {
     const go = Bun.which("go");
     if (go === null) return "gVisor: no Go toolchain (go) in PATH";
-    if (!existsSync(join(SOURCES, "go.mod"))) return "gVisor: its sources are not in this installation";
+    if (!existsSync(join(SOURCES, "go.mod")))
+      return "gVisor: its sources are not in this installation";
     const binary = join(workspace.directory, "gvisor-peer");
     try {
       await workspace.run([go, "build", "-o", binary, "."], { cwd: SOURCES, stderr: "pipe" });
     } catch (error) {
       return `gVisor: ${(error as Error).message.trim()}`;
     }
-    const { gvisor, go: goVersion } = await workspace.runJson([binary, "alloc", "-live", "1", "-ops", "1", "-rounds", "1"]);
+    const { gvisor, go: goVersion } = await workspace.runJson([
+      binary,
+      "alloc",
+      "-live",
+      "1",
+      "-ops",
+      "1",
+      "-rounds",
+      "1",
+    ]);
     return new GvisorPeer(workspace, binary, `gVisor ${String(gvisor)}, ${String(goVersion)}`);
   }
 
@@ -54,6 +64,8 @@ export class GvisorPeer {
 /** What a command tells that measures nothing. */
 function numbersOf(output: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(
-    Object.entries(output).filter(([name, value]) => typeof value === "number" && name !== "gomaxprocs"),
+    Object.entries(output).filter(
+      ([name, value]) => typeof value === "number" && name !== "gomaxprocs",
+    ),
   );
 }

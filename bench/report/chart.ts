@@ -24,8 +24,9 @@ const STYLE = `
 
 /** The chart of a run; without the peer there is nothing to draw but the axis. */
 export function drawChart(results: Results): string {
-  const lines = targetLines(results).filter((one): one is TargetLine & { ahead: NonNullable<TargetLine["ahead"]> } =>
-    Boolean(one.goal && one.ahead && Number.isFinite(one.ahead.median) && one.ahead.median > 0),
+  const lines = targetLines(results).filter(
+    (one): one is TargetLine & { ahead: NonNullable<TargetLine["ahead"]> } =>
+      Boolean(one.goal && one.ahead && Number.isFinite(one.ahead.median) && one.ahead.median > 0),
   );
   const values = lines.flatMap(({ ahead, neededAhead }) => [ahead.median, neededAhead ?? 1]);
   const low = Math.floor(Math.log2(Math.min(0.5, ...values)));
@@ -51,7 +52,9 @@ export function drawChart(results: Results): string {
 
 function axis(low: number, high: number, x: (times: number) => number, bottom: number): string[] {
   const step = Math.ceil((high - low) / 10);
-  const ticks = Array.from({ length: high - low + 1 }, (_, i) => low + i).filter((power) => power % step === 0);
+  const ticks = Array.from({ length: high - low + 1 }, (_, i) => low + i).filter(
+    (power) => power % step === 0,
+  );
   return ticks.flatMap((power) => {
     const label = power < 0 ? `1/${2 ** -power}×` : `${2 ** power}×`;
     const at = x(2 ** power).toFixed(1);
@@ -62,7 +65,11 @@ function axis(low: number, high: number, x: (times: number) => number, bottom: n
   });
 }
 
-function bar(line: TargetLine & { ahead: { median: number } }, top: number, x: (times: number) => number): string[] {
+function bar(
+  line: TargetLine & { ahead: { median: number } },
+  top: number,
+  x: (times: number) => number,
+): string[] {
   const { ahead, isMet, neededAhead, work } = line;
   const from = Math.min(x(1), x(ahead.median));
   const to = Math.max(x(1), x(ahead.median));
@@ -75,7 +82,9 @@ function bar(line: TargetLine & { ahead: { median: number } }, top: number, x: (
   ];
   if (neededAhead !== undefined) {
     const at = x(neededAhead).toFixed(1);
-    parts.push(`  <line class="goal" x1="${at}" x2="${at}" y1="${top + 1}" y2="${top + ROW_HEIGHT - 1}"/>`);
+    parts.push(
+      `  <line class="goal" x1="${at}" x2="${at}" y1="${top + 1}" y2="${top + ROW_HEIGHT - 1}"/>`,
+    );
   }
   return parts;
 }

@@ -69,7 +69,9 @@ export function makeCase(
     const pairs = figures.flatMap((figure) => {
       const ratios = ours.flatMap((own, round) => {
         const mine = own.figures[figure];
-        return mine === undefined ? [] : (timesBetter(figure, mine, rounds[round]!.figures[figure]!) ?? []);
+        return mine === undefined
+          ? []
+          : (timesBetter(figure, mine, rounds[round]!.figures[figure]!) ?? []);
       });
       return ratios.length === ours.length ? [[figure, summarize(ratios)] as const] : [];
     });
@@ -98,8 +100,14 @@ function requireEqual(
 }
 
 /** The case of a subject whose parameters include `params`. */
-export function findCase(results: Results, subject: string, params: Params): CaseResult | undefined {
+export function findCase(
+  results: Results,
+  subject: string,
+  params: Params,
+): CaseResult | undefined {
   return results.cases.find(
-    (one) => one.subject === subject && Object.entries(params).every(([name, value]) => one.params[name] === value),
+    (one) =>
+      one.subject === subject &&
+      Object.entries(params).every(([name, value]) => one.params[name] === value),
   );
 }

@@ -17,8 +17,27 @@ export function formatResults(results: Results): string {
   ].join("\n");
 }
 
-function header({ machine, noise, rounds, bytes, startedAt, durationSeconds, absent }: Results): string {
-  const { cpu, cores, memoryBytes, kernel, arch, bun, pageBytes, shmemEnabled, transparentHugepages, peers } = machine;
+function header({
+  machine,
+  noise,
+  rounds,
+  bytes,
+  startedAt,
+  durationSeconds,
+  absent,
+}: Results): string {
+  const {
+    cpu,
+    cores,
+    memoryBytes,
+    kernel,
+    arch,
+    bun,
+    pageBytes,
+    shmemEnabled,
+    transparentHugepages,
+    peers,
+  } = machine;
   const wasNoisy =
     noise.computeSpread > 1.5 ||
     noise.copySpread > 2 ||
@@ -61,7 +80,9 @@ function goals(results: Results): string {
 
 function formatGoal({ goal, figure }: TargetLine): string {
   if (goal === null) return "–";
-  return "atMost" in goal ? `≤ ${formatFigure(figure, goal.atMost)}` : `≥ ${digits(goal.timesBetter)}×`;
+  return "atMost" in goal
+    ? `≤ ${formatFigure(figure, goal.atMost)}`
+    : `≥ ${digits(goal.timesBetter)}×`;
 }
 
 function starts(results: Results): string {
@@ -87,7 +108,15 @@ function starts(results: Results): string {
 
 /** Figures of a load that tell one queue from another. */
 const QUEUE_FIGURES = [
-  ...["gibPerSecond", "firstPageSeconds", "awaitP50Ns", "awaitP99Ns", "loopGapP99Ms", "loopGapMaxMs", "cpuSeconds"],
+  ...[
+    "gibPerSecond",
+    "firstPageSeconds",
+    "awaitP50Ns",
+    "awaitP99Ns",
+    "loopGapP99Ms",
+    "loopGapMaxMs",
+    "cpuSeconds",
+  ],
   ...["hugeBytes", "smallBytes", "readCalls"],
 ];
 
@@ -138,7 +167,9 @@ function growth(results: Results): string {
         const costs = cases.flatMap((one) => one.contenders[name]?.figures[figure]?.median ?? []);
         if (costs.length < 2 || costs.length < cases.length) return [];
         const sizes = cases.map(({ params }) => params[parameter] as number);
-        const shownSizes = sizes.map((size) => (parameter === "bytes" ? formatBytes(size) : size.toLocaleString("en")));
+        const shownSizes = sizes.map((size) =>
+          parameter === "bytes" ? formatBytes(size) : size.toLocaleString("en"),
+        );
         return `| ${label}, ${figure} | ${parameter} ${shownSizes.join(" / ")} | ${name} | ${costs.map((cost) => formatFigure(figure, cost)).join(" / ")} | ${digits(growthExponent(sizes, costs))} |`;
       }),
     ),
@@ -157,7 +188,11 @@ function growth(results: Results): string {
 }
 
 /** Cases of a subject, grouped by all parameters but one, where that one takes several values. */
-function series(results: Results, subject: string, parameter: string): { label: string; cases: CaseResult[] }[] {
+function series(
+  results: Results,
+  subject: string,
+  parameter: string,
+): { label: string; cases: CaseResult[] }[] {
   const groups = new Map<string, CaseResult[]>();
   for (const one of results.cases) {
     if (one.subject !== subject || one.params[parameter] === undefined) continue;
@@ -177,7 +212,9 @@ function losses(results: Results): string {
         const theirs = formatFigure(figure, one.contenders[name]!.figures[figure]!.median);
         return `${figure} ${ours} against ${theirs}, ${spread("times", ahead)}`;
       });
-      return parts.length === 0 ? [] : `| ${one.subject}, ${formatParams(one.params)} | ${name} | ${parts.join("; ")} |`;
+      return parts.length === 0
+        ? []
+        : `| ${one.subject}, ${formatParams(one.params)} | ${name} | ${parts.join("; ")} |`;
     }),
   );
   if (rows.length === 0) return "## Where others are ahead\n\nNowhere in this run.\n";
@@ -194,7 +231,9 @@ function losses(results: Results): string {
 function everyCase(results: Results): string {
   const rows = results.cases.flatMap((one) =>
     Object.entries(one.contenders).map(([name, { figures, hash }]) => {
-      const list = Object.entries(figures).map(([figure, summary]) => `${figure} ${spread(figure, summary)}`);
+      const list = Object.entries(figures).map(
+        ([figure, summary]) => `${figure} ${spread(figure, summary)}`,
+      );
       return `| ${one.subject}, ${formatParams(one.params)} | ${name} | ${list.join("; ")} | ${hash === null ? "" : `\`${hash}\``} |`;
     }),
   );

@@ -39,7 +39,14 @@ function microLines(results: Results): TargetLine[] {
       const work = `free + allocate pair, ${count.toLocaleString("en")} live`;
       return [
         line(results, work, "allocate", { live: count }, "nsPerPair", goal),
-        line(results, `${work}, released too`, "allocate", { live: count }, "nsPerPairSettled", goal),
+        line(
+          results,
+          `${work}, released too`,
+          "allocate",
+          { live: count },
+          "nsPerPairSettled",
+          goal,
+        ),
       ];
     }),
     growthLine(results),
@@ -60,14 +67,28 @@ function microLines(results: Results): TargetLine[] {
       const work = `allocate + decRef of ${gib} GiB`;
       return [
         line(results, work, "big", { bytes: gib * 2 ** 30 }, "nsPerPair", goal),
-        line(results, `${work}, released too`, "big", { bytes: gib * 2 ** 30 }, "nsPerPairSettled", goal),
+        line(
+          results,
+          `${work}, released too`,
+          "big",
+          { bytes: gib * 2 ** 30 },
+          "nsPerPairSettled",
+          goal,
+        ),
       ];
     }),
     ...live.flatMap((count) => {
       const work = `view of a range, ${count.toLocaleString("en")} live`;
       return [
         line(results, work, "view", { live: count }, "nsPerView", { atMost: 100 }),
-        line(results, `${work}, pages discarded since`, "view", { live: count }, "nsPerViewAfterDiscard", null),
+        line(
+          results,
+          `${work}, pages discarded since`,
+          "view",
+          { live: count },
+          "nsPerViewAfterDiscard",
+          null,
+        ),
       ];
     }),
   ];
@@ -85,7 +106,13 @@ function growthLine(results: Results): TargetLine | undefined {
     if (small === undefined || large === undefined) return undefined;
     return summarize(large.rounds.map((ns, round) => ns / small.rounds[round]!));
   };
-  return judged("free + allocate pair, cost at 100,000 live over 100", "times", growth(OURS)!, growth(GVISOR), { atMost: 2.5 });
+  return judged(
+    "free + allocate pair, cost at 100,000 live over 100",
+    "times",
+    growth(OURS)!,
+    growth(GVISOR),
+    { atMost: 2.5 },
+  );
 }
 
 function saveLines(results: Results): TargetLine[] {
@@ -93,10 +120,25 @@ function saveLines(results: Results): TargetLine[] {
     const params = { pattern, bytes: results.bytes };
     const goal = { timesBetter: pattern === "dense" ? 2 : 4 };
     return [
-      line(results, `save, ${pattern}, both synced`, "save", params, "saveAndSyncSeconds", goal) ?? [],
-      line(results, `save, ${pattern}, ours synced, gVisor's not`, "save", params, "saveSeconds", null) ?? [],
-      line(results, `save, ${pattern}, against ${FIO_WRITE}, synced`, "save", params, "saveAndSyncSeconds", null, FIO_WRITE) ??
+      line(results, `save, ${pattern}, both synced`, "save", params, "saveAndSyncSeconds", goal) ??
         [],
+      line(
+        results,
+        `save, ${pattern}, ours synced, gVisor's not`,
+        "save",
+        params,
+        "saveSeconds",
+        null,
+      ) ?? [],
+      line(
+        results,
+        `save, ${pattern}, against ${FIO_WRITE}, synced`,
+        "save",
+        params,
+        "saveAndSyncSeconds",
+        null,
+        FIO_WRITE,
+      ) ?? [],
     ].flat();
   });
 }
@@ -118,11 +160,34 @@ function loadLines(results: Results): TargetLine[] {
           atMost: isDense ? 0.015 : 0.025,
         }),
         line(results, `awaited random page, p50, ${where}`, "load", awaiting, "awaitP50Ns", null),
-        line(results, `awaited random page, p99, ${where}`, "load", awaiting, "awaitP99Ns", { atMost: 3e6 }),
+        line(results, `awaited random page, p99, ${where}`, "load", awaiting, "awaitP99Ns", {
+          atMost: 3e6,
+        }),
         line(results, `all loaded, ${where}`, "load", undisturbed, "gibPerSecond", rate),
-        line(results, `all loaded while awaiting, ${where}`, "load", awaiting, "gibPerSecond", null),
-        line(results, `main thread's event loop, p99 of its gaps, ${where}`, "load", awaiting, "loopGapP99Ms", { atMost: 5 }),
-        line(results, `main thread's event loop, longest gap, ${where}`, "load", awaiting, "loopGapMaxMs", null),
+        line(
+          results,
+          `all loaded while awaiting, ${where}`,
+          "load",
+          awaiting,
+          "gibPerSecond",
+          null,
+        ),
+        line(
+          results,
+          `main thread's event loop, p99 of its gaps, ${where}`,
+          "load",
+          awaiting,
+          "loopGapP99Ms",
+          { atMost: 5 },
+        ),
+        line(
+          results,
+          `main thread's event loop, longest gap, ${where}`,
+          "load",
+          awaiting,
+          "loopGapMaxMs",
+          null,
+        ),
         isDense && cache === "hot"
           ? line(
               results,
@@ -175,7 +240,14 @@ function line(
   const found: CaseResult | undefined = findCase(results, subject, params);
   const ours = found?.contenders[OURS]?.figures[figure];
   if (found === undefined || ours === undefined) return undefined;
-  return judged(work, figure, ours, found.contenders[by]?.figures[figure], goal, found.ahead[by]?.[figure]);
+  return judged(
+    work,
+    figure,
+    ours,
+    found.contenders[by]?.figures[figure],
+    goal,
+    found.ahead[by]?.[figure],
+  );
 }
 
 function judged(
@@ -189,8 +261,13 @@ function judged(
   const base = { work, figure, goal, ours, peer, ahead };
   if (goal === null) return { ...base, neededAhead: undefined, isMet: null };
   if ("atMost" in goal) {
-    const neededAhead = ahead === undefined || peer === undefined ? undefined : peer.median / goal.atMost;
+    const neededAhead =
+      ahead === undefined || peer === undefined ? undefined : peer.median / goal.atMost;
     return { ...base, neededAhead, isMet: ours.median <= goal.atMost };
   }
-  return { ...base, neededAhead: goal.timesBetter, isMet: ahead === undefined ? null : ahead.median >= goal.timesBetter };
+  return {
+    ...base,
+    neededAhead: goal.timesBetter,
+    isMet: ahead === undefined ? null : ahead.median >= goal.timesBetter,
+  };
 }

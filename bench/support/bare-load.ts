@@ -2,9 +2,18 @@
  * What a load of a dense image through the page cache costs in system calls alone: this thread and a Worker make each 2 MiB of fresh
  * memory a huge page and read into it. No metadata, no checksums, nobody who waits; the Worker's start is part of the time.
  */
-import { bufferAt, createMemoryFd, mapFileAt, O_RDONLY, openFile, readAt, reserve, truncateFile } from "../../ffi/index.ts";
+import {
+  bufferAt,
+  createMemoryFd,
+  mapFileAt,
+  O_RDONLY,
+  openFile,
+  readAt,
+  reserve,
+  truncateFile,
+} from "../../ffi/index.ts";
 import { makeHuge } from "../../src/aio/perform.ts";
-import { HUGE_PAGE_SIZE } from "../../src/units.ts";
+import { HUGE_PAGE_SIZE } from "../../src/pages/units.ts";
 
 /** The rival's name. */
 export const CALLS_ALONE = "system calls alone (2 threads)";
@@ -23,7 +32,8 @@ export function readBlocks({ fd, base, lengthBytes, next }: BareLoad): void {
   for (let at = take(); at < lengthBytes; at = take()) {
     makeHuge(base + at);
     const bytes = Math.min(HUGE_PAGE_SIZE, lengthBytes - at);
-    if (readAt(fd, base + at, bytes, at) !== bytes) throw new Error(`Expected ${bytes} bytes at ${at}`);
+    if (readAt(fd, base + at, bytes, at) !== bytes)
+      throw new Error(`Expected ${bytes} bytes at ${at}`);
   }
 }
 
@@ -34,7 +44,12 @@ export async function loadBare(path: string, lengthBytes: number): Promise<Uint8
   truncateFile(memory, roundedBytes);
   const base = reserve(roundedBytes, HUGE_PAGE_SIZE);
   mapFileAt(base, roundedBytes, memory, 0);
-  const load: BareLoad = { fd: openFile(path, O_RDONLY), base, lengthBytes, next: new Int32Array(new SharedArrayBuffer(4)) };
+  const load: BareLoad = {
+    fd: openFile(path, O_RDONLY),
+    base,
+    lengthBytes,
+    next: new Int32Array(new SharedArrayBuffer(4)),
+  };
   const worker = new Worker(new URL("./bare-load-worker.ts", import.meta.url));
   const { promise: finished, resolve, reject } = Promise.withResolvers<void>();
   worker.addEventListener("message", () => resolve());

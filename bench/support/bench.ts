@@ -54,29 +54,48 @@ export interface Bench {
     /** One process of it is one round. */
     arguments(params: Params, run: Run): string[];
     /** What its result was, of what else the peer can do or has written; not timed. */
-    hash?(params: Params, run: Run, peer: (commandLine: string[]) => Promise<Record<string, unknown>>): Promise<string>;
+    hash?(
+      params: Params,
+      run: Run,
+      peer: (commandLine: string[]) => Promise<Record<string, unknown>>,
+    ): Promise<string>;
   };
 }
 
 export function number(params: Params, name: string): number {
   const value = params[name];
-  if (typeof value !== "number") throw new TypeError(`Expected parameter ${name} to be a number, got ${String(value)}`);
+  if (typeof value !== "number")
+    throw new TypeError(`Expected parameter ${name} to be a number, got ${String(value)}`);
   return value;
 }
 
 export function text(params: Params, name: string): string {
   const value = params[name];
-  if (typeof value !== "string") throw new TypeError(`Expected parameter ${name} to be a string, got ${String(value)}`);
+  if (typeof value !== "string")
+    throw new TypeError(`Expected parameter ${name} to be a string, got ${String(value)}`);
   return value;
 }
 
 /** mitata's options: how long to measure. */
-export function budget(run: Run): { min_cpu_time: number; min_samples: number; warmup_samples: number } {
-  return { min_cpu_time: run.isSmoke ? 1e5 : 300e6, min_samples: run.isSmoke ? 2 : 4, warmup_samples: 2 };
+export function budget(run: Run): {
+  min_cpu_time: number;
+  min_samples: number;
+  warmup_samples: number;
+} {
+  return {
+    min_cpu_time: run.isSmoke ? 1e5 : 300e6,
+    min_samples: run.isSmoke ? 2 : 4,
+    warmup_samples: 2,
+  };
 }
 
 /** Command of a child process that measures one case and prints its sample. `executable`: where the bench was built. */
-export function sampleCommand(bench: Bench, params: Params, run: Run, executable?: string): string[] {
+export function sampleCommand(
+  bench: Bench,
+  params: Params,
+  run: Run,
+  executable?: string,
+): string[] {
   const program = executable === undefined ? [process.execPath, sourceOf(bench)] : [executable];
   return [...program, "--sample", JSON.stringify({ params, run })];
 }
@@ -84,9 +103,19 @@ export function sampleCommand(bench: Bench, params: Params, run: Run, executable
 /** Builds a program as docs/deploying.md says, unless that has been done. @throws {Error} with what the bundler says */
 export function buildOnce(source: string, executable: string): void {
   if (existsSync(executable)) return;
-  const flags = ["--compile", "--bytecode", "--format=esm", "--entry-naming", "[name].[ext]", "--outfile", executable];
-  const entries = [source, join(import.meta.dir, "../../src/threads/pgalloc-worker.ts")];
-  const { exitCode, stderr } = Bun.spawnSync([process.execPath, "build", ...flags, ...entries], { stderr: "pipe" });
+  const flags = [
+    "--compile",
+    "--bytecode",
+    "--format=esm",
+    "--entry-naming",
+    "[name].[ext]",
+    "--outfile",
+    executable,
+  ];
+  const entries = [source, join(import.meta.dir, "../../src/worker/pgalloc-worker.ts")];
+  const { exitCode, stderr } = Bun.spawnSync([process.execPath, "build", ...flags, ...entries], {
+    stderr: "pipe",
+  });
   if (exitCode !== 0) throw new Error(`${source} cannot be built: ${stderr}`);
 }
 
@@ -102,6 +131,12 @@ export async function main(bench: Bench): Promise<void> {
     process.stdout.write(`${JSON.stringify(await bench.measure(params, run))}\n`);
     return;
   }
-  const command = [process.execPath, join(import.meta.dir, "../run.ts"), "--only", bench.subject, ...process.argv.slice(2)];
+  const command = [
+    process.execPath,
+    join(import.meta.dir, "../run.ts"),
+    "--only",
+    bench.subject,
+    ...process.argv.slice(2),
+  ];
   process.exitCode = await Bun.spawn(command, { stdio: ["ignore", "inherit", "inherit"] }).exited;
 }

@@ -5,14 +5,16 @@ import { filledBytes, isZeroPage, type Pattern, stampPages } from "./trace.ts";
 const PIECE_BYTES = 2 ** 26;
 
 function* pieces(bytes: number): Generator<FileRange | { start: number; end: number }> {
-  for (let start = 0; start < bytes; start += PIECE_BYTES) yield { start, end: Math.min(bytes, start + PIECE_BYTES) };
+  for (let start = 0; start < bytes; start += PIECE_BYTES)
+    yield { start, end: Math.min(bytes, start + PIECE_BYTES) };
 }
 
 /** Stamps a new allocation of `bytes` at offset 0. Pages of zeros are not touched. */
 export function fillImage(file: MemoryFile, pattern: Pattern, bytes: number): void {
   const range = file.allocate(bytes);
   if (range.start !== 0) throw new Error(`The first allocation is at ${range.start}, not at 0`);
-  for (const piece of pieces(bytes)) stampPages(file.view(piece, Uint32Array), piece.start / PAGE_SIZE, pattern);
+  for (const piece of pieces(bytes))
+    stampPages(file.view(piece, Uint32Array), piece.start / PAGE_SIZE, pattern);
 }
 
 /**
@@ -30,14 +32,16 @@ export function hashImage(file: MemoryFile, pattern: Pattern, bytes: number): st
     for (let at = 0; at < view.length; at += 4 * PAGE_SIZE) {
       crc = Bun.hash.crc32(view.subarray(at, Math.min(view.length, at + 3 * PAGE_SIZE)), crc);
       const zeroPage = (piece.start + at) / PAGE_SIZE + 3;
-      if (zeroPage % 256 === 3 && at + 4 * PAGE_SIZE <= view.length) requireZero(view, at + 3 * PAGE_SIZE, zeroPage);
+      if (zeroPage % 256 === 3 && at + 4 * PAGE_SIZE <= view.length)
+        requireZero(view, at + 3 * PAGE_SIZE, zeroPage);
     }
   }
   return formatHash(crc, filledBytes(pattern, bytes));
 }
 
 function requireZero(view: Uint8Array, at: number, page: number): void {
-  if (view.subarray(at, at + PAGE_SIZE).some((byte) => byte !== 0)) throw new Error(`Page ${page} of the image is not zero`);
+  if (view.subarray(at, at + PAGE_SIZE).some((byte) => byte !== 0))
+    throw new Error(`Page ${page} of the image is not zero`);
 }
 
 export function formatHash(crc: number, bytes: number): string {

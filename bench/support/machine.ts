@@ -42,7 +42,11 @@ function readOrEmpty(path: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT" || (error as NodeJS.ErrnoException).code === "EACCES") return "";
+    if (
+      (error as NodeJS.ErrnoException).code === "ENOENT" ||
+      (error as NodeJS.ErrnoException).code === "EACCES"
+    )
+      return "";
     throw error;
   }
 }
@@ -90,7 +94,8 @@ export class NoiseMeter {
     return {
       probes: this.computeMs.length,
       computeSpread: spread(this.computeMs),
-      sharedCoreShare: this.issueMs.filter((ms) => ms > SHARED_CORE * fastestMs).length / this.issueMs.length,
+      sharedCoreShare:
+        this.issueMs.filter((ms) => ms > SHARED_CORE * fastestMs).length / this.issueMs.length,
       copySpread: spread(this.copyMs),
       loadAverageBefore: this.loadBefore,
       stolenSeconds: (stealTicks() - this.stealBefore) / 100,

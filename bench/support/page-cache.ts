@@ -1,6 +1,15 @@
 /** Makes files hot or cold in the page cache, and looks whether that worked. */
 import { fsyncSync, readSync } from "node:fs";
-import { closeFile, dropPageCache, fileStatus, mapFile, mincore, O_RDONLY, openFile, unmap } from "../../ffi/index.ts";
+import {
+  closeFile,
+  dropPageCache,
+  fileStatus,
+  mapFile,
+  mincore,
+  O_RDONLY,
+  openFile,
+  unmap,
+} from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 
 export type CacheState = "hot" | "cold";
@@ -14,7 +23,8 @@ export function prepareCache(path: string, state: CacheState): number {
       dropPageCache(fd);
     } else if (residentFraction(fd) < 1) {
       const piece = new Uint8Array(1 << 20);
-      for (let offset = 0, count = 1; count > 0; offset += count) count = readSync(fd, piece, 0, piece.length, offset);
+      for (let offset = 0, count = 1; count > 0; offset += count)
+        count = readSync(fd, piece, 0, piece.length, offset);
     }
     return residentFraction(fd);
   } finally {

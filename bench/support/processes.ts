@@ -18,7 +18,10 @@ export class Workspace implements Disposable {
   }
 
   /** Runs a command; returns its stdout, and stderr unless it goes to ours. @throws {Error} if it fails */
-  async run(command: string[], options: { cwd?: string; stderr?: "inherit" | "pipe" } = {}): Promise<string> {
+  async run(
+    command: string[],
+    options: { cwd?: string; stderr?: "inherit" | "pipe" } = {},
+  ): Promise<string> {
     const { stderr = "inherit", ...rest } = options;
     const child = Bun.spawn(command, { ...rest, stdin: "ignore", stdout: "pipe", stderr });
     this.children.add(child);
@@ -26,7 +29,8 @@ export class Workspace implements Disposable {
       const errors = child.stderr === undefined ? "" : new Response(child.stderr).text();
       const output = await new Response(child.stdout).text();
       const exitCode = await child.exited;
-      if (exitCode !== 0) throw new Error(`${command.join(" ")} ended with ${exitCode}\n${await errors}`);
+      if (exitCode !== 0)
+        throw new Error(`${command.join(" ")} ended with ${exitCode}\n${await errors}`);
       return output;
     } finally {
       this.children.delete(child);

@@ -6,7 +6,13 @@ import { makeTrace, Random, type Trace } from "./trace.ts";
 const AWAIT_INTERVAL_MS = 1;
 
 export type Work =
-  | { readonly kind: "pairs"; readonly live: number; readonly ops: number; readonly rounds: number; readonly start: Int32Array }
+  | {
+      readonly kind: "pairs";
+      readonly live: number;
+      readonly ops: number;
+      readonly rounds: number;
+      readonly start: Int32Array;
+    }
   | {
       readonly kind: "awaits";
       readonly range: { readonly start: number; readonly end: number };
@@ -16,7 +22,11 @@ export type Work =
       readonly done: Int32Array;
     };
 
-export type Awaiter = "main thread" | "Worker" | "Worker, main thread busy" | "blocked Worker, main thread busy";
+export type Awaiter =
+  | "main thread"
+  | "Worker"
+  | "Worker, main thread busy"
+  | "blocked Worker, main thread busy";
 
 export function replay(file: MemoryFile, ranges: FileRange[], { slots, pages }: Trace): void {
   for (let i = 0; i < slots.length; i++) {
@@ -27,11 +37,18 @@ export function replay(file: MemoryFile, ranges: FileRange[], { slots, pages }: 
 }
 
 /** Pairs a second, all threads together, each with its own live ranges of one file. */
-export async function runInWorkers(options: { threads: number; live: number; ops: number; rounds: number }): Promise<number> {
+export async function runInWorkers(options: {
+  threads: number;
+  live: number;
+  ops: number;
+  rounds: number;
+}): Promise<number> {
   const { threads, live, ops, rounds } = options;
   using file = MemoryFile.create({ name: "bench" });
   const start = new Int32Array(new SharedArrayBuffer(4));
-  const workers = Array.from({ length: threads }, () => startWorker(file, { kind: "pairs", live, ops, rounds, start }));
+  const workers = Array.from({ length: threads }, () =>
+    startWorker(file, { kind: "pairs", live, ops, rounds, start }),
+  );
   await Promise.all(workers.map(({ ready }) => ready));
   Atomics.store(start, 0, 1);
   Atomics.notify(start, 0);
@@ -60,7 +77,11 @@ function startWorker(file: MemoryFile, work: Work): Started {
 }
 
 /** In the Worker: says that it is ready, waits for the others, and returns how many seconds it took. */
-export function replayPairs(handle: MemoryFileHandle, work: Work & { kind: "pairs" }, ready: () => void): number {
+export function replayPairs(
+  handle: MemoryFileHandle,
+  work: Work & { kind: "pairs" },
+  ready: () => void,
+): number {
   const file = MemoryFile.attach(handle);
   const trace = makeTrace(work.live, work.ops, 1, true);
   const ranges = Array.from(trace.fill, (pages) => file.allocate(pages * PAGE_SIZE));
@@ -73,7 +94,10 @@ export function replayPairs(handle: MemoryFileHandle, work: Work & { kind: "pair
 }
 
 /** Awaits random pages, one after the other, while the file loads, and checks each. Returns nanoseconds of each. */
-export async function awaitRandomPages(file: MemoryFile, work: Omit<Work & { kind: "awaits" }, "done">): Promise<number[]> {
+export async function awaitRandomPages(
+  file: MemoryFile,
+  work: Omit<Work & { kind: "awaits" }, "done">,
+): Promise<number[]> {
   const { range, count, blocking } = work;
   const random = new Random(work.seed);
   const samples: number[] = [];
@@ -100,7 +124,13 @@ export async function awaitPages(
   seed: number,
 ): Promise<number[]> {
   const { start, end } = range;
-  const work = { kind: "awaits" as const, range: { start, end }, count, seed, blocking: who.startsWith("blocked") };
+  const work = {
+    kind: "awaits" as const,
+    range: { start, end },
+    count,
+    seed,
+    blocking: who.startsWith("blocked"),
+  };
   if (who === "main thread") return await awaitRandomPages(file, work);
   const done = new Int32Array(new SharedArrayBuffer(4));
   const { worker, ready, answer } = startWorker(file, { ...work, done });

@@ -118,6 +118,8 @@ export function checkStamp(page: Uint8Array, index: number): void {
   const sum = low + PAGE_SIZE - 8;
   const wanted = [sum >>> 0, (sum >= 2 ** 32 ? high + 1 : high) >>> 0];
   if (words[0] !== wanted[0] || words[1] !== wanted[1]) {
-    throw new Error(`Page ${index} holds ${words[1]}:${words[0]} at its end, its stamp is ${wanted[1]}:${wanted[0]}`);
+    throw new Error(
+      `Page ${index} holds ${words[1]}:${words[0]} at its end, its stamp is ${wanted[1]}:${wanted[0]}`,
+    );
   }
 }

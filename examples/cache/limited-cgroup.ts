@@ -12,12 +12,19 @@ export interface LimitedCgroup {
 }
 
 /** What stands in the way, by version; or the cgroup. */
-export function makeLimitedCgroup(limitBytes: number): LimitedCgroup | { readonly reasons: readonly string[] } {
+export function makeLimitedCgroup(
+  limitBytes: number,
+): LimitedCgroup | { readonly reasons: readonly string[] } {
   const reasons: string[] = [];
   for (const version of [2, 1] as const) {
     try {
       const path = version === 2 ? makeVersion2(limitBytes) : makeVersion1(limitBytes);
-      return { path, version, processesFile: join(path, "cgroup.procs"), remove: () => remove(path) };
+      return {
+        path,
+        version,
+        processesFile: join(path, "cgroup.procs"),
+        remove: () => remove(path),
+      };
     } catch (error) {
       reasons.push(`version ${version}: ${(error as Error).message}`);
     }
@@ -33,12 +40,15 @@ async function remove(path: string): Promise<void> {
 function makeVersion2(limitBytes: number): string {
   const root = mountPoint((type) => type === "cgroup2");
   const enabled = readFileSync(join(root, "cgroup.subtree_control"), "utf8").split(/\s+/);
-  if (!enabled.includes("memory")) throw new Error(`the memory controller is not enabled in ${root}`);
+  if (!enabled.includes("memory"))
+    throw new Error(`the memory controller is not enabled in ${root}`);
   return makeDirectory(root, { "memory.max": limitBytes });
 }
 
 function makeVersion1(limitBytes: number): string {
-  const root = mountPoint((type, options) => type === "cgroup" && options.split(",").includes("memory"));
+  const root = mountPoint(
+    (type, options) => type === "cgroup" && options.split(",").includes("memory"),
+  );
   return makeDirectory(root, { "memory.limit_in_bytes": limitBytes });
 }
 
@@ -46,7 +56,8 @@ function makeDirectory(root: string, settings: Record<string, number>): string {
   const path = join(root, `pgalloc-cache-${process.pid}`);
   mkdirSync(path);
   try {
-    for (const [name, value] of Object.entries(settings)) writeFileSync(join(path, name), String(value));
+    for (const [name, value] of Object.entries(settings))
+      writeFileSync(join(path, name), String(value));
     return path;
   } catch (error) {
     rmdirSync(path);

@@ -22,11 +22,16 @@ const { values } = parseArgs({
 });
 const limitMebibytes = Number(values["limit-mib"]);
 
-const cgroup = values["no-cgroup"] ? { reasons: ["not wanted"] } : makeLimitedCgroup(limitMebibytes * 2 ** 20);
+const cgroup = values["no-cgroup"]
+  ? { reasons: ["not wanted"] }
+  : makeLimitedCgroup(limitMebibytes * 2 ** 20);
 const command = [process.execPath, join(import.meta.dir, "program.ts")];
-for (const name of ["entries", "neighbour-mib", "wait-seconds"] as const) command.push(`--${name}`, values[name]);
+for (const name of ["entries", "neighbour-mib", "wait-seconds"] as const)
+  command.push(`--${name}`, values[name]);
 if ("path" in cgroup) {
-  console.log(`cgroup               ${cgroup.path} (version ${cgroup.version}), limited to ${limitMebibytes} MiB`);
+  console.log(
+    `cgroup               ${cgroup.path} (version ${cgroup.version}), limited to ${limitMebibytes} MiB`,
+  );
   command.push("--processes-file", cgroup.processesFile);
 } else {
   console.log(`no limited cgroup    ${cgroup.reasons.join("; ")}`);

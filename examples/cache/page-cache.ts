@@ -23,7 +23,11 @@ export class PageCache implements EvictableMemoryUser {
   readonly #slotOf = new Map<string, number>();
   readonly #freeSlots: number[] = [];
 
-  constructor(file: MemoryFile, entryBytes: number, load: (key: string, destination: Uint8Array) => void) {
+  constructor(
+    file: MemoryFile,
+    entryBytes: number,
+    load: (key: string, destination: Uint8Array) => void,
+  ) {
     this.#file = file;
     this.#entryBytes = entryBytes;
     this.#load = load;

@@ -63,10 +63,15 @@ function describe(trigger: EvictionTrigger): string {
 async function underPressure(cache: PageCache): Promise<boolean> {
   const file = join(values.directory, `pgalloc-neighbour-${process.pid}`);
   const program = join(import.meta.dir, "neighbour.ts");
-  const neighbour = Bun.spawn([process.execPath, program, file, values["neighbour-mib"]], { stdout: "pipe" });
-  say(`a neighbour starts: it reads a file of ${values["neighbour-mib"]} MiB over and over, in the same cgroup`);
+  const neighbour = Bun.spawn([process.execPath, program, file, values["neighbour-mib"]], {
+    stdout: "pipe",
+  });
+  say(
+    `a neighbour starts: it reads a file of ${values["neighbour-mib"]} MiB over and over, in the same cgroup`,
+  );
   const until = performance.now() + 1000 * Number(values["wait-seconds"]);
-  while (cache.evictions === 0 && performance.now() < until && neighbour.exitCode === null) await Bun.sleep(20);
+  while (cache.evictions === 0 && performance.now() < until && neighbour.exitCode === null)
+    await Bun.sleep(20);
   const wasAsked = cache.evictions > 0;
   if (wasAsked) say("the host is short of memory: the cache is asked to evict");
   await Bun.sleep(500); // the neighbour has the memory now
@@ -77,7 +82,8 @@ async function underPressure(cache: PageCache): Promise<boolean> {
   return wasAsked;
 }
 
-if (values["processes-file"] !== undefined) writeFileSync(values["processes-file"], String(process.pid));
+if (values["processes-file"] !== undefined)
+  writeFileSync(values["processes-file"], String(process.pid));
 
 let file = MemoryFile.create({ name: "cache", memoryPressure: { stallMs: 20, windowMs: 2000 } });
 const trigger = file.evictionTrigger;
@@ -99,13 +105,19 @@ const { promise: done, resolve: finish } = Promise.withResolvers<void>();
 const inUse = Array.from({ length: IN_USE }, (_, i) => cache.use(String(i), () => done));
 const canPress = values["processes-file"] !== undefined && trigger.kind === "pressure";
 if (!canPress || !(await underPressure(cache))) {
-  say(canPress ? "no pressure came in time: evictions are started by hand" : "evictions are started by hand");
+  say(
+    canPress
+      ? "no pressure came in time: evictions are started by hand"
+      : "evictions are started by hand",
+  );
   file.startEvictions();
 }
 await file.waitForEvictions();
 await file.released();
 say(`evicted ${cache.evictions} of ${entries} entries; ${cache.size} are in use and stay`);
-say(`committed: ${mebibytes(file.usage().totalBytes)}, by fstat ${mebibytes(file.totalUsageBytes)}`);
+say(
+  `committed: ${mebibytes(file.usage().totalBytes)}, by fstat ${mebibytes(file.totalUsageBytes)}`,
+);
 finish();
 await Promise.all(inUse);
 say(`used again: ${await useAll(cache)}, all contents right`);

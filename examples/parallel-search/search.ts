@@ -13,7 +13,13 @@ export interface Hit {
  * For each query row the `count` rows of [first, last) that are nearest to it. Waits for the vectors piece by piece, so that
  * it searches what is there while the rest is still being loaded.
  */
-export function searchRows(index: WordIndex, queries: readonly number[], first: number, last: number, count: number): Hit[][] {
+export function searchRows(
+  index: WordIndex,
+  queries: readonly number[],
+  first: number,
+  last: number,
+  count: number,
+): Hit[][] {
   const { dimensions } = index;
   const vectors = queries.map((row) => index.rowsSync(row, row + 1).slice());
   const hits: Hit[][] = queries.map(() => []);
@@ -22,7 +28,8 @@ export function searchRows(index: WordIndex, queries: readonly number[], first: 
     const rows = index.rowsSync(from, to);
     for (const [i, vector] of vectors.entries()) {
       for (let row = from; row < to; row++) {
-        if (row !== queries[i]) insert(hits[i]!, row, dot(rows, (row - from) * dimensions, vector), count);
+        if (row !== queries[i])
+          insert(hits[i]!, row, dot(rows, (row - from) * dimensions, vector), count);
       }
     }
   }

@@ -55,7 +55,9 @@ export class WordIndex {
     const { dimensions, centroids, groupStarts, vectors } = this.#roots;
     const row = await this.#rowOf(word);
     if (row < 0) return [];
-    const query = (await this.#floats(vectors.start, row * dimensions, (row + 1) * dimensions)).slice();
+    const query = (
+      await this.#floats(vectors.start, row * dimensions, (row + 1) * dimensions)
+    ).slice();
     const groups = centroids
       .map((centroid, group) => ({ group, similarity: dot(query, 0, centroid, dimensions) }))
       .sort((a, b) => b.similarity - a.similarity)
@@ -68,13 +70,16 @@ export class WordIndex {
       const rows = await this.#floats(vectors.start, first * dimensions, last * dimensions);
       for (let i = first; i < last; i++) {
         const similarity = dot(rows, (i - first) * dimensions, query, dimensions);
-        if (i === row || (best.length === count && similarity <= best[count - 1]!.similarity)) continue;
+        if (i === row || (best.length === count && similarity <= best[count - 1]!.similarity))
+          continue;
         best.push({ row: i, similarity });
         best.sort((a, b) => b.similarity - a.similarity);
         best.length = Math.min(best.length, count);
       }
     }
-    return await Promise.all(best.map(async ({ row: i, similarity }) => ({ word: await this.#wordAt(i), similarity })));
+    return await Promise.all(
+      best.map(async ({ row: i, similarity }) => ({ word: await this.#wordAt(i), similarity })),
+    );
   }
 
   /** How many components a vector has. */
@@ -87,10 +92,17 @@ export class WordIndex {
     const { dimensions, vectors } = this.#roots;
     const start = vectors.start + 4 * first * dimensions;
     const end = vectors.start + 4 * last * dimensions;
-    const pages = new FileRange(start - (start % PAGE_SIZE), Math.ceil(end / PAGE_SIZE) * PAGE_SIZE);
+    const pages = new FileRange(
+      start - (start % PAGE_SIZE),
+      Math.ceil(end / PAGE_SIZE) * PAGE_SIZE,
+    );
     this.file.awaitLoadSync(pages);
     const bytes = this.file.view(pages);
-    return new Float32Array(bytes.buffer, bytes.byteOffset + start - pages.start, (last - first) * dimensions);
+    return new Float32Array(
+      bytes.buffer,
+      bytes.byteOffset + start - pages.start,
+      (last - first) * dimensions,
+    );
   }
 
   /** The word of a row. */
@@ -110,7 +122,9 @@ export class WordIndex {
   async #wordAt(row: number): Promise<string> {
     const { wordEnds, text } = this.#roots;
     const [from, to] =
-      row === 0 ? [0, (await this.#words(wordEnds.start, 0, 1))[0]!] : await this.#words(wordEnds.start, row - 1, row + 1);
+      row === 0
+        ? [0, (await this.#words(wordEnds.start, 0, 1))[0]!]
+        : await this.#words(wordEnds.start, row - 1, row + 1);
     return new TextDecoder().decode(await this.#bytes(text.start + from!, text.start + to!));
   }
 
@@ -126,7 +140,10 @@ export class WordIndex {
 
   /** Bytes [start, end) of the file, once they are loaded. */
   async #bytes(start: number, end: number): Promise<Uint8Array> {
-    const pages = new FileRange(start - (start % PAGE_SIZE), Math.ceil(end / PAGE_SIZE) * PAGE_SIZE);
+    const pages = new FileRange(
+      start - (start % PAGE_SIZE),
+      Math.ceil(end / PAGE_SIZE) * PAGE_SIZE,
+    );
     await this.file.awaitLoad(pages);
     return this.file.view(pages).subarray(start - pages.start, end - pages.start);
   }
@@ -190,12 +207,18 @@ function findCentroids(unit: readonly Float32Array[], dimensions: number): Float
       const sum = sums[nearestCentroid(vector, centroids, dimensions)]!;
       for (let i = 0; i < dimensions; i++) sum[i]! += vector[i]!;
     }
-    centroids = sums.map((sum, i) => (sum.every((x) => x === 0) ? centroids[i]! : normalized(sum, dimensions)));
+    centroids = sums.map((sum, i) =>
+      sum.every((x) => x === 0) ? centroids[i]! : normalized(sum, dimensions),
+    );
   }
   return centroids;
 }
 
-function nearestCentroid(vector: Float32Array, centroids: readonly Float32Array[], dimensions: number): number {
+function nearestCentroid(
+  vector: Float32Array,
+  centroids: readonly Float32Array[],
+  dimensions: number,
+): number {
   let best = 0;
   let similarity = Number.NEGATIVE_INFINITY;
   for (let i = 0; i < centroids.length; i++) {
@@ -217,7 +240,12 @@ function normalized(vector: ArrayLike<number>, dimensions: number): Float32Array
   return unit;
 }
 
-function dot(a: ArrayLike<number>, offset: number, b: ArrayLike<number>, dimensions: number): number {
+function dot(
+  a: ArrayLike<number>,
+  offset: number,
+  b: ArrayLike<number>,
+  dimensions: number,
+): number {
   let sum = 0;
   for (let i = 0; i < dimensions; i++) sum += a[offset + i]! * b[i]!;
   return sum;

@@ -23,19 +23,27 @@ const NEIGHBOURS = 8;
 const { values } = parseArgs({
   options: {
     data: { type: "string", default: fileURLToPath(new URL(DEFAULT_DATA, import.meta.url)) },
-    checkpoint: { type: "string", default: fileURLToPath(new URL("./checkpoint", import.meta.url)) },
+    checkpoint: {
+      type: "string",
+      default: fileURLToPath(new URL("./checkpoint", import.meta.url)),
+    },
     word: { type: "string", default: "ocean" },
     start: { type: "string", default: "all" },
   },
 });
 
 function show(word: string, neighbours: readonly Neighbour[]): string {
-  const list = neighbours.map((neighbour) => `${neighbour.word} ${neighbour.similarity.toFixed(3)}`).join(", ");
-  return neighbours.length === 0 ? `"${word}" is not among the words` : `nearest to "${word}": ${list}`;
+  const list = neighbours
+    .map((neighbour) => `${neighbour.word} ${neighbour.similarity.toFixed(3)}`)
+    .join(", ");
+  return neighbours.length === 0
+    ? `"${word}" is not among the words`
+    : `nearest to "${word}": ${list}`;
 }
 
 async function readEmbeddings(): Promise<Embeddings> {
-  if (!existsSync(values.data)) throw new Error(`There is no file ${values.data}; run "npm install" in examples/word-search`);
+  if (!existsSync(values.data))
+    throw new Error(`There is no file ${values.data}; run "npm install" in examples/word-search`);
   return (await Bun.file(values.data).json()) as Embeddings;
 }
 
@@ -50,7 +58,10 @@ async function firstStart(): Promise<string> {
   const answer = show(values.word, await index.nearest(values.word, NEIGHBOURS));
   timeline.mark("first answer", answer);
   const report = await file.saveTo(values.checkpoint, { userData });
-  timeline.mark("checkpoint written", `${Timeline.mebibytes(report.pagesBytes)} in ${report.durationMs.toFixed(0)} ms`);
+  timeline.mark(
+    "checkpoint written",
+    `${Timeline.mebibytes(report.pagesBytes)} in ${report.durationMs.toFixed(0)} ms`,
+  );
   file.destroy();
   return answer;
 }
@@ -67,11 +78,17 @@ async function nextStart(title: string): Promise<string> {
   const answer = show(values.word, await index.nearest(values.word, NEIGHBOURS));
   const { loadedBytes, totalBytes } = file.loadStats();
   timeline.mark("first answer", answer);
-  timeline.note(`${Timeline.mebibytes(loadedBytes)} of ${Timeline.mebibytes(totalBytes)} were loaded by then`);
+  timeline.note(
+    `${Timeline.mebibytes(loadedBytes)} of ${Timeline.mebibytes(totalBytes)} were loaded by then`,
+  );
   await file.awaitLoad();
-  timeline.mark("all loaded", `${Timeline.mebibytes(totalBytes)}, ${timeline.rate(totalBytes, "metadata stands")}`);
+  timeline.mark(
+    "all loaded",
+    `${Timeline.mebibytes(totalBytes)}, ${timeline.rate(totalBytes, "metadata stands")}`,
+  );
   const again = show(values.word, await index.nearest(values.word, NEIGHBOURS));
-  if (again !== answer) throw new Error(`The answer changed while loading: ${answer}, then ${again}`);
+  if (again !== answer)
+    throw new Error(`The answer changed while loading: ${answer}, then ${again}`);
   file.destroy();
   return answer;
 }
@@ -83,7 +100,8 @@ async function parseStart(): Promise<void> {
   timeline.mark("JSON parsed");
   const query = vectors[values.word];
   if (query === undefined) return;
-  const norm = (vector: readonly number[]) => Math.sqrt(vector.slice(0, dimensions).reduce((sum, x) => sum + x * x, 0));
+  const norm = (vector: readonly number[]) =>
+    Math.sqrt(vector.slice(0, dimensions).reduce((sum, x) => sum + x * x, 0));
   const neighbours = words
     .filter((word) => word !== values.word)
     .map((word) => {
@@ -99,9 +117,19 @@ async function parseStart(): Promise<void> {
 /** Builds this program as docs/deploying.md says, Bun and bytecode included. */
 function buildExecutable(directory: string): string {
   const executable = join(directory, "word-search");
-  const flags = ["--compile", "--bytecode", "--format=esm", "--entry-naming", "[name].[ext]", "--outfile", executable];
+  const flags = [
+    "--compile",
+    "--bytecode",
+    "--format=esm",
+    "--entry-naming",
+    "[name].[ext]",
+    "--outfile",
+    executable,
+  ];
   const entries = [import.meta.filename, fileURLToPath(import.meta.resolve("pgalloc/worker"))];
-  const { exitCode, stderr } = Bun.spawnSync([process.execPath, "build", ...flags, ...entries], { stderr: "pipe" });
+  const { exitCode, stderr } = Bun.spawnSync([process.execPath, "build", ...flags, ...entries], {
+    stderr: "pipe",
+  });
   if (exitCode !== 0) throw new Error(`bun build ended with exit code ${exitCode}: ${stderr}`);
   return executable;
 }
@@ -109,7 +137,8 @@ function buildExecutable(directory: string): string {
 /** Runs one kind of start in a process of its own, as a restart would. Returns the answer it printed last. */
 function startAgain(start: string, program = [process.execPath, import.meta.filename]): string {
   const command = [...program, "--start", start];
-  for (const name of ["data", "checkpoint", "word"] as const) command.push(`--${name}`, values[name]);
+  for (const name of ["data", "checkpoint", "word"] as const)
+    command.push(`--${name}`, values[name]);
   const { exitCode, stdout } = Bun.spawnSync(command, { stdout: "pipe", stderr: "inherit" });
   if (exitCode !== 0) throw new Error(`The ${start} start ended with exit code ${exitCode}`);
   const output = stdout.toString();
@@ -123,17 +152,21 @@ function startAll(): void {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-word-search-"));
   try {
     const deployed = startAgain("deployed", [buildExecutable(directory)]);
-    if (deployed !== after) throw new Error(`The executable answers otherwise: ${deployed}, not ${after}`);
+    if (deployed !== after)
+      throw new Error(`The executable answers otherwise: ${deployed}, not ${after}`);
   } finally {
     rmSync(directory, { recursive: true });
   }
   startAgain("parse");
-  if (before !== after) throw new Error(`The answer changed with the restart: ${before}, then ${after}`);
+  if (before !== after)
+    throw new Error(`The answer changed with the restart: ${before}, then ${after}`);
   console.log("\nThe answer is the same before and after the restart.");
 }
 
 if (values.start === "first") console.log(`answer: ${await firstStart()}`);
-else if (values.start === "next") console.log(`answer: ${await nextStart("next start: restored in the background")}`);
-else if (values.start === "deployed") console.log(`answer: ${await nextStart("the same start, built with bytecode")}`);
+else if (values.start === "next")
+  console.log(`answer: ${await nextStart("next start: restored in the background")}`);
+else if (values.start === "deployed")
+  console.log(`answer: ${await nextStart("the same start, built with bytecode")}`);
 else if (values.start === "parse") await parseStart();
 else startAll();

@@ -18,7 +18,9 @@ export class Timeline {
   mark(what: string, detail?: string, atMs = performance.now()): void {
     this.#clearBar();
     this.#marks.set(what, atMs);
-    console.log(`  ${atMs.toFixed(1).padStart(9)} ms  ${what}${detail === undefined ? "" : `  (${detail})`}`);
+    console.log(
+      `  ${atMs.toFixed(1).padStart(9)} ms  ${what}${detail === undefined ? "" : `  (${detail})`}`,
+    );
   }
 
   note(text: string): void {

@@ -19,9 +19,9 @@
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
 import { FREE, SUB_RELEASED, stateOf } from "../allocator/states.ts";
 import type { SegmentSet } from "../segment/index.ts";
-import { bitCount, forEachWord } from "../shared/bits.ts";
-import { type Control, Field, Word } from "../shared/control.ts";
-import { PAGES_PER_CHUNK } from "../units.ts";
+import { bitCount, forEachWord } from "../pages/bits.ts";
+import { type Control, Field, Word } from "../control/control.ts";
+import { PAGES_PER_CHUNK } from "../pages/units.ts";
 
 /** Pages that a scan looks at between two holds of the lock: a chunk. */
 export const WINDOW_PAGES = PAGES_PER_CHUNK;

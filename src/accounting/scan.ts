@@ -15,10 +15,10 @@
 import { fileStatus, seekData, seekHole } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
 import { stateOf, USED } from "../allocator/states.ts";
-import { forEachWord } from "../shared/bits.ts";
-import { type Control, Field, Word } from "../shared/control.ts";
-import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
-import { PAGE_SIZE } from "../units.ts";
+import { forEachWord } from "../pages/bits.ts";
+import { type Control, Field, Word } from "../control/control.ts";
+import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 import { type Commitment, WINDOW_PAGES, WINDOW_WORDS } from "./commitment.ts";
 
 /** A full scan is not repeated before this many times its duration have passed since it began: 1/8 of a core at most. */
@@ -125,7 +125,8 @@ function scanWindow(
   allocator.lock();
   let targets: readonly number[];
   try {
-    targets = groups === undefined ? [first, first + WINDOW_PAGES] : usedBy(allocator, groups, first);
+    targets =
+      groups === undefined ? [first, first + WINDOW_PAGES] : usedBy(allocator, groups, first);
     if (targets.length === 0) return;
     commitment.openWindow(first, known);
   } finally {

@@ -7,7 +7,7 @@
  */
 import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
-import { MAX_KIND, MemoryKind, PAGE_SIZE } from "../units.ts";
+import { MAX_KIND, MemoryKind, PAGE_SIZE } from "../pages/units.ts";
 import type { Commitment } from "./commitment.ts";
 
 export interface KindUsage {

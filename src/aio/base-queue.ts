@@ -5,7 +5,7 @@
  * Hot-path state is in typed arrays: adding and telling an operation creates no object.
  */
 import { checkInteger } from "../../ffi/index.ts";
-import { DestroyedError } from "../errors.ts";
+import { DestroyedError } from "../errors/errors.ts";
 import { Kind, Operations, SlotState } from "./operations.ts";
 import { type Completions, type Queue, QueueBusyError } from "./queue.ts";
 
@@ -55,7 +55,14 @@ export abstract class BaseQueue implements Queue {
     return this.destroying !== undefined;
   }
 
-  read(id: number, fd: number, address: number, lengthBytes: number, offset: number, hugeBlock = 0): void {
+  read(
+    id: number,
+    fd: number,
+    address: number,
+    lengthBytes: number,
+    offset: number,
+    hugeBlock = 0,
+  ): void {
     const slot = this.freeSlot("read()");
     this.operations.set(slot, Kind.Read, id, fd, address, lengthBytes, offset);
     if (hugeBlock !== 0) this.operations.setHugeBlock(slot, hugeBlock);
@@ -68,7 +75,14 @@ export abstract class BaseQueue implements Queue {
     this.enqueue(slot);
   }
 
-  readv(id: number, fd: number, iovecs: Float64Array, count: number, offset: number, hugeBlock = 0): void {
+  readv(
+    id: number,
+    fd: number,
+    iovecs: Float64Array,
+    count: number,
+    offset: number,
+    hugeBlock = 0,
+  ): void {
     const slot = this.freeSlot("readv()");
     this.operations.setVector(slot, Kind.Readv, id, fd, iovecs, count, offset);
     if (hugeBlock !== 0) this.operations.setHugeBlock(slot, hugeBlock);
@@ -85,7 +99,9 @@ export abstract class BaseQueue implements Queue {
   private freeSlot(method: string): number {
     this.requireLive(method);
     if (this.freeCount === 0) {
-      throw new RangeError(`Cannot add an operation: ${this.capacity} are in flight, the queue's capacity; wait for one first`);
+      throw new RangeError(
+        `Cannot add an operation: ${this.capacity} are in flight, the queue's capacity; wait for one first`,
+      );
     }
     return this.freeSlots[this.freeCount - 1]!;
   }
@@ -125,7 +141,8 @@ export abstract class BaseQueue implements Queue {
   protected countDone(): number {
     const { state } = this.operations;
     let count = 0;
-    for (let slot = 0; slot < this.capacity; slot++) if (Atomics.load(state, slot) === SlotState.Done) count++;
+    for (let slot = 0; slot < this.capacity; slot++)
+      if (Atomics.load(state, slot) === SlotState.Done) count++;
     return count;
   }
 

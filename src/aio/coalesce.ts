@@ -48,7 +48,12 @@ export function coalesce(pieces: Pieces, limits: CoalesceLimits): Operations {
   checkInteger("maxBytes", maxBytes, 1, MAX_TRANSFER_BYTES);
   checkInteger("maxIovecs", maxIovecs, 1, MAX_IOVECS);
   const { addresses, offsets, lengths, count } = pieces;
-  checkInteger("pieces.count", count, 0, Math.min(addresses.length, offsets.length, lengths.length));
+  checkInteger(
+    "pieces.count",
+    count,
+    0,
+    Math.min(addresses.length, offsets.length, lengths.length),
+  );
 
   const most = segmentBound(lengths, count, maxBytes);
   const opOffsets = new Float64Array(most);
@@ -111,7 +116,8 @@ function segmentBound(lengths: Float64Array, count: number, maxBytes: number): n
   let totalBytes = 0;
   for (let i = 0; i < count; i++) {
     const lengthBytes = lengths[i]!;
-    if (!(Number.isSafeInteger(lengthBytes) && lengthBytes >= 0)) checkInteger(`pieces.lengths[${i}]`, lengthBytes);
+    if (!(Number.isSafeInteger(lengthBytes) && lengthBytes >= 0))
+      checkInteger(`pieces.lengths[${i}]`, lengthBytes);
     totalBytes += lengthBytes;
   }
   return count + Math.floor(totalBytes / maxBytes);

@@ -35,7 +35,10 @@ export function uringUnavailableReason(): string | null {
  * @throws {TypeError} {RangeError} for another kind or number
  */
 export function createQueue(kind: QueueKind = "auto", options: QueueOptions = {}): Queue {
-  const { capacity = DEFAULT_CAPACITY, threads = Math.min(8, Math.max(2, availableParallelism())) } = options;
+  const {
+    capacity = DEFAULT_CAPACITY,
+    threads = Math.min(8, Math.max(2, availableParallelism())),
+  } = options;
   checkInteger("threads", threads, 1, MAX_THREADS);
   switch (kind) {
     case "inline":
@@ -45,8 +48,12 @@ export function createQueue(kind: QueueKind = "auto", options: QueueOptions = {}
     case "uring":
       return new UringQueue(capacity);
     case "auto":
-      return uringUnavailable() === null ? new UringQueue(capacity) : new WorkerQueue(capacity, threads);
+      return uringUnavailable() === null
+        ? new UringQueue(capacity)
+        : new WorkerQueue(capacity, threads);
     default:
-      throw new TypeError(`Expected kind to be "auto", "workers", "uring" or "inline", got ${JSON.stringify(kind)}`);
+      throw new TypeError(
+        `Expected kind to be "auto", "workers", "uring" or "inline", got ${JSON.stringify(kind)}`,
+      );
   }
 }

@@ -13,7 +13,7 @@
  * of the operation) before `done` is. Both stores are sequentially consistent, so who sees the state sees the columns.
  */
 import { addressOf, checkInteger, MAX_IOVECS } from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE } from "../units.ts";
+import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { MAX_TRANSFER_BYTES } from "./coalesce.ts";
 
 /** A state below RUNNING is exact; from there up it is RUNNING + the performer's number. */
@@ -73,7 +73,9 @@ export class Operations {
       this.buffer = source;
     } else {
       checkInteger("capacity", source, 1, MAX_CAPACITY);
-      this.buffer = new SharedArrayBuffer(4 * HEADER_WORDS + source * (7 * 8 + 6 * 4 + 4 * IOVEC_WORDS * MAX_IOVECS));
+      this.buffer = new SharedArrayBuffer(
+        4 * HEADER_WORDS + source * (7 * 8 + 6 * 4 + 4 * IOVEC_WORDS * MAX_IOVECS),
+      );
       new Int32Array(this.buffer)[QueueWord.Capacity] = source;
     }
     const { buffer } = this;
@@ -115,7 +117,15 @@ export class Operations {
   }
 
   /** Fills a free slot with a Read or Write. @throws {TypeError} {RangeError} with the slot still free */
-  set(slot: number, kind: number, id: number, fd: number, address: number, lengthBytes: number, offset: number): void {
+  set(
+    slot: number,
+    kind: number,
+    id: number,
+    fd: number,
+    address: number,
+    lengthBytes: number,
+    offset: number,
+  ): void {
     checkInteger("address", address, 1);
     checkInteger("lengthBytes", lengthBytes, 1, MAX_TRANSFER_BYTES);
     this.setCommon(slot, kind, id, fd, lengthBytes, offset);
@@ -124,8 +134,17 @@ export class Operations {
   }
 
   /** Fills a free slot with a Readv or Writev. @throws {TypeError} {RangeError} with the slot still free */
-  setVector(slot: number, kind: number, id: number, fd: number, iovecs: Float64Array, count: number, offset: number): void {
-    if (!(iovecs instanceof Float64Array)) throw new TypeError(`Expected iovecs to be a Float64Array, got ${typeof iovecs}`);
+  setVector(
+    slot: number,
+    kind: number,
+    id: number,
+    fd: number,
+    iovecs: Float64Array,
+    count: number,
+    offset: number,
+  ): void {
+    if (!(iovecs instanceof Float64Array))
+      throw new TypeError(`Expected iovecs to be a Float64Array, got ${typeof iovecs}`);
     checkInteger("iovec count", count, 1, Math.min(MAX_IOVECS, iovecs.length >>> 1));
     let lengthBytes = 0;
     let at = slot * MAX_IOVECS * IOVEC_WORDS;
@@ -152,7 +171,14 @@ export class Operations {
     iovecs[at + 3] = 0;
   }
 
-  private setCommon(slot: number, kind: number, id: number, fd: number, lengthBytes: number, offset: number): void {
+  private setCommon(
+    slot: number,
+    kind: number,
+    id: number,
+    fd: number,
+    lengthBytes: number,
+    offset: number,
+  ): void {
     checkInteger("id", id);
     // A bad descriptor is the kernel's to refuse (EBADF), as long as it fits.
     checkInteger("fd", fd, 0, 2 ** 31 - 1);
@@ -171,14 +197,17 @@ export class Operations {
   setHugeBlock(slot: number, address: number): void {
     checkInteger("hugeBlock", address, HUGE_PAGE_SIZE);
     if (address % HUGE_PAGE_SIZE !== 0) {
-      throw new RangeError(`Expected hugeBlock to be a multiple of ${HUGE_PAGE_SIZE}, got ${address}`);
+      throw new RangeError(
+        `Expected hugeBlock to be a multiple of ${HUGE_PAGE_SIZE}, got ${address}`,
+      );
     }
     this.hugeBlock[slot] = address;
   }
 
   /** The first contiguous piece of memory of what is left. */
   firstPiece(slot: number): { address: number; lengthBytes: number } {
-    if (this.kind[slot]! < Kind.Readv) return { address: this.address[slot]!, lengthBytes: this.remaining[slot]! };
+    if (this.kind[slot]! < Kind.Readv)
+      return { address: this.address[slot]!, lengthBytes: this.remaining[slot]! };
     const { iovecs } = this;
     const at = (slot * MAX_IOVECS + this.iovecFirst[slot]!) * IOVEC_WORDS;
     return { address: iovecs[at]! + iovecs[at + 1]! * 2 ** 32, lengthBytes: iovecs[at + 2]! };
@@ -199,7 +228,11 @@ export class Operations {
     for (;;) {
       const { address, lengthBytes } = this.firstPiece(slot);
       if (left < lengthBytes) {
-        this.setIovec((slot * MAX_IOVECS + iovecFirst[slot]!) * IOVEC_WORDS, address + left, lengthBytes - left);
+        this.setIovec(
+          (slot * MAX_IOVECS + iovecFirst[slot]!) * IOVEC_WORDS,
+          address + left,
+          lengthBytes - left,
+        );
         return;
       }
       left -= lengthBytes;

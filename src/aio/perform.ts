@@ -15,7 +15,7 @@ import {
   writeStream,
   writeVectorAt,
 } from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE } from "../units.ts";
+import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { Kind, type Operations } from "./operations.ts";
 
 const ESPIPE = errnoNumber("ESPIPE");
@@ -25,7 +25,9 @@ export function perform(operations: Operations, slot: number): number {
   const block = operations.hugeBlock[slot]!;
   if (block !== 0 && makeHuge(block)) operations.huge[slot] = 1;
   const kind = operations.kind[slot]!;
-  return kind === Kind.Read || kind === Kind.Write ? transfer(operations, slot, kind) : transferVector(operations, slot, kind);
+  return kind === Kind.Read || kind === Kind.Write
+    ? transfer(operations, slot, kind)
+    : transferVector(operations, slot, kind);
 }
 
 /**
@@ -44,7 +46,9 @@ function transfer(operations: Operations, slot: number, kind: number): number {
   const positioned = kind === Kind.Read ? readAt : writeAt;
   const result = positioned(fd, address, lengthBytes, operations.offset[slot]!);
   if (result !== -ESPIPE) return result;
-  return kind === Kind.Read ? readStream(fd, address, lengthBytes) : writeStream(fd, address, lengthBytes);
+  return kind === Kind.Read
+    ? readStream(fd, address, lengthBytes)
+    : writeStream(fd, address, lengthBytes);
 }
 
 function transferVector(operations: Operations, slot: number, kind: number): number {
@@ -53,7 +57,13 @@ function transferVector(operations: Operations, slot: number, kind: number): num
   while (operations.remaining[slot]! > 0) {
     const count = operations.iovecCount[slot]!;
     const iovecs = operations.iovecAddress(slot);
-    const result = positioned(fd, iovecs, count, operations.remaining[slot]!, operations.offset[slot]!);
+    const result = positioned(
+      fd,
+      iovecs,
+      count,
+      operations.remaining[slot]!,
+      operations.offset[slot]!,
+    );
     if (result === -ESPIPE) return streamVector(operations, slot, kind);
     if (result < 0) return result;
     if (result === 0) break;

@@ -41,14 +41,28 @@ export interface Queue extends AsyncDisposable {
    * @throws {TypeError} {RangeError} if an argument is no integer in its range, or `capacity` operations are in flight
    * @throws {DestroyedError}
    */
-  read(id: number, fd: number, address: number, lengthBytes: number, offset: number, hugeBlock?: number): void;
+  read(
+    id: number,
+    fd: number,
+    address: number,
+    lengthBytes: number,
+    offset: number,
+    hugeBlock?: number,
+  ): void;
   /** Adds a write from native memory at `address`. @throws as `read` */
   write(id: number, fd: number, address: number, lengthBytes: number, offset: number): void;
   /**
    * Adds a read into `count` (1 to 1024) pieces of memory: pairs (address, length) at `iovecs[2 * i]`, `iovecs[2 * i + 1]`, which
    * are copied at once. @throws as `read`
    */
-  readv(id: number, fd: number, iovecs: Float64Array, count: number, offset: number, hugeBlock?: number): void;
+  readv(
+    id: number,
+    fd: number,
+    iovecs: Float64Array,
+    count: number,
+    offset: number,
+    hugeBlock?: number,
+  ): void;
   /** Adds a write from pieces of memory. @throws as `readv` */
   writev(id: number, fd: number, iovecs: Float64Array, count: number, offset: number): void;
 

@@ -26,7 +26,7 @@ import {
   UringOp,
   uringUnavailable,
 } from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE } from "../units.ts";
+import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { BaseQueue } from "./base-queue.ts";
 import { Kind, MAX_CAPACITY, SlotState } from "./operations.ts";
 import { UringUnavailableError } from "./queue.ts";
@@ -56,7 +56,11 @@ export class UringQueue extends BaseQueue {
   private eventFd = -1;
   private pump: Promise<void> | undefined;
   private waiter:
-    | { readonly minCompletions: number; readonly resolve: () => void; readonly reject: (error: unknown) => void }
+    | {
+        readonly minCompletions: number;
+        readonly resolve: () => void;
+        readonly reject: (error: unknown) => void;
+      }
     | undefined;
 
   /** @throws {UringUnavailableError} */
@@ -84,9 +88,24 @@ export class UringQueue extends BaseQueue {
     this.pushTransfer(slot);
   }
 
-  private pushAdvice(slot: number, part: number, address: number, lengthBytes: number, advice: number): void {
+  private pushAdvice(
+    slot: number,
+    part: number,
+    address: number,
+    lengthBytes: number,
+    advice: number,
+  ): void {
     const flags = IOSQE_ASYNC | IOSQE_IO_HARDLINK;
-    this.ring.push(UringOp.Madvise, flags, -1, address, lengthBytes, 0, advice, slot | (part << PART_SHIFT));
+    this.ring.push(
+      UringOp.Madvise,
+      flags,
+      -1,
+      address,
+      lengthBytes,
+      0,
+      advice,
+      slot | (part << PART_SHIFT),
+    );
   }
 
   /** Pushes what is left of a slot's operation. */
@@ -100,10 +119,28 @@ export class UringQueue extends BaseQueue {
     if (fault !== undefined) {
       this.pushFaulty(slot, fault);
     } else if (kind < Kind.Readv) {
-      this.ring.push(OPERATIONS[kind]!, IOSQE_ASYNC, fd, operations.address[slot]!, remaining, offset, 0, slot);
+      this.ring.push(
+        OPERATIONS[kind]!,
+        IOSQE_ASYNC,
+        fd,
+        operations.address[slot]!,
+        remaining,
+        offset,
+        0,
+        slot,
+      );
     } else {
       const count = operations.iovecCount[slot]!;
-      this.ring.push(OPERATIONS[kind]!, IOSQE_ASYNC, fd, operations.iovecAddress(slot), count, offset, 0, slot);
+      this.ring.push(
+        OPERATIONS[kind]!,
+        IOSQE_ASYNC,
+        fd,
+        operations.iovecAddress(slot),
+        count,
+        offset,
+        0,
+        slot,
+      );
     }
   }
 
@@ -118,7 +155,16 @@ export class UringQueue extends BaseQueue {
       return;
     }
     const op = kind === Kind.Read || kind === Kind.Readv ? UringOp.Read : UringOp.Write;
-    this.ring.push(op, IOSQE_ASYNC, operations.fd[slot]!, address, length, operations.offset[slot]!, 0, slot);
+    this.ring.push(
+      op,
+      IOSQE_ASYNC,
+      operations.fd[slot]!,
+      address,
+      length,
+      operations.offset[slot]!,
+      0,
+      slot,
+    );
   }
 
   private readonly reaped = (tag: number, result: number): void => {
@@ -165,7 +211,8 @@ export class UringQueue extends BaseQueue {
     this.ring.reap(this.reaped);
     this.ring.enter(0);
     const { waiter } = this;
-    if (waiter === undefined || (this.countDone() < waiter.minCompletions && !this.isDestroyed)) return;
+    if (waiter === undefined || (this.countDone() < waiter.minCompletions && !this.isDestroyed))
+      return;
     this.waiter = undefined;
     waiter.resolve();
   }

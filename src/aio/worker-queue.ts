@@ -9,7 +9,7 @@
  * missing every wait fails.
  */
 import { errnoNumber } from "../../ffi/index.ts";
-import { isThreadAlive } from "../shared/thread.ts";
+import { isThreadAlive } from "../threads/thread.ts";
 import { ThreadDiedError, WorkerNotFoundError } from "../threads/errors.ts";
 import { runInThread } from "../threads/pool.ts";
 import { BaseQueue } from "./base-queue.ts";
@@ -68,7 +68,8 @@ export class WorkerQueue extends BaseQueue {
     const { state, words } = this.operations;
     Atomics.store(words, QueueWord.Threads + thread, 0);
     for (let slot = 0; slot < this.capacity; slot++) {
-      if (Atomics.load(state, slot) === SlotState.Running + thread) finish(this.operations, slot, -EOWNERDEAD);
+      if (Atomics.load(state, slot) === SlotState.Running + thread)
+        finish(this.operations, slot, -EOWNERDEAD);
     }
     this.stays[thread] = undefined;
     if (!this.isDestroyed && ++this.deaths <= MAX_DEATHS) this.startThread(thread);
@@ -98,7 +99,10 @@ export class WorkerQueue extends BaseQueue {
       const seen = Atomics.load(words, QueueWord.Completed);
       if (this.failure !== undefined) throw this.failure;
       if (this.countDone() >= minCompletions) return;
-      if (Atomics.wait(words, QueueWord.Completed, seen, LIVENESS_CHECK_MS) === "timed-out" && !this.checkThreads()) {
+      if (
+        Atomics.wait(words, QueueWord.Completed, seen, LIVENESS_CHECK_MS) === "timed-out" &&
+        !this.checkThreads()
+      ) {
         this.performOne();
       }
     }

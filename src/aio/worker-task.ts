@@ -2,7 +2,7 @@
  * What a Worker of a WorkerQueue runs (threads/tasks.ts: "aio"): takes queued slots and performs them until the queue stops.
  * It blocks its thread; the queue talks to it through the table's words only.
  */
-import { THREAD_ID } from "../shared/thread.ts";
+import { THREAD_ID } from "../threads/thread.ts";
 import { Operations, QueueWord, SlotState } from "./operations.ts";
 import { perform } from "./perform.ts";
 
@@ -34,7 +34,8 @@ export function take(operations: Operations, thread: number): number {
     const slot = (from + i) % capacity;
     if (Atomics.load(state, slot) !== SlotState.Queued) continue;
     const running = SlotState.Running + thread;
-    if (Atomics.compareExchange(state, slot, SlotState.Queued, running) !== SlotState.Queued) continue;
+    if (Atomics.compareExchange(state, slot, SlotState.Queued, running) !== SlotState.Queued)
+      continue;
     Atomics.store(words, QueueWord.Cursor, (slot + 1) % capacity);
     return slot;
   }

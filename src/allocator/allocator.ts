@@ -10,15 +10,25 @@
  * whole chunks, of which the free pages at the end of a last chunk of the same kind are part.
  * Source: findAllocatableAndMarkUsed, extendChunksLocked and releaseLocked in gVisor's pgalloc.go.
  */
-import { OutOfMemoryError } from "../errors.ts";
+import { OutOfMemoryError } from "../errors/errors.ts";
 import { type RunColumns, SegmentSet } from "../segment/index.ts";
-import { type Control, Field, ParticipantWord, Word } from "../shared/control.ts";
-import { acquireLock, FileFailedError, markFailed, releaseLock } from "../shared/lock.ts";
-import { slotWord } from "../shared/participants.ts";
-import { reach } from "../shared/seam.ts";
-import { PAGE_SIZE, PAGES_PER_CHUNK } from "../units.ts";
+import { type Control, Field, ParticipantWord, Word } from "../control/control.ts";
+import { acquireLock, FileFailedError, markFailed, releaseLock } from "../control/lock.ts";
+import { slotWord } from "../control/participants.ts";
+import { reach } from "../control/interleave.ts";
+import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
 import { recoverTables, returnDeadReleases } from "./recover.ts";
-import { FREE, HELD, HUGE, KIND_SHIFT, RELEASING, SEARCHED_CLASSES, stateOf, USED, WASTE } from "./states.ts";
+import {
+  FREE,
+  HELD,
+  HUGE,
+  KIND_SHIFT,
+  RELEASING,
+  SEARCHED_CLASSES,
+  stateOf,
+  USED,
+  WASTE,
+} from "./states.ts";
 import { TableMemory } from "./tables.ts";
 
 const MAX_REFS = 2 ** 31 - 1;
@@ -121,7 +131,10 @@ export class Allocator {
   private recover(): void {
     try {
       // One chunk more: a thread that died while the file grew may have begun a run there.
-      this.viewedPages = Math.min(this.words[Word.SizePages]! + PAGES_PER_CHUNK, this.capacityPages);
+      this.viewedPages = Math.min(
+        this.words[Word.SizePages]! + PAGES_PER_CHUNK,
+        this.capacityPages,
+      );
       this.set.useTables(this.tables.view(this.viewedPages));
       recoverTables(this.set, this.words);
       this.backing.recovered(this.set);
@@ -147,7 +160,8 @@ export class Allocator {
     const { words } = this;
     const at = slotWord(this.slot);
     words[at + ParticipantWord.ReleasesHuge] = huge === 0 ? 0 : 1;
-    if (words[at + ParticipantWord.ReleaseEnd] === 0) words[at + ParticipantWord.ReleaseStart] = start;
+    if (words[at + ParticipantWord.ReleaseEnd] === 0)
+      words[at + ParticipantWord.ReleaseStart] = start;
     words[at + ParticipantWord.ReleaseEnd] = end;
     this.set.replace(start, end, RELEASING | huge, this.slot + 1, 0);
   }
@@ -226,7 +240,8 @@ export class Allocator {
       if (set.tagAt(last) === (FREE | huge)) tail = set.lengthAt(last);
     }
     const chunks = Math.ceil((pages - tail) / PAGES_PER_CHUNK);
-    if (set.size + chunks * PAGES_PER_CHUNK > this.capacityPages) this.throwOutOfMemory(pages, this.words[Word.UsedPages]!);
+    if (set.size + chunks * PAGES_PER_CHUNK > this.capacityPages)
+      this.throwOutOfMemory(pages, this.words[Word.UsedPages]!);
     this.addChunks(chunks, huge);
   }
 
@@ -301,12 +316,20 @@ export class Allocator {
   }
 
   /** Lock held. Throws unless every page has between 1 and `maxRefs` references. [first, firstEnd) is the run of `start`. */
-  private checkReferenced(start: number, end: number, maxRefs: number, first: number, firstEnd: number): void {
+  private checkReferenced(
+    start: number,
+    end: number,
+    maxRefs: number,
+    first: number,
+    firstEnd: number,
+  ): void {
     const { set } = this;
     for (let run = first, runEnd = firstEnd; ; run = runEnd, runEnd = set.endOf(run)) {
       if (stateOf(set.tagAt(run)) !== USED) this.throwUnreferenced(start, end, run);
       if (set.refsAt(run) > maxRefs) {
-        throw new RangeError(`Cannot hold more than ${MAX_REFS} references on page ${run * PAGE_SIZE}`);
+        throw new RangeError(
+          `Cannot hold more than ${MAX_REFS} references on page ${run * PAGE_SIZE}`,
+        );
       }
       if (runEnd >= end) return;
     }
@@ -381,7 +404,8 @@ export class Allocator {
         const pages = (end - chunk) * PAGES_PER_CHUNK;
         if (huge !== 0) {
           const limit = set.size + pages;
-          for (let i = row; i < runs.start.length && runs.start[i]! < limit; i++) runs.tag[i]! |= HUGE;
+          for (let i = row; i < runs.start.length && runs.start[i]! < limit; i++)
+            runs.tag[i]! |= HUGE;
         }
         this.growTables(end - chunk, huge);
         row = set.extendWith(pages, FREE | huge, runs, row);

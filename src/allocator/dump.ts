@@ -1,5 +1,5 @@
 /** The allocator's runs as text, one a line: what a person debugging a leak wants to see, and what tests compare. */
-import { PAGE_SIZE } from "../units.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 import type { Allocator } from "./allocator.ts";
 import { FREE, HELD, RELEASING, SUB_RELEASED, USED, WASTE } from "./states.ts";
 
@@ -38,7 +38,9 @@ export function dumpRuns(allocator: Allocator): string {
       number,
     ];
     const owner = state === USED ? ` refs=${refs} kind=${kind} group=${group}` : "";
-    lines.push(`[${start * PAGE_SIZE}, ${end * PAGE_SIZE}) ${huge === 1 ? "huge " : ""}${STATE_NAMES[state]}${owner}`);
+    lines.push(
+      `[${start * PAGE_SIZE}, ${end * PAGE_SIZE}) ${huge === 1 ? "huge " : ""}${STATE_NAMES[state]}${owner}`,
+    );
   }
   return lines.join("\n");
 }

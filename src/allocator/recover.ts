@@ -9,9 +9,9 @@
  * pages that it had allocated are used and stay so, until somebody who knows what that thread owned drops them.
  */
 import { rebuildTables, type SegmentSet } from "../segment/index.ts";
-import { MAX_PARTICIPANTS, ParticipantWord, Word } from "../shared/control.ts";
-import { slotWord } from "../shared/participants.ts";
-import { isThreadAlive } from "../shared/thread.ts";
+import { MAX_PARTICIPANTS, ParticipantWord, Word } from "../control/control.ts";
+import { slotWord } from "../control/participants.ts";
+import { isThreadAlive } from "../threads/thread.ts";
 import { HELD, HUGE, RELEASING, SUB_RELEASED, stateOf, USED, WASTE } from "./states.ts";
 
 /** Lock held. @throws {Error} if the tables are in no state that an operation can leave behind */

@@ -7,8 +7,13 @@
  * mapping is unmapped only after every thread has detached its views.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
-import { type SegmentLayout, type SegmentTables, segmentLayout, segmentLengths } from "../segment/index.ts";
-import { PAGE_SIZE } from "../units.ts";
+import {
+  type SegmentLayout,
+  type SegmentTables,
+  segmentLayout,
+  segmentLengths,
+} from "../segment/index.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 
 export class TableMemory {
   readonly address: number;
@@ -84,7 +89,11 @@ export class TableMemory {
 }
 
 /** Where each table begins in the mapping, in bytes, and where the last one ends. */
-function placeTables(layout: SegmentLayout, pages: number, classes: number): { offsets: number[]; lengthBytes: number } {
+function placeTables(
+  layout: SegmentLayout,
+  pages: number,
+  classes: number,
+): { offsets: number[]; lengthBytes: number } {
   const { values, owners, bits, summary } = segmentLengths(layout, pages);
   const summaries = Array.from({ length: classes }, () => 4 * summary);
   const offsets: number[] = [];

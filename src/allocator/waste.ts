@@ -9,8 +9,8 @@
  * Small pages go first, since huge ones are dear; the lowest first, since a look sees upwards and bottom-up allocations
  * want those. Huge pages go one run at a time, the highest first, as in gVisor (sub-release depends on where runs are cut).
  */
-import { Word } from "../shared/control.ts";
-import { PAGES_PER_HUGE_PAGE } from "../units.ts";
+import { Word } from "../control/control.ts";
+import { PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import type { Allocator } from "./allocator.ts";
 import { FREE, HELD, HUGE, SUB_RELEASED, stateOf, WASTE } from "./states.ts";
 
@@ -83,7 +83,11 @@ export class WasteBatch {
     // The first committed page behind the last look.
     let data = -1;
     let decommit = 0;
-    for (let runs = 0, looks = 0; runs < RUNS_MAX && looks < PIECES_MAX && decommit < maxPages; runs++) {
+    for (
+      let runs = 0, looks = 0;
+      runs < RUNS_MAX && looks < PIECES_MAX && decommit < maxPages;
+      runs++
+    ) {
       const start = set.firstFit(WASTE, 1);
       if (start < 0) return;
       let end = set.fitEnd;
@@ -139,7 +143,11 @@ export class WasteBatch {
     if (start === end) return true;
     const { set } = this.allocator;
     const run = set.startOf(start);
-    return set.tagAt(run) === (SUB_RELEASED | HUGE) && set.groupAt(run) === COUNTED && set.endOf(run) >= end;
+    return (
+      set.tagAt(run) === (SUB_RELEASED | HUGE) &&
+      set.groupAt(run) === COUNTED &&
+      set.endOf(run) >= end
+    );
   }
 
   /** The pieces are decommitted: their pages become free, or sub-released within a huge page. */
@@ -162,7 +170,8 @@ export class WasteBatch {
     const end = this.ends[0]!;
     const freeStart = Math.ceil(this.hugeDecommitStart / PAGES_PER_HUGE_PAGE) * PAGES_PER_HUGE_PAGE;
     const freeEnd = this.hugeDecommitEnd - (this.hugeDecommitEnd % PAGES_PER_HUGE_PAGE);
-    const single = Math.floor(start / PAGES_PER_HUGE_PAGE) === Math.floor((end - 1) / PAGES_PER_HUGE_PAGE);
+    const single =
+      Math.floor(start / PAGES_PER_HUGE_PAGE) === Math.floor((end - 1) / PAGES_PER_HUGE_PAGE);
     set.assign(start, end, SUB_RELEASED | HUGE, 0, single ? COUNTED : UNCOUNTED);
     if (freeStart < freeEnd) set.assign(freeStart, freeEnd, FREE | HUGE);
     words[Word.WastePages]! -= end - start;

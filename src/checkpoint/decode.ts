@@ -4,8 +4,8 @@
  * the file's own size, since columns are views of it.
  */
 import { SUB_RELEASED, USED } from "../allocator/states.ts";
-import { MAX_KIND, PAGE_SIZE, PAGES_PER_CHUNK, PAGES_PER_HUGE_PAGE } from "../units.ts";
-import { CorruptCheckpointError } from "../errors.ts";
+import { MAX_KIND, PAGE_SIZE, PAGES_PER_CHUNK, PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 import {
   align8,
   type CheckpointImage,
@@ -93,13 +93,20 @@ export function examineMeta(bytes: Uint8Array, path: string, report: Report): Ex
   for (let owner = 0; owner < fileCount; owner++) {
     const file = attempt(() => decodeFile(sections, owner, path));
     if (file === null) continue;
-    if (names.has(file.name)) tell(corrupt(path, `There are two files ${JSON.stringify(file.name)}`, "name"));
+    if (names.has(file.name))
+      tell(corrupt(path, `There are two files ${JSON.stringify(file.name)}`, "name"));
     names.add(file.name);
     files.push(file);
   }
   const checksums = attempt(() => columns(sections, Section.Checksums, WHOLE, 1, path)[0]!);
   if (checksums !== null && checksums.length * pageSize !== pagesBytes) {
-    tell(corrupt(path, `${checksums.length} checksums do not match ${pagesBytes} bytes of pages`, "checksums"));
+    tell(
+      corrupt(
+        path,
+        `${checksums.length} checksums do not match ${pagesBytes} bytes of pages`,
+        "checksums",
+      ),
+    );
   }
   const contentPages = files.map((file) => {
     attempt(() => checkChunks(file, path));
@@ -108,7 +115,13 @@ export function examineMeta(bytes: Uint8Array, path: string, report: Report): Ex
   });
   const pages = contentPages.reduce((sum, count) => sum + count, 0);
   if (isWhole && pages !== checksums!.length) {
-    tell(corrupt(path, `Extents hold ${pages} pages, but there are ${checksums!.length} checksums`, "extents"));
+    tell(
+      corrupt(
+        path,
+        `Extents hold ${pages} pages, but there are ${checksums!.length} checksums`,
+        "extents",
+      ),
+    );
   }
   const userData = attempt(() => sections(Section.UserData, WHOLE) ?? null);
   if (!isWhole) return { id, image: null, checksums };
@@ -118,20 +131,28 @@ export function examineMeta(bytes: Uint8Array, path: string, report: Report): Ex
     userData: file.userData?.slice() ?? null,
     contentPages: contentPages[i]!,
   }));
-  const image = { id, pageSize, files: owned, checksums: checksums!, userData: userData?.slice() ?? null };
+  const image = {
+    id,
+    pageSize,
+    files: owned,
+    checksums: checksums!,
+    userData: userData?.slice() ?? null,
+  };
   return { id, image, checksums };
 }
 
 function decodeFile(sections: Sections, owner: number, path: string): FileImage {
-  const [start, length, state, refs, kind, group] = columns(sections, Section.Runs, owner, RUN_COLUMNS, path) as [
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
-    Uint32Array,
+  const [start, length, state, refs, kind, group] = columns(
+    sections,
+    Section.Runs,
+    owner,
+    RUN_COLUMNS,
+    path,
+  ) as [Uint32Array, Uint32Array, Uint32Array, Uint32Array, Uint32Array, Uint32Array];
+  const [extentStart, extentLength] = columns(sections, Section.Extents, owner, 2, path) as [
     Uint32Array,
     Uint32Array,
   ];
-  const [extentStart, extentLength] = columns(sections, Section.Extents, owner, 2, path) as [Uint32Array, Uint32Array];
   return {
     name: decodeName(section(sections, Section.Name, owner, path), path),
     chunkHuge: section(sections, Section.Chunks, owner, path),
@@ -143,7 +164,11 @@ function decodeFile(sections: Sections, owner: number, path: string): FileImage 
 
 function decodeName(bytes: Uint8Array, path: string): string {
   if (bytes.length === 0 || bytes.length > MAX_NAME_BYTES || bytes.includes(0)) {
-    throw corrupt(path, `Expected a name of 1 to ${MAX_NAME_BYTES} bytes without NUL, got ${bytes.length} bytes`, "name");
+    throw corrupt(
+      path,
+      `Expected a name of 1 to ${MAX_NAME_BYTES} bytes without NUL, got ${bytes.length} bytes`,
+      "name",
+    );
   }
   try {
     // Of a copy: text decoders refuse shared memory.
@@ -159,12 +184,25 @@ function section(sections: Sections, id: number, owner: number, path: string): U
   return found;
 }
 
-function columns(sections: Sections, id: number, owner: number, count: number, path: string): Uint32Array[] {
+function columns(
+  sections: Sections,
+  id: number,
+  owner: number,
+  count: number,
+  path: string,
+): Uint32Array[] {
   const bytes = section(sections, id, owner, path);
   const rows = bytes.byteLength / 4 / count;
   if (!Number.isInteger(rows))
-    throw corrupt(path, `Expected ${count} columns, got ${bytes.byteLength} bytes`, SECTION_NAMES[id]);
-  return Array.from({ length: count }, (_, i) => new Uint32Array(bytes.buffer, bytes.byteOffset + 4 * i * rows, rows));
+    throw corrupt(
+      path,
+      `Expected ${count} columns, got ${bytes.byteLength} bytes`,
+      SECTION_NAMES[id],
+    );
+  return Array.from(
+    { length: count },
+    (_, i) => new Uint32Array(bytes.buffer, bytes.byteOffset + 4 * i * rows, rows),
+  );
 }
 
 interface Header {
@@ -195,17 +233,22 @@ function decodeHeader(bytes: Uint8Array, path: string, report: Report): Header {
 
 /** The header of a file of `sizeBytes`; its first HEADER_BYTES are enough. */
 function decodeFields(bytes: Uint8Array, sizeBytes: number, path: string, report: Report): Header {
-  if (bytes.byteLength < HEADER_BYTES) throw corrupt(path, `Expected at least ${HEADER_BYTES} bytes, got ${bytes.byteLength}`);
+  if (bytes.byteLength < HEADER_BYTES)
+    throw corrupt(path, `Expected at least ${HEADER_BYTES} bytes, got ${bytes.byteLength}`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.getBigUint64(0, true) !== MAGIC) throw corrupt(path, "This is no pgalloc checkpoint", "header", 0);
+  if (view.getBigUint64(0, true) !== MAGIC)
+    throw corrupt(path, "This is no pgalloc checkpoint", "header", 0);
   const version = view.getUint32(8, true);
-  if (version !== VERSION) throw corrupt(path, `Expected format version ${VERSION}, got ${version}`, "header", 8);
+  if (version !== VERSION)
+    throw corrupt(path, `Expected format version ${VERSION}, got ${version}`, "header", 8);
   const pageSize = view.getUint32(12, true);
-  if (pageSize !== PAGE_SIZE) throw corrupt(path, `Expected pages of ${PAGE_SIZE} bytes, got ${pageSize}`, "header", 12);
+  if (pageSize !== PAGE_SIZE)
+    throw corrupt(path, `Expected pages of ${PAGE_SIZE} bytes, got ${pageSize}`, "header", 12);
   if (view.getUint32(60, true) !== crc32(bytes.subarray(0, 60)))
     report(corrupt(path, "Header checksum does not match", "header", 60));
   const fileBytes = view.getFloat64(32, true);
-  if (fileBytes !== sizeBytes) report(corrupt(path, `Expected ${fileBytes} bytes, got ${sizeBytes}`, "header", 32));
+  if (fileBytes !== sizeBytes)
+    report(corrupt(path, `Expected ${fileBytes} bytes, got ${sizeBytes}`, "header", 32));
   const fileCount = view.getUint32(48, true);
   if (fileCount < 1 || fileCount > MAX_FILES) {
     throw corrupt(path, `Expected 1 to ${MAX_FILES} files, got ${fileCount}`, "header", 48);
@@ -220,7 +263,12 @@ function decodeFields(bytes: Uint8Array, sizeBytes: number, path: string, report
 }
 
 /** Unknown sections are skipped: a later version may add some. */
-function decodeTable(bytes: Uint8Array, { sectionCount, tableEnd, fileCount }: Header, path: string, report: Report): Sections {
+function decodeTable(
+  bytes: Uint8Array,
+  { sectionCount, tableEnd, fileCount }: Header,
+  path: string,
+  report: Report,
+): Sections {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   /** null: damaged. */
   const sections = new Map<string, Uint8Array | null>();
@@ -235,7 +283,9 @@ function decodeTable(bytes: Uint8Array, { sectionCount, tableEnd, fileCount }: H
     const key = `${id}/${owner}`;
     const mistake =
       layout.mistakeOf(offset, length) ??
-      (owner !== WHOLE && owner >= fileCount ? `Owner ${owner} is none of ${fileCount} files` : undefined) ??
+      (owner !== WHOLE && owner >= fileCount
+        ? `Owner ${owner} is none of ${fileCount} files`
+        : undefined) ??
       (sections.has(key) ? "Section stands twice" : undefined);
     if (mistake !== undefined) {
       report(corrupt(path, mistake, name, entry));
@@ -275,10 +325,20 @@ class Layout {
     const { end, bytes } = this;
     this.end = undefined;
     const first = end === undefined ? offset : align8(end);
-    if (offset !== first || !Number.isSafeInteger(offset) || offset < HEADER_BYTES || offset % 8 !== 0) {
+    if (
+      offset !== first ||
+      !Number.isSafeInteger(offset) ||
+      offset < HEADER_BYTES ||
+      offset % 8 !== 0
+    ) {
       return `Offset ${offset} is out of place`;
     }
-    if (offset > bytes.byteLength || !Number.isSafeInteger(length) || length < 0 || length > bytes.byteLength - offset) {
+    if (
+      offset > bytes.byteLength ||
+      !Number.isSafeInteger(length) ||
+      length < 0 ||
+      length > bytes.byteLength - offset
+    ) {
       return `Bytes [${offset}, ${offset + length}) are out of bounds`;
     }
     this.end = offset + length;
@@ -297,7 +357,8 @@ class Layout {
 function checkChunks(image: FileImage, path: string): void {
   const { chunkHuge } = image;
   for (let chunk = 0; chunk < chunkHuge.length; chunk++) {
-    if (chunkHuge[chunk]! > 1) throw corrupt(path, `Chunk ${chunk} is of unknown kind ${chunkHuge[chunk]}`, "chunks");
+    if (chunkHuge[chunk]! > 1)
+      throw corrupt(path, `Chunk ${chunk} is of unknown kind ${chunkHuge[chunk]}`, "chunks");
   }
 }
 
@@ -314,7 +375,8 @@ function checkRuns(image: FileImage, path: string): void {
       throw refuse(i, `is empty, out of order or beyond ${sizePages} pages`);
     }
     previousEnd = end;
-    if (chunkKindsDiffer(image.chunkHuge, start[i]!, end)) throw refuse(i, "spans chunks of both page sizes");
+    if (chunkKindsDiffer(image.chunkHuge, start[i]!, end))
+      throw refuse(i, "spans chunks of both page sizes");
     if (state[i] === USED) {
       if (refs[i] === 0 || refs[i]! >= 2 ** 31 || kind[i]! > MAX_KIND) {
         throw refuse(i, `has ${refs[i]} references and kind ${kind[i]}`);
@@ -331,11 +393,19 @@ function checkRuns(image: FileImage, path: string): void {
 function mistakeOfSubReleased(image: FileImage, run: number, end: number): string | undefined {
   const { start, refs, kind, group } = image.runs;
   const first = start[run]!;
-  if (refs[run] !== 0 || kind[run] !== 0 || group[run]! > 1 || image.chunkHuge[Math.floor(first / PAGES_PER_CHUNK)] !== 1) {
+  if (
+    refs[run] !== 0 ||
+    kind[run] !== 0 ||
+    group[run]! > 1 ||
+    image.chunkHuge[Math.floor(first / PAGES_PER_CHUNK)] !== 1
+  ) {
     return "is sub-released, but in use or in a chunk of small pages";
   }
   // Group 1 are pages that do not count towards freeing their huge page (allocator.ts), which may be all of one.
-  if (group[run] === 0 && Math.ceil(first / PAGES_PER_HUGE_PAGE) < Math.floor(end / PAGES_PER_HUGE_PAGE)) {
+  if (
+    group[run] === 0 &&
+    Math.ceil(first / PAGES_PER_HUGE_PAGE) < Math.floor(end / PAGES_PER_HUGE_PAGE)
+  ) {
     return "is sub-released, but holds a whole huge page";
   }
   return undefined;
@@ -344,7 +414,8 @@ function mistakeOfSubReleased(image: FileImage, run: number, end: number): strin
 function chunkKindsDiffer(chunkHuge: Uint8Array, start: number, end: number): boolean {
   const last = Math.floor((end - 1) / PAGES_PER_CHUNK);
   const first = Math.floor(start / PAGES_PER_CHUNK);
-  for (let chunk = first + 1; chunk <= last; chunk++) if (chunkHuge[chunk] !== chunkHuge[first]) return true;
+  for (let chunk = first + 1; chunk <= last; chunk++)
+    if (chunkHuge[chunk] !== chunkHuge[first]) return true;
   return false;
 }
 
@@ -373,7 +444,8 @@ function checkExtents(image: FileImage, path: string): number {
         runEnd = runs.start[run]! + runs.length[run]!;
         usedStart = runs.state[run] === USED ? runs.start[run]! : Number.POSITIVE_INFINITY;
       }
-      if (runEnd <= page || usedStart > page) throw refuse(i, `holds page ${page}, which nobody uses`);
+      if (runEnd <= page || usedStart > page)
+        throw refuse(i, `holds page ${page}, which nobody uses`);
     }
   }
   return pages;

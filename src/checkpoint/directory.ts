@@ -17,9 +17,15 @@
  * links here may write checkpoints as well. A save never writes through a link in place of its files; it replaces it.
  */
 import { closeFile, fileStatus, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
-import type { CorruptCheckpointError } from "../errors.ts";
-import { PAGE_SIZE } from "../units.ts";
-import { checkHeader, type DecodedCheckpoint, type ExaminedMeta, examineMeta, type Report } from "./decode.ts";
+import type { CorruptCheckpointError } from "../errors/errors.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import {
+  checkHeader,
+  type DecodedCheckpoint,
+  type ExaminedMeta,
+  examineMeta,
+  type Report,
+} from "./decode.ts";
 import { corrupt, HEADER_BYTES } from "./format.ts";
 import { openIfExists, readBytes, readInto, StagingDirectory } from "./staging.ts";
 
@@ -73,7 +79,12 @@ function open(directory: string, report: Report): ExaminedCheckpoint {
 }
 
 /** Undefined if a save has committed in between, so that `pages` may belong to its `meta`, and that `mayRetry`. */
-function openOnce(directoryFd: number, directory: string, mayRetry: boolean, report: Report): ExaminedCheckpoint | undefined {
+function openOnce(
+  directoryFd: number,
+  directory: string,
+  mayRetry: boolean,
+  report: Report,
+): ExaminedCheckpoint | undefined {
   const problems: CorruptCheckpointError[] = [];
   const tell: Report = (problem) => {
     problems.push(problem);
@@ -81,12 +92,14 @@ function openOnce(directoryFd: number, directory: string, mayRetry: boolean, rep
   };
   const meta = examineMeta(readMeta(directoryFd, directory), `${directory}/${META}`, tell);
   const pagesPath = `${directory}/${PAGES}`;
-  let pagesFd = meta.id === null ? undefined : openIfExists(directoryFd, `${PAGES}.${hex(meta.id)}`);
+  let pagesFd =
+    meta.id === null ? undefined : openIfExists(directoryFd, `${PAGES}.${hex(meta.id)}`);
   pagesFd ??= openIfExists(directoryFd, PAGES);
   try {
     if ((readId(directoryFd) ?? null) !== meta.id && mayRetry) return undefined;
     if (pagesFd === undefined) tell(corrupt(pagesPath, "The pages file is missing"));
-    else if (meta.checksums !== null) checkPagesSize(pagesFd, meta.checksums.length * PAGE_SIZE, pagesPath, tell);
+    else if (meta.checksums !== null)
+      checkPagesSize(pagesFd, meta.checksums.length * PAGE_SIZE, pagesPath, tell);
     const opened = { ...meta, problems, pagesFd: pagesFd ?? null, pagesPath };
     pagesFd = undefined;
     return opened;
@@ -97,20 +110,23 @@ function openOnce(directoryFd: number, directory: string, mayRetry: boolean, rep
 
 function checkPagesSize(fd: number, expectedBytes: number, path: string, report: Report): void {
   const { sizeBytes } = fileStatus(fd);
-  if (sizeBytes !== expectedBytes) report(corrupt(path, `Expected ${expectedBytes} bytes, got ${sizeBytes}`));
+  if (sizeBytes !== expectedBytes)
+    report(corrupt(path, `Expected ${expectedBytes} bytes, got ${sizeBytes}`));
 }
 
 function readMeta(directoryFd: number, directory: string): Uint8Array {
   const path = `${directory}/${META}`;
   const fd = openIfExists(directoryFd, META);
-  if (fd === undefined) throw corrupt(path, `There is no checkpoint in '${directory}': it has no file ${META}`);
+  if (fd === undefined)
+    throw corrupt(path, `There is no checkpoint in '${directory}': it has no file ${META}`);
   try {
     const { sizeBytes } = fileStatus(fd);
     if (sizeBytes < HEADER_BYTES || sizeBytes > MAX_META_BYTES) {
       throw corrupt(path, `Expected ${HEADER_BYTES} to ${MAX_META_BYTES} bytes, got ${sizeBytes}`);
     }
     // A sparse file of 2 GiB takes no disk, but as much memory.
-    if (sizeBytes > UNCHECKED_META_BYTES) checkHeader(readBytes(fd, 0, HEADER_BYTES, path), sizeBytes, path);
+    if (sizeBytes > UNCHECKED_META_BYTES)
+      checkHeader(readBytes(fd, 0, HEADER_BYTES, path), sizeBytes, path);
     // Shared, so that loading threads use its columns where they are.
     return readInto(new Uint8Array(new SharedArrayBuffer(sizeBytes)), fd, 0, path);
   } finally {
@@ -124,7 +140,9 @@ function readId(directoryFd: number): bigint | undefined {
   if (fd === undefined) return undefined;
   try {
     const header = readBytes(fd, 0, HEADER_BYTES, META);
-    return header.byteLength < HEADER_BYTES ? undefined : new DataView(header.buffer).getBigUint64(16, true);
+    return header.byteLength < HEADER_BYTES
+      ? undefined
+      : new DataView(header.buffer).getBigUint64(16, true);
   } finally {
     closeFile(fd);
   }
@@ -139,14 +157,22 @@ export class CheckpointWriter {
   readonly pagesFd: number;
   readonly id: bigint;
   private readonly directory: StagingDirectory;
-  private readonly names: { readonly pagesTemporary: string; readonly pages: string; readonly metaTemporary: string };
+  private readonly names: {
+    readonly pagesTemporary: string;
+    readonly pages: string;
+    readonly metaTemporary: string;
+  };
 
   /** @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError} */
   constructor(path: string) {
     this.directory = new StagingDirectory(path);
     this.id = crypto.getRandomValues(new BigUint64Array(1))[0]!;
     const pages = `${PAGES}.${hex(this.id)}`;
-    this.names = { pages, pagesTemporary: `${pages}.tmp`, metaTemporary: `${META}.${hex(this.id)}.tmp` };
+    this.names = {
+      pages,
+      pagesTemporary: `${pages}.tmp`,
+      metaTemporary: `${META}.${hex(this.id)}.tmp`,
+    };
     try {
       this.finishEarlierSaves();
       this.pagesFd = this.directory.create(this.names.pagesTemporary);
@@ -166,7 +192,8 @@ export class CheckpointWriter {
     const current = id === undefined ? undefined : `${PAGES}.${hex(id)}`;
     for (const name of this.directory.list()) {
       if (name === current) this.directory.rename(name, PAGES);
-      else if (/^(pages|meta)\.[0-9a-f]{16}(\.tmp)?$/.test(name)) this.directory.removeIfExists(name);
+      else if (/^(pages|meta)\.[0-9a-f]{16}(\.tmp)?$/.test(name))
+        this.directory.removeIfExists(name);
     }
   }
 

@@ -22,7 +22,7 @@
  * Offsets and lengths are f64 so that a hostile 2^60 is just a number that is out of bounds. Nothing is trusted on the way
  * in: see decode.ts.
  */
-import { CorruptCheckpointError } from "../errors.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 
 /** The bytes "\0pgalloc", read as a little-endian u64. */
 export const MAGIC = 0x636f6c6c61677000n;
@@ -38,7 +38,14 @@ export const MAIN_NAME = "main";
 export const MAX_FILES = 4096;
 export const MAX_NAME_BYTES = 255;
 
-export const Section = { Chunks: 1, Runs: 2, Extents: 3, Checksums: 4, UserData: 5, Name: 6 } as const;
+export const Section = {
+  Chunks: 1,
+  Runs: 2,
+  Extents: 3,
+  Checksums: 4,
+  UserData: 5,
+  Name: 6,
+} as const;
 export const SECTION_NAMES: Readonly<Record<number, string>> = {
   1: "chunks",
   2: "runs",
@@ -99,13 +106,16 @@ function sectionsOf(image: CheckpointImage): EncodedSection[] {
     if (userData !== null) sections.push({ id: Section.UserData, owner, columns: [userData] });
   });
   sections.push({ id: Section.Checksums, owner: WHOLE, columns: [image.checksums] });
-  if (image.userData !== null) sections.push({ id: Section.UserData, owner: WHOLE, columns: [image.userData] });
+  if (image.userData !== null)
+    sections.push({ id: Section.UserData, owner: WHOLE, columns: [image.userData] });
   return sections;
 }
 
 export function encodeMeta(image: CheckpointImage): Uint8Array {
   const sections = sectionsOf(image);
-  const lengths = sections.map(({ columns }) => columns.reduce((sum, column) => sum + column.byteLength, 0));
+  const lengths = sections.map(({ columns }) =>
+    columns.reduce((sum, column) => sum + column.byteLength, 0),
+  );
   const tableEnd = HEADER_BYTES + TABLE_ENTRY_BYTES * sections.length;
   let end = tableEnd;
   const offsets = lengths.map((length) => {
@@ -150,7 +160,12 @@ export function crc32(bytes: Uint8Array): number {
 }
 
 /** Shorthand for the error that every check of the metadata throws. */
-export function corrupt(path: string, message: string, section?: string, offset?: number): CorruptCheckpointError {
+export function corrupt(
+  path: string,
+  message: string,
+  section?: string,
+  offset?: number,
+): CorruptCheckpointError {
   return new CorruptCheckpointError(message, {
     path,
     ...(section === undefined ? {} : { section }),

@@ -28,7 +28,7 @@ import {
   unlinkAt,
   writeAt,
 } from "../../ffi/index.ts";
-import { CheckpointBusyError } from "../errors.ts";
+import { CheckpointBusyError } from "../errors/errors.ts";
 
 export class StagingDirectory {
   readonly path: string;
@@ -66,7 +66,8 @@ export class StagingDirectory {
   async write(name: string, bytes: Uint8Array): Promise<void> {
     const fd = this.create(name);
     try {
-      const written = bytes.byteLength === 0 ? 0 : writeAt(fd, addressOf(bytes), bytes.byteLength, 0);
+      const written =
+        bytes.byteLength === 0 ? 0 : writeAt(fd, addressOf(bytes), bytes.byteLength, 0);
       if (written < 0) throw new SyscallError("pwrite", -written, this.pathOf(name));
       await this.syncFile(fd, name);
     } finally {
@@ -81,7 +82,8 @@ export class StagingDirectory {
   /** What was renamed or removed so far stays so, and so does the directory itself. */
   async sync(): Promise<void> {
     await syncFile(this.fd, this.path);
-    for (let parent = this.unsynced.pop(); parent !== undefined; parent = this.unsynced.pop()) await syncDirectory(parent);
+    for (let parent = this.unsynced.pop(); parent !== undefined; parent = this.unsynced.pop())
+      await syncDirectory(parent);
   }
 
   rename(from: string, to: string): void {
@@ -158,7 +160,8 @@ function withLater(first: unknown, later: unknown): unknown {
   }
   if (last === later) return first;
   // Nor can a frozen one be given a cause.
-  const isAdded = last instanceof Error && last.cause === undefined && Reflect.set(last, "cause", later);
+  const isAdded =
+    last instanceof Error && last.cause === undefined && Reflect.set(last, "cause", later);
   return isAdded ? first : new AggregateError([first, later], "Several steps failed");
 }
 
@@ -168,7 +171,8 @@ function makeDirectories(path: string): string[] {
   try {
     return makeIfAbsent(path) ? [resolve(dirname(path))] : [];
   } catch (error) {
-    if (!(error instanceof SyscallError && error.code === "ENOENT") || dirname(path) === path) throw error;
+    if (!(error instanceof SyscallError && error.code === "ENOENT") || dirname(path) === path)
+      throw error;
     above = makeDirectories(dirname(path));
   }
   return makeIfAbsent(path) ? [...above, resolve(dirname(path))] : above;
@@ -205,7 +209,11 @@ async function syncDirectory(path: string): Promise<void> {
  * Opens a file of a directory, for reading unless `flags` say otherwise; undefined if there is none. A FIFO in its place
  * does not hold us up: O_NONBLOCK means nothing else for files.
  */
-export function openIfExists(directoryFd: number, name: string, flags = O_RDONLY): number | undefined {
+export function openIfExists(
+  directoryFd: number,
+  name: string,
+  flags = O_RDONLY,
+): number | undefined {
   try {
     return openAt(directoryFd, name, flags | O_NONBLOCK);
   } catch (error) {
@@ -215,12 +223,22 @@ export function openIfExists(directoryFd: number, name: string, flags = O_RDONLY
 }
 
 /** Reads [offset, offset + lengthBytes) of a file; less if it ends before. @throws {SyscallError} with `path` */
-export function readBytes(fd: number, offset: number, lengthBytes: number, path: string): Uint8Array<ArrayBuffer> {
+export function readBytes(
+  fd: number,
+  offset: number,
+  lengthBytes: number,
+  path: string,
+): Uint8Array<ArrayBuffer> {
   return readInto(new Uint8Array(new ArrayBuffer(lengthBytes)), fd, offset, path);
 }
 
 /** Fills `bytes` with a file's, from `offset` on; what it could fill if the file ends before. @throws {SyscallError} */
-export function readInto<T extends ArrayBufferLike>(bytes: Uint8Array<T>, fd: number, offset: number, path: string) {
+export function readInto<T extends ArrayBufferLike>(
+  bytes: Uint8Array<T>,
+  fd: number,
+  offset: number,
+  path: string,
+) {
   const moved = bytes.byteLength === 0 ? 0 : readAt(fd, addressOf(bytes), bytes.byteLength, offset);
   if (moved < 0) throw new SyscallError("pread", -moved, path);
   return bytes.subarray(0, moved);

@@ -9,7 +9,11 @@ export class UsageError extends Error {
 type Options = NonNullable<ParseArgsConfig["options"]>;
 
 /** Flags, and exactly `positionals` other arguments. @throws {UsageError} for anything unknown, missing or too much */
-export function parseArguments<T extends Options>(args: string[], options: T, positionals: readonly string[]) {
+export function parseArguments<T extends Options>(
+  args: string[],
+  options: T,
+  positionals: readonly string[],
+) {
   const parsed = parseStrictly(args, options);
   const surplus = parsed.positionals[positionals.length];
   if (surplus !== undefined) throw new UsageError(`Unexpected argument ${JSON.stringify(surplus)}`);

@@ -10,12 +10,12 @@ import { SUB_RELEASED, USED } from "../allocator/states.ts";
 import { examineCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
 import type { DecodedCheckpoint } from "../checkpoint/decode.ts";
 import { VERSION } from "../checkpoint/format.ts";
-import { CorruptCheckpointError } from "../errors.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 import { openExport } from "../gvisor/directory.ts";
 import { byteSourceOf } from "../gvisor/import.ts";
 import { PAGE_BYTES, RunState } from "../gvisor/image.ts";
 import { MAIN_ID, readCheckpoint } from "../gvisor/read-checkpoint.ts";
-import { PAGE_SIZE } from "../units.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 import { UsageError } from "./arguments.ts";
 
 export type FormatName = "native" | "gvisor";
@@ -35,7 +35,11 @@ export interface MemoryDescription {
     readonly kind: ArrayLike<number>;
     readonly group: ArrayLike<number>;
   };
-  readonly extents: { readonly start: ArrayLike<number>; readonly length: ArrayLike<number>; readonly offset: Float64Array };
+  readonly extents: {
+    readonly start: ArrayLike<number>;
+    readonly length: ArrayLike<number>;
+    readonly offset: Float64Array;
+  };
   readonly userDataBytes: number | null;
 }
 
@@ -62,7 +66,10 @@ export function checkFormat(name: string | undefined): FormatName | undefined {
 }
 
 /** @throws {CorruptCheckpointError} {SyscallError} */
-export function openAnyCheckpoint(directory: string, format: FormatName | undefined): CheckpointDescription {
+export function openAnyCheckpoint(
+  directory: string,
+  format: FormatName | undefined,
+): CheckpointDescription {
   const files = listFiles(directory);
   if (formatOf(files, format) === "gvisor") return openGvisor(directory, files);
   const { image, pagesFd, pagesPath } = openCheckpoint(directory);
@@ -84,7 +91,10 @@ export interface Examination extends Disposable {
 }
 
 /** @throws {SyscallError} */
-export function examineAnyCheckpoint(directory: string, format: FormatName | undefined): Examination {
+export function examineAnyCheckpoint(
+  directory: string,
+  format: FormatName | undefined,
+): Examination {
   const files = listFiles(directory);
   const found = formatOf(files, format);
   try {
@@ -100,12 +110,23 @@ function examineGvisor(directory: string, files: Record<string, number>): Examin
   const checkpoint = openGvisor(directory, files);
   const { pageSize, pagesFd } = checkpoint;
   const close = () => checkpoint[Symbol.dispose]();
-  return { format: "gvisor", problems: [], checkpoint, checksums: null, pageSize, pagesFd, [Symbol.dispose]: close };
+  return {
+    format: "gvisor",
+    problems: [],
+    checkpoint,
+    checksums: null,
+    pageSize,
+    pagesFd,
+    [Symbol.dispose]: close,
+  };
 }
 
 function examineNative(directory: string, files: Record<string, number>): Examination {
   const { image, checksums, problems, pagesFd, pagesPath } = examineCheckpoint(directory);
-  const checkpoint = image === null || pagesFd === null ? null : describeNative(image, { files, pagesFd, pagesPath });
+  const checkpoint =
+    image === null || pagesFd === null
+      ? null
+      : describeNative(image, { files, pagesFd, pagesPath });
   return {
     format: "native",
     problems: problems.map(({ message }) => message),
@@ -120,13 +141,16 @@ function examineNative(directory: string, files: Record<string, number>): Examin
 }
 
 function formatOf(files: Record<string, number>, format: FormatName | undefined): FormatName {
-  const isGvisor = !("meta" in files) && Object.keys(files).some((name) => name.startsWith("pages_meta.img"));
+  const isGvisor =
+    !("meta" in files) && Object.keys(files).some((name) => name.startsWith("pages_meta.img"));
   return format ?? (isGvisor ? "gvisor" : "native");
 }
 
 function listFiles(directory: string): Record<string, number> {
   const entries = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isFile());
-  return Object.fromEntries(entries.map(({ name }) => [name, statSync(join(directory, name)).size]));
+  return Object.fromEntries(
+    entries.map(({ name }) => [name, statSync(join(directory, name)).size]),
+  );
 }
 
 function describeNative(
@@ -135,17 +159,19 @@ function describeNative(
 ): CheckpointDescription {
   const { checksums, pageSize, userData } = image;
   let firstPage = 0;
-  const memories = image.files.map(({ name, chunkHuge, runs, extents, userData, contentPages }): MemoryDescription => {
-    const offset = contiguousOffsets(extents.length, firstPage * pageSize, pageSize);
-    firstPage += contentPages;
-    return {
-      id: name,
-      chunkHuge,
-      runs: { ...runs, state: Array.from(runs.state, (state) => NATIVE_STATES[state]!) },
-      extents: { ...extents, offset },
-      userDataBytes: userData?.byteLength ?? null,
-    };
-  });
+  const memories = image.files.map(
+    ({ name, chunkHuge, runs, extents, userData, contentPages }): MemoryDescription => {
+      const offset = contiguousOffsets(extents.length, firstPage * pageSize, pageSize);
+      firstPage += contentPages;
+      return {
+        id: name,
+        chunkHuge,
+        runs: { ...runs, state: Array.from(runs.state, (state) => NATIVE_STATES[state]!) },
+        extents: { ...extents, offset },
+        userDataBytes: userData?.byteLength ?? null,
+      };
+    },
+  );
   return {
     format: "native",
     version: VERSION,
@@ -159,7 +185,11 @@ function describeNative(
 }
 
 /** Contents stand one behind the other, in the order of the extents. */
-function contiguousOffsets(lengths: Uint32Array, firstOffset: number, pageSize: number): Float64Array {
+function contiguousOffsets(
+  lengths: Uint32Array,
+  firstOffset: number,
+  pageSize: number,
+): Float64Array {
   const offsets = new Float64Array(lengths.length);
   let offset = firstOffset;
   for (let i = 0; i < lengths.length; i++) {
@@ -169,7 +199,10 @@ function contiguousOffsets(lengths: Uint32Array, firstOffset: number, pageSize: 
   return offsets;
 }
 
-const NATIVE_STATES: Readonly<Record<number, RunStateName>> = { [USED]: "used", [SUB_RELEASED]: "sub-released" };
+const NATIVE_STATES: Readonly<Record<number, RunStateName>> = {
+  [USED]: "used",
+  [SUB_RELEASED]: "sub-released",
+};
 const GVISOR_STATES: Readonly<Record<number, RunStateName>> = {
   [RunState.used]: "used",
   [RunState.subReleased]: "sub-released",

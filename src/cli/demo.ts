@@ -6,9 +6,9 @@
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FileRange } from "../file-range.ts";
-import { MemoryFile } from "../memory-file.ts";
-import { PAGE_SIZE } from "../units.ts";
+import { FileRange } from "../pages/range.ts";
+import { MemoryFile } from "../file/memory-file.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 import { parseArguments, parseInteger, UsageError } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
 import { formatRate, Timeline } from "./timeline.ts";
@@ -20,7 +20,11 @@ const QUESTIONS = [0.5, 0.99, 0.01, 0.25];
 const RESTORE_VARIABLE = "PGALLOC_DEMO_RESTORE";
 
 export async function demo(args: string[]): Promise<number> {
-  const { values } = parseArguments(args, { size: { type: "string" }, directory: { type: "string" } }, []);
+  const { values } = parseArguments(
+    args,
+    { size: { type: "string" }, directory: { type: "string" } },
+    [],
+  );
   const sizeMiB = parseInteger("--size", values.size ?? "512", 1, 65536);
   const restoreFrom = process.env[RESTORE_VARIABLE];
   if (restoreFrom !== undefined) return await restore(restoreFrom);
@@ -36,7 +40,8 @@ export async function demo(args: string[]): Promise<number> {
 /** The demo must not write over a checkpoint of the user's. */
 function requireUnused(directory: string): void {
   try {
-    if (readdirSync(directory).length > 0) throw new UsageError(`Expected --directory to be new or empty, got '${directory}'`);
+    if (readdirSync(directory).length > 0)
+      throw new UsageError(`Expected --directory to be new or empty, got '${directory}'`);
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
   }
@@ -46,17 +51,24 @@ async function firstStart(directory: string, sizeBytes: number): Promise<number>
   const timeline = new Timeline("First start");
   using file = MemoryFile.create({ name: "demo" });
   const table = file.allocate(sizeBytes);
-  const filledFrom = timeline.mark(`process is up, ${formatBytes(sizeBytes)} allocated, none of it committed`);
+  const filledFrom = timeline.mark(
+    `process is up, ${formatBytes(sizeBytes)} allocated, none of it committed`,
+  );
   fillTable(file, table);
   const filled = timeline.mark("the table is filled");
   const answers = QUESTIONS.map((question) => answer(file, rowOf(table, question)));
   timeline.mark(`${answers.length} questions answered: ${answers.join(", ")}`);
-  const userData = new TextEncoder().encode(JSON.stringify({ start: table.start, end: table.end, answers }));
-  const onProgress = (now: { writtenBytes: number; totalBytes: number }) => timeline.bar(now.writtenBytes, now.totalBytes);
+  const userData = new TextEncoder().encode(
+    JSON.stringify({ start: table.start, end: table.end, answers }),
+  );
+  const onProgress = (now: { writtenBytes: number; totalBytes: number }) =>
+    timeline.bar(now.writtenBytes, now.totalBytes);
   const report = await file.saveTo(directory, { userData, onProgress });
   const rate = formatRate(report.pagesBytes, report.durationMs);
   timeline.mark(`checkpoint written and synced: ${formatBytes(report.pagesBytes)}, ${rate}`);
-  console.log(`${" ".repeat(15)}filling took ${(filled - filledFrom).toFixed(0)} ms; no later start does it again`);
+  console.log(
+    `${" ".repeat(15)}filling took ${(filled - filledFrom).toFixed(0)} ms; no later start does it again`,
+  );
   const child = Bun.spawn([process.execPath, join(import.meta.dir, "main.ts"), "demo"], {
     env: { ...process.env, [RESTORE_VARIABLE]: directory },
     stdin: "ignore",
@@ -69,11 +81,14 @@ async function firstStart(directory: string, sizeBytes: number): Promise<number>
 async function restore(directory: string): Promise<number> {
   const timeline = new Timeline("Every later start, in a new process");
   timeline.mark("process is up");
-  const onProgress = (now: { loadedBytes: number; totalBytes: number }) => timeline.bar(now.loadedBytes, now.totalBytes);
+  const onProgress = (now: { loadedBytes: number; totalBytes: number }) =>
+    timeline.bar(now.loadedBytes, now.totalBytes);
   const startedMs = performance.now();
   using file = await MemoryFile.loadFrom(directory, { background: true, onProgress });
   timeline.mark("metadata is read: the file is there, its pages are loading");
-  const { start, end, answers } = JSON.parse(new TextDecoder().decode(file.userData ?? new Uint8Array()));
+  const { start, end, answers } = JSON.parse(
+    new TextDecoder().decode(file.userData ?? new Uint8Array()),
+  );
   const table = new FileRange(start, end);
   const found: string[] = [];
   for (const question of QUESTIONS) {
@@ -92,7 +107,9 @@ async function restore(directory: string): Promise<number> {
   const wrong = countWrong(file, table);
   const same = JSON.stringify(found) === JSON.stringify(answers) && wrong === 0;
   console.log(
-    same ? "\nThe answers are the same, and so is every page." : `\nDIFFERENT: ${wrong} pages are not what they were.`,
+    same
+      ? "\nThe answers are the same, and so is every page."
+      : `\nDIFFERENT: ${wrong} pages are not what they were.`,
   );
   return same ? 0 : 1;
 }

@@ -1,8 +1,13 @@
 /** `pgalloc inspect DIR`: what a checkpoint holds, for people or as JSON. Reads the metadata, not the page contents. */
-import { MemoryKind } from "../units.ts";
+import { MemoryKind } from "../pages/units.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
-import { type CheckpointDescription, checkFormat, type MemoryDescription, openAnyCheckpoint } from "./checkpoint-reader.ts";
+import {
+  type CheckpointDescription,
+  checkFormat,
+  type MemoryDescription,
+  openAnyCheckpoint,
+} from "./checkpoint-reader.ts";
 
 /** One MemoryFile of the checkpoint. Sizes in bytes. */
 interface MemorySummary {
@@ -46,7 +51,10 @@ export async function inspect(args: string[]): Promise<number> {
   const summary = summarize(directory, checkpoint);
   const rows = values.list === true ? listRows(checkpoint) : undefined;
   if (values.json === true) console.log(JSON.stringify({ ...summary, ...rows }, null, 2));
-  else console.log([describe(summary), ...(rows === undefined ? [] : [describeRows(rows)])].join("\n"));
+  else
+    console.log(
+      [describe(summary), ...(rows === undefined ? [] : [describeRows(rows)])].join("\n"),
+    );
   return 0;
 }
 
@@ -95,9 +103,20 @@ function summarize(directory: string, checkpoint: CheckpointDescription): Summar
   };
 }
 
-function summarizeMemory({ id, runs, extents, userDataBytes }: MemoryDescription, pageSize: number): MemorySummary {
-  const usedPages = runs.state.reduce((pages, state, i) => pages + (state === "used" ? runs.length[i]! : 0), 0);
-  return { id, usedBytes: usedPages * pageSize, contentBytes: sum(extents.length) * pageSize, userDataBytes };
+function summarizeMemory(
+  { id, runs, extents, userDataBytes }: MemoryDescription,
+  pageSize: number,
+): MemorySummary {
+  const usedPages = runs.state.reduce(
+    (pages, state, i) => pages + (state === "used" ? runs.length[i]! : 0),
+    0,
+  );
+  return {
+    id,
+    usedBytes: usedPages * pageSize,
+    contentBytes: sum(extents.length) * pageSize,
+    userDataBytes,
+  };
 }
 
 function sum(column: ArrayLike<number>): number {
@@ -118,13 +137,22 @@ function describe(summary: Summary): string {
   const { chunks, sharedBytes, userDataBytes, contentBytes, usedBytes } = summary;
   const lines: [string, string][] = [
     ["checkpoint", summary.directory],
-    ["format", `${summary.format}, version ${summary.version}, pages of ${formatBytes(summary.pageSize)}`],
+    [
+      "format",
+      `${summary.format}, version ${summary.version}, pages of ${formatBytes(summary.pageSize)}`,
+    ],
     ["files", sizes(summary.files)],
-    ["chunks", `${chunks.small + chunks.huge} of 1 GiB: ${chunks.small} for small pages, ${chunks.huge} for huge pages`],
+    [
+      "chunks",
+      `${chunks.small + chunks.huge} of 1 GiB: ${chunks.small} for small pages, ${chunks.huge} for huge pages`,
+    ],
     ["used", `${formatBytes(usedBytes)}; ${summary.runs} runs in all`],
     ["sub-released", formatBytes(summary.subReleasedBytes)],
     ["waste", formatBytes(summary.wasteBytes)],
-    ["references", `at most ${summary.maxReferences} a page; ${formatBytes(sharedBytes)} have more than one`],
+    [
+      "references",
+      `at most ${summary.maxReferences} a page; ${formatBytes(sharedBytes)} have more than one`,
+    ],
     [
       "contents",
       `${formatBytes(contentBytes)} in ${summary.extents} extents; ${formatBytes(usedBytes - contentBytes)} are zero`,
@@ -182,10 +210,13 @@ function describeRows({ runList, extentList }: Rows): string {
   return [
     "runs",
     ...runList.map(({ id, start, end, state, refs, kind, group }) => {
-      const owner = state === "used" ? `  refs ${refs}  kind ${nameOfKind(kind)}  group ${group}` : "";
+      const owner =
+        state === "used" ? `  refs ${refs}  kind ${nameOfKind(kind)}  group ${group}` : "";
       return `  ${nameOf(id)}[${start}, ${end})  ${state}${owner}`;
     }),
     "extents",
-    ...extentList.map(({ id, start, end, offset }) => `  ${nameOf(id)}[${start}, ${end})  at ${offset}`),
+    ...extentList.map(
+      ({ id, start, end, offset }) => `  ${nameOf(id)}[${start}, ${end})  at ${offset}`,
+    ),
   ].join("\n");
 }

@@ -37,7 +37,9 @@ const commands: Readonly<Record<string, Command>> = {
 };
 
 function help(): string {
-  const lines = Object.values(commands).map(({ usage, summary }) => `  pgalloc ${usage}\n      ${summary}`);
+  const lines = Object.values(commands).map(
+    ({ usage, summary }) => `  pgalloc ${usage}\n      ${summary}`,
+  );
   return `pgalloc ${packageJson.version}: memory for Bun programs, checkpointed and restored in the background
 
 ${lines.join("\n")}

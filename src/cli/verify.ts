@@ -46,9 +46,11 @@ const READ_BYTES = 1024 * 1024;
 const INDENT = 10;
 
 export async function verify(args: string[]): Promise<number> {
-  const { values, positionals } = parseArguments(args, { json: { type: "boolean" }, format: { type: "string" } }, [
-    "DIR, the checkpoint's directory",
-  ]);
+  const { values, positionals } = parseArguments(
+    args,
+    { json: { type: "boolean" }, format: { type: "string" } },
+    ["DIR, the checkpoint's directory"],
+  );
   const verdict = verifyCheckpoint(positionals[0]!, checkFormat(values.format));
   if (values.json === true) console.log(JSON.stringify(verdict, null, 2));
   else report(verdict);
@@ -62,7 +64,11 @@ function verifyCheckpoint(directory: string, format: ReturnType<typeof checkForm
   const badBlocks: BadBlock[] = [];
   let pages = 0;
   for (const contents of all) {
-    verifyContents(contents, { fd: pagesFd!, pageSize, checksums: checksums?.subarray(pages) }, badBlocks);
+    verifyContents(
+      contents,
+      { fd: pagesFd!, pageSize, checksums: checksums?.subarray(pages) },
+      badBlocks,
+    );
     pages += contents.lengthBytes / pageSize;
   }
   return {
@@ -94,7 +100,15 @@ function contentsOf({ checkpoint, checksums, pagesFd, pageSize }: Examination): 
     );
   }
   if (checksums === null || checksums.length === 0) return [];
-  return [{ id: null, extent: null, offset: 0, lengthBytes: checksums.length * pageSize, memoryOffset: null }];
+  return [
+    {
+      id: null,
+      extent: null,
+      offset: 0,
+      lengthBytes: checksums.length * pageSize,
+      memoryOffset: null,
+    },
+  ];
 }
 
 interface PagesSource {
@@ -104,15 +118,26 @@ interface PagesSource {
   readonly checksums: Uint32Array | undefined;
 }
 
-function verifyContents(contents: Contents, { fd, pageSize, checksums }: PagesSource, bad: BadBlock[]): void {
+function verifyContents(
+  contents: Contents,
+  { fd, pageSize, checksums }: PagesSource,
+  bad: BadBlock[],
+): void {
   const { lengthBytes, offset } = contents;
   for (let done = 0; done < lengthBytes; done += READ_BYTES) {
     const bytes = Math.min(READ_BYTES, lengthBytes - done);
     const filled = readAt(fd, addressOf(buffer), bytes, offset + done);
     for (let at = 0; at < bytes; at += pageSize) {
       // Where a whole read fails some of its pages may be readable all the same.
-      const end = filled >= 0 ? Math.max(0, filled - at) : readAt(fd, addressOf(buffer) + at, pageSize, offset + done + at);
-      const problem = judge(buffer.subarray(at, at + pageSize), end, checksums?.[(done + at) / pageSize]);
+      const end =
+        filled >= 0
+          ? Math.max(0, filled - at)
+          : readAt(fd, addressOf(buffer) + at, pageSize, offset + done + at);
+      const problem = judge(
+        buffer.subarray(at, at + pageSize),
+        end,
+        checksums?.[(done + at) / pageSize],
+      );
       if (problem !== undefined) add(bad, { ...pageAt(contents, done + at, pageSize), problem });
     }
   }
@@ -137,7 +162,11 @@ function pageAt(contents: Contents, at: number, pageSize: number): Contents {
 /** Joins a bad page to the block before it, if that ends where it begins. */
 function add(blocks: BadBlock[], page: BadBlock): void {
   const last = blocks.at(-1);
-  const follows = last !== undefined && last.id === page.id && last.extent === page.extent && last.problem === page.problem;
+  const follows =
+    last !== undefined &&
+    last.id === page.id &&
+    last.extent === page.extent &&
+    last.problem === page.problem;
   if (follows && last.offset + last.lengthBytes === page.offset) {
     blocks[blocks.length - 1] = { ...last, lengthBytes: last.lengthBytes + page.lengthBytes };
   } else blocks.push(page);
@@ -149,14 +178,26 @@ function report(verdict: Verdict): void {
   for (const { id, extent, offset, lengthBytes, memoryOffset, problem } of verdict.badBlocks) {
     const owner = id === null ? "" : ` of ${JSON.stringify(id)}`;
     const place = `${extent === null ? "" : `extent ${extent}, `}offset ${offset}, ${lengthBytes} bytes`;
-    console.log(`${bad}${place}${memoryOffset === null ? "" : `, memory offset ${memoryOffset}`}${owner}: ${problem}`);
+    console.log(
+      `${bad}${place}${memoryOffset === null ? "" : `, memory offset ${memoryOffset}`}${owner}: ${problem}`,
+    );
   }
-  const { format, extents, pages, bytes, badPages, hasChecksums, ok, directory, metadataErrors } = verdict;
+  const { format, extents, pages, bytes, badPages, hasChecksums, ok, directory, metadataErrors } =
+    verdict;
   console.log(`${ok ? "ok".padEnd(INDENT) : bad}${directory} (${format})`);
   const indent = " ".repeat(INDENT);
-  const metadata = metadataErrors.length === 0 ? "metadata is valid" : `metadata has ${metadataErrors.length} errors`;
-  console.log(`${indent}${metadata}; ${extents} extents, ${pages} pages, ${formatBytes(bytes)} read, ${badPages} pages bad`);
+  const metadata =
+    metadataErrors.length === 0
+      ? "metadata is valid"
+      : `metadata has ${metadataErrors.length} errors`;
+  console.log(
+    `${indent}${metadata}; ${extents} extents, ${pages} pages, ${formatBytes(bytes)} read, ${badPages} pages bad`,
+  );
   if (hasChecksums) return;
-  if (metadataErrors.length > 0) console.log(`${indent}contents could not be checked: it is not known what they should be`);
-  else console.log(`${indent}this format has no checksums: contents are all there, whether they are right is not known`);
+  if (metadataErrors.length > 0)
+    console.log(`${indent}contents could not be checked: it is not known what they should be`);
+  else
+    console.log(
+      `${indent}this format has no checksums: contents are all there, whether they are right is not known`,
+    );
 }

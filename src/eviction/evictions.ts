@@ -15,8 +15,8 @@
  * Source: MarkEvictable, startEvictionGoroutineLocked and ShouldCacheEvictable in gVisor's pgalloc.go.
  */
 import { checkInteger } from "../../ffi/index.ts";
-import { type EvictionFailure, EvictionError } from "../errors.ts";
-import { type Control, Field, Word } from "../shared/control.ts";
+import { type EvictionFailure, EvictionError } from "../errors/errors.ts";
+import { type Control, Field, Word } from "../control/control.ts";
 import { type PressureListener, type PressureWatch, watchPressure } from "./pressure.ts";
 import { type EvictableRange, RangeList } from "./range-list.ts";
 
@@ -87,7 +87,10 @@ export class Evictions {
   }
 
   private startWatch(): void {
-    const threshold = { stallMs: this.words[Word.PressureStallMs]!, windowMs: this.words[Word.PressureWindowMs]! };
+    const threshold = {
+      stallMs: this.words[Word.PressureStallMs]!,
+      windowMs: this.words[Word.PressureWindowMs]!,
+    };
     const listener: PressureListener = {
       onPressure: () => this.startAll(),
       onLost: (error) => {
@@ -150,7 +153,8 @@ export class Evictions {
   /** Pages are about to be allocated: starts evictions if that brings the file near its limit. */
   noteAllocation(pages: number): void {
     if (this.users.size === 0 || this.mode !== "enabled") return;
-    if (this.words[Word.UsedPages]! + this.words[Word.WastePages]! + pages > this.nearLimitPages) this.startAll();
+    if (this.words[Word.UsedPages]! + this.words[Word.WastePages]! + pages > this.nearLimitPages)
+      this.startAll();
   }
 
   private evictWhenIdle(): void {
@@ -176,7 +180,11 @@ export class Evictions {
 
   private async evictAll(user: EvictableMemoryUser, state: UserState): Promise<void> {
     let until = performance.now() + TURN_MS;
-    for (let range = state.ranges.takeLast(); range !== null && !this.isClosed; range = state.ranges.takeLast()) {
+    for (
+      let range = state.ranges.takeLast();
+      range !== null && !this.isClosed;
+      range = state.ranges.takeLast()
+    ) {
       try {
         const pending = user.evict(range);
         if (pending !== undefined) await pending;
@@ -196,7 +204,8 @@ export class Evictions {
     this.failureCount++;
     if (this.failures.length < FAILURES_KEPT) this.failures.push(failure);
     // It is kept for whoever waits next; but nobody may ever wait, so the first is shown.
-    if (this.waiters.length === 0 && this.failureCount === 1) process.emitWarning(new EvictionError([failure], 1));
+    if (this.waiters.length === 0 && this.failureCount === 1)
+      process.emitWarning(new EvictionError([failure], 1));
   }
 
   /** Resolves when no eviction is under way. @throws {EvictionError} if users threw, in these evictions or unwaited ones before */
@@ -234,12 +243,15 @@ export class Evictions {
 
 function checkUser(user: EvictableMemoryUser): void {
   if (user === null || typeof user !== "object" || typeof user.evict !== "function") {
-    throw new TypeError(`Expected user to have a method evict, got ${user === null ? "null" : typeof user}`);
+    throw new TypeError(
+      `Expected user to have a method evict, got ${user === null ? "null" : typeof user}`,
+    );
   }
 }
 
 function checkEvictableRange(range: EvictableRange): void {
-  if (range === null || typeof range !== "object") throw new TypeError(`Expected range to have start and end, got ${range}`);
+  if (range === null || typeof range !== "object")
+    throw new TypeError(`Expected range to have start and end, got ${range}`);
   checkInteger("range.start", range.start);
   checkInteger("range.end", range.end, range.start);
 }

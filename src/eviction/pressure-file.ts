@@ -7,8 +7,16 @@
  * Source: Documentation/accounting/psi.rst and kernel/sched/psi.c of Linux.
  */
 import { join, relative } from "node:path";
-import { addressOf, closeFile, O_RDWR, openFile, readKernelFile, SyscallError, writeStream } from "../../ffi/index.ts";
-import { PressureUnavailableError } from "../errors.ts";
+import {
+  addressOf,
+  closeFile,
+  O_RDWR,
+  openFile,
+  readKernelFile,
+  SyscallError,
+  writeStream,
+} from "../../ffi/index.ts";
+import { PressureUnavailableError } from "../errors/errors.ts";
 
 /** How much stalling is pressure. */
 export interface PressureThreshold {
@@ -29,7 +37,10 @@ export interface PressureTrigger {
 }
 
 /** @throws {PressureUnavailableError} with what each file answered */
-export function openPressureTrigger(threshold: PressureThreshold, paths: readonly string[]): PressureTrigger {
+export function openPressureTrigger(
+  threshold: PressureThreshold,
+  paths: readonly string[],
+): PressureTrigger {
   const failures: SyscallError[] = [];
   for (const path of paths) {
     try {
@@ -56,7 +67,10 @@ function openTrigger(path: string, { stallMs, windowMs }: PressureThreshold): nu
 
 /** The files to try, the process's own cgroup first. */
 export function pressureFiles(): string[] {
-  const own = cgroupPressureFile(`${readKernelFile("/proc/self/cgroup")}`, `${readKernelFile("/proc/self/mountinfo")}`);
+  const own = cgroupPressureFile(
+    `${readKernelFile("/proc/self/cgroup")}`,
+    `${readKernelFile("/proc/self/mountinfo")}`,
+  );
   return own === null ? [SYSTEM_PRESSURE] : [own, SYSTEM_PRESSURE];
 }
 
@@ -80,5 +94,7 @@ export function cgroupPressureFile(cgroup: string, mountinfo: string): string | 
 }
 
 function unescapeField(field: string): string {
-  return field.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+  return field.replace(/\\([0-7]{3})/g, (_, octal: string) =>
+    String.fromCharCode(Number.parseInt(octal, 8)),
+  );
 }

@@ -8,7 +8,7 @@
  * Nothing is missed between two waits: the kernel keeps a trigger's event until somebody polls for it.
  */
 import { closeFile, createEventFd, signalEventFd } from "../../ffi/index.ts";
-import { PressureUnavailableError } from "../errors.ts";
+import { PressureUnavailableError } from "../errors/errors.ts";
 import { runInThread } from "../threads/pool.ts";
 import { openPressureTrigger, type PressureThreshold, pressureFiles } from "./pressure-file.ts";
 import type { WaitResult, WaitTask } from "./wait-task.ts";
@@ -29,7 +29,10 @@ export interface PressureWatch {
 const watchers = new Map<string, Watcher>();
 
 /** @throws {PressureUnavailableError} if no file tells of pressure here @throws {SyscallError} without descriptors */
-export function watchPressure(threshold: PressureThreshold, listener: PressureListener): PressureWatch {
+export function watchPressure(
+  threshold: PressureThreshold,
+  listener: PressureListener,
+): PressureWatch {
   const key = `${threshold.stallMs}/${threshold.windowMs}`;
   let watcher = watchers.get(key);
   if (watcher === undefined) {
@@ -73,10 +76,13 @@ class Watcher {
     let failure: unknown;
     try {
       for (;;) {
-        const result = (await runInThread("pressure.wait", this.task, { ref: false }).done) as WaitResult;
+        const result = (await runInThread("pressure.wait", this.task, { ref: false })
+          .done) as WaitResult;
         if (result === "stopped") break;
         if (result === "lost")
-          throw new PressureUnavailableError([new Error(`Nothing tells of pressure at '${this.path}' now`)]);
+          throw new PressureUnavailableError([
+            new Error(`Nothing tells of pressure at '${this.path}' now`),
+          ]);
         for (const listener of [...this.listeners]) listener.onPressure();
       }
     } catch (error) {

@@ -38,7 +38,11 @@ export class RangeList {
     const at = this.blockOf(start);
     // All ranges that overlap or touch it become one with it.
     const cut = this.cut(at, start, end + 1);
-    this.insert(at, cut === null ? start : Math.min(start, cut.start), cut === null ? end : Math.max(end, cut.end));
+    this.insert(
+      at,
+      cut === null ? start : Math.min(start, cut.start),
+      cut === null ? end : Math.max(end, cut.end),
+    );
   }
 
   /** Removes [start, end), as far as it is there. */

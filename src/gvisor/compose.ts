@@ -14,7 +14,13 @@ import {
   PAGE_BYTES,
   RunState,
 } from "./image.ts";
-import type { GvisorMetadata, MemAcctColumns, RangeColumns, SubreleasedColumns, UnfreeColumns } from "./metadata.ts";
+import type {
+  GvisorMetadata,
+  MemAcctColumns,
+  RangeColumns,
+  SubreleasedColumns,
+  UnfreeColumns,
+} from "./metadata.ts";
 import { U64_MAX } from "./wire.ts";
 
 /** What metadata is composed of. Where contents lie is not in it: they follow in the order of `extents`. */
@@ -36,7 +42,10 @@ export interface ComposeOptions {
  * @throws RangeError if runs or extents are out of order, leave their chunks, contents lie where nobody has pages,
  *   or a run is of a kind that gVisor does not have and `foreignKind` is not given
  */
-export function imageToMetadata(image: MemoryFileImage | ComposedImage, options: ComposeOptions = {}): GvisorMetadata {
+export function imageToMetadata(
+  image: MemoryFileImage | ComposedImage,
+  options: ComposeOptions = {},
+): GvisorMetadata {
   const { chunkHuge, runs } = image;
   checkRuns(image);
   const sets = {
@@ -53,9 +62,14 @@ export function imageToMetadata(image: MemoryFileImage | ComposedImage, options:
     for (; run < runs.start.length && runs.start[run]! < end; run++) {
       const first = runs.start[run]!;
       const last = first + runs.length[run]!;
-      if (last > end) throw new RangeError(`Expected run [${first}, ${last}) to end with its chunks' page size at ${end}`);
+      if (last > end)
+        throw new RangeError(
+          `Expected run [${first}, ${last}) to end with its chunks' page size at ${end}`,
+        );
       if (!huge && runs.state[run] === RunState.subReleased) {
-        throw new RangeError(`Expected sub-released pages in huge chunks only, got [${first}, ${last})`);
+        throw new RangeError(
+          `Expected sub-released pages in huge chunks only, got [${first}, ${last})`,
+        );
       }
       sets.unfree[own].push(first, last, runs.state[run] === RunState.used ? runs.refs[run]! : 0);
       if (runs.state[run] !== RunState.waste) continue;
@@ -99,7 +113,10 @@ function checkRuns({ chunkHuge, runs }: ComposedImage): void {
 }
 
 /** Cuts the runs that are accounted for where contents begin and end. */
-function composeMemAcct({ runs, extents }: ComposedImage, foreignKind: number | undefined): MemAcctColumns {
+function composeMemAcct(
+  { runs, extents }: ComposedImage,
+  foreignKind: number | undefined,
+): MemAcctColumns {
   const builder = new MemAcctBuilder();
   let extent = 0;
   let placedPages = 0;
@@ -108,7 +125,11 @@ function composeMemAcct({ runs, extents }: ComposedImage, foreignKind: number | 
     const end = runs.start[run]! + runs.length[run]!;
     const kind = gvisorKind(runs.kind[run]!, foreignKind);
     for (let at = runs.start[run]!; at < end; ) {
-      while (extent < extents.start.length && extents.start[extent]! + extents.length[extent]! <= at) extent++;
+      while (
+        extent < extents.start.length &&
+        extents.start[extent]! + extents.length[extent]! <= at
+      )
+        extent++;
       const extentStart = extents.start[extent] ?? U64_MAX;
       const committed = extentStart <= at;
       const next = Math.min(end, committed ? extentStart + extents.length[extent]! : extentStart);
@@ -120,7 +141,9 @@ function composeMemAcct({ runs, extents }: ComposedImage, foreignKind: number | 
   let pages = 0;
   for (const length of extents.length) pages += length;
   if (pages !== placedPages) {
-    throw new RangeError(`Expected ordered extents within runs, got ${pages} pages of which ${placedPages} are`);
+    throw new RangeError(
+      `Expected ordered extents within runs, got ${pages} pages of which ${placedPages} are`,
+    );
   }
   return builder.finish();
 }
@@ -157,7 +180,10 @@ function composeSubreleased(runs: ImageRuns): SubreleasedColumns {
     }
   }
   const whole = count.indexOf(HUGE_PAGES);
-  if (whole >= 0) throw new RangeError(`Expected the huge page at ${hugeStart[whole]} to be free, got all of it sub-released`);
+  if (whole >= 0)
+    throw new RangeError(
+      `Expected the huge page at ${hugeStart[whole]} to be free, got all of it sub-released`,
+    );
   return { hugeStart: new Float64Array(hugeStart), count: new Float64Array(count) };
 }
 
@@ -198,7 +224,11 @@ class UnfreeBuilder {
   }
 
   finish(): UnfreeColumns {
-    return { start: new Float64Array(this.start), end: new Float64Array(this.end), refs: new Float64Array(this.refs) };
+    return {
+      start: new Float64Array(this.start),
+      end: new Float64Array(this.end),
+      refs: new Float64Array(this.refs),
+    };
   }
 }
 

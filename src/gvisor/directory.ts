@@ -15,9 +15,16 @@
  * then on: whoever reads looks for pages_meta.img.<id> first. An export that failed before 4 leaves the old one; one that
  * finds another stopped behind 3 finishes it.
  */
-import { closeFile, fileStatus, listDirectory, O_DIRECTORY, O_RDONLY, openFile } from "../../ffi/index.ts";
+import {
+  closeFile,
+  fileStatus,
+  listDirectory,
+  O_DIRECTORY,
+  O_RDONLY,
+  openFile,
+} from "../../ffi/index.ts";
 import { openIfExists, StagingDirectory } from "../checkpoint/staging.ts";
-import { CorruptCheckpointError } from "../errors.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 
 const META = "pages_meta.img";
 const PAGES = "pages.img";
@@ -46,9 +53,12 @@ export function openExport(directory: string): OpenedExport {
       const found = openOnce(directoryFd, directory);
       if (found !== undefined) return found;
       if (attempt === OPEN_ATTEMPTS) {
-        throw new CorruptCheckpointError(`There is no gVisor checkpoint in '${directory}': it has no file ${META}`, {
-          path: `${directory}/${META}`,
-        });
+        throw new CorruptCheckpointError(
+          `There is no gVisor checkpoint in '${directory}': it has no file ${META}`,
+          {
+            path: `${directory}/${META}`,
+          },
+        );
       }
     }
   } finally {
@@ -64,7 +74,9 @@ function openOnce(directoryFd: number, directory: string): OpenedExport | undefi
   if (metaFd === undefined) return undefined;
   let pagesFd: number | undefined;
   try {
-    pagesFd = (id === undefined ? undefined : openIfExists(directoryFd, `${PAGES}.${id}`)) ?? openIfExists(directoryFd, PAGES);
+    pagesFd =
+      (id === undefined ? undefined : openIfExists(directoryFd, `${PAGES}.${id}`)) ??
+      openIfExists(directoryFd, PAGES);
     if (isCurrent(metaFd, directoryFd)) {
       const opened = {
         metadata: describe(metaFd, `${directory}/${metaName}`),
@@ -127,7 +139,10 @@ async function finishEarlierExports(directory: StagingDirectory): Promise<void> 
 export class ExportWriter {
   readonly pagesFd: number;
   private readonly directory: StagingDirectory;
-  private readonly id = crypto.getRandomValues(new BigUint64Array(1))[0]!.toString(16).padStart(16, "0");
+  private readonly id = crypto
+    .getRandomValues(new BigUint64Array(1))[0]!
+    .toString(16)
+    .padStart(16, "0");
   private replacing = false;
 
   private constructor(directory: StagingDirectory) {
@@ -181,7 +196,9 @@ export class ExportWriter {
   close(): void {
     const { directory, id } = this;
     // The metadata first: without it nobody looks for the pages.
-    const names = this.replacing ? [] : [`${META}.${id}`, `${PAGES}.${id}`, this.metaTemporary, this.pagesTemporary];
+    const names = this.replacing
+      ? []
+      : [`${META}.${id}`, `${PAGES}.${id}`, this.metaTemporary, this.pagesTemporary];
     directory.end(
       this.pagesFd,
       names.map((name) => () => directory.removeIfExists(name)),

@@ -5,13 +5,13 @@
 import { checkInteger } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
-import type { SaveOptions, SaveReport } from "../checkpoint/save.ts";
+import type { SaveOptions, SaveReport } from "../save/save.ts";
 import { closing } from "../checkpoint/staging.ts";
-import { writeUsedPages } from "../checkpoint/write-pages.ts";
-import { coreOf, type MemoryFile } from "../memory-file.ts";
-import { checkWatchers } from "../options.ts";
-import { entriesOf } from "../save-all.ts";
-import { PAGE_SIZE } from "../units.ts";
+import { writeUsedPages } from "../save/write-pages.ts";
+import { coreOf, type MemoryFile } from "../file/memory-file.ts";
+import { checkWatchers } from "../core/options.ts";
+import { entriesOf } from "../file/several.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 import { type ComposedImage, type ComposeOptions, checkKinds, imageToMetadata } from "./compose.ts";
 import { ExportWriter } from "./directory.ts";
 import { CHUNK_PAGES, GVISOR_KIND_MAX, type ImageRuns, RunState } from "./image.ts";
@@ -36,7 +36,11 @@ export interface ExportOptions extends Pick<SaveOptions, "signal" | "onProgress"
  * @throws {UnsupportedError} on a machine whose pages are not 4 KiB
  * @throws the signal's reason
  */
-export async function exportTo(file: MemoryFile, directory: string, options: ExportOptions = {}): Promise<SaveReport> {
+export async function exportTo(
+  file: MemoryFile,
+  directory: string,
+  options: ExportOptions = {},
+): Promise<SaveReport> {
   return await exportFiles({ files: [file], hasMain: true, owners: null }, directory, options);
 }
 
@@ -57,13 +61,22 @@ export async function exportAll(
   const main = entries.filter(([id]) => id === MAIN_ID);
   const owners = named.map(([id]) => parseResourceId(id));
   const ordered = [...main, ...named].map(([, file]) => file);
-  return await exportFiles({ files: ordered, hasMain: main.length > 0, owners }, directory, options);
+  return await exportFiles(
+    { files: ordered, hasMain: main.length > 0, owners },
+    directory,
+    options,
+  );
 }
 
-async function exportFiles(plan: ExportPlan, directory: string, options: ExportOptions): Promise<SaveReport> {
+async function exportFiles(
+  plan: ExportPlan,
+  directory: string,
+  options: ExportOptions,
+): Promise<SaveReport> {
   for (const file of plan.files) coreOf(file).requireLive("exportTo()");
   checkWatchers(options);
-  if (options.foreignKind !== undefined) checkInteger("foreignKind", options.foreignKind, 0, GVISOR_KIND_MAX);
+  if (options.foreignKind !== undefined)
+    checkInteger("foreignKind", options.foreignKind, 0, GVISOR_KIND_MAX);
   requireGvisorPageSize();
   let work = writeExport(plan, directory, options);
   for (const file of plan.files) work = coreOf(file).hold(work);
@@ -84,7 +97,11 @@ const NOTHING: ComposedImage = {
   extents: { start: new Uint32Array(0), length: new Uint32Array(0) },
 };
 
-async function writeExport(plan: ExportPlan, directory: string, options: ExportOptions): Promise<SaveReport> {
+async function writeExport(
+  plan: ExportPlan,
+  directory: string,
+  options: ExportOptions,
+): Promise<SaveReport> {
   const startedAt = performance.now();
   for (const file of plan.files) await file.awaitLoad(undefined, { signal: options.signal });
   const cores = plan.files.map(coreOf);
@@ -97,7 +114,11 @@ async function writeExport(plan: ExportPlan, directory: string, options: ExportO
   });
   const writer = await ExportWriter.open(directory);
   return await closing(writer, async () => {
-    const written = await writeUsedPages(sources, { fd: writer.pagesFd, path: writer.pagesPath }, options);
+    const written = await writeUsedPages(
+      sources,
+      { fd: writer.pagesFd, path: writer.pagesPath },
+      options,
+    );
     const images = states.map((state, i) => ({ ...state, extents: written.extents[i]! }));
     const metadata = encodeAll(plan, images, options);
     options.signal?.throwIfAborted();
@@ -115,7 +136,11 @@ async function writeExport(plan: ExportPlan, directory: string, options: ExportO
 }
 
 /** One file is its metadata; in a kernel's checkpoint there is the list of their owners behind the main one's. */
-function encodeAll({ hasMain, owners }: ExportPlan, images: readonly ComposedImage[], options: ExportOptions): Uint8Array {
+function encodeAll(
+  { hasMain, owners }: ExportPlan,
+  images: readonly ComposedImage[],
+  options: ExportOptions,
+): Uint8Array {
   const frames = (hasMain ? images : [NOTHING, ...images]).map((image) =>
     frameMetadata(encodeMetadata(imageToMetadata(image, options))),
   );
@@ -125,7 +150,9 @@ function encodeAll({ hasMain, owners }: ExportPlan, images: readonly ComposedIma
 
 /** Into a buffer of its own, which native code may be given: Buffer.concat takes small ones from a pool. */
 function concatenate(parts: readonly Uint8Array[]): Uint8Array {
-  const whole = new Uint8Array(new ArrayBuffer(parts.reduce((total, part) => total + part.byteLength, 0)));
+  const whole = new Uint8Array(
+    new ArrayBuffer(parts.reduce((total, part) => total + part.byteLength, 0)),
+  );
   let at = 0;
   for (const part of parts) {
     whole.set(part, at);

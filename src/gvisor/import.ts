@@ -6,17 +6,23 @@
  */
 import { closeFile, duplicateFile } from "../../ffi/index.ts";
 import { SUB_RELEASED, USED, WASTE } from "../allocator/states.ts";
-import type { RestoreImage } from "../checkpoint/restore.ts";
+import type { RestoreImage } from "../restore/runs.ts";
 import { readBytes } from "../checkpoint/staging.ts";
-import { CorruptCheckpointError } from "../errors.ts";
-import type { FileCore } from "../file-core.ts";
-import { coreOf, fileOver, type MemoryFile } from "../memory-file.ts";
-import { checkQueue, checkWatchers, type LoadOptions } from "../options.ts";
-import { awaitUnlessBackground, restoreCore } from "../restore.ts";
-import { type CheckpointFiles, type LoadAllOptions, openFiles } from "../save-all.ts";
-import { Word } from "../shared/control.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
+import type { FileCore } from "../core/core.ts";
+import { coreOf, fileOver, type MemoryFile } from "../file/memory-file.ts";
+import { checkQueue, checkWatchers, type LoadOptions } from "../core/options.ts";
+import { awaitUnlessBackground, restoreCore } from "../restore/restore.ts";
+import { type CheckpointFiles, type LoadAllOptions, openFiles } from "../file/several.ts";
+import { Word } from "../control/control.ts";
 import { type OpenedFile, openExport } from "./directory.ts";
-import { type ImageExtents, type ImageRuns, type MemoryFileImage, PAGE_BYTES, RunState } from "./image.ts";
+import {
+  type ImageExtents,
+  type ImageRuns,
+  type MemoryFileImage,
+  PAGE_BYTES,
+  RunState,
+} from "./image.ts";
 import { requireGvisorPageSize } from "./page-size.ts";
 import { MAIN_ID, readCheckpoint } from "./read-checkpoint.ts";
 import type { ByteSource } from "./stream.ts";
@@ -38,7 +44,10 @@ const STATE_OF_RUN: Readonly<Record<number, number>> = {
  * @throws {SyscallError} if it cannot be read
  * @throws {UnsupportedError} on a machine whose pages are not 4 KiB
  */
-export async function importFrom(directory: string, options: LoadOptions = {}): Promise<MemoryFile> {
+export async function importFrom(
+  directory: string,
+  options: LoadOptions = {},
+): Promise<MemoryFile> {
   checkWatchers(options);
   checkQueue(options.queue);
   requireGvisorPageSize();
@@ -56,7 +65,10 @@ export async function importFrom(directory: string, options: LoadOptions = {}): 
  *
  * @throws as `importFrom`; no file is left then
  */
-export async function importAll(directory: string, options: LoadAllOptions = {}): Promise<CheckpointFiles> {
+export async function importAll(
+  directory: string,
+  options: LoadAllOptions = {},
+): Promise<CheckpointFiles> {
   checkWatchers(options);
   checkQueue(options.queue);
   requireGvisorPageSize();
@@ -97,7 +109,12 @@ function restoreImage(
   turn: Promise<void> | undefined,
 ): FileCore {
   const { image, extentOffset } = toRestorable(source);
-  const core = restoreCore(image, { fd: duplicateFile(fd), path, extentOffset, checksums: null }, options, turn);
+  const core = restoreCore(
+    image,
+    { fd: duplicateFile(fd), path, extentOffset, checksums: null },
+    options,
+    turn,
+  );
   if (core.words[Word.WastePages]! > 0) core.releaser.schedule();
   return core;
 }
@@ -110,7 +127,10 @@ export function byteSourceOf({ fd, path, sizeBytes }: OpenedFile): ByteSource {
     read: (offset, lengthBytes) => {
       const bytes = readBytes(fd, offset, lengthBytes, path);
       if (bytes.byteLength === lengthBytes) return bytes;
-      throw new CorruptCheckpointError(`File has become shorter than ${sizeBytes} bytes`, { path, offset });
+      throw new CorruptCheckpointError(`File has become shorter than ${sizeBytes} bytes`, {
+        path,
+        offset,
+      });
     },
   };
 }
@@ -131,7 +151,9 @@ function toRestorable({ chunkHuge, runs, extents }: MemoryFileImage): Restorable
         state: Uint32Array.from(runs.state, (state) => STATE_OF_RUN[state]!),
         refs: runs.refs,
         // Waste has no owner, whatever it is accounted to.
-        kind: Uint32Array.from(runs.kind, (kind, i) => (runs.state[i] === RunState.used ? kind : 0)),
+        kind: Uint32Array.from(runs.kind, (kind, i) =>
+          runs.state[i] === RunState.used ? kind : 0,
+        ),
         group: runs.group.map((group, i) => (runs.state[i] === RunState.used ? group : 0)),
       },
       extents: { start: used.start, length: used.length },
@@ -160,5 +182,9 @@ function keepUsed(runs: ImageRuns, extents: ImageExtents): ImageExtents {
       page = next;
     }
   }
-  return { start: Uint32Array.from(start), length: Uint32Array.from(length), fileOffset: Float64Array.from(fileOffset) };
+  return {
+    start: Uint32Array.from(start),
+    length: Uint32Array.from(length),
+    fileOffset: Float64Array.from(fileOffset),
+  };
 }

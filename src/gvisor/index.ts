@@ -1,6 +1,6 @@
 /** pgalloc/gvisor: checkpoints in gVisor's own format, `pages_meta.img` and `pages.img`, both ways. */
-export type { LoadOptions } from "../options.ts";
-export type { SaveReport } from "../checkpoint/save.ts";
+export type { LoadOptions } from "../core/options.ts";
+export type { SaveReport } from "../save/save.ts";
 export { type ExportOptions, exportAll, exportTo } from "./export.ts";
-export type { CheckpointFiles, LoadAllOptions } from "../save-all.ts";
+export type { CheckpointFiles, LoadAllOptions } from "../file/several.ts";
 export { importAll, importFrom } from "./import.ts";

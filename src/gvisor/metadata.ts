@@ -9,8 +9,14 @@
  * ones are 0, and a map is a repeated message of key and value in which the last entry of a key counts.
  * The schema is pkg/sentry/pgalloc/pgalloc.proto in gVisor.
  */
-import { CorruptCheckpointError } from "../errors.ts";
-import { scalarLengthBytes, varintLengthBytes, type WirePlace, WireReader, WireWriter } from "./wire.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
+import {
+  scalarLengthBytes,
+  varintLengthBytes,
+  type WirePlace,
+  WireReader,
+  WireWriter,
+} from "./wire.ts";
 
 /** Byte offsets, half-open. An end may be `U64_MAX`. */
 export interface RangeColumns {
@@ -75,8 +81,14 @@ const Top = {
 } as const;
 const Field = { first: 0x08, second: 0x10, third: 0x18, fourth: 0x20, fifth: 0x28 } as const;
 
-const rangeColumns = (count: number) => ({ start: new Float64Array(count), end: new Float64Array(count) });
-const unfreeColumns = (count: number) => ({ ...rangeColumns(count), refs: new Float64Array(count) });
+const rangeColumns = (count: number) => ({
+  start: new Float64Array(count),
+  end: new Float64Array(count),
+});
+const unfreeColumns = (count: number) => ({
+  ...rangeColumns(count),
+  refs: new Float64Array(count),
+});
 const memAcctColumns = (count: number) => ({
   ...rangeColumns(count),
   kind: new Uint32Array(count),
@@ -90,20 +102,33 @@ const memAcctColumns = (count: number) => ({
  * @param place where `bytes` came from, for error messages
  * @throws CorruptCheckpointError if it is no such message, of another version, or larger than `limits` allow
  */
-export function decodeMetadata(bytes: Uint8Array, limits: CheckpointLimits = {}, place: WirePlace = {}): GvisorMetadata {
+export function decodeMetadata(
+  bytes: Uint8Array,
+  limits: CheckpointLimits = {},
+  place: WirePlace = {},
+): GvisorMetadata {
   const metadataBytesMax = limits.metadataBytesMax ?? METADATA_BYTES_MAX;
   const where = { section: "metadata", ...place };
   if (bytes.length > metadataBytesMax) {
-    throw new CorruptCheckpointError(`Metadata of ${bytes.length} bytes exceeds the limit of ${metadataBytesMax}`, where);
+    throw new CorruptCheckpointError(
+      `Metadata of ${bytes.length} bytes exceeds the limit of ${metadataBytesMax}`,
+      where,
+    );
   }
   const counts = countEntries(new WireReader(bytes, where));
   if (counts.version !== VERSION) {
     const version = counts.version === Infinity ? "2^64-1" : counts.version;
-    throw new CorruptCheckpointError(`Metadata has version ${version}; only version ${VERSION} is known`, where);
+    throw new CorruptCheckpointError(
+      `Metadata has version ${version}; only version ${VERSION} is known`,
+      where,
+    );
   }
   const chunksMax = limits.chunksMax ?? Infinity;
   if (counts.chunks > chunksMax) {
-    throw new CorruptCheckpointError(`Checkpoint has ${counts.chunks} chunks; at most ${chunksMax} are allowed`, where);
+    throw new CorruptCheckpointError(
+      `Checkpoint has ${counts.chunks} chunks; at most ${chunksMax} are allowed`,
+      where,
+    );
   }
   return fillColumns(new WireReader(bytes, where), counts);
 }
@@ -163,9 +188,12 @@ function fillColumns(reader: WireReader, counts: EntryCounts): GvisorMetadata {
     if (tag === Top.memAcct) readMemAcct(reader, memAcct, next.memAcct++);
     else if (tag === Top.unfreeSmall) readUnfree(reader, unfreeSmall, next.unfreeSmall++);
     else if (tag === Top.unfreeHuge) readUnfree(reader, unfreeHuge, next.unfreeHuge++);
-    else if (tag === Top.unwasteSmall) readPair(reader, unwasteSmall.start, unwasteSmall.end, next.unwasteSmall++);
-    else if (tag === Top.unwasteHuge) readPair(reader, unwasteHuge.start, unwasteHuge.end, next.unwasteHuge++);
-    else if (tag === Top.subreleased) readPair(reader, subreleased.start, subreleased.end, next.subreleased++);
+    else if (tag === Top.unwasteSmall)
+      readPair(reader, unwasteSmall.start, unwasteSmall.end, next.unwasteSmall++);
+    else if (tag === Top.unwasteHuge)
+      readPair(reader, unwasteHuge.start, unwasteHuge.end, next.unwasteHuge++);
+    else if (tag === Top.subreleased)
+      readPair(reader, subreleased.start, subreleased.end, next.subreleased++);
     else if (tag === Top.chunks) huge[next.chunks++] = readChunk(reader);
     else reader.skip(tag);
   }
@@ -207,7 +235,12 @@ function readUnfree(reader: WireReader, columns: UnfreeColumns, index: number): 
 }
 
 /** FileRangeProto, and an entry of a map: two 64-bit values. */
-function readPair(reader: WireReader, first: Float64Array, second: Float64Array, index: number): void {
+function readPair(
+  reader: WireReader,
+  first: Float64Array,
+  second: Float64Array,
+  index: number,
+): void {
   const outer = reader.enter();
   while (!reader.done) {
     const tag = reader.readTag();
@@ -256,17 +289,21 @@ function sortedMap(keys: Float64Array, values: Float64Array): SubreleasedColumns
 export function encodeMetadata(metadata: GvisorMetadata): Uint8Array {
   let sizeBytes = scalarLengthBytes(VERSION);
   const messageLengthBytes = (body: number) => 1 + varintLengthBytes(body) + body;
-  const { chunks, memAcct, unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge, subreleased } = metadata;
+  const { chunks, memAcct, unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge, subreleased } =
+    metadata;
   for (const huge of chunks.huge) sizeBytes += messageLengthBytes(scalarLengthBytes(huge));
-  for (let i = 0; i < memAcct.start.length; i++) sizeBytes += messageLengthBytes(memAcctLengthBytes(memAcct, i));
+  for (let i = 0; i < memAcct.start.length; i++)
+    sizeBytes += messageLengthBytes(memAcctLengthBytes(memAcct, i));
   for (const columns of [unfreeSmall, unfreeHuge]) {
-    for (let i = 0; i < columns.start.length; i++) sizeBytes += messageLengthBytes(unfreeLengthBytes(columns, i));
+    for (let i = 0; i < columns.start.length; i++)
+      sizeBytes += messageLengthBytes(unfreeLengthBytes(columns, i));
   }
   for (const { start, end } of [unwasteSmall, unwasteHuge]) {
     for (let i = 0; i < start.length; i++)
       sizeBytes += messageLengthBytes(scalarLengthBytes(start[i]!) + scalarLengthBytes(end[i]!));
   }
-  for (let i = 0; i < subreleased.hugeStart.length; i++) sizeBytes += messageLengthBytes(entryLengthBytes(subreleased, i));
+  for (let i = 0; i < subreleased.hugeStart.length; i++)
+    sizeBytes += messageLengthBytes(entryLengthBytes(subreleased, i));
 
   const writer = new WireWriter(new Uint8Array(sizeBytes));
   writer.scalar(Top.version, VERSION);
@@ -300,13 +337,17 @@ function memAcctLengthBytes(columns: MemAcctColumns, index: number): number {
 
 function unfreeLengthBytes(columns: UnfreeColumns, index: number): number {
   return (
-    scalarLengthBytes(columns.start[index]!) + scalarLengthBytes(columns.end[index]!) + scalarLengthBytes(columns.refs[index]!)
+    scalarLengthBytes(columns.start[index]!) +
+    scalarLengthBytes(columns.end[index]!) +
+    scalarLengthBytes(columns.refs[index]!)
   );
 }
 
 /** Key and value of a map's entry are written even where they are 0. */
 function entryLengthBytes(columns: SubreleasedColumns, index: number): number {
-  return 2 + varintLengthBytes(columns.hugeStart[index]!) + varintLengthBytes(columns.count[index]!);
+  return (
+    2 + varintLengthBytes(columns.hugeStart[index]!) + varintLengthBytes(columns.count[index]!)
+  );
 }
 
 function writeMemAcct(writer: WireWriter, columns: MemAcctColumns, index: number): void {

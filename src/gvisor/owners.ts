@@ -11,12 +11,22 @@
  * Only this one object is read, and only as gVisor writes it: a stream of anything else is refused.
  * Source: savePrivateMFs in pkg/sentry/kernel/kernel.go; pkg/state/encode.go, pkg/state/wire/wire.go.
  */
-import { CorruptCheckpointError } from "../errors.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { ByteSource } from "./stream.ts";
 import { WireReader, WireWriter } from "./wire.ts";
 
 /** Kinds of values in pkg/state/wire. */
-const Kind = { uint: 2, nil: 5, ref: 6, string: 7, slice: 8, array: 9, struct: 11, multiple: 13, type: 17 } as const;
+const Kind = {
+  uint: 2,
+  nil: 5,
+  ref: 6,
+  string: 7,
+  slice: 8,
+  array: 9,
+  struct: 11,
+  multiple: 13,
+  type: 17,
+} as const;
 
 const LIST_TYPE = "pkg/sentry/kernel.privateMemoryFileMetadata";
 const ID_TYPE = "pkg/sentry/checkpoint.ResourceID";
@@ -47,7 +57,8 @@ export function parseResourceId(id: string): ResourceId {
 export function encodeOwners(owners: readonly ResourceId[]): Uint8Array {
   const text = new TextEncoder();
   const parts: (number | string)[] = [];
-  const type = (name: string, fields: string[]) => parts.push(Kind.type, name, fields.length, ...fields);
+  const type = (name: string, fields: string[]) =>
+    parts.push(Kind.type, name, fields.length, ...fields);
   type(LIST_TYPE, ["owners"]);
   if (owners.length === 0) {
     parts.push(Kind.uint, 1, Kind.struct, 1, Kind.nil);
@@ -58,11 +69,14 @@ export function encodeOwners(owners: readonly ResourceId[]): Uint8Array {
     owners.forEach(({ containerName, path }, i) => {
       if (i === 0) parts.push(Kind.struct);
       parts.push(2, Kind.multiple, 2);
-      for (const field of [containerName, path]) parts.push(...(field === "" ? [Kind.nil] : [Kind.string, field]));
+      for (const field of [containerName, path])
+        parts.push(...(field === "" ? [Kind.nil] : [Kind.string, field]));
     });
   }
   const encoded = parts.map((part) => (typeof part === "string" ? text.encode(part) : part));
-  const writer = new WireWriter(new Uint8Array(encoded.reduce<number>((sum, part) => sum + 10 + lengthOf(part), 10)));
+  const writer = new WireWriter(
+    new Uint8Array(encoded.reduce<number>((sum, part) => sum + 10 + lengthOf(part), 10)),
+  );
   writer.flaggedVarint(owners.length === 0 ? 1 : 2);
   for (const part of encoded) {
     writer.varint(lengthOf(part));
@@ -85,8 +99,16 @@ export interface ReadOwners {
 /** Reads the list at `offset`. @throws CorruptCheckpointError if there is anything else */
 export function readOwners(source: ByteSource, offset: number): ReadOwners {
   const leftBytes = Math.min(LIST_BYTES_MAX, source.sizeBytes - offset);
-  const place = { ...(source.path === undefined ? {} : { path: source.path }), section: "owners", offset };
-  for (let windowBytes = Math.min(leftBytes, FIRST_WINDOW_BYTES); ; windowBytes = Math.min(leftBytes, 16 * windowBytes)) {
+  const place = {
+    ...(source.path === undefined ? {} : { path: source.path }),
+    section: "owners",
+    offset,
+  };
+  for (
+    let windowBytes = Math.min(leftBytes, FIRST_WINDOW_BYTES);
+    ;
+    windowBytes = Math.min(leftBytes, 16 * windowBytes)
+  ) {
     const reader = new WireReader(source.read(offset, windowBytes), place);
     try {
       const owners = new OwnersReader(reader).read();
@@ -104,7 +126,8 @@ class OwnersReader {
   read(): ResourceId[] {
     const { reader } = this;
     const { low: objects, high } = reader.readHalves();
-    if (high !== OBJECT_FLAG_HIGH || objects < 1 || objects > 2) throw reader.corrupt("Expected the list of MemoryFiles");
+    if (high !== OBJECT_FLAG_HIGH || objects < 1 || objects > 2)
+      throw reader.corrupt("Expected the list of MemoryFiles");
     this.expectType(LIST_TYPE, ["owners"]);
     if (objects === 2) this.expectType(ID_TYPE, ["ContainerName", "Path"]);
     this.expect(Kind.uint, 1, Kind.struct, 1);
@@ -115,7 +138,8 @@ class OwnersReader {
     this.expect(Kind.slice);
     const length = reader.readU64();
     const capacity = reader.readU64();
-    if (length < 1 || length > capacity) throw reader.corrupt(`List of ${length} MemoryFiles has room for ${capacity}`);
+    if (length < 1 || length > capacity)
+      throw reader.corrupt(`List of ${length} MemoryFiles has room for ${capacity}`);
     this.expect(2, 0, Kind.uint, 2, Kind.array, capacity, Kind.struct);
     const owners: ResourceId[] = [];
     for (let i = 0; i < capacity; i++) {
@@ -132,25 +156,29 @@ class OwnersReader {
   private expectType(name: string, fields: readonly string[]): void {
     this.expect(Kind.type);
     const got = this.reader.readText();
-    if (got !== name) throw this.reader.corrupt(`Expected type ${name}, got ${JSON.stringify(got)}`);
+    if (got !== name)
+      throw this.reader.corrupt(`Expected type ${name}, got ${JSON.stringify(got)}`);
     this.expect(fields.length);
     for (const field of fields) {
       const gotField = this.reader.readText();
-      if (gotField !== field) throw this.reader.corrupt(`Expected field ${field}, got ${JSON.stringify(gotField)}`);
+      if (gotField !== field)
+        throw this.reader.corrupt(`Expected field ${field}, got ${JSON.stringify(gotField)}`);
     }
   }
 
   private expect(...values: number[]): void {
     for (const value of values) {
       const got = this.reader.readU64();
-      if (got !== value) throw this.reader.corrupt(`Expected ${value} in the list of MemoryFiles, got ${got}`);
+      if (got !== value)
+        throw this.reader.corrupt(`Expected ${value} in the list of MemoryFiles, got ${got}`);
     }
   }
 
   private readString(): string {
     const kind = this.reader.readU64();
     if (kind === Kind.nil) return "";
-    if (kind !== Kind.string) throw this.reader.corrupt(`Expected a string, got a value of kind ${kind}`);
+    if (kind !== Kind.string)
+      throw this.reader.corrupt(`Expected a string, got a value of kind ${kind}`);
     return this.reader.readText();
   }
 }

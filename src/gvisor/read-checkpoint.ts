@@ -3,7 +3,7 @@
  * (MemoryFile.SaveTo in gVisor). A kernel's checkpoint has its main file, the list of the others' resource ids (owners.ts),
  * and the others in that order; contents of all stand in the one pages file, or in the stream, in the same order.
  */
-import { CorruptCheckpointError } from "../errors.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { MemoryFileImage } from "./image.ts";
 import { formatResourceId, readOwners } from "./owners.ts";
 import { checkEnd, type ReadImageOptions, readImage } from "./read-image.ts";

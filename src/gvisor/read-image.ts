@@ -2,7 +2,7 @@
  * Everything between the files of a checkpoint and an image of it: frame, message, rules, places of contents. Reads the
  * metadata and, without a pages file, the headers between the contents; never the contents.
  */
-import { CorruptCheckpointError } from "../errors.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { MemoryFileImage } from "./image.ts";
 import { type CheckpointLimits, decodeMetadata } from "./metadata.ts";
 import { type ByteSource, locateInline, locateInPagesFile, readMetadataFrame } from "./stream.ts";
@@ -52,7 +52,11 @@ export function readImage(
 }
 
 /** @throws CorruptCheckpointError if the file goes on behind `end` */
-export function checkEnd(what: string, file: { readonly path?: string; readonly sizeBytes: number }, end: number): void {
+export function checkEnd(
+  what: string,
+  file: { readonly path?: string; readonly sizeBytes: number },
+  end: number,
+): void {
   if (file.sizeBytes === end) return;
   throw new CorruptCheckpointError(`${what} should end here, but has ${file.sizeBytes} bytes`, {
     ...(file.path === undefined ? {} : { path: file.path }),

@@ -6,7 +6,7 @@
  * That header is `WriteHeader` of gVisor's pkg/state: a varint whose top bit says "objects", in which case the rest is
  * their number; otherwise it is the length of raw bytes that follow. Ours are raw. See pkg/state/encode.go.
  */
-import { CorruptCheckpointError } from "../errors.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 import { type CommittedPages, type ImageExtents, PAGE_BYTES } from "./image.ts";
 import { type CheckpointLimits, METADATA_BYTES_MAX } from "./metadata.ts";
 import { varintLengthBytes, WireReader, WireWriter } from "./wire.ts";
@@ -47,19 +47,30 @@ const OBJECT_FLAG_HIGH = 0x8000_0000;
  *
  * @throws CorruptCheckpointError if the file ends before the frame does, or the frame exceeds `limits`
  */
-export function readMetadataFrame(source: ByteSource, offset = 0, limits: CheckpointLimits = {}): MetadataFrame {
+export function readMetadataFrame(
+  source: ByteSource,
+  offset = 0,
+  limits: CheckpointLimits = {},
+): MetadataFrame {
   const where = { ...placeOf(source), section: "frame", offset };
   const leftBytes = source.sizeBytes - offset - LENGTH_BYTES;
-  if (leftBytes < 0) throw new CorruptCheckpointError("File ends before the length of the metadata", where);
+  if (leftBytes < 0)
+    throw new CorruptCheckpointError("File ends before the length of the metadata", where);
   const prefix = source.read(offset, LENGTH_BYTES);
   const view = new DataView(prefix.buffer, prefix.byteOffset, LENGTH_BYTES);
   const lengthBytes = view.getUint32(0, true) + view.getUint32(4, true) * 2 ** 32;
   if (lengthBytes > leftBytes) {
-    throw new CorruptCheckpointError(`Metadata of ${lengthBytes} bytes is cut off: ${leftBytes} bytes are left`, where);
+    throw new CorruptCheckpointError(
+      `Metadata of ${lengthBytes} bytes is cut off: ${leftBytes} bytes are left`,
+      where,
+    );
   }
   const metadataBytesMax = limits.metadataBytesMax ?? METADATA_BYTES_MAX;
   if (lengthBytes > metadataBytesMax) {
-    throw new CorruptCheckpointError(`Metadata of ${lengthBytes} bytes exceeds the limit of ${metadataBytesMax}`, where);
+    throw new CorruptCheckpointError(
+      `Metadata of ${lengthBytes} bytes exceeds the limit of ${metadataBytesMax}`,
+      where,
+    );
   }
   const first = offset + LENGTH_BYTES;
   return { bytes: source.read(first, lengthBytes), offset: first, end: first + lengthBytes };
@@ -103,10 +114,13 @@ export function locateInPagesFile(
     end += committed.length[i]! * PAGE_BYTES;
   }
   if (end > file.sizeBytes) {
-    throw new CorruptCheckpointError(`Pages file has ${file.sizeBytes} bytes; the metadata accounts for ${end}`, {
-      ...placeOf(file),
-      section: "pages",
-    });
+    throw new CorruptCheckpointError(
+      `Pages file has ${file.sizeBytes} bytes; the metadata accounts for ${end}`,
+      {
+        ...placeOf(file),
+        section: "pages",
+      },
+    );
   }
   return { extents: extents.finish(), end };
 }
@@ -116,22 +130,34 @@ export function locateInPagesFile(
  *
  * @throws CorruptCheckpointError if a header is not the one that the metadata asks for, or contents are cut off
  */
-export function locateInline(committed: CommittedPages, source: ByteSource, offset: number): LocatedContents {
+export function locateInline(
+  committed: CommittedPages,
+  source: ByteSource,
+  offset: number,
+): LocatedContents {
   const extents = new ExtentBuilder();
   let next = offset;
   for (let i = 0; i < committed.start.length; i++) {
     const where = { ...placeOf(source), section: "pages", offset: next };
-    const reader = new WireReader(source.read(next, Math.max(0, Math.min(HEADER_BYTES_MAX, source.sizeBytes - next))), where);
+    const reader = new WireReader(
+      source.read(next, Math.max(0, Math.min(HEADER_BYTES_MAX, source.sizeBytes - next))),
+      where,
+    );
     const { low, high } = reader.readHalves();
-    if (high >= OBJECT_FLAG_HIGH) throw new CorruptCheckpointError("Expected page contents, got objects", where);
+    if (high >= OBJECT_FLAG_HIGH)
+      throw new CorruptCheckpointError("Expected page contents, got objects", where);
     const lengthBytes = committed.length[i]! * PAGE_BYTES;
     const got = high * 2 ** 32 + low;
-    if (got !== lengthBytes) throw new CorruptCheckpointError(`Expected ${lengthBytes} bytes of pages, got ${got}`, where);
+    if (got !== lengthBytes)
+      throw new CorruptCheckpointError(`Expected ${lengthBytes} bytes of pages, got ${got}`, where);
     next += reader.position;
     extents.push(committed.start[i]!, committed.length[i]!, next);
     next += lengthBytes;
     if (next > source.sizeBytes) {
-      throw new CorruptCheckpointError(`Page contents are cut off: ${next - source.sizeBytes} bytes are missing`, where);
+      throw new CorruptCheckpointError(
+        `Page contents are cut off: ${next - source.sizeBytes} bytes are missing`,
+        where,
+      );
     }
   }
   return { extents: extents.finish(), end: next };

@@ -17,7 +17,7 @@
  * release spans several huge pages, gVisor does not add what it leaves sub-released in the first and the last one, and
  * such a huge page is never freed there. The pages decide; a huge page of which all pages are sub-released is free here.
  */
-import { CorruptCheckpointError } from "../errors.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 import {
   CHUNK_PAGES,
   CHUNKS_MAX,
@@ -30,7 +30,13 @@ import {
   REFS_MAX,
   RunState,
 } from "./image.ts";
-import type { CheckpointLimits, GvisorMetadata, RangeColumns, SubreleasedColumns, UnfreeColumns } from "./metadata.ts";
+import type {
+  CheckpointLimits,
+  GvisorMetadata,
+  RangeColumns,
+  SubreleasedColumns,
+  UnfreeColumns,
+} from "./metadata.ts";
 import { RunBuilder } from "./run-builder.ts";
 import { U64_MAX } from "./wire.ts";
 
@@ -45,7 +51,11 @@ export interface ValidMetadata {
 /**
  * @throws CorruptCheckpointError naming the section and the range that breaks a rule, or the limit
  */
-export function validateMetadata(metadata: GvisorMetadata, limits: CheckpointLimits = {}, path?: string): ValidMetadata {
+export function validateMetadata(
+  metadata: GvisorMetadata,
+  limits: CheckpointLimits = {},
+  path?: string,
+): ValidMetadata {
   const check = new Checker(metadata, path);
   check.limits(limits);
   check.order();
@@ -65,15 +75,25 @@ class Checker {
   }
 
   private corrupt(section: string, message: string): CorruptCheckpointError {
-    return new CorruptCheckpointError(message, this.path === undefined ? { section } : { section, path: this.path });
+    return new CorruptCheckpointError(
+      message,
+      this.path === undefined ? { section } : { section, path: this.path },
+    );
   }
 
-  limits({ chunksMax = CHUNKS_MAX, limitBytes = Number.POSITIVE_INFINITY }: CheckpointLimits): void {
+  limits({
+    chunksMax = CHUNKS_MAX,
+    limitBytes = Number.POSITIVE_INFINITY,
+  }: CheckpointLimits): void {
     const chunks = this.metadata.chunks.huge.length;
     const most = Math.min(chunksMax, CHUNKS_MAX);
-    if (chunks > most) throw this.corrupt("chunks", `Checkpoint has ${chunks} chunks; at most ${most} are allowed`);
+    if (chunks > most)
+      throw this.corrupt("chunks", `Checkpoint has ${chunks} chunks; at most ${most} are allowed`);
     if (this.sizeBytes > limitBytes) {
-      throw this.corrupt("chunks", `Checkpoint has ${this.sizeBytes} bytes; limitBytes allows ${limitBytes}`);
+      throw this.corrupt(
+        "chunks",
+        `Checkpoint has ${this.sizeBytes} bytes; limitBytes allows ${limitBytes}`,
+      );
     }
   }
 
@@ -92,11 +112,18 @@ class Checker {
       const index = refs.findIndex((count) => count > REFS_MAX);
       if (index >= 0) {
         const many = refs[index] === U64_MAX ? "2^64-1" : refs[index];
-        throw this.corrupt(section, `Pages at ${start[index]} have ${many} references; at most ${REFS_MAX} are supported`);
+        throw this.corrupt(
+          section,
+          `Pages at ${start[index]} have ${many} references; at most ${REFS_MAX} are supported`,
+        );
       }
     }
     const kind = memAcct.kind.findIndex((value) => value > KIND_MAX);
-    if (kind >= 0) throw this.corrupt("mem_acct", `Pages at ${memAcct.start[kind]} are of unknown kind ${memAcct.kind[kind]}`);
+    if (kind >= 0)
+      throw this.corrupt(
+        "mem_acct",
+        `Pages at ${memAcct.start[kind]} are of unknown kind ${memAcct.kind[kind]}`,
+      );
   }
 
   private checkOrder(section: string, { start, end }: RangeColumns, endMax: number): void {
@@ -108,8 +135,10 @@ class Checker {
       if (first % PAGE_BYTES !== 0 || (last !== U64_MAX && last % PAGE_BYTES !== 0)) {
         throw this.corrupt(section, `Range ${range(first, last)} is not aligned to pages`);
       }
-      if (first < previousEnd) throw this.corrupt(section, `Range ${range(first, last)} begins before ${previousEnd}`);
-      if (last > endMax) throw this.corrupt(section, `Range ${range(first, last)} ends beyond ${endMax}`);
+      if (first < previousEnd)
+        throw this.corrupt(section, `Range ${range(first, last)} begins before ${previousEnd}`);
+      if (last > endMax)
+        throw this.corrupt(section, `Range ${range(first, last)} ends beyond ${endMax}`);
       previousEnd = last;
     }
   }
@@ -124,26 +153,47 @@ class Checker {
   }
 
   /** Throws unless [from, to) is in the set, and without references if `refs` are given. */
-  private checkCovered(section: string, { start, end }: RangeColumns, from: number, to: number, refs?: Float64Array): void {
+  private checkCovered(
+    section: string,
+    { start, end }: RangeColumns,
+    from: number,
+    to: number,
+    refs?: Float64Array,
+  ): void {
     let reached = from;
     for (let i = firstEndingBehind(end, from); reached < to; i++) {
       if (i >= start.length || start[i]! > reached) {
-        throw this.corrupt(section, `Range ${range(reached, Math.min(to, start[i] ?? to))} is missing`);
+        throw this.corrupt(
+          section,
+          `Range ${range(reached, Math.min(to, start[i] ?? to))} is missing`,
+        );
       }
       if (refs !== undefined && refs[i] !== 0) {
-        throw this.corrupt(section, `Range ${range(start[i]!, end[i]!)} has references, but is void or of the other page size`);
+        throw this.corrupt(
+          section,
+          `Range ${range(start[i]!, end[i]!)} has references, but is void or of the other page size`,
+        );
       }
       reached = end[i]!;
     }
   }
 
   runs(): ImageRuns {
-    const { chunks, unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge, memAcct, subreleased } = this.metadata;
+    const { chunks, unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge, memAcct, subreleased } =
+      this.metadata;
     const claims = new SubreleaseClaims(subreleased);
     const builder = new RunBuilder((start, end) => claims.found(start, end));
     const acct = new Cursor(memAcct);
-    const small = { unfree: unfreeSmall, cursor: new Cursor(unfreeSmall), unwaste: new Cursor(unwasteSmall) };
-    const huge = { unfree: unfreeHuge, cursor: new Cursor(unfreeHuge), unwaste: new Cursor(unwasteHuge) };
+    const small = {
+      unfree: unfreeSmall,
+      cursor: new Cursor(unfreeSmall),
+      unwaste: new Cursor(unwasteSmall),
+    };
+    const huge = {
+      unfree: unfreeHuge,
+      cursor: new Cursor(unfreeHuge),
+      unwaste: new Cursor(unwasteHuge),
+    };
     forEachChunkGroup(chunks.huge, (group) => {
       const [from, to] = [group.start * PAGE_BYTES, group.end * PAGE_BYTES];
       if (group.huge) {
@@ -162,7 +212,13 @@ class Checker {
   }
 
   /** Goes through chunks of one page size, from one border of any set to the next. */
-  private sweep(builder: RunBuilder, from: number, to: number, huge: boolean, sets: SweptSets): void {
+  private sweep(
+    builder: RunBuilder,
+    from: number,
+    to: number,
+    huge: boolean,
+    sets: SweptSets,
+  ): void {
     const { memAcct } = this.metadata;
     for (let at = from; at < to; ) {
       sets.cursor.seek(at);
@@ -187,25 +243,35 @@ class Checker {
     const waste = !sets.unwaste.inside;
     const accounted = sets.acct.inside;
     if (!sets.cursor.inside) {
-      if (waste) throw this.corrupt(`unwaste_${suffix}`, `Free range ${range(start, end)} is waste`);
-      if (accounted) throw this.corrupt("mem_acct", `Free range ${range(start, end)} is accounted for`);
+      if (waste)
+        throw this.corrupt(`unwaste_${suffix}`, `Free range ${range(start, end)} is waste`);
+      if (accounted)
+        throw this.corrupt("mem_acct", `Free range ${range(start, end)} is accounted for`);
       // Borders within free space are borders of the other sets, at which nothing changes: look at the whole gap.
       this.checkFreeGap(sets, huge);
       return 0;
     }
     if (sets.unfree.refs[sets.cursor.index]! > 0) {
-      if (waste) throw this.corrupt(`unwaste_${suffix}`, `Range ${range(start, end)} has references, but is waste`);
+      if (waste)
+        throw this.corrupt(
+          `unwaste_${suffix}`,
+          `Range ${range(start, end)} has references, but is waste`,
+        );
       if (!accounted) throw this.corrupt("mem_acct", `Used range ${range(start, end)} is missing`);
       return RunState.used;
     }
     if (waste) {
       if (!accounted) throw this.corrupt("mem_acct", `Waste range ${range(start, end)} is missing`);
       const kind = this.metadata.memAcct.kind[sets.acct.index];
-      if (kind !== 0) throw this.corrupt("mem_acct", `Waste range ${range(start, end)} is of kind ${kind}`);
+      if (kind !== 0)
+        throw this.corrupt("mem_acct", `Waste range ${range(start, end)} is of kind ${kind}`);
       return RunState.waste;
     }
     if (!huge || accounted) {
-      throw this.corrupt(`unfree_${suffix}`, `Range ${range(start, end)} has no references, but is neither free nor waste`);
+      throw this.corrupt(
+        `unfree_${suffix}`,
+        `Range ${range(start, end)} has no references, but is neither free nor waste`,
+      );
     }
     return RunState.subReleased;
   }
@@ -216,7 +282,10 @@ class Checker {
     const { gapStart, border } = sets.cursor;
     // A gap that leaves its chunk ends within chunks of small pages, whose pages this set holds: at a multiple anyway.
     if (gapStart % hugeBytes !== 0 || border % hugeBytes !== 0) {
-      throw this.corrupt("unfree_huge", `Free range ${range(gapStart, border)} is not aligned to huge pages`);
+      throw this.corrupt(
+        "unfree_huge",
+        `Free range ${range(gapStart, border)} is not aligned to huge pages`,
+      );
     }
   }
 
@@ -229,7 +298,12 @@ class Checker {
     for (let i = 0; i < start.length; i++) {
       if (knownCommitted[i] !== 1) continue;
       const pages = (end[i]! - start[i]!) / PAGE_BYTES;
-      if (previous >= 0 && end[previous] === start[i] && kind[previous] === kind[i] && group[previous] === group[i]) {
+      if (
+        previous >= 0 &&
+        end[previous] === start[i] &&
+        kind[previous] === kind[i] &&
+        group[previous] === group[i]
+      ) {
         length[length.length - 1]! += pages;
       } else {
         first.push(start[i]! / PAGE_BYTES);
@@ -288,7 +362,8 @@ class SubreleaseClaims {
     const hugeEnd = (index: number) => hugeStart[index]! / PAGE_BYTES + HUGE_PAGES;
     while (this.next < hugeStart.length && hugeEnd(this.next) <= start) this.next++;
     for (let i = this.next; i < hugeStart.length && hugeStart[i]! / PAGE_BYTES < end; i++) {
-      this.foundPages[i]! += Math.min(end, hugeEnd(i)) - Math.max(start, hugeStart[i]! / PAGE_BYTES);
+      this.foundPages[i]! +=
+        Math.min(end, hugeEnd(i)) - Math.max(start, hugeStart[i]! / PAGE_BYTES);
     }
   }
 
@@ -297,9 +372,12 @@ class SubreleaseClaims {
     for (let i = 0; i < hugeStart.length; i++) {
       const pages = count[i]!;
       const what = `Huge page at ${hugeStart[i]} has a count of ${pages}`;
-      if (hugeStart[i]! % (HUGE_PAGES * PAGE_BYTES) !== 0) throw corrupt(`${what}, but is not aligned to huge pages`);
-      if (pages < 1 || pages >= HUGE_PAGES) throw corrupt(`${what}; it must be within [1, ${HUGE_PAGES})`);
-      if (pages > this.foundPages[i]!) throw corrupt(`${what}, but only ${this.foundPages[i]} of its pages are sub-released`);
+      if (hugeStart[i]! % (HUGE_PAGES * PAGE_BYTES) !== 0)
+        throw corrupt(`${what}, but is not aligned to huge pages`);
+      if (pages < 1 || pages >= HUGE_PAGES)
+        throw corrupt(`${what}; it must be within [1, ${HUGE_PAGES})`);
+      if (pages > this.foundPages[i]!)
+        throw corrupt(`${what}, but only ${this.foundPages[i]} of its pages are sub-released`);
     }
   }
 }

@@ -8,7 +8,7 @@
  * Invariant of the reader: position <= limit <= bytes.length, whatever the bytes say.
  * See https://protobuf.dev/programming-guides/encoding/.
  */
-import { CorruptCheckpointError } from "../errors.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 
 /** Stands for 2^64-1, the one value above 2^53 that a file may hold. */
 export const U64_MAX = Number.POSITIVE_INFINITY;
@@ -52,7 +52,10 @@ export class WireReader {
 
   /** An error that names the byte at `position`. */
   corrupt(message: string, position = this.position): CorruptCheckpointError {
-    return new CorruptCheckpointError(message, { ...this.place, offset: (this.place.offset ?? 0) + position });
+    return new CorruptCheckpointError(message, {
+      ...this.place,
+      offset: (this.place.offset ?? 0) + position,
+    });
   }
 
   private readVarint(): void {
@@ -96,7 +99,10 @@ export class WireReader {
     const high = this.high >>> 0;
     if (high < 0x200000) return high * TWO_32 + (this.low >>> 0);
     if (high === 0xffffffff && this.low === -1) return U64_MAX;
-    throw this.corrupt(`Value 0x${high.toString(16)}${(this.low >>> 0).toString(16).padStart(8, "0")} is out of range`, first);
+    throw this.corrupt(
+      `Value 0x${high.toString(16)}${(this.low >>> 0).toString(16).padStart(8, "0")} is out of range`,
+      first,
+    );
   }
 
   /** As protobuf says, the low 32 bits of whatever is there. */
@@ -122,7 +128,8 @@ export class WireReader {
     this.readVarint();
     const tag = this.low >>> 0;
     const field = tag >>> 3;
-    if (this.high !== 0 || field === 0 || field > FIELD_NUMBER_MAX) throw this.corrupt("Field number is out of range", first);
+    if (this.high !== 0 || field === 0 || field > FIELD_NUMBER_MAX)
+      throw this.corrupt("Field number is out of range", first);
     const type = tag & 7;
     if (type === 3 || type === 4) throw this.corrupt("Groups are not supported", first);
     if (type > 5) throw this.corrupt(`Wire type ${type} does not exist`, first);
@@ -178,13 +185,16 @@ export class WireReader {
     const first = this.position;
     this.readVarint();
     const left = this.limit - this.position;
-    if (this.high !== 0 || this.low >>> 0 > left) throw this.corrupt(`Field is cut off: ${left} bytes are left`, first);
+    if (this.high !== 0 || this.low >>> 0 > left)
+      throw this.corrupt(`Field is cut off: ${left} bytes are left`, first);
     return this.low >>> 0;
   }
 
   private advance(lengthBytes: number): void {
     if (lengthBytes > this.limit - this.position) {
-      throw this.corrupt(`Field of ${lengthBytes} bytes is cut off: ${this.limit - this.position} bytes are left`);
+      throw this.corrupt(
+        `Field of ${lengthBytes} bytes is cut off: ${this.limit - this.position} bytes are left`,
+      );
     }
     this.position += lengthBytes;
   }
@@ -215,14 +225,16 @@ export class WireWriter {
     if (!Number.isSafeInteger(value) || value < 0)
       throw new RangeError(`Expected value to be an integer in [0, 2^53), got ${value}`);
     let rest = value;
-    for (; rest > 0x7fffffff; rest = Math.floor(rest / 0x80)) this.bytes[this.position++] = (rest % 0x80) | 0x80;
+    for (; rest > 0x7fffffff; rest = Math.floor(rest / 0x80))
+      this.bytes[this.position++] = (rest % 0x80) | 0x80;
     for (; rest >= 0x80; rest >>>= 7) this.bytes[this.position++] = (rest & 0x7f) | 0x80;
     this.bytes[this.position++] = rest;
   }
 
   /** `value` with the top bit of 64 set; `value` must be below 2^28. */
   flaggedVarint(value: number): void {
-    for (let i = 0, rest = value; i < 9; i++, rest >>>= 7) this.bytes[this.position++] = (rest & 0x7f) | 0x80;
+    for (let i = 0, rest = value; i < 9; i++, rest >>>= 7)
+      this.bytes[this.position++] = (rest & 0x7f) | 0x80;
     this.bytes[this.position++] = 1;
   }
 

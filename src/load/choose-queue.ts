@@ -5,7 +5,7 @@
  * io_uring with O_DIRECT needs a fraction of a processor, no second copy in the page cache, and no Worker per request.
  */
 import { reopenDirect, residentFraction, uringUnavailable } from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../units.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { type LoadState, LoadWord } from "./load-state.ts";
 
 /** What a restore is asked to use. */
@@ -43,7 +43,8 @@ export function chooseQueue(wanted: LoadQueue, fd: number, state: LoadState): Qu
   const { words } = state;
   if (wanted === "auto") {
     const bytes = words[LoadWord.PendingPages]! * PAGE_SIZE;
-    if (bytes < URING_BYTES_MIN || uringUnavailable() !== null) return { queue: "workers", directFd: -1 };
+    if (bytes < URING_BYTES_MIN || uringUnavailable() !== null)
+      return { queue: "workers", directFd: -1 };
   }
   const isCold = residentFraction(fd, SAMPLES) < HOT_FRACTION;
   const directFd = isCold && state.isPageAligned() ? reopenDirect(fd) : -1;

@@ -20,11 +20,11 @@
  * A claim stands in a slot of its thread, so that what a dead thread had claimed can be given back: the unit before `started` is set,
  * the bits of its pages right after. In between the thread makes no call, and so cannot end (450 terminated Workers).
  */
-import { bitCount, forEachWord } from "../shared/bits.ts";
-import { type Control, wakeWaiters, Word } from "../shared/control.ts";
-import { reach } from "../shared/seam.ts";
-import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
-import { PAGE_SIZE } from "../units.ts";
+import { bitCount, forEachWord } from "../pages/bits.ts";
+import { type Control, wakeWaiters, Word } from "../control/control.ts";
+import { reach } from "../control/interleave.ts";
+import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 import {
   createLoadTables,
   isWhole,
@@ -39,7 +39,13 @@ import {
 } from "./load-tables.ts";
 import { RingTable } from "./ring-table.ts";
 
-export { type LoadHandle, LoadWord, PAGES_PER_UNIT, URING_DEPTH_MAX, WORDS_PER_UNIT } from "./load-tables.ts";
+export {
+  type LoadHandle,
+  LoadWord,
+  PAGES_PER_UNIT,
+  URING_DEPTH_MAX,
+  WORDS_PER_UNIT,
+} from "./load-tables.ts";
 
 /** `unitError` of a unit whose contents did not match their checksums, or whose file ended early; positive: error numbers. */
 export const ERROR_CHECKSUM = -1;
@@ -124,13 +130,21 @@ export class LoadState {
     return Math.min(this.unitCount, Math.ceil(end / PAGES_PER_UNIT));
   }
 
-  private forEachWord(start: number, end: number, visit: (word: number, mask: number) => void): void {
+  private forEachWord(
+    start: number,
+    end: number,
+    visit: (word: number, mask: number) => void,
+  ): void {
     forEachWord(start, Math.min(end, this.words[LoadWord.SizePages]!), visit);
   }
 
   /** True if every page of [start, end) is in place. */
   isLoaded(start: number, end: number): boolean {
-    for (let unit = Math.floor(start / PAGES_PER_UNIT), last = this.lastUnitOf(end); unit < last; unit++) {
+    for (
+      let unit = Math.floor(start / PAGES_PER_UNIT), last = this.lastUnitOf(end);
+      unit < last;
+      unit++
+    ) {
       if (Atomics.load(this.unitPending, unit) === 0 && this.unitError[unit] === 0) continue;
       const from = Math.max(start, unit * PAGES_PER_UNIT);
       const to = Math.min(end, (unit + 1) * PAGES_PER_UNIT);
@@ -160,7 +174,8 @@ export class LoadState {
 
   /** What went wrong where `page` failed: an error number or ERROR_.... */
   errorOf(page: number): number {
-    if ((Atomics.load(this.mismatched, page >>> 5) & (1 << (page & 31))) !== 0) return ERROR_CHECKSUM;
+    if ((Atomics.load(this.mismatched, page >>> 5) & (1 << (page & 31))) !== 0)
+      return ERROR_CHECKSUM;
     return Atomics.load(this.unitError, Math.floor(page / PAGES_PER_UNIT));
   }
 
@@ -169,13 +184,20 @@ export class LoadState {
     const unit = Math.floor(page / PAGES_PER_UNIT);
     let content = this.firstContentOf(unit);
     let extent = this.firstExtentOf(unit);
-    while (this.extentStart[extent]! + this.extentLength[extent]! <= page) content += this.extentLength[extent++]!;
-    return { extent, offset: this.offsetOfContent(extent, content) + (page - this.extentStart[extent]!) * PAGE_SIZE };
+    while (this.extentStart[extent]! + this.extentLength[extent]! <= page)
+      content += this.extentLength[extent++]!;
+    return {
+      extent,
+      offset:
+        this.offsetOfContent(extent, content) + (page - this.extentStart[extent]!) * PAGE_SIZE,
+    };
   }
 
   /** Byte offset in the pages file of an extent's contents; `content` counts the pages of all extents before it. */
   offsetOfContent(extent: number, content: number): number {
-    return this.extentOffset.length > 0 ? this.extentOffset[extent]! : this.firstOffset[0]! + content * PAGE_SIZE;
+    return this.extentOffset.length > 0
+      ? this.extentOffset[extent]!
+      : this.firstOffset[0]! + content * PAGE_SIZE;
   }
 
   /** How many pages of contents stand before that offset. Precondition: there are checksums, and so no gaps. */
@@ -185,7 +207,10 @@ export class LoadState {
 
   /** True if all contents begin at multiples of the page size in the file: what O_DIRECT asks for. */
   isPageAligned(): boolean {
-    return this.firstOffset[0]! % PAGE_SIZE === 0 && this.extentOffset.every((offset) => offset % PAGE_SIZE === 0);
+    return (
+      this.firstOffset[0]! % PAGE_SIZE === 0 &&
+      this.extentOffset.every((offset) => offset % PAGE_SIZE === 0)
+    );
   }
 
   /** The first extent with pages in the unit, or -1. */
@@ -236,7 +261,8 @@ export class LoadState {
 
   /** Gives a claim back unread. */
   unclaim(slot: number, unit: number, claimed: Int32Array): void {
-    for (let i = 0; i < WORDS_PER_UNIT; i++) Atomics.and(this.started, unit * WORDS_PER_UNIT + i, ~claimed[i]!);
+    for (let i = 0; i < WORDS_PER_UNIT; i++)
+      Atomics.and(this.started, unit * WORDS_PER_UNIT + i, ~claimed[i]!);
     Atomics.store(this.slots, slot * SLOT_WORDS + 1, 0);
   }
 
@@ -245,7 +271,8 @@ export class LoadState {
     for (let slot = 0; slot < SLOTS; slot++) {
       const at = slot * SLOT_WORDS;
       const thread = Atomics.load(this.slots, at);
-      if (thread !== 0 && Atomics.load(this.slots, at + 1) !== 0 && this.mayWrite(thread)) return true;
+      if (thread !== 0 && Atomics.load(this.slots, at + 1) !== 0 && this.mayWrite(thread))
+        return true;
     }
     return false;
   }
@@ -273,7 +300,8 @@ export class LoadState {
   fail(control: Control, slot: number, claim: ClaimedPages): void {
     const { unit, want, count, bad, mismatched, badCount, error } = claim;
     // Of a page that could be read the bit says it; the word is for the others.
-    if (error !== ERROR_CHECKSUM || Atomics.load(this.unitError, unit) === 0) Atomics.store(this.unitError, unit, error);
+    if (error !== ERROR_CHECKSUM || Atomics.load(this.unitError, unit) === 0)
+      Atomics.store(this.unitError, unit, error);
     Atomics.add(this.words, LoadWord.FailedPages, badCount);
     Atomics.add(this.words, LoadWord.LoadedPages, count - badCount);
     for (let i = 0; i < WORDS_PER_UNIT; i++) {
@@ -310,10 +338,13 @@ export class LoadState {
     const revision = Atomics.load(words, LoadWord.Revision);
     const pending = Atomics.load(words, LoadWord.PendingPages);
     if (pending === 0 || this.hasClaims()) return;
-    const bits = (word: number) => Atomics.load(this.loaded, word) | Atomics.load(this.failed, word);
+    const bits = (word: number) =>
+      Atomics.load(this.loaded, word) | Atomics.load(this.failed, word);
     if (!this.everyBit(0, words[LoadWord.SizePages]!, bits) || this.hasClaims()) return;
-    const arrived = -Atomics.load(words, LoadWord.FailedPages) + Atomics.load(words, LoadWord.MissingPages);
-    if (Atomics.compareExchange(words, LoadWord.Revision, revision, revision + 1) !== revision) return;
+    const arrived =
+      -Atomics.load(words, LoadWord.FailedPages) + Atomics.load(words, LoadWord.MissingPages);
+    if (Atomics.compareExchange(words, LoadWord.Revision, revision, revision + 1) !== revision)
+      return;
     if (Atomics.compareExchange(words, LoadWord.PendingPages, pending, 0) !== pending) return;
     this.unitPending.fill(0);
     this.countArrived(control, arrived);
@@ -338,8 +369,17 @@ export class LoadState {
    * ones. True if something is still being read into it.
    */
   cancel(control: Control, start: number, end: number): boolean {
-    for (let unit = Math.floor(start / PAGES_PER_UNIT), last = this.lastUnitOf(end); unit < last; unit++) {
-      this.drop(control, unit, Math.max(start, unit * PAGES_PER_UNIT), Math.min(end, (unit + 1) * PAGES_PER_UNIT));
+    for (
+      let unit = Math.floor(start / PAGES_PER_UNIT), last = this.lastUnitOf(end);
+      unit < last;
+      unit++
+    ) {
+      this.drop(
+        control,
+        unit,
+        Math.max(start, unit * PAGES_PER_UNIT),
+        Math.min(end, (unit + 1) * PAGES_PER_UNIT),
+      );
     }
     let inFlight = false;
     this.forEachWord(start, end, (word, mask) => {
@@ -373,7 +413,8 @@ export class LoadState {
     if (forgotten === 0) return;
     Atomics.or(this.loaded, word, forgotten);
     this.countArrived(control, bitCount(forgotten));
-    const left = Atomics.sub(this.words, LoadWord.FailedPages, bitCount(forgotten)) - bitCount(forgotten);
+    const left =
+      Atomics.sub(this.words, LoadWord.FailedPages, bitCount(forgotten)) - bitCount(forgotten);
     if (left === 0 && Atomics.load(this.words, LoadWord.PendingPages) === 0) this.end(control);
   }
 
@@ -403,7 +444,11 @@ export class LoadState {
   /** One waiter more, or less. */
   countWaiter(start: number, end: number, change: 1 | -1): void {
     if (isWhole(this.words, start, end)) return;
-    for (let unit = Math.floor(start / PAGES_PER_UNIT), last = this.lastUnitOf(end); unit < last; unit++)
+    for (
+      let unit = Math.floor(start / PAGES_PER_UNIT), last = this.lastUnitOf(end);
+      unit < last;
+      unit++
+    )
       Atomics.add(this.unitWaiters, unit, change);
   }
 
@@ -430,7 +475,8 @@ export class LoadState {
 
   /** Asks for pages of one unit, by their bits. */
   demandBits(unit: number, bits: Int32Array): void {
-    for (let i = 0; i < WORDS_PER_UNIT; i++) if (bits[i] !== 0) this.want(unit * WORDS_PER_UNIT + i, bits[i]!);
+    for (let i = 0; i < WORDS_PER_UNIT; i++)
+      if (bits[i] !== 0) this.want(unit * WORDS_PER_UNIT + i, bits[i]!);
     this.wakeDemand();
   }
 
@@ -459,7 +505,11 @@ export class LoadState {
         const unit = (index << 5) | (31 - Math.clz32(word & -word));
         if (!this.takeWanted(unit, want)) continue;
         // The word's other units come first next time, then the words behind it.
-        Atomics.store(words, LoadWord.NextDemand, (word & (word - 1)) === 0 ? (index + 1) << 5 : unit);
+        Atomics.store(
+          words,
+          LoadWord.NextDemand,
+          (word & (word - 1)) === 0 ? (index + 1) << 5 : unit,
+        );
         return unit;
       }
     }
@@ -470,7 +520,8 @@ export class LoadState {
   private takeWanted(unit: number, want: Int32Array): boolean {
     const bit = 1 << (unit & 31);
     if ((Atomics.and(this.unitWanted, unit >>> 5, ~bit) & bit) === 0) return false;
-    for (let k = 0; k < WORDS_PER_UNIT; k++) want[k] = Atomics.exchange(this.wanted, unit * WORDS_PER_UNIT + k, 0);
+    for (let k = 0; k < WORDS_PER_UNIT; k++)
+      want[k] = Atomics.exchange(this.wanted, unit * WORDS_PER_UNIT + k, 0);
     return true;
   }
 
@@ -487,12 +538,18 @@ export class LoadState {
       if (unit >= 0) {
         for (let i = 0; i < WORDS_PER_UNIT; i++) {
           const word = unit * WORDS_PER_UNIT + i;
-          const lost = this.slots[at + 2 + i]! & ~Atomics.load(this.loaded, word) & ~Atomics.load(this.failed, word);
+          const lost =
+            this.slots[at + 2 + i]! &
+            ~Atomics.load(this.loaded, word) &
+            ~Atomics.load(this.failed, word);
           Atomics.and(this.started, word, ~lost);
           this.slots[at + 2 + i] = 0;
         }
         Atomics.store(this.slots, at + 1, 0);
-        this.demand(unit * PAGES_PER_UNIT, Math.min((unit + 1) * PAGES_PER_UNIT, this.words[LoadWord.SizePages]!));
+        this.demand(
+          unit * PAGES_PER_UNIT,
+          Math.min((unit + 1) * PAGES_PER_UNIT, this.words[LoadWord.SizePages]!),
+        );
       }
       Atomics.store(this.slots, at, 0);
     }

@@ -6,8 +6,8 @@
  * `tables` is what loading changes. Filling it is one flat pass over the extents: the first loop over 131,072 of them in a
  * fresh process runs interpreted, where a closure for each costs more than all the work (12 ms against 2).
  */
-import { MAX_PARTICIPANTS } from "../shared/control.ts";
-import { PAGES_PER_HUGE_PAGE } from "../units.ts";
+import { MAX_PARTICIPANTS } from "../control/control.ts";
+import { PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 
 export const PAGES_PER_UNIT = PAGES_PER_HUGE_PAGE;
 export const WORDS_PER_UNIT = PAGES_PER_UNIT / 32;
@@ -173,7 +173,11 @@ export function openLoadTables({ tables, columns }: LoadHandle): LoadTables {
 /** Precondition: the plan has been validated (checkpoint/decode.ts): extents ordered, disjoint, within the size. */
 export function createLoadTables(plan: LoadPlan): LoadHandle {
   const { sizePages, extentOffset } = plan;
-  const { buffer: columns, views } = shareColumns([plan.extentStart, plan.extentLength, plan.checksums ?? new Uint32Array(0)]);
+  const { buffer: columns, views } = shareColumns([
+    plan.extentStart,
+    plan.extentLength,
+    plan.checksums ?? new Uint32Array(0),
+  ]);
   const [extentStart, extentLength, checksums] = views as [Uint32Array, Uint32Array, Uint32Array];
   const offsets = typeof extentOffset === "number" ? 0 : extentOffset.length;
   const units = Math.ceil(sizePages / PAGES_PER_UNIT);
@@ -193,16 +197,25 @@ export function createLoadTables(plan: LoadPlan): LoadHandle {
   const opened = openLoadTables(handle);
   if (typeof extentOffset === "number") opened.firstOffset[0] = extentOffset;
   else opened.extentOffset.set(extentOffset);
-  header[LoadWord.ContentPages] = header[LoadWord.PendingPages] = header[LoadWord.MissingPages] = fill(opened);
+  header[LoadWord.ContentPages] =
+    header[LoadWord.PendingPages] =
+    header[LoadWord.MissingPages] =
+      fill(opened);
   return handle;
 }
 
 /** The columns as views of one SharedArrayBuffer: the one they are in, or a copy. */
-function shareColumns(columns: readonly Uint32Array[]): { buffer: SharedArrayBuffer; views: Uint32Array[] } {
+function shareColumns(columns: readonly Uint32Array[]): {
+  buffer: SharedArrayBuffer;
+  views: Uint32Array[];
+} {
   const buffer = columns[0]!.buffer as ArrayBufferLike;
   const present = columns.filter((column) => column.length > 0);
   if (buffer instanceof SharedArrayBuffer && present.every((column) => column.buffer === buffer)) {
-    return { buffer, views: columns.map((column) => (column.length > 0 ? column : new Uint32Array(buffer, 0, 0))) };
+    return {
+      buffer,
+      views: columns.map((column) => (column.length > 0 ? column : new Uint32Array(buffer, 0, 0))),
+    };
   }
   const copy = new SharedArrayBuffer(columns.reduce((sum, column) => sum + column.byteLength, 0));
   let at = 0;
@@ -220,7 +233,8 @@ function shareColumns(columns: readonly Uint32Array[]): { buffer: SharedArrayBuf
  * and stored when the next one begins: a store into a typed array is the dearest step of an interpreted loop.
  */
 function fill(tables: LoadTables): number {
-  const { extentStart, extentLength, started, unitFirstExtent, unitFirstContent, unitPending } = tables;
+  const { extentStart, extentLength, started, unitFirstExtent, unitFirstContent, unitPending } =
+    tables;
   started.fill(-1);
   unitFirstExtent.fill(-1);
   let content = 0;

@@ -9,11 +9,11 @@
 import { hintTimeSlice } from "../../ffi/index.ts";
 import { InlineQueue } from "../aio/inline-queue.ts";
 import { UringQueue } from "../aio/uring-queue.ts";
-import { type Control, openControl, Word } from "../shared/control.ts";
-import { freeSlot, takeSlot } from "../shared/participants.ts";
-import { reach } from "../shared/seam.ts";
-import { nap } from "../shared/thread.ts";
-import { HUGE_PAGE_SIZE, PAGES_PER_CHUNK } from "../units.ts";
+import { type Control, openControl, Word } from "../control/control.ts";
+import { freeSlot, takeSlot } from "../control/participants.ts";
+import { reach } from "../control/interleave.ts";
+import { nap } from "../threads/thread.ts";
+import { HUGE_PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
 import { Depth } from "./depth.ts";
 import { type LoadHandle, LoadState, LoadWord, URING_DEPTH_MAX } from "./load-state.ts";
 import { UnitReader } from "./unit-reader.ts";
@@ -65,7 +65,11 @@ async function read(task: LoadTask, control: Control): Promise<void> {
   const queue = isInline ? new InlineQueue(depth) : new UringQueue(depth, state.rings);
   const readBytes = isInline ? INLINE_READ_BYTES : HUGE_PAGE_SIZE;
   // This thread makes hardly any garbage: a buffer for a whole chunk has it collect once in 1 GiB.
-  const reader = new UnitReader({ ...task, control, state }, queue, { depth, readBytes, windowPages: PAGES_PER_CHUNK });
+  const reader = new UnitReader({ ...task, control, state }, queue, {
+    depth,
+    readBytes,
+    windowPages: PAGES_PER_CHUNK,
+  });
   try {
     if (task.role !== "demand") Atomics.store(state.words, LoadWord.Begun, 1);
     if (task.role === "demand") serveDemand(state, reader, control);
@@ -100,7 +104,11 @@ function readSpare(state: LoadState, reader: UnitReader): void {
   const { words } = state;
   let known = Atomics.load(words, LoadWord.Demand);
   while (readNext(state, reader)) {
-    for (let demand = Atomics.load(words, LoadWord.Demand); demand !== known; demand = Atomics.load(words, LoadWord.Demand)) {
+    for (
+      let demand = Atomics.load(words, LoadWord.Demand);
+      demand !== known;
+      demand = Atomics.load(words, LoadWord.Demand)
+    ) {
       if (Atomics.load(words, LoadWord.Stop) !== 0) return;
       known = demand;
       // Not on Demand itself: it would be woken with the demand thread, for nothing.
@@ -123,11 +131,13 @@ function readDeep(state: LoadState, reader: UnitReader, depth: Depth): void {
     }
     demand = seen;
     const units = depth.units(nowMs);
-    while (isMore && reader.inFlight < units) isMore = Atomics.load(words, LoadWord.Stop) === 0 && startNext(state, reader);
+    while (isMore && reader.inFlight < units)
+      isMore = Atomics.load(words, LoadWord.Stop) === 0 && startNext(state, reader);
     const before = reader.inFlight;
     if (before === 0) continue;
     reader.collect();
-    for (let arrived = before - reader.inFlight; arrived > 0; arrived--) depth.observe(performance.now());
+    for (let arrived = before - reader.inFlight; arrived > 0; arrived--)
+      depth.observe(performance.now());
   }
 }
 

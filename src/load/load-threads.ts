@@ -50,10 +50,16 @@ export class LoadThreads {
     const spare: LoadTask = { ...shared, role: "spare" };
     // Through the page cache, so that neighbours of what is wanted now cost nothing later.
     const demand: LoadTask = { ...shared, role: "demand", queue: "inline", directFd: -1 };
-    const helpers = Array.from({ length: shared.queue === "uring" ? 0 : BACKGROUND_THREADS - 1 }, (_, i) => {
-      return i + 1 < STEADY_THREADS ? background : spare;
-    });
-    await Promise.all([this.runInTurn(background), ...[...helpers, demand].map((task) => this.runLater(task))]);
+    const helpers = Array.from(
+      { length: shared.queue === "uring" ? 0 : BACKGROUND_THREADS - 1 },
+      (_, i) => {
+        return i + 1 < STEADY_THREADS ? background : spare;
+      },
+    );
+    await Promise.all([
+      this.runInTurn(background),
+      ...[...helpers, demand].map((task) => this.runLater(task)),
+    ]);
   }
 
   private async runInTurn(task: LoadTask): Promise<void> {
@@ -73,7 +79,8 @@ export class LoadThreads {
   /** Waits for the background pass, unless that has to wait itself. */
   private async untilBegun(): Promise<void> {
     const { state, turn } = this;
-    while (turn === undefined && state.isLoading && Atomics.load(state.words, LoadWord.Begun) === 0) await pause(1);
+    while (turn === undefined && state.isLoading && Atomics.load(state.words, LoadWord.Begun) === 0)
+      await pause(1);
   }
 
   private async untilQuiet(): Promise<void> {

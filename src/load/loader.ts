@@ -6,14 +6,26 @@
  * not (awaitLoad) has the demand thread read them, and sleeps in one `Atomics.waitAsync` however many waiters it has.
  */
 import { closeFile, SyscallError } from "../../ffi/index.ts";
-import { CorruptCheckpointError, DestroyedError } from "../errors.ts";
+import { CorruptCheckpointError, DestroyedError } from "../errors/errors.ts";
 import { InlineQueue } from "../aio/inline-queue.ts";
-import { type Control, wakeWaiters, Word } from "../shared/control.ts";
-import { reach } from "../shared/seam.ts";
-import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
-import { PAGE_SIZE } from "../units.ts";
-import { chooseQueue, choiceOf, type LoadQueue, type QueueChoice, storeChoice } from "./choose-queue.ts";
-import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT } from "./load-state.ts";
+import { type Control, wakeWaiters, Word } from "../control/control.ts";
+import { reach } from "../control/interleave.ts";
+import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import {
+  chooseQueue,
+  choiceOf,
+  type LoadQueue,
+  type QueueChoice,
+  storeChoice,
+} from "./choose-queue.ts";
+import {
+  ERROR_CHECKSUM,
+  ERROR_SHORT,
+  type LoadState,
+  LoadWord,
+  PAGES_PER_UNIT,
+} from "./load-state.ts";
 import { INLINE_READ_BYTES, LIVENESS_CHECK_MS, readNext } from "./load-task.ts";
 import { isWhole } from "./load-tables.ts";
 import { LoadThreads } from "./load-threads.ts";
@@ -135,7 +147,13 @@ export class Loader {
     const { words } = this.state;
     this.state.recoverDeadClaims();
     const owner = Atomics.load(words, LoadWord.Owner);
-    if (owner === THREAD_ID || owner === 0 || words[LoadWord.PendingPages] === 0 || isThreadAlive(owner)) return;
+    if (
+      owner === THREAD_ID ||
+      owner === 0 ||
+      words[LoadWord.PendingPages] === 0 ||
+      isThreadAlive(owner)
+    )
+      return;
     if (Atomics.compareExchange(words, LoadWord.Owner, owner, THREAD_ID) !== owner) return;
     this.isOwner = true;
     // Units that the dead threads had taken, but claimed no page of, are in nobody's hands.
@@ -206,8 +224,11 @@ export class Loader {
     const { queue, directFd } = choiceOf(state);
     const shared = { control: control.buffer, state: state.handle, base, fd };
     const begins = this.turn === undefined ? undefined : this.turnOrStop();
-    return new LoadThreads(state, { ...shared, queue: queue === "uring" ? "uring" : "inline", directFd }, begins, (error) =>
-      this.abort(error),
+    return new LoadThreads(
+      state,
+      { ...shared, queue: queue === "uring" ? "uring" : "inline", directFd },
+      begins,
+      (error) => this.abort(error),
     );
   }
 
@@ -227,7 +248,11 @@ export class Loader {
 
   private ownReader(): UnitReader {
     const { control, state, base, fd } = this;
-    this.reader ??= new UnitReader({ control, state, base, fd, directFd: -1 }, new InlineQueue(1), OWN_READER);
+    this.reader ??= new UnitReader(
+      { control, state, base, fd, directFd: -1 },
+      new InlineQueue(1),
+      OWN_READER,
+    );
     return this.reader;
   }
 
@@ -254,7 +279,10 @@ export class Loader {
    */
   private hasArrived(start: number, end: number): boolean {
     const { state } = this;
-    return state.isLoaded(start, end) && !(isWhole(state.words, start, end) && this.isLoading && state.hasClaims());
+    return (
+      state.isLoaded(start, end) &&
+      !(isWhole(state.words, start, end) && this.isLoading && state.hasClaims())
+    );
   }
 
   /** The error of a range that cannot be loaded, or undefined. */
@@ -268,8 +296,10 @@ export class Loader {
     const { extent, offset } = this.state.placeOf(page);
     const where = { path: this.path, section: "pages", offset };
     const what = `contents of extent ${extent}, memory offset ${page * PAGE_SIZE}`;
-    if (error === ERROR_CHECKSUM) return new CorruptCheckpointError(`Checksum does not match the ${what}`, where);
-    if (error === ERROR_SHORT) return new CorruptCheckpointError(`Pages file ends before the ${what}`, where);
+    if (error === ERROR_CHECKSUM)
+      return new CorruptCheckpointError(`Checksum does not match the ${what}`, where);
+    if (error === ERROR_SHORT)
+      return new CorruptCheckpointError(`Pages file ends before the ${what}`, where);
     return new SyscallError("pread", error, this.path, `offset ${offset}`);
   }
 
@@ -277,7 +307,12 @@ export class Loader {
    * Resolves when [start, end) is loaded; `urgent`: before what nobody waits for.
    * @throws what failed, or the signal's reason
    */
-  async awaitLoad(start: number, end: number, urgent: boolean, signal?: AbortSignal): Promise<void> {
+  async awaitLoad(
+    start: number,
+    end: number,
+    urgent: boolean,
+    signal?: AbortSignal,
+  ): Promise<void> {
     signal?.throwIfAborted();
     if (this.hasArrived(start, end)) return;
     const { promise, resolve, reject } = Promise.withResolvers<void>();
@@ -379,7 +414,8 @@ export class Loader {
   private stopFailure(): unknown {
     if (this.state.words[LoadWord.Stop] === 0) return undefined;
     if (this.stopReason !== undefined) return this.stopReason;
-    if (Atomics.load(this.control.words, Word.Destroyed) !== 0) return new DestroyedError("MemoryFile", "awaitLoad()");
+    if (Atomics.load(this.control.words, Word.Destroyed) !== 0)
+      return new DestroyedError("MemoryFile", "awaitLoad()");
     return new DOMException("The load was ended by another thread", "AbortError");
   }
 
@@ -398,7 +434,12 @@ export class Loader {
   }
 
   /** Blocks this thread until `isOver`, which is asked when something of [start, end) has landed. Looks for the dead on the way. */
-  private sleepUntil(isOver: () => boolean, start: number, end: number, afterLook = () => {}): void {
+  private sleepUntil(
+    isOver: () => boolean,
+    start: number,
+    end: number,
+    afterLook = () => {},
+  ): void {
     const { state } = this;
     const { words } = this.control;
     state.countWaiter(start, end, 1);
@@ -482,7 +523,8 @@ export class Loader {
       demandBytes: words[LoadWord.DemandPages]! * PAGE_SIZE,
       hugeBytes: words[LoadWord.HugePages]! * PAGE_SIZE,
       // A thread may have died between the two counts.
-      smallBytes: Math.max(0, words[LoadWord.LoadedPages]! - words[LoadWord.HugePages]!) * PAGE_SIZE,
+      smallBytes:
+        Math.max(0, words[LoadWord.LoadedPages]! - words[LoadWord.HugePages]!) * PAGE_SIZE,
       queue,
       isDirect: directFd >= 0,
       readCalls: words[LoadWord.ReadCalls]!,

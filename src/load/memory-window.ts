@@ -6,7 +6,7 @@
  * those pages alone.
  */
 import { bufferAt, detach } from "../../ffi/index.ts";
-import { PAGE_SIZE } from "../units.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 
 export class MemoryWindow {
   private readonly base: number;

@@ -9,7 +9,7 @@
  */
 import { closeRing, isRingDrained, type RingPlace } from "../../ffi/index.ts";
 import type { RingRegistry } from "../aio/uring-queue.ts";
-import { isThreadAlive, THREAD_ID } from "../shared/thread.ts";
+import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
 import { RING_FIELDS, RING_WORDS, RINGS } from "./load-tables.ts";
 
 const RingWord = {
@@ -30,11 +30,26 @@ export class RingTable implements RingRegistry {
     this.places = places;
   }
 
-  add({ fd, ringAddress, ringBytes, entryAddress, entryBytes, submissionHead, completionTail }: RingPlace): void {
+  add({
+    fd,
+    ringAddress,
+    ringBytes,
+    entryAddress,
+    entryBytes,
+    submissionHead,
+    completionTail,
+  }: RingPlace): void {
     for (let record = 0; record < RINGS; record++) {
       const at = record * RING_WORDS;
       if (Atomics.compareExchange(this.words, at + RingWord.Thread, 0, THREAD_ID) !== 0) continue;
-      const place = [ringAddress, ringBytes, entryAddress, entryBytes, submissionHead, completionTail];
+      const place = [
+        ringAddress,
+        ringBytes,
+        entryAddress,
+        entryBytes,
+        submissionHead,
+        completionTail,
+      ];
       this.places.set(place, record * RING_FIELDS);
       Atomics.store(this.words, at + RingWord.Fd, fd + 1);
       return;
@@ -44,7 +59,8 @@ export class RingTable implements RingRegistry {
 
   remove({ fd }: RingPlace): void {
     for (let at = 0; at < this.words.length; at += RING_WORDS) {
-      if (this.words[at + RingWord.Thread] !== THREAD_ID || this.words[at + RingWord.Fd] !== fd + 1) continue;
+      if (this.words[at + RingWord.Thread] !== THREAD_ID || this.words[at + RingWord.Fd] !== fd + 1)
+        continue;
       Atomics.store(this.words, at + RingWord.Fd, 0);
       Atomics.store(this.words, at + RingWord.Thread, 0);
     }
@@ -65,7 +81,8 @@ export class RingTable implements RingRegistry {
     const at = record * RING_WORDS;
     const keeper = Atomics.load(words, at + RingWord.Keeper);
     if (keeper !== 0 && isThreadAlive(keeper)) return false;
-    if (Atomics.compareExchange(words, at + RingWord.Keeper, keeper, THREAD_ID) !== keeper) return false;
+    if (Atomics.compareExchange(words, at + RingWord.Keeper, keeper, THREAD_ID) !== keeper)
+      return false;
     try {
       // Another keeper may have closed it before this one came.
       if (Atomics.load(words, at + RingWord.Thread) !== thread) return true;
@@ -86,10 +103,15 @@ export class RingTable implements RingRegistry {
 
   private placeOf(record: number, fd: number): RingPlace {
     const at = record * RING_FIELDS;
-    const [ringAddress, ringBytes, entryAddress, entryBytes, submissionHead, completionTail] = this.places.subarray(
-      at,
-      at + RING_FIELDS,
-    ) as unknown as [number, number, number, number, number, number];
+    const [ringAddress, ringBytes, entryAddress, entryBytes, submissionHead, completionTail] =
+      this.places.subarray(at, at + RING_FIELDS) as unknown as [
+        number,
+        number,
+        number,
+        number,
+        number,
+        number,
+      ];
     return { fd, ringAddress, ringBytes, entryAddress, entryBytes, submissionHead, completionTail };
   }
 }

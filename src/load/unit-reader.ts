@@ -9,10 +9,17 @@
 import { errnoNumber, MAX_IOVECS, readAt } from "../../ffi/index.ts";
 import { coalesce, type Operations } from "../aio/coalesce.ts";
 import type { Completions, Queue } from "../aio/queue.ts";
-import type { Control } from "../shared/control.ts";
-import { reach } from "../shared/seam.ts";
-import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../units.ts";
-import { ERROR_CHECKSUM, ERROR_SHORT, type LoadState, LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-state.ts";
+import type { Control } from "../control/control.ts";
+import { reach } from "../control/interleave.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
+import {
+  ERROR_CHECKSUM,
+  ERROR_SHORT,
+  type LoadState,
+  LoadWord,
+  PAGES_PER_UNIT,
+  WORDS_PER_UNIT,
+} from "./load-state.ts";
 import { MemoryWindow } from "./memory-window.ts";
 import { combineChecksums } from "./page-checksums.ts";
 
@@ -132,7 +139,10 @@ export class UnitReader {
     const sizePages = this.state.words[LoadWord.SizePages]!;
     this.unitWindow = new MemoryWindow(this.base, sizePages, limits.windowPages);
     this.pageWindow = new MemoryWindow(this.base, sizePages, 1);
-    this.jobs = Array.from({ length: limits.depth }, (_, index) => new UnitJob(index, this.state.takeSlot()));
+    this.jobs = Array.from(
+      { length: limits.depth },
+      (_, index) => new UnitJob(index, this.state.takeSlot()),
+    );
     this.idle = this.jobs.slice();
   }
 
@@ -231,7 +241,10 @@ export class UnitReader {
       offsets[count] = fileOffset;
       lengths[count++] = pages * PAGE_SIZE;
     });
-    return coalesce({ addresses, offsets, lengths, count }, { maxBytes: this.readBytes, maxIovecs: MAX_IOVECS });
+    return coalesce(
+      { addresses, offsets, lengths, count },
+      { maxBytes: this.readBytes, maxIovecs: MAX_IOVECS },
+    );
   }
 
   /** Adds as many operations as the queue has room for. */
@@ -262,7 +275,8 @@ export class UnitReader {
     const fd = this.directFd >= 0 ? this.directFd : this.fd;
     const id = job.index * PAGES_PER_UNIT + index;
     const block = index === 0 && this.wantsHuge(job) ? this.base + job.unit * HUGE_PAGE_SIZE : 0;
-    if (segments === 1) this.queue.read(id, fd, iovecs[2 * first]!, lengths[index]!, offsets[index]!, block);
+    if (segments === 1)
+      this.queue.read(id, fd, iovecs[2 * first]!, lengths[index]!, offsets[index]!, block);
     else this.queue.readv(id, fd, iovecs.subarray(2 * first), segments, offsets[index]!, block);
   }
 
@@ -312,7 +326,13 @@ export class UnitReader {
    * One block that a disk cannot read fails the whole operation: halves it until only pages are left that cannot be read. In this
    * thread and through the page cache, since it is rare.
    */
-  private readHalves(job: UnitJob, first: number, pages: number, offset: number, error: number): void {
+  private readHalves(
+    job: UnitJob,
+    first: number,
+    pages: number,
+    offset: number,
+    error: number,
+  ): void {
     if (pages === 1 || job.failedReads >= FAILED_READS_MAX) {
       job.markBad(error, first, pages);
       return;
@@ -359,24 +379,34 @@ export class UnitReader {
       const pages = iovecs[2 * segment + 1]! / PAGE_SIZE;
       window.cover(page, page + pages);
       // All at once is cheaper; page by page where something is wrong.
-      const isGood = isWhole && Bun.hash.crc32(window.pages(page, pages)) === combineChecksums(checksums, content, pages);
+      const isGood =
+        isWhole &&
+        Bun.hash.crc32(window.pages(page, pages)) === combineChecksums(checksums, content, pages);
       for (let i = 0; i < pages && !isGood; i++) {
         if (job.isBad(page + i)) continue;
-        if (Bun.hash.crc32(window.pages(page + i, 1)) !== checksums[content + i]) job.markBad(ERROR_CHECKSUM, page + i, 1);
+        if (Bun.hash.crc32(window.pages(page + i, 1)) !== checksums[content + i])
+          job.markBad(ERROR_CHECKSUM, page + i, 1);
       }
       content += pages;
     }
   }
 
   /** Calls `visit(page, pages, fileOffset)` for each piece of the claimed pages that is one in memory and in the file. */
-  private forEachPiece(job: UnitJob, visit: (page: number, pages: number, fileOffset: number) => void): void {
+  private forEachPiece(
+    job: UnitJob,
+    visit: (page: number, pages: number, fileOffset: number) => void,
+  ): void {
     const { state } = this;
     const { want, unit } = job;
     const { extentStart, extentLength } = state;
     const first = unit * PAGES_PER_UNIT;
     const end = first + PAGES_PER_UNIT;
     let content = state.firstContentOf(unit);
-    for (let extent = state.firstExtentOf(unit); extent < extentStart.length; content += extentLength[extent++]!) {
+    for (
+      let extent = state.firstExtentOf(unit);
+      extent < extentStart.length;
+      content += extentLength[extent++]!
+    ) {
       const start = extentStart[extent]!;
       if (start >= end) return;
       const stop = Math.min(end, start + extentLength[extent]!);

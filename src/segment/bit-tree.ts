@@ -36,7 +36,9 @@ export class BitTree {
   after(key: number, none: number): number {
     const leaf = key >>> 5;
     const found = this.words[this.base + leaf]! & (-2 << (key & 31));
-    return found !== 0 ? (leaf << 5) | (31 - Math.clz32(found & -found)) : this.firstAfter(leaf, none);
+    return found !== 0
+      ? (leaf << 5) | (31 - Math.clz32(found & -found))
+      : this.firstAfter(leaf, none);
   }
 
   /** The last member in the leaves before `leaf`: up the levels until one has a bit, then down its last bits. */

@@ -36,7 +36,9 @@ export interface SegmentTables {
 /** @throws {RangeError} unless 1 <= capacity <= MAX_CAPACITY */
 export function segmentLayout(capacity: number): SegmentLayout {
   if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
-    throw new RangeError(`Expected capacity to be an integer in [1, ${MAX_CAPACITY}], got ${capacity}`);
+    throw new RangeError(
+      `Expected capacity to be an integer in [1, ${MAX_CAPACITY}], got ${capacity}`,
+    );
   }
   return {
     capacity,

@@ -17,7 +17,8 @@ export class MaxTree {
     this.nodes = nodes;
     this.bases = Int32Array.from(bases);
     let top = 0;
-    for (let leaves = nodes.length - bases[0]!; leaves > 1; leaves = Math.ceil(leaves / FANOUT)) top++;
+    for (let leaves = nodes.length - bases[0]!; leaves > 1; leaves = Math.ceil(leaves / FANOUT))
+      top++;
     this.top = Math.min(top, bases.length - 1);
   }
 
@@ -80,8 +81,14 @@ export class MaxTree {
       if (nodes[at]! > before) return;
       const first = bases[level - 1]! + (node << FANOUT_SHIFT);
       // Written out for a FANOUT of 8, without a branch: which child is larger cannot be predicted.
-      const left = Math.max(Math.max(nodes[first]!, nodes[first + 1]!), Math.max(nodes[first + 2]!, nodes[first + 3]!));
-      const right = Math.max(Math.max(nodes[first + 4]!, nodes[first + 5]!), Math.max(nodes[first + 6]!, nodes[first + 7]!));
+      const left = Math.max(
+        Math.max(nodes[first]!, nodes[first + 1]!),
+        Math.max(nodes[first + 2]!, nodes[first + 3]!),
+      );
+      const right = Math.max(
+        Math.max(nodes[first + 4]!, nodes[first + 5]!),
+        Math.max(nodes[first + 6]!, nodes[first + 7]!),
+      );
       maximum = Math.max(left, right);
     }
   }

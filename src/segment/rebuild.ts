@@ -33,7 +33,8 @@ function joinRuns(layout: SegmentLayout, tables: SegmentTables, size: number): v
         bits[at]! &= ~(1 << bit);
         continue;
       }
-      if (previous < 0 && key !== 0) throw new Error(`No run starts at key 0, the first starts at ${key}`);
+      if (previous < 0 && key !== 0)
+        throw new Error(`No run starts at key 0, the first starts at ${key}`);
       previous = key;
     }
   }
@@ -48,7 +49,8 @@ function rebuildBits({ bitBases }: SegmentLayout, { bits }: SegmentTables): void
     for (let word = 0; word < words; word++) {
       let derived = 0;
       const last = Math.min(count, (word + 1) << 5);
-      for (let child = word << 5; child < last; child++) if (bits[below + child] !== 0) derived |= 1 << (child & 31);
+      for (let child = word << 5; child < last; child++)
+        if (bits[below + child] !== 0) derived |= 1 << (child & 31);
       writeIfOther(bits, base + word, derived);
     }
     below = base;
@@ -66,7 +68,8 @@ function rebuildSummary(set: SegmentSet, summary: Int32Array, cls: number): void
     let longest = 0;
     for (let rest = bits[bitBases[0]! + leaf] ?? 0; rest !== 0; rest &= rest - 1) {
       const start = (leaf << 5) | (31 - Math.clz32(rest & -rest));
-      if ((values[start]! & CLASS_MASK) === cls) longest = Math.max(longest, set.endOf(start) - start);
+      if ((values[start]! & CLASS_MASK) === cls)
+        longest = Math.max(longest, set.endOf(start) - start);
     }
     writeIfOther(summary, below + leaf, longest);
   }
@@ -75,7 +78,8 @@ function rebuildSummary(set: SegmentSet, summary: Int32Array, cls: number): void
     for (let node = 0; node < nodes; node++) {
       let longest = 0;
       const first = below + (node << FANOUT_SHIFT);
-      for (let child = first; child < first + FANOUT; child++) longest = Math.max(longest, summary[child]!);
+      for (let child = first; child < first + FANOUT; child++)
+        longest = Math.max(longest, summary[child]!);
       writeIfOther(summary, base + node, longest);
     }
     below = base;

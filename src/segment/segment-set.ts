@@ -98,7 +98,9 @@ export class SegmentSet {
   static create(capacity: number, classes: number, buffer?: ArrayBufferLike): SegmentSet {
     const layout = segmentLayout(capacity);
     if (!Number.isInteger(classes) || classes < 0 || classes > CLASS_MASK + 1) {
-      throw new RangeError(`Expected classes to be an integer in [0, ${CLASS_MASK + 1}], got ${classes}`);
+      throw new RangeError(
+        `Expected classes to be an integer in [0, ${CLASS_MASK + 1}], got ${classes}`,
+      );
     }
     const lengths = segmentLengths(layout, capacity);
     const memory = buffer ?? new ArrayBuffer(SegmentSet.byteLength(capacity, classes));
@@ -113,7 +115,13 @@ export class SegmentSet {
     const summaries = Array.from({ length: classes }, () => take(lengths.summary));
     // The bytes come last, so that all words are aligned.
     const values = new Uint8Array(memory, offset, lengths.values);
-    return new SegmentSet(layout, { values, bits, classes, owners: () => owners, summary: (cls) => summaries[cls]! });
+    return new SegmentSet(layout, {
+      values,
+      bits,
+      classes,
+      owners: () => owners,
+      summary: (cls) => summaries[cls]!,
+    });
   }
 
   /** The tables in use. */
@@ -142,7 +150,9 @@ export class SegmentSet {
   extend(count: number, tag: number, refs = 0, group = 0): void {
     const start = this.size;
     if (!(Number.isInteger(count) && count >= 1 && start + count <= this.layout.capacity)) {
-      throw new RangeError(`Cannot extend ${start} keys by ${count}, the capacity is ${this.layout.capacity}`);
+      throw new RangeError(
+        `Cannot extend ${start} keys by ${count}, the capacity is ${this.layout.capacity}`,
+      );
     }
     checkTag(tag);
     this.forget();
@@ -165,7 +175,9 @@ export class SegmentSet {
     const { classes, size: begin } = this;
     const end = begin + count;
     if (count < 1 || end > this.layout.capacity) {
-      throw new RangeError(`Cannot extend ${begin} keys by ${count}, the capacity is ${this.layout.capacity}`);
+      throw new RangeError(
+        `Cannot extend ${begin} keys by ${count}, the capacity is ${this.layout.capacity}`,
+      );
     }
     this.forget();
     const { start: starts, length: lengths, tag: tags, refs, group: groups } = runs;
@@ -185,7 +197,8 @@ export class SegmentSet {
       const runRefs = taken ? refs[row]! : 0;
       const runGroup = taken ? groups[row]! | 0 : 0;
       if (runTag !== openTag || runRefs !== openRefs || runGroup !== openGroup) {
-        if (open >= 0 && (openTag & CLASS_MASK) < classes) this.longestOf(openTag & CLASS_MASK).raise(open >>> 5, at - open);
+        if (open >= 0 && (openTag & CLASS_MASK) < classes)
+          this.longestOf(openTag & CLASS_MASK).raise(open >>> 5, at - open);
         open = at;
         openTag = runTag;
         openRefs = runRefs;
@@ -200,7 +213,8 @@ export class SegmentSet {
       }
       at = taken ? at + lengths[row++]! : Math.min(start, end);
     }
-    if ((openTag & CLASS_MASK) < classes) this.longestOf(openTag & CLASS_MASK).raise(open >>> 5, end - open);
+    if ((openTag & CLASS_MASK) < classes)
+      this.longestOf(openTag & CLASS_MASK).raise(open >>> 5, end - open);
     if (bits !== 0) this.starts.addToLeaf(leaf, bits);
     this.size = end;
     return row;
@@ -255,7 +269,13 @@ export class SegmentSet {
     if (!(Number.isInteger(key) && key >= 0 && key < this.size))
       throw new RangeError(`Expected a key in [0, ${this.size}), got ${key}`);
     const start = this.startOf(key);
-    return { start, end: this.endOf(start), tag: this.tagAt(start), refs: this.refsAt(start), group: this.groupAt(start) };
+    return {
+      start,
+      end: this.endOf(start),
+      tag: this.tagAt(start),
+      refs: this.refsAt(start),
+      group: this.groupAt(start),
+    };
   }
 
   /** All runs, in order. The set must not change meanwhile. */
@@ -288,7 +308,9 @@ export class SegmentSet {
       this.fitEnd = end;
       return start;
     }
-    throw new Error(`Summary of class ${cls} promises ${count} keys in leaf ${leaf}, which has no such run`);
+    throw new Error(
+      `Summary of class ${cls} promises ${count} keys in leaf ${leaf}, which has no such run`,
+    );
   }
 
   /**
@@ -300,7 +322,15 @@ export class SegmentSet {
   }
 
   /** As `replace`, for who knows the run that holds [start, end): it is [run, runEnd). */
-  replaceIn(run: number, runEnd: number, start: number, end: number, tag: number, refs: number, group: number): void {
+  replaceIn(
+    run: number,
+    runEnd: number,
+    start: number,
+    end: number,
+    tag: number,
+    refs: number,
+    group: number,
+  ): void {
     const { classes } = this;
     this.forget();
     const oldCls = this.values[run]! & CLASS_MASK;
@@ -342,7 +372,15 @@ export class SegmentSet {
     const value = values[run]!;
     const next = value + (by << REFS_SHIFT);
     if (value >= OWNED || next >= OWNED || next < 0 || (value & CLASS_MASK) < this.classes) {
-      this.replaceIn(run, runEnd, start, end, this.tagAt(run), (this.refsAt(run) + by) | 0, this.groupAt(run));
+      this.replaceIn(
+        run,
+        runEnd,
+        start,
+        end,
+        this.tagAt(run),
+        (this.refsAt(run) + by) | 0,
+        this.groupAt(run),
+      );
       return;
     }
     if (start > run && end < runEnd) {
@@ -381,7 +419,13 @@ export class SegmentSet {
   }
 
   /** `value` is the byte of (tag, refs, group). */
-  private hasValue(start: number, value: number, tag: number, refs: number, group: number): boolean {
+  private hasValue(
+    start: number,
+    value: number,
+    tag: number,
+    refs: number,
+    group: number,
+  ): boolean {
     if (this.values[start] !== value) return false;
     if (value < OWNED) return true;
     const owners = this.current.owners();
@@ -420,7 +464,15 @@ export class SegmentSet {
    * @throws {RangeError} unless 0 <= start < end <= size and tag are integers in range, with nothing changed
    */
   assign(start: number, end: number, tag: number, refs = 0, group = 0): void {
-    if (!(Number.isInteger(start) && Number.isInteger(end) && start >= 0 && start < end && end <= this.size)) {
+    if (
+      !(
+        Number.isInteger(start) &&
+        Number.isInteger(end) &&
+        start >= 0 &&
+        start < end &&
+        end <= this.size
+      )
+    ) {
       throw new RangeError(`Expected a range within [0, ${this.size}), got [${start}, ${end})`);
     }
     checkTag(tag);
@@ -455,7 +507,13 @@ export class SegmentSet {
   visit(start: number, end: number, visit: VisitRun): void {
     for (let run = this.startOf(start); run < end; ) {
       const next = this.endOf(run);
-      visit(Math.max(run, start), Math.min(next, end), this.tagAt(run), this.refsAt(run), this.groupAt(run));
+      visit(
+        Math.max(run, start),
+        Math.min(next, end),
+        this.tagAt(run),
+        this.refsAt(run),
+        this.groupAt(run),
+      );
       run = next;
     }
   }
@@ -475,7 +533,8 @@ export class SegmentSet {
   /** A run with the value of the one at `from` starts at `start`. */
   private putCopy(start: number, from: number): void {
     const value = this.values[from]!;
-    if (value >= OWNED) setOwner(this.current, start, this.tagAt(from), this.refsAt(from), this.groupAt(from));
+    if (value >= OWNED)
+      setOwner(this.current, start, this.tagAt(from), this.refsAt(from), this.groupAt(from));
     this.values[start] = value;
     this.starts.add(start);
   }

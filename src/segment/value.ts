@@ -30,7 +30,13 @@ export interface RunColumns {
 }
 
 /** What is called for a run: [start, end), and its value. */
-export type VisitRun = (start: number, end: number, tag: number, refs: number, group: number) => void;
+export type VisitRun = (
+  start: number,
+  end: number,
+  tag: number,
+  refs: number,
+  group: number,
+) => void;
 
 /** The low bits of a tag are the run's class; classes below `classes` can be searched. */
 export const CLASS_MASK = 15;
@@ -45,11 +51,19 @@ export const OWNER_WORDS = 3;
 
 /** The byte of a value. Tags of 48 to 63 with 3 refs, which would fit, come out as owned ones. */
 export const byteOf = (tag: number, refs: number, group: number): number => {
-  return ((tag >>> REFS_SHIFT) | (refs >>> 2) | group) === 0 ? tag | (refs << REFS_SHIFT) : (tag & CLASS_MASK) | OWNED;
+  return ((tag >>> REFS_SHIFT) | (refs >>> 2) | group) === 0
+    ? tag | (refs << REFS_SHIFT)
+    : (tag & CLASS_MASK) | OWNED;
 };
 
 /** Writes down the value of an owned run. */
-export function setOwner(tables: SegmentTables, start: number, tag: number, refs: number, group: number): void {
+export function setOwner(
+  tables: SegmentTables,
+  start: number,
+  tag: number,
+  refs: number,
+  group: number,
+): void {
   const owners = tables.owners();
   const at = start * OWNER_WORDS;
   owners[at] = tag;
@@ -65,7 +79,11 @@ export const hasSameValue = (tables: SegmentTables, a: number, b: number): boole
   const owners = tables.owners();
   const from = a * OWNER_WORDS;
   const to = b * OWNER_WORDS;
-  return owners[from] === owners[to] && owners[from + 1] === owners[to + 1] && owners[from + 2] === owners[to + 2];
+  return (
+    owners[from] === owners[to] &&
+    owners[from + 1] === owners[to + 1] &&
+    owners[from + 2] === owners[to + 2]
+  );
 };
 
 /** @throws {RangeError} naming the tag */

@@ -13,7 +13,10 @@ export class ThreadDiedError extends Error {
   readonly exitCode: number;
 
   constructor(task: string, exitCode: number, cause?: unknown) {
-    super(`The thread that ran task "${task}" died with exit code ${exitCode}`, cause === undefined ? undefined : { cause });
+    super(
+      `The thread that ran task "${task}" died with exit code ${exitCode}`,
+      cause === undefined ? undefined : { cause },
+    );
     this.exitCode = exitCode;
   }
 }
@@ -98,7 +101,10 @@ function tell(thrown: unknown, depth: number): ToldError {
   if (!(thrown instanceof Error)) return { kind: "value", value: portable(thrown, depth) };
   const fields: Record<string, unknown> = {};
   // `cause` and AggregateError's `errors` are not enumerable; neither are the engine's `line` and `column`, which stay here.
-  for (const key of [...Object.keys(thrown), ...HIDDEN_FIELDS.filter((hidden) => Object.hasOwn(thrown, hidden))]) {
+  for (const key of [
+    ...Object.keys(thrown),
+    ...HIDDEN_FIELDS.filter((hidden) => Object.hasOwn(thrown, hidden)),
+  ]) {
     fields[key] = portable((thrown as unknown as Record<string, unknown>)[key], depth + 1);
   }
   return { kind: "error", name: thrown.name, message: thrown.message, stack: thrown.stack, fields };
@@ -111,16 +117,21 @@ function portable(value: unknown, depth: number): unknown {
   if (value instanceof Error) return { [TOLD]: tell(value, depth) };
   if (Array.isArray(value)) return value.map((item) => portable(item, depth + 1));
   // A view would drag its whole backing buffer through postMessage: copy just its bytes.
-  if (ArrayBuffer.isView(value)) return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice();
+  if (ArrayBuffer.isView(value))
+    return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice();
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype !== Object.prototype && prototype !== null) return String(value);
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, portable(item, depth + 1)]));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, item]) => [key, portable(item, depth + 1)]),
+  );
 }
 
 /** Rebuilds what `tellError` took apart. */
 export function rebuildError(told: ToldError): unknown {
   if (told.kind === "value") return rebuildField(told.value);
-  const fields = Object.fromEntries(Object.entries(told.fields).map(([key, value]) => [key, rebuildField(value)]));
+  const fields = Object.fromEntries(
+    Object.entries(told.fields).map(([key, value]) => [key, rebuildField(value)]),
+  );
   const error = construct({ ...told, fields });
   for (const [key, value] of Object.entries(fields)) define(error, key, value);
   if (error.name !== told.name) define(error, "name", told.name);
@@ -139,12 +150,18 @@ function rebuildField(value: unknown): unknown {
 function construct(told: ToldError & { kind: "error" }): Error {
   const rebuild = rebuilders.get(told.name);
   if (rebuild !== undefined) return rebuild(told);
-  if (Array.isArray(told.fields.errors)) return new AggregateError(told.fields.errors, told.message);
+  if (Array.isArray(told.fields.errors))
+    return new AggregateError(told.fields.errors, told.message);
   return new (builtIns[told.name] ?? Error)(told.message);
 }
 
 /** Intrinsic properties stay out of sight of `Object.keys`, as on an error that never travelled. */
 function define(error: Error, key: string, value: unknown): void {
   const hidden = key === "stack" || HIDDEN_FIELDS.includes(key);
-  Object.defineProperty(error, key, { value, writable: true, configurable: true, enumerable: !hidden });
+  Object.defineProperty(error, key, {
+    value,
+    writable: true,
+    configurable: true,
+    enumerable: !hidden,
+  });
 }

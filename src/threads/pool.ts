@@ -21,7 +21,6 @@
 import { hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
 import { rebuildError, ThreadDiedError, WorkerNotFoundError } from "./errors.ts";
 import type { FromWorker, ToWorker } from "./serve.ts";
-import type { TaskName } from "./tasks.ts";
 
 export interface RunningTask {
   /** The task function's return value. Rejects with what it threw, ThreadDiedError or WorkerNotFoundError. */
@@ -54,7 +53,7 @@ interface Thread {
 /** A load and a save at once, with two helpers each, find their threads here; each idle one costs about 2 MiB. */
 const MAX_IDLE = 6;
 
-export class ThreadPool<Name extends string> {
+export class ThreadPool<Name extends string = string> {
   readonly #workerUrl: URL;
   readonly #nice: number;
   /** Last in, first out: the warmest thread is used first. */
@@ -110,12 +109,15 @@ export class ThreadPool<Name extends string> {
     const { promise: closed, resolve } = Promise.withResolvers<void>();
     const thread: Thread = { worker, closed, running: undefined, uncaught: undefined };
     this.#threads.add(thread);
-    worker.addEventListener("message", (event: MessageEvent<FromWorker>) => this.#finish(thread, event.data));
+    worker.addEventListener("message", (event: MessageEvent<FromWorker>) =>
+      this.#finish(thread, event.data),
+    );
     worker.addEventListener("error", (event: ErrorEvent) => {
       // Handled: it becomes the cause of the ThreadDiedError. Without this it would be printed as uncaught as well.
       event.preventDefault();
       const error = event.error instanceof Error ? event.error : new Error(event.message);
-      const isMissing = event.message.includes("ModuleNotFound") && event.message.includes("(entry point)");
+      const isMissing =
+        event.message.includes("ModuleNotFound") && event.message.includes("(entry point)");
       thread.uncaught = isMissing ? new WorkerNotFoundError(this.#workerUrl.href, error) : error;
     });
     worker.addEventListener("close", (event) => {
@@ -155,7 +157,11 @@ export class ThreadPool<Name extends string> {
     if (running === undefined) return;
     thread.running = undefined;
     const { uncaught } = thread;
-    running.reject(uncaught instanceof WorkerNotFoundError ? uncaught : new ThreadDiedError(running.task, exitCode, uncaught));
+    running.reject(
+      uncaught instanceof WorkerNotFoundError
+        ? uncaught
+        : new ThreadDiedError(running.task, exitCode, uncaught),
+    );
   }
 }
 
@@ -174,14 +180,17 @@ function startInBackground(url: URL): Worker {
 }
 
 /**
- * The Workers' entry file lies beside this module; or, where the program was built, beside the program's own file. There
+ * The Workers' entry file is worker/pgalloc-worker.ts; or, where the program was built, beside the program's own file. There
  * `import.meta.url` may still be that of the source, on the machine that built it: CommonJS has nothing else.
  */
 function workerUrl(): URL {
   const built = new URL("pgalloc-worker.js", Bun.pathToFileURL(Bun.main));
   // What an executable embeds is no file.
   if (Bun.main.startsWith("/$bunfs/") || Bun.file(built).size > 0) return built;
-  return new URL(`./pgalloc-worker.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`, import.meta.url);
+  return new URL(
+    `../worker/pgalloc-worker.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`,
+    import.meta.url,
+  );
 }
 
 const WORKER_URL = workerUrl();
@@ -191,14 +200,14 @@ const WORKER_URL = workerUrl();
  */
 const LOW_PRIORITY_NICE = 10;
 
-const pool = new ThreadPool<TaskName>(WORKER_URL);
-const lowPriorityPool = new ThreadPool<TaskName>(WORKER_URL, LOW_PRIORITY_NICE);
+const pool = new ThreadPool(WORKER_URL);
+const lowPriorityPool = new ThreadPool(WORKER_URL, LOW_PRIORITY_NICE);
 
 /**
- * Runs `task` of the table in tasks.ts in a thread of this JavaScript thread's pools.
+ * Runs `task` of the table in worker/tasks.ts in a thread of this JavaScript thread's pools.
  * @throws {DOMException} DataCloneError if the payload cannot be copied
  */
-export function runInThread(task: TaskName, payload: unknown, options?: RunOptions): RunningTask {
+export function runInThread(task: string, payload: unknown, options?: RunOptions): RunningTask {
   return (options?.lowPriority === true ? lowPriorityPool : pool).run(task, payload, options);
 }
 

@@ -17,7 +17,13 @@ export type TaskTable = Readonly<Record<string, () => Promise<TaskModule>>>;
 
 /** Pool to Worker. `nice`: the thread's from now on, if that is more. `leave`: exit when what runs has ended. */
 export type ToWorker =
-  | { readonly kind: "run"; readonly id: number; readonly task: string; readonly payload: unknown; readonly nice: number }
+  | {
+      readonly kind: "run";
+      readonly id: number;
+      readonly task: string;
+      readonly payload: unknown;
+      readonly nice: number;
+    }
   | { readonly kind: "leave" };
 
 /** Worker to pool. `id` is the one of the `run` message. */
@@ -46,7 +52,8 @@ async function runTask(table: TaskTable, message: ToWorker & { kind: "run" }): P
   const { id, task, payload } = message;
   try {
     const load = Object.hasOwn(table, task) ? table[task] : undefined;
-    if (load === undefined) throw new TypeError(`Expected a task of this pool, got ${JSON.stringify(task)}`);
+    if (load === undefined)
+      throw new TypeError(`Expected a task of this pool, got ${JSON.stringify(task)}`);
     const module = await load();
     return { kind: "returned", id, value: await module.run(payload as never) };
   } catch (error) {

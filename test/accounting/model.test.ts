@@ -4,8 +4,14 @@
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { type AllocationMode, FileRange, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { coreOf } from "../../src/memory-file.ts";
+import {
+  type AllocationMode,
+  FileRange,
+  HUGE_PAGE_SIZE,
+  MemoryFile,
+  PAGE_SIZE,
+} from "../../src/index.ts";
+import { coreOf } from "../../src/file/memory-file.ts";
 import { plain, settledUsage } from "./support/settle.ts";
 
 interface Page {
@@ -16,7 +22,14 @@ interface Page {
 }
 
 type Operation =
-  | { op: "allocate"; pages: number; huge: boolean; mode: AllocationMode; kind: number; group: number }
+  | {
+      op: "allocate";
+      pages: number;
+      huge: boolean;
+      mode: AllocationMode;
+      kind: number;
+      group: number;
+    }
   | { op: "touch" | "decommit" | "decRef"; pick: number; from: number; to: number }
   | { op: "release" }
   | { op: "scanGroup"; group: number };
@@ -27,7 +40,12 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
     op: fc.constant("allocate" as const),
     pages: fc.integer({ min: 1, max: 40 }),
     huge: fc.boolean(),
-    mode: fc.constantFrom<AllocationMode>("uncommitted", "callerIndirectCommit", "commit", "writePopulate"),
+    mode: fc.constantFrom<AllocationMode>(
+      "uncommitted",
+      "callerIndirectCommit",
+      "commit",
+      "writePopulate",
+    ),
     kind: fc.integer({ min: 1, max: 6 }),
     group: fc.integer({ min: 0, max: 3 }),
   }),
@@ -67,7 +85,9 @@ class Model {
 
   /** Used pages around `pick`, as a range between `from` and `to` of its run; null if nothing is used. */
   pick({ pick, from, to }: { pick: number; from: number; to: number }): FileRange | null {
-    const used = [...this.pages].flatMap(([page, { used }]) => (used ? [page] : [])).sort((a, b) => a - b);
+    const used = [...this.pages]
+      .flatMap(([page, { used }]) => (used ? [page] : []))
+      .sort((a, b) => a - b);
     if (used.length === 0) return null;
     const at = Math.floor(pick * (used.length - 1));
     let first = at;
@@ -76,7 +96,8 @@ class Model {
     while (last + 1 < used.length && used[last + 1] === used[last]! + 1) last++;
     const length = last - first + 1;
     const start = used[first]! + Math.floor(Math.min(from, to) * (length - 1));
-    const end = used[first]! + Math.max(Math.ceil(Math.max(from, to) * length), start - used[first]! + 1);
+    const end =
+      used[first]! + Math.max(Math.ceil(Math.max(from, to) * length), start - used[first]! + 1);
     return new FileRange(start * PAGE_SIZE, end * PAGE_SIZE);
   }
 
@@ -99,7 +120,10 @@ class Model {
 function apply(file: MemoryFile, model: Model, operation: Operation): void {
   if (operation.op === "allocate") {
     const { pages, huge, mode, kind, group } = operation;
-    model.allocated(file.allocate(huge ? HUGE_PAGE_SIZE : pages * PAGE_SIZE, { huge, mode, kind, group }), operation);
+    model.allocated(
+      file.allocate(huge ? HUGE_PAGE_SIZE : pages * PAGE_SIZE, { huge, mode, kind, group }),
+      operation,
+    );
   } else if (operation.op === "release") {
     coreOf(file).releaser.releaseAll();
     model.release();

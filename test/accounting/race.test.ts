@@ -5,9 +5,9 @@
 import { afterEach, expect, test } from "bun:test";
 import { setFaultHook } from "../../ffi/index.ts";
 import { FileRange, MemoryFile, type MemoryFileHandle, PAGE_SIZE } from "../../src/index.ts";
-import { coreOf } from "../../src/memory-file.ts";
-import { Word } from "../../src/shared/control.ts";
-import { THREAD_ID } from "../../src/shared/thread.ts";
+import { coreOf } from "../../src/file/memory-file.ts";
+import { Word } from "../../src/control/control.ts";
+import { THREAD_ID } from "../../src/threads/thread.ts";
 import type { Request } from "./support/attached-worker.ts";
 import { plain, settledUsage } from "./support/settle.ts";
 
@@ -58,7 +58,9 @@ test("pages decommitted by another thread between look and apply do not count", 
   const worker = new Worker(new URL("./support/attached-worker.ts", import.meta.url));
   const gate = new Int32Array(new SharedArrayBuffer(4));
   const handle: MemoryFileHandle = file.share();
-  const attached = new Promise((resolve) => worker.addEventListener("message", resolve, { once: true }));
+  const attached = new Promise((resolve) =>
+    worker.addEventListener("message", resolve, { once: true }),
+  );
   worker.postMessage({ handle } satisfies Request);
   await attached;
   whenScanReaches(8, () => {
@@ -75,7 +77,9 @@ test("pages decommitted by another thread between look and apply do not count", 
   settledUsage(file);
   worker.postMessage({ usage: true } satisfies Request);
   expect(await answer).toBe(6 * PAGE_SIZE);
-  const closed = new Promise((resolve) => worker.addEventListener("close", resolve, { once: true }));
+  const closed = new Promise((resolve) =>
+    worker.addEventListener("close", resolve, { once: true }),
+  );
   worker.terminate();
   await closed;
   file.destroy();
@@ -145,7 +149,10 @@ test("the file may grow between look and apply", () => {
   });
   file.updateUsage();
   expect(plain(file.usage()).groups).toEqual({ "1/1": range.length - PAGE_SIZE });
-  expect(plain(settledUsage(file)).groups).toEqual({ "1/1": range.length - PAGE_SIZE, "2/1": PAGE_SIZE });
+  expect(plain(settledUsage(file)).groups).toEqual({
+    "1/1": range.length - PAGE_SIZE,
+    "2/1": PAGE_SIZE,
+  });
   file.destroy();
 });
 

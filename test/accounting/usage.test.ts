@@ -3,10 +3,24 @@ import { expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { mincore, seekData, seekHole, setFaultHook, syscallCounts, tryAdvise } from "../../ffi/index.ts";
-import { DestroyedError, FileRange, HUGE_PAGE_SIZE, MemoryFile, MemoryKind, PAGE_SIZE } from "../../src/index.ts";
-import { coreOf } from "../../src/memory-file.ts";
-import { Field } from "../../src/shared/control.ts";
+import {
+  mincore,
+  seekData,
+  seekHole,
+  setFaultHook,
+  syscallCounts,
+  tryAdvise,
+} from "../../ffi/index.ts";
+import {
+  DestroyedError,
+  FileRange,
+  HUGE_PAGE_SIZE,
+  MemoryFile,
+  MemoryKind,
+  PAGE_SIZE,
+} from "../../src/index.ts";
+import { coreOf } from "../../src/file/memory-file.ts";
+import { Field } from "../../src/control/control.ts";
 import { plain, settledUsage } from "./support/settle.ts";
 
 const pages = (first: number, last: number) => new FileRange(first * PAGE_SIZE, last * PAGE_SIZE);
@@ -30,7 +44,11 @@ test("kinds and groups are told apart, and only what was touched counts", () => 
   expect(file.updateUsage()).toBe(true);
   expect(plain(file.usage())).toEqual({
     total: 16 * PAGE_SIZE,
-    kinds: { [MemoryKind.Anonymous]: 10 * PAGE_SIZE, [MemoryKind.PageCache]: 5 * PAGE_SIZE, 200: PAGE_SIZE },
+    kinds: {
+      [MemoryKind.Anonymous]: 10 * PAGE_SIZE,
+      [MemoryKind.PageCache]: 5 * PAGE_SIZE,
+      200: PAGE_SIZE,
+    },
     groups: { "0/1": 10 * PAGE_SIZE, "7/2": 5 * PAGE_SIZE, "4294967295/200": PAGE_SIZE },
   });
   expect(file.usage().totalBytes).toBe(file.totalUsageBytes);
@@ -43,7 +61,11 @@ test("a scan of some groups finds theirs only", () => {
   expect(plain(file.usage()).groups).toEqual({ "1/1": 6 * PAGE_SIZE });
   expect(file.updateUsage(new Set([3, 9]))).toBe(true);
   expect(plain(file.usage()).groups).toEqual({ "1/1": 6 * PAGE_SIZE, "3/1": 3 * PAGE_SIZE });
-  expect(plain(settledUsage(file)).groups).toEqual({ "1/1": 6 * PAGE_SIZE, "2/1": 3 * PAGE_SIZE, "3/1": 3 * PAGE_SIZE });
+  expect(plain(settledUsage(file)).groups).toEqual({
+    "1/1": 6 * PAGE_SIZE,
+    "2/1": 3 * PAGE_SIZE,
+    "3/1": 3 * PAGE_SIZE,
+  });
 });
 
 test("decommit, release and recycling are seen at once, without another scan", async () => {
@@ -57,9 +79,17 @@ test("decommit, release and recycling are seen at once, without another scan", a
   expect(plain(file.usage()).groups).toEqual({ "5/1": 6 * PAGE_SIZE, "0/3": 8 * PAGE_SIZE });
   file.decRef(b); // waste is System memory until it is released
   expect(plain(file.usage()).groups).toEqual({ "5/1": 6 * PAGE_SIZE, "0/0": 8 * PAGE_SIZE });
-  const recycled = file.allocate(5 * PAGE_SIZE, { mode: "callerIndirectCommit", kind: 9, group: 6 });
+  const recycled = file.allocate(5 * PAGE_SIZE, {
+    mode: "callerIndirectCommit",
+    kind: 9,
+    group: 6,
+  });
   expect(recycled.start).toBe(b.start);
-  expect(plain(file.usage()).groups).toEqual({ "5/1": 6 * PAGE_SIZE, "6/9": 5 * PAGE_SIZE, "0/0": 3 * PAGE_SIZE });
+  expect(plain(file.usage()).groups).toEqual({
+    "5/1": 6 * PAGE_SIZE,
+    "6/9": 5 * PAGE_SIZE,
+    "0/0": 3 * PAGE_SIZE,
+  });
   await file.released();
   expect(plain(file.usage()).groups).toEqual({ "5/1": 6 * PAGE_SIZE, "6/9": 5 * PAGE_SIZE });
   expect(file.usage().totalBytes).toBe(file.totalUsageBytes);
@@ -103,7 +133,8 @@ test("pages that an allocation commits are known without a scan, although no sca
 test("four oracles agree: st_blocks, mincore, SEEK_DATA, smaps", () => {
   using file = MemoryFile.create({ name: "four-oracles" });
   const range = file.allocate(3000 * PAGE_SIZE);
-  for (const step of [2, 7]) touch(file, new FileRange(range.start, range.start + 1000 * PAGE_SIZE), step);
+  for (const step of [2, 7])
+    touch(file, new FileRange(range.start, range.start + 1000 * PAGE_SIZE), step);
   touch(file, new FileRange(range.start + 2000 * PAGE_SIZE, range.end));
   file.decommit(pages(2500, 2600));
   const { totalBytes } = settledUsage(file);
@@ -123,7 +154,12 @@ test("four oracles agree: st_blocks, mincore, SEEK_DATA, smaps", () => {
     mincore: residency.reduce((sum, byte) => sum + (byte & 1), 0) * PAGE_SIZE,
     seekData: soughtBytes,
     smaps: rss.reduce((sum, match) => sum + Number(match[1]) * 1024, 0),
-  }).toEqual({ stBlocks: totalBytes, mincore: totalBytes, seekData: totalBytes, smaps: totalBytes });
+  }).toEqual({
+    stBlocks: totalBytes,
+    mincore: totalBytes,
+    seekData: totalBytes,
+    smaps: totalBytes,
+  });
 });
 
 test("memory in a second chunk, behind a chunk without any, is found", () => {
@@ -210,7 +246,8 @@ test("a restored file has its kinds and groups; pages that are not loaded do not
   }
 });
 
-const SWAP_BYTES = Number(/SwapTotal:\s+(\d+)/.exec(readFileSync("/proc/meminfo", "utf8"))![1]) * 1024;
+const SWAP_BYTES =
+  Number(/SwapTotal:\s+(\d+)/.exec(readFileSync("/proc/meminfo", "utf8"))![1]) * 1024;
 const MADV_PAGEOUT = 21;
 
 test.skipIf(SWAP_BYTES === 0)("pages that are swapped out are committed", () => {

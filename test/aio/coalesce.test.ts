@@ -1,6 +1,11 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { coalesce, MAX_TRANSFER_BYTES, type Operations, type Pieces } from "../../src/aio/coalesce.ts";
+import {
+  coalesce,
+  MAX_TRANSFER_BYTES,
+  type Operations,
+  type Pieces,
+} from "../../src/aio/coalesce.ts";
 
 type Piece = readonly [address: number, offset: number, lengthBytes: number];
 
@@ -144,7 +149,11 @@ describe("coalesce", () => {
 
   test("moves every byte to its place, in order, within the limits, in as few operations as a greedy pass can", () => {
     // Small numbers, so that adjacency in memory and file is common.
-    const piece = fc.record({ gap: fc.constantFrom(0, 0, 0, 1, 5), jump: fc.constantFrom(0, 0, 1, 7, 40), length: fc.nat(9) });
+    const piece = fc.record({
+      gap: fc.constantFrom(0, 0, 0, 1, 5),
+      jump: fc.constantFrom(0, 0, 1, 7, 40),
+      length: fc.nat(9),
+    });
     fc.assert(
       fc.property(
         fc.array(piece, { maxLength: 40 }),
@@ -163,10 +172,14 @@ describe("coalesce", () => {
           });
           const lists = toLists(coalesce(toPieces(pieces), { maxBytes, maxIovecs }));
 
-          const wanted = pieces.flatMap(([a, o, n]) => Array.from({ length: n }, (_, i) => `${o + i}@${a + i}`));
+          const wanted = pieces.flatMap(([a, o, n]) =>
+            Array.from({ length: n }, (_, i) => `${o + i}@${a + i}`),
+          );
           const moved = lists.flatMap(([o, segments]) => {
             let at = o;
-            return segments.flatMap(([a, n]) => Array.from({ length: n }, (_, i) => `${at++}@${a + i}`));
+            return segments.flatMap(([a, n]) =>
+              Array.from({ length: n }, (_, i) => `${at++}@${a + i}`),
+            );
           });
           expect(moved).toEqual(wanted);
 
@@ -198,9 +211,14 @@ describe("coalesce", () => {
   test("refuses limits and pieces that are out of range", () => {
     for (const maxBytes of [0, -1, 1.5, Number.NaN, MAX_TRANSFER_BYTES + 1])
       expect(() => coalesce(toPieces([]), { maxBytes })).toThrow(RangeError);
-    for (const maxIovecs of [0, 1025]) expect(() => coalesce(toPieces([]), { maxBytes: 1, maxIovecs })).toThrow(RangeError);
+    for (const maxIovecs of [0, 1025])
+      expect(() => coalesce(toPieces([]), { maxBytes: 1, maxIovecs })).toThrow(RangeError);
     for (const length of [-1, 0.5, Number.NaN, 2 ** 60])
-      expect(() => coalesce(toPieces([[1, 0, length]]), { maxBytes: 8 })).toThrow("pieces.lengths[0]");
-    expect(() => coalesce({ ...toPieces([[1, 0, 1]]), count: 2 }, { maxBytes: 8 })).toThrow("pieces.count");
+      expect(() => coalesce(toPieces([[1, 0, length]]), { maxBytes: 8 })).toThrow(
+        "pieces.lengths[0]",
+      );
+    expect(() => coalesce({ ...toPieces([[1, 0, 1]]), count: 2 }, { maxBytes: 8 })).toThrow(
+      "pieces.count",
+    );
   });
 });

@@ -6,9 +6,14 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import fc from "fast-check";
 import { errnoNumber, reserve, unmap } from "../../ffi/index.ts";
-import { createQueue, QueueBusyError, type QueueKind, uringUnavailableReason } from "../../src/aio/index.ts";
+import {
+  createQueue,
+  QueueBusyError,
+  type QueueKind,
+  uringUnavailableReason,
+} from "../../src/aio/index.ts";
 import type { Queue } from "../../src/aio/index.ts";
-import { DestroyedError } from "../../src/errors.ts";
+import { DestroyedError } from "../../src/errors/errors.ts";
 import { terminateIdleThreads } from "../../src/threads/pool.ts";
 import { NativeMemory, pattern, TemporaryDirectory } from "./support/memory.ts";
 
@@ -33,7 +38,10 @@ const kinds: Kind[] = [
 ];
 
 /** Both ways of waiting, as one function: every promise is kept by both. */
-const waits: Record<string, (queue: Queue, minCompletions: number) => Promise<[id: number, result: number][]>> = {
+const waits: Record<
+  string,
+  (queue: Queue, minCompletions: number) => Promise<[id: number, result: number][]>
+> = {
   wait: async (queue, minCompletions) => toList(queue.wait(minCompletions)),
   waitAsync: async (queue, minCompletions) => toList(await queue.waitAsync(minCompletions)),
 };
@@ -46,7 +54,8 @@ function toList({ count, ids, results }: ReturnType<Queue["wait"]>): [number, nu
 const openFds = () => readdirSync("/proc/self/fd").length;
 
 for (const { kind, unavailable, concurrent } of kinds) {
-  const title = unavailable === null ? `${kind} queue` : `${kind} queue (not available here: ${unavailable})`;
+  const title =
+    unavailable === null ? `${kind} queue` : `${kind} queue (not available here: ${unavailable})`;
   describe.skipIf(unavailable !== null)(title, () => {
     const make = (capacity = 8) => createQueue(kind, { capacity, threads: 2 });
 
@@ -67,7 +76,12 @@ for (const { kind, unavailable, concurrent } of kinds) {
                 const offset = next * 2 * PIECE;
                 if (vector) {
                   // Its two pages change places: pieces need not be in the order of memory.
-                  iovecs.set([memory.address + offset + PIECE, PIECE, memory.address + offset, PIECE]);
+                  iovecs.set([
+                    memory.address + offset + PIECE,
+                    PIECE,
+                    memory.address + offset,
+                    PIECE,
+                  ]);
                   queue.readv(next, fd, iovecs, 2, offset);
                   iovecs.fill(0);
                 } else queue.read(next, fd, memory.address + offset, 2 * PIECE, offset);
@@ -81,7 +95,9 @@ for (const { kind, unavailable, concurrent } of kinds) {
             const at = (page: number) => (vector ? page ^ 1 : page) * PIECE;
             for (let page = 0; page < FILE_BYTES / PIECE; page++) {
               const piece = memory.bytes.subarray(at(page), at(page) + PIECE);
-              expect(Buffer.compare(piece, data.subarray(page * PIECE, (page + 1) * PIECE))).toBe(0);
+              expect(Buffer.compare(piece, data.subarray(page * PIECE, (page + 1) * PIECE))).toBe(
+                0,
+              );
             }
           }
           closeSync(fd);
@@ -99,7 +115,12 @@ for (const { kind, unavailable, concurrent } of kinds) {
             for (let next = 0; done < FILE_BYTES / (2 * PIECE); ) {
               for (; queue.inFlight < queue.capacity && next < FILE_BYTES / (2 * PIECE); next++) {
                 const address = memory.address + next * 2 * PIECE;
-                const iovecs = new Float64Array([address, PIECE + 1, address + PIECE + 1, PIECE - 1]);
+                const iovecs = new Float64Array([
+                  address,
+                  PIECE + 1,
+                  address + PIECE + 1,
+                  PIECE - 1,
+                ]);
                 if (vector) queue.writev(next, fd, iovecs, 2, next * 2 * PIECE);
                 else queue.write(next, fd, address, 2 * PIECE, next * 2 * PIECE);
               }
@@ -153,7 +174,12 @@ for (const { kind, unavailable, concurrent } of kinds) {
           await using queue = make();
           queue.read(1, fd, memory.address, 3 * PIECE, 0);
           queue.read(2, fd, memory.address + 3 * PIECE, PIECE, 10 * PIECE);
-          const iovecs = new Float64Array([memory.address, PIECE + 50, memory.address + 2 * PIECE, PIECE]);
+          const iovecs = new Float64Array([
+            memory.address,
+            PIECE + 50,
+            memory.address + 2 * PIECE,
+            PIECE,
+          ]);
           queue.readv(3, fd, iovecs, 2, 0);
           expect(new Map(await waitFor(queue, 3))).toEqual(
             new Map([
@@ -205,7 +231,9 @@ for (const { kind, unavailable, concurrent } of kinds) {
                     const bytes = Math.min(length, stripe - from);
                     const pieces = cut < bytes && cut > 0 ? [cut, bytes - cut] : [bytes];
                     const address = memory.address + offset;
-                    const iovecs = new Float64Array(pieces.flatMap((piece, k) => [address + (k === 0 ? 0 : cut), piece]));
+                    const iovecs = new Float64Array(
+                      pieces.flatMap((piece, k) => [address + (k === 0 ? 0 : cut), piece]),
+                    );
                     const add = write ? "write" : "read";
                     if (pieces.length > 1) queue[`${add}v`](i, fd, iovecs, pieces.length, offset);
                     else queue[add](i, fd, address, bytes, offset);
@@ -220,15 +248,20 @@ for (const { kind, unavailable, concurrent } of kinds) {
                     }
                   });
                   const results = new Map<number, number>();
-                  while (queue.inFlight > 0) for (const [id, result] of await waitFor(queue, 1)) results.set(id, result);
+                  while (queue.inFlight > 0)
+                    for (const [id, result] of await waitFor(queue, 1)) results.set(id, result);
                   operations.forEach(({ write, from, length }, i) => {
                     if (write) return;
                     // Another operation of the round may have made the file longer before or after this read of its stripe.
                     const offset = i * stripe + from;
                     const bytes = Math.min(length, stripe - from);
                     const result = results.get(i)!;
-                    expect(result).toBeGreaterThanOrEqual(Math.max(0, Math.min(bytes, model.length - offset)));
-                    expect(result).toBeLessThanOrEqual(Math.max(0, Math.min(bytes, fileAfter.length - offset)));
+                    expect(result).toBeGreaterThanOrEqual(
+                      Math.max(0, Math.min(bytes, model.length - offset)),
+                    );
+                    expect(result).toBeLessThanOrEqual(
+                      Math.max(0, Math.min(bytes, fileAfter.length - offset)),
+                    );
                     memoryAfter.set(fileAfter.subarray(offset, offset + result), offset);
                     expected.set(i, result);
                   });
@@ -256,15 +289,20 @@ for (const { kind, unavailable, concurrent } of kinds) {
       for (let i = 0; i < 3; i++) queue.read(i, fd, memory.address + i, 1, i);
       expect(queue.inFlight).toBe(3);
       expect(() => queue.read(3, fd, memory.address, 1, 0)).toThrow(
-        new RangeError("Cannot add an operation: 3 are in flight, the queue's capacity; wait for one first"),
+        new RangeError(
+          "Cannot add an operation: 3 are in flight, the queue's capacity; wait for one first",
+        ),
       );
-      expect(() => queue.writev(3, fd, new Float64Array([memory.address, 1]), 1, 0)).toThrow(RangeError);
+      expect(() => queue.writev(3, fd, new Float64Array([memory.address, 1]), 1, 0)).toThrow(
+        RangeError,
+      );
       expect(queue.wait(3).count).toBe(3);
       expect(queue.inFlight).toBe(0);
       queue.read(3, fd, memory.address, 1, 0);
       expect(toList(queue.wait(1))).toEqual([[3, 1]]);
       closeSync(fd);
-      for (const capacity of [0, -1, 1.5, 4097, Number.NaN]) expect(() => make(capacity)).toThrow(RangeError);
+      for (const capacity of [0, -1, 1.5, 4097, Number.NaN])
+        expect(() => make(capacity)).toThrow(RangeError);
       expect(() => make("3" as unknown as number)).toThrow(TypeError);
     });
 
@@ -275,7 +313,8 @@ for (const { kind, unavailable, concurrent } of kinds) {
       const fd = openSync(directory.file("data"), "r");
       await using queue = make();
       for (let round = 0; round < 3; round++) {
-        for (const id of [0, 0, 7, Number.MAX_SAFE_INTEGER]) queue.read(id, fd, memory.address, 1, 0);
+        for (const id of [0, 0, 7, Number.MAX_SAFE_INTEGER])
+          queue.read(id, fd, memory.address, 1, 0);
         const ids: number[] = [];
         while (queue.inFlight > 0) ids.push(...toList(queue.wait(1)).map(([id]) => id));
         expect(ids.sort((a, b) => a - b)).toEqual([0, 0, 7, Number.MAX_SAFE_INTEGER]);
@@ -286,12 +325,14 @@ for (const { kind, unavailable, concurrent } of kinds) {
     test("refuses arguments that are no integers in their range, and changes nothing", async () => {
       await using queue = make();
       const good = { id: 1, fd: 0, address: 4096, length: 1, offset: 0 };
-      const read = ({ id, fd, address, length, offset }: typeof good) => queue.read(id, fd, address, length, offset);
+      const read = ({ id, fd, address, length, offset }: typeof good) =>
+        queue.read(id, fd, address, length, offset);
       const readv = ({ id, fd, address, length, offset }: typeof good) =>
         queue.readv(id, fd, new Float64Array([address, length]), 1, offset);
       for (const add of [read, readv]) {
         for (const bad of [-1, 0.5, Number.NaN, 2 ** 53, Number.POSITIVE_INFINITY]) {
-          for (const name of Object.keys(good)) expect(() => add({ ...good, [name]: bad })).toThrow(RangeError);
+          for (const name of Object.keys(good))
+            expect(() => add({ ...good, [name]: bad })).toThrow(RangeError);
         }
         expect(() => add({ ...good, length: 0 })).toThrow(RangeError);
         expect(() => add({ ...good, length: 2 ** 31 })).toThrow(RangeError);
@@ -331,7 +372,13 @@ for (const { kind, unavailable, concurrent } of kinds) {
       const fd = openSync(directory.file("data"), "r");
       await using queue = make();
       const data = pattern(10 * PIECE, 5);
-      queue.readv(1, pipe, new Float64Array([memory.address, 1, memory.address + 1, data.length - 1]), 2, 0);
+      queue.readv(
+        1,
+        pipe,
+        new Float64Array([memory.address, 1, memory.address + 1, data.length - 1]),
+        2,
+        0,
+      );
       queue.read(2, fd, memory.address + 20 * PIECE, PIECE, 0);
       expect(toList(await queue.waitAsync(1))).toEqual([[2, PIECE]]);
       for (let at = 0; at < data.length; at += 5000) {
@@ -345,7 +392,9 @@ for (const { kind, unavailable, concurrent } of kinds) {
       memory.bytes.set(pattern(64 * PIECE, 6));
       queue.write(3, pipe, memory.address, 64 * PIECE, 0);
       queue.wait(0);
-      const reader = Bun.spawn(["head", "-c", String(64 * PIECE), directory.file("pipe")], { stdout: "pipe" });
+      const reader = Bun.spawn(["head", "-c", String(64 * PIECE), directory.file("pipe")], {
+        stdout: "pipe",
+      });
       const read = new Response(reader.stdout).bytes();
       expect(toList(await queue.waitAsync(1))).toEqual([[3, 64 * PIECE]]);
       expect(Buffer.compare(await read, memory.bytes)).toBe(0);
@@ -369,26 +418,29 @@ for (const { kind, unavailable, concurrent } of kinds) {
         closeSync(fd);
       });
 
-      testIfConcurrent("waits for a read that blocks, or cancels it; after that nothing writes to memory", async () => {
-        using directory = new TemporaryDirectory();
-        using memory = new NativeMemory(PIECE);
-        Bun.spawnSync(["mkfifo", directory.file("pipe")]);
-        const pipe = openSync(directory.file("pipe"), "r+");
-        const queue = make();
-        queue.read(1, pipe, memory.address, 10, 0);
-        const rejected = queue.waitAsync(1).catch((error: unknown) => error);
-        await Bun.sleep(20);
-        const destroyed = queue.destroy();
-        // In a Worker it is a blocking call: it ends when the pipe lets it. The kernel cancels its own.
-        if (kind === "workers") writeSync(pipe, pattern(10));
-        await destroyed;
-        expect(await rejected).toBeInstanceOf(DestroyedError);
-        memory.bytes.fill(0);
-        writeSync(pipe, pattern(10));
-        await Bun.sleep(20);
-        expect(memory.bytes.every((byte) => byte === 0)).toBe(true);
-        closeSync(pipe);
-      });
+      testIfConcurrent(
+        "waits for a read that blocks, or cancels it; after that nothing writes to memory",
+        async () => {
+          using directory = new TemporaryDirectory();
+          using memory = new NativeMemory(PIECE);
+          Bun.spawnSync(["mkfifo", directory.file("pipe")]);
+          const pipe = openSync(directory.file("pipe"), "r+");
+          const queue = make();
+          queue.read(1, pipe, memory.address, 10, 0);
+          const rejected = queue.waitAsync(1).catch((error: unknown) => error);
+          await Bun.sleep(20);
+          const destroyed = queue.destroy();
+          // In a Worker it is a blocking call: it ends when the pipe lets it. The kernel cancels its own.
+          if (kind === "workers") writeSync(pipe, pattern(10));
+          await destroyed;
+          expect(await rejected).toBeInstanceOf(DestroyedError);
+          memory.bytes.fill(0);
+          writeSync(pipe, pattern(10));
+          await Bun.sleep(20);
+          expect(memory.bytes.every((byte) => byte === 0)).toBe(true);
+          closeSync(pipe);
+        },
+      );
 
       test("leaves no descriptor behind", async () => {
         using directory = new TemporaryDirectory();
@@ -419,7 +471,11 @@ for (const { kind, unavailable, concurrent } of kinds) {
         const fd = openSync(process.execPath, "r");
         queue.read(1, fd, mapAnonymous(1 << 24), 1 << 24, 0);
         void queue.waitAsync(1).then(({ results }) => console.log("read", results[0]));`;
-      const child = Bun.spawn([process.execPath, "-e", program], { stdout: "pipe", stderr: "inherit", timeout: 20_000 });
+      const child = Bun.spawn([process.execPath, "-e", program], {
+        stdout: "pipe",
+        stderr: "inherit",
+        timeout: 20_000,
+      });
       expect(await new Response(child.stdout).text()).toBe(`read ${1 << 24}\n`);
       expect(await child.exited).toBe(0);
     });
@@ -429,7 +485,8 @@ for (const { kind, unavailable, concurrent } of kinds) {
 describe("createQueue", () => {
   test("refuses other kinds and thread counts", () => {
     expect(() => createQueue("threads" as never)).toThrow(TypeError);
-    for (const threads of [0, 49, 1.5]) expect(() => createQueue("workers", { threads })).toThrow(RangeError);
+    for (const threads of [0, 49, 1.5])
+      expect(() => createQueue("workers", { threads })).toThrow(RangeError);
   });
 
   test("auto works everywhere", async () => {
@@ -447,7 +504,10 @@ describe("createQueue", () => {
       console.log(queue.constructor.name);
       console.log(uringUnavailableReason());
       try { createQueue("uring"); } catch (error) { console.log(error.code, error.message.includes(uringUnavailableReason())); }`;
-    const { stdout, exitCode } = Bun.spawnSync([process.execPath, "-e", program], { stderr: "inherit", timeout: 20_000 });
+    const { stdout, exitCode } = Bun.spawnSync([process.execPath, "-e", program], {
+      stderr: "inherit",
+      timeout: 20_000,
+    });
     expect(stdout.toString().split("\n")).toEqual([
       "WorkerQueue",
       "io_uring is forbidden: by a container's seccomp filter or kernel.io_uring_disabled (EPERM)",

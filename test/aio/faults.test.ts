@@ -17,7 +17,8 @@ const shorten =
 
 for (const kind of ["inline", "uring"] as const) {
   const skipped = kind === "uring" ? unavailable : null;
-  const title = skipped === null ? `${kind} queue` : `${kind} queue (not available here: ${skipped})`;
+  const title =
+    skipped === null ? `${kind} queue` : `${kind} queue (not available here: ${skipped})`;
   describe.skipIf(skipped !== null)(title, () => {
     test("finishes short reads and writes", async () => {
       using directory = new TemporaryDirectory();
@@ -44,7 +45,9 @@ for (const kind of ["inline", "uring"] as const) {
       queue.write(3, out, address, LENGTH, 0);
       queue.writev(4, out, new Float64Array([address, 5, address + 5, LENGTH - 5]), 2, LENGTH);
       expect(results(queue.wait(2))).toEqual(new Map([3, 4].map((id) => [id, LENGTH])));
-      expect(Buffer.compare(readFileSync(directory.file("out")), Buffer.concat([data, data]))).toBe(0);
+      expect(Buffer.compare(readFileSync(directory.file("out")), Buffer.concat([data, data]))).toBe(
+        0,
+      );
       for (const open of [fd, out]) closeSync(open);
     });
 
@@ -63,7 +66,9 @@ for (const kind of ["inline", "uring"] as const) {
       queue.write(2, fd, memory.address, LENGTH, 0);
       queue.readv(3, fd, iovecs, 2, 0);
       queue.writev(4, fd, iovecs, 2, 5000);
-      expect(results(queue.wait(4))).toEqual(new Map([1, 2, 3, 4].map((id) => [id, -errnoNumber("EIO")])));
+      expect(results(queue.wait(4))).toEqual(
+        new Map([1, 2, 3, 4].map((id) => [id, -errnoNumber("EIO")])),
+      );
       closeSync(fd);
     });
   });
@@ -82,7 +87,9 @@ describe.skipIf(unavailable !== null)(
         await using queue = createQueue("uring", { capacity: 64 });
         let calls = 0;
         // The first call goes through, so that something is in flight; then every second one fails.
-        setFaultHook((name) => (name === "io_uring_enter" && ++calls % 2 === 0 ? { errno: errnoNumber(code) } : undefined));
+        setFaultHook((name) =>
+          name === "io_uring_enter" && ++calls % 2 === 0 ? { errno: errnoNumber(code) } : undefined,
+        );
         let done = 0;
         for (let page = 0; page < 64; page++) {
           queue.read(page, fd, memory.address + page * 4096, 4096, page * 4096);
@@ -100,7 +107,9 @@ describe.skipIf(unavailable !== null)(
       using memory = new NativeMemory(4096);
       const queue = createQueue("uring");
       queue.read(1, 0, memory.address, 1, 0);
-      setFaultHook((name) => (name === "io_uring_enter" ? { errno: errnoNumber("EBADF") } : undefined));
+      setFaultHook((name) =>
+        name === "io_uring_enter" ? { errno: errnoNumber("EBADF") } : undefined,
+      );
       expect(() => queue.wait(1)).toThrow("EBADF: io_uring_enter failed");
       setFaultHook(undefined);
       await queue.destroy();
@@ -113,7 +122,8 @@ describe.skipIf(unavailable !== null)(
       const fd = openSync(directory.file("data"), "r");
       await using queue = createQueue("uring", { capacity: 32 });
       const before = syscallCounts.io_uring_enter ?? 0;
-      for (let page = 0; page < 32; page++) queue.read(page, fd, memory.address + page * 4096, 4096, page * 4096);
+      for (let page = 0; page < 32; page++)
+        queue.read(page, fd, memory.address + page * 4096, 4096, page * 4096);
       expect(queue.wait(32).count).toBe(32);
       // A wait may be woken before the last completion, but not by each.
       expect(syscallCounts.io_uring_enter! - before).toBeLessThanOrEqual(4);
@@ -122,6 +132,14 @@ describe.skipIf(unavailable !== null)(
   },
 );
 
-function results({ count, ids, results }: { count: number; ids: Float64Array; results: Float64Array }): Map<number, number> {
+function results({
+  count,
+  ids,
+  results,
+}: {
+  count: number;
+  ids: Float64Array;
+  results: Float64Array;
+}): Map<number, number> {
   return new Map(Array.from({ length: count }, (_, i) => [ids[i]!, results[i]!]));
 }

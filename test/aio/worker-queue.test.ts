@@ -48,10 +48,11 @@ async function withQueue(body: (scene: Scene) => Promise<void>): Promise<void> {
   for (const open of [pipe, fd]) closeSync(open);
 }
 
-const waits: Record<string, (queue: Queue, minCompletions: number) => Promise<[number, number][]>> = {
-  wait: async (queue, minCompletions) => toList(queue.wait(minCompletions)),
-  waitAsync: async (queue, minCompletions) => toList(await queue.waitAsync(minCompletions)),
-};
+const waits: Record<string, (queue: Queue, minCompletions: number) => Promise<[number, number][]>> =
+  {
+    wait: async (queue, minCompletions) => toList(queue.wait(minCompletions)),
+    waitAsync: async (queue, minCompletions) => toList(await queue.waitAsync(minCompletions)),
+  };
 
 function toList({ count, ids, results }: ReturnType<Queue["wait"]>): [number, number][] {
   return Array.from({ length: count }, (_, i) => [ids[i]!, results[i]!]);
@@ -72,7 +73,8 @@ for (const [name, waitFor] of Object.entries(waits)) {
         expect(queue.wait(0).count).toBe(0);
         writeSync(pipe, pattern(10));
         const results = new Map<number, number>();
-        while (queue.inFlight > 0) for (const [id, result] of await waitFor(queue, 1)) results.set(id, result);
+        while (queue.inFlight > 0)
+          for (const [id, result] of await waitFor(queue, 1)) results.set(id, result);
         expect(results).toEqual(
           new Map([
             [2, EOWNERDEAD],

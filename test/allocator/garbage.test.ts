@@ -40,7 +40,8 @@ function bytesPerOperation(log: string): Map<string, number> {
     const collection = /START M (\d+)kb => (\w+)Collection/.exec(line);
     if (collection === null || name === undefined) continue;
     const grown = ((Number(collection[1]) - before) * 1024) / OPERATIONS;
-    if (collection[2] === "Full") least.set(name, Math.min(grown, least.get(name) ?? Number.POSITIVE_INFINITY));
+    if (collection[2] === "Full")
+      least.set(name, Math.min(grown, least.get(name) ?? Number.POSITIVE_INFINITY));
     name = undefined;
   }
   return least;

@@ -10,9 +10,9 @@ import type { TableMemory } from "../../src/allocator/tables.ts";
 import { WasteBatch } from "../../src/allocator/waste.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 import { checkInvariants } from "../../src/segment/index.ts";
-import { createControl, Field, Word } from "../../src/shared/control.ts";
-import { setInterleavingHook } from "../../src/shared/seam.ts";
-import { PAGES_PER_CHUNK } from "../../src/units.ts";
+import { createControl, Field, Word } from "../../src/control/control.ts";
+import { setInterleavingHook } from "../../src/control/interleave.ts";
+import { PAGES_PER_CHUNK } from "../../src/pages/units.ts";
 
 let tables: TableMemory;
 let allocator: Allocator;
@@ -50,12 +50,15 @@ afterEach(() => {
   tables.unmap();
 });
 
-const allocate = (pages: number, how = 0) => allocator.allocate(pages, USED, 0, how | Placement.Grow);
+const allocate = (pages: number, how = 0) =>
+  allocator.allocate(pages, USED, 0, how | Placement.Grow);
 
 /** The state of the first `count` runs, in pages. */
 function runs(count: number): string[] {
   const bytes = dumpRuns(allocator).split("\n").slice(0, count);
-  return bytes.map((line) => line.replace(/\d+(?=[,)])/g, (byte) => `${Number(byte) / PAGE_SIZE}`).replace(/ refs.*/, ""));
+  return bytes.map((line) =>
+    line.replace(/\d+(?=[,)])/g, (byte) => `${Number(byte) / PAGE_SIZE}`).replace(/ refs.*/, ""),
+  );
 }
 
 function release(): number {
@@ -72,7 +75,12 @@ test("what the load is writing to is held, the rest is waste", () => {
   inFlight.add(10);
   for (const start of [0, 10, 20]) expect(allocator.decRef(start, start + 10)).toBe(true);
   expect(cancelled).toEqual(["0-10", "10-20", "20-30"]);
-  expect(runs(4)).toEqual(["[0, 10) waste", "[10, 20) held", "[20, 30) waste", `[30, ${PAGES_PER_CHUNK}) free`]);
+  expect(runs(4)).toEqual([
+    "[0, 10) waste",
+    "[10, 20) held",
+    "[20, 30) waste",
+    `[30, ${PAGES_PER_CHUNK}) free`,
+  ]);
 });
 
 test("held pages are neither released nor recycled nor allocated, nor referenced", () => {

@@ -3,7 +3,14 @@
  * runs, from page 0 on: `used 4, free 4` is pages 0 to 3 used, 4 to 7 free, and the rest of the chunk used.
  */
 import { describe, expect, test } from "bun:test";
-import { type AllocateOptions, CHUNK_SIZE, type FileRange, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import {
+  type AllocateOptions,
+  CHUNK_SIZE,
+  type FileRange,
+  HUGE_PAGE_SIZE,
+  MemoryFile,
+  PAGE_SIZE,
+} from "../../src/index.ts";
 
 const CHUNK = CHUNK_SIZE / PAGE_SIZE;
 const HUGE = HUGE_PAGE_SIZE / PAGE_SIZE;
@@ -26,9 +33,24 @@ const down = { direction: "topDown" } as const;
 const huge = { huge: true } as const;
 
 const rows: Row[] = [
-  { name: "bottom-up takes the lowest gap", before: "used 4, free 4, used 4, free 4", pages: 2, start: 4 },
-  { name: "and skips gaps that are too small", before: "used 4, free 4, used 4, free 8", pages: 5, start: 12 },
-  { name: "a gap of exactly the size will do", before: "used 4, free 4, used 4, free 8", pages: 4, start: 4 },
+  {
+    name: "bottom-up takes the lowest gap",
+    before: "used 4, free 4, used 4, free 4",
+    pages: 2,
+    start: 4,
+  },
+  {
+    name: "and skips gaps that are too small",
+    before: "used 4, free 4, used 4, free 8",
+    pages: 5,
+    start: 12,
+  },
+  {
+    name: "a gap of exactly the size will do",
+    before: "used 4, free 4, used 4, free 8",
+    pages: 4,
+    start: 4,
+  },
   {
     name: "top-down takes the highest gap's end",
     before: "used 4, free 4, used 4, free 4",
@@ -36,7 +58,13 @@ const rows: Row[] = [
     options: down,
     start: 14,
   },
-  { name: "top-down skips, too", before: "used 4, free 8, used 4, free 4", pages: 5, options: down, start: 7 },
+  {
+    name: "top-down skips, too",
+    before: "used 4, free 8, used 4, free 4",
+    pages: 5,
+    options: down,
+    start: 7,
+  },
   { name: "uncommitted never takes waste", before: "waste 8, used 1, free 8", pages: 4, start: 9 },
   {
     name: "what will be committed takes waste before free pages",
@@ -52,9 +80,26 @@ const rows: Row[] = [
     options: { ...commit, ...down },
     start: 13,
   },
-  { name: "too little waste is left alone", before: "free 8, used 1, waste 3", pages: 4, options: commit, start: 0 },
-  { name: "waste and free pages are not taken together", before: "free 3, waste 3, used 1, free 8", pages: 6, start: 7 },
-  { name: "nothing fits: a chunk is added", before: "used 4, free 3", pages: 4, start: CHUNK, chunks: 2 },
+  {
+    name: "too little waste is left alone",
+    before: "free 8, used 1, waste 3",
+    pages: 4,
+    options: commit,
+    start: 0,
+  },
+  {
+    name: "waste and free pages are not taken together",
+    before: "free 3, waste 3, used 1, free 8",
+    pages: 6,
+    start: 7,
+  },
+  {
+    name: "nothing fits: a chunk is added",
+    before: "used 4, free 3",
+    pages: 4,
+    start: CHUNK,
+    chunks: 2,
+  },
   {
     name: "free pages at the end of the last chunk count",
     before: `used ${CHUNK - 4}, free 4`,
@@ -69,8 +114,20 @@ const rows: Row[] = [
     start: CHUNK - 4,
     chunks: 3,
   },
-  { name: "free pages that are not at the end do not count", before: `used 1, free 4`, pages: CHUNK, start: CHUNK, chunks: 2 },
-  { name: "waste at the end does not count", before: `used ${CHUNK - 4}, waste 4`, pages: CHUNK, start: CHUNK, chunks: 2 },
+  {
+    name: "free pages that are not at the end do not count",
+    before: `used 1, free 4`,
+    pages: CHUNK,
+    start: CHUNK,
+    chunks: 2,
+  },
+  {
+    name: "waste at the end does not count",
+    before: `used ${CHUNK - 4}, waste 4`,
+    pages: CHUNK,
+    start: CHUNK,
+    chunks: 2,
+  },
   {
     name: "top-down in new chunks takes their end",
     before: "used 4",
@@ -87,7 +144,14 @@ const rows: Row[] = [
     start: CHUNK,
     chunks: 2,
   },
-  { name: "nor small pages where huge ones are", before: "free 1024", beforeHuge: true, pages: 1, start: CHUNK, chunks: 2 },
+  {
+    name: "nor small pages where huge ones are",
+    before: "free 1024",
+    beforeHuge: true,
+    pages: 1,
+    start: CHUNK,
+    chunks: 2,
+  },
   {
     name: "huge pages are taken whole",
     before: `used ${HUGE}, free ${2 * HUGE}`,
@@ -115,7 +179,8 @@ async function fileWith(before: string, isHuge: boolean): Promise<MemoryFile> {
   for (const run of before.split(", ")) {
     const [state, count] = run.split(" ") as ["used" | "free" | "waste", string];
     const end = page + Number(count);
-    if (state !== "used") drop[state].push({ start: page * PAGE_SIZE, end: end * PAGE_SIZE } as FileRange);
+    if (state !== "used")
+      drop[state].push({ start: page * PAGE_SIZE, end: end * PAGE_SIZE } as FileRange);
     page = end;
   }
   expect(page).toBeLessThanOrEqual(whole.length / PAGE_SIZE);

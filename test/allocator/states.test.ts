@@ -17,7 +17,7 @@ import {
 } from "../../src/allocator/states.ts";
 import { MemoryKind } from "../../src/index.ts";
 import { MAX_TAG, SegmentSet } from "../../src/segment/index.ts";
-import { MAX_KIND } from "../../src/units.ts";
+import { MAX_KIND } from "../../src/pages/units.ts";
 
 const KINDS = [MemoryKind.System, MemoryKind.Anonymous, MemoryKind.PageCache, MemoryKind.Tmpfs];
 
@@ -33,7 +33,8 @@ test("free, waste, held and sub-released pages, and used ones of usual kinds wit
     for (const state of [WASTE, HELD, SUB_RELEASED, FREE]) set.assign(10, 20, state | huge);
     // The first participant's releases.
     set.assign(10, 20, RELEASING | huge, 1);
-    for (const kind of KINDS) for (const refs of [1, 2]) set.assign(10, 20, USED | huge | (kind << KIND_SHIFT), refs);
+    for (const kind of KINDS)
+      for (const refs of [1, 2]) set.assign(10, 20, USED | huge | (kind << KIND_SHIFT), refs);
   }
   expect(set.tables.owners().every((word) => word === 0)).toBe(true);
 });

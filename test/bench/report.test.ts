@@ -6,12 +6,18 @@ import { formatResults } from "../../bench/report/table.ts";
 import { targetLines } from "../../bench/report/targets.ts";
 import type { Sample } from "../../bench/support/bench.ts";
 
-const sample = (figures: Record<string, number>, hash: string | null = "1"): Sample => ({ figures, hash });
+const sample = (figures: Record<string, number>, hash: string | null = "1"): Sample => ({
+  figures,
+  hash,
+});
 
 function allocations(live: number, ours: number[], theirs: number[]) {
   return makeCase(
     { subject: "allocate", title: "pairs", params: { live, ops: 1 } },
-    { pgalloc: ours.map((ns) => sample({ nsPerPair: ns })), gvisor: theirs.map((ns) => sample({ nsPerPair: ns })) },
+    {
+      pgalloc: ours.map((ns) => sample({ nsPerPair: ns })),
+      gvisor: theirs.map((ns) => sample({ nsPerPair: ns })),
+    },
   );
 }
 
@@ -32,7 +38,14 @@ function resultsOf(cases: Results["cases"]): Results {
       transparentHugepages: "madvise",
       peers: ["gVisor"],
     },
-    noise: { probes: 1, computeSpread: 1, copySpread: 1, sharedCoreShare: 0, loadAverageBefore: 0, stolenSeconds: 0 },
+    noise: {
+      probes: 1,
+      computeSpread: 1,
+      copySpread: 1,
+      sharedCoreShare: 0,
+      loadAverageBefore: 0,
+      stolenSeconds: 0,
+    },
     rounds: 3,
     bytes: 2 ** 31,
     absent: [],
@@ -57,11 +70,16 @@ test("the ratio is the median of the rounds' pairs, not the ratio of the medians
 test("different results, and different work, are errors", () => {
   const description = { subject: "allocate", title: "pairs", params: { live: 1 } };
   const make = (...hashes: (string | null)[]) =>
-    makeCase(description, { pgalloc: hashes.map((hash) => sample({}, hash)), gvisor: hashes.map(() => sample({}, null)) });
+    makeCase(description, {
+      pgalloc: hashes.map((hash) => sample({}, hash)),
+      gvisor: hashes.map(() => sample({}, null)),
+    });
   expect(() => make("a", "a")).not.toThrow();
   expect(() => make("a", "b")).toThrow(/Different result in allocate/);
   const traced = (traceHash: string) => [{ ...sample({}), traceHash }];
-  expect(() => makeCase(description, { pgalloc: traced("a"), gvisor: traced("b") })).toThrow(/Different trace/);
+  expect(() => makeCase(description, { pgalloc: traced("a"), gvisor: traced("b") })).toThrow(
+    /Different trace/,
+  );
 });
 
 test("goals: met, missed, without one, and growth", () => {
@@ -82,8 +100,14 @@ test("goals: met, missed, without one, and growth", () => {
 });
 
 test("without the peer a goal against it has no verdict, and one of our own has", () => {
-  const view = makeCase({ subject: "view", title: "", params: { live: 100 } }, { pgalloc: [sample({ nsPerView: 101 })] });
-  const pair = makeCase({ subject: "allocate", title: "", params: { live: 10_000 } }, { pgalloc: [sample({ nsPerPair: 1 })] });
+  const view = makeCase(
+    { subject: "view", title: "", params: { live: 100 } },
+    { pgalloc: [sample({ nsPerView: 101 })] },
+  );
+  const pair = makeCase(
+    { subject: "allocate", title: "", params: { live: 10_000 } },
+    { pgalloc: [sample({ nsPerPair: 1 })] },
+  );
   expect(targetLines(resultsOf([pair, view])).map(({ isMet }) => isMet)).toEqual([null, false]);
 });
 

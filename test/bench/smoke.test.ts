@@ -18,7 +18,14 @@ import { PAGE_SIZE } from "../../src/index.ts";
 
 /** Figures that each subject's every case must have of our own. */
 const FIGURES: Record<string, string[]> = {
-  allocate: ["nsPerPair", "nsPerPairSettled", "cpuNsPerPair", "firstNsPerPair", "objectsPerPair", "syscallsPerPair"],
+  allocate: [
+    "nsPerPair",
+    "nsPerPairSettled",
+    "cpuNsPerPair",
+    "firstNsPerPair",
+    "objectsPerPair",
+    "syscallsPerPair",
+  ],
   references: ["nsPerPair", "objectsPerPair"],
   view: ["nsPerView", "nsPerViewAfterDiscard", "objectsPerView"],
   big: ["nsPerPair", "nsPerPairSettled", "firstNsPerPair"],
@@ -27,15 +34,43 @@ const FIGURES: Record<string, string[]> = {
   coalesce: ["nsPerPiece"],
   aio: ["nsPerRead", "nsPerReadAsync"],
   exchange: [],
-  save: ["saveSeconds", "saveAndSyncSeconds", "saveCPUSeconds", "loopGapP99Ms", "loopGapMaxMs", "metaBytes", "pagesBytes"],
+  save: [
+    "saveSeconds",
+    "saveAndSyncSeconds",
+    "saveCPUSeconds",
+    "loopGapP99Ms",
+    "loopGapMaxMs",
+    "metaBytes",
+    "pagesBytes",
+  ],
   load: [
-    ...["loadFromReturnsSeconds", "allLoadedSeconds", "gibPerSecond", "cpuSeconds", "residentFractionBefore"],
-    ...["loopGapP50Ms", "loopGapP99Ms", "loopGapMaxMs", "hugeBytes", "smallBytes", "demandBytes", "readCalls"],
+    ...[
+      "loadFromReturnsSeconds",
+      "allLoadedSeconds",
+      "gibPerSecond",
+      "cpuSeconds",
+      "residentFractionBefore",
+    ],
+    ...[
+      "loopGapP50Ms",
+      "loopGapP99Ms",
+      "loopGapMaxMs",
+      "hugeBytes",
+      "smallBytes",
+      "demandBytes",
+      "readCalls",
+    ],
   ],
   start: ["startToFirstPageSeconds", "loadFromReturnsSeconds", "firstPageSeconds"],
 };
 const TMPFS = 0x01021994;
-const AWAIT_FIGURES = ["firstPageSeconds", "awaitsWhileLoading", "awaitP50Ns", "awaitP99Ns", "awaitMaxNs"];
+const AWAIT_FIGURES = [
+  "firstPageSeconds",
+  "awaitsWhileLoading",
+  "awaitP50Ns",
+  "awaitP99Ns",
+  "awaitMaxNs",
+];
 
 let directory: string;
 let results: Results;
@@ -51,42 +86,57 @@ afterAll(() => rmSync(directory, { recursive: true, force: true }));
 function ours(subject: string, params: Params): Record<string, number> {
   const found = findCase(results, subject, params);
   if (found === undefined) throw new Error(`No case of ${subject} with ${JSON.stringify(params)}`);
-  return Object.fromEntries(Object.entries(found.contenders[OURS]!.figures).map(([name, { median }]) => [name, median]));
+  return Object.fromEntries(
+    Object.entries(found.contenders[OURS]!.figures).map(([name, { median }]) => [name, median]),
+  );
 }
 
-const casesOf = (subject: string): CaseResult[] => results.cases.filter((one) => one.subject === subject);
+const casesOf = (subject: string): CaseResult[] =>
+  results.cases.filter((one) => one.subject === subject);
 
 test("the list of subjects here is the benches' own", () => {
   expect(Object.keys(FIGURES).sort()).toEqual([...SUBJECTS].sort());
 });
 
-test.each(SUBJECTS)("%s: every case has every figure, of every contender, and a hash", (subject) => {
-  const cases = casesOf(subject);
-  expect(cases.length).toBeGreaterThan(0);
-  for (const { params, contenders } of cases) {
-    const wanted = [...FIGURES[subject]!, ...(Number(params["awaits"] ?? 0) > 0 ? AWAIT_FIGURES : [])];
-    expect(Object.keys(contenders[OURS]!.figures)).toEqual(expect.arrayContaining(wanted));
-    for (const [name, { figures, hash }] of Object.entries(contenders)) {
-      expect({ name, hash }).toEqual({ name, hash: expect.stringMatching(/^[0-9a-f-]+$/) });
-      for (const [figure, { median, min, max, rounds }] of Object.entries(figures)) {
-        expect({ figure, finite: [median, min, max].every(Number.isFinite) }).toEqual({ figure, finite: true });
-        expect(rounds.length).toBe(results.rounds);
+test.each(SUBJECTS)(
+  "%s: every case has every figure, of every contender, and a hash",
+  (subject) => {
+    const cases = casesOf(subject);
+    expect(cases.length).toBeGreaterThan(0);
+    for (const { params, contenders } of cases) {
+      const wanted = [
+        ...FIGURES[subject]!,
+        ...(Number(params["awaits"] ?? 0) > 0 ? AWAIT_FIGURES : []),
+      ];
+      expect(Object.keys(contenders[OURS]!.figures)).toEqual(expect.arrayContaining(wanted));
+      for (const [name, { figures, hash }] of Object.entries(contenders)) {
+        expect({ name, hash }).toEqual({ name, hash: expect.stringMatching(/^[0-9a-f-]+$/) });
+        for (const [figure, { median, min, max, rounds }] of Object.entries(figures)) {
+          expect({ figure, finite: [median, min, max].every(Number.isFinite) }).toEqual({
+            figure,
+            finite: true,
+          });
+          expect(rounds.length).toBe(results.rounds);
+        }
       }
     }
-  }
-});
+  },
+);
 
 test("placement is gVisor's: the hash that its own program printed for the same trace", () => {
   expect(findCase(results, "allocate", { live: 100 })!.contenders[OURS]!.hash).toBe("ee3dba85");
 });
 
 test("a pair of release and allocation makes at most one system call", () => {
-  for (const { params } of casesOf("allocate")) expect(ours("allocate", params)["syscallsPerPair"]).toBeLessThanOrEqual(1);
+  for (const { params } of casesOf("allocate"))
+    expect(ours("allocate", params)["syscallsPerPair"]).toBeLessThanOrEqual(1);
 });
 
 test("a pair of references makes no object; a pair of release and allocation its range, and before it is compiled one more", () => {
-  for (const { params } of casesOf("references")) expect(ours("references", params)["objectsPerPair"]).toBeLessThan(0.1);
-  for (const { params } of casesOf("allocate")) expect(ours("allocate", params)["objectsPerPair"]).toBeLessThan(2.1);
+  for (const { params } of casesOf("references"))
+    expect(ours("references", params)["objectsPerPair"]).toBeLessThan(0.1);
+  for (const { params } of casesOf("allocate"))
+    expect(ours("allocate", params)["objectsPerPair"]).toBeLessThan(2.1);
 });
 
 test("gVisor's format: loaded as it was written, and with what is in it beside pages", () => {
@@ -103,7 +153,12 @@ test("gVisor's format: loaded as it was written, and with what is in it beside p
 
 test("JavaScript's own ways take part, and come to the same result", () => {
   expect(Object.keys(casesOf("segment")[0]!.contenders)).toEqual([OURS, "sorted array"]);
-  const dense = findCase(results, "load", { pattern: "dense", bytes: results.bytes, cache: "hot", awaits: 0 })!;
+  const dense = findCase(results, "load", {
+    pattern: "dense",
+    bytes: results.bytes,
+    cache: "hot",
+    awaits: 0,
+  })!;
   expect(Object.keys(dense.contenders)).toEqual([
     OURS,
     CALLS_ALONE,
@@ -115,8 +170,11 @@ test("JavaScript's own ways take part, and come to the same result", () => {
 
 describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
   test("what was loaded is what was saved, by every queue, hot and cold", () => {
-    const saved = findCase(results, "save", { pattern, bytes: results.bytes })!.contenders[OURS]!.hash;
-    const loads = casesOf("load").filter(({ params }) => params["pattern"] === pattern && params["bytes"] === results.bytes);
+    const saved = findCase(results, "save", { pattern, bytes: results.bytes })!.contenders[OURS]!
+      .hash;
+    const loads = casesOf("load").filter(
+      ({ params }) => params["pattern"] === pattern && params["bytes"] === results.bytes,
+    );
     expect(loads.length).toBeGreaterThanOrEqual(8);
     for (const { contenders } of loads) expect(contenders[OURS]!.hash).toBe(saved);
   });
@@ -126,22 +184,36 @@ describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
     const save = ours("save", { pattern, bytes: results.bytes });
     expect(save["pagesBytes"]).toBe(filled);
     expect(save["extents"]).toBe(pattern === "dense" ? 1 : results.bytes / PAGE_SIZE / 4);
-    for (const { params } of casesOf("load").filter(({ params }) => params["pattern"] === pattern)) {
+    for (const { params } of casesOf("load").filter(
+      ({ params }) => params["pattern"] === pattern,
+    )) {
       const load = ours("load", params);
-      expect(load["hugeBytes"]! + load["smallBytes"]!).toBe(filledBytes(pattern, Number(params["bytes"])));
+      expect(load["hugeBytes"]! + load["smallBytes"]!).toBe(
+        filledBytes(pattern, Number(params["bytes"])),
+      );
     }
   });
 
   test("the page cache was what the case says", () => {
     if (statfsSync(directory).type === TMPFS) return; // Its files are nowhere but in the page cache.
-    for (const { params } of casesOf("load").filter(({ params }) => params["pattern"] === pattern)) {
-      expect(ours("load", params)["residentFractionBefore"]).toBe(params["cache"] === "hot" ? 1 : 0);
+    for (const { params } of casesOf("load").filter(
+      ({ params }) => params["pattern"] === pattern,
+    )) {
+      expect(ours("load", params)["residentFractionBefore"]).toBe(
+        params["cache"] === "hot" ? 1 : 0,
+      );
     }
   });
 });
 
 test("the background reads a dense image in large pieces", () => {
-  const load = ours("load", { pattern: "dense", bytes: results.bytes, cache: "hot", queue: "auto", awaits: 0 });
+  const load = ours("load", {
+    pattern: "dense",
+    bytes: results.bytes,
+    cache: "hot",
+    queue: "auto",
+    awaits: 0,
+  });
   expect(results.bytes / load["readCalls"]!).toBeGreaterThanOrEqual(64 * 1024);
 });
 
@@ -156,16 +228,22 @@ test("images are gone afterwards", () => {
   expect(readdirSync(directory)).toEqual([]);
 });
 
-test.each(["SIGINT", "SIGTERM"] as const)("%s removes the images, too, and ends what was started", async (signal) => {
-  const run = join(import.meta.dir, "../../bench/run.ts");
-  const child = Bun.spawn([process.execPath, run, "--smoke", "--only", "load", "--dir", directory], {
-    stdio: ["ignore", "ignore", "pipe"],
-  });
-  // The first line comes after the first case: images are there, and others are being made.
-  for await (const _ of child.stderr) break;
-  expect(readdirSync(directory).length).toBe(1);
-  const workspace = join(directory, readdirSync(directory)[0]!);
-  child.kill(signal);
-  expect(await child.exited).toBe(signal === "SIGINT" ? 130 : 143);
-  expect(existsSync(workspace)).toBe(false);
-});
+test.each(["SIGINT", "SIGTERM"] as const)(
+  "%s removes the images, too, and ends what was started",
+  async (signal) => {
+    const run = join(import.meta.dir, "../../bench/run.ts");
+    const child = Bun.spawn(
+      [process.execPath, run, "--smoke", "--only", "load", "--dir", directory],
+      {
+        stdio: ["ignore", "ignore", "pipe"],
+      },
+    );
+    // The first line comes after the first case: images are there, and others are being made.
+    for await (const _ of child.stderr) break;
+    expect(readdirSync(directory).length).toBe(1);
+    const workspace = join(directory, readdirSync(directory)[0]!);
+    child.kill(signal);
+    expect(await child.exited).toBe(signal === "SIGINT" ? 130 : 143);
+    expect(existsSync(workspace)).toBe(false);
+  },
+);

@@ -2,12 +2,20 @@
 import { expect, test } from "bun:test";
 import { parseOptions } from "../../bench/options.ts";
 import { growthExponent, median, percentile } from "../../bench/support/statistics.ts";
-import { checkStamp, filledBytes, makeTrace, Random, stampPages } from "../../bench/support/trace.ts";
+import {
+  checkStamp,
+  filledBytes,
+  makeTrace,
+  Random,
+  stampPages,
+} from "../../bench/support/trace.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 
 test("the generator is the peer's", () => {
   const random = new Random(1);
-  expect(Array.from({ length: 5 }, () => random.next())).toEqual([270369, 67634689, 2647435461, 307599695, 2398689233]);
+  expect(Array.from({ length: 5 }, () => random.next())).toEqual([
+    270369, 67634689, 2647435461, 307599695, 2398689233,
+  ]);
 });
 
 test("traces are the peer's", () => {
@@ -29,8 +37,12 @@ test("a stamped page holds index × factor + offset, modulo 2^64", () => {
     const stamps = new BigUint64Array(words.buffer);
     for (let i = 0; i < stamps.length; i++) {
       const page = first + Math.floor((8 * i) / PAGE_SIZE);
-      const wanted = page % 4 === 3 ? 0n : BigInt.asUintN(64, BigInt(page) * 0x9e3779b97f4a7c15n + BigInt((8 * i) % PAGE_SIZE));
-      if (stamps[i] !== wanted) throw new Error(`Page ${page}, word ${i}: ${stamps[i]}, expected ${wanted}`);
+      const wanted =
+        page % 4 === 3
+          ? 0n
+          : BigInt.asUintN(64, BigInt(page) * 0x9e3779b97f4a7c15n + BigInt((8 * i) % PAGE_SIZE));
+      if (stamps[i] !== wanted)
+        throw new Error(`Page ${page}, word ${i}: ${stamps[i]}, expected ${wanted}`);
     }
     const page = new Uint8Array(words.buffer, 0, PAGE_SIZE);
     if (first % 4 !== 3) checkStamp(page, first);
@@ -59,7 +71,13 @@ test("the growth exponent of a power is that power", () => {
 
 test("results are written by a full run, or where asked", () => {
   expect(parseOptions([]).out).not.toBeNull();
-  for (const partial of [["--smoke"], ["--only", "view"], ["--rounds", "2"], ["--bytes", "4194304"], ["--no-peers"]]) {
+  for (const partial of [
+    ["--smoke"],
+    ["--only", "view"],
+    ["--rounds", "2"],
+    ["--bytes", "4194304"],
+    ["--no-peers"],
+  ]) {
     expect(parseOptions(partial).out).toBeNull();
     expect(parseOptions([...partial, "--write"]).out).not.toBeNull();
     expect(parseOptions([...partial, "--out", "there"]).out).toBe("there");

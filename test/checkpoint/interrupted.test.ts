@@ -45,7 +45,9 @@ test("aborted at every system call that the saving thread makes: the checkpoint 
       if (calls++ === at) controller.abort(new Error(`Aborted at ${at}`));
       return undefined;
     });
-    const failure = await file.saveTo(directory, { signal: controller.signal }).catch((error) => error);
+    const failure = await file
+      .saveTo(directory, { signal: controller.signal })
+      .catch((error) => error);
     setFaultHook(undefined);
     isOver = calls <= at;
     const isAborted = failure instanceof Error;
@@ -66,7 +68,8 @@ test("an onProgress that throws, at its first report or at its last, ends the sa
   for (const throwAt of ["first", "last"]) {
     const onProgress = (progress: SaveProgress) => {
       seen.push(progress);
-      if (throwAt === "first" || progress.writtenBytes === progress.totalBytes) throw new Error(`At the ${throwAt}`);
+      if (throwAt === "first" || progress.writtenBytes === progress.totalBytes)
+        throw new Error(`At the ${throwAt}`);
     };
     await expect(file.saveTo(directory, { onProgress })).rejects.toThrow(`At the ${throwAt}`);
     expect(listing()).toEqual(["meta", "pages"]);
@@ -110,7 +113,10 @@ test("two saves at once: into one directory one wins, into two both do, of the s
   using other = numberedFile(PAGES, 100_000);
   const first = file.saveTo(directory);
   await expect(other.saveTo(directory)).rejects.toThrow(CheckpointBusyError);
-  await expect(other.saveTo(directory)).rejects.toMatchObject({ code: "ERR_CHECKPOINT_BUSY", path: directory });
+  await expect(other.saveTo(directory)).rejects.toMatchObject({
+    code: "ERR_CHECKPOINT_BUSY",
+    path: directory,
+  });
   await first;
   expect(await seedInDirectory()).toBe(1);
   const two = join(directory, "two");
@@ -129,7 +135,8 @@ test("memory that the program writes to during a save: each page is of one time 
   let version = 1;
   const timer = setInterval(() => {
     version++;
-    for (let page = 0; page < pages; page++) words.fill(version, (page * PAGE_SIZE) / 4, (page * PAGE_SIZE) / 4 + 8);
+    for (let page = 0; page < pages; page++)
+      words.fill(version, (page * PAGE_SIZE) / 4, (page * PAGE_SIZE) / 4 + 8);
   }, 0);
   await file.saveTo(directory);
   clearInterval(timer);
@@ -139,6 +146,7 @@ test("memory that the program writes to during a save: each page is of one time 
   const saved = back.view(range, Uint32Array);
   for (let page = 0; page < pages; page++) {
     const word = saved[(page * PAGE_SIZE) / 4]!;
-    if (word !== page + 1 && word > version) throw new Error(`Page ${page} holds ${word}, which nobody wrote`);
+    if (word !== page + 1 && word > version)
+      throw new Error(`Page ${page} holds ${word}, which nobody wrote`);
   }
 });

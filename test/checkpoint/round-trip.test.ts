@@ -71,21 +71,34 @@ test("saving looks at nothing that is not committed", async () => {
   file.view({ start: range.start + 2 ** 35, end: range.start + 2 ** 35 + PAGE_SIZE }).fill(7);
   const used = file.totalUsageBytes;
   const report = await file.saveTo(directory);
-  expect(report).toMatchObject({ usedBytes: 2 ** 36, pagesBytes: PAGE_SIZE, zeroBytes: 0, extents: 1 });
+  expect(report).toMatchObject({
+    usedBytes: 2 ** 36,
+    pagesBytes: PAGE_SIZE,
+    zeroBytes: 0,
+    extents: 1,
+  });
   expect(file.totalUsageBytes).toBe(used);
   using back = await MemoryFile.loadFrom(directory);
-  expect(back.view({ start: range.start + 2 ** 35, end: range.start + 2 ** 35 + PAGE_SIZE })[5]).toBe(7);
+  expect(
+    back.view({ start: range.start + 2 ** 35, end: range.start + 2 ** 35 + PAGE_SIZE })[5],
+  ).toBe(7);
   expect(back.totalUsageBytes).toBe(PAGE_SIZE);
 });
 
 test("committed zero pages are told, and not stored; what stands between two of them is", async () => {
   using file = MemoryFile.create();
   const range = file.allocate(100 * PAGE_SIZE, { mode: "commit" });
-  for (const page of [0, 50, 51, 99]) file.view({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE })[PAGE_SIZE - 1] = 1;
+  for (const page of [0, 50, 51, 99])
+    file.view({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE })[PAGE_SIZE - 1] = 1;
   const before = contentsOf(file);
   for (const excludeCommittedZeroPages of [true, false]) {
     const report = await file.saveTo(directory, { excludeCommittedZeroPages });
-    expect(report).toMatchObject({ usedBytes: range.length, pagesBytes: 4 * PAGE_SIZE, zeroBytes: 96 * PAGE_SIZE, extents: 3 });
+    expect(report).toMatchObject({
+      usedBytes: range.length,
+      pagesBytes: 4 * PAGE_SIZE,
+      zeroBytes: 96 * PAGE_SIZE,
+      extents: 3,
+    });
     using back = await MemoryFile.loadFrom(directory);
     expect(back.totalUsageBytes).toBe(4 * PAGE_SIZE);
     // This reads every page, which commits it.
@@ -107,12 +120,18 @@ for (const [from, to] of [
     const range = file.allocate(300 * PAGE_SIZE);
     for (let page = 0; page < 300; page += 3) {
       file
-        .view({ start: range.start + page * PAGE_SIZE, end: range.start + (page + 1) * PAGE_SIZE }, Uint32Array)
+        .view(
+          { start: range.start + page * PAGE_SIZE, end: range.start + (page + 1) * PAGE_SIZE },
+          Uint32Array,
+        )
         .fill(page + 1);
     }
     file.incRef({ start: range.start, end: range.start + 30 * PAGE_SIZE });
     const before = contentsOf(file);
-    expect(await file.saveTo(`${directory}/checkpoint`)).toMatchObject({ pagesBytes: 100 * PAGE_SIZE, extents: 100 });
+    expect(await file.saveTo(`${directory}/checkpoint`)).toMatchObject({
+      pagesBytes: 100 * PAGE_SIZE,
+      extents: 100,
+    });
     using back = await MemoryFile.loadFrom(`${directory}/checkpoint`, backings[to]!("two"));
     expect(contentsOf(back)).toEqual(before);
   });
@@ -120,9 +139,11 @@ for (const [from, to] of [
 
 test("files are their owner's alone, and contents stand at multiples of the page size, in the order of memory", async () => {
   using file = numberedFile(700, 1);
-  for (const page of [3, 100, 513]) file.decommit({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE });
+  for (const page of [3, 100, 513])
+    file.decommit({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE });
   await file.saveTo(directory);
-  for (const name of ["meta", "pages"]) expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
+  for (const name of ["meta", "pages"])
+    expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
   const { image, pagesFd } = openCheckpoint(directory);
   closeFile(pagesFd);
   const { start, length } = image.files[0]!.extents;
@@ -144,27 +165,31 @@ test("every page's checksum is checked: a byte that changed is named by its page
   using file = numberedFile(2000, 1);
   await file.saveTo(directory);
   await fc.assert(
-    fc.asyncProperty(fc.nat({ max: 2000 * PAGE_SIZE - 1 }), fc.integer({ min: 1, max: 255 }), async (offset, flip) => {
-      const fd = openSync(join(directory, "pages"), "r+");
-      const byte = new Uint8Array(1);
-      readSync(fd, byte, 0, 1, offset);
-      writeSync(fd, new Uint8Array([byte[0]! ^ flip]), 0, 1, offset);
-      using back = await MemoryFile.loadFrom(directory, { background: true });
-      const page = Math.floor(offset / PAGE_SIZE);
-      const bad = { start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE };
-      const failure = await back.awaitLoad(bad).catch((error) => error);
-      expect(failure).toBeInstanceOf(CorruptCheckpointError);
-      expect(failure).toMatchObject({ section: "pages", offset: page * PAGE_SIZE });
-      expect(failure.message).toContain(`memory offset ${page * PAGE_SIZE}`);
-      expect(() => back.view(bad)).toThrow("not loaded");
-      // Its unit of 2 MiB was read as one, and failed as one; the others have what they should.
-      const unit = Math.floor(page / 512);
-      const other = unit === 0 ? 1024 : 0;
-      await back.awaitLoad({ start: other * PAGE_SIZE, end: (other + 512) * PAGE_SIZE });
-      checkNumbered(back, 1, other, other + 512);
-      writeSync(fd, byte, 0, 1, offset);
-      closeSync(fd);
-    }),
+    fc.asyncProperty(
+      fc.nat({ max: 2000 * PAGE_SIZE - 1 }),
+      fc.integer({ min: 1, max: 255 }),
+      async (offset, flip) => {
+        const fd = openSync(join(directory, "pages"), "r+");
+        const byte = new Uint8Array(1);
+        readSync(fd, byte, 0, 1, offset);
+        writeSync(fd, new Uint8Array([byte[0]! ^ flip]), 0, 1, offset);
+        using back = await MemoryFile.loadFrom(directory, { background: true });
+        const page = Math.floor(offset / PAGE_SIZE);
+        const bad = { start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE };
+        const failure = await back.awaitLoad(bad).catch((error) => error);
+        expect(failure).toBeInstanceOf(CorruptCheckpointError);
+        expect(failure).toMatchObject({ section: "pages", offset: page * PAGE_SIZE });
+        expect(failure.message).toContain(`memory offset ${page * PAGE_SIZE}`);
+        expect(() => back.view(bad)).toThrow("not loaded");
+        // Its unit of 2 MiB was read as one, and failed as one; the others have what they should.
+        const unit = Math.floor(page / 512);
+        const other = unit === 0 ? 1024 : 0;
+        await back.awaitLoad({ start: other * PAGE_SIZE, end: (other + 512) * PAGE_SIZE });
+        checkNumbered(back, 1, other, other + 512);
+        writeSync(fd, byte, 0, 1, offset);
+        closeSync(fd);
+      },
+    ),
     { numRuns: 15 },
   );
 });
@@ -185,7 +210,11 @@ test("user data is taken when the save is called: what the program does with its
     expect(back.userData).toEqual(kept);
     const one = kept.slice();
     const whole = kept.slice();
-    const saveOfAll = saveAll(directory, { file }, { userData: whole, fileUserData: { file: one } });
+    const saveOfAll = saveAll(
+      directory,
+      { file },
+      { userData: whole, fileUserData: { file: one } },
+    );
     for (const bytes of [one, whole]) change(bytes);
     await saveOfAll;
     using all = await loadAll(directory);

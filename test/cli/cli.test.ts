@@ -42,8 +42,16 @@ beforeAll(async () => {
 afterAll(() => rmSync(root, { recursive: true }));
 
 function run(...args: string[]): { exitCode: number; stdout: string; stderr: string } {
-  const child = Bun.spawnSync([process.execPath, program, ...args], { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
-  return { exitCode: child.exitCode, stdout: child.stdout.toString(), stderr: child.stderr.toString() };
+  const child = Bun.spawnSync([process.execPath, program, ...args], {
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  return {
+    exitCode: child.exitCode,
+    stdout: child.stdout.toString(),
+    stderr: child.stderr.toString(),
+  };
 }
 
 /** A copy of the checkpoint, for damaging. */
@@ -75,11 +83,19 @@ describe("the tool", () => {
     for (const flag of ["--help", "-h", "help"]) {
       const { exitCode, stdout } = run(flag);
       expect(exitCode).toBe(0);
-      for (const word of ["demo", "inspect DIR", "verify DIR", "bench", "--version"]) expect(stdout).toContain(word);
+      for (const word of ["demo", "inspect DIR", "verify DIR", "bench", "--version"])
+        expect(stdout).toContain(word);
     }
-    expect(run("--version")).toEqual({ exitCode: 0, stdout: `${packageJson.version}\n`, stderr: "" });
+    expect(run("--version")).toEqual({
+      exitCode: 0,
+      stdout: `${packageJson.version}\n`,
+      stderr: "",
+    });
     expect(run("verify", "--help").stdout).toContain("exits with 1 if any is bad");
-    expect(run("bench", "--help")).toMatchObject({ exitCode: 0, stdout: expect.stringContaining("--rounds") });
+    expect(run("bench", "--help")).toMatchObject({
+      exitCode: 0,
+      stdout: expect.stringContaining("--rounds"),
+    });
   });
 
   test.each([
@@ -125,22 +141,44 @@ describe("inspect", () => {
     contentBytes: 14 * PAGE_SIZE,
     hasChecksums: true,
     userDataBytes: 345,
-    bytesByKind: { Tmpfs: 10 * PAGE_SIZE, 17: 20 * PAGE_SIZE, Anonymous: HUGE_PAGE_SIZE - PAGE_SIZE },
+    bytesByKind: {
+      Tmpfs: 10 * PAGE_SIZE,
+      17: 20 * PAGE_SIZE,
+      Anonymous: HUGE_PAGE_SIZE - PAGE_SIZE,
+    },
     bytesByGroup: { 3: 10 * PAGE_SIZE, 0: 19 * PAGE_SIZE + HUGE_PAGE_SIZE },
   };
 
   test("--json says what was saved", () => {
     const { exitCode, stdout } = run("inspect", checkpoint, "--json");
     expect(exitCode).toBe(0);
-    expect(JSON.parse(stdout)).toMatchObject({ ...expected, usedBytes: 29 * PAGE_SIZE + HUGE_PAGE_SIZE });
+    expect(JSON.parse(stdout)).toMatchObject({
+      ...expected,
+      usedBytes: 29 * PAGE_SIZE + HUGE_PAGE_SIZE,
+    });
   });
 
   test("--list gives every run and extent, as text and as JSON", () => {
-    const { runList, extentList } = JSON.parse(run("inspect", checkpoint, "--json", "--list").stdout);
+    const { runList, extentList } = JSON.parse(
+      run("inspect", checkpoint, "--json", "--list").stdout,
+    );
     expect(runList.length).toBe(5);
-    expect(runList[0]).toEqual({ id: "main", start: 0, end: 10 * PAGE_SIZE, state: "used", refs: 1, kind: 3, group: 3 });
+    expect(runList[0]).toEqual({
+      id: "main",
+      start: 0,
+      end: 10 * PAGE_SIZE,
+      state: "used",
+      refs: 1,
+      kind: 3,
+      group: 3,
+    });
     expect(runList.at(-1)).toMatchObject({ state: "sub-released", refs: 0 });
-    expect(extentList[1]).toEqual({ id: "main", start: 15 * PAGE_SIZE, end: 16 * PAGE_SIZE, offset: 12 * PAGE_SIZE });
+    expect(extentList[1]).toEqual({
+      id: "main",
+      start: 15 * PAGE_SIZE,
+      end: 16 * PAGE_SIZE,
+      offset: 12 * PAGE_SIZE,
+    });
     const { stdout } = run("inspect", "--list", checkpoint);
     expect(stdout).toContain(`[0, ${10 * PAGE_SIZE})  used  refs 1  kind Tmpfs  group 3`);
     expect(stdout).toContain(`[${15 * PAGE_SIZE}, ${16 * PAGE_SIZE})  at ${12 * PAGE_SIZE}`);
@@ -148,7 +186,14 @@ describe("inspect", () => {
 
   test("text for people", () => {
     const { stdout } = run("inspect", checkpoint);
-    for (const text of ["native", "1 for huge pages", "at most 2 a page", "56 KiB in 3 extents", "345 bytes", "17 80 KiB"]) {
+    for (const text of [
+      "native",
+      "1 for huge pages",
+      "at most 2 a page",
+      "56 KiB in 3 extents",
+      "345 bytes",
+      "17 80 KiB",
+    ]) {
       expect(stdout).toContain(text);
     }
   });
@@ -160,7 +205,9 @@ describe("inspect", () => {
     };
     const found = JSON.parse(run("inspect", join(fixtures, name), "--json").stdout);
     expect(found.format).toBe("gvisor");
-    expect(found.usedBytes).toBe(expected.live.reduce((sum, { start, end }) => sum + end - start, 0));
+    expect(found.usedBytes).toBe(
+      expected.live.reduce((sum, { start, end }) => sum + end - start, 0),
+    );
     expect(found.maxReferences).toBe(Math.max(...expected.live.map(({ refs }) => refs)));
     expect((found.chunks.small + found.chunks.huge) * 2 ** 30).toBe(expected.totalSize);
   });
@@ -168,7 +215,9 @@ describe("inspect", () => {
   test("a directory without a checkpoint", () => {
     const { exitCode, stderr } = run("inspect", import.meta.dir);
     expect([exitCode, stderr]).toEqual([1, expect.stringContaining("There is no checkpoint")]);
-    expect(run("inspect", checkpoint, "--format", "gvisor").stderr).toContain("There is no gVisor checkpoint");
+    expect(run("inspect", checkpoint, "--format", "gvisor").stderr).toContain(
+      "There is no gVisor checkpoint",
+    );
   });
 });
 
@@ -179,7 +228,10 @@ describe("verify", () => {
     expect(stdout).toContain("3 extents, 14 pages, 56 KiB read, 0 pages bad");
     for (const name of ["small", "huge", "inline"]) {
       const verdict = run("verify", join(fixtures, name));
-      expect([verdict.exitCode, verdict.stdout]).toEqual([0, expect.stringContaining("no checksums")]);
+      expect([verdict.exitCode, verdict.stdout]).toEqual([
+        0,
+        expect.stringContaining("no checksums"),
+      ]);
     }
   });
 
@@ -189,7 +241,12 @@ describe("verify", () => {
     for (const page of [2, 3, 4, 12]) overwrite(pages, page * PAGE_SIZE + 7);
     const { exitCode, stdout } = run("verify", directory, "--json");
     expect(exitCode).toBe(1);
-    expect(JSON.parse(stdout)).toMatchObject({ ok: false, pages: 14, badPages: 4, metadataErrors: [] });
+    expect(JSON.parse(stdout)).toMatchObject({
+      ok: false,
+      pages: 14,
+      badPages: 4,
+      metadataErrors: [],
+    });
     expect(JSON.parse(stdout).badBlocks).toEqual([
       {
         id: "main",
@@ -218,7 +275,10 @@ describe("verify", () => {
   function sectionAt(index: number): { offset: number; lengthBytes: number } {
     const view = new DataView(new Uint8Array(readFileSync(join(checkpoint, "meta"))).buffer);
     const entry = 64 + 32 * index;
-    return { offset: view.getFloat64(entry + 8, true), lengthBytes: view.getFloat64(entry + 16, true) };
+    return {
+      offset: view.getFloat64(entry + 8, true),
+      lengthBytes: view.getFloat64(entry + 16, true),
+    };
   }
 
   test("several bad sections are named each, and pages are checked all the same", () => {
@@ -228,7 +288,11 @@ describe("verify", () => {
     const { exitCode, stdout } = run("verify", directory, "--json");
     const { metadataErrors, badBlocks, pages, badPages } = JSON.parse(stdout);
     expect(exitCode).toBe(1);
-    expect(metadataErrors.map((message: string) => /section (\w+)/.exec(message)![1])).toEqual(["chunks", "runs", "userData"]);
+    expect(metadataErrors.map((message: string) => /section (\w+)/.exec(message)![1])).toEqual([
+      "chunks",
+      "runs",
+      "userData",
+    ]);
     expect([pages, badPages]).toEqual([14, 3]);
     // Whose pages they are is in the damaged part.
     const place = { id: null, extent: null, memoryOffset: null, problem: "checksum" };
@@ -298,13 +362,21 @@ describe("verify", () => {
     }
     const short = copy("short");
     truncateSync(join(short, "pages"), 13 * PAGE_SIZE);
-    expect(run("verify", short)).toMatchObject({ exitCode: 1, stdout: expect.stringContaining(`got ${13 * PAGE_SIZE}`) });
+    expect(run("verify", short)).toMatchObject({
+      exitCode: 1,
+      stdout: expect.stringContaining(`got ${13 * PAGE_SIZE}`),
+    });
     expect(JSON.parse(run("verify", short, "--json").stdout)).toMatchObject({
       pages: 14,
-      badBlocks: [{ extent: 2, offset: 13 * PAGE_SIZE, lengthBytes: PAGE_SIZE, problem: "truncated" }],
+      badBlocks: [
+        { extent: 2, offset: 13 * PAGE_SIZE, lengthBytes: PAGE_SIZE, problem: "truncated" },
+      ],
     });
     rmSync(join(short, "pages"));
-    expect(run("verify", short)).toMatchObject({ exitCode: 1, stdout: expect.stringContaining("missing") });
+    expect(run("verify", short)).toMatchObject({
+      exitCode: 1,
+      stdout: expect.stringContaining("missing"),
+    });
   });
 });
 

@@ -5,7 +5,9 @@ import { join } from "node:path";
 
 const root = join(import.meta.dir, "../..");
 // What `go doc -all` lists: package, identifier.
-const exported = readFileSync(join(root, "test/data/gvisor/exports.txt"), "utf8").trim().split("\n");
+const exported = readFileSync(join(root, "test/data/gvisor/exports.txt"), "utf8")
+  .trim()
+  .split("\n");
 const document = readFileSync(join(root, "docs/parity.md"), "utf8");
 
 /** The names in the first cells of a package's tables. */
@@ -14,7 +16,9 @@ const named = new Set(
     const name = /^pkg\/(?:\w+\/)*(\w+)/.exec(section)?.[1];
     const rows = section.split("\n").filter((line) => line.startsWith("|"));
     return rows.flatMap((row) =>
-      [...row.split("|")[1]!.matchAll(/`([^`]+)`/g)].map(([, identifier]) => `${name} ${identifier}`),
+      [...row.split("|")[1]!.matchAll(/`([^`]+)`/g)].map(
+        ([, identifier]) => `${name} ${identifier}`,
+      ),
     );
   }),
 );
@@ -28,5 +32,7 @@ test("every row is of identifiers that exist, and has a verdict", () => {
   expect([...named].filter((identifier) => !exported.includes(identifier))).toEqual([]);
   const rows = document.split("\n").filter((line) => line.startsWith("| `"));
   for (const row of rows) expect(row.split("|")[3]!.trim()).toMatch(/^(same|\*\*better\*\*|not)$/);
-  expect(rows.filter((row) => row.split("|")[3]!.trim() === "not" && row.split("|")[4]!.trim() === "")).toEqual([]);
+  expect(
+    rows.filter((row) => row.split("|")[3]!.trim() === "not" && row.split("|")[4]!.trim() === ""),
+  ).toEqual([]);
 });

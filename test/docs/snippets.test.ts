@@ -4,7 +4,16 @@
  * is only type-checked, and is listed as skipped with its reason.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { findSnippets, type Snippet } from "./snippets.ts";
@@ -21,12 +30,16 @@ if (existsSync(join(root, "docs"))) {
       .map((name) => `docs/${name}`),
   );
 }
-const programs: { readonly document: string; readonly file: string; readonly snippet: Snippet }[] = documents.flatMap(
-  (document) =>
+const programs: { readonly document: string; readonly file: string; readonly snippet: Snippet }[] =
+  documents.flatMap((document) =>
     findSnippets(readFileSync(join(root, document), "utf8"))
       .filter(({ language }) => language === "ts" || language === "typescript")
-      .map((snippet) => ({ document, snippet, file: `${document.replace(/\W/g, "-")}-line-${snippet.line}.ts` })),
-);
+      .map((snippet) => ({
+        document,
+        snippet,
+        file: `${document.replace(/\W/g, "-")}-line-${snippet.line}.ts`,
+      })),
+  );
 
 /** A program's directory, in which "pgalloc" and the type packages are found and nothing else. */
 function makeProject(): string {
@@ -41,13 +54,25 @@ function makeProject(): string {
 }
 
 async function run(command: string[], cwd: string): Promise<{ exitCode: number; output: string }> {
-  const child = Bun.spawn(command, { cwd, stdin: "ignore", stdout: "pipe", stderr: "pipe", timeout: RUN_TIMEOUT_MS });
-  const [stdout, stderr, exitCode] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  const child = Bun.spawn(command, {
+    cwd,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: RUN_TIMEOUT_MS,
+  });
+  const [stdout, stderr, exitCode] = await Promise.all([
+    child.stdout.text(),
+    child.stderr.text(),
+    child.exited,
+  ]);
   return { exitCode, output: `${stdout}${stderr}` };
 }
 
 test("the README has a program", () => {
-  const inReadme = programs.filter(({ document, snippet }) => document === "README.md" && snippet.notRunBecause === undefined);
+  const inReadme = programs.filter(
+    ({ document, snippet }) => document === "README.md" && snippet.notRunBecause === undefined,
+  );
   expect(inReadme.length).toBeGreaterThan(0);
 });
 
@@ -59,9 +84,20 @@ test(
       for (const { file, snippet } of programs) writeFileSync(join(directory, file), snippet.code);
       const { compilerOptions } = JSON.parse(readFileSync(join(root, "tsconfig.json"), "utf8"));
       // A reader's program may leave a variable unused; all else is as strict as here.
-      const options = { ...compilerOptions, moduleDetection: "force", noUnusedLocals: false, noUnusedParameters: false };
-      writeFileSync(join(directory, "tsconfig.json"), JSON.stringify({ compilerOptions: options, include: ["*.ts"] }));
-      const { exitCode, output } = await run([join(root, "node_modules/.bin/tsc"), "--pretty", "false"], directory);
+      const options = {
+        ...compilerOptions,
+        moduleDetection: "force",
+        noUnusedLocals: false,
+        noUnusedParameters: false,
+      };
+      writeFileSync(
+        join(directory, "tsconfig.json"),
+        JSON.stringify({ compilerOptions: options, include: ["*.ts"] }),
+      );
+      const { exitCode, output } = await run(
+        [join(root, "node_modules/.bin/tsc"), "--pretty", "false"],
+        directory,
+      );
       expect(output).toBe("");
       expect(exitCode).toBe(0);
     } finally {
@@ -101,9 +137,24 @@ describe("program", () => {
 
 describe("findSnippets", () => {
   test("finds language, line, code, and the reason for not running", () => {
-    const text = ["text", "```ts", "// not run: needs a disk", "a();", "```", "", "  ```sh", "  npm ci", "  ```"].join("\n");
+    const text = [
+      "text",
+      "```ts",
+      "// not run: needs a disk",
+      "a();",
+      "```",
+      "",
+      "  ```sh",
+      "  npm ci",
+      "  ```",
+    ].join("\n");
     expect(findSnippets(text)).toEqual([
-      { language: "ts", line: 2, code: "// not run: needs a disk\na();", notRunBecause: "needs a disk" },
+      {
+        language: "ts",
+        line: 2,
+        code: "// not run: needs a disk\na();",
+        notRunBecause: "needs a disk",
+      },
       { language: "sh", line: 7, code: "npm ci", notRunBecause: undefined },
     ]);
   });

@@ -23,9 +23,12 @@ export function findSnippets(markdown: string): Snippet[] {
     const start = i + 1;
     const end = lines.findIndex((line, at) => at >= start && line.trim().startsWith(ticks));
     if (end === -1) throw new Error(`The fence at line ${i + 1} is never closed`);
-    const code = lines.slice(start, end).map((line) => (line.startsWith(indent) ? line.slice(indent.length) : line));
+    const code = lines
+      .slice(start, end)
+      .map((line) => (line.startsWith(indent) ? line.slice(indent.length) : line));
     const notRun = NOT_RUN.exec(code[0] ?? "");
-    if (notRun !== null && notRun[1] === "") throw new Error(`The block at line ${i + 1} is not run for no reason`);
+    if (notRun !== null && notRun[1] === "")
+      throw new Error(`The block at line ${i + 1} is not run for no reason`);
     snippets.push({
       language: (info.trim().split(/[\s,{]/)[0] ?? "").toLowerCase(),
       line: i + 1,

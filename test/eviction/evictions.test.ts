@@ -69,7 +69,10 @@ test("manual: nothing is evicted before startEvictions, then everything, merged,
 test("disabled: what is marked is evicted in a later turn", async () => {
   using file = MemoryFile.create({ delayedEviction: "disabled" });
   const user = new Recorder();
-  expect([file.shouldCacheEvictable(), file.evictionTrigger]).toEqual([false, { kind: "immediate" }]);
+  expect([file.shouldCacheEvictable(), file.evictionTrigger]).toEqual([
+    false,
+    { kind: "immediate" },
+  ]);
   file.markEvictable(user, range(0, 4));
   file.markEvictable(user, range(8, 9)); // joins the eviction that has been started
   expect(user.evicted).toEqual([]);
@@ -125,35 +128,47 @@ test("enabled, where the host does not tell: evicted once no waste is left, and 
 });
 
 test("a trigger that the kernel refuses is a reason too, and leaves nothing open", () => {
-  const fds = () => new Set(Array.from(new Bun.Glob("*").scanSync({ cwd: "/proc/self/fd", onlyFiles: false }))).size;
+  const fds = () =>
+    new Set(Array.from(new Bun.Glob("*").scanSync({ cwd: "/proc/self/fd", onlyFiles: false })))
+      .size;
   const before = fds();
   setFaultHook((syscall) => (syscall === "write" ? { errno: 22 } : undefined));
   using file = MemoryFile.create({ memoryPressure: { stallMs: 148, windowMs: 2000 } });
-  const { kind, reason } = file.evictionTrigger as { kind: string; reason: PressureUnavailableError };
+  const { kind, reason } = file.evictionTrigger as {
+    kind: string;
+    reason: PressureUnavailableError;
+  };
   setFaultHook(undefined);
   expect(kind).toBe("idle");
-  expect(reason.errors.every(({ message }) => /^(EINVAL: write|ENOENT: open|EACCES: open)/.test(message))).toBe(true);
+  expect(
+    reason.errors.every(({ message }) =>
+      /^(EINVAL: write|ENOENT: open|EACCES: open)/.test(message),
+    ),
+  ).toBe(true);
   expect(fds()).toBe(before + 1); // the file's own
 });
 
-test.skipIf(!TELLS_OF_PRESSURE)("an allocation that brings the file near its limit starts evictions", async () => {
-  using file = MemoryFile.create({ limitBytes: 64 * PAGE_SIZE, memoryPressure: UNHEARD_OF });
-  const entries: FileRange[] = [];
-  const user: EvictableMemoryUser = {
-    evict({ start, end }) {
-      for (let i = start; i < end; i++) file.decRef(entries[i]!);
-    },
-  };
-  for (let i = 0; i < 13; i++) {
-    entries.push(file.allocate(4 * PAGE_SIZE));
-    file.markEvictable(user, range(i, i + 1));
-  }
-  await turns(5);
-  expect(file.allocatedBytes).toBe(52 * PAGE_SIZE);
-  file.allocate(8 * PAGE_SIZE); // 60 of 64
-  await file.waitForEvictions();
-  expect(file.allocatedBytes).toBe(8 * PAGE_SIZE);
-});
+test.skipIf(!TELLS_OF_PRESSURE)(
+  "an allocation that brings the file near its limit starts evictions",
+  async () => {
+    using file = MemoryFile.create({ limitBytes: 64 * PAGE_SIZE, memoryPressure: UNHEARD_OF });
+    const entries: FileRange[] = [];
+    const user: EvictableMemoryUser = {
+      evict({ start, end }) {
+        for (let i = start; i < end; i++) file.decRef(entries[i]!);
+      },
+    };
+    for (let i = 0; i < 13; i++) {
+      entries.push(file.allocate(4 * PAGE_SIZE));
+      file.markEvictable(user, range(i, i + 1));
+    }
+    await turns(5);
+    expect(file.allocatedBytes).toBe(52 * PAGE_SIZE);
+    file.allocate(8 * PAGE_SIZE); // 60 of 64
+    await file.waitForEvictions();
+    expect(file.allocatedBytes).toBe(8 * PAGE_SIZE);
+  },
+);
 
 test("a user may mark again while it is asked, and is asked again", async () => {
   using file = MemoryFile.create({ delayedEviction: "manual" });
@@ -208,7 +223,11 @@ test("what users throw is told by waitForEvictions; the other ranges are evicted
   const error = (await file.waitForEvictions().catch((thrown: unknown) => thrown)) as EvictionError;
   expect(error).toBeInstanceOf(EvictionError);
   expect([error.code, error.failureCount, evicted]).toEqual(["ERR_EVICTION", 2, [4, 0]]);
-  const told = error.failures.map(({ user, range: { start }, error: cause }) => [user, start, (cause as Error).message]);
+  const told = error.failures.map(({ user, range: { start }, error: cause }) => [
+    user,
+    start,
+    (cause as Error).message,
+  ]);
   expect(told).toContainEqual([failing, 2, "busy"]);
   expect(told).toContainEqual([rejecting, 7, "later"]);
   await file.waitForEvictions(); // told once
@@ -270,15 +289,27 @@ test("bad arguments throw and mark nothing", async () => {
   await file.waitForEvictions();
   expect(user.evicted).toEqual([]);
   expect(() => MemoryFile.create({ delayedEviction: "later" as never })).toThrow(TypeError);
-  expect(() => MemoryFile.create({ memoryPressure: { stallMs: 0, windowMs: 2000 } })).toThrow(RangeError);
-  expect(() => MemoryFile.create({ memoryPressure: { stallMs: 3000, windowMs: 2000 } })).toThrow(RangeError);
-  expect(() => MemoryFile.create({ memoryPressure: { stallMs: 100, windowMs: 100 } })).toThrow(RangeError);
+  expect(() => MemoryFile.create({ memoryPressure: { stallMs: 0, windowMs: 2000 } })).toThrow(
+    RangeError,
+  );
+  expect(() => MemoryFile.create({ memoryPressure: { stallMs: 3000, windowMs: 2000 } })).toThrow(
+    RangeError,
+  );
+  expect(() => MemoryFile.create({ memoryPressure: { stallMs: 100, windowMs: 100 } })).toThrow(
+    RangeError,
+  );
 });
 
 test("random marks of several users: all that is evictable is evicted, once, in maximal ranges", async () => {
   const bound = fc.integer({ min: 0, max: 30 });
   const step = fc.record({
-    op: fc.constantFrom("mark" as const, "mark" as const, "unmark" as const, "unmarkAll" as const, "evict" as const),
+    op: fc.constantFrom(
+      "mark" as const,
+      "mark" as const,
+      "unmark" as const,
+      "unmarkAll" as const,
+      "evict" as const,
+    ),
     user: fc.integer({ min: 0, max: 2 }),
     a: bound,
     b: bound,
@@ -304,7 +335,10 @@ test("random marks of several users: all that is evictable is evicted, once, in 
           file.markAllUnevictable(users[user]!);
           model[user]!.clear();
         } else {
-          file[op === "mark" ? "markEvictable" : "markUnevictable"](users[user]!, range(start, end));
+          file[op === "mark" ? "markEvictable" : "markUnevictable"](
+            users[user]!,
+            range(start, end),
+          );
           for (let i = start; i < end; i++) model[user]![op === "mark" ? "add" : "delete"](i);
         }
       }

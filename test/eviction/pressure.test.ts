@@ -1,11 +1,24 @@
 /** Which file tells of pressure, and the thread that waits for it. Real pressure: test/examples/cache.test.ts. */
 import { expect, test } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { closeFile, createEventFd, errnoNumber, signalEventFd } from "../../ffi/index.ts";
 import { MemoryFile, PressureUnavailableError } from "../../src/index.ts";
-import { cgroupPressureFile, openPressureTrigger, pressureFiles } from "../../src/eviction/pressure-file.ts";
+import {
+  cgroupPressureFile,
+  openPressureTrigger,
+  pressureFiles,
+} from "../../src/eviction/pressure-file.ts";
 import { run as waitForPressure } from "../../src/eviction/wait-task.ts";
 import { terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
 
@@ -84,7 +97,10 @@ test("files that do not take a trigger are named with what they answered, and th
     const { errors, code } = thrown as PressureUnavailableError;
     expect(thrown).toBeInstanceOf(PressureUnavailableError);
     expect(code).toBe("ERR_PRESSURE_UNAVAILABLE");
-    expect(errors.map((error) => (error as NodeJS.ErrnoException).errno)).toEqual([-errnoNumber("ENOENT"), expect.any(Number)]);
+    expect(errors.map((error) => (error as NodeJS.ErrnoException).errno)).toEqual([
+      -errnoNumber("ENOENT"),
+      expect.any(Number),
+    ]);
   }
 });
 
@@ -95,50 +111,60 @@ const TELLS_OF_PRESSURE = (() => {
 
 const descriptors = () => readdirSync("/proc/self/fd").length;
 
-test.skipIf(!TELLS_OF_PRESSURE)("files share one waiting thread, which ends with the last of them", async () => {
-  while (threadCount().busy > 0) await Bun.sleep(1); // the probe's
-  const fds = descriptors();
-  const files = [MemoryFile.create(), MemoryFile.create()];
-  expect(threadCount().busy).toBe(0); // nobody asked yet
-  for (const file of files) expect(file.evictionTrigger.kind).toBe("pressure");
-  expect(threadCount().busy).toBe(1);
-  const other = MemoryFile.create({ memoryPressure: { stallMs: 300, windowMs: 2000 } });
-  other.markEvictable({ evict() {} }, { start: 0, end: 1 });
-  expect(threadCount().busy).toBe(2);
-  other.destroy();
-  files[0]!.destroy();
-  while (threadCount().busy > 1) await Bun.sleep(1);
-  expect(files[1]!.evictionTrigger.kind).toBe("pressure");
-  files[1]!.destroy();
-  while (threadCount().busy > 0) await Bun.sleep(1);
-  await terminateIdleThreads();
-  expect(descriptors()).toBeLessThanOrEqual(fds);
-});
+test.skipIf(!TELLS_OF_PRESSURE)(
+  "files share one waiting thread, which ends with the last of them",
+  async () => {
+    while (threadCount().busy > 0) await Bun.sleep(1); // the probe's
+    const fds = descriptors();
+    const files = [MemoryFile.create(), MemoryFile.create()];
+    expect(threadCount().busy).toBe(0); // nobody asked yet
+    for (const file of files) expect(file.evictionTrigger.kind).toBe("pressure");
+    expect(threadCount().busy).toBe(1);
+    const other = MemoryFile.create({ memoryPressure: { stallMs: 300, windowMs: 2000 } });
+    other.markEvictable({ evict() {} }, { start: 0, end: 1 });
+    expect(threadCount().busy).toBe(2);
+    other.destroy();
+    files[0]!.destroy();
+    while (threadCount().busy > 1) await Bun.sleep(1);
+    expect(files[1]!.evictionTrigger.kind).toBe("pressure");
+    files[1]!.destroy();
+    while (threadCount().busy > 0) await Bun.sleep(1);
+    await terminateIdleThreads();
+    expect(descriptors()).toBeLessThanOrEqual(fds);
+  },
+);
 
-test.skipIf(!TELLS_OF_PRESSURE)("a watch that is dropped and taken up again in the same turn works", async () => {
-  const first = MemoryFile.create();
-  expect(first.shouldCacheEvictable()).toBe(true);
-  first.destroy();
-  const second = MemoryFile.create();
-  expect(second.shouldCacheEvictable()).toBe(true);
-  second.destroy();
-  while (threadCount().busy > 0) await Bun.sleep(1);
-});
+test.skipIf(!TELLS_OF_PRESSURE)(
+  "a watch that is dropped and taken up again in the same turn works",
+  async () => {
+    const first = MemoryFile.create();
+    expect(first.shouldCacheEvictable()).toBe(true);
+    first.destroy();
+    const second = MemoryFile.create();
+    expect(second.shouldCacheEvictable()).toBe(true);
+    second.destroy();
+    while (threadCount().busy > 0) await Bun.sleep(1);
+  },
+);
 
-test.skipIf(!TELLS_OF_PRESSURE)("a thread that waits for pressure does not keep the process alive", async () => {
-  const index = join(import.meta.dir, "../../src/index.ts");
-  const source = `
+test.skipIf(!TELLS_OF_PRESSURE)(
+  "a thread that waits for pressure does not keep the process alive",
+  async () => {
+    const index = join(import.meta.dir, "../../src/index.ts");
+    const source = `
     import { MemoryFile } from ${JSON.stringify(index)};
     const file = MemoryFile.create();
     file.markEvictable({ evict() {} }, { start: 0, end: 1 });
     console.log(file.evictionTrigger.kind);
   `;
-  const run = Bun.spawn([process.execPath, "-e", source], { stdout: "pipe", stderr: "pipe" });
-  const timer = setTimeout(() => run.kill("SIGKILL"), 30_000);
-  const output = (await new Response(run.stdout).text()) + (await new Response(run.stderr).text());
-  expect(`${await run.exited} ${output}`).toBe("0 pressure\n");
-  clearTimeout(timer);
-});
+    const run = Bun.spawn([process.execPath, "-e", source], { stdout: "pipe", stderr: "pipe" });
+    const timer = setTimeout(() => run.kill("SIGKILL"), 30_000);
+    const output =
+      (await new Response(run.stdout).text()) + (await new Response(run.stderr).text());
+    expect(`${await run.exited} ${output}`).toBe("0 pressure\n");
+    clearTimeout(timer);
+  },
+);
 
 test("the wait ends when it is told to", () => {
   const [triggerFd, stopFd] = [createEventFd(), createEventFd()];
@@ -151,7 +177,9 @@ test("the wait ends when it is told to", () => {
 test.skipIf(!canMakeCgroup())("the wait on a cgroup that is removed ends", () => {
   const path = join(cgroupRoot()!, `pgalloc-test-${process.pid}`);
   mkdirSync(path);
-  const { fd } = openPressureTrigger({ stallMs: 100, windowMs: 2000 }, [join(path, "memory.pressure")]);
+  const { fd } = openPressureTrigger({ stallMs: 100, windowMs: 2000 }, [
+    join(path, "memory.pressure"),
+  ]);
   const stopFd = createEventFd();
   rmdirSync(path);
   expect(waitForPressure({ triggerFd: fd, stopFd })).toBe("lost");

@@ -23,25 +23,31 @@ function runsOf(numbers: ReadonlySet<number>): { start: number; end: number }[] 
 
 test("a list of ranges is the set of their numbers, as maximal runs", () => {
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 6 }), fc.array(operation, { maxLength: 60 }), (blockLength, operations) => {
-      const list = new RangeList(blockLength);
-      const numbers = new Set<number>();
-      for (const { op, a, b } of operations) {
-        const [start, end] = [Math.min(a, b), Math.max(a, b)];
-        if (op === "takeLast") {
-          const last = runsOf(numbers).at(-1) ?? null;
-          expect(list.takeLast()).toEqual(last);
-          for (let number = last?.start ?? 0; number < (last?.end ?? 0); number++) numbers.delete(number);
-          continue;
+    fc.property(
+      fc.integer({ min: 1, max: 6 }),
+      fc.array(operation, { maxLength: 60 }),
+      (blockLength, operations) => {
+        const list = new RangeList(blockLength);
+        const numbers = new Set<number>();
+        for (const { op, a, b } of operations) {
+          const [start, end] = [Math.min(a, b), Math.max(a, b)];
+          if (op === "takeLast") {
+            const last = runsOf(numbers).at(-1) ?? null;
+            expect(list.takeLast()).toEqual(last);
+            for (let number = last?.start ?? 0; number < (last?.end ?? 0); number++)
+              numbers.delete(number);
+            continue;
+          }
+          list[op](start, end);
+          for (let number = start; number < end; number++)
+            numbers[op === "add" ? "add" : "delete"](number);
+          expect(list.isEmpty).toBe(numbers.size === 0);
         }
-        list[op](start, end);
-        for (let number = start; number < end; number++) numbers[op === "add" ? "add" : "delete"](number);
-        expect(list.isEmpty).toBe(numbers.size === 0);
-      }
-      const rest = runsOf(numbers).reverse();
-      for (const run of rest) expect(list.takeLast()).toEqual(run);
-      expect(list.takeLast()).toBeNull();
-    }),
+        const rest = runsOf(numbers).reverse();
+        for (const run of rest) expect(list.takeLast()).toEqual(run);
+        expect(list.takeLast()).toBeNull();
+      },
+    ),
     { numRuns: 300 },
   );
 });

@@ -8,8 +8,14 @@ import { MemoryFile } from "../../src/index.ts";
 const main = join(import.meta.dir, "../../examples/cache/main.ts");
 
 async function run(...options: string[]): Promise<string> {
-  const example = Bun.spawn([process.execPath, main, ...options], { stdout: "pipe", stderr: "pipe" });
-  const [output, errors] = await Promise.all([new Response(example.stdout).text(), new Response(example.stderr).text()]);
+  const example = Bun.spawn([process.execPath, main, ...options], {
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [output, errors] = await Promise.all([
+    new Response(example.stdout).text(),
+    new Response(example.stderr).text(),
+  ]);
   expect(`${errors}${await example.exited}`).toBe("0");
   return output;
 }

@@ -7,21 +7,29 @@ import { join } from "node:path";
 test("the first start checkpoints, the next one answers the same from it", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-example-"));
   try {
-    const words = Array.from({ length: 3000 }, (_, i) => (i === 0 ? "ocean" : i === 1 ? "sea" : `word${i}`));
+    const words = Array.from({ length: 3000 }, (_, i) =>
+      i === 0 ? "ocean" : i === 1 ? "sea" : `word${i}`,
+    );
     // Directions without a pattern, but "sea" close to "ocean".
-    const noise = (i: number, k: number) => Math.sin(12.9898 * (i + 1) + 78.233 * (k + 1)) * 43758.5453;
+    const noise = (i: number, k: number) =>
+      Math.sin(12.9898 * (i + 1) + 78.233 * (k + 1)) * 43758.5453;
     const component = (i: number, k: number) => noise(i, k) - Math.floor(noise(i, k)) - 0.5;
     const vectors = Object.fromEntries(
       words.map((word, i) => [
         word,
-        Array.from({ length: 102 }, (_, k) => (i === 1 ? component(0, k) + 0.1 * component(1, k) : component(i, k))),
+        Array.from({ length: 102 }, (_, k) =>
+          i === 1 ? component(0, k) + 0.1 * component(1, k) : component(i, k),
+        ),
       ]),
     );
     const data = join(directory, "words.json");
     await Bun.write(data, JSON.stringify({ dimensions: 100, words, vectors }));
     const checkpoint = join(directory, "checkpoint");
     const main = join(import.meta.dir, "../../examples/word-search/main.ts");
-    const run = Bun.spawnSync([process.execPath, main, "--data", data, "--checkpoint", checkpoint], { stderr: "pipe" });
+    const run = Bun.spawnSync(
+      [process.execPath, main, "--data", data, "--checkpoint", checkpoint],
+      { stderr: "pipe" },
+    );
     const output = run.stdout.toString();
     expect(`${run.stderr}${run.exitCode}`).toBe("0");
     for (const part of [

@@ -1,6 +1,16 @@
 /** Directories by their descriptor: what is listed, made, and refused. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { errnoNumber, listDirectory, makeDirectory, setFaultHook } from "../../ffi/index.ts";
@@ -35,19 +45,29 @@ test("lists what readdir lists: nothing, long and foreign names, more than one c
 test("no directory, and a kernel that fails, are errors with a code", () => {
   writeFileSync(join(root, "file"), "");
   const fd = openSync(join(root, "file"), "r");
-  expect(() => listDirectory(fd)).toThrow(expect.objectContaining({ code: "ENOTDIR", syscall: "getdents" }));
+  expect(() => listDirectory(fd)).toThrow(
+    expect.objectContaining({ code: "ENOTDIR", syscall: "getdents" }),
+  );
   closeSync(fd);
-  setFaultHook((call) => (call === "getdents" || call === "mkdir" ? { errno: errnoNumber("EIO") } : undefined));
+  setFaultHook((call) =>
+    call === "getdents" || call === "mkdir" ? { errno: errnoNumber("EIO") } : undefined,
+  );
   const directory = openSync(root, "r");
   expect(() => listDirectory(directory)).toThrow(expect.objectContaining({ code: "EIO" }));
-  expect(() => makeDirectory(join(root, "new"), 0o700)).toThrow(expect.objectContaining({ code: "EIO", syscall: "mkdir" }));
+  expect(() => makeDirectory(join(root, "new"), 0o700)).toThrow(
+    expect.objectContaining({ code: "EIO", syscall: "mkdir" }),
+  );
   closeSync(directory);
 });
 
 test("makes a directory with its mode, and says what is in the way", () => {
   makeDirectory(join(root, "new"), 0o700);
   expect(statSync(join(root, "new")).mode & 0o777).toBe(0o700);
-  expect(() => makeDirectory(join(root, "new"), 0o700)).toThrow(expect.objectContaining({ code: "EEXIST" }));
-  expect(() => makeDirectory(join(root, "a/b"), 0o700)).toThrow(expect.objectContaining({ code: "ENOENT" }));
+  expect(() => makeDirectory(join(root, "new"), 0o700)).toThrow(
+    expect.objectContaining({ code: "EEXIST" }),
+  );
+  expect(() => makeDirectory(join(root, "a/b"), 0o700)).toThrow(
+    expect.objectContaining({ code: "ENOENT" }),
+  );
   expect(() => makeDirectory("a\0b", 0o700)).toThrow(TypeError);
 });

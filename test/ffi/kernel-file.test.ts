@@ -5,7 +5,9 @@ import { readKernelFile, SyscallError, syscallCounts } from "../../ffi/index.ts"
 test("all of a file of /proc is read, however long, and none of it is counted as the program's I/O", () => {
   const counts = JSON.stringify(syscallCounts);
   const smaps = readKernelFile("/proc/self/smaps").toString("latin1");
-  expect(readKernelFile("/proc/self/comm").toString()).toBe(readFileSync("/proc/self/comm", "utf8"));
+  expect(readKernelFile("/proc/self/comm").toString()).toBe(
+    readFileSync("/proc/self/comm", "utf8"),
+  );
   expect(JSON.stringify(syscallCounts)).toBe(counts);
   expect(smaps.length).toBeGreaterThan(8192);
   expect(smaps).toEndWith("\n");

@@ -1,5 +1,11 @@
 import { expect, test } from "bun:test";
-import { isMapped, mapAnonymous, reserve, SYSTEM_PAGE_SIZE as PAGE, unmap } from "../../ffi/index.ts";
+import {
+  isMapped,
+  mapAnonymous,
+  reserve,
+  SYSTEM_PAGE_SIZE as PAGE,
+  unmap,
+} from "../../ffi/index.ts";
 
 test("a stretch is mapped if nothing of it is missing", () => {
   const base = mapAnonymous(8 * PAGE);

@@ -35,7 +35,9 @@ test("a descriptor that is not open has POLLNVAL", () => {
 });
 
 test("failures are SyscallErrors, bad arguments RangeErrors", () => {
-  setFaultHook((syscall) => (syscall === "poll" || syscall === "write" ? { errno: 12 } : undefined));
+  setFaultHook((syscall) =>
+    syscall === "poll" || syscall === "write" ? { errno: 12 } : undefined,
+  );
   expect(() => waitForEvents([], 0)).toThrow(SyscallError);
   expect(() => signalEventFd(0)).toThrow("ENOMEM: write failed");
   setFaultHook(undefined);

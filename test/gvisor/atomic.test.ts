@@ -26,7 +26,9 @@ async function exportPages(directory: string, pages: number): Promise<void> {
 async function importPages(directory: string): Promise<number> {
   using file = await importFrom(directory);
   const pages = file.allocatedBytes / PAGE_SIZE;
-  expect(file.view(new FileRange(0, file.allocatedBytes)).every((byte) => byte === pages)).toBe(true);
+  expect(file.view(new FileRange(0, file.allocatedBytes)).every((byte) => byte === pages)).toBe(
+    true,
+  );
   return pages;
 }
 
@@ -34,7 +36,8 @@ async function importPages(directory: string): Promise<number> {
 async function seenByGvisor(directory: string): Promise<number | "nothing"> {
   if (!existsSync(join(directory, "pages_meta.img"))) return "nothing";
   const copy = mkdtempSync(join(scratch, "seen-"));
-  for (const name of ["pages_meta.img", "pages.img"]) cpSync(join(directory, name), join(copy, name));
+  for (const name of ["pages_meta.img", "pages.img"])
+    cpSync(join(directory, name), join(copy, name));
   return await importPages(copy);
 }
 
@@ -43,9 +46,12 @@ test("killed at any step, the directory has the old export or the new one, and t
   for (let killAt = 0; ; killAt++) {
     const directory = mkdtempSync(join(scratch, "killed-"));
     await exportPages(directory, 1);
-    const child = Bun.spawnSync([process.execPath, join(import.meta.dir, "support/killed-export.ts"), directory, `${killAt}`], {
-      stderr: "pipe",
-    });
+    const child = Bun.spawnSync(
+      [process.execPath, join(import.meta.dir, "support/killed-export.ts"), directory, `${killAt}`],
+      {
+        stderr: "pipe",
+      },
+    );
     const pages = await importPages(directory);
     const seen = await seenByGvisor(directory);
     outcomes.add(`${pages} ${seen}`);
@@ -67,7 +73,12 @@ test("what a killed export left is finished in the order of its steps, each sync
   const directory = mkdtempSync(join(scratch, "finished-"));
   await exportPages(directory, 1);
   // Killed where it would remove the old metadata: it has just been committed.
-  Bun.spawnSync([process.execPath, join(import.meta.dir, "support/killed-export.ts"), directory, "2"]);
+  Bun.spawnSync([
+    process.execPath,
+    join(import.meta.dir, "support/killed-export.ts"),
+    directory,
+    "2",
+  ]);
   expect([await importPages(directory), await seenByGvisor(directory)]).toEqual([2, 1]);
   const steps: string[] = [];
   setFaultHook((syscall) => {
@@ -87,7 +98,9 @@ test("a step that fails is told, and leaves the old export or the new one", asyn
     await exportPages(directory, 1);
     let calls = 0;
     setFaultHook((syscall) =>
-      ["openat", "renameat", "unlinkat"].includes(syscall) && calls++ === failAt ? { errno: 5 } : undefined,
+      ["openat", "renameat", "unlinkat"].includes(syscall) && calls++ === failAt
+        ? { errno: 5 }
+        : undefined,
     );
     const error = await exportPages(directory, 2).then(
       () => undefined,
@@ -131,7 +144,10 @@ test("whoever reads while others export finds one export or another", async () =
 
 test("an inline checkpoint is replaced as well: its pages file is new then", async () => {
   const directory = mkdtempSync(join(scratch, "inline-"));
-  cpSync(join(import.meta.dir, "../data/gvisor/inline/pages_meta.img"), join(directory, "pages_meta.img"));
+  cpSync(
+    join(import.meta.dir, "../data/gvisor/inline/pages_meta.img"),
+    join(directory, "pages_meta.img"),
+  );
   await exportPages(directory, 2);
   expect(await importPages(directory)).toBe(2);
   expect(statSync(join(directory, "pages.img")).size).toBe(2 * PAGE_SIZE);

@@ -3,7 +3,15 @@
  * gVisor itself makes of the same files is checked by bench/gvisor-check.ts, where Go is installed.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { exportTo, importFrom } from "../../src/gvisor/index.ts";
@@ -11,8 +19,22 @@ import { imageToMetadata } from "../../src/gvisor/compose.ts";
 import { CHUNK_PAGES, type MemoryFileImage, RunState } from "../../src/gvisor/image.ts";
 import { encodeMetadata } from "../../src/gvisor/metadata.ts";
 import { frameMetadata } from "../../src/gvisor/stream.ts";
-import { CheckpointBusyError, DestroyedError, FileRange, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { checkContents, checkDrop, checkRanges, comparableText, type Expected, stampPage } from "../support/expected.ts";
+import {
+  CheckpointBusyError,
+  DestroyedError,
+  FileRange,
+  HUGE_PAGE_SIZE,
+  MemoryFile,
+  PAGE_SIZE,
+} from "../../src/index.ts";
+import {
+  checkContents,
+  checkDrop,
+  checkRanges,
+  comparableText,
+  type Expected,
+  stampPage,
+} from "../support/expected.ts";
 import { randomFile, type Shape } from "../support/random-file.ts";
 import { writeInlineForm } from "./support.ts";
 
@@ -63,13 +85,18 @@ describe("random files come back the same, in both forms", () => {
 });
 
 describe.each(["small", "huge", "inline"])("gVisor's own file %s, exported again", (name) => {
-  const expected = JSON.parse(readFileSync(join(fixtures, name, "expected.json"), "utf8")) as Expected;
+  const expected = JSON.parse(
+    readFileSync(join(fixtures, name, "expected.json"), "utf8"),
+  ) as Expected;
 
   test("is the same, byte by byte where gVisor's file has a form of its own", async () => {
     using file = await importFrom(join(fixtures, name), { background: true });
     const directory = newDirectory();
     await exportTo(file, directory);
-    const [source, written] = [join(fixtures, name), name === "inline" ? newDirectory() : directory];
+    const [source, written] = [
+      join(fixtures, name),
+      name === "inline" ? newDirectory() : directory,
+    ];
     if (name === "inline") writeInlineForm(directory, written);
     else expect(contentsOf(written, "pages.img")).toEqual(contentsOf(source, "pages.img"));
     // Go writes the map of sub-released pages in random order: same length, and the same once it is read.
@@ -110,18 +137,32 @@ test("waste in a gVisor file is released on import, and its contents are not loa
     runs: {
       start: column([0, 10, 20, hugeFirst, hugeFirst + 256]),
       length: column([10, 10, 10, 256, 256]),
-      state: Uint8Array.of(RunState.used, RunState.waste, RunState.used, RunState.used, RunState.waste),
+      state: Uint8Array.of(
+        RunState.used,
+        RunState.waste,
+        RunState.used,
+        RunState.used,
+        RunState.waste,
+      ),
       refs: column([1, 0, 2, 1, 0]),
       kind: Uint8Array.of(1, 0, 2, 1, 0),
       group: column([0, 7, 3, 0, 9]),
     },
-    extents: { start: column([5, hugeFirst + 250]), length: column([20, 12]), fileOffset: new Float64Array(2) },
+    extents: {
+      start: column([5, hugeFirst + 250]),
+      length: column([20, 12]),
+      fileOffset: new Float64Array(2),
+    },
   };
   const directory = newDirectory();
   mkdirSync(directory);
-  writeFileSync(join(directory, "pages_meta.img"), frameMetadata(encodeMetadata(imageToMetadata(image))));
+  writeFileSync(
+    join(directory, "pages_meta.img"),
+    frameMetadata(encodeMetadata(imageToMetadata(image))),
+  );
   const pages = new Uint8Array(32 * PAGE_SIZE);
-  for (let i = 0; i < 32; i++) stampPage(pages.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE), 100 + i);
+  for (let i = 0; i < 32; i++)
+    stampPage(pages.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE), 100 + i);
   writeFileSync(join(directory, "pages.img"), pages);
   const page = (index: number) => index * PAGE_SIZE;
   const expected: Expected = {
@@ -129,11 +170,20 @@ test("waste in a gVisor file is released on import, and its contents are not loa
     live: [
       { start: 0, end: page(10), refs: 1, kind: 1, group: 0, huge: false },
       { start: page(20), end: page(30), refs: 2, kind: 2, group: 3, huge: false },
-      { start: page(hugeFirst), end: page(hugeFirst + 256), refs: 1, kind: 1, group: 0, huge: true },
+      {
+        start: page(hugeFirst),
+        end: page(hugeFirst + 256),
+        refs: 1,
+        kind: 1,
+        group: 0,
+        huge: true,
+      },
     ],
     filled: [5, 6, 7, 8, 9, 20, 21, 22, 23, 24]
       .map((at) => ({ offset: page(at), index: 100 + at - 5 }))
-      .concat([0, 1, 2, 3, 4, 5].map((i) => ({ offset: page(hugeFirst + 250 + i), index: 120 + i }))),
+      .concat(
+        [0, 1, 2, 3, 4, 5].map((i) => ({ offset: page(hugeFirst + 250 + i), index: 120 + i })),
+      ),
   };
   for (const background of [false, true]) {
     using file = await importFrom(directory, { background });
@@ -142,7 +192,9 @@ test("waste in a gVisor file is released on import, and its contents are not loa
     await file.released();
     expect(file.totalUsageBytes).toBe(16 * PAGE_SIZE);
     expect(file.toString()).not.toContain("waste");
-    expect(file.toString()).toContain(`[${page(hugeFirst + 256)}, ${page(hugeFirst + 512)}) huge sub-released`);
+    expect(file.toString()).toContain(
+      `[${page(hugeFirst + 256)}, ${page(hugeFirst + 512)}) huge sub-released`,
+    );
     checkRanges(file, expected);
     checkContents(file, expected);
     await checkDrop(file, expected);
@@ -183,7 +235,8 @@ test("the files are the owner's alone, and a symbolic link in their place is not
   }
   await exportTo(file, directory);
   expect(readdirSync(directory).sort()).toEqual(["pages.img", "pages_meta.img"]);
-  for (const name of readdirSync(directory)) expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
+  for (const name of readdirSync(directory))
+    expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
   expect(readFileSync(victim, "utf8")).toBe("untouched");
 });
 
@@ -192,13 +245,21 @@ test("the most references that a page can have, and one more", async () => {
   mkdirSync(directory);
   const write = (refs: number) => {
     const column = Uint32Array.of(0);
-    const runs = { start: column, length: Uint32Array.of(1), state: Uint8Array.of(RunState.used), refs: Uint32Array.of(refs) };
+    const runs = {
+      start: column,
+      length: Uint32Array.of(1),
+      state: Uint8Array.of(RunState.used),
+      refs: Uint32Array.of(refs),
+    };
     const image = {
       chunkHuge: Uint8Array.of(0),
       runs: { ...runs, kind: Uint8Array.of(5), group: Uint32Array.of(2 ** 32 - 1) },
       extents: { start: column.slice(1), length: column.slice(1) },
     };
-    writeFileSync(join(directory, "pages_meta.img"), frameMetadata(encodeMetadata(imageToMetadata(image))));
+    writeFileSync(
+      join(directory, "pages_meta.img"),
+      frameMetadata(encodeMetadata(imageToMetadata(image))),
+    );
     writeFileSync(join(directory, "pages.img"), "");
   };
   write(2 ** 31 - 1);
@@ -224,7 +285,9 @@ describe("an export that does not come to its end", () => {
     using file = make();
     const directory = newDirectory();
     const reason = new Error("enough");
-    await expect(exportTo(file, directory, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    await expect(exportTo(file, directory, { signal: AbortSignal.abort(reason) })).rejects.toBe(
+      reason,
+    );
     const controller = new AbortController();
     const ended = exportTo(file, directory, { signal: controller.signal });
     controller.abort(reason);

@@ -11,14 +11,16 @@ import { type Expected, type Fixture, fixtures, messageOf } from "./support.ts";
 const GOLDEN = 0x9e37_79b9_7f4a_7c15n;
 
 function read({ metadata, pages }: Fixture): MemoryFileImage {
-  return readImage(memorySource(metadata), pages === null ? null : { sizeBytes: pages.length }).image;
+  return readImage(memorySource(metadata), pages === null ? null : { sizeBytes: pages.length })
+    .image;
 }
 
 /** One string a page, whatever runs the pages are in. */
 function livePages(ranges: Expected["live"]): Map<number, string> {
   const pages = new Map<number, string>();
   for (const { start, end, refs, kind, group, huge } of ranges) {
-    for (let at = start; at < end; at += PAGE_BYTES) pages.set(at, `refs ${refs} kind ${kind} group ${group} huge ${huge}`);
+    for (let at = start; at < end; at += PAGE_BYTES)
+      pages.set(at, `refs ${refs} kind ${kind} group ${group} huge ${huge}`);
   }
   return pages;
 }
@@ -47,54 +49,63 @@ function contentOffsets({ extents }: MemoryFileImage): Map<number, number> {
   return offsets;
 }
 
-describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))("fixture %s", (_name, fixture) => {
-  const { metadata, pages, expected } = fixture;
+describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
+  "fixture %s",
+  (_name, fixture) => {
+    const { metadata, pages, expected } = fixture;
 
-  test("holds the live ranges with their references, kinds and groups, and no more", () => {
-    const image = read(fixture);
-    expect(image.chunkHuge.length * CHUNK_PAGES * PAGE_BYTES).toBe(expected.totalSize);
-    const want = livePages(expected.live);
-    expect(new Map([...imageLivePages(image)].sort(([a], [b]) => a - b))).toEqual(new Map([...want].sort(([a], [b]) => a - b)));
-    expect(image.runs.state.every((state) => state === RunState.used)).toBe(true);
-  });
+    test("holds the live ranges with their references, kinds and groups, and no more", () => {
+      const image = read(fixture);
+      expect(image.chunkHuge.length * CHUNK_PAGES * PAGE_BYTES).toBe(expected.totalSize);
+      const want = livePages(expected.live);
+      expect(new Map([...imageLivePages(image)].sort(([a], [b]) => a - b))).toEqual(
+        new Map([...want].sort(([a], [b]) => a - b)),
+      );
+      expect(image.runs.state.every((state) => state === RunState.used)).toBe(true);
+    });
 
-  test("has the stamped pages' contents where the extents say", () => {
-    const file = pages ?? metadata;
-    const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-    const offsets = contentOffsets(read(fixture));
-    for (const { offset, index } of expected.filled) {
-      const at = offsets.get(offset);
-      if (at === undefined) throw new Error(`page ${offset} has no contents`);
-      for (let byte = 0; byte < PAGE_BYTES; byte += 8) {
-        const want = BigInt.asUintN(64, BigInt(index) * GOLDEN + BigInt(byte));
-        if (view.getBigUint64(at + byte, true) !== want) throw new Error(`page ${offset} differs at byte ${byte}`);
+    test("has the stamped pages' contents where the extents say", () => {
+      const file = pages ?? metadata;
+      const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
+      const offsets = contentOffsets(read(fixture));
+      for (const { offset, index } of expected.filled) {
+        const at = offsets.get(offset);
+        if (at === undefined) throw new Error(`page ${offset} has no contents`);
+        for (let byte = 0; byte < PAGE_BYTES; byte += 8) {
+          const want = BigInt.asUintN(64, BigInt(index) * GOLDEN + BigInt(byte));
+          if (view.getBigUint64(at + byte, true) !== want)
+            throw new Error(`page ${offset} differs at byte ${byte}`);
+        }
+        offsets.delete(offset);
       }
-      offsets.delete(offset);
-    }
-    // What else is stored is zero.
-    for (const at of offsets.values()) expect(file.subarray(at, at + PAGE_BYTES).every((byte) => byte === 0)).toBe(true);
-  });
+      // What else is stored is zero.
+      for (const at of offsets.values())
+        expect(file.subarray(at, at + PAGE_BYTES).every((byte) => byte === 0)).toBe(true);
+    });
 
-  test("is encoded again to the same bytes, also by way of an image", () => {
-    const message = messageOf(fixture);
-    expect(encodeMetadata(decodeMetadata(message))).toEqual(new Uint8Array(message));
-    expect(encodeMetadata(imageToMetadata(read(fixture)))).toEqual(new Uint8Array(message));
-    expect(frameMetadata(message)).toEqual(metadata.slice(0, 8 + message.length));
-  });
+    test("is encoded again to the same bytes, also by way of an image", () => {
+      const message = messageOf(fixture);
+      expect(encodeMetadata(decodeMetadata(message))).toEqual(new Uint8Array(message));
+      expect(encodeMetadata(imageToMetadata(read(fixture)))).toEqual(new Uint8Array(message));
+      expect(frameMetadata(message)).toEqual(metadata.slice(0, 8 + message.length));
+    });
 
-  test("is cut off anywhere, or goes on, and is refused", () => {
-    const corrupt = expect.objectContaining({ code: "ERR_CORRUPT_CHECKPOINT" });
-    const step = Math.max(1, Math.floor(metadata.length / 300));
-    for (let length = 0; length < metadata.length; length += step) {
-      expect(() => read({ ...fixture, metadata: metadata.subarray(0, length) })).toThrow(corrupt);
-    }
-    expect(() => read({ ...fixture, metadata: Buffer.concat([metadata, new Uint8Array(1)]) })).toThrow(corrupt);
-    if (pages === null) return;
-    for (const length of [0, pages.length - 1, pages.length + 1]) {
-      expect(() => read({ ...fixture, pages: new Uint8Array(length) })).toThrow(corrupt);
-    }
-  });
-});
+    test("is cut off anywhere, or goes on, and is refused", () => {
+      const corrupt = expect.objectContaining({ code: "ERR_CORRUPT_CHECKPOINT" });
+      const step = Math.max(1, Math.floor(metadata.length / 300));
+      for (let length = 0; length < metadata.length; length += step) {
+        expect(() => read({ ...fixture, metadata: metadata.subarray(0, length) })).toThrow(corrupt);
+      }
+      expect(() =>
+        read({ ...fixture, metadata: Buffer.concat([metadata, new Uint8Array(1)]) }),
+      ).toThrow(corrupt);
+      if (pages === null) return;
+      for (const length of [0, pages.length - 1, pages.length + 1]) {
+        expect(() => read({ ...fixture, pages: new Uint8Array(length) })).toThrow(corrupt);
+      }
+    });
+  },
+);
 
 test("contents without a pages file stand behind the headers that inlineHeader writes", () => {
   const fixture = fixtures.find(({ name }) => name === "inline")!;
@@ -117,7 +128,10 @@ test("several MemoryFiles share a stream and a pages file, each read from where 
   const pagesFile = { sizeBytes: small.pages!.length + huge.pages!.length };
   const first = readImage(metadata, pagesFile, { moreFollow: true });
   expect(first.image).toEqual(read(small));
-  const second = readImage(metadata, pagesFile, { metadataOffset: first.metadataEnd, pagesOffset: first.pagesEnd });
+  const second = readImage(metadata, pagesFile, {
+    metadataOffset: first.metadataEnd,
+    pagesOffset: first.pagesEnd,
+  });
   expect(second.image.runs).toEqual(read(huge).runs);
   expect([...second.image.extents.fileOffset]).toEqual(
     [...read(huge).extents.fileOffset].map((at) => at + small.pages!.length),

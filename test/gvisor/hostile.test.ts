@@ -4,9 +4,16 @@
  */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { CorruptCheckpointError } from "../../src/errors.ts";
+import { CorruptCheckpointError } from "../../src/errors/errors.ts";
 import { imageToMetadata } from "../../src/gvisor/compose.ts";
-import { CHUNK_PAGES, KIND_MAX, type MemoryFileImage, PAGE_BYTES, REFS_MAX, RunState } from "../../src/gvisor/image.ts";
+import {
+  CHUNK_PAGES,
+  KIND_MAX,
+  type MemoryFileImage,
+  PAGE_BYTES,
+  REFS_MAX,
+  RunState,
+} from "../../src/gvisor/image.ts";
 import { decodeMetadata, encodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
 import { readImage } from "../../src/gvisor/read-image.ts";
 import { frameMetadata, memorySource } from "../../src/gvisor/stream.ts";
@@ -21,7 +28,10 @@ const CASES = Number(Bun.env["PGALLOC_CASES"] ?? 500);
 function attempt(metadata: Uint8Array, pagesBytes: number | null): boolean {
   let image: MemoryFileImage;
   try {
-    image = readImage(memorySource(metadata, "meta"), pagesBytes === null ? null : { sizeBytes: pagesBytes }).image;
+    image = readImage(
+      memorySource(metadata, "meta"),
+      pagesBytes === null ? null : { sizeBytes: pagesBytes },
+    ).image;
   } catch (error) {
     if (error instanceof CorruptCheckpointError) return false;
     throw error;
@@ -46,7 +56,8 @@ function checkImage(image: MemoryFileImage, fileBytes: number): void {
     must(new Set(chunkHuge.subarray(first, last)).size === 1, `run ${i} has pages of two sizes`);
     must((runs.state[i] === RunState.used) === runs.refs[i]! > 0, `run ${i} has wrong references`);
     must(runs.refs[i]! <= REFS_MAX && runs.kind[i]! <= KIND_MAX, `run ${i} has numbers too large`);
-    if (runs.state[i] === RunState.subReleased) must(chunkHuge[first] === 1, `run ${i} is sub-released`);
+    if (runs.state[i] === RunState.subReleased)
+      must(chunkHuge[first] === 1, `run ${i} is sub-released`);
     else if (committable.at(-1)?.[1] === start) committable.at(-1)![1] = end;
     else committable.push([start, end]);
   }
@@ -54,7 +65,10 @@ function checkImage(image: MemoryFileImage, fileBytes: number): void {
   let offset = 0;
   let home = 0;
   for (const [i, start] of extents.start.entries()) {
-    must(start >= page && extents.fileOffset[i]! >= offset && extents.length[i]! > 0, `extent ${i} is out of order`);
+    must(
+      start >= page && extents.fileOffset[i]! >= offset && extents.length[i]! > 0,
+      `extent ${i} is out of order`,
+    );
     page = start + extents.length[i]!;
     offset = extents.fileOffset[i]! + extents.length[i]! * PAGE_BYTES;
     must(offset <= fileBytes, `extent ${i} leaves its file`);
@@ -68,67 +82,87 @@ function checkImage(image: MemoryFileImage, fileBytes: number): void {
   const again = encodeMetadata(imageToMetadata(image, { foreignKind: 0 }));
   const pages = extents.length.reduce((sum, length) => sum + length, 0);
   const kindsKept = { ...image.runs, kind: image.runs.kind.map((kind) => (kind > 5 ? 0 : kind)) };
-  const back = readImage(memorySource(frameMetadata(again)), { sizeBytes: pages * PAGE_BYTES }).image;
-  if (kindsKept.kind.every((kind, i) => kind === image.runs.kind[i])) expect(back.runs).toEqual(image.runs);
+  const back = readImage(memorySource(frameMetadata(again)), {
+    sizeBytes: pages * PAGE_BYTES,
+  }).image;
+  if (kindsKept.kind.every((kind, i) => kind === image.runs.kind[i]))
+    expect(back.runs).toEqual(image.runs);
   expect(back.extents.length.reduce((sum, length) => sum + length, 0)).toBe(pages);
 }
 
-describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))("fixture %s", (_name, fixture) => {
-  const { metadata } = fixture;
-  const pagesBytes = fixture.pages?.length ?? null;
-  // Damage to contents is not the codec's to see: aim at what it reads.
-  const message = messageOf(fixture);
-  const headBytes = 8 + message.length;
+describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
+  "fixture %s",
+  (_name, fixture) => {
+    const { metadata } = fixture;
+    const pagesBytes = fixture.pages?.length ?? null;
+    // Damage to contents is not the codec's to see: aim at what it reads.
+    const message = messageOf(fixture);
+    const headBytes = 8 + message.length;
 
-  test("bytes changed", () => {
-    let taken = 0;
-    const change = fc.record({ at: fc.nat({ max: headBytes - 1 }), to: fc.nat({ max: 255 }) });
-    fc.assert(
-      fc.property(fc.array(change, { minLength: 1, maxLength: 4 }), (changes) => {
+    test("bytes changed", () => {
+      let taken = 0;
+      const change = fc.record({ at: fc.nat({ max: headBytes - 1 }), to: fc.nat({ max: 255 }) });
+      fc.assert(
+        fc.property(fc.array(change, { minLength: 1, maxLength: 4 }), (changes) => {
+          const bytes = metadata.slice();
+          for (const { at, to } of changes) bytes[at] = to;
+          if (attempt(bytes, pagesBytes)) taken++;
+        }),
+        { numRuns: CASES },
+      );
+      expect(taken).toBeLessThan(CASES);
+    });
+
+    test("bits flipped, one by one, everywhere", () => {
+      for (let at = 0; at < headBytes; at++) {
         const bytes = metadata.slice();
-        for (const { at, to } of changes) bytes[at] = to;
-        if (attempt(bytes, pagesBytes)) taken++;
-      }),
-      { numRuns: CASES },
-    );
-    expect(taken).toBeLessThan(CASES);
-  });
-
-  test("bits flipped, one by one, everywhere", () => {
-    for (let at = 0; at < headBytes; at++) {
-      const bytes = metadata.slice();
-      bytes[at]! ^= 1 << (at % 8);
-      attempt(bytes, pagesBytes);
-    }
-  });
-
-  test("cut off, or with bytes put in", () => {
-    fc.assert(
-      fc.property(fc.nat({ max: headBytes }), fc.nat({ max: 64 }), fc.uint8Array({ maxLength: 64 }), (at, dropped, added) => {
-        const bytes = new Uint8Array(Buffer.concat([metadata.subarray(0, at), added, metadata.subarray(at + dropped)]));
+        bytes[at]! ^= 1 << (at % 8);
         attempt(bytes, pagesBytes);
-        // With a length that fits, so that the message itself is what is wrong.
-        const inner = Math.min(Math.max(at - 8, 0), message.length);
-        const edited = Buffer.concat([message.subarray(0, inner), added, message.subarray(inner + dropped)]);
-        const framed = Buffer.concat([frameMetadata(edited), metadata.subarray(headBytes)]);
-        attempt(new Uint8Array(framed), pagesBytes);
-      }),
-      { numRuns: CASES },
-    );
-  });
+      }
+    });
 
-  test("fields edited", () => {
-    const decoded = decodeMetadata(message);
-    fc.assert(
-      fc.property(fc.array(editArbitrary, { minLength: 1, maxLength: 3 }), (edits) => {
-        const edited = edits.reduce(applyEdit, decoded);
-        const framed = Buffer.concat([frameMetadata(encodeMetadata(edited)), metadata.subarray(headBytes)]);
-        attempt(new Uint8Array(framed), pagesBytes);
-      }),
-      { numRuns: CASES },
-    );
-  });
-});
+    test("cut off, or with bytes put in", () => {
+      fc.assert(
+        fc.property(
+          fc.nat({ max: headBytes }),
+          fc.nat({ max: 64 }),
+          fc.uint8Array({ maxLength: 64 }),
+          (at, dropped, added) => {
+            const bytes = new Uint8Array(
+              Buffer.concat([metadata.subarray(0, at), added, metadata.subarray(at + dropped)]),
+            );
+            attempt(bytes, pagesBytes);
+            // With a length that fits, so that the message itself is what is wrong.
+            const inner = Math.min(Math.max(at - 8, 0), message.length);
+            const edited = Buffer.concat([
+              message.subarray(0, inner),
+              added,
+              message.subarray(inner + dropped),
+            ]);
+            const framed = Buffer.concat([frameMetadata(edited), metadata.subarray(headBytes)]);
+            attempt(new Uint8Array(framed), pagesBytes);
+          },
+        ),
+        { numRuns: CASES },
+      );
+    });
+
+    test("fields edited", () => {
+      const decoded = decodeMetadata(message);
+      fc.assert(
+        fc.property(fc.array(editArbitrary, { minLength: 1, maxLength: 3 }), (edits) => {
+          const edited = edits.reduce(applyEdit, decoded);
+          const framed = Buffer.concat([
+            frameMetadata(encodeMetadata(edited)),
+            metadata.subarray(headBytes),
+          ]);
+          attempt(new Uint8Array(framed), pagesBytes);
+        }),
+        { numRuns: CASES },
+      );
+    });
+  },
+);
 
 test("fields of images made at random edited", () => {
   let taken = 0;
@@ -176,7 +210,8 @@ describe("memory", () => {
       const decoded = decodeMetadata(message);
       let columnBytes = 0;
       for (const section of SECTIONS) {
-        for (const column of Object.values(decoded[section] as unknown as Columns)) columnBytes += column.byteLength;
+        for (const column of Object.values(decoded[section] as unknown as Columns))
+          columnBytes += column.byteLength;
       }
       expect(columnBytes).toBeLessThanOrEqual(16 * message.length);
       const before = process.memoryUsage().rss;
@@ -194,7 +229,12 @@ describe("memory", () => {
     const edited: GvisorMetadata = {
       ...decoded,
       chunks: { huge: new Uint8Array(8192).fill(1) },
-      memAcct: { ...one, kind: new Uint32Array(1), group: new Uint32Array(1), knownCommitted: new Uint8Array(1) },
+      memAcct: {
+        ...one,
+        kind: new Uint32Array(1),
+        group: new Uint32Array(1),
+        knownCommitted: new Uint8Array(1),
+      },
       unfreeSmall: { ...everything, refs: new Float64Array(1) },
       unfreeHuge: {
         start: new Float64Array([0, sizeBytes]),
@@ -205,9 +245,9 @@ describe("memory", () => {
       unwasteHuge: everything,
     };
     expect([...read(frameMetadata(encodeMetadata(edited))).image.runs.length]).toEqual([2 ** 31]);
-    expect(() => readImage(memorySource(frameMetadata(encodeMetadata(edited))), null, { limitBytes: 2 ** 40 })).toThrow(
-      "limitBytes",
-    );
+    expect(() =>
+      readImage(memorySource(frameMetadata(encodeMetadata(edited))), null, { limitBytes: 2 ** 40 }),
+    ).toThrow("limitBytes");
     edited.memAcct.knownCommitted[0] = 1;
     expect(() => read(frameMetadata(encodeMetadata(edited)))).toThrow(refused);
   });

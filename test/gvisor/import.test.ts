@@ -24,7 +24,8 @@ const scratch = mkdtempSync(join(tmpdir(), "pgalloc-import-"));
 afterAll(() => rmSync(scratch, { recursive: true }));
 
 const names = ["small", "huge", "inline"] as const;
-const expectedOf = (name: string) => JSON.parse(readFileSync(join(fixtures, name, "expected.json"), "utf8")) as Expected;
+const expectedOf = (name: string) =>
+  JSON.parse(readFileSync(join(fixtures, name, "expected.json"), "utf8")) as Expected;
 
 let copies = 0;
 function copyOf(name: string): string {
@@ -46,20 +47,27 @@ describe.each(names)("gVisor's own file %s", (name) => {
     await checkDrop(file, expected);
   });
 
-  test.each(["auto", "inline"] as const)("in the background, queue %s, page by page and then all", async (queue) => {
-    using file = await importFrom(join(fixtures, name), { background: true, queue });
-    checkRanges(file, expected);
-    const { offset } = expected.filled.at(-1)!;
-    const last = { start: offset, end: offset + PAGE_SIZE };
-    // Threads may load it between the question and the view; in line nothing happens meanwhile.
-    if (queue === "inline" && !file.isLoaded(last)) expect(() => file.view(last)).toThrow(NotLoadedError);
-    await file.awaitLoad(last);
-    expect(file.view(last, BigUint64Array)[1]).toBe(file.view(last, BigUint64Array)[0]! + 8n);
-    file.awaitLoadSync({ start: expected.filled[0]!.offset, end: expected.filled[0]!.offset + PAGE_SIZE });
-    await file.awaitLoad();
-    checkContents(file, expected);
-    await checkDrop(file, expected);
-  });
+  test.each(["auto", "inline"] as const)(
+    "in the background, queue %s, page by page and then all",
+    async (queue) => {
+      using file = await importFrom(join(fixtures, name), { background: true, queue });
+      checkRanges(file, expected);
+      const { offset } = expected.filled.at(-1)!;
+      const last = { start: offset, end: offset + PAGE_SIZE };
+      // Threads may load it between the question and the view; in line nothing happens meanwhile.
+      if (queue === "inline" && !file.isLoaded(last))
+        expect(() => file.view(last)).toThrow(NotLoadedError);
+      await file.awaitLoad(last);
+      expect(file.view(last, BigUint64Array)[1]).toBe(file.view(last, BigUint64Array)[0]! + 8n);
+      file.awaitLoadSync({
+        start: expected.filled[0]!.offset,
+        end: expected.filled[0]!.offset + PAGE_SIZE,
+      });
+      await file.awaitLoad();
+      checkContents(file, expected);
+      await checkDrop(file, expected);
+    },
+  );
 
   test("pages dropped while they load are cancelled", async () => {
     using file = await importFrom(join(fixtures, name), { background: true });
@@ -72,7 +80,9 @@ test("limitBytes holds: references, not address space", async () => {
   const used = expectedOf("small").live.reduce((sum, { start, end }) => sum + end - start, 0);
   using file = await importFrom(directory, { limitBytes: used });
   expect(() => file.allocate(PAGE_SIZE)).toThrow(OutOfMemoryError);
-  await expect(importFrom(directory, { limitBytes: used - PAGE_SIZE })).rejects.toBeInstanceOf(OutOfMemoryError);
+  await expect(importFrom(directory, { limitBytes: used - PAGE_SIZE })).rejects.toBeInstanceOf(
+    OutOfMemoryError,
+  );
 });
 
 test("an option of the file itself: a file on disk to hold the memory", async () => {
@@ -82,7 +92,11 @@ test("an option of the file itself: a file on disk to hold the memory", async ()
 });
 
 describe("what is no gVisor checkpoint", () => {
-  const refused = async (directory: string, type: new (...args: never[]) => Error, message: string) => {
+  const refused = async (
+    directory: string,
+    type: new (...args: never[]) => Error,
+    message: string,
+  ) => {
     const error = await importFrom(directory).then(
       (file) => {
         file.destroy();
@@ -97,7 +111,11 @@ describe("what is no gVisor checkpoint", () => {
   test("no directory, a file, an empty directory", async () => {
     await refused(join(scratch, "absent"), SyscallError, "ENOENT");
     await refused(join(fixtures, "optrace.json"), SyscallError, "ENOTDIR");
-    await refused(mkdtempSync(join(scratch, "empty-")), CorruptCheckpointError, "no file pages_meta.img");
+    await refused(
+      mkdtempSync(join(scratch, "empty-")),
+      CorruptCheckpointError,
+      "no file pages_meta.img",
+    );
   });
 
   test("metadata cut off anywhere", async () => {

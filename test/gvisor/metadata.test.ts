@@ -1,13 +1,25 @@
 /** The message's codec against protobufjs, and protobuf's rules one by one. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { CorruptCheckpointError } from "../../src/errors.ts";
+import { CorruptCheckpointError } from "../../src/errors/errors.ts";
 import { decodeMetadata, encodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
 import { U64_MAX, varintLengthBytes, WireReader, WireWriter } from "../../src/gvisor/wire.ts";
 import { fixtures, messageOf, oracleDecode, oracleEncode, toOracle } from "./support.ts";
 
 const value = fc.oneof(
-  fc.constantFrom(0, 1, 127, 128, 2 ** 28, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 35, 2 ** 53 - 1, U64_MAX),
+  fc.constantFrom(
+    0,
+    1,
+    127,
+    128,
+    2 ** 28,
+    2 ** 31,
+    2 ** 32 - 1,
+    2 ** 32,
+    2 ** 35,
+    2 ** 53 - 1,
+    U64_MAX,
+  ),
   fc.maxSafeNat(),
   fc.nat(),
 );
@@ -26,7 +38,10 @@ const metadataArbitrary: fc.Arbitrary<GvisorMetadata> = fc
     unfreeHuge: columns(value, value, value),
     unwasteSmall: columns(value, value),
     unwasteHuge: columns(value, value),
-    subreleased: fc.uniqueArray(fc.tuple(value, value), { selector: ([key]) => key, maxLength: 20 }),
+    subreleased: fc.uniqueArray(fc.tuple(value, value), {
+      selector: ([key]) => key,
+      maxLength: 20,
+    }),
   })
   .map((m) => {
     const f64 = (rows: number[][], column: number) => new Float64Array(rows[column]!);
@@ -69,8 +84,10 @@ describe("against protobufjs", () => {
     fc.assert(
       fc.property(metadataArbitrary, fc.string(), fc.nat(), (metadata, text, number) => {
         const message = toOracle(metadata) as Record<string, Record<string, unknown>[]>;
-        for (const field of ["unwasteSmall", "unwasteHuge"]) for (const row of message[field]!) row["later"] = text;
-        for (const row of [...message["unfreeSmall"]!, ...message["memAcct"]!]) row["later"] = number;
+        for (const field of ["unwasteSmall", "unwasteHuge"])
+          for (const row of message[field]!) row["later"] = text;
+        for (const row of [...message["unfreeSmall"]!, ...message["memAcct"]!])
+          row["later"] = number;
         const later = {
           ...message,
           laterPacked: [number, 1],
@@ -83,9 +100,12 @@ describe("against protobufjs", () => {
     );
   });
 
-  test.each(fixtures.map((fixture) => [fixture.name, messageOf(fixture)] as const))("fixture %s", (_name, message) => {
-    expect(toOracle(decodeMetadata(message))).toEqual(oracleDecode(message));
-  });
+  test.each(fixtures.map((fixture) => [fixture.name, messageOf(fixture)] as const))(
+    "fixture %s",
+    (_name, message) => {
+      expect(toOracle(decodeMetadata(message))).toEqual(oracleDecode(message));
+    },
+  );
 });
 
 const VERSION = [0x08, 1];
@@ -126,9 +146,13 @@ describe("protobuf's rules", () => {
   test("absent fields are 0, and an empty message is an entry", () => {
     const { chunks, memAcct } = decode(0x12, 0, 0x1a, 0, 0x12, 2, 0x08, 1);
     expect([...chunks.huge]).toEqual([0, 1]);
-    expect([memAcct.start[0], memAcct.end[0], memAcct.kind[0], memAcct.group[0], memAcct.knownCommitted[0]]).toEqual([
-      0, 0, 0, 0, 0,
-    ]);
+    expect([
+      memAcct.start[0],
+      memAcct.end[0],
+      memAcct.kind[0],
+      memAcct.group[0],
+      memAcct.knownCommitted[0],
+    ]).toEqual([0, 0, 0, 0, 0]);
   });
 
   test("32-bit fields take the low half of a longer varint, and any varint but 0 is true", () => {
@@ -149,16 +173,32 @@ describe("protobuf's rules", () => {
     ["a wire type of 6", [0x0e], "Wire type 6"],
     ["field 0", [0x00, 0x00], "Field number"],
     ["a field number of 35 bits", [0x80, 0x80, 0x80, 0x80, 0x10], "Field number"],
-    ["a varint of 65 bits", [0x48, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2], "exceeds 64 bits"],
+    [
+      "a varint of 65 bits",
+      [0x48, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2],
+      "exceeds 64 bits",
+    ],
     ["an endless varint", [0x48, ...new Array(11).fill(0x80)], "exceeds 64 bits"],
     ["half a varint", [0x48, 0x80], "cut off"],
     ["a length beyond the message", [0x32, 3, 0x10, 5], "cut off"],
     ["a length beyond the inner message", [0x32, 4, 0x1a, 4, 1, 1, 0x48, 0x01], "cut off"],
-    ["a length of 2^63", [0x32, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], "cut off"],
+    [
+      "a length of 2^63",
+      [0x32, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1],
+      "cut off",
+    ],
     ["half a fixed64", [0x49, 1, 2, 3], "cut off"],
     ["half a fixed32", [0x4d, 1, 2, 3], "cut off"],
-    ["an offset of 2^53", [0x32, 9, 0x10, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10], "0x20000000000000"],
-    ["an offset of 2^64-2", [0x32, 11, 0x10, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1], "0xfffffffffffffffe"],
+    [
+      "an offset of 2^53",
+      [0x32, 9, 0x10, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x10],
+      "0x20000000000000",
+    ],
+    [
+      "an offset of 2^64-2",
+      [0x32, 11, 0x10, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
+      "0xfffffffffffffffe",
+    ],
   ])("%s is refused", (_name, bytes, message) => {
     const attempt = () => decode(...bytes);
     expect(attempt).toThrow(CorruptCheckpointError);
@@ -172,7 +212,9 @@ describe("protobuf's rules", () => {
   });
 
   test("limits on size and chunks", () => {
-    expect(() => decodeMetadata(new Uint8Array(VERSION), { metadataBytesMax: 1 })).toThrow("exceeds the limit of 1");
+    expect(() => decodeMetadata(new Uint8Array(VERSION), { metadataBytesMax: 1 })).toThrow(
+      "exceeds the limit of 1",
+    );
     const chunks = new Uint8Array([...VERSION, 0x12, 0, 0x12, 0]);
     expect(() => decodeMetadata(chunks, { chunksMax: 1 })).toThrow("2 chunks");
   });
@@ -182,7 +224,12 @@ describe("protobuf's rules", () => {
       decodeMetadata(new Uint8Array([...VERSION, 0x48, 0x80]), {}, { path: "meta", offset: 100 });
       throw new Error("accepted");
     } catch (error) {
-      expect(error).toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT", path: "meta", section: "metadata", offset: 103 });
+      expect(error).toMatchObject({
+        code: "ERR_CORRUPT_CHECKPOINT",
+        path: "meta",
+        section: "metadata",
+        offset: 103,
+      });
     }
   });
 });

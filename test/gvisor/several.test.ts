@@ -8,9 +8,20 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { exportAll, exportTo, importAll, importFrom } from "../../src/gvisor/index.ts";
-import { encodeOwners, formatResourceId, parseResourceId, readOwners } from "../../src/gvisor/owners.ts";
+import {
+  encodeOwners,
+  formatResourceId,
+  parseResourceId,
+  readOwners,
+} from "../../src/gvisor/owners.ts";
 import { memorySource } from "../../src/gvisor/stream.ts";
-import { CorruptCheckpointError, DestroyedError, MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../src/index.ts";
+import {
+  CorruptCheckpointError,
+  DestroyedError,
+  MemoryFile,
+  OutOfMemoryError,
+  PAGE_SIZE,
+} from "../../src/index.ts";
 import { checkContents, checkDrop, checkRanges, type Expected } from "../support/expected.ts";
 import { randomFile, type Shape } from "../support/random-file.ts";
 
@@ -35,7 +46,10 @@ async function makeFiles(shapes: Record<string, Shape>) {
 
 describe("files come back under their ids, in order", () => {
   test.each([
-    ["a main file and others", { "": "small", "c1:/tmp": "huge", "c1:/var/empty": "empty", "/shared": "small" }],
+    [
+      "a main file and others",
+      { "": "small", "c1:/tmp": "huge", "c1:/var/empty": "empty", "/shared": "small" },
+    ],
     ["others only", { "c0:/a": "small", "c0:/b": "mixed" }],
     ["the main file only", { "": "mixed" }],
     ["none at all", {}],
@@ -81,7 +95,9 @@ test("exportTo and importFrom are the same for the main file, whatever else ther
   using file = await importFrom(one);
   const kernel = newDirectory();
   await exportAll(kernel, { "": file });
-  const [alone, listed] = [one, kernel].map((directory) => readFileSync(join(directory, "pages_meta.img"))) as [Buffer, Buffer];
+  const [alone, listed] = [one, kernel].map((directory) =>
+    readFileSync(join(directory, "pages_meta.img")),
+  ) as [Buffer, Buffer];
   expect(listed).toEqual(Buffer.concat([alone, encodeOwners([])]));
   using back = (await importAll(kernel)).get("")!;
   checkContents(back, expected.get("")!);
@@ -144,7 +160,9 @@ test("bad ids, a destroyed file, a file too large: nothing is written, no file i
       ["b", file],
     ]),
   );
-  await expect(importAll(directory, { limitBytes: PAGE_SIZE })).rejects.toBeInstanceOf(OutOfMemoryError);
+  await expect(importAll(directory, { limitBytes: PAGE_SIZE })).rejects.toBeInstanceOf(
+    OutOfMemoryError,
+  );
 });
 
 test("metadata cut off anywhere in the list of owners, or longer than its last file", async () => {
@@ -165,7 +183,9 @@ test("metadata cut off anywhere in the list of owners, or longer than its last f
 });
 
 describe("the list of owners", () => {
-  const text = fc.string({ unit: "grapheme", minLength: 1, maxLength: 40 }).filter((s) => s.isWellFormed());
+  const text = fc
+    .string({ unit: "grapheme", minLength: 1, maxLength: 40 })
+    .filter((s) => s.isWellFormed());
   const container = fc.oneof(fc.constant(""), text);
 
   test("comes back as it was written, also where it is long", () => {
@@ -175,10 +195,16 @@ describe("the list of owners", () => {
         const encoded = encodeOwners(owners);
         const bytes = new Uint8Array(before + encoded.byteLength + 3);
         bytes.set(encoded, before);
-        expect(readOwners(memorySource(bytes), before)).toEqual({ owners, end: before + encoded.byteLength });
+        expect(readOwners(memorySource(bytes), before)).toEqual({
+          owners,
+          end: before + encoded.byteLength,
+        });
       }),
     );
-    const many = Array.from({ length: 20_000 }, (_, i) => ({ containerName: `container-${i}`, path: `/some/path/${i}` }));
+    const many = Array.from({ length: 20_000 }, (_, i) => ({
+      containerName: `container-${i}`,
+      path: `/some/path/${i}`,
+    }));
     expect(readOwners(memorySource(encodeOwners(many)), 0).owners).toEqual(many);
   });
 
@@ -206,7 +232,8 @@ describe("the list of owners", () => {
         text,
         (containerName, path) => {
           const id = formatResourceId({ containerName, path });
-          if (containerName === "" && path.includes(":")) expect(() => parseResourceId(path)).not.toThrow(TypeError);
+          if (containerName === "" && path.includes(":"))
+            expect(() => parseResourceId(path)).not.toThrow(TypeError);
           else expect(parseResourceId(id)).toEqual({ containerName, path });
         },
       ),

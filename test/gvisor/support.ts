@@ -3,10 +3,21 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import protobuf from "protobufjs";
-import { CHUNK_PAGES, HUGE_PAGES, type MemoryFileImage, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
+import {
+  CHUNK_PAGES,
+  HUGE_PAGES,
+  type MemoryFileImage,
+  PAGE_BYTES,
+  RunState,
+} from "../../src/gvisor/image.ts";
 import { decodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
 import { RunBuilder } from "../../src/gvisor/run-builder.ts";
-import { inlineHeader, locateInPagesFile, memorySource, readMetadataFrame } from "../../src/gvisor/stream.ts";
+import {
+  inlineHeader,
+  locateInPagesFile,
+  memorySource,
+  readMetadataFrame,
+} from "../../src/gvisor/stream.ts";
 import { validateMetadata } from "../../src/gvisor/validate.ts";
 import { U64_MAX } from "../../src/gvisor/wire.ts";
 
@@ -29,13 +40,20 @@ export interface Fixture {
 export const fixtures: Fixture[] = ["small", "huge", "inline"].map((name) => ({
   name,
   metadata: new Uint8Array(readFileSync(join(fixtureDirectory, name, "pages_meta.img"))),
-  pages: name === "inline" ? null : new Uint8Array(readFileSync(join(fixtureDirectory, name, "pages.img"))),
-  expected: JSON.parse(readFileSync(join(fixtureDirectory, name, "expected.json"), "utf8")) as Expected,
+  pages:
+    name === "inline"
+      ? null
+      : new Uint8Array(readFileSync(join(fixtureDirectory, name, "pages.img"))),
+  expected: JSON.parse(
+    readFileSync(join(fixtureDirectory, name, "expected.json"), "utf8"),
+  ) as Expected,
 }));
 
 /** The message inside a fixture's frame. */
 export function messageOf(fixture: Fixture): Uint8Array {
-  const length = Number(new DataView(fixture.metadata.buffer, fixture.metadata.byteOffset).getBigUint64(0, true));
+  const length = Number(
+    new DataView(fixture.metadata.buffer, fixture.metadata.byteOffset).getBigUint64(0, true),
+  );
   return fixture.metadata.subarray(8, 8 + length);
 }
 
@@ -66,7 +84,9 @@ export const Oracle = schema.root.lookupType("Metadata");
 export type Message = Record<string, string | number | boolean>;
 
 function compact(message: Message): Message {
-  return Object.fromEntries(Object.entries(message).filter(([, value]) => value !== 0 && value !== "0" && value !== false));
+  return Object.fromEntries(
+    Object.entries(message).filter(([, value]) => value !== 0 && value !== "0" && value !== false),
+  );
 }
 
 const u64 = (value: number): string => (value === U64_MAX ? "18446744073709551615" : `${value}`);
@@ -97,7 +117,10 @@ export function toOracle(metadata: GvisorMetadata): Record<string, unknown> {
     unfreeHuge: unfree(unfreeHuge),
     unwasteSmall: rows(unwasteSmall, (i) => compact(range(unwasteSmall, i))),
     unwasteHuge: rows(unwasteHuge, (i) => compact(range(unwasteHuge, i))),
-    subreleased: [...subreleased.hugeStart].map((key, i) => ({ key: u64(key), value: u64(subreleased.count[i]!) })),
+    subreleased: [...subreleased.hugeStart].map((key, i) => ({
+      key: u64(key),
+      value: u64(subreleased.count[i]!),
+    })),
   };
 }
 
@@ -107,13 +130,20 @@ export function oracleEncode(message: Record<string, unknown>): Uint8Array {
 
 /** What protobufjs reads, in the same shape as `toOracle` gives. */
 export function oracleDecode(bytes: Uint8Array): Record<string, unknown> {
-  const object = Oracle.toObject(Oracle.decode(bytes), { longs: String, defaults: false, arrays: true });
+  const object = Oracle.toObject(Oracle.decode(bytes), {
+    longs: String,
+    defaults: false,
+    arrays: true,
+  });
   const known = ["chunks", "memAcct", "unfreeSmall", "unfreeHuge", "unwasteSmall", "unwasteHuge"];
   const strip = ({ later: _, ...rest }: Message): Message => compact(rest);
   return {
     version: object["version"],
     ...Object.fromEntries(known.map((field) => [field, (object[field] as Message[]).map(strip)])),
-    subreleased: (object["subreleased"] as Message[]).map(({ key = "0", value = "0" }) => ({ key, value })),
+    subreleased: (object["subreleased"] as Message[]).map(({ key = "0", value = "0" }) => ({
+      key,
+      value,
+    })),
   };
 }
 
@@ -151,10 +181,22 @@ function buildImage(chunkHuge: Uint8Array, steps: Step[]): MemoryFileImage {
   const runs = new RunBuilder(() => undefined);
   const extentStart: number[] = [];
   const extentLength: number[] = [];
-  const place = (at: number, end: number, huge: boolean, { state, refs, kind, group, committed }: Step): void => {
+  const place = (
+    at: number,
+    end: number,
+    huge: boolean,
+    { state, refs, kind, group, committed }: Step,
+  ): void => {
     const actual = state === RunState.subReleased && !huge ? RunState.used : state;
     const used = actual === RunState.used;
-    runs.push(at, end, actual, used ? refs : 0, used ? kind : 0, actual === RunState.subReleased ? 0 : group);
+    runs.push(
+      at,
+      end,
+      actual,
+      used ? refs : 0,
+      used ? kind : 0,
+      actual === RunState.subReleased ? 0 : group,
+    );
     if (!committed || actual === RunState.subReleased) return;
     extentStart.push(at);
     extentLength.push(end - at);
@@ -175,7 +217,8 @@ function buildImage(chunkHuge: Uint8Array, steps: Step[]): MemoryFileImage {
     const intoHuge = chunkHuge[chunk] === 1;
     if (intoHuge !== huge) runs.startGroup();
     // A gap that leads from small chunks into a huge one.
-    if (intoHuge && !huge) at = Math.max(chunk * CHUNK_PAGES, Math.floor(at / HUGE_PAGES) * HUGE_PAGES);
+    if (intoHuge && !huge)
+      at = Math.max(chunk * CHUNK_PAGES, Math.floor(at / HUGE_PAGES) * HUGE_PAGES);
     huge = intoHuge;
     const end = Math.min(at + next.length, (chunk + 1) * CHUNK_PAGES);
     place(at, end, huge, next);
@@ -183,7 +226,15 @@ function buildImage(chunkHuge: Uint8Array, steps: Step[]): MemoryFileImage {
   }
   if (huge && at % HUGE_PAGES !== 0) {
     const border = Math.ceil(at / HUGE_PAGES) * HUGE_PAGES;
-    place(at, border, true, { gap: 0, length: 0, state: RunState.used, refs: 1, kind: 0, group: 0, committed: false });
+    place(at, border, true, {
+      gap: 0,
+      length: 0,
+      state: RunState.used,
+      refs: 1,
+      kind: 0,
+      group: 0,
+      committed: false,
+    });
   }
   const { extents } = locateInPagesFile(
     { start: new Uint32Array(extentStart), length: new Uint32Array(extentLength) },
@@ -196,7 +247,9 @@ function buildImage(chunkHuge: Uint8Array, steps: Step[]): MemoryFileImage {
 export function writeInlineForm(from: string, to: string): void {
   const metadata = readFileSync(join(from, "pages_meta.img"));
   const pages = readFileSync(join(from, "pages.img"));
-  const { committed } = validateMetadata(decodeMetadata(readMetadataFrame(memorySource(metadata)).bytes));
+  const { committed } = validateMetadata(
+    decodeMetadata(readMetadataFrame(memorySource(metadata)).bytes),
+  );
   const parts: Uint8Array[] = [metadata];
   let offset = 0;
   for (const length of committed.length) {

@@ -3,11 +3,23 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
-import { CorruptCheckpointError } from "../../src/errors.ts";
+import { CorruptCheckpointError } from "../../src/errors/errors.ts";
 import { imageToMetadata } from "../../src/gvisor/compose.ts";
-import { CHUNK_PAGES, CHUNKS_MAX, HUGE_PAGES, type MemoryFileImage, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
+import {
+  CHUNK_PAGES,
+  CHUNKS_MAX,
+  HUGE_PAGES,
+  type MemoryFileImage,
+  PAGE_BYTES,
+  RunState,
+} from "../../src/gvisor/image.ts";
 import { decodeMetadata, encodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
-import { locateInline, locateInPagesFile, memorySource, readMetadataFrame } from "../../src/gvisor/stream.ts";
+import {
+  locateInline,
+  locateInPagesFile,
+  memorySource,
+  readMetadataFrame,
+} from "../../src/gvisor/stream.ts";
 import { validateMetadata } from "../../src/gvisor/validate.ts";
 import { imageArbitrary, toOracle } from "./support.ts";
 
@@ -55,11 +67,17 @@ function cutRanges(metadata: GvisorMetadata): GvisorMetadata {
         end.push(pieces[piece]!);
       }
     }
-    const others = Object.entries(columns).map(([name, column]: [string, Float64Array | Uint32Array | Uint8Array]) => {
-      const Column = column.constructor as new (values: number[]) => typeof column;
-      return [name, new Column(rows.map((row) => column[row]!))] as const;
-    });
-    return { ...Object.fromEntries(others), start: new Float64Array(start), end: new Float64Array(end) } as unknown as T;
+    const others = Object.entries(columns).map(
+      ([name, column]: [string, Float64Array | Uint32Array | Uint8Array]) => {
+        const Column = column.constructor as new (values: number[]) => typeof column;
+        return [name, new Column(rows.map((row) => column[row]!))] as const;
+      },
+    );
+    return {
+      ...Object.fromEntries(others),
+      start: new Float64Array(start),
+      end: new Float64Array(end),
+    } as unknown as T;
   };
   return {
     ...metadata,
@@ -122,7 +140,10 @@ const good: Sketch = {
 
 function metadataOf(sketch: Sketch): GvisorMetadata {
   const column = (rows: Rows, index: number) => rows.map((row) => row[index]!);
-  const range = (rows: Rows) => ({ start: new Float64Array(column(rows, 0)), end: new Float64Array(column(rows, 1)) });
+  const range = (rows: Rows) => ({
+    start: new Float64Array(column(rows, 0)),
+    end: new Float64Array(column(rows, 1)),
+  });
   const unfree = (rows: Rows) => ({ ...range(rows), refs: new Float64Array(column(rows, 2)) });
   return {
     chunks: { huge: new Uint8Array(sketch.huge) },
@@ -145,7 +166,14 @@ function metadataOf(sketch: Sketch): GvisorMetadata {
 
 function runsOf(sketch: Sketch): number[][] {
   const { start, length, state, refs, kind, group } = validateMetadata(metadataOf(sketch)).runs;
-  return [...start.keys()].map((i) => [start[i]!, length[i]!, state[i]!, refs[i]!, kind[i]!, group[i]!]);
+  return [...start.keys()].map((i) => [
+    start[i]!,
+    length[i]!,
+    state[i]!,
+    refs[i]!,
+    kind[i]!,
+    group[i]!,
+  ]);
 }
 
 const replaced = (rows: Rows, index: number, ...row: number[]): Rows => rows.with(index, row);
@@ -180,21 +208,53 @@ describe("the rules", () => {
     ["a range that ends before it begins", { unwasteHuge: [[K, 0]] }, "unwaste_huge"],
     ["a range that begins at 2^64-1", { unwasteHuge: [[END, END]] }, "unwaste_huge"],
     ["half a page", { unfreeSmall: replaced(unfreeSmall, 0, 0, K + 1, 2) }, "unfree_small"],
-    ["a start within a page", { unfreeSmall: replaced(unfreeSmall, 0, 1, 2 * K, 2) }, "unfree_small"],
+    [
+      "a start within a page",
+      { unfreeSmall: replaced(unfreeSmall, 0, 1, 2 * K, 2) },
+      "unfree_small",
+    ],
     ["ranges that overlap", { unfreeSmall: replaced(unfreeSmall, 1, K, 3 * K, 1) }, "unfree_small"],
-    ["ranges out of order", { memAcct: [memAcct[1]!, memAcct[0]!, ...memAcct.slice(2)] }, "mem_acct"],
+    [
+      "ranges out of order",
+      { memAcct: [memAcct[1]!, memAcct[0]!, ...memAcct.slice(2)] },
+      "mem_acct",
+    ],
     ["a range twice", { memAcct: [memAcct[0]!, ...memAcct] }, "mem_acct"],
-    ["accounting of the void", { memAcct: [...memAcct, [2 * CHUNK, 2 * CHUNK + K, 1, 0, 0]] }, "mem_acct"],
-    ["accounting to the end of everything", { memAcct: [...memAcct, [2 * CHUNK - K, END, 1, 0, 0]] }, "mem_acct"],
-    ["more references than fit", { unfreeSmall: replaced(unfreeSmall, 0, 0, 2 * K, 2 ** 32) }, "unfree_small"],
+    [
+      "accounting of the void",
+      { memAcct: [...memAcct, [2 * CHUNK, 2 * CHUNK + K, 1, 0, 0]] },
+      "mem_acct",
+    ],
+    [
+      "accounting to the end of everything",
+      { memAcct: [...memAcct, [2 * CHUNK - K, END, 1, 0, 0]] },
+      "mem_acct",
+    ],
+    [
+      "more references than fit",
+      { unfreeSmall: replaced(unfreeSmall, 0, 0, 2 * K, 2 ** 32) },
+      "unfree_small",
+    ],
     ["2^64-1 references", { unfreeSmall: replaced(unfreeSmall, 0, 0, 2 * K, END) }, "unfree_small"],
     ["a kind of 256", { memAcct: replaced(memAcct, 0, 0, 2 * K, 256, 7, 1) }, "mem_acct"],
-    ["a void with an end", { unfreeSmall: replaced(unfreeSmall, 3, CHUNK, 2 ** 52, 0) }, "unfree_small"],
+    [
+      "a void with an end",
+      { unfreeSmall: replaced(unfreeSmall, 3, CHUNK, 2 ** 52, 0) },
+      "unfree_small",
+    ],
     ["a void that is free", { unfreeHuge: without(unfreeHuge, 4) }, "unfree_huge"],
-    ["a void with references", { unfreeHuge: replaced(unfreeHuge, 4, 2 * CHUNK, END, 1) }, "unfree_huge"],
+    [
+      "a void with references",
+      { unfreeHuge: replaced(unfreeHuge, 4, 2 * CHUNK, END, 1) },
+      "unfree_huge",
+    ],
     ["a void that is waste", { unwasteSmall: without(unwasteSmall, 1) }, "unwaste_small"],
     ["free huge pages in a small chunk", { unfreeHuge: without(unfreeHuge, 0) }, "unfree_huge"],
-    ["used huge pages in a small chunk", { unfreeHuge: replaced(unfreeHuge, 0, 0, CHUNK, 1) }, "unfree_huge"],
+    [
+      "used huge pages in a small chunk",
+      { unfreeHuge: replaced(unfreeHuge, 0, 0, CHUNK, 1) },
+      "unfree_huge",
+    ],
     [
       "waste small pages in a huge chunk",
       {
@@ -263,7 +323,9 @@ describe("the rules", () => {
   test("limits", () => {
     const metadata = metadataOf(good);
     expect(() => validateMetadata(metadata, { limitBytes: 2 * CHUNK - 1 })).toThrow("limitBytes");
-    expect(validateMetadata(metadata, { limitBytes: 2 * CHUNK, chunksMax: 2 }).chunkHuge.length).toBe(2);
+    expect(
+      validateMetadata(metadata, { limitBytes: 2 * CHUNK, chunksMax: 2 }).chunkHuge.length,
+    ).toBe(2);
     expect(() => validateMetadata(metadata, { chunksMax: 1 })).toThrow("at most 1");
     const many = { ...metadata, chunks: { huge: new Uint8Array(CHUNKS_MAX + 1) } };
     expect(() => validateMetadata(many, { chunksMax: 2 ** 40 })).toThrow(`at most ${CHUNKS_MAX}`);
@@ -281,7 +343,9 @@ describe("the rules", () => {
       subreleased: [],
     };
     expect(runsOf(empty)).toEqual([]);
-    expect(toOracle(imageToMetadata(readBack(metadataOf(empty))))).toEqual(toOracle(metadataOf(empty)));
+    expect(toOracle(imageToMetadata(readBack(metadataOf(empty))))).toEqual(
+      toOracle(metadataOf(empty)),
+    );
   });
 });
 
@@ -333,10 +397,15 @@ describe("sub-release", () => {
  * 7936 KiB), [7936 KiB, 8000 KiB) and the rest: the first part is counted in neither of the two huge pages that it cut.
  */
 test("gVisor's own file with counts that are too small", () => {
-  const bytes = new Uint8Array(readFileSync(join(import.meta.dir, "../data/gvisor/subreleased/pages_meta.img")));
+  const bytes = new Uint8Array(
+    readFileSync(join(import.meta.dir, "../data/gvisor/subreleased/pages_meta.img")),
+  );
   const frame = readMetadataFrame(memorySource(bytes));
   const metadata = decodeMetadata(frame.bytes);
-  expect([[...metadata.subreleased.hugeStart], [...metadata.subreleased.count]]).toEqual([[3 * HUGE], [64]]);
+  expect([[...metadata.subreleased.hugeStart], [...metadata.subreleased.count]]).toEqual([
+    [3 * HUGE],
+    [64],
+  ]);
   const { runs } = validateMetadata(metadata);
   expect([[...runs.start], [...runs.length], [...runs.state]]).toEqual([
     [0, 16],
@@ -349,24 +418,36 @@ describe("composing", () => {
   const image = readBack(metadataOf(good));
 
   test("a program's own kinds need a replacement", () => {
-    const own = { ...image, runs: { ...image.runs, kind: image.runs.kind.map((kind) => (kind === 1 ? 200 : kind)) } };
+    const own = {
+      ...image,
+      runs: { ...image.runs, kind: image.runs.kind.map((kind) => (kind === 1 ? 200 : kind)) },
+    };
     expect(() => imageToMetadata(own)).toThrow("got 200");
     expect(toOracle(imageToMetadata(own, { foreignKind: 1 }))).toEqual(toOracle(metadataOf(good)));
   });
 
   test("an image that cannot be is an error", () => {
     const { runs, extents } = image;
-    const with1 = <T extends Uint32Array | Uint8Array>(column: T, index: number, value: number): T =>
-      column.with(index, value) as T;
-    expect(() => imageToMetadata({ ...image, runs: { ...runs, start: with1(runs.start, 1, 1) } })).toThrow(RangeError);
-    expect(() => imageToMetadata({ ...image, runs: { ...runs, length: with1(runs.length, 3, base + 512) } })).toThrow(
+    const with1 = <T extends Uint32Array | Uint8Array>(
+      column: T,
+      index: number,
+      value: number,
+    ): T => column.with(index, value) as T;
+    expect(() =>
+      imageToMetadata({ ...image, runs: { ...runs, start: with1(runs.start, 1, 1) } }),
+    ).toThrow(RangeError);
+    expect(() =>
+      imageToMetadata({ ...image, runs: { ...runs, length: with1(runs.length, 3, base + 512) } }),
+    ).toThrow(RangeError);
+    expect(() =>
+      imageToMetadata({ ...image, runs: { ...runs, refs: with1(runs.refs, 0, 0) } }),
+    ).toThrow(RangeError);
+    expect(() =>
+      imageToMetadata({ ...image, extents: { ...extents, start: with1(extents.start, 0, 100) } }),
+    ).toThrow(RangeError);
+    expect(() => imageToMetadata({ ...image, chunkHuge: new Uint8Array([0, 0]) })).toThrow(
       RangeError,
     );
-    expect(() => imageToMetadata({ ...image, runs: { ...runs, refs: with1(runs.refs, 0, 0) } })).toThrow(RangeError);
-    expect(() => imageToMetadata({ ...image, extents: { ...extents, start: with1(extents.start, 0, 100) } })).toThrow(
-      RangeError,
-    );
-    expect(() => imageToMetadata({ ...image, chunkHuge: new Uint8Array([0, 0]) })).toThrow(RangeError);
     expect(() => imageToMetadata({ ...image, chunkHuge: new Uint8Array([0]) })).toThrow(RangeError);
   });
 });
@@ -374,7 +455,15 @@ describe("composing", () => {
 describe("headers of contents in the stream", () => {
   const committed = { start: new Uint32Array([0, 3]), length: new Uint32Array([2, 1]) };
   const parts = (first: number[], second: number[]) =>
-    memorySource(new Uint8Array([9, ...first, ...new Array(2 * K).fill(0), ...second, ...new Array(K).fill(0)]));
+    memorySource(
+      new Uint8Array([
+        9,
+        ...first,
+        ...new Array(2 * K).fill(0),
+        ...second,
+        ...new Array(K).fill(0),
+      ]),
+    );
 
   test("give the places", () => {
     const { extents, end } = locateInline(committed, parts([0x80, 0x40], [0x80, 0x20]), 1);
@@ -383,9 +472,19 @@ describe("headers of contents in the stream", () => {
   });
 
   test.each([
-    ["objects", [0x80, 0xc0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1], [0x80, 0x20], "got objects"],
+    [
+      "objects",
+      [0x80, 0xc0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1],
+      [0x80, 0x20],
+      "got objects",
+    ],
     ["another length", [0x80, 0x20], [0x80, 0x20], "Expected 8192 bytes of pages, got 4096"],
-    ["a length above 2^53", [0x80, 0xc0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f], [0x80, 0x20], "Expected 8192"],
+    [
+      "a length above 2^53",
+      [0x80, 0xc0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f],
+      [0x80, 0x20],
+      "Expected 8192",
+    ],
     ["66 bits", new Array(10).fill(0xff), [0x80, 0x20], "exceeds 64 bits"],
     ["contents cut off", [0x80, 0x40], [0x80], "Varint|Expected|cut off"],
   ])("%s is refused", (_name, first, second, message) => {

@@ -18,7 +18,13 @@ const go = Bun.which("go");
 const sources = join(import.meta.dir, "../../bench/peers/gvisor");
 const scratch = mkdtempSync(join(tmpdir(), "pgalloc-with-gvisor-"));
 const peer = join(scratch, "peer");
-const counts = { checkedByGvisor: 0, loadedFromGvisor: 0, kernelCheckpoints: 0, traceOperations: 0, pages: 0 };
+const counts = {
+  checkedByGvisor: 0,
+  loadedFromGvisor: 0,
+  kernelCheckpoints: 0,
+  traceOperations: 0,
+  pages: 0,
+};
 
 beforeAll(() => {
   if (go !== null) run([go, "build", "-o", peer, "."], sources);
@@ -29,8 +35,14 @@ afterAll(() => {
 }, 60_000);
 
 function run(command: string[], cwd = scratch): string {
-  const { exitCode, stdout, stderr } = Bun.spawnSync(command, { cwd, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
-  if (exitCode !== 0) throw new Error(`${command.join(" ")} exited with ${exitCode}:\n${stdout}${stderr}`);
+  const { exitCode, stdout, stderr } = Bun.spawnSync(command, {
+    cwd,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  if (exitCode !== 0)
+    throw new Error(`${command.join(" ")} exited with ${exitCode}:\n${stdout}${stderr}`);
   return stdout.toString();
 }
 
@@ -40,14 +52,22 @@ const newDirectory = () => join(scratch, `${directories++}`);
 /** Lets gVisor load a checkpoint of ours. It exits with 1, and says why, if anything is not as expected. */
 function checkByGvisor(directory: string, expected: Expected): void {
   writeFileSync(join(directory, "expected.json"), JSON.stringify(expected));
-  expect(JSON.parse(run([peer, "check", "-dir", directory]))).toMatchObject({ ok: true, totalSizeBytes: expected.totalSize });
+  expect(JSON.parse(run([peer, "check", "-dir", directory]))).toMatchObject({
+    ok: true,
+    totalSizeBytes: expected.totalSize,
+  });
   counts.checkedByGvisor++;
 }
 
-const seeds = Array.from({ length: Number(process.env["PGALLOC_GVISOR_SEEDS"] ?? 5) }, (_, i) => i + 1);
+const seeds = Array.from(
+  { length: Number(process.env["PGALLOC_GVISOR_SEEDS"] ?? 5) },
+  (_, i) => i + 1,
+);
 const cases = [
   ["empty", 1] as const,
-  ...(["small", "huge", "mixed", "many"] as const).flatMap((shape) => seeds.map((seed) => [shape, seed] as const)),
+  ...(["small", "huge", "mixed", "many"] as const).flatMap((shape) =>
+    seeds.map((seed) => [shape, seed] as const),
+  ),
 ];
 
 describe.skipIf(go === null)("with gVisor", () => {
@@ -75,8 +95,20 @@ describe.skipIf(go === null)("with gVisor", () => {
     async (shape, seed) => {
       for (const inline of [false, true]) {
         const directory = newDirectory();
-        run([peer, "mkfile", "-dir", directory, "-shape", shape, "-seed", `${seed}`, ...(inline ? ["-inline"] : [])]);
-        const expected = JSON.parse(readFileSync(join(directory, "expected.json"), "utf8")) as Expected;
+        run([
+          peer,
+          "mkfile",
+          "-dir",
+          directory,
+          "-shape",
+          shape,
+          "-seed",
+          `${seed}`,
+          ...(inline ? ["-inline"] : []),
+        ]);
+        const expected = JSON.parse(
+          readFileSync(join(directory, "expected.json"), "utf8"),
+        ) as Expected;
         for (const background of [false, true]) {
           using file = await importFrom(directory, { background });
           checkRanges(file, expected);
@@ -117,7 +149,10 @@ describe.skipIf(go === null)("with gVisor", () => {
       const ours = newDirectory();
       await exportAll(ours, files);
       writeFileSync(join(ours, "kernel.json"), JSON.stringify(kernel));
-      expect(JSON.parse(run([peer, "checkkernel", "-dir", ours]))).toMatchObject({ ok: true, files: files.size });
+      expect(JSON.parse(run([peer, "checkkernel", "-dir", ours]))).toMatchObject({
+        ok: true,
+        files: files.size,
+      });
       for (const file of files.values()) file.destroy();
       counts.kernelCheckpoints++;
     },
@@ -129,7 +164,9 @@ describe.skipIf(go === null)("with gVisor", () => {
     async (seed) => {
       const path = join(scratch, `trace-${seed}.json`);
       run([peer, "mktrace", "-out", path, "-seed", `${seed}`, "-ops", "3000"]);
-      counts.traceOperations += await replayTrace(JSON.parse(readFileSync(path, "utf8")) as TraceOperation[]);
+      counts.traceOperations += await replayTrace(
+        JSON.parse(readFileSync(path, "utf8")) as TraceOperation[],
+      );
     },
     120_000,
   );

@@ -4,14 +4,23 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { uringUnavailableReason } from "../../src/aio/index.ts";
-import { closeFile, mapAnonymous, niceOf, O_CREAT, O_RDWR, openFile, truncateFile, unmap } from "../../ffi/index.ts";
+import {
+  closeFile,
+  mapAnonymous,
+  niceOf,
+  O_CREAT,
+  O_RDWR,
+  openFile,
+  truncateFile,
+  unmap,
+} from "../../ffi/index.ts";
 import { LoadState, LoadWord, PAGES_PER_UNIT } from "../../src/load/load-state.ts";
 import type { LoadTask } from "../../src/load/load-task.ts";
 import { LoadThreads } from "../../src/load/load-threads.ts";
-import { coreOf, MemoryFile } from "../../src/memory-file.ts";
-import { createControl } from "../../src/shared/control.ts";
+import { coreOf, MemoryFile } from "../../src/file/memory-file.ts";
+import { createControl } from "../../src/control/control.ts";
 import { runInThread, terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
-import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../../src/units.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../../src/pages/units.ts";
 
 const UNITS = 2048;
 
@@ -40,7 +49,14 @@ async function withSparseLoad(
   truncateFile(fd, units * PAGE_SIZE);
   const base = mapAnonymous(units * HUGE_PAGE_SIZE);
   try {
-    await use(state, { control: createControl().buffer, state: state.handle, base, fd, directFd: -1, queue: "inline" });
+    await use(state, {
+      control: createControl().buffer,
+      state: state.handle,
+      base,
+      fd,
+      directFd: -1,
+      queue: "inline",
+    });
   } finally {
     unmap(base, units * HUGE_PAGE_SIZE);
     closeFile(fd);
@@ -90,7 +106,8 @@ test("demands are served while the background pass waits for its turn", () =>
     const before = threadCount().busy;
     const run = new LoadThreads(state, shared, turn.promise, fail).run();
     // Behind another file's load there is nothing to wait for: the demand thread serves alone.
-    while (Atomics.load(state.words, LoadWord.DemandServed) === 0) await new Promise((resolve) => setImmediate(resolve));
+    while (Atomics.load(state.words, LoadWord.DemandServed) === 0)
+      await new Promise((resolve) => setImmediate(resolve));
     expect(threadCount().busy - before).toBe(1);
     expect(state.words[LoadWord.LoadedPages]).toBe(0);
     turn.resolve();
@@ -116,7 +133,11 @@ test.if(uringUnavailableReason() === null)(
   () =>
     withSparseLoad(async (state, shared) => {
       state.demand(0, UNITS * PAGES_PER_UNIT);
-      await runInThread("load", { ...shared, role: "background", queue: "uring" }, { lowPriority: true }).done;
+      await runInThread(
+        "load",
+        { ...shared, role: "background", queue: "uring" },
+        { lowPriority: true },
+      ).done;
       expect(state.words[LoadWord.DemandPages]).toBe(UNITS);
     }),
 );
@@ -156,7 +177,9 @@ test("background threads have low priority; who waits, reads on demand or saves 
       Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]));
     console.log(JSON.stringify(nice));
     process.exit(0);`;
-  const child = Bun.spawn([process.execPath, "-e", program, join(directory, "checkpoint")], { stderr: "inherit" });
+  const child = Bun.spawn([process.execPath, "-e", program, join(directory, "checkpoint")], {
+    stderr: "inherit",
+  });
   const nice = JSON.parse(await new Response(child.stdout).text()) as number[];
   const own = niceOf();
   const low = Math.max(own, 10);

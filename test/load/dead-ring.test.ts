@@ -58,7 +58,9 @@ test.skipIf(uringUnavailable() !== null)(
     const target = new Uint8Array(new ArrayBuffer(4096));
     const before = openRings();
     const actor = new Actor();
-    expect(await actor.call("readByRing", state.handle, 1, fd, addressOf(target))).toBe(PAGES_PER_UNIT);
+    expect(await actor.call("readByRing", state.handle, 1, fd, addressOf(target))).toBe(
+      PAGES_PER_UNIT,
+    );
     expect(openRings()).toBe(before + 1);
     // A read that the kernel has not begun ends with its thread.
     await pollArmed();

@@ -5,8 +5,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { syscallCounts } from "../../ffi/index.ts";
 import { FileRange, type LoadQueue, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { type LoadState, PAGES_PER_UNIT, URING_DEPTH_MAX, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
-import { MAX_PARTICIPANTS } from "../../src/shared/control.ts";
+import {
+  type LoadState,
+  PAGES_PER_UNIT,
+  URING_DEPTH_MAX,
+  WORDS_PER_UNIT,
+} from "../../src/load/load-state.ts";
+import { MAX_PARTICIPANTS } from "../../src/control/control.ts";
 import { terminateIdleThreads } from "../../src/threads/pool.ts";
 import { denseState } from "./support/dense-state.ts";
 
@@ -36,7 +41,8 @@ async function restore(queue: LoadQueue): Promise<MemoryFile> {
 function takeAll(state: LoadState): number[] {
   const want = new Int32Array(WORDS_PER_UNIT);
   const units: number[] = [];
-  for (let unit = state.takeDemand(want); unit >= 0; unit = state.takeDemand(want)) units.push(unit);
+  for (let unit = state.takeDemand(want); unit >= 0; unit = state.takeDemand(want))
+    units.push(unit);
   return units;
 }
 
@@ -69,7 +75,9 @@ test("demands are taken in turn: a long range that is wanted later does not go b
 
 test("every thread of a file has slots for its claims, to read and to drop, and whoever reads ahead has one a unit", () => {
   const state = denseState(1);
-  const slots = Array.from({ length: 2 * MAX_PARTICIPANTS + URING_DEPTH_MAX }, () => state.takeSlot());
+  const slots = Array.from({ length: 2 * MAX_PARTICIPANTS + URING_DEPTH_MAX }, () =>
+    state.takeSlot(),
+  );
   expect(new Set(slots).size).toBe(slots.length);
   expect(() => state.takeSlot()).toThrow("threads load at once");
   state.freeSlot(slots[7]!);
@@ -78,7 +86,10 @@ test("every thread of a file has slots for its claims, to read and to drop, and 
 
 test("2 MiB that are awaited before a thread serves demands are read at once, in the waiting thread, and more is not", async () => {
   using back = await restore("workers");
-  const most = new FileRange(range.start + 2 ** 25 + PAGE_SIZE, range.start + 2 ** 25 + 2 ** 21 + PAGE_SIZE);
+  const most = new FileRange(
+    range.start + 2 ** 25 + PAGE_SIZE,
+    range.start + 2 ** 25 + 2 ** 21 + PAGE_SIZE,
+  );
   const more = new FileRange(most.end, most.end + 2 ** 21 + PAGE_SIZE);
   const before = ownReads();
   const waiting = [back.awaitLoad(more)];
@@ -92,14 +103,19 @@ test("2 MiB that are awaited before a thread serves demands are read at once, in
 test("what is awaited all at once is read in turns of the event loop, not in one", async () => {
   using back = await restore("workers");
   // The last first: the background pass begins at the other end.
-  const pieces = Array.from({ length: 64 }, (_, i) => new FileRange((63 - i) * 2 ** 20, (64 - i) * 2 ** 20));
+  const pieces = Array.from(
+    { length: 64 },
+    (_, i) => new FileRange((63 - i) * 2 ** 20, (64 - i) * 2 ** 20),
+  );
   const before = ownReads();
   const waiting = pieces.map((piece) => back.awaitLoad(piece));
   expect(back.isLoaded(pieces[0]!)).toBe(true);
   expect(ownReads() - before).toBeLessThan(64);
   // One that is given up is answered at once, and those behind it are read all the same.
   const controller = new AbortController();
-  const givenUp = back.awaitLoad(pieces[62], { signal: controller.signal }).catch((reason: unknown) => reason);
+  const givenUp = back
+    .awaitLoad(pieces[62], { signal: controller.signal })
+    .catch((reason: unknown) => reason);
   controller.abort("enough");
   // Unless the background pass has come by before.
   const possible: unknown[] = back.isLoaded(pieces[62]!) ? ["enough", undefined] : ["enough"];

@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import { PAGE_SIZE } from "../../src/index.ts";
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
 import { SLOT_WORDS } from "../../src/load/load-tables.ts";
-import { Word } from "../../src/shared/control.ts";
+import { Word } from "../../src/control/control.ts";
 import { heldLoad } from "../threads/support/held-load.ts";
 
 /** Every page but those that this thread has claimed of one unit has its bit, as if a thread had died before it counted any. */
@@ -76,7 +76,8 @@ test("pages that a thread failed to read before it died are not taken back from 
   expect(() => fail(1)).toThrow("ends here");
   Reflect.deleteProperty(state, "settle");
   const first = page.start / PAGE_SIZE;
-  const firstPage = () => Int32Array.from({ length: WORDS_PER_UNIT }, (_, word) => (word === 0 ? 1 : 0));
+  const firstPage = () =>
+    Int32Array.from({ length: WORDS_PER_UNIT }, (_, word) => (word === 0 ? 1 : 0));
   expect(state.retry(first, first + 1)).toBe(1);
   expect(state.claim(state.takeSlot(), first / PAGES_PER_UNIT, firstPage())).toBe(1);
   // No thread of this process.

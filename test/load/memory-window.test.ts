@@ -19,7 +19,8 @@ test("pages are the memory's, within the stretch and across to the next", () => 
   const window = new MemoryWindow(base, PAGES, 16);
   window.cover(0, PAGES);
   const all = window.pages(0, PAGES).slice();
-  for (let page = 0; page < PAGES; page++) all.fill(page + 1, page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
+  for (let page = 0; page < PAGES; page++)
+    all.fill(page + 1, page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
   window.pages(0, PAGES).set(all);
   for (const [start, end] of [
     [3, 5],
@@ -28,7 +29,9 @@ test("pages are the memory's, within the stretch and across to the next", () => 
     [40, 41],
   ] as const) {
     window.cover(start, end);
-    expect(window.pages(start, end - start)).toEqual(all.subarray(start * PAGE_SIZE, end * PAGE_SIZE));
+    expect(window.pages(start, end - start)).toEqual(
+      all.subarray(start * PAGE_SIZE, end * PAGE_SIZE),
+    );
   }
   window.close();
   unmap(base, PAGES * PAGE_SIZE);
@@ -54,7 +57,10 @@ test("a load of 128 MiB makes a buffer for 64 MiB, and for a page that is awaite
   source.view(source.allocate(2 ** 27)).fill(7);
   await source.saveTo(join(directory, "checkpoint"));
   source.destroy();
-  using file = await MemoryFile.loadFrom(join(directory, "checkpoint"), { background: true, queue: "inline" });
+  using file = await MemoryFile.loadFrom(join(directory, "checkpoint"), {
+    background: true,
+    queue: "inline",
+  });
   const crc32 = spyOn(Bun.hash, "crc32");
   try {
     file.awaitLoadSync({ start: 100 * PAGE_SIZE, end: 101 * PAGE_SIZE });

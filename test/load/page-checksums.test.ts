@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { combineChecksums } from "../../src/load/page-checksums.ts";
-import { PAGE_SIZE } from "../../src/units.ts";
+import { PAGE_SIZE } from "../../src/pages/units.ts";
 
 const PAGES = 8;
 
@@ -14,13 +14,20 @@ function checksumsOf(bytes: Uint8Array): Uint32Array {
 test("the combined checksum is that of the bytes together", () => {
   const image = fc.array(fc.tuple(fc.nat(PAGES * PAGE_SIZE - 1), fc.nat(255)), { maxLength: 40 });
   fc.assert(
-    fc.property(image, fc.nat(PAGES - 1), fc.integer({ min: 1, max: PAGES }), (writes, first, most) => {
-      const bytes = new Uint8Array(PAGES * PAGE_SIZE);
-      for (const [at, value] of writes) bytes[at] = value;
-      const count = Math.min(most, PAGES - first);
-      const together = Bun.hash.crc32(bytes.subarray(first * PAGE_SIZE, (first + count) * PAGE_SIZE));
-      expect(combineChecksums(checksumsOf(bytes), first, count)).toBe(together);
-    }),
+    fc.property(
+      image,
+      fc.nat(PAGES - 1),
+      fc.integer({ min: 1, max: PAGES }),
+      (writes, first, most) => {
+        const bytes = new Uint8Array(PAGES * PAGE_SIZE);
+        for (const [at, value] of writes) bytes[at] = value;
+        const count = Math.min(most, PAGES - first);
+        const together = Bun.hash.crc32(
+          bytes.subarray(first * PAGE_SIZE, (first + count) * PAGE_SIZE),
+        );
+        expect(combineChecksums(checksumsOf(bytes), first, count)).toBe(together);
+      },
+    ),
   );
 });
 

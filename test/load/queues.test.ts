@@ -13,9 +13,15 @@ import {
   uringUnavailable,
 } from "../../ffi/index.ts";
 import { makeHuge } from "../../src/aio/perform.ts";
-import { FileRange, HUGE_PAGE_SIZE, type LoadQueue, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import {
+  FileRange,
+  HUGE_PAGE_SIZE,
+  type LoadQueue,
+  MemoryFile,
+  PAGE_SIZE,
+} from "../../src/index.ts";
 import { INLINE_READ_BYTES } from "../../src/load/load-task.ts";
-import { coreOf } from "../../src/memory-file.ts";
+import { coreOf } from "../../src/file/memory-file.ts";
 import type { Faults } from "../safety/support/fault-control.ts";
 import { beginFaults } from "../safety/support/in-process.ts";
 
@@ -37,7 +43,11 @@ const noUring = uringUnavailable();
 const queues: { queue: LoadQueue; title: string; skip: boolean }[] = [
   { queue: "workers", title: "workers", skip: false },
   { queue: "inline", title: "inline", skip: false },
-  { queue: "uring", title: noUring === null ? "uring" : `uring (not available here: ${noUring})`, skip: noUring !== null },
+  {
+    queue: "uring",
+    title: noUring === null ? "uring" : `uring (not available here: ${noUring})`,
+    skip: noUring !== null,
+  },
   { queue: "auto", title: "auto", skip: false },
 ];
 
@@ -53,7 +63,8 @@ beforeAll(async () => {
     using file = MemoryFile.create();
     range = file.allocate(PAGES * PAGE_SIZE);
     const words = file.view(range, Uint32Array);
-    for (let page = 0; page < PAGES; page++) if (holds(page)) words.fill(stamp(page), page * 1024, (page + 1) * 1024);
+    for (let page = 0; page < PAGES; page++)
+      if (holds(page)) words.fill(stamp(page), page * 1024, (page + 1) * 1024);
     await file.saveTo(join(root, name));
   }
   using probe = MemoryFile.create();
@@ -74,7 +85,8 @@ function wrongPages(file: MemoryFile, image: Image): number[] {
   const wrong: number[] = [];
   for (let page = 0; page < PAGES; page++) {
     const want = images[image](page) ? stamp(page) >>> 0 : 0;
-    if (!words.subarray(page * 1024, (page + 1) * 1024).every((word) => word === want)) wrong.push(page);
+    if (!words.subarray(page * 1024, (page + 1) * 1024).every((word) => word === want))
+      wrong.push(page);
   }
   return wrong;
 }
@@ -87,7 +99,10 @@ function mappedHugeBytes(file: MemoryFile): number {
     const start = Number.parseInt(entry, 16);
     return start >= base && start < base + file.totalSizeBytes;
   });
-  return own.reduce((sum, entry) => sum + Number(/ShmemPmdMapped:\s+(\d+) kB/.exec(entry)?.[1] ?? 0) * 1024, 0);
+  return own.reduce(
+    (sum, entry) => sum + Number(/ShmemPmdMapped:\s+(\d+) kB/.exec(entry)?.[1] ?? 0) * 1024,
+    0,
+  );
 }
 
 function pagesFile(image: Image): string {
@@ -100,7 +115,8 @@ for (const { queue, title, skip } of queues) {
     for (const image of Object.keys(images) as Image[]) {
       test(`${image}: the same bytes, in few reads`, async () => {
         using file = await MemoryFile.loadFrom(join(root, image), { queue });
-        const contents = Array.from({ length: PAGES }, (_, page) => page).filter(images[image]).length * PAGE_SIZE;
+        const contents =
+          Array.from({ length: PAGES }, (_, page) => page).filter(images[image]).length * PAGE_SIZE;
         const stats = file.loadStats();
         expect(stats).toMatchObject({
           totalBytes: contents,
@@ -128,12 +144,19 @@ for (const { queue, title, skip } of queues) {
         expect(hugeBytes).toBe(image === "sparse" ? 0 : loadedBytes);
         // Read before anything is touched here: small pages mapped by a touch would not be huge anyway.
         expect(mappedHugeBytes(file)).toBe(image === "sparse" ? 0 : UNITS * HUGE_PAGE_SIZE);
-        expect(file.totalUsageBytes).toBe(image === "sparse" ? loadedBytes : UNITS * HUGE_PAGE_SIZE);
+        expect(file.totalUsageBytes).toBe(
+          image === "sparse" ? loadedBytes : UNITS * HUGE_PAGE_SIZE,
+        );
       }
     });
 
     test("an awaited range comes before the rest", async () => {
-      faults.arm({ action: "Delay", calls: ["pread", "preadv", "uring_read", "uring_readv"], value: 20, onlyPages: true });
+      faults.arm({
+        action: "Delay",
+        calls: ["pread", "preadv", "uring_read", "uring_readv"],
+        value: 20,
+        onlyPages: true,
+      });
       using file = await MemoryFile.loadFrom(join(root, "fragmented"), { background: true, queue });
       const last = new FileRange(range.end - 2 * PAGE_SIZE, range.end - PAGE_SIZE);
       await file.awaitLoad(last);
@@ -172,9 +195,12 @@ describe("what is not in the page cache", () => {
   test("is read past it over io_uring, where both can be had; what is in it, by Workers", async () => {
     for (const image of ["dense", "fragmented"] as const) {
       const path = pagesFile(image);
-      if (!makeCold(path)) return console.warn("skipped: this file system cannot be dropped from the page cache");
+      if (!makeCold(path))
+        return console.warn("skipped: this file system cannot be dropped from the page cache");
       const isUring = noUring === null && isDirectPossible(path);
-      const wants = isUring ? { queue: "uring", isDirect: true } : { queue: "workers", isDirect: false };
+      const wants = isUring
+        ? { queue: "uring", isDirect: true }
+        : { queue: "workers", isDirect: false };
       using cold = await MemoryFile.loadFrom(join(root, image));
       expect(cold.loadStats()).toMatchObject(wants);
       expect(wrongPages(cold, image)).toEqual([]);
@@ -184,20 +210,30 @@ describe("what is not in the page cache", () => {
     }
   });
 
-  test.skipIf(noUring !== null)("is read through it where the file system refuses to read past it", async () => {
-    // Sparse: pages on their own, which cannot be read again in halves.
-    for (const image of ["dense", "sparse"] as const) {
-      const path = pagesFile(image);
-      if (!makeCold(path) || !isDirectPossible(path)) return console.warn("skipped: no O_DIRECT on this file system");
-      const calls = ["uring_read", "uring_readv"] as const;
-      // Two are on their way before the first is answered.
-      faults.arm({ action: "Fail", calls, value: errnoNumber("EINVAL"), until: 2, onlyPages: true });
-      using file = await MemoryFile.loadFrom(join(root, image), { queue: "uring" });
-      expect(faults.hits).toBe(2);
-      faults.disarm();
-      expect(wrongPages(file, image)).toEqual([]);
-    }
-  });
+  test.skipIf(noUring !== null)(
+    "is read through it where the file system refuses to read past it",
+    async () => {
+      // Sparse: pages on their own, which cannot be read again in halves.
+      for (const image of ["dense", "sparse"] as const) {
+        const path = pagesFile(image);
+        if (!makeCold(path) || !isDirectPossible(path))
+          return console.warn("skipped: no O_DIRECT on this file system");
+        const calls = ["uring_read", "uring_readv"] as const;
+        // Two are on their way before the first is answered.
+        faults.arm({
+          action: "Fail",
+          calls,
+          value: errnoNumber("EINVAL"),
+          until: 2,
+          onlyPages: true,
+        });
+        using file = await MemoryFile.loadFrom(join(root, image), { queue: "uring" });
+        expect(faults.hits).toBe(2);
+        faults.disarm();
+        expect(wrongPages(file, image)).toEqual([]);
+      }
+    },
+  );
 });
 
 test("without io_uring, who insists on it is told why, and nothing is left open", () => {
@@ -209,6 +245,9 @@ test("without io_uring, who insists on it is told why, and nothing is left open"
     const before = readdirSync("/proc/self/fd").length;
     try { await MemoryFile.loadFrom(${JSON.stringify(join(root, "dense"))}, { queue: "uring" }); }
     catch (error) { console.log(error.code, error.reason.includes("ENOSYS"), readdirSync("/proc/self/fd").length - before); }`;
-  const { stdout } = Bun.spawnSync([process.execPath, "-e", program], { stderr: "inherit", timeout: 20_000 });
+  const { stdout } = Bun.spawnSync([process.execPath, "-e", program], {
+    stderr: "inherit",
+    timeout: 20_000,
+  });
   expect(stdout.toString()).toBe("ERR_URING_UNAVAILABLE true 0\n");
 });

@@ -2,12 +2,20 @@ import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { closeFile, mapAnonymous, O_CREAT, O_RDWR, openFile, truncateFile, unmap } from "../../ffi/index.ts";
+import {
+  closeFile,
+  mapAnonymous,
+  O_CREAT,
+  O_RDWR,
+  openFile,
+  truncateFile,
+  unmap,
+} from "../../ffi/index.ts";
 import { createQueue } from "../../src/aio/index.ts";
 import { LoadWord, PAGES_PER_UNIT } from "../../src/load/load-state.ts";
 import { UnitReader } from "../../src/load/unit-reader.ts";
-import { createControl } from "../../src/shared/control.ts";
-import { HUGE_PAGE_SIZE } from "../../src/units.ts";
+import { createControl } from "../../src/control/control.ts";
+import { HUGE_PAGE_SIZE } from "../../src/pages/units.ts";
 import { denseState } from "./support/dense-state.ts";
 
 const UNITS = 4;
@@ -21,7 +29,11 @@ test("what is wanted is read also when as many units are in flight as may be", a
   const base = mapAnonymous(UNITS * HUGE_PAGE_SIZE);
   const state = denseState(UNITS);
   const queue = createQueue("inline");
-  const reader = new UnitReader({ control: createControl(), state, base, fd, directFd: -1 }, queue, LIMITS);
+  const reader = new UnitReader(
+    { control: createControl(), state, base, fd, directFd: -1 },
+    queue,
+    LIMITS,
+  );
   reader.startUnit(0);
   reader.startUnit(1);
   expect(reader.inFlight).toBe(2);

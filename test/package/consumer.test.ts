@@ -3,7 +3,16 @@
  * without our settings, and run. Every entry of `exports` must resolve both ways.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -21,17 +30,30 @@ const entries = Object.entries(manifest.exports).flatMap(([name, target]) =>
 afterAll(() => rmSync(directory, { recursive: true }));
 
 function run(command: string[], cwd: string): string {
-  const { exitCode, stdout, stderr } = Bun.spawnSync(command, { cwd, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
-  if (exitCode !== 0) throw new Error(`${command.join(" ")} exited with ${exitCode}:\n${stdout}${stderr}`);
+  const { exitCode, stdout, stderr } = Bun.spawnSync(command, {
+    cwd,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  if (exitCode !== 0)
+    throw new Error(`${command.join(" ")} exited with ${exitCode}:\n${stdout}${stderr}`);
   return stdout.toString();
 }
 
 test("packs, and every entry has its files", () => {
-  const packed = JSON.parse(run(["npm", "pack", "--json", "--silent", "--pack-destination", directory], root)) as unknown;
+  const packed = JSON.parse(
+    run(["npm", "pack", "--json", "--silent", "--pack-destination", directory], root),
+  ) as unknown;
   // A list of one in npm 10 and 11, an object by name in later ones.
-  const [{ filename }] = Object.values(packed as Record<string, { filename: string }>) as [{ filename: string }];
+  const [{ filename }] = Object.values(packed as Record<string, { filename: string }>) as [
+    { filename: string },
+  ];
   mkdirSync(unpacked, { recursive: true });
-  run(["tar", "-xzf", join(directory, filename), "-C", unpacked, "--strip-components=1"], directory);
+  run(
+    ["tar", "-xzf", join(directory, filename), "-C", unpacked, "--strip-components=1"],
+    directory,
+  );
   for (const { types, default: source } of entries) {
     expect(existsSync(join(unpacked, types))).toBe(true);
     expect(existsSync(join(unpacked, source))).toBe(true);
@@ -43,7 +65,9 @@ test("type-checks in a strict program that has none of our settings, and runs th
   for (const name of ["bun-types", "@types", "undici-types"]) {
     symlinkSync(join(root, "node_modules", name), join(directory, "node_modules", name));
   }
-  const imports = entries.map(({ specifier }, i) => `import * as entry${i} from "${specifier}";`).join("\n");
+  const imports = entries
+    .map(({ specifier }, i) => `import * as entry${i} from "${specifier}";`)
+    .join("\n");
   const uses = entries.map((_, i) => `console.log(Object.keys(entry${i}).length > 0);`).join("\n");
   writeFileSync(
     join(directory, "program.ts"),
@@ -67,17 +91,30 @@ ${uses}
     types: ["bun-types"],
     skipLibCheck: true,
   };
-  writeFileSync(join(directory, "tsconfig.json"), JSON.stringify({ compilerOptions, files: ["program.ts"] }));
-  writeFileSync(join(directory, "package.json"), JSON.stringify({ name: "consumer", type: "module" }));
+  writeFileSync(
+    join(directory, "tsconfig.json"),
+    JSON.stringify({ compilerOptions, files: ["program.ts"] }),
+  );
+  writeFileSync(
+    join(directory, "package.json"),
+    JSON.stringify({ name: "consumer", type: "module" }),
+  );
   run([join(root, "node_modules/.bin/tsc"), "-p", "."], directory);
-  expect(run([process.execPath, "program.ts"], directory)).toBe(`16384 1.5\n${"true\n".repeat(entries.length)}`);
+  expect(run([process.execPath, "program.ts"], directory)).toBe(
+    `16384 1.5\n${"true\n".repeat(entries.length)}`,
+  );
 });
 
 test("its command line tool runs there, and says what the benches miss", () => {
   const tool = join(unpacked, "src/cli/main.ts");
   expect(run([process.execPath, tool, "--help"], directory)).toContain("verify DIR");
-  const { exitCode, stderr } = Bun.spawnSync([process.execPath, tool, "bench", "--smoke"], { cwd: directory });
-  expect([exitCode, stderr.toString()]).toEqual([1, expect.stringContaining("bun add --dev mitata")]);
+  const { exitCode, stderr } = Bun.spawnSync([process.execPath, tool, "bench", "--smoke"], {
+    cwd: directory,
+  });
+  expect([exitCode, stderr.toString()]).toEqual([
+    1,
+    expect.stringContaining("bun add --dev mitata"),
+  ]);
 });
 
 describe("a program that is built", () => {
@@ -120,7 +157,9 @@ main().catch((error) => {
       run([...build, ...flags, "--outdir", "built", ...entries], directory);
       const moved = mkdtempSync(join(tmpdir(), "pgalloc-built-"));
       run(["sh", "-c", `mv built/* ${moved}`], directory);
-      expect(withoutSources(() => run([process.execPath, "service.js"], moved))).toBe("16777216 7\n");
+      expect(withoutSources(() => run([process.execPath, "service.js"], moved))).toBe(
+        "16777216 7\n",
+      );
       rmSync(moved, { recursive: true });
     }
   });
@@ -128,14 +167,21 @@ main().catch((error) => {
   test("as an executable, also with bytecode, restores in its Workers", () => {
     for (const flags of [[], ["--bytecode"], ["--bytecode", "--format=esm"]]) {
       run([...build, "--compile", ...flags, "--outfile", "service", ...entries], directory);
-      expect(withoutSources(() => run([join(directory, "service")], directory))).toBe("16777216 7\n");
+      expect(withoutSources(() => run([join(directory, "service")], directory))).toBe(
+        "16777216 7\n",
+      );
     }
   });
 
   test("without the Workers' entry point says what is missing", () => {
     run([...build, "--target=bun", "--outdir", "built", "service.ts"], directory);
-    const { exitCode, stdout } = Bun.spawnSync([process.execPath, "built/service.js"], { cwd: directory });
-    expect([exitCode, stdout.toString()]).toEqual([1, expect.stringMatching(/^WorkerNotFoundError .*pgalloc\/worker/)]);
+    const { exitCode, stdout } = Bun.spawnSync([process.execPath, "built/service.js"], {
+      cwd: directory,
+    });
+    expect([exitCode, stdout.toString()]).toEqual([
+      1,
+      expect.stringMatching(/^WorkerNotFoundError .*pgalloc\/worker/),
+    ]);
   });
 
   test("without the Workers' entry point a queue of them says so, too, and starts no more", () => {
@@ -162,6 +208,8 @@ closeSync(fd);
 `;
     writeFileSync(join(directory, "reads.ts"), reads);
     run([...build, "--target=bun", "--outdir", "built", "reads.ts"], directory);
-    expect(run([process.execPath, "built/reads.js"], directory)).toBe("WorkerNotFoundError\nWorkerNotFoundError\n1\n");
+    expect(run([process.execPath, "built/reads.js"], directory)).toBe(
+      "WorkerNotFoundError\nWorkerNotFoundError\n1\n",
+    );
   });
 });

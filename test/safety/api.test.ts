@@ -8,26 +8,34 @@
  *   ffi takes 1.5, NaN, -1, 2^60 and strings                "numbers out of range never reach a native call"
  *   errno is overwritten by the next call                   "an error's code is that of its own call"
  *   EINTR                                                   test/safety/strace.test.ts
- *   views above 4 GiB                                       "a view of 4 GiB", test/memory-file/arguments.test.ts
+ *   views above 4 GiB                                       "a view of 4 GiB", test/file/arguments.test.ts
  *   a view outlives its memory                              "views end with the file, also in compiled code"
- *   a pinned buffer does not detach                         test/memory-file/lifetime.test.ts, "zlib and writes ..."
+ *   a pinned buffer does not detach                         test/file/lifetime.test.ts, "zlib and writes ..."
  *   a buffer made in another Worker is not detached here    "a Worker that does not answer keeps the memory mapped"
- *   postMessage copies the whole backing buffer             test/memory-file/lifetime.test.ts
+ *   postMessage copies the whole backing buffer             test/file/lifetime.test.ts
  *   a transferred buffer takes the address along            "a buffer that was transferred away ..."
  *   callbacks that destroy the file, or throw               "fill", "onProgress", "evict" below
- *   use after destroy, double destroy                       test/memory-file/lifetime.test.ts, "every method and property"
+ *   use after destroy, double destroy                       test/file/lifetime.test.ts, "every method and property"
  *   holes punched under live views                          "released and decommitted pages under a live view"
  *   a file that shrinks under its mapping is a SIGBUS       test/safety/files.test.ts: the seal
  *   a touch that the disk has no room for is a SIGBUS       test/safety/save-faults.test.ts: "memory on a disk that is too small"
  *   a buffer's bytes weigh on the collector                 "memory that nobody views weighs nothing on the collector"
- *   a pending waitAsync does not keep the process alive     test/memory-file/lifetime.test.ts: "the process stays alive ..."
+ *   a pending waitAsync does not keep the process alive     test/file/lifetime.test.ts: "the process stays alive ..."
  *   a thread ends in a native call, after terminate()       test/threads/lifetime.test.ts
  *   an empty block cannot be collapsed                      test/aio/huge.test.ts
  *   growable buffers, Bun.mmap                              test/tidy/tidy.test.ts: not used
  *   structured clone of a handle into another process       test/memory-file: handles are checked when attached
  */
 import { describe, expect, test } from "bun:test";
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
@@ -90,8 +98,12 @@ test("native calls write where they should after tier-up, and while the collecto
 });
 
 test("a mapping that fails is an error with a code, not an address", () => {
-  expect(() => ffi.reserve(2 ** 47, PAGE_SIZE)).toThrow(expect.objectContaining({ code: "ENOMEM", syscall: "mmap" }));
-  expect(() => ffi.mapFile(PAGE_SIZE, 2 ** 30, 0)).toThrow(expect.objectContaining({ code: "EBADF" }));
+  expect(() => ffi.reserve(2 ** 47, PAGE_SIZE)).toThrow(
+    expect.objectContaining({ code: "ENOMEM", syscall: "mmap" }),
+  );
+  expect(() => ffi.mapFile(PAGE_SIZE, 2 ** 30, 0)).toThrow(
+    expect.objectContaining({ code: "EBADF" }),
+  );
   ffi.setFaultHook((call) => (call === "mmap" ? { errno: ffi.errnoNumber("ENOMEM") } : undefined));
   try {
     expect(() => MemoryFile.create()).toThrow(expect.objectContaining({ code: "ENOMEM" }));
@@ -101,7 +113,19 @@ test("a mapping that fails is an error with a code, not an address", () => {
 });
 
 test("numbers out of range never reach a native call", () => {
-  const wrong = [1.5, Number.NaN, -1, 2 ** 53, 2 ** 60, Number.POSITIVE_INFINITY, "4096", 4096n, undefined, null, {}];
+  const wrong = [
+    1.5,
+    Number.NaN,
+    -1,
+    2 ** 53,
+    2 ** 60,
+    Number.POSITIVE_INFINITY,
+    "4096",
+    4096n,
+    undefined,
+    null,
+    {},
+  ];
   const calls: [string, (value: never) => unknown][] = [
     ["closeFile", (value) => ffi.closeFile(value)],
     ["openAt", (value) => ffi.openAt(value, "x", ffi.O_RDONLY)],
@@ -139,7 +163,9 @@ test("numbers out of range never reach a native call", () => {
         error = thrown;
       }
       const right = error instanceof RangeError || error instanceof TypeError;
-      expect(`${name}(${String(value)}): ${right ? "refused" : error}`).toBe(`${name}(${String(value)}): refused`);
+      expect(`${name}(${String(value)}): ${right ? "refused" : error}`).toBe(
+        `${name}(${String(value)}): refused`,
+      );
     }
   }
   expect(ffi.syscallCounts).toEqual(before);
@@ -148,7 +174,8 @@ test("numbers out of range never reach a native call", () => {
 test("an error's code is that of its own call", () => {
   let wrong = 0;
   for (let i = 0; i < 20_000; i++) {
-    const [path, code] = i % 2 === 0 ? ["/nonexistent/file", "ENOENT"] : ["/proc/self/maps/x", "ENOTDIR"];
+    const [path, code] =
+      i % 2 === 0 ? ["/nonexistent/file", "ENOENT"] : ["/proc/self/maps/x", "ENOTDIR"];
     try {
       ffi.openFile(path!, ffi.O_RDONLY);
       wrong++;
@@ -167,7 +194,12 @@ test("a view of 4 GiB reaches its last byte, and no further", () => {
   view[0] = 1;
   view[view.length - 1] = 2;
   view[view.length] = 3;
-  expect([view.length, view[0], view[view.length - 1], view[view.length]]).toEqual([2 ** 32, 1, 2, undefined as never]);
+  expect([view.length, view[0], view[view.length - 1], view[view.length]]).toEqual([
+    2 ** 32,
+    1,
+    2,
+    undefined as never,
+  ]);
   const floats = file.view(range, Float64Array);
   expect(floats.length).toBe(2 ** 29);
   expect(file.totalUsageBytes).toBeLessThanOrEqual(2 * PAGE_SIZE);
@@ -184,7 +216,9 @@ test("memory that nobody views weighs nothing on the collector but its tables, a
   const allocated = external();
   // The tables are 12 bytes a page; they are counted as soon as they are mapped.
   expect(allocated - empty).toBeLessThan(range.length / 200);
-  const views = Array.from({ length: 16 }, (_, i) => file.view({ start: i * CHUNK_SIZE, end: i * CHUNK_SIZE + PAGE_SIZE }));
+  const views = Array.from({ length: 16 }, (_, i) =>
+    file.view({ start: i * CHUNK_SIZE, end: i * CHUNK_SIZE + PAGE_SIZE }),
+  );
   expect(external() - allocated).toBeLessThan(2 ** 20);
   expect(views.every((view) => view.length === PAGE_SIZE)).toBe(true);
 });
@@ -213,7 +247,9 @@ test("zlib and writes in flight when a file is destroyed finish on its memory", 
     const path = join(directory, "copy");
     const written = Bun.write(path, view);
     file.destroy();
-    expect(Bun.inflateSync(new Uint8Array(await compressed).subarray(2)).every((byte) => byte === 5)).toBe(true);
+    expect(
+      Bun.inflateSync(new Uint8Array(await compressed).subarray(2)).every((byte) => byte === 5),
+    ).toBe(true);
     await written;
     const copy = new Uint8Array(readFileSync(path));
     expect(copy.every((byte) => byte === 5)).toBe(true);
@@ -287,7 +323,9 @@ describe("a buffer that was transferred away", () => {
     const view = file.view(file.allocate(PAGE_SIZE)).fill(1);
     const address = ffi.addressOf(view);
     file.destroy();
-    expect(() => ffi.mincore(address, PAGE_SIZE, new Uint8Array(1))).toThrow(expect.objectContaining({ code: "ENOMEM" }));
+    expect(() => ffi.mincore(address, PAGE_SIZE, new Uint8Array(1))).toThrow(
+      expect.objectContaining({ code: "ENOMEM" }),
+    );
   });
 });
 
@@ -393,7 +431,8 @@ describe("callbacks", () => {
       const loads = [
         (options: LoadOptions) => MemoryFile.loadFrom(native, options),
         (options: LoadOptions) => importFrom(gvisor, options),
-        (options: LoadOptions) => loadAll(native, { queue: options.queue, onProgress: options.onProgress as () => void }),
+        (options: LoadOptions) =>
+          loadAll(native, { queue: options.queue, onProgress: options.onProgress as () => void }),
       ];
       for (const queue of ["workers", "inline"] as const) {
         for (const load of loads) {
@@ -453,7 +492,9 @@ test("every method and property of the class throws DestroyedError after destroy
   const file = MemoryFile.create();
   const range = file.allocate(PAGE_SIZE);
   file.destroy();
-  const names = Object.getOwnPropertyNames(MemoryFile.prototype).filter((name) => name !== "constructor");
+  const names = Object.getOwnPropertyNames(MemoryFile.prototype).filter(
+    (name) => name !== "constructor",
+  );
   expect(names.length).toBeGreaterThan(20);
   const wrong: string[] = [];
   for (const name of names.filter((found) => found !== "destroy")) {
@@ -482,6 +523,8 @@ test("a page that failed to load is never seen, by no way to look at memory", as
     expect(() => file.view(all)).toThrow(NotLoadedError);
     expect(() => file.views(all)).toThrow(NotLoadedError);
     expect(() => file.view({ start: PAGE_SIZE, end: 2 * PAGE_SIZE })).toThrow(NotLoadedError);
-    await expect(file.saveTo(join(directory, "copy"))).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+    await expect(file.saveTo(join(directory, "copy"))).rejects.toMatchObject({
+      code: "ERR_CORRUPT_CHECKPOINT",
+    });
   });
 });

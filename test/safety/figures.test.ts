@@ -12,8 +12,16 @@ test.each([
   [["bench/hostile.ts", "--cases", "200"], /^200 hostile checkpoints: \d+ refused as corrupt/],
   [["bench/soak.ts", "--seconds", "1"], /^1 s: \d+ rounds, \d+ kills, .* 0 mismatches\n$/],
 ] as [string[], RegExp][])("%j prints its figure", async (args, figure) => {
-  const child = Bun.spawn([process.execPath, ...args], { cwd: root, stdout: "pipe", stderr: "pipe" });
-  const [stdout, stderr, exitCode] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+  const child = Bun.spawn([process.execPath, ...args], {
+    cwd: root,
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const [stdout, stderr, exitCode] = await Promise.all([
+    child.stdout.text(),
+    child.stderr.text(),
+    child.exited,
+  ]);
   if (exitCode !== 0) throw new Error(stderr);
   expect(stdout).toMatch(figure);
 });

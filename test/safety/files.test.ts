@@ -41,10 +41,12 @@ test("checkpoints are for their owner alone, whatever the umask allows", async (
   const { stdout } = Bun.spawnSync(["sh", "-c", script, process.execPath, program, directory]);
   expect(stdout.toString()).toBe("saved\n");
   expect(modeOf(directory)).toBe("700");
-  for (const name of readdirSync(directory)) expect(`${name} ${modeOf(join(directory, name))}`).toBe(`${name} 600`);
+  for (const name of readdirSync(directory))
+    expect(`${name} ${modeOf(join(directory, name))}`).toBe(`${name} 600`);
   using file = stampedFile(PAGES, 1);
   await exportTo(file, join(root, "gvisor"));
-  for (const name of readdirSync(join(root, "gvisor"))) expect(modeOf(join(root, "gvisor", name))).toBe("600");
+  for (const name of readdirSync(join(root, "gvisor")))
+    expect(modeOf(join(root, "gvisor", name))).toBe("600");
   using onDisk = MemoryFile.create({ path: join(root, "memory") });
   expect([onDisk.totalSizeBytes, modeOf(join(root, "memory"))]).toEqual([0, "600"]);
 });
@@ -63,11 +65,20 @@ test("every descriptor is closed when another program is started", async () => {
     const target = readlinkSync(`/proc/self/fd/${fd}`);
     const isOurs = target.includes("memfd:") || target.startsWith(root);
     return isOurs
-      ? [{ target, flags: Number.parseInt(/flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))![1]!, 8) }]
+      ? [
+          {
+            target,
+            flags: Number.parseInt(
+              /flags:\s*(\d+)/.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "utf8"))![1]!,
+              8,
+            ),
+          },
+        ]
       : [];
   });
   expect(open.length).toBeGreaterThan(3);
-  for (const { target, flags } of open) expect(`${target} ${(flags & 0o2000000) !== 0}`).toBe(`${target} true`);
+  for (const { target, flags } of open)
+    expect(`${target} ${(flags & 0o2000000) !== 0}`).toBe(`${target} true`);
   const child = Bun.spawnSync(["sh", "-c", "ls -l /proc/$$/fd"]);
   expect(child.stdout.toString()).not.toContain("memfd:pgalloc");
   expect(child.stdout.toString()).not.toContain(root);
@@ -79,7 +90,9 @@ test("nobody can shrink a memory file under our mapping", () => {
   using file = MemoryFile.create({ name: "sealed" });
   file.view(file.allocate(PAGE_SIZE)).fill(4);
   const fd = readdirSync("/proc/self/fd").find(
-    (name) => existsSync(`/proc/self/fd/${name}`) && readlinkSync(`/proc/self/fd/${name}`).includes("memfd:sealed"),
+    (name) =>
+      existsSync(`/proc/self/fd/${name}`) &&
+      readlinkSync(`/proc/self/fd/${name}`).includes("memfd:sealed"),
   );
   const stranger = openSync(`/proc/self/fd/${fd}`, "r+");
   expect(() => ftruncateSync(stranger, 0)).toThrow("EPERM");
@@ -101,14 +114,19 @@ describe("symbolic links", () => {
     mkdirSync(directory);
     for (const name of ["meta", "pages"]) symlinkSync(victim, join(directory, name));
     await saveStamped(directory, PAGES, 1);
-    for (const name of readdirSync(directory)) expect(lstatSync(join(directory, name)).isSymbolicLink()).toBe(false);
+    for (const name of readdirSync(directory))
+      expect(lstatSync(join(directory, name)).isSymbolicLink()).toBe(false);
     expect(await checkStamped(directory, PAGES)).toBe(1);
   });
 
   test("named like temporary files are removed, not followed", async () => {
     const directory = join(root, "checkpoint");
     await saveStamped(directory, PAGES, 1);
-    for (const name of ["pages.0123456789abcdef.tmp", "meta.0123456789abcdef.tmp", "pages.0123456789abcdef"]) {
+    for (const name of [
+      "pages.0123456789abcdef.tmp",
+      "meta.0123456789abcdef.tmp",
+      "pages.0123456789abcdef",
+    ]) {
       symlinkSync(victim, join(directory, name));
     }
     await saveStamped(directory, PAGES, 2);
@@ -122,7 +140,8 @@ describe("symbolic links", () => {
     for (const name of ["pages_meta.img", "pages.img"]) symlinkSync(victim, join(directory, name));
     using file = stampedFile(PAGES, 1);
     await exportTo(file, directory);
-    for (const name of readdirSync(directory)) expect(lstatSync(join(directory, name)).isSymbolicLink()).toBe(false);
+    for (const name of readdirSync(directory))
+      expect(lstatSync(join(directory, name)).isSymbolicLink()).toBe(false);
   });
 
   test("in place of a memory file on disk are an error", () => {
@@ -133,7 +152,10 @@ describe("symbolic links", () => {
 
 describe("symbolic links that a load meets", () => {
   /** A checkpoint as stores and volumes have them: a directory of links to files that are elsewhere. */
-  async function linked(names: readonly string[], save: (directory: string) => Promise<unknown>): Promise<string> {
+  async function linked(
+    names: readonly string[],
+    save: (directory: string) => Promise<unknown>,
+  ): Promise<string> {
     const store = join(root, "store");
     const links = join(root, "links");
     await save(store);
@@ -147,12 +169,17 @@ describe("symbolic links that a load meets", () => {
     const directory = await linked(["meta", "pages"], (store) => saveStamped(store, PAGES, 1));
     expect(await checkStamped(directory, PAGES)).toBe(1);
     await saveStamped(directory, PAGES, 2);
-    expect([await checkStamped(directory, PAGES), await checkStamped(join(root, "store"), PAGES)]).toEqual([2, 1]);
+    expect([
+      await checkStamped(directory, PAGES),
+      await checkStamped(join(root, "store"), PAGES),
+    ]).toEqual([2, 1]);
   });
 
   test("are followed in gVisor's format as well", async () => {
     using file = stampedFile(PAGES, 1);
-    const directory = await linked(["pages_meta.img", "pages.img"], (store) => exportTo(file, store));
+    const directory = await linked(["pages_meta.img", "pages.img"], (store) =>
+      exportTo(file, store),
+    );
     using back = await importFrom(directory);
     expect(back.allocatedBytes).toBe(PAGES * PAGE_SIZE);
   });
@@ -161,17 +188,30 @@ describe("symbolic links that a load meets", () => {
     const directory = join(root, "nowhere");
     mkdirSync(directory);
     symlinkSync(join(root, "missing"), join(directory, "meta"));
-    await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+    await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({
+      code: "ERR_CORRUPT_CHECKPOINT",
+    });
     symlinkSync(join(root, "circle"), join(root, "circle"));
-    await expect(MemoryFile.loadFrom(join(root, "circle"))).rejects.toMatchObject({ code: "ELOOP", syscall: "open" });
-    await expect(saveStamped(join(root, "circle"), PAGES, 1)).rejects.toMatchObject({ code: "ELOOP" });
+    await expect(MemoryFile.loadFrom(join(root, "circle"))).rejects.toMatchObject({
+      code: "ELOOP",
+      syscall: "open",
+    });
+    await expect(saveStamped(join(root, "circle"), PAGES, 1)).rejects.toMatchObject({
+      code: "ELOOP",
+    });
   });
 });
 
 test("what else is in the directory stays, and a file in place of the directory is an error", async () => {
   const directory = join(root, "checkpoint");
   mkdirSync(directory);
-  const strangers = ["notes.txt", "pages.old", "meta.bak", "pages.0123.tmp", "pages.0123456789ABCDEF"];
+  const strangers = [
+    "notes.txt",
+    "pages.old",
+    "meta.bak",
+    "pages.0123.tmp",
+    "pages.0123456789ABCDEF",
+  ];
   for (const name of strangers) writeFileSync(join(directory, name), name);
   await saveStamped(directory, PAGES, 1);
   for (const name of strangers) expect(readFileSync(join(directory, name), "utf8")).toBe(name);
@@ -186,5 +226,7 @@ test.each(["meta", "pages"])("a FIFO in place of %s does not hang a load", async
   await saveStamped(directory, PAGES, 1);
   rmSync(join(directory, name));
   Bun.spawnSync(["mkfifo", join(directory, name)]);
-  await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+  await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({
+    code: "ERR_CORRUPT_CHECKPOINT",
+  });
 });

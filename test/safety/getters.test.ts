@@ -2,7 +2,10 @@ import { expect, test } from "bun:test";
 import { DestroyedError, MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../src/index.ts";
 
 /** Bounds that are right the first time they are read, and far outside of the file from then on. */
-function shiftingRange(start: number, end: number): { readonly start: number; readonly end: number } {
+function shiftingRange(
+  start: number,
+  end: number,
+): { readonly start: number; readonly end: number } {
   const far = 2 ** 40;
   let starts = 0;
   let ends = 0;
@@ -34,7 +37,16 @@ test("a range whose bounds are getters is what they answered when it was checked
 });
 
 test("a getter that destroys the file finds it destroyed, in every method that takes a range", async () => {
-  const methods = ["view", "views", "incRef", "decRef", "hasUniqueRef", "firstSharedRange", "decommit", "isLoaded"] as const;
+  const methods = [
+    "view",
+    "views",
+    "incRef",
+    "decRef",
+    "hasUniqueRef",
+    "firstSharedRange",
+    "decommit",
+    "isLoaded",
+  ] as const;
   const waits = ["awaitLoad", "awaitLoadSync", "retryLoad"] as const;
   for (const method of [...methods, ...waits]) {
     const file = MemoryFile.create();
@@ -91,7 +103,13 @@ test("an option of allocate(), or groups of updateUsage(), that destroys the fil
       call((file) => file.allocate(PAGE_SIZE, options(file, name)), name);
     call((file) => file.updateUsage(groups(file)), "groups");
     console.log(told.join(" "));`;
-  const child = Bun.spawn([process.execPath, "-e", program], { timeout: 20_000, stdout: "pipe", stderr: "inherit" });
-  expect(await new Response(child.stdout).text()).toBe(`${Array(7).fill("ERR_DESTROYED").join(" ")}\n`);
+  const child = Bun.spawn([process.execPath, "-e", program], {
+    timeout: 20_000,
+    stdout: "pipe",
+    stderr: "inherit",
+  });
+  expect(await new Response(child.stdout).text()).toBe(
+    `${Array(7).fill("ERR_DESTROYED").join(" ")}\n`,
+  );
   expect(await child.exited).toBe(0);
 }, 30_000);

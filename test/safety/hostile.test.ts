@@ -20,7 +20,11 @@ test.each(["native", "gvisor"])(
       stdout: "pipe",
       stderr: "pipe",
     });
-    const [stdout, stderr, exitCode] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    const [stdout, stderr, exitCode] = await Promise.all([
+      child.stdout.text(),
+      child.stderr.text(),
+      child.exited,
+    ]);
     expect([exitCode, child.signalCode, stderr.slice(0, 5000)]).toEqual([0, null, ""]);
     const found = JSON.parse(stdout);
     console.log(`    ${stdout.trim()}`);

@@ -5,7 +5,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setFaultHook } from "../../ffi/index.ts";
 import { HEADER_BYTES } from "../../src/checkpoint/format.ts";
-import { CorruptCheckpointError, FileRange, HUGE_PAGE_SIZE, MemoryFile, NotLoadedError, PAGE_SIZE } from "../../src/index.ts";
+import {
+  CorruptCheckpointError,
+  FileRange,
+  HUGE_PAGE_SIZE,
+  MemoryFile,
+  NotLoadedError,
+  PAGE_SIZE,
+} from "../../src/index.ts";
 import { pageWords, stampOf, stampPage } from "./support/stamped.ts";
 
 /** Extents of 3, 1 and 600 pages, the last in two blocks of 2 MiB. */
@@ -14,7 +21,9 @@ const EXTENTS = [
   { start: 10, pages: 1 },
   { start: 20, pages: 600 },
 ];
-const ALL_PAGES = EXTENTS.flatMap(({ start, pages }) => Array.from({ length: pages }, (_, i) => start + i));
+const ALL_PAGES = EXTENTS.flatMap(({ start, pages }) =>
+  Array.from({ length: pages }, (_, i) => start + i),
+);
 
 let root: string;
 let checkpoint: string;
@@ -52,7 +61,9 @@ describe("metadata", () => {
   test("every byte that is changed is noticed", async () => {
     const step = process.env["CI"] === undefined ? 7 : 1;
     for (let at = 0; at < meta.length; at += step) {
-      await expect(MemoryFile.loadFrom(damaged("meta", flipped(meta, at)))).rejects.toBeInstanceOf(CorruptCheckpointError);
+      await expect(MemoryFile.loadFrom(damaged("meta", flipped(meta, at)))).rejects.toBeInstanceOf(
+        CorruptCheckpointError,
+      );
     }
   });
 
@@ -90,12 +101,16 @@ describe("metadata", () => {
       await expect(changed).rejects.toThrow(`Byte ${at} between sections is`);
     }
     const longer = new Uint8Array([...meta, 1]);
-    await expect(MemoryFile.loadFrom(damaged("meta", longer))).rejects.toThrow(`Expected ${meta.length} bytes`);
+    await expect(MemoryFile.loadFrom(damaged("meta", longer))).rejects.toThrow(
+      `Expected ${meta.length} bytes`,
+    );
   });
 
   test("cut off at any length, it is refused", async () => {
     for (let length = 0; length < meta.length; length += 31) {
-      await expect(MemoryFile.loadFrom(damaged("meta", meta.slice(0, length)))).rejects.toBeInstanceOf(CorruptCheckpointError);
+      await expect(
+        MemoryFile.loadFrom(damaged("meta", meta.slice(0, length))),
+      ).rejects.toBeInstanceOf(CorruptCheckpointError);
     }
   });
 
@@ -118,28 +133,44 @@ describe("page contents", () => {
     "page %d of the pages file is damaged: its waiters are told, all others get their pages",
     async (index) => {
       const bad = ALL_PAGES[index]!;
-      const extent = EXTENTS.findIndex(({ start, pages: count }) => bad >= start && bad < start + count);
+      const extent = EXTENTS.findIndex(
+        ({ start, pages: count }) => bad >= start && bad < start + count,
+      );
       const directory = damaged("pages", flipped(pages, index * PAGE_SIZE + 77));
       for (const queue of ["workers", "inline"] as const) {
         using file = await MemoryFile.loadFrom(directory, { background: true, queue });
-        const waits = ALL_PAGES.map((page) => file.awaitLoad(new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)));
+        const waits = ALL_PAGES.map((page) =>
+          file.awaitLoad(new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)),
+        );
         const settled = await Promise.allSettled(waits);
-        const failed = settled.flatMap((result, i) => (result.status === "rejected" ? [ALL_PAGES[i]!] : []));
+        const failed = settled.flatMap((result, i) =>
+          result.status === "rejected" ? [ALL_PAGES[i]!] : [],
+        );
         expect(failed).toEqual([bad]);
         const error: unknown = (settled[index] as PromiseRejectedResult).reason;
         expect(error).toBeInstanceOf(CorruptCheckpointError);
-        expect(error).toMatchObject({ section: "pages", offset: index * PAGE_SIZE, path: join(directory, "pages") });
+        expect(error).toMatchObject({
+          section: "pages",
+          offset: index * PAGE_SIZE,
+          path: join(directory, "pages"),
+        });
         expect((error as Error).message).toContain(`extent ${extent},`);
         expect((error as Error).message).toContain(`offset ${index * PAGE_SIZE}`);
-        expect(file.loadStats()).toMatchObject({ failedBytes: PAGE_SIZE, loadedBytes: (ALL_PAGES.length - 1) * PAGE_SIZE });
+        expect(file.loadStats()).toMatchObject({
+          failedBytes: PAGE_SIZE,
+          loadedBytes: (ALL_PAGES.length - 1) * PAGE_SIZE,
+        });
         expect(file.loadStats().error).toEqual(error as Error);
-        for (const page of ALL_PAGES.filter((good) => good !== bad)) expect(stampOf(pageWords(file, page), page)).toBe(1);
+        for (const page of ALL_PAGES.filter((good) => good !== bad))
+          expect(stampOf(pageWords(file, page), page)).toBe(1);
         expect(() => pageWords(file, bad)).toThrow(NotLoadedError);
         // Repaired on disk, it can be had after all.
         writeFileSync(join(directory, "pages"), pages, { flag: "r+" });
         await file.retryLoad();
         expect(stampOf(pageWords(file, bad), bad)).toBe(1);
-        writeFileSync(join(directory, "pages"), flipped(pages, index * PAGE_SIZE + 77), { flag: "r+" });
+        writeFileSync(join(directory, "pages"), flipped(pages, index * PAGE_SIZE + 77), {
+          flag: "r+",
+        });
       }
     },
   );
@@ -151,7 +182,9 @@ describe("page contents", () => {
     const block = new FileRange(0, HUGE_PAGE_SIZE);
     await expect(file.awaitLoad(block)).rejects.toBeInstanceOf(CorruptCheckpointError);
     while (file.isLoading) await Bun.sleep(1);
-    const failed = ALL_PAGES.filter((page) => !file.isLoaded(new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)));
+    const failed = ALL_PAGES.filter(
+      (page) => !file.isLoaded(new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE)),
+    );
     expect(failed).toEqual([10, 20, 21].map((index) => ALL_PAGES[index]!));
   });
 

@@ -41,7 +41,8 @@ const PAGES_PER_UNIT = HUGE_PAGE_SIZE / PAGE_SIZE;
 const PAGES = 8 * PAGES_PER_UNIT;
 const READS = ["pread", "preadv", "uring_read", "uring_readv"] as const;
 const noUring = uringUnavailable();
-const QUEUES = noUring === null ? (["workers", "inline", "uring"] as const) : (["workers", "inline"] as const);
+const QUEUES =
+  noUring === null ? (["workers", "inline", "uring"] as const) : (["workers", "inline"] as const);
 const EIO = errnoNumber("EIO");
 
 let faults: Faults;
@@ -84,9 +85,13 @@ async function answers(file: MemoryFile, unitsEach = 1): Promise<("loaded" | Err
 
 /** How the waiters of all units, one for so many, are answered: "loaded", or the error. */
 async function askAll(file: MemoryFile, unitsEach = 1): Promise<("loaded" | Error)[]> {
-  const waits = Array.from({ length: 8 / unitsEach }, (_, i) => file.awaitLoad(units(unitsEach * i, unitsEach * (i + 1))));
+  const waits = Array.from({ length: 8 / unitsEach }, (_, i) =>
+    file.awaitLoad(units(unitsEach * i, unitsEach * (i + 1))),
+  );
   const settled = await Promise.allSettled(waits);
-  return settled.map((result) => (result.status === "fulfilled" ? "loaded" : (result.reason as Error)));
+  return settled.map((result) =>
+    result.status === "fulfilled" ? "loaded" : (result.reason as Error),
+  );
 }
 
 /** Every page either throws when it is viewed, or is loaded and has its stamp. An aborted load may still finish its reads. */
@@ -96,7 +101,8 @@ function checkPages(file: MemoryFile): void {
     const range = new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
     const wasLoaded = file.isLoaded(range);
     const words = loadedWords(file, page);
-    if (words === null ? wasLoaded : !file.isLoaded(range) || stampOf(words, page) !== 1) wrong.push(page);
+    if (words === null ? wasLoaded : !file.isLoaded(range) || stampOf(words, page) !== 1)
+      wrong.push(page);
   }
   expect(wrong).toEqual([]);
 }
@@ -118,9 +124,14 @@ describe.each(QUEUES)("queue %s", (queue) => {
   test("every read fails with EIO: every waiter is told, and everything loads when tried again", async () => {
     faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
     using file = await load();
-    for (const answer of await answers(file)) expect(answer).toMatchObject({ code: "EIO", syscall: "pread" });
+    for (const answer of await answers(file))
+      expect(answer).toMatchObject({ code: "EIO", syscall: "pread" });
     expect(file.isLoading).toBe(false);
-    expect(file.loadStats()).toMatchObject({ failedBytes: PAGES * PAGE_SIZE, loadedBytes: 0, error: { code: "EIO" } });
+    expect(file.loadStats()).toMatchObject({
+      failedBytes: PAGES * PAGE_SIZE,
+      loadedBytes: 0,
+      error: { code: "EIO" },
+    });
     expect(file.loadStats().error).toBeInstanceOf(SyscallError);
     // Later waiters hear the same, a second attempt on a disk that is still broken fails anew.
     await expect(file.awaitLoad(units(3, 4))).rejects.toMatchObject({ code: "EIO" });
@@ -134,7 +145,12 @@ describe.each(QUEUES)("queue %s", (queue) => {
     await expect(file.awaitLoad(units(4, 5))).rejects.toMatchObject({ code: "EIO" });
     await file.retryLoad();
     expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
-    expect(file.loadStats()).toMatchObject({ failedBytes: 0, loadedBytes: PAGES * PAGE_SIZE, error: null, isLoading: false });
+    expect(file.loadStats()).toMatchObject({
+      failedBytes: 0,
+      loadedBytes: PAGES * PAGE_SIZE,
+      error: null,
+      isLoading: false,
+    });
     checkPages(file);
   });
 
@@ -149,31 +165,47 @@ describe.each(QUEUES)("queue %s", (queue) => {
 
   test("blocks of the disk that cannot be read: their waiters are told, every other page of their 2 MiB loads", async () => {
     const first = 5 * PAGES_PER_UNIT + 100;
-    faults.arm({ action: "Fail", calls: READS, value: EIO, filePages: [first, first + 2], onlyPages: true });
+    faults.arm({
+      action: "Fail",
+      calls: READS,
+      value: EIO,
+      filePages: [first, first + 2],
+      onlyPages: true,
+    });
     using file = await load();
     const waits = Array.from({ length: PAGES_PER_UNIT }, (_, i) => {
       const page = 5 * PAGES_PER_UNIT + i;
       return file.awaitLoad(new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE));
     });
     const settled = await Promise.allSettled(waits);
-    const failed = settled.flatMap((result, i) => (result.status === "rejected" ? [{ i, error: result.reason }] : []));
+    const failed = settled.flatMap((result, i) =>
+      result.status === "rejected" ? [{ i, error: result.reason }] : [],
+    );
     expect(failed.map(({ i }) => i)).toEqual([100, 101]);
     for (const { error } of failed) expect(error).toMatchObject({ code: "EIO", syscall: "pread" });
     expect(failed[1]!.error.message).toContain(`offset ${(first + 1) * PAGE_SIZE}`);
     const answered = await answers(file);
     expect(answered.flatMap((answer, unit) => (answer === "loaded" ? [] : [unit]))).toEqual([5]);
-    expect(file.loadStats()).toMatchObject({ failedBytes: 2 * PAGE_SIZE, loadedBytes: (PAGES - 2) * PAGE_SIZE });
+    expect(file.loadStats()).toMatchObject({
+      failedBytes: 2 * PAGE_SIZE,
+      loadedBytes: (PAGES - 2) * PAGE_SIZE,
+    });
     checkPages(file);
     await expect(file.retryLoad()).rejects.toMatchObject({ code: "EIO" });
     faults.disarm();
     await file.retryLoad();
     checkPages(file);
-    expect(file.loadStats()).toMatchObject({ failedBytes: 0, loadedBytes: PAGES * PAGE_SIZE, error: null });
+    expect(file.loadStats()).toMatchObject({
+      failedBytes: 0,
+      loadedBytes: PAGES * PAGE_SIZE,
+      error: null,
+    });
   });
 
   test("a page that cannot be read beside one that is damaged: each has its own error, in whatever order they are met", async () => {
     const first = 5 * PAGES_PER_UNIT;
-    const pageAt = (i: number) => new FileRange((first + i) * PAGE_SIZE, (first + i + 1) * PAGE_SIZE);
+    const pageAt = (i: number) =>
+      new FileRange((first + i) * PAGE_SIZE, (first + i + 1) * PAGE_SIZE);
     const fd = openSync(pagesFiles()[0]!, "r+");
     writeSync(fd, new Uint8Array([1, 2, 3]), 0, 3, (first + 20) * PAGE_SIZE + 100);
     closeSync(fd);
@@ -181,15 +213,30 @@ describe.each(QUEUES)("queue %s", (queue) => {
       [10, 20],
       [20, 10],
     ]) {
-      faults.arm({ action: "Fail", calls: READS, value: EIO, filePages: [first + 10, first + 11], onlyPages: true });
+      faults.arm({
+        action: "Fail",
+        calls: READS,
+        value: EIO,
+        filePages: [first + 10, first + 11],
+        onlyPages: true,
+      });
       using file = await load();
-      for (const i of order) await file.awaitLoad(pageAt(i)).catch((error) => expect(error).toBeInstanceOf(Error));
+      for (const i of order)
+        await file.awaitLoad(pageAt(i)).catch((error) => expect(error).toBeInstanceOf(Error));
       await answers(file);
       await expect(file.awaitLoad(pageAt(10))).rejects.toMatchObject({ code: "EIO" });
-      await expect(file.awaitLoad(pageAt(20))).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+      await expect(file.awaitLoad(pageAt(20))).rejects.toMatchObject({
+        code: "ERR_CORRUPT_CHECKPOINT",
+      });
       expect(file.loadStats().failedBytes).toBe(2 * PAGE_SIZE);
       // What was damaged and can now not be read is a read error.
-      faults.arm({ action: "Fail", calls: READS, value: EIO, filePages: [first + 20, first + 21], onlyPages: true });
+      faults.arm({
+        action: "Fail",
+        calls: READS,
+        value: EIO,
+        filePages: [first + 20, first + 21],
+        onlyPages: true,
+      });
       await expect(file.retryLoad(pageAt(20))).rejects.toMatchObject({ code: "EIO" });
       await file.retryLoad(pageAt(10));
       faults.disarm();
@@ -269,7 +316,8 @@ describe.each(QUEUES)("queue %s", (queue) => {
     for (const path of pagesFiles()) truncateSync(path, HUGE_PAGE_SIZE + PAGE_SIZE / 2);
     const answered = await answers(file);
     expect(answered.filter((answer) => answer !== "loaded").length).toBeGreaterThan(0);
-    for (const answer of answered) if (answer !== "loaded") expect(answer).toBeInstanceOf(CorruptCheckpointError);
+    for (const answer of answered)
+      if (answer !== "loaded") expect(answer).toBeInstanceOf(CorruptCheckpointError);
     checkPages(file);
   });
 
@@ -294,7 +342,8 @@ describe.each(QUEUES)("queue %s", (queue) => {
   test("a file overwritten in place while it loads is refused block by block", async () => {
     faults.arm({ action: "Delay", calls: READS, value: 5, onlyPages: true });
     using file = await load();
-    for (const path of pagesFiles()) writeFileSync(path, new Uint8Array(PAGES * PAGE_SIZE), { flag: "r+" });
+    for (const path of pagesFiles())
+      writeFileSync(path, new Uint8Array(PAGES * PAGE_SIZE), { flag: "r+" });
     for (const answer of await answers(file)) {
       if (answer !== "loaded") expect(answer).toBeInstanceOf(CorruptCheckpointError);
     }
@@ -304,7 +353,11 @@ describe.each(QUEUES)("queue %s", (queue) => {
   test("the abort signal: every waiter gets its reason, and the load can go on later", async () => {
     faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
     const controller = new AbortController();
-    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue, signal: controller.signal });
+    using file = await MemoryFile.loadFrom(checkpoint, {
+      background: true,
+      queue,
+      signal: controller.signal,
+    });
     const waits = answers(file);
     controller.abort(new Error("enough"));
     const answered = await waits;
@@ -328,7 +381,8 @@ describe.each(QUEUES)("queue %s", (queue) => {
     const file = await load();
     const waits = askAll(file);
     file.destroy();
-    for (const answer of await waits) if (answer !== "loaded") expect(answer).toBeInstanceOf(DestroyedError);
+    for (const answer of await waits)
+      if (answer !== "loaded") expect(answer).toBeInstanceOf(DestroyedError);
     faults.disarm();
     await gone(before);
   });
@@ -353,35 +407,46 @@ describe.each(QUEUES)("queue %s", (queue) => {
 /** Nothing of the files above is open or mapped any more. */
 async function gone(before: readonly string[]): Promise<void> {
   await expectDescriptors(before);
-  for (let i = 0; i < 200 && readFileSync("/proc/self/maps", "utf8").includes("memfd:pgalloc"); i++) await Bun.sleep(5);
+  for (let i = 0; i < 200 && readFileSync("/proc/self/maps", "utf8").includes("memfd:pgalloc"); i++)
+    await Bun.sleep(5);
   expect(readFileSync("/proc/self/maps", "utf8")).not.toContain("memfd:pgalloc");
 }
 
 // Waiters of two units: one they would read themselves, while the Workers start.
-describe.each(QUEUES.filter((queue) => queue !== "inline"))("queue %s: a loading Worker dies", (queue) => {
-  test("in the middle of its work: what it had claimed is read by others", async () => {
-    faults.arm({ action: "ExitThread", calls: READS, from: 1, until: 3, onlyPages: true });
-    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue });
-    expect(await answers(file, 2)).toEqual(new Array(4).fill("loaded"));
-    expect(faults.hits).toBe(2);
-    checkPages(file);
-  });
+describe.each(QUEUES.filter((queue) => queue !== "inline"))(
+  "queue %s: a loading Worker dies",
+  (queue) => {
+    test("in the middle of its work: what it had claimed is read by others", async () => {
+      faults.arm({ action: "ExitThread", calls: READS, from: 1, until: 3, onlyPages: true });
+      using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue });
+      expect(await answers(file, 2)).toEqual(new Array(4).fill("loaded"));
+      expect(faults.hits).toBe(2);
+      checkPages(file);
+    });
 
-  test("again and again: every waiter is told, and the load can be tried again", async () => {
-    faults.arm({ action: "ExitThread", calls: READS, onlyPages: true });
-    using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue });
-    for (const answer of await answers(file, 2)) expect(answer).toMatchObject({ code: "ERR_THREAD_DIED" });
-    expect(file.loadStats().error).toMatchObject({ code: "ERR_THREAD_DIED" });
-    faults.disarm();
-    await file.retryLoad();
-    checkPages(file);
-    expect(file.isLoaded(units(0, 8))).toBe(true);
-  });
-});
+    test("again and again: every waiter is told, and the load can be tried again", async () => {
+      faults.arm({ action: "ExitThread", calls: READS, onlyPages: true });
+      using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue });
+      for (const answer of await answers(file, 2))
+        expect(answer).toMatchObject({ code: "ERR_THREAD_DIED" });
+      expect(file.loadStats().error).toMatchObject({ code: "ERR_THREAD_DIED" });
+      faults.disarm();
+      await file.retryLoad();
+      checkPages(file);
+      expect(file.isLoaded(units(0, 8))).toBe(true);
+    });
+  },
+);
 
 test("a foreground load that fails leaves nothing behind, and the checkpoint is still good", async () => {
   const before = namedDescriptors();
-  faults.arm({ action: "Fail", calls: READS, value: EIO, filePages: [3000, 3001], onlyPages: true });
+  faults.arm({
+    action: "Fail",
+    calls: READS,
+    value: EIO,
+    filePages: [3000, 3001],
+    onlyPages: true,
+  });
   await expect(MemoryFile.loadFrom(checkpoint)).rejects.toMatchObject({ code: "EIO" });
   faults.disarm();
   await gone(before);
@@ -429,7 +494,8 @@ test.each(Object.entries(loads))(
       faults.disarm();
       await expectDescriptors(before);
       if (hits === 0) break;
-      if (failure !== undefined) expect(failure).toMatchObject({ name: "SyscallError", code: "EIO" });
+      if (failure !== undefined)
+        expect(failure).toMatchObject({ name: "SyscallError", code: "EIO" });
       if (failure !== undefined) failures++;
     }
     expect(failures).toBeGreaterThan(8);

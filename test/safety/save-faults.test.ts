@@ -69,7 +69,13 @@ describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
     const before = namedDescriptors();
     let failures = 0;
     for (let at = 0; ; at++) {
-      faults.arm({ action: "Fail", calls: FAILING, value: errnoNumber(code), from: at, until: at + 1 });
+      faults.arm({
+        action: "Fail",
+        calls: FAILING,
+        value: errnoNumber(code),
+        from: at,
+        until: at + 1,
+      });
       const failure = await file.saveTo(directory, { userData: new Uint8Array([2]) }).then(
         () => undefined,
         (error) => error,
@@ -77,11 +83,14 @@ describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
       const { hits } = faults;
       faults.disarm();
       if (failure !== undefined) expect(failure).toMatchObject({ name: "SyscallError", code });
-      expect(listing().filter((name) => !clean.includes(name))).toEqual(failure === undefined ? [] : committed());
+      expect(listing().filter((name) => !clean.includes(name))).toEqual(
+        failure === undefined ? [] : committed(),
+      );
       const version = await checkStamped(directory, PAGES);
       expect([1, 2]).toContain(version);
       if (hits === 0) break;
-      if (failure === undefined) throw new Error(`Call ${at} failed with ${code}, and nobody was told`);
+      if (failure === undefined)
+        throw new Error(`Call ${at} failed with ${code}, and nobody was told`);
       failures++;
       // After the commit only the tidying can fail: the error is told, and the new checkpoint stands.
       if (version === 2) await saveStamped(directory, PAGES, 1);
@@ -114,7 +123,9 @@ test("a writing Worker that dies ends the save with an error", async () => {
   const clean = listing();
   for (const calls of [["pwrite"], ["lseek"]] as const) {
     faults.arm({ action: "ExitThread", calls, until: 1 });
-    await expect(saveStamped(directory, PAGES, 2)).rejects.toMatchObject({ code: "ERR_THREAD_DIED" });
+    await expect(saveStamped(directory, PAGES, 2)).rejects.toMatchObject({
+      code: "ERR_THREAD_DIED",
+    });
     faults.disarm();
     expect(listing()).toEqual(clean);
     expect(await checkStamped(directory, PAGES)).toBe(1);
@@ -169,7 +180,11 @@ describe("two saves into one directory at once", () => {
     using slow = new Faults();
     slow.arm({ action: "Delay", calls: ["pwrite"], value: 150 });
     const start = (version: number) =>
-      Bun.spawn({ ...slow.command(program, directory, String(PAGES), String(version)), stdout: "pipe", stderr: "inherit" });
+      Bun.spawn({
+        ...slow.command(program, directory, String(PAGES), String(version)),
+        stdout: "pipe",
+        stderr: "inherit",
+      });
     const children = [start(2), start(3)];
     const outputs = await Promise.all(children.map((child) => new Response(child.stdout).text()));
     expect(outputs.toSorted()).toEqual(["CheckpointBusyError ERR_CHECKPOINT_BUSY\n", "saved\n"]);
@@ -178,15 +193,22 @@ describe("two saves into one directory at once", () => {
 });
 
 describe("from outside", () => {
-  test.skipIf(Bun.which("prlimit") === null)("a file that may not grow so far (RLIMIT_FSIZE): EFBIG", () => {
-    const clean = listing();
-    const limit = String(300 * PAGE_SIZE);
-    const { stdout } = Bun.spawnSync([process.execPath, program, directory, String(PAGES), "2", limit], { stderr: "inherit" });
-    expect(stdout.toString()).toBe("SyscallError EFBIG\n");
-    expect(listing()).toEqual(clean);
-  });
+  test.skipIf(Bun.which("prlimit") === null)(
+    "a file that may not grow so far (RLIMIT_FSIZE): EFBIG",
+    () => {
+      const clean = listing();
+      const limit = String(300 * PAGE_SIZE);
+      const { stdout } = Bun.spawnSync(
+        [process.execPath, program, directory, String(PAGES), "2", limit],
+        { stderr: "inherit" },
+      );
+      expect(stdout.toString()).toBe("SyscallError EFBIG\n");
+      expect(listing()).toEqual(clean);
+    },
+  );
 
-  const canMount = process.getuid?.() === 0 && Bun.spawnSync(["unshare", "--mount", "true"]).exitCode === 0;
+  const canMount =
+    process.getuid?.() === 0 && Bun.spawnSync(["unshare", "--mount", "true"]).exitCode === 0;
   test.skipIf(!canMount)("a full disk (a small tmpfs; needs root): ENOSPC", async () => {
     const disk = join(root, "disk");
     mkdirSync(disk);
@@ -200,43 +222,76 @@ describe("from outside", () => {
       ["unshare", "--mount", "sh", "-c", script, process.execPath, program, disk, copy],
       { stderr: "inherit" },
     );
-    expect([stdout.toString(), exitCode]).toEqual(["saved\nmeta\npages\nSyscallError ENOSPC\nmeta\npages\n", 0]);
+    expect([stdout.toString(), exitCode]).toEqual([
+      "saved\nmeta\npages\nSyscallError ENOSPC\nmeta\npages\n",
+      0,
+    ]);
     expect(await checkStamped(copy, PAGES)).toBe(1);
   });
 
   const hasLoop = existsSync("/dev/loop-control") && Bun.which("mkfs.btrfs") !== null;
-  const canLimit = canMount && hasLoop && readFileSync("/proc/filesystems", "utf8").includes("btrfs");
-  test.skipIf(!canLimit)("a quota that is used up (a small btrfs; needs root and btrfs-progs): EDQUOT", async () => {
-    const disk = join(root, "disk");
-    mkdirSync(disk);
-    const image = join(root, "image");
-    const script = [
-      `truncate -s 256M "${image}" && mkfs.btrfs -q "${image}" >/dev/null && mount -o loop "${image}" "$2"`,
-      'btrfs quota enable "$2" && btrfs subvolume create "$2/v" >/dev/null && btrfs qgroup limit 4M "$2/v"',
-      '"$0" "$1" "$2/v/c" 600 1 && sync && "$0" "$1" "$2/v/c" 600 2 && ls "$2/v/c" && cp -r "$2/v/c" "$3"',
-    ].join(" && ");
-    const copy = join(root, "copy");
-    const child = Bun.spawnSync(["unshare", "--mount", "sh", "-c", script, process.execPath, program, disk, copy]);
-    expect([child.stdout.toString(), child.exitCode]).toEqual(["saved\nSyscallError EDQUOT\nmeta\npages\n", 0]);
-    expect(await checkStamped(copy, 600)).toBe(1);
-  });
+  const canLimit =
+    canMount && hasLoop && readFileSync("/proc/filesystems", "utf8").includes("btrfs");
+  test.skipIf(!canLimit)(
+    "a quota that is used up (a small btrfs; needs root and btrfs-progs): EDQUOT",
+    async () => {
+      const disk = join(root, "disk");
+      mkdirSync(disk);
+      const image = join(root, "image");
+      const script = [
+        `truncate -s 256M "${image}" && mkfs.btrfs -q "${image}" >/dev/null && mount -o loop "${image}" "$2"`,
+        'btrfs quota enable "$2" && btrfs subvolume create "$2/v" >/dev/null && btrfs qgroup limit 4M "$2/v"',
+        '"$0" "$1" "$2/v/c" 600 1 && sync && "$0" "$1" "$2/v/c" 600 2 && ls "$2/v/c" && cp -r "$2/v/c" "$3"',
+      ].join(" && ");
+      const copy = join(root, "copy");
+      const child = Bun.spawnSync([
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        process.execPath,
+        program,
+        disk,
+        copy,
+      ]);
+      expect([child.stdout.toString(), child.exitCode]).toEqual([
+        "saved\nSyscallError EDQUOT\nmeta\npages\n",
+        0,
+      ]);
+      expect(await checkStamped(copy, 600)).toBe(1);
+    },
+  );
 
-  test.skipIf(!canMount)("memory on a disk that is too small: errors for allocations and loads, not a SIGBUS", async () => {
-    const disk = join(root, "disk");
-    mkdirSync(disk);
-    const script = 'mount -t tmpfs -o size=1m tmpfs "$2" && "$0" "$1" "$2" "$3"';
-    const diskProgram = join(import.meta.dir, "support/disk-program.ts");
-    const child = Bun.spawnSync(["unshare", "--mount", "sh", "-c", script, process.execPath, diskProgram, disk, directory]);
-    expect([child.stderr.toString(), child.exitCode]).toEqual(["", 0]);
-    expect(child.stdout.toString().split("\n")).toEqual([
-      "commit ENOSPC 0",
-      "writePopulate EFAULT 0",
-      "small true",
-      "workers EFAULT true true true",
-      "inline EFAULT true true true",
-      "",
-    ]);
-  });
+  test.skipIf(!canMount)(
+    "memory on a disk that is too small: errors for allocations and loads, not a SIGBUS",
+    async () => {
+      const disk = join(root, "disk");
+      mkdirSync(disk);
+      const script = 'mount -t tmpfs -o size=1m tmpfs "$2" && "$0" "$1" "$2" "$3"';
+      const diskProgram = join(import.meta.dir, "support/disk-program.ts");
+      const child = Bun.spawnSync([
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        process.execPath,
+        diskProgram,
+        disk,
+        directory,
+      ]);
+      expect([child.stderr.toString(), child.exitCode]).toEqual(["", 0]);
+      expect(child.stdout.toString().split("\n")).toEqual([
+        "commit ENOSPC 0",
+        "writePopulate EFAULT 0",
+        "small true",
+        "workers EFAULT true true true",
+        "inline EFAULT true true true",
+        "",
+      ]);
+    },
+  );
 });
 
 test("a close that fails harms nobody, whatever its answer: what was written is synced before", async () => {
@@ -259,7 +314,10 @@ test("an unlink that fails is the error of a save that came through, and the cau
     throw new Error("no more");
   };
   const failure = (await file.saveTo(directory, { onProgress }).catch((error) => error)) as Error;
-  expect([failure.message, failure.cause]).toEqual(["no more", expect.objectContaining({ code: "EIO", syscall: "unlinkat" })]);
+  expect([failure.message, failure.cause]).toEqual([
+    "no more",
+    expect.objectContaining({ code: "EIO", syscall: "unlinkat" }),
+  ]);
   // A cause of its own stays, and what is no Error can have none.
   const unlinkError = expect.objectContaining({ code: "EIO", syscall: "unlinkat" });
   const failWith = async (thrown: unknown) => {
@@ -270,7 +328,11 @@ test("an unlink that fails is the error of a save that came through, and the cau
     return await file.saveTo(directory, { onProgress }).catch((error) => error);
   };
   const withCause = await failWith(new Error("no more", { cause: new Error("enough") }));
-  expect([withCause.message, withCause.cause.message, withCause.cause.cause]).toEqual(["no more", "enough", unlinkError]);
+  expect([withCause.message, withCause.cause.message, withCause.cause.cause]).toEqual([
+    "no more",
+    "enough",
+    unlinkError,
+  ]);
   expect((await failWith("no more")).errors).toEqual(["no more", unlinkError]);
   expect((await failWith(new Error("no more", { cause: 7 }))).errors).toEqual([
     expect.objectContaining({ cause: 7 }),
@@ -314,8 +376,13 @@ test("a new directory, and those above it, are synced into the ones that they ar
 test("an empty directory stays empty when the first save fails", async () => {
   const fresh = join(root, "fresh");
   faults.arm({ action: "Fail", calls: ["fsync"], value: errnoNumber("EIO") });
-  await expect(saveStamped(fresh, PAGES, 1)).rejects.toMatchObject({ code: "EIO", syscall: "fsync" });
+  await expect(saveStamped(fresh, PAGES, 1)).rejects.toMatchObject({
+    code: "EIO",
+    syscall: "fsync",
+  });
   expect(listing(fresh)).toEqual([]);
-  await expect(MemoryFile.loadFrom(fresh)).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+  await expect(MemoryFile.loadFrom(fresh)).rejects.toMatchObject({
+    code: "ERR_CORRUPT_CHECKPOINT",
+  });
   expect(statSync(fresh).mode & 0o777).toBe(0o700);
 });

@@ -22,7 +22,11 @@ interface Outcome {
 /** One save of version 2 over version 1, killed at call `at`. */
 async function killAt(faults: Faults, directory: string, at: number): Promise<Outcome> {
   faults.arm({ action: "Kill", from: at, until: at + 1 });
-  const child = Bun.spawn({ ...faults.command(program, directory, String(PAGES), "2"), stdout: "pipe", stderr: "inherit" });
+  const child = Bun.spawn({
+    ...faults.command(program, directory, String(PAGES), "2"),
+    stdout: "pipe",
+    stderr: "inherit",
+  });
   const output = await new Response(child.stdout).text();
   await child.exited;
   const killed = child.signalCode === "SIGKILL";

@@ -2,7 +2,9 @@
 import { expect, test } from "bun:test";
 import { describeSoak, soak } from "./soak/run.ts";
 
-const SECONDS = Number(process.env["PGALLOC_SOAK_SECONDS"] ?? (process.env["CI"] === undefined ? 4 : 120));
+const SECONDS = Number(
+  process.env["PGALLOC_SOAK_SECONDS"] ?? (process.env["CI"] === undefined ? 4 : 120),
+);
 
 test(
   `${SECONDS} seconds of allocate, fill, checkpoint, kill, restore, verify`,

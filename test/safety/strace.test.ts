@@ -11,7 +11,9 @@ import { checkStamped, saveStamped } from "./support/stamped.ts";
 const PAGES = 2048;
 const supportDirectory = join(import.meta.dir, "support");
 /** It must be there, and may trace: containers often forbid that. */
-const hasStrace = Bun.which("strace") !== null && Bun.spawnSync(["strace", "-f", "-e", "trace=none", "true"]).exitCode === 0;
+const hasStrace =
+  Bun.which("strace") !== null &&
+  Bun.spawnSync(["strace", "-f", "-e", "trace=none", "true"]).exitCode === 0;
 
 let root: string;
 let checkpoint: string;
@@ -23,7 +25,12 @@ beforeAll(async () => {
 afterAll(() => rmSync(root, { recursive: true }));
 
 /** Runs a program with `inject` applied to its calls on files below `path`. */
-async function trace(inject: readonly string[], path: string | undefined, program: string, ...args: string[]) {
+async function trace(
+  inject: readonly string[],
+  path: string | undefined,
+  program: string,
+  ...args: string[]
+) {
   const log = join(root, "strace.log");
   const cmd = [
     ...["strace", "-f", "-qq", "-o", log, ...inject.flatMap((rule) => ["-e", `inject=${rule}`])],
@@ -33,12 +40,21 @@ async function trace(inject: readonly string[], path: string | undefined, progra
   const child = Bun.spawn(cmd, { stdout: "pipe", stderr: "pipe", timeout: 60_000 });
   const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
   await child.exited;
-  const injected = (await Bun.file(log).text()).split("\n").filter((line) => line.includes("(INJECTED)")).length;
+  const injected = (await Bun.file(log).text())
+    .split("\n")
+    .filter((line) => line.includes("(INJECTED)")).length;
   return { stdout, stderr, signal: child.signalCode, exitCode: child.exitCode, injected };
 }
 
 async function restore(queue: string, ...inject: string[]) {
-  const result = await trace(inject, join(checkpoint, "pages"), "restore-program.ts", checkpoint, String(PAGES), queue);
+  const result = await trace(
+    inject,
+    join(checkpoint, "pages"),
+    "restore-program.ts",
+    checkpoint,
+    String(PAGES),
+    queue,
+  );
   expect([result.exitCode, result.stderr]).toEqual([0, ""]);
   return { ...JSON.parse(result.stdout), injected: result.injected } as {
     failed: number;
@@ -58,48 +74,83 @@ test.skipIf(!hasStrace).each(["workers", "inline"])(
   },
 );
 
-test.skipIf(!hasStrace).each(["workers", "inline"])("queue %s: each thread's first 150 reads fail with EIO", async (queue) => {
-  const { failed, codes, wrong, injected } = await restore(queue, "pread64,preadv:error=EIO:when=1..150");
-  expect([codes, wrong]).toEqual([["EIO"], 0]);
-  expect(failed).toBeGreaterThan(0);
-  expect(injected).toBeGreaterThanOrEqual(150);
-  console.log(`    ${injected} reads failed with EIO, ${failed} waiters told, every page right after trying again`);
-});
+test.skipIf(!hasStrace).each(["workers", "inline"])(
+  "queue %s: each thread's first 150 reads fail with EIO",
+  async (queue) => {
+    const { failed, codes, wrong, injected } = await restore(
+      queue,
+      "pread64,preadv:error=EIO:when=1..150",
+    );
+    expect([codes, wrong]).toEqual([["EIO"], 0]);
+    expect(failed).toBeGreaterThan(0);
+    expect(injected).toBeGreaterThanOrEqual(150);
+    console.log(
+      `    ${injected} reads failed with EIO, ${failed} waiters told, every page right after trying again`,
+    );
+  },
+);
 
 test.skipIf(!hasStrace)("every other read is interrupted (EINTR): nobody notices", async () => {
-  const { failed, wrong, injected } = await restore("workers", "pread64,preadv:error=EINTR:when=1+2");
+  const { failed, wrong, injected } = await restore(
+    "workers",
+    "pread64,preadv:error=EINTR:when=1+2",
+  );
   expect([failed, wrong]).toEqual([0, 0]);
   expect(injected).toBeGreaterThan(0);
 });
 
-test.skipIf(!hasStrace)("a write that fails with EIO: a typed error, the previous checkpoint, no temporary file", async () => {
-  for (const rule of ["pwrite64:error=EIO:when=1", "fsync:error=EIO:when=1", "renameat:error=EIO:when=1"]) {
-    const directory = join(root, "write");
-    cpSync(checkpoint, directory, { recursive: true });
-    const { stdout, injected } = await trace([rule], undefined, "save-program.ts", directory, "600", "2");
-    expect(`${rule} ${injected} ${stdout}`).toBe(`${rule} 1 SyscallError EIO\n`);
-    expect(readdirSync(directory).sort()).toEqual(["meta", "pages"]);
-    expect(await checkStamped(directory, PAGES)).toBe(1);
-    rmSync(directory, { recursive: true });
-  }
-});
-
-test.skipIf(!hasStrace)("SIGKILL at each call that changes a directory, by the kernel's count", async () => {
-  let kills = 0;
-  for (const call of ["fsync", "renameat", "pwrite64"]) {
-    for (let when = 1; ; when++) {
-      const directory = join(root, "kill");
+test.skipIf(!hasStrace)(
+  "a write that fails with EIO: a typed error, the previous checkpoint, no temporary file",
+  async () => {
+    for (const rule of [
+      "pwrite64:error=EIO:when=1",
+      "fsync:error=EIO:when=1",
+      "renameat:error=EIO:when=1",
+    ]) {
+      const directory = join(root, "write");
       cpSync(checkpoint, directory, { recursive: true });
-      const rule = `${call}:signal=KILL:when=${when}`;
-      const { signal, stdout } = await trace([rule], undefined, "save-program.ts", directory, String(PAGES), "2");
-      const version = await checkStamped(directory, PAGES);
+      const { stdout, injected } = await trace(
+        [rule],
+        undefined,
+        "save-program.ts",
+        directory,
+        "600",
+        "2",
+      );
+      expect(`${rule} ${injected} ${stdout}`).toBe(`${rule} 1 SyscallError EIO\n`);
+      expect(readdirSync(directory).sort()).toEqual(["meta", "pages"]);
+      expect(await checkStamped(directory, PAGES)).toBe(1);
       rmSync(directory, { recursive: true });
-      expect([1, 2]).toContain(version);
-      if (stdout === "saved\n") break;
-      expect(signal === null ? "exited" : "killed").toBe("killed");
-      kills++;
     }
-  }
-  console.log(`    killed at ${kills} calls, each time a complete checkpoint`);
-  expect(kills).toBeGreaterThan(6);
-});
+  },
+);
+
+test.skipIf(!hasStrace)(
+  "SIGKILL at each call that changes a directory, by the kernel's count",
+  async () => {
+    let kills = 0;
+    for (const call of ["fsync", "renameat", "pwrite64"]) {
+      for (let when = 1; ; when++) {
+        const directory = join(root, "kill");
+        cpSync(checkpoint, directory, { recursive: true });
+        const rule = `${call}:signal=KILL:when=${when}`;
+        const { signal, stdout } = await trace(
+          [rule],
+          undefined,
+          "save-program.ts",
+          directory,
+          String(PAGES),
+          "2",
+        );
+        const version = await checkStamped(directory, PAGES);
+        rmSync(directory, { recursive: true });
+        expect([1, 2]).toContain(version);
+        if (stdout === "saved\n") break;
+        expect(signal === null ? "exited" : "killed").toBe("killed");
+        kills++;
+      }
+    }
+    console.log(`    killed at ${kills} calls, each time a complete checkpoint`);
+    expect(kills).toBeGreaterThan(6);
+  },
+);

@@ -37,8 +37,19 @@ function copyOf([values, ...words]: Arrays): Arrays {
 }
 
 function tablesOf(arrays: Arrays): SegmentTables {
-  const [values, owners, bits, ...summaries] = arrays as [Uint8Array, Int32Array, Int32Array, ...Int32Array[]];
-  return { values, bits, classes: CLASSES, owners: () => owners, summary: (cls) => summaries[cls]! };
+  const [values, owners, bits, ...summaries] = arrays as [
+    Uint8Array,
+    Int32Array,
+    Int32Array,
+    ...Int32Array[],
+  ];
+  return {
+    values,
+    bits,
+    classes: CLASSES,
+    owners: () => owners,
+    summary: (cls) => summaries[cls]!,
+  };
 }
 
 /** The same memory, but every store is also put down in `log`. */
@@ -56,7 +67,12 @@ function recording([values, ...words]: Arrays, log: Store[]): SegmentTables {
 }
 
 type Operation =
-  | ({ readonly kind: "assign" | "replace"; readonly at: number; readonly refs: number; readonly group: number } & Extent)
+  | ({
+      readonly kind: "assign" | "replace";
+      readonly at: number;
+      readonly refs: number;
+      readonly group: number;
+    } & Extent)
   | { readonly kind: "addRefs"; readonly at: number; readonly length: number; readonly by: number }
   | ({ readonly kind: "extend" } & Extent);
 
@@ -78,7 +94,8 @@ function apply(set: SegmentSet, operation: Operation): void {
     return;
   }
   const { tag } = operation;
-  if (operation.kind === "assign") set.assign(at, Math.min(set.size, at + length), tag, operation.refs, operation.group);
+  if (operation.kind === "assign")
+    set.assign(at, Math.min(set.size, at + length), tag, operation.refs, operation.group);
   else set.replace(at, Math.min(set.endOf(at), at + length), tag, operation.refs, operation.group);
 }
 
@@ -118,7 +135,11 @@ const operation: fc.Arbitrary<Operation> = fc.oneof(
 const withExtend = fc.oneof(
   { arbitrary: operation, weight: 8 },
   {
-    arbitrary: fc.record({ kind: fc.constant("extend" as const), length: fc.integer({ min: 32, max: 200 }), tag }),
+    arbitrary: fc.record({
+      kind: fc.constant("extend" as const),
+      length: fc.integer({ min: 32, max: 200 }),
+      tag,
+    }),
     weight: 1,
   },
 );
@@ -156,10 +177,15 @@ test("after a death at any store of an operation the repaired set is whole, each
           checkInvariants(survivor);
           const values = valuesOf(survivor);
           // An assign may leave the value of its first key in all of its keys.
-          const first = each.kind === "assign" ? before[Math.min(each.at, sizeBefore - 1)] : undefined;
-          const torn = values.findIndex((value, key) => value !== before[key] && value !== after[key] && value !== first);
+          const first =
+            each.kind === "assign" ? before[Math.min(each.at, sizeBefore - 1)] : undefined;
+          const torn = values.findIndex(
+            (value, key) => value !== before[key] && value !== after[key] && value !== first,
+          );
           if (torn >= 0) {
-            throw new Error(`Key ${torn} is ${values[torn]}, was ${before[torn]}, should be ${after[torn]} (store ${count})`);
+            throw new Error(
+              `Key ${torn} is ${values[torn]}, was ${before[torn]}, should be ${after[torn]} (store ${count})`,
+            );
           }
           deaths++;
         }

@@ -19,14 +19,17 @@ class NaiveSet {
     const runs: { start: number; end: number; value: Value }[] = [];
     this.keys.forEach((value, key) => {
       const last = runs.at(-1);
-      if (last !== undefined && JSON.stringify(last.value) === JSON.stringify(value)) last.end = key + 1;
+      if (last !== undefined && JSON.stringify(last.value) === JSON.stringify(value))
+        last.end = key + 1;
       else runs.push({ start: key, end: key + 1, value });
     });
     return runs;
   }
 
   fit(cls: number, count: number, last: boolean): number {
-    const fitting = this.runs().filter((run) => (run.value.tag & CLASS_MASK) === cls && run.end - run.start >= count);
+    const fitting = this.runs().filter(
+      (run) => (run.value.tag & CLASS_MASK) === cls && run.end - run.start >= count,
+    );
     return (last ? fitting.at(-1) : fitting[0])?.start ?? -1;
   }
 }
@@ -34,11 +37,17 @@ class NaiveSet {
 function compare(set: SegmentSet, naive: NaiveSet): void {
   checkInvariants(set);
   // What was sought last is known as it is now, or not at all.
-  if (set.runEnd > 0) expect([set.runStart, set.runEnd]).toEqual([set.startOf(set.runStart), set.endOf(set.runStart)]);
+  if (set.runEnd > 0)
+    expect([set.runStart, set.runEnd]).toEqual([
+      set.startOf(set.runStart),
+      set.endOf(set.runStart),
+    ]);
   expect(set.size).toBe(naive.keys.length);
   const found: { start: number; end: number; value: Value }[] = [];
   if (set.size > 0)
-    set.visit(0, set.size, (start, end, tag, refs, group) => found.push({ start, end, value: { tag, refs, group } }));
+    set.visit(0, set.size, (start, end, tag, refs, group) =>
+      found.push({ start, end, value: { tag, refs, group } }),
+    );
   expect(found).toEqual(naive.runs());
 }
 
@@ -48,7 +57,10 @@ const valueArbitrary = fc.record({
     { arbitrary: fc.nat({ max: 5 }), weight: 4 },
     { arbitrary: fc.constantFrom(17, 47, 48, 63, 64, 65, MAX_TAG), weight: 1 },
   ),
-  refs: fc.oneof(fc.nat({ max: 5 }), fc.constantFrom(0, 1, 32_767, 2 ** 27, 2 ** 31 - 1, -1, -(2 ** 31))),
+  refs: fc.oneof(
+    fc.nat({ max: 5 }),
+    fc.constantFrom(0, 1, 32_767, 2 ** 27, 2 ** 31 - 1, -1, -(2 ** 31)),
+  ),
   group: fc.constantFrom(0, 0, 0, 1, -1),
 });
 const stepArbitrary = fc.oneof(
@@ -99,7 +111,11 @@ for (const shared of [false, true]) {
         (steps, probes) => {
           const capacity = 4001;
           const bytes = SegmentSet.byteLength(capacity, CLASSES);
-          const set = SegmentSet.create(capacity, CLASSES, shared ? new SharedArrayBuffer(bytes) : undefined);
+          const set = SegmentSet.create(
+            capacity,
+            CLASSES,
+            shared ? new SharedArrayBuffer(bytes) : undefined,
+          );
           const naive = new NaiveSet();
           for (const step of steps) {
             if (naive.keys.length > 0) set.seek(probes[0]! % naive.keys.length);
@@ -137,7 +153,9 @@ for (const shared of [false, true]) {
             const key = probe % naive.keys.length;
             set.seek(key);
             expect([set.runStart, set.runEnd]).toEqual([set.startOf(key), set.endOf(key)]);
-            expect(set.startOf(key)).toBe(naive.runs().find((run) => run.start <= key && key < run.end)!.start);
+            expect(set.startOf(key)).toBe(
+              naive.runs().find((run) => run.start <= key && key < run.end)!.start,
+            );
             for (let cls = 0; cls < CLASSES; cls++) {
               const count = 1 + (probe % 100);
               expect(set.firstFit(cls, count)).toBe(naive.fit(cls, count, false));
@@ -160,15 +178,21 @@ test("extending with many runs at once leaves the very tables that extending and
   fc.assert(
     fc.property(
       fc.array(rowArbitrary, { maxLength: 60 }),
-      fc.array(fc.record({ count: fc.integer({ min: 1, max: 700 }), value: valueArbitrary }), { maxLength: 2 }),
+      fc.array(fc.record({ count: fc.integer({ min: 1, max: 700 }), value: valueArbitrary }), {
+        maxLength: 2,
+      }),
       fc.nat({ max: 200 }),
       fc.nat({ max: 5 }),
       fc.boolean(),
       (rows, before, tail, tag, cut) => {
         const capacity = 40_000;
-        const [one, all] = [SegmentSet.create(capacity, CLASSES), SegmentSet.create(capacity, CLASSES)];
+        const [one, all] = [
+          SegmentSet.create(capacity, CLASSES),
+          SegmentSet.create(capacity, CLASSES),
+        ];
         for (const set of [one, all])
-          for (const { count, value } of before) set.extend(count, value.tag, value.refs, value.group);
+          for (const { count, value } of before)
+            set.extend(count, value.tag, value.refs, value.group);
         const runs = {
           start: [] as number[],
           length: [] as number[],
@@ -206,7 +230,8 @@ test("extending with many runs at once leaves the very tables that extending and
         checkInvariants(all);
         // Values of keys where no run starts are stale, and may differ; everything else may not.
         expect(all.tables.bits).toEqual(one.tables.bits);
-        for (let cls = 0; cls < all.tables.classes; cls++) expect(all.tables.summary(cls)).toEqual(one.tables.summary(cls));
+        for (let cls = 0; cls < all.tables.classes; cls++)
+          expect(all.tables.summary(cls)).toEqual(one.tables.summary(cls));
         expect([...all]).toEqual([...one]);
       },
     ),
@@ -216,7 +241,10 @@ test("extending with many runs at once leaves the very tables that extending and
 
 test("every value comes back as it was given, also by a cut, and is not joined to one that differs in one part", () => {
   const tagArbitrary = fc.oneof(fc.nat({ max: 80 }), fc.nat({ max: MAX_TAG }));
-  const integer = fc.oneof(fc.integer({ min: -2, max: 9 }), fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }));
+  const integer = fc.oneof(
+    fc.integer({ min: -2, max: 9 }),
+    fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }),
+  );
   fc.assert(
     fc.property(tagArbitrary, integer, fc.oneof(fc.constant(0), integer), (tag, refs, group) => {
       const set = SegmentSet.create(100, CLASSES);
@@ -228,7 +256,12 @@ test("every value comes back as it was given, also by a cut, and is not joined t
         [tag ^ 64, refs, group],
         [tag ^ 0x8000, refs, group],
       ];
-      others.push([tag, refs ^ 1, group], [tag, refs ^ 4, group], [tag, refs ^ (1 << 31), group], [tag, refs, group ^ 1]);
+      others.push(
+        [tag, refs ^ 1, group],
+        [tag, refs ^ 4, group],
+        [tag, refs ^ (1 << 31), group],
+        [tag, refs, group ^ 1],
+      );
       for (const [otherTag, otherRefs, otherGroup] of others as [number, number, number][]) {
         set.assign(40, 50, otherTag, otherRefs, otherGroup);
         checkInvariants(set);
@@ -265,7 +298,9 @@ test("bad sizes and ranges are refused with the value named, and change nothing"
   const set = SegmentSet.create(100, 1);
   set.extend(50, 0);
   expect(() => set.extend(51, 0)).toThrow("50 keys by 51, the capacity is 100");
-  expect(() => set.extendWith(51, 0, { start: [], length: [], tag: [], refs: [], group: [] }, 0)).toThrow("50 keys by 51");
+  expect(() =>
+    set.extendWith(51, 0, { start: [], length: [], tag: [], refs: [], group: [] }, 0),
+  ).toThrow("50 keys by 51");
   expect(() => set.assign(10, 10, 1)).toThrow("[10, 10)");
   expect(() => set.assign(10, 51, 1)).toThrow("[10, 51)");
   expect(() => set.assign(0, 1.5, 1)).toThrow("[0, 1.5)");

@@ -3,7 +3,13 @@
  * what its public methods answer.
  */
 import { expect } from "bun:test";
-import { CHUNK_SIZE, FileRange, HUGE_PAGE_SIZE, type MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import {
+  CHUNK_SIZE,
+  FileRange,
+  HUGE_PAGE_SIZE,
+  type MemoryFile,
+  PAGE_SIZE,
+} from "../../src/index.ts";
 
 export interface LiveRange {
   readonly start: number;
@@ -34,7 +40,14 @@ export function liveRanges(file: MemoryFile): LiveRange[] {
   for (const line of file.toString().split("\n")) {
     const match = /^\[(\d+), (\d+)\) (huge )?used refs=(\d+) kind=(\d+) group=(\d+)$/.exec(line);
     if (match === null) continue;
-    const [start, end, , refs, kind, group] = match.slice(1).map(Number) as [number, number, number, number, number, number];
+    const [start, end, , refs, kind, group] = match.slice(1).map(Number) as [
+      number,
+      number,
+      number,
+      number,
+      number,
+      number,
+    ];
     ranges.push({ start, end, refs, kind, group, huge: match[3] !== undefined });
   }
   return joined(ranges);
@@ -77,7 +90,9 @@ export function checkContents(file: MemoryFile, expected: Expected): number {
         if (index === undefined) want.fill(0);
         else stampPage(want, index);
         if (Buffer.compare(view.subarray(at, at + PAGE_SIZE), want) !== 0) {
-          throw new Error(`The page at ${offset} is not ${index === undefined ? "zero" : `stamped with ${index}`}`);
+          throw new Error(
+            `The page at ${offset} is not ${index === undefined ? "zero" : `stamped with ${index}`}`,
+          );
         }
         pages++;
         indexes.delete(offset);
@@ -131,15 +146,19 @@ function cutAtHugePages(range: LiveRange): LiveRange[] {
 
 /** Rows of chunks of one page size, of a file that is all free. */
 function chunkRows(file: MemoryFile): { start: number; end: number; huge: boolean }[] {
-  return [...file.toString().matchAll(/^\[(\d+), (\d+)\) (huge )?free$/gm)].map(([, start, end, huge]) => {
-    expect(Number(start) % CHUNK_SIZE).toBe(0);
-    return { start: Number(start), end: Number(end), huge: huge !== undefined };
-  });
+  return [...file.toString().matchAll(/^\[(\d+), (\d+)\) (huge )?free$/gm)].map(
+    ([, start, end, huge]) => {
+      expect(Number(start) % CHUNK_SIZE).toBe(0);
+      return { start: Number(start), end: Number(end), huge: huge !== undefined };
+    },
+  );
 }
 
 /** The file's runs as text, of two files that hold the same: sub-released pages joined, whole huge pages of them free. */
 export function comparableText(file: { toString(): string }): string {
-  const text = file.toString().replace(/, (\d+)\) huge sub-released\n\[\1(?=, \d+\) huge sub-released)/g, "");
+  const text = file
+    .toString()
+    .replace(/, (\d+)\) huge sub-released\n\[\1(?=, \d+\) huge sub-released)/g, "");
   const lines = text.split("\n").flatMap((line) => {
     const match = /^\[(\d+), (\d+)\) huge (sub-released|free)$/.exec(line);
     if (match === null) return [line];

@@ -64,7 +64,9 @@ export class NaiveFile {
   }
 
   private find(state: number, request: NaiveRequest): number {
-    const fitting = this.runs(state, request.huge).filter((run) => run.end - run.start >= request.pages);
+    const fitting = this.runs(state, request.huge).filter(
+      (run) => run.end - run.start >= request.pages,
+    );
     if (fitting.length === 0) return -1;
     return request.topDown ? fitting.at(-1)!.end - request.pages : fitting[0]!.start;
   }
@@ -73,7 +75,8 @@ export class NaiveFile {
     let tail = 0;
     if (this.huge.at(-1) === request.huge) {
       while (tail < this.state.length && this.state[this.state.length - 1 - tail] === FREE) {
-        if (this.huge[Math.floor((this.state.length - 1 - tail) / CHUNK_PAGES)] !== request.huge) break;
+        if (this.huge[Math.floor((this.state.length - 1 - tail) / CHUNK_PAGES)] !== request.huge)
+          break;
         tail++;
       }
     }
@@ -164,7 +167,10 @@ export class NaiveFile {
     const lines: string[] = [];
     const describe = (page: number) => {
       const owner = this.owner[page]!;
-      const details = this.state[page] === USED ? ` refs=${this.refs[page]} kind=${owner >> 16} group=${owner & 0xffff}` : "";
+      const details =
+        this.state[page] === USED
+          ? ` refs=${this.refs[page]} kind=${owner >> 16} group=${owner & 0xffff}`
+          : "";
       return `${this.huge[Math.floor(page / CHUNK_PAGES)] ? "huge " : ""}${NAMES[this.state[page]!]}${details}`;
     };
     for (let start = 0; start < this.state.length; ) {

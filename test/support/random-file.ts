@@ -82,7 +82,8 @@ export class RandomFileBuilder {
   }
 
   private own(range: FileRange, owner: { kind: number; group: number; huge: boolean }): void {
-    for (let at = range.start; at < range.end; at += PAGE_SIZE) this.pages.set(at, { ...owner, refs: 1, index: 0 });
+    for (let at = range.start; at < range.end; at += PAGE_SIZE)
+      this.pages.set(at, { ...owner, refs: 1, index: 0 });
     this.allocations.push(range);
   }
 

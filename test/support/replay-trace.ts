@@ -18,15 +18,21 @@ export async function replayTrace(operations: readonly TraceOperation[]): Promis
   for (const [i, step] of operations.entries()) {
     const range = new FileRange(step.start, step.end);
     if (step.op === "alloc") {
-      const got = file.allocate(step.length, { direction: step.dir ?? "bottomUp", huge: step.huge ?? false });
+      const got = file.allocate(step.length, {
+        direction: step.dir ?? "bottomUp",
+        huge: step.huge ?? false,
+      });
       expect(`${i}: ${got}`).toBe(`${i}: ${range}`);
     } else if (step.op === "incRef") file.incRef(range);
     else if (step.op === "decRef") file.decRef(range);
     else if (step.op === "settle") await file.released();
-    else if (step.op === "unique") expect(`${i}: ${file.hasUniqueRef(range)}`).toBe(`${i}: ${step.result}`);
+    else if (step.op === "unique")
+      expect(`${i}: ${file.hasUniqueRef(range)}`).toBe(`${i}: ${step.result}`);
     else {
       const shared = file.firstSharedRange(range);
-      const want = Array.isArray(step.result) ? new FileRange(step.result[0], step.result[1]) : null;
+      const want = Array.isArray(step.result)
+        ? new FileRange(step.result[0], step.result[1])
+        : null;
       expect(`${i}: ${shared}`).toBe(`${i}: ${want}`);
     }
   }

@@ -3,11 +3,23 @@ import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { CHUNK_SIZE, DestroyedError, FileRange, MemoryFile, PAGE_SIZE, TooManyThreadsError } from "../../src/index.ts";
-import { Field, MAX_PARTICIPANTS, openControl, ParticipantWord } from "../../src/shared/control.ts";
-import { slotWord } from "../../src/shared/participants.ts";
-import { setInterleavingHook } from "../../src/shared/seam.ts";
-import { THREAD_ID } from "../../src/shared/thread.ts";
+import {
+  CHUNK_SIZE,
+  DestroyedError,
+  FileRange,
+  MemoryFile,
+  PAGE_SIZE,
+  TooManyThreadsError,
+} from "../../src/index.ts";
+import {
+  Field,
+  MAX_PARTICIPANTS,
+  openControl,
+  ParticipantWord,
+} from "../../src/control/control.ts";
+import { slotWord } from "../../src/control/participants.ts";
+import { setInterleavingHook } from "../../src/control/interleave.ts";
+import { THREAD_ID } from "../../src/threads/thread.ts";
 import { Actor, failureOf } from "./support/actor.ts";
 
 const actors: Actor[] = [];
@@ -107,7 +119,10 @@ test("a thread that comes back to a run finds it as others have left it", async 
   const [worker] = start(1) as [Actor];
   await worker.call("attach", file.share());
   const { start: first } = file.allocate(64 * PAGE_SIZE);
-  const pages = (from: number, to: number) => ({ start: first + from * PAGE_SIZE, end: first + to * PAGE_SIZE });
+  const pages = (from: number, to: number) => ({
+    start: first + from * PAGE_SIZE,
+    end: first + to * PAGE_SIZE,
+  });
   const refsOf = () => file.toString().match(/refs=\d+/g);
   file.incRef(pages(10, 12));
   file.decRef(pages(10, 12));
@@ -129,11 +144,16 @@ test("a file grows in any thread while others use it, and all of it is everybody
   for (let round = 0; round < 6; round++) {
     ranges.push(await workers[round % 3]!.call("allocate", CHUNK_SIZE - PAGE_SIZE));
     const last = ranges.at(-1)!;
-    await workers[(round + 1) % 3]!.call("fill", { start: last.end - PAGE_SIZE, end: last.end }, round + 1);
+    await workers[(round + 1) % 3]!.call(
+      "fill",
+      { start: last.end - PAGE_SIZE, end: last.end },
+      round + 1,
+    );
     expect(file.view({ start: last.end - PAGE_SIZE, end: last.end })[5]).toBe(round + 1);
   }
   const sorted = ranges.toSorted((x, y) => x.start - y.start);
-  for (let i = 1; i < sorted.length; i++) expect(sorted[i]!.start).toBeGreaterThanOrEqual(sorted[i - 1]!.end);
+  for (let i = 1; i < sorted.length; i++)
+    expect(sorted[i]!.start).toBeGreaterThanOrEqual(sorted[i - 1]!.end);
   expect(file.totalSizeBytes).toBeGreaterThanOrEqual(6 * CHUNK_SIZE);
 });
 
@@ -151,7 +171,10 @@ test("a restore is waited for, read and asked about in every thread, and its use
   const handle = file.share();
   const attached = await Promise.all([a, b, c].map((actor) => actor.call("attach", handle)));
   for (const { userData } of attached) expect(userData).toEqual(new Uint8Array([1, 2, 3]));
-  const page = (index: number) => ({ start: range.start + index * PAGE_SIZE, end: range.start + (index + 1) * PAGE_SIZE });
+  const page = (index: number) => ({
+    start: range.start + index * PAGE_SIZE,
+    end: range.start + (index + 1) * PAGE_SIZE,
+  });
   await Promise.all([
     a.call("awaitLoad", page(9000)),
     b.call("awaitLoadSync", page(12_000)),
@@ -190,7 +213,10 @@ test("attaching twice in a thread, or where the file was made, is one participan
   const [worker] = start(1) as [Actor];
   for (let i = 0; i < 3; i++) await worker.call("attach", file.share());
   const { words } = openControl(file.share().control);
-  const taken = Array.from({ length: MAX_PARTICIPANTS }, (_, slot) => words[slotWord(slot) + ParticipantWord.Thread] !== 0);
+  const taken = Array.from(
+    { length: MAX_PARTICIPANTS },
+    (_, slot) => words[slotWord(slot) + ParticipantWord.Thread] !== 0,
+  );
   expect(taken.filter(Boolean).length).toBe(2);
   again.destroy();
   expect(() => file.view(range)).toThrow(DestroyedError);
@@ -203,7 +229,10 @@ test("after destroy a handle gives DestroyedError, in every thread and however l
   file.destroy();
   // Another file very likely stands where the first one was.
   using other = MemoryFile.create();
-  expect(await failureOf(worker.call("attach", handle))).toMatchObject({ name: "DestroyedError", code: "ERR_DESTROYED" });
+  expect(await failureOf(worker.call("attach", handle))).toMatchObject({
+    name: "DestroyedError",
+    code: "ERR_DESTROYED",
+  });
   expect(() => MemoryFile.attach(handle)).toThrow(DestroyedError);
   expect(other.allocatedBytes).toBe(0);
 });
@@ -258,7 +287,11 @@ test("what no file of this process made is a TypeError, and no address in it is 
   for (const handle of handles) expect(() => MemoryFile.attach(handle as never)).toThrow(TypeError);
   const { load, ...rest } = forged(() => {});
   expect(load).toBeNull();
-  for (const bad of [{}, { state: {}, fd: 1, path: "p" }, { state: { tables: 1, columns: 2 }, fd: 1, path: "p" }]) {
+  for (const bad of [
+    {},
+    { state: {}, fd: 1, path: "p" },
+    { state: { tables: 1, columns: 2 }, fd: 1, path: "p" },
+  ]) {
     expect(() => MemoryFile.attach({ ...rest, load: bad as never })).toThrow(TypeError);
   }
 });

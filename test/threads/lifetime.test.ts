@@ -5,9 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileFailedError, type FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { PAGES_PER_UNIT } from "../../src/load/load-state.ts";
-import { coreOf } from "../../src/memory-file.ts";
-import { Word } from "../../src/shared/control.ts";
-import type { Point } from "../../src/shared/seam.ts";
+import { coreOf } from "../../src/file/memory-file.ts";
+import { Word } from "../../src/control/control.ts";
+import type { Point } from "../../src/control/interleave.ts";
 import { Actor, failureOf } from "./support/actor.ts";
 import { heldLoad } from "./support/held-load.ts";
 
@@ -109,7 +109,8 @@ test("a thread that is terminated has left: its views are gone with it, its memo
   const workers = await Promise.all(Array.from({ length: 4 }, () => attached(file)));
   for (const worker of workers) {
     await worker.call("fill", range, 3);
-    for (let i = 0; i < 50; i++) await worker.call("keepView", { start: i * PAGE_SIZE, end: (i + 1) * PAGE_SIZE });
+    for (let i = 0; i < 50; i++)
+      await worker.call("keepView", { start: i * PAGE_SIZE, end: (i + 1) * PAGE_SIZE });
   }
   await Promise.all(workers.map((worker) => worker.terminate()));
   Bun.gc(true);
@@ -201,7 +202,9 @@ test("tables that cannot be repaired make the file fail, in every thread, and it
   expect(() => file.allocate(PAGE_SIZE)).toThrow(FileFailedError);
   expect(() => file.decRef(range)).toThrow("restore it from its checkpoint");
   expect(() => file.view(range)).toThrow(FileFailedError);
-  expect(await failureOf(other.call("allocate", PAGE_SIZE))).toMatchObject({ code: "ERR_FILE_FAILED" });
+  expect(await failureOf(other.call("allocate", PAGE_SIZE))).toMatchObject({
+    code: "ERR_FILE_FAILED",
+  });
   file.destroy();
   await until(() => !isMapped("beyond-repair"));
 });
@@ -318,7 +321,11 @@ test("a Worker that attached and has nothing else to do exits by itself, and so 
      worker.addEventListener("close", () => { console.log("closed", file.allocatedBytes); });
      worker.postMessage(file.share());`,
   );
-  const run = Bun.spawn([process.execPath, join(made, "main.ts")], { stdout: "pipe", stderr: "pipe", timeout: 20_000 });
+  const run = Bun.spawn([process.execPath, join(made, "main.ts")], {
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: 20_000,
+  });
   const output = (await new Response(run.stdout).text()) + (await new Response(run.stderr).text());
   expect(`${await run.exited} ${output}`).toBe("0 closed 4096\n");
 });
@@ -331,7 +338,11 @@ test("files that are loaded in line and destroyed do not wait for a turn of the 
   source.destroy();
   const mapped = () => readFileSync("/proc/self/maps", "utf8").split("memfd:in-line").length - 1;
   for (let i = 0; i < 60; i++) {
-    const file = await MemoryFile.loadFrom(path, { name: "in-line", background: true, queue: "inline" });
+    const file = await MemoryFile.loadFrom(path, {
+      name: "in-line",
+      background: true,
+      queue: "inline",
+    });
     await file.awaitLoad();
     file.destroy();
   }
@@ -342,9 +353,15 @@ test("files that are loaded in line and destroyed do not wait for a turn of the 
 
 test("10,000 files made and destroyed leave no waiter, no descriptor and no memory behind", () => {
   const program = join(import.meta.dir, "support/many-files.ts");
-  const { exitCode, stdout, stderr } = Bun.spawnSync([process.execPath, program], { stderr: "pipe" });
+  const { exitCode, stdout, stderr } = Bun.spawnSync([process.execPath, program], {
+    stderr: "pipe",
+  });
   expect({ exitCode, stderr: stderr.toString() }).toEqual({ exitCode: 0, stderr: "" });
-  const { bytes, ...left } = JSON.parse(stdout.toString()) as { bytes: number; descriptors: number; mappings: number };
+  const { bytes, ...left } = JSON.parse(stdout.toString()) as {
+    bytes: number;
+    descriptors: number;
+    mappings: number;
+  };
   expect(left).toEqual({ descriptors: 0, mappings: 0 });
   // A leak would be a control block (4 KiB) and a waiter a file: 40 MB and more.
   expect(bytes).toBeLessThan(24 * 2 ** 20);
@@ -356,7 +373,10 @@ test("a thread that dies between setting pages' bits and counting them: whoever 
     const worker = await attached(file);
     giveBack();
     const gate = await worker.stopAt("load: bits set");
-    void worker.call("awaitLoadSync", { start: page.start, end: page.start + PAGES_PER_UNIT * PAGE_SIZE });
+    void worker.call("awaitLoadSync", {
+      start: page.start,
+      end: page.start + PAGES_PER_UNIT * PAGE_SIZE,
+    });
     await gate.reached();
     await worker.terminate();
     finish();

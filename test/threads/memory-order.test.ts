@@ -4,12 +4,19 @@
  */
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
-import { CHUNK_SIZE, DestroyedError, FileRange, MemoryFile, NotLoadedError, PAGE_SIZE } from "../../src/index.ts";
+import {
+  CHUNK_SIZE,
+  DestroyedError,
+  FileRange,
+  MemoryFile,
+  NotLoadedError,
+  PAGE_SIZE,
+} from "../../src/index.ts";
 import { LoadWord, PAGES_PER_UNIT } from "../../src/load/load-state.ts";
-import { coreOf } from "../../src/memory-file.ts";
-import { Word } from "../../src/shared/control.ts";
-import { setInterleavingHook } from "../../src/shared/seam.ts";
-import { THREAD_ID } from "../../src/shared/thread.ts";
+import { coreOf } from "../../src/file/memory-file.ts";
+import { Word } from "../../src/control/control.ts";
+import { setInterleavingHook } from "../../src/control/interleave.ts";
+import { THREAD_ID } from "../../src/threads/thread.ts";
 import { Actor, failureOf } from "./support/actor.ts";
 import { heldLoad } from "./support/held-load.ts";
 
@@ -247,7 +254,10 @@ test("loaded: between the bits of the last pages and their counting, who awaits 
   load.giveBack();
   load.finish();
   const set = await worker.stopAt("load: bits set");
-  const call = worker.call("awaitLoadSync", { start: page.start, end: page.start + PAGES_PER_UNIT * PAGE_SIZE });
+  const call = worker.call("awaitLoadSync", {
+    start: page.start,
+    end: page.start + PAGES_PER_UNIT * PAGE_SIZE,
+  });
   await set.reached();
   expect(file.isLoaded({ start: 0, end: file.totalSizeBytes })).toBe(true);
   let isAnswered = false;

@@ -38,7 +38,9 @@ async function program(body: string): Promise<{ exitCode: number | null; output:
 
 describe("a task", () => {
   test("returns its value", async () => {
-    expect(await pool.run("echo", { a: [1, 2n, new Uint8Array([3])] }).done).toEqual({ a: [1, 2n, new Uint8Array([3])] });
+    expect(await pool.run("echo", { a: [1, 2n, new Uint8Array([3])] }).done).toEqual({
+      a: [1, 2n, new Uint8Array([3])],
+    });
   });
 
   test("shares SharedArrayBuffers and can block its thread", async () => {
@@ -96,7 +98,11 @@ describe("an error", () => {
   test("of an unknown class keeps name, code and fields", async () => {
     const error: Error = await failure(pool.run("throwCoded", null).done);
     expect(error).toBeInstanceOf(Error);
-    expect(error).toMatchObject({ name: "CodedError", code: "ERR_CODED", range: { start: 4096, end: 8192 } });
+    expect(error).toMatchObject({
+      name: "CodedError",
+      code: "ERR_CODED",
+      range: { start: 4096, end: 8192 },
+    });
   });
 
   test("of a registered class is rebuilt by it", async () => {
@@ -119,9 +125,14 @@ describe("an error", () => {
   });
 
   test("in the task's import, in its name or in its return value is the task's", async () => {
-    expect(((await failure(pool.run("importMissing", null).done)) as Error).message).toContain("missing-");
+    expect(((await failure(pool.run("importMissing", null).done)) as Error).message).toContain(
+      "missing-",
+    );
     expect((await failure(pool.run("unknown", null).done)) as unknown).toBeInstanceOf(TypeError);
-    expect(await failure(pool.run("returnFunction", null).done)).toHaveProperty("name", "DataCloneError");
+    expect(await failure(pool.run("returnFunction", null).done)).toHaveProperty(
+      "name",
+      "DataCloneError",
+    );
     expect(pool.count()).toEqual({ idle: 1, busy: 0 });
   });
 });
@@ -147,7 +158,11 @@ describe("a thread that dies", () => {
     await pool.terminateIdle();
     const before = readdirSync("/proc/self/task").length;
     for (let round = 0; round < 5; round++) {
-      await Promise.allSettled([pool.run("exit", 1).done, pool.run("echo", 1).done, pool.run("throwValue", 1).done]);
+      await Promise.allSettled([
+        pool.run("exit", 1).done,
+        pool.run("echo", 1).done,
+        pool.run("throwValue", 1).done,
+      ]);
       await pool.terminateIdle();
     }
     // The runtime's own helper threads come and go by ones. A thread takes a while to end where others want the processor; one

@@ -13,7 +13,13 @@ for (const killEveryMs of [0, 40]) {
   test(
     `8 Workers in one file while it loads, ${how}: no page has two owners, no wait is for ever, all is free in the end`,
     async () => {
-      const report = await runStress({ seed, threads: 8, runMs: 1000 * seconds, killEveryMs, restoredPages: 16_384 });
+      const report = await runStress({
+        seed,
+        threads: 8,
+        runMs: 1000 * seconds,
+        killEveryMs,
+        restoredPages: 16_384,
+      });
       const { operations, threadsTerminated, pagesOfTheDead, errors, strays } = report;
       console.log(
         `    seed ${seed}: ${operations} operations, ${threadsTerminated} threads terminated with ${pagesOfTheDead} pages`,

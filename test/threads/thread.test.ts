@@ -6,7 +6,7 @@ test("a thread that is terminated while it looks whether another lives leaves no
     import { readdirSync } from "node:fs";
     // Looks for the id of this very thread with another start time.
     const url = URL.createObjectURL(new Blob([\`
-      import { isThreadAlive, THREAD_ID } from ${JSON.stringify(new URL("../../src/shared/thread.ts", import.meta.url).href)};
+      import { isThreadAlive, THREAD_ID } from ${JSON.stringify(new URL("../../src/threads/thread.ts", import.meta.url).href)};
       postMessage(isThreadAlive(THREAD_ID));
       while (!isThreadAlive(THREAD_ID ^ (1 << 22)));
       postMessage("taken for another thread");\`], { type: "text/javascript" }));

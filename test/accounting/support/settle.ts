@@ -12,11 +12,17 @@ export function settledUsage(file: MemoryFile): Usage {
     if (usage.totalBytes > file.totalUsageBytes) break;
     Bun.sleepSync(1);
   }
-  throw new Error(`Known are ${file.usage().totalBytes} bytes, the kernel says ${file.totalUsageBytes}`);
+  throw new Error(
+    `Known are ${file.usage().totalBytes} bytes, the kernel says ${file.totalUsageBytes}`,
+  );
 }
 
 /** A usage in a form that toEqual compares well. */
-export function plain(usage: Usage): { total: number; kinds: Record<number, number>; groups: Record<string, number> } {
+export function plain(usage: Usage): {
+  total: number;
+  kinds: Record<number, number>;
+  groups: Record<string, number>;
+} {
   const groups: Record<string, number> = {};
   for (const [group, { byKind }] of usage.byGroup) {
     for (const [kind, bytes] of byKind) groups[`${group}/${kind}`] = bytes;

@@ -1,7 +1,7 @@
 /** A file's memory as a checkpoint must give it back: the dump of its runs, and every live page that is not zero. */
 import { MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
-import { coreOf } from "../../../src/memory-file.ts";
-import { usedRuns, collectRuns } from "../../../src/checkpoint/collect.ts";
+import { coreOf } from "../../../src/file/memory-file.ts";
+import { usedRuns, collectRuns } from "../../../src/save/collect.ts";
 
 export interface Contents {
   readonly dump: string;
@@ -16,7 +16,10 @@ export function contentsOf(file: MemoryFile): Contents {
   const pages = new Map<number, string>();
   const { start, length } = usedRuns(collectRuns(coreOf(file).allocator).runs);
   for (let run = 0; run < start.length; run++) {
-    const bytes = file.view({ start: start[run]! * PAGE_SIZE, end: (start[run]! + length[run]!) * PAGE_SIZE });
+    const bytes = file.view({
+      start: start[run]! * PAGE_SIZE,
+      end: (start[run]! + length[run]!) * PAGE_SIZE,
+    });
     for (let page = 0; page < length[run]!; page++) {
       const hash = Bun.hash(bytes.subarray(page * PAGE_SIZE, (page + 1) * PAGE_SIZE));
       if (hash !== ZERO_PAGE) pages.set(start[run]! + page, hash.toString());
@@ -38,6 +41,7 @@ export function checkNumbered(file: MemoryFile, seed: number, from: number, to: 
   const words = file.view({ start: from * PAGE_SIZE, end: to * PAGE_SIZE }, Uint32Array);
   for (let page = from; page < to; page++) {
     const found = words[((page - from) * PAGE_SIZE) / 4];
-    if (found !== page + seed) throw new Error(`Page ${page} holds ${found}, expected ${page + seed}`);
+    if (found !== page + seed)
+      throw new Error(`Page ${page} holds ${found}, expected ${page + seed}`);
   }
 }

@@ -63,9 +63,15 @@ export const editArbitrary: fc.Arbitrary<Edit> = fc.record({
   value: edge,
 });
 
-export function applyEdit(metadata: GvisorMetadata, { section, what, row, column, value }: Edit): GvisorMetadata {
+export function applyEdit(
+  metadata: GvisorMetadata,
+  { section, what, row, column, value }: Edit,
+): GvisorMetadata {
   if (what === "chunks")
-    return { ...metadata, chunks: { huge: new Uint8Array([...metadata.chunks.huge, column % 2].slice(row % 2)) } };
+    return {
+      ...metadata,
+      chunks: { huge: new Uint8Array([...metadata.chunks.huge, column % 2].slice(row % 2)) },
+    };
   const columns = { ...metadata[section] } as unknown as Columns;
   const names = Object.keys(columns);
   const length = columns[names[0]!]!.length;
@@ -74,8 +80,10 @@ export function applyEdit(metadata: GvisorMetadata, { section, what, row, column
   const next = (at + 1) % length;
   const order = [...columns[names[0]!]!.keys()];
   if (what === "drop") return { ...metadata, [section]: pick(columns, order.toSpliced(at, 1)) };
-  if (what === "repeat") return { ...metadata, [section]: pick(columns, order.toSpliced(at, 0, at)) };
-  if (what === "swap") return { ...metadata, [section]: pick(columns, order.with(at, next).with(next, at)) };
+  if (what === "repeat")
+    return { ...metadata, [section]: pick(columns, order.toSpliced(at, 0, at)) };
+  if (what === "swap")
+    return { ...metadata, [section]: pick(columns, order.with(at, next).with(next, at)) };
   const name = what === "join" && names.includes("end") ? "end" : names[column % names.length]!;
   const copy = columns[name]!.slice();
   // A border moved by a page or a huge page, or over the next range, is likelier to be believed than a wild number.

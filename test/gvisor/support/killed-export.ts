@@ -8,7 +8,8 @@ const file = MemoryFile.create();
 file.view(file.allocate(2 * PAGE_SIZE)).fill(2);
 let calls = 0;
 setFaultHook((syscall) => {
-  if ((syscall === "renameat" || syscall === "unlinkat") && calls++ === Number(killAt)) process.kill(process.pid, "SIGKILL");
+  if ((syscall === "renameat" || syscall === "unlinkat") && calls++ === Number(killAt))
+    process.kill(process.pid, "SIGKILL");
   return undefined;
 });
 await exportTo(file, directory);

@@ -5,7 +5,9 @@ const FILE_BYTES = 2 ** 20;
 
 export class Canaries implements Disposable {
   private readonly files: { readonly file: MemoryFile; readonly range: FileRange }[] = [];
-  private readonly heap = Array.from({ length: 16 }, (_, i) => new Uint8Array(2 ** (8 + (i % 8))).fill(0xa0 + i));
+  private readonly heap = Array.from({ length: 16 }, (_, i) =>
+    new Uint8Array(2 ** (8 + (i % 8))).fill(0xa0 + i),
+  );
 
   /** Several files, so that some are mapped before and some behind those to come. */
   constructor() {
@@ -20,11 +22,14 @@ export class Canaries implements Disposable {
   /** Throws if a byte is not what it was. */
   check(): void {
     for (const [i, { file, range }] of this.files.entries()) {
-      if (!file.view(range).every((byte) => byte === 0x50 + i)) throw new Error(`Canary file ${i} was written to`);
-      if (file.allocatedBytes !== FILE_BYTES) throw new Error(`Canary file ${i} has other pages than before`);
+      if (!file.view(range).every((byte) => byte === 0x50 + i))
+        throw new Error(`Canary file ${i} was written to`);
+      if (file.allocatedBytes !== FILE_BYTES)
+        throw new Error(`Canary file ${i} has other pages than before`);
     }
     for (const [i, bytes] of this.heap.entries()) {
-      if (!bytes.every((byte) => byte === 0xa0 + i)) throw new Error(`Canary array ${i} was written to`);
+      if (!bytes.every((byte) => byte === 0xa0 + i))
+        throw new Error(`Canary array ${i} was written to`);
     }
   }
 

@@ -17,7 +17,11 @@ export async function buildCheckpoints(root: string, isGvisor: boolean): Promise
     await file.released();
     const directory = join(root, name);
     if (isGvisor) await exportTo(file, directory);
-    else await file.saveTo(directory, name === "mixed" ? { userData: new Uint8Array(100).fill(7) } : {});
+    else
+      await file.saveTo(
+        directory,
+        name === "mixed" ? { userData: new Uint8Array(100).fill(7) } : {},
+      );
     bases.push({ directory });
   }
   if (!isGvisor) {
@@ -26,7 +30,11 @@ export async function buildCheckpoints(root: string, isGvisor: boolean): Promise
     using second = sparse();
     using third = empty();
     const userData = new Uint8Array(33).fill(5);
-    await saveAll(directory, { first, second, third }, { userData, fileUserData: { second: userData } });
+    await saveAll(
+      directory,
+      { first, second, third },
+      { userData, fileUserData: { second: userData } },
+    );
     bases.push({ directory });
   }
   if (isGvisor) {

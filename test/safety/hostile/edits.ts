@@ -13,14 +13,59 @@ const PAGES_PER_CHUNK = CHUNK_SIZE / PAGE_SIZE;
 
 /** Numbers at which 32-bit, 53-bit and 64-bit arithmetic changes its mind, and numbers that a checkpoint is made of. */
 const word = fc.oneof(
-  fc.constantFrom(0, 1, 2, 3, 4, 511, 512, 513, PAGES_PER_CHUNK - 1, PAGES_PER_CHUNK, PAGES_PER_CHUNK + 1),
-  fc.constantFrom(2 ** 16, 2 ** 28, 2 ** 30, 2 ** 31 - 1, 2 ** 31, 2 ** 31 + 1, 2 ** 32 - 512, 2 ** 32 - 2, 2 ** 32 - 1),
+  fc.constantFrom(
+    0,
+    1,
+    2,
+    3,
+    4,
+    511,
+    512,
+    513,
+    PAGES_PER_CHUNK - 1,
+    PAGES_PER_CHUNK,
+    PAGES_PER_CHUNK + 1,
+  ),
+  fc.constantFrom(
+    2 ** 16,
+    2 ** 28,
+    2 ** 30,
+    2 ** 31 - 1,
+    2 ** 31,
+    2 ** 31 + 1,
+    2 ** 32 - 512,
+    2 ** 32 - 2,
+    2 ** 32 - 1,
+  ),
   fc.nat({ max: 4096 }),
   fc.nat({ max: 2 ** 32 - 1 }),
 );
 const float = fc.oneof(
-  fc.constantFrom(0, -0, -1, 0.5, 1, 63, 64, 4095, 4096, 2 ** 31, 2 ** 32, 2 ** 53 - 1, 2 ** 53, 2 ** 60, 2 ** 63, 2 ** 64),
-  fc.constantFrom(Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY, Number.MAX_VALUE, Number.MIN_VALUE),
+  fc.constantFrom(
+    0,
+    -0,
+    -1,
+    0.5,
+    1,
+    63,
+    64,
+    4095,
+    4096,
+    2 ** 31,
+    2 ** 32,
+    2 ** 53 - 1,
+    2 ** 53,
+    2 ** 60,
+    2 ** 63,
+    2 ** 64,
+  ),
+  fc.constantFrom(
+    Number.NaN,
+    Number.POSITIVE_INFINITY,
+    Number.NEGATIVE_INFINITY,
+    Number.MAX_VALUE,
+    Number.MIN_VALUE,
+  ),
   fc.nat({ max: 2 ** 20 }).map((page) => page * PAGE_SIZE),
   fc.double(),
 );
@@ -32,7 +77,10 @@ function onSection(index: number, change: (section: RawSection) => readonly RawS
   return (raw) => {
     if (raw.sections.length === 0) return raw;
     const at = index % raw.sections.length;
-    return { ...raw, sections: raw.sections.flatMap((section, i) => (i === at ? change(section) : [section])) };
+    return {
+      ...raw,
+      sections: raw.sections.flatMap((section, i) => (i === at ? change(section) : [section])),
+    };
   };
 }
 
@@ -54,7 +102,12 @@ function resized(bytes: Uint8Array, lengthBytes: number): Uint8Array {
 const STEPS = [-1, 1, -512, 512, -PAGES_PER_CHUNK, PAGES_PER_CHUNK];
 
 const edit: fc.Arbitrary<Edit> = fc.oneof(
-  { weight: 6, arbitrary: fc.tuple(fc.nat(), fc.nat(), word).map(([s, w, value]) => setWord(s, w, () => value)) },
+  {
+    weight: 6,
+    arbitrary: fc
+      .tuple(fc.nat(), fc.nat(), word)
+      .map(([s, w, value]) => setWord(s, w, () => value)),
+  },
   {
     weight: 6,
     arbitrary: fc
@@ -62,37 +115,80 @@ const edit: fc.Arbitrary<Edit> = fc.oneof(
       .map(([s, w, step]) => setWord(s, w, (old) => old + step)),
   },
   // One number copied over another of the same section: extents that overlap, runs that are out of order.
-  { weight: 4, arbitrary: fc.tuple(fc.nat(), fc.nat(), fc.nat()).map(([s, from, to]) => copyWord(s, from, to)) },
+  {
+    weight: 4,
+    arbitrary: fc.tuple(fc.nat(), fc.nat(), fc.nat()).map(([s, from, to]) => copyWord(s, from, to)),
+  },
   { weight: 1, arbitrary: fc.nat().map((s) => onSection(s, () => [])) },
   { weight: 1, arbitrary: fc.nat().map((s) => onSection(s, (section) => [section, section])) },
-  { weight: 1, arbitrary: fc.tuple(fc.nat(), word).map(([s, id]) => onSection(s, (section) => [{ ...section, id }])) },
-  { weight: 2, arbitrary: fc.tuple(fc.nat(), fc.nat({ max: 300 })).map(([s, length]) => resize(s, () => length)) },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(fc.nat(), word)
+      .map(([s, id]) => onSection(s, (section) => [{ ...section, id }])),
+  },
   {
     weight: 2,
-    arbitrary: fc.tuple(fc.nat(), fc.integer({ min: -48, max: 48 })).map(([s, by]) => resize(s, (old) => old + by)),
+    arbitrary: fc
+      .tuple(fc.nat(), fc.nat({ max: 300 }))
+      .map(([s, length]) => resize(s, () => length)),
+  },
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(fc.nat(), fc.integer({ min: -48, max: 48 }))
+      .map(([s, by]) => resize(s, (old) => old + by)),
   },
   // Very many of something, for instance chunks: each byte of that section stands for 1 GiB.
   {
     weight: 1,
-    arbitrary: fc.tuple(fc.nat(), fc.constantFrom(1000, 2 ** 16, 2 ** 20)).map(([s, length]) => resize(s, () => length)),
+    arbitrary: fc
+      .tuple(fc.nat(), fc.constantFrom(1000, 2 ** 16, 2 ** 20))
+      .map(([s, length]) => resize(s, () => length)),
   },
-  { weight: 2, arbitrary: fc.tuple(fc.nat(), float).map(([s, offset]) => onSection(s, (section) => [{ ...section, offset }])) },
   {
     weight: 2,
-    arbitrary: fc.tuple(fc.nat(), float).map(([s, lengthBytes]) => onSection(s, (section) => [{ ...section, lengthBytes }])),
+    arbitrary: fc
+      .tuple(fc.nat(), float)
+      .map(([s, offset]) => onSection(s, (section) => [{ ...section, offset }])),
+  },
+  {
+    weight: 2,
+    arbitrary: fc
+      .tuple(fc.nat(), float)
+      .map(([s, lengthBytes]) => onSection(s, (section) => [{ ...section, lengthBytes }])),
   },
   { weight: 1, arbitrary: word.map((version) => (raw: RawMeta) => withHeader(raw, { version })) },
   { weight: 1, arbitrary: word.map((pageSize) => (raw: RawMeta) => withHeader(raw, { pageSize })) },
-  { weight: 2, arbitrary: float.map((pagesBytes) => (raw: RawMeta) => withHeader(raw, { pagesBytes })) },
-  { weight: 1, arbitrary: float.map((fileBytes) => (raw: RawMeta) => withHeader(raw, { fileBytes })) },
-  { weight: 1, arbitrary: word.map((fileCount) => (raw: RawMeta) => withHeader(raw, { fileCount })) },
-  { weight: 1, arbitrary: fc.tuple(fc.nat(), word).map(([s, owner]) => onSection(s, (section) => [{ ...section, owner }])) },
+  {
+    weight: 2,
+    arbitrary: float.map((pagesBytes) => (raw: RawMeta) => withHeader(raw, { pagesBytes })),
+  },
+  {
+    weight: 1,
+    arbitrary: float.map((fileBytes) => (raw: RawMeta) => withHeader(raw, { fileBytes })),
+  },
+  {
+    weight: 1,
+    arbitrary: word.map((fileCount) => (raw: RawMeta) => withHeader(raw, { fileCount })),
+  },
+  {
+    weight: 1,
+    arbitrary: fc
+      .tuple(fc.nat(), word)
+      .map(([s, owner]) => onSection(s, (section) => [{ ...section, owner }])),
+  },
   // A section of one file for another file as well.
   {
     weight: 1,
-    arbitrary: fc.tuple(fc.nat(), word).map(([s, owner]) => onSection(s, (section) => [section, { ...section, owner }])),
+    arbitrary: fc
+      .tuple(fc.nat(), word)
+      .map(([s, owner]) => onSection(s, (section) => [section, { ...section, owner }])),
   },
-  { weight: 1, arbitrary: word.map((sectionCount) => (raw: RawMeta) => withHeader(raw, { sectionCount })) },
+  {
+    weight: 1,
+    arbitrary: word.map((sectionCount) => (raw: RawMeta) => withHeader(raw, { sectionCount })),
+  },
 );
 
 function withHeader(raw: RawMeta, header: Partial<RawMeta["header"]>): RawMeta {
@@ -115,22 +211,28 @@ function copyWord(section: number, from: number, to: number): Edit {
 }
 
 function resize(section: number, change: (old: number) => number): Edit {
-  return onSection(section, (old) => [{ ...old, bytes: resized(old.bytes, Math.max(0, change(old.bytes.byteLength))) }]);
+  return onSection(section, (old) => [
+    { ...old, bytes: resized(old.bytes, Math.max(0, change(old.bytes.byteLength))) },
+  ]);
 }
 
 /** Bytes changed, cut off, put in: what disks and networks do. */
 const damage: fc.Arbitrary<(meta: Uint8Array) => Uint8Array> = fc.oneof(
-  fc.array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { minLength: 1, maxLength: 4 }).map((changes) => (meta: Uint8Array) => {
-    const copy = meta.slice();
-    for (const [at, to] of changes) copy[at % copy.length] = to;
-    return copy;
-  }),
+  fc
+    .array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { minLength: 1, maxLength: 4 })
+    .map((changes) => (meta: Uint8Array) => {
+      const copy = meta.slice();
+      for (const [at, to] of changes) copy[at % copy.length] = to;
+      return copy;
+    }),
   fc.nat().map((end) => (meta: Uint8Array) => meta.slice(0, end % (meta.length + 1))),
   fc
     .tuple(fc.nat(), fc.nat({ max: 64 }), fc.uint8Array({ maxLength: 64 }))
     .map(([at, dropped, added]) => (meta: Uint8Array) => {
       const from = at % meta.length;
-      return new Uint8Array(Buffer.concat([meta.subarray(0, from), added, meta.subarray(from + dropped)]));
+      return new Uint8Array(
+        Buffer.concat([meta.subarray(0, from), added, meta.subarray(from + dropped)]),
+      );
     }),
 );
 
@@ -138,17 +240,23 @@ const pagesSize = fc.oneof(
   { weight: 12, arbitrary: fc.constant((bytes: number): number | null => bytes) },
   {
     weight: 1,
-    arbitrary: fc.constantFrom(-PAGE_SIZE, PAGE_SIZE, -1, 1).map((by) => (bytes: number) => Math.max(0, bytes + by)),
+    arbitrary: fc
+      .constantFrom(-PAGE_SIZE, PAGE_SIZE, -1, 1)
+      .map((by) => (bytes: number) => Math.max(0, bytes + by)),
   },
   { weight: 1, arbitrary: fc.constantFrom(0, null).map((size) => () => size) },
 );
 
 /** One hostile version of a good checkpoint. A lie about the size of the pages file is made true now and then. */
 export function hostile(meta: Uint8Array, pagesBytes: number): fc.Arbitrary<Hostile> {
-  const lie = fc.tuple(fc.array(edit, { minLength: 1, maxLength: 3 }), pagesSize).map(([edits, size]) => {
-    const raw = edits.reduce((edited, apply) => apply(edited), parseMeta(meta));
-    return { meta: composeMeta(raw, meta), pagesBytes: size(pagesBytes) };
-  });
-  const broken = fc.tuple(damage, pagesSize).map(([apply, size]) => ({ meta: apply(meta), pagesBytes: size(pagesBytes) }));
+  const lie = fc
+    .tuple(fc.array(edit, { minLength: 1, maxLength: 3 }), pagesSize)
+    .map(([edits, size]) => {
+      const raw = edits.reduce((edited, apply) => apply(edited), parseMeta(meta));
+      return { meta: composeMeta(raw, meta), pagesBytes: size(pagesBytes) };
+    });
+  const broken = fc
+    .tuple(damage, pagesSize)
+    .map(([apply, size]) => ({ meta: apply(meta), pagesBytes: size(pagesBytes) }));
   return fc.oneof({ weight: 3, arbitrary: lie }, { weight: 1, arbitrary: broken });
 }

@@ -26,9 +26,18 @@ export function hostileExport(meta: Uint8Array, pagesBytes: number | null): fc.A
   const cut = fc.nat({ max: meta.length }).map((end) => meta.slice(0, end));
   const size = fc.oneof(
     { weight: 12, arbitrary: fc.constant(pagesBytes) },
-    { weight: 1, arbitrary: fc.constantFrom(-PAGE_SIZE, -1, 1, PAGE_SIZE).map((by) => Math.max(0, (pagesBytes ?? 0) + by)) },
+    {
+      weight: 1,
+      arbitrary: fc
+        .constantFrom(-PAGE_SIZE, -1, 1, PAGE_SIZE)
+        .map((by) => Math.max(0, (pagesBytes ?? 0) + by)),
+    },
     { weight: 1, arbitrary: fc.constant(null) },
   );
-  const bytes = fc.oneof({ weight: 3, arbitrary: edited }, { weight: 3, arbitrary: changed }, { weight: 1, arbitrary: cut });
+  const bytes = fc.oneof(
+    { weight: 3, arbitrary: edited },
+    { weight: 3, arbitrary: changed },
+    { weight: 1, arbitrary: cut },
+  );
   return fc.record({ meta: bytes, pagesBytes: size });
 }

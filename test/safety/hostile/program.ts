@@ -2,13 +2,26 @@
  * Loads hostile checkpoints in a process of its own, so that a crash is an exit code: FORMAT CASES SEED. Each is refused with
  * CorruptCheckpointError or OutOfMemoryError, or it is one whose every page can be used. Prints one line of JSON.
  */
-import { existsSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { importFrom } from "../../../src/gvisor/index.ts";
-import { CorruptCheckpointError, loadAll, type MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../../src/index.ts";
-import { coreOf } from "../../../src/memory-file.ts";
+import {
+  CorruptCheckpointError,
+  loadAll,
+  type MemoryFile,
+  OutOfMemoryError,
+  PAGE_SIZE,
+} from "../../../src/index.ts";
+import { coreOf } from "../../../src/file/memory-file.ts";
 import { checkInvariants } from "../../../src/segment/index.ts";
 import { buildCheckpoints } from "./checkpoints.ts";
 import { Canaries } from "./canaries.ts";
@@ -59,7 +72,9 @@ async function load(directory: string): Promise<void> {
   let files: MemoryFile[];
   try {
     const options = { background: true, queue: "inline", limitBytes: LIMIT_BYTES } as const;
-    files = isGvisor ? [await importFrom(directory, options)] : [...(await loadAll(directory, options)).values()];
+    files = isGvisor
+      ? [await importFrom(directory, options)]
+      : [...(await loadAll(directory, options)).values()];
   } catch (error) {
     if (error instanceof CorruptCheckpointError) counts.refused++;
     else if (error instanceof OutOfMemoryError) counts.overLimit++;

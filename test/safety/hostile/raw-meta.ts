@@ -82,7 +82,11 @@ export function composeMeta({ header, id, sections }: RawMeta, magic: Uint8Array
     const offset = section.offset ?? offsets[i]!;
     const lengthBytes = section.lengthBytes ?? section.bytes.byteLength;
     view.setUint32(entry, section.id, true);
-    view.setUint32(entry + 4, crc32(file.subarray(clamp(offset, end), clamp(offset + lengthBytes, end))), true);
+    view.setUint32(
+      entry + 4,
+      crc32(file.subarray(clamp(offset, end), clamp(offset + lengthBytes, end))),
+      true,
+    );
     view.setFloat64(entry + 8, offset, true);
     view.setFloat64(entry + 16, lengthBytes, true);
     view.setUint32(entry + 24, section.owner, true);

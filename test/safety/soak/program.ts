@@ -53,13 +53,21 @@ function wordsOf(file: MemoryFile, page: number): Uint32Array {
   return file.view({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE }, Uint32Array);
 }
 
-function stampRange(file: MemoryFile, { start, end }: { start: number; end: number }, version: number): void {
-  for (let page = start / PAGE_SIZE; page < end / PAGE_SIZE; page++) stampPage(wordsOf(file, page), page, version);
+function stampRange(
+  file: MemoryFile,
+  { start, end }: { start: number; end: number },
+  version: number,
+): void {
+  for (let page = start / PAGE_SIZE; page < end / PAGE_SIZE; page++)
+    stampPage(wordsOf(file, page), page, version);
 }
 
 async function restore(): Promise<{ file: MemoryFile; index: Index }> {
   const file = await insist("load", () =>
-    MemoryFile.loadFrom(directory, { background: true, queue: random(4) === 0 ? "inline" : "auto" }),
+    MemoryFile.loadFrom(directory, {
+      background: true,
+      queue: random(4) === 0 ? "inline" : "auto",
+    }),
   );
   const index = JSON.parse(new TextDecoder().decode(file.userData ?? new Uint8Array())) as Index;
   // In any order, each range ahead of the background.
@@ -69,7 +77,8 @@ async function restore(): Promise<{ file: MemoryFile; index: Index }> {
     await insist("await", () => file.retryLoad(range));
     for (let page = range.start / PAGE_SIZE; page < range.end / PAGE_SIZE; page++, pages++) {
       const found = stampOf(wordsOf(file, page), page);
-      if (found !== range.version) throw new Error(`Page ${page} has version ${found}, the index says ${range.version}`);
+      if (found !== range.version)
+        throw new Error(`Page ${page} has version ${found}, the index says ${range.version}`);
     }
   }
   if (file.allocatedBytes !== pages * PAGE_SIZE)

@@ -33,11 +33,37 @@ function pickPlan(): FaultPlan {
   const pick = <T>(values: readonly T[]): T => values[Math.floor(Math.random() * values.length)]!;
   const from = Math.floor(Math.random() * 20);
   const plans: FaultPlan[] = [
-    { action: "Fail", calls: READS, value: errnoNumber("EIO"), from, until: from + 3, onlyPages: true },
+    {
+      action: "Fail",
+      calls: READS,
+      value: errnoNumber("EIO"),
+      from,
+      until: from + 3,
+      onlyPages: true,
+    },
     // A bad block of the disk, until somebody arms another plan.
-    { action: "Fail", calls: READS, value: errnoNumber("EIO"), filePages: [10 * from, 10 * from + 2], onlyPages: true },
-    { action: "Fail", calls: WRITES, value: errnoNumber(pick(["EIO", "ENOSPC"])), from, until: from + 1 },
-    { action: "Shorten", calls: [...READS, ...WRITES], value: 5000, from, until: from + 50, onlyPages: true },
+    {
+      action: "Fail",
+      calls: READS,
+      value: errnoNumber("EIO"),
+      filePages: [10 * from, 10 * from + 2],
+      onlyPages: true,
+    },
+    {
+      action: "Fail",
+      calls: WRITES,
+      value: errnoNumber(pick(["EIO", "ENOSPC"])),
+      from,
+      until: from + 1,
+    },
+    {
+      action: "Shorten",
+      calls: [...READS, ...WRITES],
+      value: 5000,
+      from,
+      until: from + 50,
+      onlyPages: true,
+    },
     { action: "Shorten", calls: READS, value: 0, from, until: from + 1, onlyPages: true },
     { action: "Delay", calls: [...READS, ...WRITES], value: 3, from, until: from + 20 },
     { action: "ExitThread", calls: [...READS, "pwrite"], from, until: from + 1, onlyPages: true },
@@ -46,9 +72,18 @@ function pickPlan(): FaultPlan {
 }
 
 /** One life. Returns the last round that it acknowledged. @throws {Error} for a mismatch, a lost checkpoint, a crash */
-async function live(directory: string, faults: Faults, acknowledged: number, totals: SoakTotals): Promise<number> {
+async function live(
+  directory: string,
+  faults: Faults,
+  acknowledged: number,
+  totals: SoakTotals,
+): Promise<number> {
   const seed = String(1 + Math.floor(Math.random() * 2 ** 31));
-  const child = Bun.spawn({ ...faults.command(program, directory, seed), stdout: "pipe", stderr: "pipe" });
+  const child = Bun.spawn({
+    ...faults.command(program, directory, seed),
+    stdout: "pipe",
+    stderr: "pipe",
+  });
   const stderr = child.stderr.text();
   const killing = setTimeout(() => child.kill("SIGKILL"), 150 + Math.random() * MAX_LIFE_MS);
   const arming = setInterval(() => {
@@ -77,7 +112,9 @@ async function live(directory: string, faults: Faults, acknowledged: number, tot
   totals.rounds++;
   if (child.signalCode !== "SIGKILL") {
     totals.mismatches++;
-    throw new Error(`A life with seed ${seed} ended with ${child.signalCode ?? child.exitCode}:\n${await stderr}`);
+    throw new Error(
+      `A life with seed ${seed} ended with ${child.signalCode ?? child.exitCode}:\n${await stderr}`,
+    );
   }
   totals.kills++;
   return last;
@@ -104,7 +141,10 @@ function account({ event, round, pages, bytes }: Line, last: number, totals: Soa
  * Runs lives for `seconds`. `progress` is called after each. What a failure leaves in the directory is kept; its error says
  * where. @throws {Error} for a mismatch, a lost checkpoint, a crash, or when no life gets anywhere any more
  */
-export async function soak(seconds: number, progress: (totals: SoakTotals) => void): Promise<SoakTotals> {
+export async function soak(
+  seconds: number,
+  progress: (totals: SoakTotals) => void,
+): Promise<SoakTotals> {
   const root = mkdtempSync(join(tmpdir(), "pgalloc-soak-"));
   const totals: SoakTotals = {
     rounds: 0,
@@ -126,19 +166,31 @@ export async function soak(seconds: number, progress: (totals: SoakTotals) => vo
       acknowledged = await live(join(root, "checkpoint"), faults, acknowledged, totals);
       const now = totals.checkpoints + totals.pagesVerified + totals.errorsTold;
       idleLives = now === before ? idleLives + 1 : 0;
-      if (idleLives === MAX_IDLE_LIVES) throw new Error(`${idleLives} lives in a row did nothing: something hangs`);
+      if (idleLives === MAX_IDLE_LIVES)
+        throw new Error(`${idleLives} lives in a row did nothing: something hangs`);
       progress(totals);
     }
   } catch (error) {
     const figure = describeSoak(totals, Math.round(elapsedSeconds()));
-    throw new Error(`The soak failed after ${figure}; what it left is in ${root}`, { cause: error });
+    throw new Error(`The soak failed after ${figure}; what it left is in ${root}`, {
+      cause: error,
+    });
   }
   rmSync(root, { recursive: true });
   return totals;
 }
 
 export function describeSoak(totals: SoakTotals, seconds: number): string {
-  const { rounds, kills, checkpoints, bytesWritten, pagesVerified, faultsInjected, errorsTold, mismatches } = totals;
+  const {
+    rounds,
+    kills,
+    checkpoints,
+    bytesWritten,
+    pagesVerified,
+    faultsInjected,
+    errorsTold,
+    mismatches,
+  } = totals;
   return (
     `${seconds} s: ${rounds} rounds, ${kills} kills, ${checkpoints} checkpoints, ${(bytesWritten / 2 ** 30).toFixed(2)} GiB written, ` +
     `${((pagesVerified * PAGE_SIZE) / 2 ** 30).toFixed(2)} GiB verified page by page, ${faultsInjected} faults injected, ` +

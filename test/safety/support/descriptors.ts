@@ -6,7 +6,9 @@ export function namedDescriptors(): string[] {
   return readdirSync("/proc/self/fd").flatMap((fd) => {
     try {
       const target = readlinkSync(`/proc/self/fd/${fd}`);
-      return target.startsWith("/") && !target.startsWith("/dev/") && !target.startsWith("/proc/") ? [target] : [];
+      return target.startsWith("/") && !target.startsWith("/dev/") && !target.startsWith("/proc/")
+        ? [target]
+        : [];
     } catch (error) {
       // The descriptor that listed the directory is closed by now.
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];

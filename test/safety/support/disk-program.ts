@@ -35,10 +35,20 @@ console.log(
 file.destroy();
 
 for (const queue of ["workers", "inline"] as const) {
-  const back = await MemoryFile.loadFrom(checkpoint, { path: `${disk}/memory`, background: true, queue });
+  const back = await MemoryFile.loadFrom(checkpoint, {
+    path: `${disk}/memory`,
+    background: true,
+    queue,
+  });
   const failure = await back.awaitLoad().catch((error: { code: string }) => error.code);
   while (back.isLoading) await Bun.sleep(1);
   const { loadedBytes, failedBytes, totalBytes } = back.loadStats();
-  console.log(queue, failure, loadedBytes > 0, failedBytes > 0, loadedBytes + failedBytes === totalBytes);
+  console.log(
+    queue,
+    failure,
+    loadedBytes > 0,
+    failedBytes > 0,
+    loadedBytes + failedBytes === totalBytes,
+  );
   back.destroy();
 }

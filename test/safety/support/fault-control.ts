@@ -108,7 +108,10 @@ export class Faults implements Disposable {
     words[FaultWord.Value] = plan.value ?? 0;
     [words[FaultWord.OffsetFrom], words[FaultWord.OffsetUntil]] = plan.filePages ?? [0, 0];
     words[FaultWord.OnlyPages] = plan.onlyPages === true ? 1 : 0;
-    words[FaultWord.Calls] = (plan.calls ?? CALL_NAMES).reduce((bits, name) => bits | (1 << CALL_NAMES.indexOf(name)), 0);
+    words[FaultWord.Calls] = (plan.calls ?? CALL_NAMES).reduce(
+      (bits, name) => bits | (1 << CALL_NAMES.indexOf(name)),
+      0,
+    );
     Atomics.store(words, FaultWord.Action, FaultAction[plan.action]);
   }
 
@@ -125,7 +128,10 @@ export class Faults implements Disposable {
   }
 
   /** The command and environment that run a program under this control. */
-  command(program: string, ...args: string[]): { cmd: string[]; env: Record<string, string | undefined> } {
+  command(
+    program: string,
+    ...args: string[]
+  ): { cmd: string[]; env: Record<string, string | undefined> } {
     return {
       cmd: [process.execPath, "--preload", preload, program, ...args],
       env: { ...process.env, [FAULTS_VARIABLE]: this.path },

@@ -6,7 +6,7 @@ import { readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { isMainThread } from "node:worker_threads";
 import { type Fault, setFaultHook } from "../../../ffi/index.ts";
-import { PAGE_SIZE } from "../../../src/units.ts";
+import { PAGE_SIZE } from "../../../src/pages/units.ts";
 import { CALL_NAMES, FaultAction, FaultWord, mapWords } from "./fault-control.ts";
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
@@ -44,7 +44,10 @@ function hit(action: number, value: number): Fault {
 
 function touches(words: Int32Array, offset: number, lengthBytes: number): boolean {
   const until = words[FaultWord.OffsetUntil]!;
-  return until === 0 || (offset < until * PAGE_SIZE && offset + lengthBytes > words[FaultWord.OffsetFrom]! * PAGE_SIZE);
+  return (
+    until === 0 ||
+    (offset < until * PAGE_SIZE && offset + lengthBytes > words[FaultWord.OffsetFrom]! * PAGE_SIZE)
+  );
 }
 
 function isPagesFile(fd: number): boolean {
@@ -56,7 +59,10 @@ export function hookWorkers(): () => void {
   const PlainWorker = globalThis.Worker;
   globalThis.Worker = class extends PlainWorker {
     constructor(url: string | URL, options: WorkerOptions = {}) {
-      super(url, { ...options, preload: [join(import.meta.dir, "fault-preload.ts")] } as WorkerOptions);
+      super(url, {
+        ...options,
+        preload: [join(import.meta.dir, "fault-preload.ts")],
+      } as WorkerOptions);
     }
   };
   return () => {

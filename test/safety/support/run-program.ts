@@ -7,7 +7,10 @@ const library = join(import.meta.dir, "../../../src/index.ts");
 const ffi = join(import.meta.dir, "../../../ffi/index.ts");
 
 /** Runs a program's text, in which "pgalloc" and "ffi" can be imported and DIRECTORY is a folder of its own. */
-export async function runProgram(source: string, files: Readonly<Record<string, string>> = {}): Promise<string> {
+export async function runProgram(
+  source: string,
+  files: Readonly<Record<string, string>> = {},
+): Promise<string> {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-program-"));
   const place = (text: string) =>
     text
@@ -22,7 +25,11 @@ export async function runProgram(source: string, files: Readonly<Record<string, 
       stderr: "pipe",
       timeout: 30_000,
     });
-    const [stdout, stderr, exitCode] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
+    const [stdout, stderr, exitCode] = await Promise.all([
+      child.stdout.text(),
+      child.stderr.text(),
+      child.exited,
+    ]);
     return `${child.signalCode ?? exitCode} ${stdout}${stderr}`;
   } finally {
     rmSync(directory, { recursive: true });

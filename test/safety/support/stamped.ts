@@ -36,12 +36,17 @@ export function stampedFile(pages: number, version: number): MemoryFile {
   const file = MemoryFile.create({ name: "stamped" });
   const range = file.allocate(pages * PAGE_SIZE);
   const words = file.view(range, Uint32Array);
-  for (let page = 0; page < pages; page++) stampPage(words.subarray(page * WORDS, (page + 1) * WORDS), page, version);
+  for (let page = 0; page < pages; page++)
+    stampPage(words.subarray(page * WORDS, (page + 1) * WORDS), page, version);
   return file;
 }
 
 /** Writes a checkpoint of such a file. */
-export async function saveStamped(directory: string, pages: number, version: number): Promise<void> {
+export async function saveStamped(
+  directory: string,
+  pages: number,
+  version: number,
+): Promise<void> {
   using file = stampedFile(pages, version);
   await file.saveTo(directory, { userData: new Uint8Array([version]) });
 }
@@ -53,7 +58,8 @@ export async function checkStamped(directory: string, pages: number): Promise<nu
   const words = file.view(new FileRange(0, pages * PAGE_SIZE), Uint32Array);
   for (let page = 0; page < pages; page++) {
     const found = stampOf(words.subarray(page * WORDS, (page + 1) * WORDS), page);
-    if (found !== version) throw new Error(`Page ${page} has version ${found}, the checkpoint is version ${version}`);
+    if (found !== version)
+      throw new Error(`Page ${page} has version ${found}, the checkpoint is version ${version}`);
   }
   return version;
 }

@@ -1,9 +1,9 @@
 /** The other side of actor.ts: does with a MemoryFile what it is told, and stops at the points it is told. */
 import { openFile } from "../../../ffi/index.ts";
 import { MemoryFile, type MemoryFileHandle, type RangeLike } from "../../../src/index.ts";
-import { coreOf } from "../../../src/memory-file.ts";
-import { setInterleavingHook } from "../../../src/shared/seam.ts";
-import { THREAD_ID } from "../../../src/shared/thread.ts";
+import { coreOf } from "../../../src/file/memory-file.ts";
+import { setInterleavingHook } from "../../../src/control/interleave.ts";
+import { THREAD_ID } from "../../../src/threads/thread.ts";
 import { UringQueue } from "../../../src/aio/uring-queue.ts";
 import { type LoadHandle, LoadState, WORDS_PER_UNIT } from "../../../src/load/load-state.ts";
 import { run as runLoadTask } from "../../../src/load/load-task.ts";
@@ -89,7 +89,8 @@ export const actions = {
     const { state, fd } = loader!;
     // Without its look for the dead, so that a wake-up that is lost is lost for ever.
     const { wait } = Atomics;
-    Atomics.wait = ((words: Int32Array, index: number, value: number) => wait(words, index, value)) as typeof wait;
+    Atomics.wait = ((words: Int32Array, index: number, value: number) =>
+      wait(words, index, value)) as typeof wait;
     runLoadTask({
       role: "demand",
       queue: "inline",

@@ -2,8 +2,8 @@
  * A Worker that does with a MemoryFile what a test tells it, and can be stopped between two steps of a protocol, or ended
  * there. The test goes on meanwhile: that is a forced interleaving.
  */
-import type { Point } from "../../../src/shared/seam.ts";
-import { isThreadAlive } from "../../../src/shared/thread.ts";
+import type { Point } from "../../../src/control/interleave.ts";
+import { isThreadAlive } from "../../../src/threads/thread.ts";
 import type { actions } from "./actor-worker.ts";
 
 type Actions = typeof actions;
@@ -15,11 +15,22 @@ export interface StopRequest {
   readonly openFifo?: string | undefined;
 }
 
-export type ToActor = { readonly id: number; readonly action: keyof Actions; readonly args: readonly unknown[] };
+export type ToActor = {
+  readonly id: number;
+  readonly action: keyof Actions;
+  readonly args: readonly unknown[];
+};
 export type FromActor =
   | { readonly thread: number }
   | { readonly id: number; readonly value: unknown }
-  | { readonly id: number; readonly failed: { readonly name: string; readonly code: string | null; readonly message: string } };
+  | {
+      readonly id: number;
+      readonly failed: {
+        readonly name: string;
+        readonly code: string | null;
+        readonly message: string;
+      };
+    };
 
 export const GateWord = { Reached: 0, Open: 1 } as const;
 
@@ -74,7 +85,8 @@ export class Actor {
       }
       const call = this.#calls.get(data.id)!;
       this.#calls.delete(data.id);
-      if ("failed" in data) call.reject(new ActorError(data.failed.name, data.failed.code, data.failed.message));
+      if ("failed" in data)
+        call.reject(new ActorError(data.failed.name, data.failed.code, data.failed.message));
       else call.resolve(data.value);
     });
   }

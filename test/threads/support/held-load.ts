@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { FileRange, type LoadQueue, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../../src/load/load-state.ts";
 import { SLOT_WORDS } from "../../../src/load/load-tables.ts";
-import { coreOf } from "../../../src/memory-file.ts";
+import { coreOf } from "../../../src/file/memory-file.ts";
 
 const EIO = 5;
 
@@ -13,7 +13,13 @@ const EIO = 5;
  * A restore that stands still: this thread holds the claim of every page that was not read at once, and gives pages to
  * other threads when the test wants it.
  */
-export async function heldLoad({ name = "held", queue = "inline" }: { name?: string; queue?: LoadQueue } = {}) {
+export async function heldLoad({
+  name = "held",
+  queue = "inline",
+}: {
+  name?: string;
+  queue?: LoadQueue;
+} = {}) {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-order-"));
   const source = MemoryFile.create();
   const range = source.allocate(2 ** 26);
@@ -38,7 +44,10 @@ export async function heldLoad({ name = "held", queue = "inline" }: { name?: str
   const slots = Reflect.get(state, "slots") as Int32Array;
   slots.fill(-1, slot * SLOT_WORDS + 2, (slot + 1) * SLOT_WORDS);
   slots[slot * SLOT_WORDS + 1] = unit + 1;
-  const page = new FileRange(unit * PAGES_PER_UNIT * PAGE_SIZE, (unit * PAGES_PER_UNIT + 1) * PAGE_SIZE);
+  const page = new FileRange(
+    unit * PAGES_PER_UNIT * PAGE_SIZE,
+    (unit * PAGES_PER_UNIT + 1) * PAGE_SIZE,
+  );
   return {
     file,
     /** The unit's first. */
@@ -59,7 +68,15 @@ export async function heldLoad({ name = "held", queue = "inline" }: { name?: str
     fail: (badCount: number) => {
       const [bad, mismatched] = [new Int32Array(WORDS_PER_UNIT), new Int32Array(WORDS_PER_UNIT)];
       for (let page = 0; page < badCount; page++) bad[page >>> 5]! |= 1 << (page & 31);
-      state.fail(control, slot, { unit, want: wanted[unit]!, count: counts[unit]!, bad, mismatched, badCount, error: EIO });
+      state.fail(control, slot, {
+        unit,
+        want: wanted[unit]!,
+        count: counts[unit]!,
+        bad,
+        mismatched,
+        badCount,
+        error: EIO,
+      });
     },
     /** This thread claims nothing any more, and gives nothing back. */
     letGo: () => state.unclaim(slot, unit, new Int32Array(WORDS_PER_UNIT)),

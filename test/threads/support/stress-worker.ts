@@ -47,7 +47,8 @@ class Stress {
     const choice = this.#below(100);
     this.operations++;
     Atomics.add(this.#order.words, StressWord.Operations, 1);
-    if (this.#owned.length === 0 || (choice < 40 && this.#owned.length < RANGES_MAX)) this.#allocate();
+    if (this.#owned.length === 0 || (choice < 40 && this.#owned.length < RANGES_MAX))
+      this.#allocate();
     else if (choice < 50) this.#incRef();
     else if (choice < 80) this.#decRef();
     else if (choice < 95) this.#check(this.#pick());
@@ -71,7 +72,9 @@ class Stress {
       const at = (page * PAGE_SIZE) / 4;
       // New pages are zero: a stamp here would be another owner's.
       if (words[at] !== 0 || words[at + 1] !== 0) {
-        throw new Error(`Page ${range.start + page * PAGE_SIZE} is not zero but ${words[at]} ${words[at + 1]}`);
+        throw new Error(
+          `Page ${range.start + page * PAGE_SIZE} is not zero but ${words[at]} ${words[at + 1]}`,
+        );
       }
       words[at] = stamp;
       words[at + 1] = page + 1;
@@ -110,7 +113,10 @@ class Stress {
     const pages = restored.end / PAGE_SIZE - restored.start / PAGE_SIZE;
     const first = this.#below(pages);
     const count = Math.min(pages - first, 1 + this.#below(16));
-    const range = new FileRange(restored.start + first * PAGE_SIZE, restored.start + (first + count) * PAGE_SIZE);
+    const range = new FileRange(
+      restored.start + first * PAGE_SIZE,
+      restored.start + (first + count) * PAGE_SIZE,
+    );
     this.#file.awaitLoadSync(range);
     const words = this.#file.view(range, Uint32Array);
     for (let page = 0; page < count; page++) {
@@ -139,6 +145,9 @@ scope.onmessage = ({ data }) => {
     stress.finish();
     scope.postMessage({ operations: stress.operations });
   } catch (error) {
-    scope.postMessage({ operations: stress.operations, error: (error as Error).stack ?? String(error) });
+    scope.postMessage({
+      operations: stress.operations,
+      error: (error as Error).stack ?? String(error),
+    });
   }
 };

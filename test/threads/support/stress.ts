@@ -139,14 +139,16 @@ class StressRun {
     // On a busy machine threads may hardly have started by then.
     const last = until + 20_000;
     const isOver = (now: number) =>
-      now > last || (now > until && Atomics.load(this.#words, StressWord.Operations) >= OPERATIONS_MIN);
+      now > last ||
+      (now > until && Atomics.load(this.#words, StressWord.Operations) >= OPERATIONS_MIN);
     while (!isOver(performance.now())) {
       await Bun.sleep(killEveryMs > 0 ? 1 + (this.#draw() % (2 * killEveryMs)) : 20);
       if (killEveryMs > 0) await this.#killOne();
     }
     Atomics.store(this.#words, StressWord.Stop, 1);
     const messages = await Promise.all(this.#threads.map(({ ended }) => ended));
-    for (const message of messages) if (message?.error !== undefined) this.#errors.push(message.error);
+    for (const message of messages)
+      if (message?.error !== undefined) this.#errors.push(message.error);
     const pagesOfTheDead = this.#dropOfTheDead();
     await this.#settle();
     return {
@@ -178,7 +180,12 @@ class StressRun {
       .map((text) => {
         const [, start, end] = /^\[(\d+), (\d+)\)/.exec(text)!;
         const [, refs, group] = /refs=(\d+) .*group=(\d+)/.exec(text) ?? ["", "0", "0"];
-        return { range: new FileRange(Number(start), Number(end)), text, refs: Number(refs), group: Number(group) };
+        return {
+          range: new FileRange(Number(start), Number(end)),
+          text,
+          refs: Number(refs),
+          group: Number(group),
+        };
       });
   }
 
@@ -197,11 +204,14 @@ class StressRun {
     await this.#file.awaitLoad();
     const words = this.#file.view(this.#restored, Uint32Array);
     for (let page = 0; page < this.#options.restoredPages; page++) {
-      if (words[(page * PAGE_SIZE) / 4] !== page + 1) this.#errors.push(`Restored page ${page} is not what was saved`);
+      if (words[(page * PAGE_SIZE) / 4] !== page + 1)
+        this.#errors.push(`Restored page ${page} is not what was saved`);
     }
     this.#file.decRef(this.#restored);
     await this.#file.released();
-    if (this.#file.allocatedBytes !== 0) this.#errors.push(`${this.#file.allocatedBytes} bytes are allocated in the end`);
-    if (this.#file.totalUsageBytes !== 0) this.#errors.push(`${this.#file.totalUsageBytes} bytes are committed in the end`);
+    if (this.#file.allocatedBytes !== 0)
+      this.#errors.push(`${this.#file.allocatedBytes} bytes are allocated in the end`);
+    if (this.#file.totalUsageBytes !== 0)
+      this.#errors.push(`${this.#file.totalUsageBytes} bytes are committed in the end`);
   }
 }

@@ -43,7 +43,10 @@ export const testTasks = {
   importMissing: () => import(`./missing-${Date.now()}.ts`),
   nested: module(async (): Promise<unknown[]> => {
     const pool: ThreadPool<string> = testPool();
-    const values: unknown[] = await Promise.all([pool.run("echo", 1).done, pool.run("echo", 2).done]);
+    const values: unknown[] = await Promise.all([
+      pool.run("echo", 1).done,
+      pool.run("echo", 2).done,
+    ]);
     await pool.run("exit", 3).done.catch((error: { code: string }) => values.push(error.code));
     await pool.terminateIdle();
     return values;

@@ -1,0 +1,121 @@
+/**
+ * Which threads may touch a file's memory, and who unmaps it: the last one to leave after it was destroyed.
+ *
+ * A thread takes a slot before it touches the memory or the tables, and then looks whether the file is destroyed;
+ * `destroy` marks the file and then looks at the slots. Both orders are sequentially consistent, so either the thread
+ * sees the mark and leaves, or whoever wants to unmap sees the slot: memory is never unmapped under anybody.
+ *
+ * After the mark each thread leaves at its next call or turn: it detaches its views, then clears its slot. Whoever then sees
+ * no slot of a living thread moves Word.Destroyed from 1 to 2, once, and unmaps. A thread that died has left, and its
+ * views with it; one that never answers keeps the memory mapped, which is reported once.
+ */
+import { TooManyThreadsError } from "../errors/errors.ts";
+import {
+  type Control,
+  MAX_PARTICIPANTS,
+  PARTICIPANT_WORDS,
+  ParticipantWord,
+  Word,
+} from "./control.ts";
+import { reach } from "./interleave.ts";
+import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
+
+const POLL_MS = 20;
+const WARN_AFTER_MS = 2000;
+
+/** Index of the first word of slot `slot`. */
+export function slotWord(slot: number): number {
+  return Word.Participants + slot * PARTICIPANT_WORDS;
+}
+
+/**
+ * Takes a slot for this thread; the memory is not unmapped before `freeSlot`, or this thread's death. The caller then looks
+ * at Word.Destroyed, and touches nothing if it is set.
+ *
+ * @throws {TooManyThreadsError}
+ */
+export function takeSlot(words: Int32Array): number {
+  for (const fromDead of [false, true]) {
+    for (let slot = 0; slot < MAX_PARTICIPANTS; slot++) {
+      const at = slotWord(slot);
+      const owner = Atomics.load(words, at + ParticipantWord.Thread);
+      // What a dead thread was releasing is still to be given back, by whom its slot tells of it.
+      if (
+        owner !== 0 &&
+        (!fromDead || words[at + ParticipantWord.ReleaseEnd] !== 0 || isThreadAlive(owner))
+      )
+        continue;
+      if (Atomics.compareExchange(words, at + ParticipantWord.Thread, owner, THREAD_ID) === owner)
+        return slot;
+    }
+  }
+  throw new TooManyThreadsError(MAX_PARTICIPANTS);
+}
+
+/** This thread touches the memory no more. */
+export function freeSlot(words: Int32Array, slot: number): void {
+  Atomics.store(words, slotWord(slot) + ParticipantWord.Thread, 0);
+}
+
+/** True while a living thread has a slot. */
+export function hasParticipants(words: Int32Array): boolean {
+  for (let slot = 0; slot < MAX_PARTICIPANTS; slot++) {
+    const owner = Atomics.load(words, slotWord(slot) + ParticipantWord.Thread);
+    if (owner !== 0 && isThreadAlive(owner)) return true;
+  }
+  return false;
+}
+
+/** One thread's part in a file's end. */
+export class Participants {
+  readonly slot: number;
+  private readonly words: Int32Array<SharedArrayBuffer>;
+  private readonly what: string;
+
+  /** `slot`: this thread's. `onDestroyed` is called, in a turn of this thread's, when any thread has destroyed the file. */
+  constructor(control: Control, slot: number, what: string, onDestroyed: () => void) {
+    this.words = control.words;
+    this.slot = slot;
+    this.what = what;
+    const wait = Atomics.waitAsync(this.words, Word.Destroyed, 0);
+    if (wait.async) void wait.value.then(onDestroyed);
+    else queueMicrotask(onDestroyed);
+  }
+
+  /** Marks the file destroyed, and tells the others. */
+  destroy(): void {
+    if (Atomics.compareExchange(this.words, Word.Destroyed, 0, 1) === 0)
+      Atomics.notify(this.words, Word.Destroyed);
+    reach("destroy: marked");
+  }
+
+  /** This thread uses the memory no more. Calls `unmap` now, or later if another thread still has to leave. */
+  leave(unmap: () => void): void {
+    freeSlot(this.words, this.slot);
+    if (!this.unmapIfEmpty(unmap)) this.poll(unmap, performance.now());
+  }
+
+  private poll(unmap: () => void, since: number): void {
+    if (
+      performance.now() - since > WARN_AFTER_MS &&
+      Atomics.exchange(this.words, Word.DelayReported, 1) === 0
+    ) {
+      process.emitWarning(
+        `A thread still uses the destroyed ${this.what}; its memory stays mapped until the thread makes a call on it, ` +
+          "comes back to its event loop or ends",
+        { type: "MemoryFileWarning", code: "PGALLOC_THREAD_DELAYS_UNMAP" },
+      );
+    }
+    setTimeout(() => {
+      if (!this.unmapIfEmpty(unmap)) this.poll(unmap, since);
+    }, POLL_MS).unref();
+  }
+
+  /** True if the memory is gone, by us or by another thread. */
+  private unmapIfEmpty(unmap: () => void): boolean {
+    if (hasParticipants(this.words)) return false;
+    reach("leave: found no slot in use");
+    if (Atomics.compareExchange(this.words, Word.Destroyed, 1, 2) === 1) unmap();
+    return true;
+  }
+}

@@ -1,0 +1,274 @@
+/**
+ * FileCore: what one thread has of a MemoryFile, and its life there. MemoryFile is the public face of it; saving, restoring
+ * and exporting work on it directly.
+ *
+ * Life: created or attached → used → left (this thread's views are detached, its loads and saves have ended) → unmapped by
+ * whichever thread leaves last (shared/participants.ts). `destroy` in one thread makes every other leave at its next call
+ * or turn.
+ */
+import { Commitment } from "../accounting/commitment.ts";
+import { Allocator } from "../allocator/allocator.ts";
+import { DestroyedError } from "../errors/errors.ts";
+import { Evictions } from "../eviction/evictions.ts";
+import { checkBounds, checkOffsets, type RangeLike, throwNoRange } from "../pages/range.ts";
+import { Loader } from "../load/loader.ts";
+import { LoadState } from "../load/load-state.ts";
+import type { Mapping } from "../memory/mapping.ts";
+import { Views } from "../memory/views.ts";
+import type { MemoryFileHandle } from "./options.ts";
+import { attachParts, controlOf, describe, Flag, type Parts } from "./parts.ts";
+import { Releaser } from "../memory/releaser.ts";
+import { type Control, Field, Word } from "../control/control.ts";
+import { Participants } from "../control/participants.ts";
+import { PAGE_SIZE, pageOf } from "../pages/units.ts";
+
+const PINNED_RETRY_MS = 5;
+
+/** This thread's cores of files that it has not left, by Field.FileId: however often it attaches, it has one of each file. */
+const cores = new Map<number, FileCore>();
+
+/**
+ * The core of a file that some thread of this process shares.
+ *
+ * @throws {TypeError} for a handle that no file of this process made
+ * @throws {DestroyedError} {TooManyThreadsError}
+ */
+export function attachCore(handle: MemoryFileHandle): FileCore {
+  const control = controlOf(handle);
+  const existing = cores.get(control.fields[Field.FileId]!);
+  if (existing !== undefined) {
+    existing.requireLive("MemoryFile.attach()");
+    return existing;
+  }
+  const load = handle.load === null ? null : checkLoadHandle(handle.load);
+  const core = new FileCore(attachParts(control, handle.name));
+  if (load !== null) {
+    const { fd, path } = load;
+    core.loader = new Loader({
+      control,
+      state: new LoadState(load.state),
+      base: core.mapping.base,
+      fd,
+      path,
+    });
+  }
+  return core;
+}
+
+function checkLoadHandle(
+  load: NonNullable<MemoryFileHandle["load"]>,
+): NonNullable<MemoryFileHandle["load"]> {
+  const { state } = load ?? {};
+  const isState =
+    state?.tables instanceof SharedArrayBuffer && state.columns instanceof SharedArrayBuffer;
+  if (!isState || typeof load.path !== "string" || !Number.isInteger(load.fd)) {
+    throw new TypeError("Expected handle.load to be null or made by MemoryFile.share()");
+  }
+  return load;
+}
+
+export class FileCore {
+  readonly name: string;
+  readonly control: Control;
+  readonly words: Int32Array<SharedArrayBuffer>;
+  readonly mapping: Mapping;
+  readonly allocator: Allocator;
+  readonly commitment: Commitment;
+  readonly evictions: Evictions;
+  readonly releaser: Releaser;
+  readonly views: Views;
+  readonly expectHugepages: boolean;
+  private readonly isOnDisk: boolean;
+  readonly advises: { readonly huge: boolean; readonly small: boolean };
+  /** Set once, before the file is handed out; undefined for a file that was not restored. */
+  loader: Loader | undefined;
+  /** What `requireRange` has just checked, in pages: a range's own bounds may be getters, which answer otherwise the next time. */
+  startPage = 0;
+  endPage = 0;
+  private readonly tables: Parts["tables"];
+  private readonly participants: Participants;
+  /** Work under way in other threads that reads the memory: it stays mapped until all has ended. */
+  private readonly holds = new Set<Promise<unknown>>();
+  private hasLeft = false;
+  /** This thread has seen that all pages are loaded. It asks no more: to the engine each Atomics.load is a locked instruction. */
+  private hasAllPages = false;
+
+  constructor(parts: Parts) {
+    const { control, mapping } = parts;
+    this.name = parts.name;
+    this.control = control;
+    this.words = control.words;
+    this.mapping = mapping;
+    this.tables = parts.tables;
+    const flags = control.fields[Field.Flags]!;
+    this.expectHugepages = (flags & Flag.ExpectHugepages) !== 0;
+    this.isOnDisk = (flags & Flag.OnDisk) !== 0;
+    this.advises = {
+      huge: (flags & Flag.AdviseHugepage) !== 0,
+      small: (flags & Flag.AdviseNoHugepage) !== 0,
+    };
+    this.commitment = new Commitment(control);
+    this.allocator = new Allocator(control, parts.tables, parts.slot, {
+      grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
+      cancelLoad: (start, end) => this.loader?.state.cancel(control, start, end) ?? false,
+      // Dropped pages whose read failed in the end are as settled as loaded ones: cancel forgets the failure.
+      isSettled: (start, end) => this.loader?.state.cancel(control, start, end) !== true,
+      nextData: (page) => this.nextData(page),
+      uncommitted: (start, end) => {
+        if (this.commitment.isActive) this.commitment.markUncommitted(start, end);
+      },
+      recovered: (set) => this.commitment.recover(set),
+    });
+    this.releaser = new Releaser(control.words, this.allocator, mapping, () => !this.hasLeft);
+    this.views = new Views(mapping.base, () => Atomics.store(control.words, Word.Escaped, 1));
+    this.evictions = new Evictions(
+      control,
+      (flags & Flag.EvictsAtOnce) !== 0
+        ? "disabled"
+        : (flags & Flag.EvictsManually) !== 0
+          ? "manual"
+          : "enabled",
+    );
+    this.participants = new Participants(control, parts.slot, describe(this.name), () =>
+      this.leave(),
+    );
+    cores.set(control.fields[Field.FileId]!, this);
+  }
+
+  /** The file's size: a multiple of CHUNK_SIZE, that only grows. */
+  get sizeBytes(): number {
+    return this.words[Word.SizePages]! * PAGE_SIZE;
+  }
+
+  /** True once this thread may not touch the memory any more. */
+  get isDetached(): boolean {
+    return this.hasLeft;
+  }
+
+  /** True while a restore has pages outstanding or failed, so that what is loaded must be asked page by page. */
+  get mayMissPages(): boolean {
+    if (this.loader === undefined || this.hasAllPages) return false;
+    // Not a plain load: who reads 0 may read the pages, so it must come after the stores of those who loaded them.
+    this.hasAllPages = Atomics.load(this.words, Word.Loading) === 0;
+    return !this.hasAllPages;
+  }
+
+  /**
+   * Word.Discards. Of a file that others use it is read atomically, so that a thread that does nothing but view sees the file's end, too:
+   * of plain reads the engine may take a loop's first for all.
+   */
+  get discards(): number {
+    const { words } = this;
+    return words[Word.Shared] === 0 ? words[Word.Discards]! : Atomics.load(words, Word.Discards);
+  }
+
+  /** The stamp of a view of that type that may be handed out without a look at its pages; 0 if none may. */
+  viewStamp(type: unknown): number {
+    return this.words[Word.Destroyed] === 0 ? this.views.stampOf(type, this.discards) : 0;
+  }
+
+  /** @throws {DestroyedError} naming the method, if any thread has destroyed the file */
+  requireLive(method: string): void {
+    if (this.words[Word.Destroyed] === 0) return;
+    this.leave();
+    throw new DestroyedError(describe(this.name), method);
+  }
+
+  /** Sets `startPage` and `endPage`. @throws {DestroyedError} {TypeError} {RangeError} unless the range lies within the live file */
+  requireRange(range: RangeLike, method: string): void {
+    // With `range?.start` view, incRef and decRef took up to a tenth longer: the engine then knows less of what it has read.
+    if (range === undefined || range === null) this.throwNoRange(range, method);
+    // Before all checks: a getter is the program's code, which may even destroy the file.
+    const { start, end } = range;
+    this.requireLive(method);
+    checkOffsets(range, start, end);
+    const startPage = pageOf(start);
+    const endPage = pageOf(end);
+    checkBounds(start, end, startPage, endPage, this.words[Word.SizePages]!);
+    this.startPage = startPage;
+    this.endPage = endPage;
+  }
+
+  private throwNoRange(range: unknown, method: string): never {
+    this.requireLive(method);
+    throwNoRange(range);
+  }
+
+  /** The first page at or after `page` that may be committed. Other file systems than the kernel's own memory may not know. */
+  private nextData(page: number): number {
+    if (this.isOnDisk || this.words[Word.UnseenCommits] !== 0) return page;
+    return this.mapping.nextData(page * PAGE_SIZE) / PAGE_SIZE;
+  }
+
+  /** For accounting: the pages (all used) have just been made uncommitted. */
+  noteUncommitted(start: number, end: number): void {
+    if (!this.commitment.isActive) return;
+    this.allocator.lock();
+    try {
+      this.commitment.markUncommitted(start, end);
+    } finally {
+      this.allocator.unlock();
+    }
+  }
+
+  /** For accounting: the pages (all used) have just been committed in a way that no scan can see. */
+  noteCommitted(start: number, end: number): void {
+    this.allocator.lock();
+    try {
+      this.commitment.activate();
+      this.commitment.markCommitted(start, end);
+    } finally {
+      this.allocator.unlock();
+    }
+  }
+
+  /** Keeps the memory mapped until `work` has ended, however it ends. Returns `work`. */
+  hold<T>(work: Promise<T>): Promise<T> {
+    this.holds.add(work);
+    const forget = () => this.holds.delete(work);
+    work.then(forget, forget);
+    return work;
+  }
+
+  /** Ends the file for all its threads; see MemoryFile.destroy. */
+  destroy(): void {
+    if (this.hasLeft) return;
+    this.participants.destroy();
+    // Another thread may be asleep in awaitLoadSync, and another yet run the load.
+    this.loader?.requestStop();
+    this.leave();
+  }
+
+  /** This thread stops using the file: at once where it can, or when what it has under way has ended. */
+  private leave(): void {
+    if (this.hasLeft) return;
+    this.hasLeft = true;
+    cores.delete(this.control.fields[Field.FileId]!);
+    this.allocator.detach();
+    this.commitment.detach();
+    this.evictions.close();
+    if (this.views.detachAll() && (this.loader?.isFinished ?? true) && this.holds.size === 0) {
+      this.loader?.close();
+      this.unmapIfLast();
+    } else {
+      void this.leaveLater();
+    }
+  }
+
+  private async leaveLater(): Promise<void> {
+    await this.loader?.stop(new DestroyedError(describe(this.name), "awaitLoad()"));
+    await Promise.allSettled(this.holds);
+    // Buffers that I/O pins cannot be detached before it ends, and detaching them by force would copy them.
+    while (!this.views.detachAll())
+      await new Promise((resolve) => setTimeout(resolve, PINNED_RETRY_MS).unref());
+    this.unmapIfLast();
+  }
+
+  private unmapIfLast(): void {
+    this.participants.leave(() => {
+      this.tables.unmap();
+      this.commitment.unmap();
+      this.mapping.destroy(this.words[Word.Escaped] === 0 ? 0 : this.sizeBytes);
+    });
+  }
+}

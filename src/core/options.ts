@@ -1,0 +1,176 @@
+/** What a MemoryFile's methods take, and the checks of it. */
+import { checkInteger, uringUnavailable } from "../../ffi/index.ts";
+import { UringUnavailableError } from "../aio/queue.ts";
+import type { DelayedEviction } from "../eviction/evictions.ts";
+import { DEFAULT_THRESHOLD, type PressureThreshold } from "../eviction/pressure-file.ts";
+import type { LoadQueue } from "../load/choose-queue.ts";
+import type { LoadStats } from "../load/loader.ts";
+import type { LoadHandle } from "../load/load-tables.ts";
+import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "../pages/units.ts";
+
+/** How pages are committed when they are allocated. */
+export type AllocationMode =
+  /** Pages are uncommitted; the kernel gives memory when they are touched. The default. */
+  | "uncommitted"
+  /** The caller will commit every page, not through our mapping: pages may be recycled, and so committed. */
+  | "callerIndirectCommit"
+  /** Pages are committed when `allocate` returns. */
+  | "commit"
+  /** Pages are committed and mapped for writing when `allocate` returns, as far as the kernel can. */
+  | "writePopulate";
+
+export interface AllocateOptions {
+  /** Whom the memory is accounted to: a MemoryKind or the program's own, 0 to 255. Default: Anonymous. */
+  readonly kind?: number | undefined;
+  /** Accounting group, 0 to 2^32 - 1. Default: 0, none. */
+  readonly group?: number | undefined;
+  readonly mode?: AllocationMode | undefined;
+  /** Place it in memory meant for huge pages; the length must be a multiple of HUGE_PAGE_SIZE. */
+  readonly huge?: boolean | undefined;
+  readonly direction?: "bottomUp" | "topDown" | undefined;
+  /**
+   * Fills the new pages: called with what is still to fill, returns how many bytes it wrote, 0 at the end of its data.
+   * Pages behind the last whole page that was filled are released again, and the returned range is shorter.
+   */
+  readonly fill?: ((destination: Uint8Array) => number) | undefined;
+}
+
+export interface MemoryFileOptions {
+  /** Shown in /proc/PID/maps. Default: "pgalloc". */
+  readonly name?: string | undefined;
+  /** The most bytes that may be in use at once, up to 1 TiB. Default: 256 GiB of address space is the limit. */
+  readonly limitBytes?: number | undefined;
+  /**
+   * A file on disk to hold the memory; created, or emptied. Default: anonymous memory. Where a disk may become full allocate
+   * with `mode: "commit"`, which throws ENOSPC then: a touch of a page that the disk has no room for kills the process, as does
+   * one of a page that somebody else has cut off the file. Neither can happen to anonymous memory, which is sealed.
+   */
+  readonly path?: string | undefined;
+  /** Keep allocations with `huge` apart from others. Default: false, `huge` is ignored then. */
+  readonly expectHugepages?: boolean | undefined;
+  /** madvise(MADV_HUGEPAGE) for chunks of huge allocations. */
+  readonly adviseHugepage?: boolean | undefined;
+  /** madvise(MADV_NOHUGEPAGE) for chunks of other allocations. */
+  readonly adviseNoHugepage?: boolean | undefined;
+  /**
+   * When evictable memory is evicted: "enabled" when the host is short of memory (see `evictionTrigger`) or limitBytes is
+   * near, "disabled" at once, "manual" when `startEvictions` is called. Default: "enabled".
+   */
+  readonly delayedEviction?: DelayedEviction | undefined;
+  /** What counts as short of memory. Default: tasks waited for memory for 150 ms within 2,000 ms. */
+  readonly memoryPressure?: PressureThreshold | undefined;
+}
+
+export interface LoadOptions extends MemoryFileOptions {
+  /** Return as soon as the metadata stands, and load behind the running program. Default: false. */
+  readonly background?: boolean | undefined;
+  /** Ends the load. What is loaded stays; waiters, and later ones, get the signal's reason. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called now and then, and once when all is loaded. What it throws ends the load. */
+  readonly onProgress?: ((progress: LoadStats) => void) | undefined;
+  readonly queue?: LoadQueue | undefined;
+}
+
+/** What `share()` gives: structured-cloneable. */
+export interface MemoryFileHandle {
+  readonly kind: "pgalloc.MemoryFile";
+  readonly name: string;
+  readonly control: SharedArrayBuffer;
+  readonly userData: Uint8Array | null;
+  readonly load: { readonly state: LoadHandle; readonly fd: number; readonly path: string } | null;
+}
+
+const MODES: readonly string[] = ["uncommitted", "callerIndirectCommit", "commit", "writePopulate"];
+
+export const checkLength = (lengthBytes: number, huge: boolean): void => {
+  checkInteger("lengthBytes", lengthBytes, 1);
+  const unit = huge ? HUGE_PAGE_SIZE : PAGE_SIZE;
+  if (lengthBytes % unit !== 0)
+    throw new RangeError(`Expected lengthBytes to be a multiple of ${unit}, got ${lengthBytes}`);
+};
+
+export const isTopDown = (direction: string | undefined): boolean => {
+  if (direction === undefined || direction === "bottomUp") return false;
+  if (direction === "topDown") return true;
+  throw new TypeError(
+    `Expected direction to be "bottomUp" or "topDown", got ${JSON.stringify(direction)}`,
+  );
+};
+
+/** @throws {TypeError} for another queue @throws {UringUnavailableError} for "uring" where it cannot be used */
+export function checkQueue(queue: string | undefined): void {
+  if (queue === undefined || queue === "auto" || queue === "workers" || queue === "inline") return;
+  if (queue !== "uring") {
+    throw new TypeError(
+      `Expected queue to be "auto", "workers", "uring" or "inline", got ${JSON.stringify(queue)}`,
+    );
+  }
+  const reason = uringUnavailable();
+  if (reason !== null) throw new UringUnavailableError(reason);
+}
+
+/** What loads and saves have in common. @throws {TypeError} for something else @throws the signal's reason */
+export function checkWatchers({
+  signal,
+  onProgress,
+}: {
+  signal?: unknown;
+  onProgress?: unknown;
+}): void {
+  if (onProgress !== undefined && typeof onProgress !== "function") {
+    throw new TypeError(`Expected onProgress to be a function, got ${String(onProgress)}`);
+  }
+  if (signal === undefined) return;
+  if (!(signal instanceof AbortSignal))
+    throw new TypeError(`Expected signal to be an AbortSignal, got ${String(signal)}`);
+  signal.throwIfAborted();
+}
+
+/** A copy: what the program does with its bytes during a save must not matter. @throws {TypeError} */
+export function copyUserData(name: string, userData: Uint8Array | undefined): Uint8Array | null {
+  if (userData === undefined) return null;
+  if (!(userData instanceof Uint8Array))
+    throw new TypeError(`Expected ${name} to be a Uint8Array, got ${typeof userData}`);
+  return new Uint8Array(userData);
+}
+
+/** @throws {TypeError} {RangeError} */
+export const checkAllocation = (mode: AllocationMode, kind: number, group: number): void => {
+  if (mode !== "uncommitted" && !MODES.includes(mode))
+    throw new TypeError(`Expected mode to be one of ${MODES.join(", ")}, got ${String(mode)}`);
+  checkInteger("kind", kind, 0, MAX_KIND);
+  checkInteger("group", group, 0, MAX_GROUP);
+};
+
+/** The groups as a set, or undefined for all. @throws {TypeError} {RangeError} */
+export function checkGroups(groups: Iterable<number> | undefined): ReadonlySet<number> | undefined {
+  if (groups === undefined) return undefined;
+  if (
+    groups === null ||
+    typeof groups !== "object" ||
+    typeof groups[Symbol.iterator] !== "function"
+  ) {
+    throw new TypeError(`Expected groups to be an iterable of numbers, got ${String(groups)}`);
+  }
+  const set = new Set(groups);
+  for (const group of set) checkInteger("group", group, 0, MAX_GROUP);
+  return set;
+}
+
+/** The options about eviction, checked and complete. @throws {TypeError} {RangeError} */
+export function checkEviction(options: MemoryFileOptions): {
+  delayedEviction: DelayedEviction;
+  threshold: PressureThreshold;
+} {
+  const delayedEviction = options.delayedEviction ?? "enabled";
+  if (!["enabled", "disabled", "manual"].includes(delayedEviction)) {
+    const got = JSON.stringify(delayedEviction);
+    throw new TypeError(
+      `Expected delayedEviction to be "enabled", "disabled" or "manual", got ${got}`,
+    );
+  }
+  const { windowMs, stallMs } = options.memoryPressure ?? DEFAULT_THRESHOLD;
+  checkInteger("memoryPressure.windowMs", windowMs, 500, 10_000);
+  checkInteger("memoryPressure.stallMs", stallMs, 1, windowMs);
+  return { delayedEviction, threshold: { windowMs, stallMs } };
+}

@@ -1,0 +1,32 @@
+/** Rebuilds an empty file's allocation state from a validated checkpoint: one pass over sorted columns. */
+import type { Allocator } from "../allocator/allocator.ts";
+import { KIND_SHIFT, USED } from "../allocator/states.ts";
+import { OutOfMemoryError } from "../errors/errors.ts";
+import { type Control, Field } from "../control/control.ts";
+import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
+import type { FileImage } from "../checkpoint/format.ts";
+
+/** What a restore needs to know of a file; a FileImage is one. Validated by whoever made it. */
+export type RestoreImage = Pick<FileImage, "chunkHuge" | "runs" | "extents">;
+
+/** @throws {OutOfMemoryError} if the checkpoint asks for more than the file may hold; nothing has changed then */
+export function restoreRuns(allocator: Allocator, control: Control, image: RestoreImage): void {
+  const { chunkHuge, runs } = image;
+  const { start, length, state, refs, kind, group } = runs;
+  const tag = new Uint32Array(start.length);
+  let usedPages = 0;
+  for (let i = 0; i < tag.length; i++) {
+    tag[i] = state[i]! | (kind[i]! << KIND_SHIFT);
+    if (state[i] === USED) usedPages += length[i]!;
+  }
+  const limitPages = control.fields[Field.LimitPages]!;
+  const sizePages = chunkHuge.length * PAGES_PER_CHUNK;
+  if (usedPages > limitPages || sizePages > control.fields[Field.CapacityPages]!) {
+    throw new OutOfMemoryError(
+      Math.max(usedPages, sizePages) * PAGE_SIZE,
+      limitPages * PAGE_SIZE,
+      0,
+    );
+  }
+  allocator.restore(chunkHuge, { start, length, tag, refs, group });
+}

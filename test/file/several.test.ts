@@ -1,0 +1,323 @@
+/** Several MemoryFiles in one checkpoint: found again by id, loaded in order, independent of each other's life. */
+import { afterEach, beforeEach, expect, test } from "bun:test";
+import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { openCheckpoint } from "../../src/checkpoint/directory.ts";
+import { encodeMeta } from "../../src/checkpoint/format.ts";
+import { decodeMeta } from "../../src/checkpoint/decode.ts";
+import { closeFile } from "../../ffi/index.ts";
+import {
+  CheckpointBusyError,
+  type CheckpointFiles,
+  CorruptCheckpointError,
+  DestroyedError,
+  type LoadAllProgress,
+  loadAll,
+  MemoryFile,
+  OutOfMemoryError,
+  PAGE_SIZE,
+  SeveralFilesError,
+  saveAll,
+} from "../../src/index.ts";
+import { expectDescriptors, namedDescriptors } from "../safety/support/descriptors.ts";
+import { RandomFileBuilder } from "../support/random-file.ts";
+import { checkNumbered, contentsOf, numberedFile } from "../checkpoint/support/contents.ts";
+
+let directory: string;
+let before: string[];
+const opened: MemoryFile[] = [];
+
+beforeEach(() => {
+  before = namedDescriptors();
+  directory = mkdtempSync(join(tmpdir(), "pgalloc-save-all-"));
+});
+afterEach(async () => {
+  for (const file of opened.splice(0)) file.destroy();
+  rmSync(directory, { recursive: true });
+  await expectDescriptors(before);
+});
+
+function numbered(count: number, seed: number): MemoryFile {
+  const file = numberedFile(count, seed);
+  opened.push(file);
+  return file;
+}
+
+async function load(...options: Parameters<typeof loadAll>): Promise<CheckpointFiles> {
+  const files = await loadAll(...options);
+  opened.push(...files.values());
+  return files;
+}
+
+test("random files come back by id, in order, with their user data and the checkpoint's", async () => {
+  await fc.assert(
+    fc.asyncProperty(
+      fc.uniqueArray(
+        fc
+          .string({ minLength: 1, maxLength: 8, unit: "grapheme" })
+          .filter((id) => !id.includes("\0")),
+        {
+          minLength: 1,
+          maxLength: 4,
+        },
+      ),
+      fc.integer(),
+      fc.option(fc.uint8Array({ maxLength: 100 })),
+      fc.boolean(),
+      async (ids, seed, userData, background) => {
+        const made = await Promise.all(
+          ids.map((_, i) =>
+            new RandomFileBuilder(seed + i, (["small", "huge", "empty"] as const)[i % 3]!).build(),
+          ),
+        );
+        const files = new Map(ids.map((id, i) => [id, made[i]!.file]));
+        const fileUserData = new Map(
+          ids.slice(1).map((id, i) => [id, new Uint8Array([i, seed & 255])]),
+        );
+        const report = await saveAll(directory, files, {
+          userData: userData ?? undefined,
+          fileUserData,
+        });
+        using back = await loadAll(directory, { background });
+        expect([...back.keys()]).toEqual(ids);
+        expect(back.userData).toEqual(userData);
+        for (const [id, file] of back) {
+          await file.awaitLoad();
+          expect(contentsOf(file)).toEqual(contentsOf(files.get(id)!));
+          expect(file.userData).toEqual(fileUserData.get(id) ?? null);
+          expect(file.name).toBe(id);
+        }
+        expect(report.pagesBytes).toBe(statSync(join(directory, "pages")).size);
+        expect(report.usedBytes).toBe(made.reduce((sum, { file }) => sum + file.allocatedBytes, 0));
+        for (const { file } of made) file.destroy();
+      },
+    ),
+    { numRuns: 12 },
+  );
+});
+
+test("one file is the case of one: saveTo and loadAll, saveAll and loadFrom", async () => {
+  const file = numbered(10, 1);
+  const userData = new Uint8Array([1, 2, 3]);
+  await file.saveTo(directory, { userData });
+  const back = await load(directory);
+  expect([...back.keys()]).toEqual(["main"]);
+  expect(back.get("main")!.userData).toEqual(userData);
+  expect(back.userData).toBeNull();
+  checkNumbered(back.get("main")!, 1, 0, 10);
+
+  await saveAll(
+    directory,
+    { cache: file },
+    { userData, fileUserData: { cache: userData.slice(1) } },
+  );
+  using only = await MemoryFile.loadFrom(directory);
+  expect(only.userData).toEqual(userData.slice(1));
+  checkNumbered(only, 1, 0, 10);
+});
+
+test("loadFrom of several files names their ids, and leaves nothing open", async () => {
+  await saveAll(directory, { first: numbered(3, 1), second: numbered(3, 5) });
+  const held = namedDescriptors();
+  const failure = await MemoryFile.loadFrom(directory).catch((error) => error);
+  expect(failure).toBeInstanceOf(SeveralFilesError);
+  expect(failure).toMatchObject({
+    code: "ERR_SEVERAL_FILES",
+    ids: ["first", "second"],
+    path: directory,
+  });
+  expect(failure.message).toContain('2 files: "first", "second"; load it with loadAll()');
+  expect(namedDescriptors()).toEqual(held);
+});
+
+for (const queue of ["workers", "inline"] as const) {
+  test(`background passes go file by file, and what is awaited goes before all of them (${queue})`, async () => {
+    const pages = 12_000;
+    const seeds = [0, 20_000, 40_000];
+    await saveAll(directory, new Map(seeds.map((seed) => [`${seed}`, numbered(pages, seed)])));
+    const files = [...(await load(directory, { background: true, queue })).values()];
+    const last = files[2]!;
+    const range = { start: 5000 * PAGE_SIZE, end: 5010 * PAGE_SIZE };
+    await last.awaitLoad(range);
+    checkNumbered(last, 40_000, 5000, 5010);
+    for (let more = true; more; await Bun.sleep(1)) {
+      // Later files first: what is read of them in the background implies that those before were through by then.
+      const stats = files.toReversed().map((file) => file.loadStats());
+      stats.forEach(({ loadedBytes, demandBytes }, i) => {
+        if (loadedBytes > demandBytes && i + 1 < stats.length)
+          expect(stats[i + 1]!.isLoading).toBe(false);
+      });
+      more = stats.some(({ isLoading }) => isLoading);
+    }
+    for (const [i, seed] of seeds.entries()) checkNumbered(files[i]!, seed, 0, pages);
+    expect(last.loadStats().demandBytes).toBeGreaterThanOrEqual(10 * PAGE_SIZE);
+  });
+}
+
+test("a file that is destroyed while it loads, or waits for its turn, does not disturb the others", async () => {
+  const pages = 8000;
+  const seeds = [0, 10_000, 20_000, 30_000];
+  await saveAll(directory, new Map(seeds.map((seed) => [`${seed}`, numbered(pages, seed)])));
+  for (const destroyed of [0, 1, 3]) {
+    const files = [...(await load(directory, { background: true })).values()];
+    const waiter = files[destroyed]!.awaitLoad().then(
+      () => undefined,
+      (error) => error,
+    );
+    files[destroyed]!.destroy();
+    const failure = await waiter;
+    if (failure !== undefined) expect(failure).toBeInstanceOf(DestroyedError);
+    await Promise.all(files.filter((_, i) => i !== destroyed).map((file) => file.awaitLoad()));
+    seeds.forEach((seed, i) => {
+      if (i !== destroyed) checkNumbered(files[i]!, seed, 0, pages);
+    });
+    for (const file of files) file.destroy();
+  }
+});
+
+test("when all is loaded nobody has the pages file open, and files live on one by one", async () => {
+  await saveAll(directory, { a: numbered(100, 1), b: numbered(100, 1000), zero: numbered(1, 0) });
+  const files = await load(directory);
+  await expectNoPages();
+  files.get("a")!.destroy();
+  checkNumbered(files.get("b")!, 1000, 0, 100);
+  files[Symbol.dispose]();
+});
+
+async function expectNoPages(): Promise<void> {
+  const open = () => namedDescriptors().filter((path) => path.endsWith("/pages"));
+  for (let i = 0; i < 400 && open().length > 0; i++) await Bun.sleep(5);
+  expect(open()).toEqual([]);
+}
+
+test("the abort signal ends the load of all files; onProgress sums them, and what it throws ends it too", async () => {
+  await saveAll(directory, { a: numbered(6000, 1), b: numbered(6000, 1000) });
+  const progress: LoadAllProgress[] = [];
+  const files = await load(directory, { onProgress: (at) => void progress.push(at) });
+  const bytes = 12_000 * PAGE_SIZE;
+  expect(progress.at(-1)).toEqual({
+    isLoading: false,
+    totalBytes: bytes,
+    loadedBytes: bytes,
+    failedBytes: 0,
+  });
+  expect(progress.filter(({ isLoading }) => !isLoading).length).toBe(1);
+  checkNumbered(files.get("b")!, 1000, 0, 6000);
+
+  const controller = new AbortController();
+  const aborted = load(directory, { signal: controller.signal, queue: "inline" });
+  controller.abort(new Error("Enough"));
+  await expect(aborted).rejects.toThrow("Enough");
+  await expect(
+    loadAll(directory, { signal: AbortSignal.abort(new Error("Before")) }),
+  ).rejects.toThrow("Before");
+});
+
+test("what onProgress throws ends the load of all files: at the first one's last report, none of the second is read", async () => {
+  await saveAll(directory, { a: numbered(100, 1), b: numbered(3000, 1000) });
+  const files = await load(directory, {
+    background: true,
+    queue: "inline",
+    onProgress: () => {
+      throw new Error("No more");
+    },
+  });
+  await expect(files.get("b")!.awaitLoad()).rejects.toThrow("No more");
+  await files.get("a")!.awaitLoad();
+  expect(files.get("b")!.loadStats().loadedBytes).toBe(0);
+});
+
+test("options of single files go before those of all; a file that does not fit leaves none", async () => {
+  await saveAll(directory, { small: numbered(10, 1), large: numbered(2000, 1000) });
+  const path = join(directory, "backing");
+  const files = await load(directory, {
+    fileOptions: (id) => (id === "large" ? { path, name: "on disk" } : {}),
+  });
+  expect(files.get("large")!.name).toBe("on disk");
+  expect(files.get("small")!.name).toBe("small");
+  expect(statSync(path).size).toBe(files.get("large")!.totalSizeBytes);
+  checkNumbered(files.get("large")!, 1000, 0, 2000);
+
+  await expectNoPages();
+  const held = namedDescriptors();
+  await expect(loadAll(directory, { limitBytes: 1000 * PAGE_SIZE })).rejects.toThrow(
+    OutOfMemoryError,
+  );
+  await expectDescriptors(held);
+});
+
+test("a fileOptions that throws, for the first file or a later one, leaves none and nothing open", async () => {
+  await saveAll(directory, { a: numbered(2000, 1), b: numbered(10, 1) });
+  await expectNoPages();
+  const held = namedDescriptors();
+  for (const thrower of ["a", "b"]) {
+    const fileOptions = (id: string) => {
+      if (id === thrower) throw new Error(`No options for ${id}`);
+      return {};
+    };
+    await expect(loadAll(directory, { fileOptions })).rejects.toThrow(`No options for ${thrower}`);
+    await expectDescriptors(held);
+  }
+});
+
+test("bad arguments are refused by name, before anything is written", async () => {
+  const file = numbered(1, 1);
+  const refused: [unknown, unknown, string][] = [
+    [{}, {}, "1 to 4096 files, got 0"],
+    [null, {}, "Expected an object or a Map by id, got null"],
+    [{ "": file }, {}, 'got ""'],
+    [{ ["x".repeat(256)]: file }, {}, "1 to 255 bytes"],
+    [{ "a\0b": file }, {}, "without NUL"],
+    [{ "\ud800": file }, {}, "UTF-8"],
+    [new Map([[1, file]]), {}, "ids to be strings, got 1"],
+    [{ a: {} }, {}, '"a" to be a MemoryFile'],
+    [{ a: file, b: file }, {}, '"a" is "b" too'],
+    [{ a: file }, { userData: "x" }, "userData to be a Uint8Array, got string"],
+    [{ a: file }, { fileUserData: { b: new Uint8Array(1) } }, 'files that are saved, got "b"'],
+    [{ a: file }, { fileUserData: { a: [] } }, 'fileUserData["a"] to be a Uint8Array'],
+  ];
+  for (const [files, options, message] of refused) {
+    await expect(saveAll(directory, files as never, options as never)).rejects.toThrow(message);
+  }
+  expect(readdirSync(directory)).toEqual([]);
+});
+
+test("all or none: a file destroyed before the save, another save under way, an abort; the checkpoint before stays", async () => {
+  const [a, b] = [numbered(600, 1), numbered(600, 1000)];
+  await saveAll(directory, { a, b }, { userData: new Uint8Array([1]) });
+  const second = saveAll(directory, { a, b }, { userData: new Uint8Array([2]) });
+  await expect(saveAll(directory, { b, a })).rejects.toThrow(CheckpointBusyError);
+  await second;
+  b.destroy();
+  await expect(saveAll(directory, { a, b })).rejects.toThrow(DestroyedError);
+  const signal = AbortSignal.abort(new Error("Not now"));
+  await expect(saveAll(directory, { a }, { signal })).rejects.toThrow("Not now");
+  const files = await load(directory);
+  expect([...files.keys()]).toEqual(["a", "b"]);
+  expect(files.userData).toEqual(new Uint8Array([2]));
+  expect(readdirSync(directory).sort()).toEqual(["meta", "pages"]);
+});
+
+test("metadata of several files is not trusted: ids that stand twice, are no ids, or are too many; contents of another's", async () => {
+  await saveAll(directory, { a: numbered(4, 1), b: numbered(4, 9) });
+  const { image, pagesFd } = openCheckpoint(directory);
+  closeFile(pagesFd);
+  const [a, b] = image.files as [(typeof image.files)[0], (typeof image.files)[0]];
+  const decode = (changed: Partial<typeof image>) => () =>
+    decodeMeta(encodeMeta({ ...image, ...changed }), "meta");
+  expect(decode({})).not.toThrow();
+  const refused: [Partial<typeof image>, string][] = [
+    [{ files: [a, { ...b, name: "a" }] }, 'two files "a"'],
+    [{ files: [a, { ...b, name: "" }] }, "a name of 1 to 255 bytes"],
+    [{ files: [a, { ...b, name: "x\0" }] }, "without NUL"],
+    [{ files: [] }, "Expected 1 to 4096 files, got 0"],
+    [{ files: [a] }, "Extents hold 4 pages, but there are 8 checksums"],
+    [{ files: [a, { ...b, extents: a.extents }, { ...a, name: "c" }] }, "Extents hold 12 pages"],
+  ];
+  for (const [changed, message] of refused) {
+    expect(decode(changed)).toThrow(message);
+    expect(decode(changed)).toThrow(CorruptCheckpointError);
+  }
+});

@@ -1,9 +1,0 @@
-/** gVisor's own answers to 6,000 operations (test/data/gvisor/optrace.json), replayed: every one must be the same. */
-import { expect, test } from "bun:test";
-import { replayTrace, type TraceOperation } from "../support/replay-trace.ts";
-
-test("the trace's answers are gVisor's", async () => {
-  const operations = (await Bun.file(new URL("../data/gvisor/optrace.json", import.meta.url)).json()) as TraceOperation[];
-  expect(await replayTrace(operations)).toBe(operations.length);
-  expect(operations.length).toBe(6000);
-});

@@ -1,0 +1,261 @@
+/** Views over a mapping: which are kept, and that every one is detached in the end. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import fc from "fast-check";
+import { bufferAt, mapAnonymous, syscallCounts, unmap } from "../../ffi/index.ts";
+import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { Views } from "../../src/memory/views.ts";
+
+const PAGES = 64;
+let base = 0;
+beforeAll(() => {
+  base = mapAnonymous(PAGES * PAGE_SIZE);
+});
+afterAll(() => unmap(base, PAGES * PAGE_SIZE));
+
+const bytesOf = (views: Views, page: number, pages = 1) =>
+  views.get(page, page + pages, Uint8Array<ArrayBuffer>, 0);
+
+test("the same range gives the same view, another end or type another view of the same memory", () => {
+  const views = new Views(base, () => {});
+  const first = bytesOf(views, 1);
+  expect(bytesOf(views, 1)).toBe(first);
+  first[8] = 7;
+  const longer = bytesOf(views, 1, 2);
+  expect(longer.byteLength).toBe(2 * PAGE_SIZE);
+  expect(longer[8]).toBe(7);
+  const words = views.get(1, 3, Float64Array, 0);
+  expect(words.length).toBe((2 * PAGE_SIZE) / 8);
+  expect(words.buffer).toBe(longer.buffer);
+  expect(views.detachAll()).toBe(true);
+  expect([first.length, longer.length, words.length]).toEqual([0, 0, 0]);
+});
+
+test("a view is found without a look at its pages while none were discarded since the last look, and never of another range or type", () => {
+  const views = new Views(base, () => {});
+  const bytes = views.get(1, 2, Uint8Array, 5);
+  const floats = views.get(2, 4, Float32Array, 5);
+  expect(views.find(1, 2, Uint8Array, 5)).toBe(bytes);
+  expect(views.find(2, 4, Float32Array, 5)).toBe(floats);
+  for (const found of [
+    views.find(1, 3, Uint8Array, 5),
+    views.find(1, 2, Float32Array, 5),
+    views.find(2, 4, Uint8Array, 5),
+    views.find(3, 4, Uint8Array, 5),
+    views.find(1, 2, Uint8Array, 6),
+    views.find(2, 4, Float32Array, 6),
+  ])
+    expect(found).toBeUndefined();
+  expect(views.get(1, 2, Uint8Array, 6)).toBe(bytes);
+  expect(views.find(1, 2, Uint8Array, 6)).toBe(bytes);
+  expect(views.find(2, 4, Float32Array, 6)).toBeUndefined();
+  floats.buffer.transfer();
+  bytes.buffer.transfer();
+  expect(views.find(1, 2, Uint8Array, 6)).toBeUndefined();
+  expect(views.find(2, 4, Float32Array, 5)).toBeUndefined();
+  expect(views.detachAll()).toBe(true);
+  expect(views.find(1, 2, Uint8Array, 6)).toBeUndefined();
+});
+
+test("a view that its user transferred away is not handed out again", () => {
+  let escapes = 0;
+  const views = new Views(base, () => escapes++);
+  const first = bytesOf(views, 0);
+  first.buffer.transfer();
+  expect(bytesOf(views, 0).byteLength).toBe(PAGE_SIZE);
+  expect(escapes).toBe(1);
+  bytesOf(views, 1).buffer.transfer();
+  expect(views.detachAll()).toBe(true);
+  expect(escapes).toBe(2);
+});
+
+test("at most so many views and bytes are kept; those that are let go stay usable, and are detached with the others", () => {
+  for (const [maxCount, maxBytes] of [
+    [8, Number.POSITIVE_INFINITY],
+    [Number.POSITIVE_INFINITY, 8 * PAGE_SIZE],
+  ] as const) {
+    const views = new Views(base, () => {}, maxCount, maxBytes);
+    const all = Array.from({ length: PAGES }, (_, page) => bytesOf(views, page));
+    all.forEach((view, page) => {
+      view[0] = page;
+    });
+    const same = all.filter(
+      (view, page) => bytesOf(views, PAGES - 1 - page) === all[PAGES - 1 - page] && view.length > 0,
+    );
+    expect(same.length).toBeGreaterThan(0);
+    expect(same.length).toBeLessThanOrEqual(8);
+    expect(all.map((view) => view[0]!)).toEqual(all.map((_, page) => page));
+    expect(views.detachAll()).toBe(true);
+    expect(all.every((view) => view.length === 0)).toBe(true);
+  }
+});
+
+test("as many views as may be kept are all kept, in whatever order they are asked for, also when others came before", () => {
+  for (const limits of [
+    [16, Number.POSITIVE_INFINITY],
+    [Number.POSITIVE_INFINITY, 16 * PAGE_SIZE],
+  ] as const) {
+    const views = new Views(base, () => {}, ...limits);
+    for (let page = 16; page < PAGES; page++) bytesOf(views, page);
+    const first = Array.from({ length: 16 }, (_, page) => bytesOf(views, page));
+    for (let step = 0; step < 200; step++)
+      expect(bytesOf(views, (step * 7) % 16)).toBe(first[(step * 7) % 16]!);
+    expect(views.detachAll()).toBe(true);
+  }
+});
+
+test("a view that is asked for now and then is kept however many others come and go", () => {
+  const views = new Views(base, () => {}, 16);
+  const kept = bytesOf(views, 0);
+  for (let round = 0; round < 10; round++) {
+    for (let page = 1; page < PAGES; page++) {
+      bytesOf(views, page);
+      if (page % 4 !== 0) continue;
+      // Now as one type, now as another: it is asked for all the same.
+      const type = page % 8 === 0 ? Uint8Array : Int32Array;
+      expect(views.get<ArrayBufferView>(0, 1, type, 0).buffer).toBe(kept.buffer);
+    }
+  }
+  expect(views.detachAll()).toBe(true);
+});
+
+test("whatever comes and goes in whatever order, each range's view is of its own memory, and all are detached", () => {
+  new Int32Array(bufferAt(base, PAGES * PAGE_SIZE)).forEach((_, i, words) => {
+    if (i % (PAGE_SIZE / 4) === 0) words[i] = i / (PAGE_SIZE / 4);
+  });
+  const get = fc.record({
+    page: fc.nat(PAGES - 4),
+    pages: fc.integer({ min: 1, max: 4 }),
+    type: fc.nat(3),
+    transfer: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(
+      fc.array(get, { maxLength: 300 }),
+      fc.integer({ min: 1, max: 40 }),
+      (gets, maxCount) => {
+        let escapes = 0;
+        const views = new Views(base, () => escapes++, maxCount);
+        const seen = gets.map(({ page, pages, type, transfer }) => {
+          const view = views.get<ArrayBufferView<ArrayBuffer>>(
+            page,
+            page + pages,
+            [Uint8Array, Float64Array, DataView, Int32Array][type]!,
+            0,
+          );
+          expect(view.byteLength).toBe(pages * PAGE_SIZE);
+          expect(new Int32Array(view.buffer)[0]).toBe(page);
+          if (transfer) view.buffer.transfer();
+          return view;
+        });
+        const transferred = new Set(
+          seen.filter((_, i) => gets[i]!.transfer).map(({ buffer }) => buffer),
+        ).size;
+        expect(views.detachAll()).toBe(true);
+        expect(escapes).toBe(transferred);
+        expect(seen.every(({ buffer }) => buffer.byteLength === 0)).toBe(true);
+      },
+    ),
+    { numRuns: 200 },
+  );
+});
+
+test("among many views each is found again", () => {
+  const pages = 20_000;
+  const memory = mapAnonymous(pages * PAGE_SIZE);
+  const views = new Views(memory, () => {});
+  const first = Array.from({ length: pages }, (_, page) => bytesOf(views, page));
+  expect(first.every((view, page) => bytesOf(views, page) === view)).toBe(true);
+  expect(views.detachAll()).toBe(true);
+  unmap(memory, pages * PAGE_SIZE);
+});
+
+test("a DataView of a range whose buffer was transferred away, and then another view of it", () => {
+  const views = new Views(base, () => {});
+  views.get(0, 1, DataView, 0).buffer.transfer();
+  expect(views.get(0, 1, DataView, 0).byteLength).toBe(PAGE_SIZE);
+  expect(bytesOf(views, 0).byteLength).toBe(PAGE_SIZE);
+  expect(views.detachAll()).toBe(true);
+});
+
+test("a type of the user's own may make a view of other memory, ask for views, or end the file", () => {
+  const views = new Views(base, () => {});
+  const first = bytesOf(views, 0);
+  class Other {
+    constructor() {
+      // biome-ignore lint/correctness/noConstructorReturn: what a program could do.
+      return new Uint8Array(PAGE_SIZE);
+    }
+  }
+  class Asks extends Uint8Array<ArrayBuffer> {
+    constructor(buffer: ArrayBuffer) {
+      for (let page = 1; page < PAGES; page++) bytesOf(views, page);
+      super(buffer);
+    }
+  }
+  class Ends extends Uint8Array<ArrayBuffer> {
+    constructor(buffer: ArrayBuffer) {
+      views.detachAll();
+      super(buffer);
+    }
+  }
+  views.get(0, 1, Other, 0);
+  expect(bytesOf(views, 0).buffer).toBe(first.buffer);
+  const asks = views.get(0, 1, Asks, 0);
+  expect(asks.buffer).toBe(first.buffer);
+  expect(views.get(0, 1, Asks, 0)).toBe(asks);
+  expect(() => views.get(1, 2, Ends, 0)).toThrow(TypeError);
+  expect(asks.length).toBe(0);
+  expect(views.detachAll()).toBe(true);
+});
+
+test("whatever a view says of itself, its buffer is detached; of its type and range it is the same view", () => {
+  const views = new Views(base, () => {});
+  const lying = bytesOf(views, 0);
+  Object.defineProperty(lying, "buffer", { value: new ArrayBuffer(8) });
+  class Head extends Uint8Array<ArrayBuffer> {
+    constructor(buffer: ArrayBuffer) {
+      super(buffer, 0, 64);
+    }
+    override get buffer(): ArrayBuffer {
+      return new ArrayBuffer(8);
+    }
+    override get byteLength(): number {
+      views.detachAll();
+      return 1;
+    }
+  }
+  const head = views.get(1, 2, Head, 0);
+  expect(views.get(1, 2, Head, 0)).toBe(head);
+  const data = views.get(2, 3, DataView, 0);
+  expect(views.get(2, 3, DataView, 0)).toBe(data);
+  const bytes = bytesOf(views, 1);
+  expect([bytes.length, head.length]).toEqual([PAGE_SIZE, 64]);
+  expect(views.detachAll()).toBe(true);
+  expect([lying.length, head.length, bytes.length]).toEqual([0, 0, 0]);
+  expect(() => data.byteLength).toThrow(TypeError);
+  expect(() => bytesOf(views, 3)).toThrow("destroyed meanwhile");
+});
+
+test("an element size that does not divide a page is refused, and nothing stays behind", () => {
+  const views = new Views(base, () => {});
+  class Odd {
+    constructor(buffer: ArrayBuffer) {
+      throw new RangeError(`cannot be ${buffer.byteLength} bytes`);
+    }
+  }
+  expect(() => views.get(0, 1, Odd, 0)).toThrow("cannot be");
+  expect(views.detachAll()).toBe(true);
+});
+
+test("a posted view carries its own bytes only, and asking again makes no system call", () => {
+  using file = MemoryFile.create();
+  const ranges = Array.from({ length: 3000 }, () => file.allocate(PAGE_SIZE));
+  const [range] = ranges;
+  const view = file.view(range!);
+  expect(view.buffer.byteLength).toBe(PAGE_SIZE);
+  expect(structuredClone(view).buffer.byteLength).toBe(PAGE_SIZE);
+  const first = ranges.map((each) => file.view(each));
+  const before = { ...syscallCounts };
+  expect(ranges.every((each, i) => file.view(each) === first[i])).toBe(true);
+  expect({ ...syscallCounts }).toEqual(before);
+});

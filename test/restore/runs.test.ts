@@ -1,0 +1,90 @@
+/** What restoring costs, in counts: nothing of it may be an extent's or a run's own, except a step of a loop. */
+import { expect, test } from "bun:test";
+import { closeFile, syscallCounts } from "../../ffi/index.ts";
+import { openCheckpoint } from "../../src/checkpoint/directory.ts";
+import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { LoadState, LoadWord } from "../../src/load/load-state.ts";
+import { coreOf } from "../../src/file/memory-file.ts";
+import { checkInvariants } from "../../src/segment/index.ts";
+import { PAGES_PER_CHUNK } from "../../src/pages/units.ts";
+import { withDirectory } from "../checkpoint/support/directory.ts";
+
+/** A checkpoint with `extents` extents of one page, in as many allocations if `cut`, else in one. */
+async function saveExtents(directory: string, extents: number, cut: boolean): Promise<string> {
+  const file = MemoryFile.create();
+  const range = file.allocate(2 * extents * PAGE_SIZE);
+  for (let i = 0; i < extents; i++) {
+    const start = range.start + 2 * i * PAGE_SIZE;
+    file.view({ start, end: start + PAGE_SIZE }, Float64Array).fill(i + 1);
+    if (cut) file.decRef({ start: start + PAGE_SIZE, end: start + 2 * PAGE_SIZE });
+  }
+  const report = await file.saveTo(directory);
+  expect(report.extents).toBe(extents);
+  file.destroy();
+  return directory;
+}
+
+/** System calls that this thread makes until loadFrom has returned. */
+async function callsOfLoad(directory: string): Promise<Record<string, number>> {
+  const before = { ...syscallCounts };
+  const loading = MemoryFile.loadFrom(directory, { background: true, queue: "workers" });
+  const calls = Object.fromEntries(
+    Object.entries(syscallCounts).flatMap(([name, count]) =>
+      count === before[name] ? [] : [[name, count - (before[name] ?? 0)]],
+    ),
+  );
+  const file = await loading;
+  await file.awaitLoad();
+  file.destroy();
+  return calls;
+}
+
+test("loadFrom makes the same system calls for 8 extents and runs as for 4,096", async () => {
+  await withDirectory(async (root) => {
+    const few = await callsOfLoad(await saveExtents(`${root}/few`, 8, true));
+    expect(few).toEqual(await callsOfLoad(await saveExtents(`${root}/many`, 4096, true)));
+    expect(few).toEqual(await callsOfLoad(await saveExtents(`${root}/one`, 4096, false)));
+    expect(few.pread).toBe(2); // meta, and its id again
+  });
+});
+
+test("extents and checksums are used where meta was read, in every thread, and are not copied", async () => {
+  await withDirectory(async (root) => {
+    const { image, pagesFd } = openCheckpoint(await saveExtents(root, 100, false));
+    closeFile(pagesFd);
+    const { checksums } = image;
+    const { extents, chunkHuge } = image.files[0]!;
+    const plan = { sizePages: chunkHuge.length * PAGES_PER_CHUNK, extentOffset: 0, checksums };
+    const state = LoadState.create({
+      ...plan,
+      extentStart: extents.start,
+      extentLength: extents.length,
+    });
+    expect(state.handle.columns).toBe(image.checksums.buffer as SharedArrayBuffer);
+    const attached = new LoadState(structuredClone(state.handle));
+    expect([...attached.extentStart]).toEqual([...extents.start]);
+    expect([...attached.checksums]).toEqual([...image.checksums]);
+    expect(attached.words[LoadWord.PendingPages]).toBe(100);
+  });
+});
+
+test("a restored file's tables are those of the file that was saved", async () => {
+  await withDirectory(async (root) => {
+    const file = MemoryFile.create({ expectHugepages: true });
+    for (let i = 0; i < 50; i++)
+      file.allocate((1 + (i % 7)) * PAGE_SIZE, { kind: i % 3, group: i % 2 });
+    const huge = file.allocate(2 ** 22, { huge: true });
+    file.incRef({ start: huge.start, end: huge.start + PAGE_SIZE });
+    file.decRef({ start: huge.start + PAGE_SIZE, end: huge.start + 3 * PAGE_SIZE });
+    file.decRef({ start: 3 * PAGE_SIZE, end: 9 * PAGE_SIZE });
+    await file.released();
+    await file.saveTo(root);
+    const back = await MemoryFile.loadFrom(root);
+    checkInvariants(coreOf(back).allocator.set);
+    expect(back.toString()).toBe(file.toString());
+    expect(back.allocatedBytes).toBe(file.allocatedBytes);
+    expect(back.allocate(PAGE_SIZE).start).toBe(file.allocate(PAGE_SIZE).start);
+    file.destroy();
+    back.destroy();
+  });
+});
