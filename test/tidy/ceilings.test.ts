@@ -1,0 +1,151 @@
+/**
+ * Sizes, words and the order of rooms. An offender that waits for its turn is listed in known.ts;
+ * a listed file that no longer offends fails the test too, so that the list only shrinks.
+ */
+import { describe, expect, test } from "bun:test";
+import { dirname, join } from "node:path";
+import { measureFunctions } from "./functions.ts";
+import { KNOWN } from "./known.ts";
+import { files, isRule, libraryFiles, sources, texts } from "./repository.ts";
+import { rowOf, roomOf } from "./rooms.ts";
+
+const WIDTH_MAX = 100;
+const FILE_LINES_MAX = 400;
+const FUNCTION_LINES_MAX = 50;
+
+/** Generated files, and data. */
+const isMade = (path: string): boolean =>
+  path.startsWith("test/data/") || path.startsWith("bench/results.");
+
+type Offences = readonly { readonly path: string; readonly line: number }[];
+
+/** Fails for an offender that known.ts does not list, and for a listed file without an offence. */
+function expectOnlyKnown(rule: keyof typeof KNOWN, offences: Offences): void {
+  const known = new Set(KNOWN[rule]);
+  const places = offences.filter(({ path }) => !known.has(path));
+  expect(places.map(({ path, line }) => `${path}:${line}`)).toEqual([]);
+  const offenders = new Set(offences.map(({ path }) => path));
+  const cured = [...known].filter((path) => !offenders.has(path));
+  expect(cured, `remove these from KNOWN.${rule}`).toEqual([]);
+}
+
+function offencesOf(paths: readonly string[], offends: (line: string) => boolean): Offences {
+  return paths.flatMap((path) =>
+    texts
+      .get(path)!
+      .split("\n")
+      .flatMap((line, index) => (offends(line) ? [{ path, line: index + 1 }] : [])),
+  );
+}
+
+test(`no line is wider than ${WIDTH_MAX} columns, tables and links excepted`, () => {
+  const paths = [...texts.keys()].filter(
+    (path) => /\.(ts|md|go|sh)$|\/run$/.test(path) && !isMade(path),
+  );
+  const isWide = (line: string): boolean =>
+    line.length > WIDTH_MAX && !line.startsWith("|") && !/^\s*\S+$/.test(line);
+  expectOnlyKnown("width", offencesOf(paths, isWide));
+});
+
+test(`no source file is longer than ${FILE_LINES_MAX} lines`, () => {
+  const checked = sources.filter((path) => path !== "test/tidy/known.ts");
+  const lengths = checked.map((path) => ({
+    path,
+    line: texts.get(path)!.trimEnd().split("\n").length,
+  }));
+  expectOnlyKnown(
+    "lines",
+    lengths.filter(({ line }) => line > FILE_LINES_MAX),
+  );
+});
+
+test(`no function of src/ and ffi/ is longer than ${FUNCTION_LINES_MAX} lines`, () => {
+  const sizes = libraryFiles.flatMap((path) =>
+    measureFunctions(texts.get(path)!).map((size) => ({ path, ...size })),
+  );
+  expect(sizes.length).toBeGreaterThan(500);
+  expectOnlyKnown(
+    "functions",
+    sizes.filter(({ lines }) => lines > FUNCTION_LINES_MAX),
+  );
+});
+
+/** Words that make a sentence hard to read. `nobody` in backticks is a user of the system. */
+const WORDS =
+  /(?<!`)\b(nobody|somebody|anybody|whoever)\b|\b(of whose|whatever of|affair)\b|\bstands\b(?! for)/i;
+
+test("no text uses the words that the house avoids", () => {
+  const paths = [...texts.keys()].filter(
+    (path) => /\.(ts|md|sh)$/.test(path) && !isMade(path) && !isRule(path),
+  );
+  expectOnlyKnown(
+    "words",
+    offencesOf(paths, (line) => WORDS.test(line)),
+  );
+});
+
+/** The repository's files that a source imports, with the line. */
+function importsOf(path: string): { target: string; line: number }[] {
+  const text = texts.get(path)!;
+  const pattern = /(?:^(?:import|export)\b[^;]*?from |\bimport\()\s*"(\.[^"]+)"/gm;
+  return [...text.matchAll(pattern)].map((match) => ({
+    target: join(dirname(path), match[1]!),
+    line: text.slice(0, match.index).split("\n").length,
+  }));
+}
+
+test("imports of src/ and ffi/ point downwards", () => {
+  const offences = libraryFiles.flatMap((path) =>
+    importsOf(path)
+      .filter(({ target }) => /^(src|ffi)\/.*\.ts$/.test(target) && roomOf(target) !== roomOf(path))
+      .filter(({ target }) => rowOf(target) >= rowOf(path))
+      .map(({ line }) => ({ path, line })),
+  );
+  expectOnlyKnown("imports", offences);
+});
+
+test("no file of src/ and ffi/ imports itself through others", () => {
+  const done = new Set<string>();
+  const circles: Offences[number][] = [];
+  const visit = (path: string, above: readonly string[]): void => {
+    if (above.includes(path)) circles.push({ path, line: 1 });
+    if (done.has(path) || above.includes(path)) return;
+    for (const { target } of importsOf(path))
+      if (libraryFiles.includes(target)) visit(target, [...above, path]);
+    done.add(path);
+  };
+  for (const path of libraryFiles) visit(path, []);
+  expectOnlyKnown("circles", circles);
+});
+
+test("KNOWN names files that exist", () => {
+  const paths = Object.values(KNOWN).flat();
+  expect(paths.filter((path) => !files.includes(path))).toEqual([]);
+});
+
+describe("measureFunctions", () => {
+  test("finds functions, methods and arrows, and counts from the signature", () => {
+    const text = [
+      "export function one(",
+      "  a: number,",
+      "): void {",
+      "  if (a > 1) {",
+      "    a++;",
+      "  }",
+      "}",
+      "class Two {",
+      "  private async three<T>(b: T): Promise<T> {",
+      "    return b;",
+      "  }",
+      "}",
+      "const four = { five: 5 };",
+      "const six = () => {",
+      "};",
+    ].join("\n");
+    expect(measureFunctions(text)).toEqual([
+      { line: 1, lines: 7 },
+      { line: 9, lines: 3 },
+      { line: 14, lines: 2 },
+    ]);
+  });
+});

@@ -1,0 +1,31 @@
+/** The rooms of the library, bottom to top. A file imports from its own room and from lower rows. */
+export const ROWS: readonly (readonly string[])[] = [
+  ["ffi"],
+  ["segment", "errors"],
+  ["pages", "threads"],
+  ["control"],
+  ["codec", "aio"],
+  ["allocator"],
+  ["memory", "eviction", "accounting"],
+  ["checkpoint", "source"],
+  ["load"],
+  ["core"],
+  ["save", "restore"],
+  ["file"],
+  ["data", "gvisor", "metrics"],
+  ["index", "worker"],
+  ["cli"],
+];
+
+/** "src/load/loader.ts" is in room "load", "src/index.ts" in "index", "ffi/libc.ts" in "ffi". */
+export function roomOf(path: string): string {
+  const [top, second] = path.split("/") as [string, string];
+  return top === "ffi" ? "ffi" : second.replace(/\.ts$/, "");
+}
+
+/** Rows are counted from the bottom. @throws {Error} for a room that has no row */
+export function rowOf(path: string): number {
+  const row = ROWS.findIndex((rooms) => rooms.includes(roomOf(path)));
+  if (row < 0) throw new Error(`Expected a row in test/tidy/rooms.ts for the room of ${path}`);
+  return row;
+}
