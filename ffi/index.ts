@@ -1,6 +1,7 @@
 /** Native calls, typed and checked. Nothing outside this folder imports bun:ffi. */
 export * from "./calls.ts";
 export * from "./check.ts";
+export * from "./codecs.ts";
 export * from "./directory.ts";
 export * from "./errors.ts";
 export * from "./file.ts";

@@ -4,6 +4,7 @@ export type { SaveOptions, SaveReport } from "./save/save.ts";
 export type { SaveProgress } from "./save/write-pages.ts";
 export {
   CheckpointBusyError,
+  CodecUnavailableError,
   CorruptCheckpointError,
   DestroyedError,
   EvictionError,

@@ -12,9 +12,6 @@
  * checksum and hash columns.
  */
 
-/** Codec of a frame: a column value of `FrameColumns.codec`, and what the manifest stores. */
-export const CodecId = { Raw: 0, Lz4: 1, Zstd: 2 } as const;
-
 /** Runs of pages with contents: ordered by page, disjoint. One row each. */
 export interface ExtentColumns {
   /** First page in the MemoryFile. */
@@ -31,7 +28,7 @@ export interface ExtentColumns {
 export interface FrameColumns {
   /** Index of a content of the source. */
   readonly content: Uint32Array;
-  /** A CodecId. */
+  /** A CodecId (codec/codec.ts). */
   readonly codec: Uint32Array;
   /** First byte in the content. */
   readonly offset: Float64Array;

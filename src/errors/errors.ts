@@ -82,6 +82,19 @@ export class UnsupportedError extends Error {
   readonly code = "ERR_UNSUPPORTED";
 }
 
+/** A library that a compression needs is not installed on this machine. */
+export class CodecUnavailableError extends Error {
+  override readonly name = "CodecUnavailableError";
+  readonly code = "ERR_CODEC_UNAVAILABLE";
+  /** The compression: "lz4". */
+  readonly codec: string;
+
+  constructor(codec: string, install: string, options?: { cause?: unknown }) {
+    super(`Compression ${JSON.stringify(codec)} is not available here: ${install}`, options);
+    this.codec = codec;
+  }
+}
+
 /** A checkpoint of several files cannot be loaded as one: `loadAll` gives them by id. */
 export class SeveralFilesError extends Error {
   override readonly name = "SeveralFilesError";
