@@ -3,10 +3,11 @@
  * a listed file that no longer offends fails the test too, so that the list only shrinks.
  */
 import { describe, expect, test } from "bun:test";
+import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { measureFunctions } from "./functions.ts";
 import { KNOWN } from "./known.ts";
-import { files, isRule, libraryFiles, sources, texts } from "./repository.ts";
+import { files, isRule, libraryFiles, root, sources, texts } from "./repository.ts";
 import { rowOf, roomOf } from "./rooms.ts";
 
 const WIDTH_MAX = 100;
@@ -116,6 +117,18 @@ test("no file of src/ and ffi/ imports itself through others", () => {
   };
   for (const path of libraryFiles) visit(path, []);
   expectOnlyKnown("circles", circles);
+});
+
+test("links between documents lead to files", () => {
+  const documents = [...texts.keys()].filter((path) => path.endsWith(".md") && !isMade(path));
+  const dead = documents.flatMap((path) => {
+    const prose = texts.get(path)!.replace(/^```[\s\S]*?^```/gm, "");
+    return [...prose.matchAll(/\]\(([^)#\s]+)[^)]*\)/g)]
+      .filter(([, target]) => !/^[a-z]+:/.test(target!))
+      .filter(([, target]) => !existsSync(join(root, dirname(path), target!)))
+      .map(([, target]) => `${path}: ${target}`);
+  });
+  expect(dead).toEqual([]);
 });
 
 test("KNOWN names files that exist", () => {

@@ -2,9 +2,6 @@
 export const KNOWN = {
   width: [
     ".ci/run",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "README.md",
     "bench/aio.bench.ts",
     "bench/allocate.bench.ts",
     "bench/big.bench.ts",
@@ -60,7 +57,6 @@ export const KNOWN = {
     "docs/deploying.md",
     "docs/memory-order.md",
     "docs/parity.md",
-    "docs/segment.md",
     "examples/cache/limited-cgroup.ts",
     "examples/cache/main.ts",
     "examples/cache/neighbour.ts",
@@ -318,8 +314,6 @@ export const KNOWN = {
     "src/load/load-tables.ts",
   ] as string[],
   words: [
-    "CHANGELOG.md",
-    "README.md",
     "bench/big.bench.ts",
     "bench/load.bench.ts",
     "bench/peers/fio.ts",
