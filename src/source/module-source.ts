@@ -1,0 +1,27 @@
+/**
+ * ModuleSource: a program brings its own source as a module. Each reading thread imports it, and
+ * calls its `openReader`.
+ */
+import { AsyncReader, type ContentReader } from "./async-reader.ts";
+import type { ModuleSource } from "./description.ts";
+import type { ReaderUse, SourceReader } from "./reader.ts";
+
+/** What such a module exports. */
+export interface PageSourceModule {
+  /** Called in each reading thread, and for each `use`: demand may have its own connection. */
+  openReader(options: unknown, use: ReaderUse): ContentReader | Promise<ContentReader>;
+}
+
+/** @throws {TypeError} if the module is no PageSourceModule @throws what it throws */
+export async function openModuleReader(
+  source: ModuleSource,
+  use: ReaderUse,
+): Promise<SourceReader> {
+  const loaded = (await import(source.module)) as Partial<PageSourceModule>;
+  if (typeof loaded.openReader !== "function")
+    throw new TypeError(`Expected ${source.module} to export a function openReader`);
+  const reader = await loaded.openReader(source.options, use);
+  if (typeof reader?.read !== "function")
+    throw new TypeError(`Expected openReader of ${source.module} to return an object with read()`);
+  return new AsyncReader(reader);
+}
