@@ -6,8 +6,8 @@
  * sees the mark and leaves, or whoever wants to unmap sees the slot: memory is never unmapped under anybody.
  *
  * After the mark each thread leaves at its next call or turn: it detaches its views, then clears its slot. Whoever then sees
- * no slot of a living thread moves Word.Destroyed from 1 to 2, once, and unmaps. A thread that died has left, and its
- * views with it; one that never answers keeps the memory mapped, which is reported once.
+ * no slot of a living thread moves Word.Destroyed from 1 to 2, once, and unmaps. A thread that died counts as having left.
+ * A thread that never answers keeps the memory mapped, which is reported once.
  */
 import { TooManyThreadsError } from "../errors/errors.ts";
 import {
@@ -45,6 +45,8 @@ export function takeSlot(words: Int32Array): number {
         (!fromDead || words[at + ParticipantWord.ReleaseEnd] !== 0 || isThreadAlive(owner))
       )
         continue;
+      // Before the slot is taken, and with it the trace of the dead thread.
+      if (owner !== 0) noteDeath(words);
       if (Atomics.compareExchange(words, at + ParticipantWord.Thread, owner, THREAD_ID) === owner)
         return slot;
     }
@@ -61,9 +63,19 @@ export function freeSlot(words: Int32Array, slot: number): void {
 export function hasParticipants(words: Int32Array): boolean {
   for (let slot = 0; slot < MAX_PARTICIPANTS; slot++) {
     const owner = Atomics.load(words, slotWord(slot) + ParticipantWord.Thread);
-    if (owner !== 0 && isThreadAlive(owner)) return true;
+    if (owner === 0) continue;
+    if (isThreadAlive(owner)) return true;
+    noteDeath(words);
   }
   return false;
+}
+
+/**
+ * A thread died without leaving the file. Its views died with it, but not the buffers that it may
+ * have transferred to other threads (memory/views.ts).
+ */
+function noteDeath(words: Int32Array): void {
+  Atomics.store(words, Word.Escaped, 1);
 }
 
 /** One thread's part in a file's end. */

@@ -22,7 +22,9 @@ import { type Control, Field, Word } from "../control/control.ts";
 import { Participants } from "../control/participants.ts";
 import { PAGE_SIZE, pageOf } from "../pages/units.ts";
 
-const PINNED_RETRY_MS = 5;
+/** How long to wait until pinned buffers are tried again: twice as long each time. */
+const FIRST_PINNED_RETRY_MS = 1;
+const LAST_PINNED_RETRY_MS = 100;
 
 /** This thread's cores of files that it has not left, by Field.FileId: however often it attaches, it has one of each file. */
 const cores = new Map<number, FileCore>();
@@ -162,11 +164,6 @@ export class FileCore {
     return words[Word.Shared] === 0 ? words[Word.Discards]! : Atomics.load(words, Word.Discards);
   }
 
-  /** The stamp of a view of that type that may be handed out without a look at its pages; 0 if none may. */
-  viewStamp(type: unknown): number {
-    return this.words[Word.Destroyed] === 0 ? this.views.stampOf(type, this.discards) : 0;
-  }
-
   /** @throws {DestroyedError} naming the method, if any thread has destroyed the file */
   requireLive(method: string): void {
     if (this.words[Word.Destroyed] === 0) return;
@@ -258,9 +255,11 @@ export class FileCore {
   private async leaveLater(): Promise<void> {
     await this.loader?.stop(new DestroyedError(describe(this.name), "awaitLoad()"));
     await Promise.allSettled(this.holds);
-    // Buffers that I/O pins cannot be detached before it ends, and detaching them by force would copy them.
-    while (!this.views.detachAll())
-      await new Promise((resolve) => setTimeout(resolve, PINNED_RETRY_MS).unref());
+    // Buffers that I/O pins cannot be detached before it ends, and no event tells of its end.
+    for (let waitMs = FIRST_PINNED_RETRY_MS; !this.views.detachAll(); ) {
+      await new Promise((resolve) => setTimeout(resolve, waitMs).unref());
+      waitMs = Math.min(2 * waitMs, LAST_PINNED_RETRY_MS);
+    }
     this.unmapIfLast();
   }
 

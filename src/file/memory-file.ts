@@ -23,7 +23,7 @@ import { NotLoadedError, OutOfMemoryError, SeveralFilesError } from "../errors/e
 import type { EvictableMemoryUser, EvictionTrigger } from "../eviction/evictions.ts";
 import type { EvictableRange } from "../eviction/range-list.ts";
 import { attachCore, FileCore } from "../core/core.ts";
-import { FileRange, freshViewOf, type RangeLike, renewView, viewOf } from "../pages/range.ts";
+import { FileRange, type RangeLike } from "../pages/range.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/loader.ts";
 import type { ViewConstructor } from "../memory/views.ts";
 import {
@@ -256,38 +256,22 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * A view of a range, also across chunks, up to 4 GiB. The same memory as long as the pages are referenced; length 0
-   * after `destroy()`. Posting it to a Worker copies the range: use `share()`.
+   * A view of a range, also across chunks, up to 4 GiB. It is the same memory as long as the pages
+   * are referenced, and has length 0 after `destroy()`. Posting it to a Worker copies the range:
+   * use `share()` instead.
    *
    * @throws {RangeError} if a page has no reference @throws {NotLoadedError} if a page is not loaded yet
    */
   view(range: RangeLike): Uint8Array<ArrayBuffer>;
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
   view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
-    const stamp = this.#core.viewStamp(type);
-    const view = stamp === 0 ? undefined : freshViewOf(range, stamp);
-    return view !== undefined ? (view as T) : this.#find(range, type);
-  }
-
-  /** The view of a range that does not remember it, or of whose pages nothing is known since some were discarded. */
-  #find<T>(range: RangeLike, type: ViewConstructor<T>): T {
     const core = this.#core;
-    // Before all checks: it may be the program's own code that answers for a view's length.
-    const remembered = viewOf(range, core.views, type);
     core.requireRange(range, "view()");
     const { startPage, endPage, discards, views } = core;
-    if (remembered !== undefined) {
-      this.#requireReadable(startPage, endPage);
-      views.noteLook(discards);
-      renewView(range, views.stampOf(type, discards));
-      return remembered as T;
-    }
     const found = views.find(startPage, endPage, type, discards);
     if (found !== undefined) return found;
     this.#requireReadable(startPage, endPage);
-    const view = views.get(startPage, endPage, type, discards);
-    views.remember(range, startPage, endPage, type, view, discards);
-    return view;
+    return views.get(startPage, endPage, type, discards);
   }
 
   /** The range's views, one a chunk, for ranges of any length. @throws as `view` */
@@ -516,9 +500,10 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Ends the file for all its threads. Every view that was ever handed out has length 0 when this returns (in other
-   * threads: at their next call or turn); memory is unmapped as soon as no load, save or pinned buffer uses it.
-   * Calling it again does nothing.
+   * Ends the file for all its threads. Every view of this thread has length 0 when this returns; the
+   * views of another thread have at its next call or turn. A view that I/O in flight uses (a read
+   * or write, zlib) keeps its length until that I/O ends, and has length 0 within 100 ms of it.
+   * Memory is unmapped when no load, save or such view uses it. Calling it again does nothing.
    */
   destroy(): void {
     this.#core.destroy();

@@ -1,5 +1,8 @@
 /** Views over a mapping: which are kept, and that every one is detached in the end. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { closeSync, constants, mkdtempSync, openSync, read, rmSync, writeSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import fc from "fast-check";
 import { bufferAt, mapAnonymous, syscallCounts, unmap } from "../../ffi/index.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
@@ -233,7 +236,7 @@ test("whatever a view says of itself, its buffer is detached; of its type and ra
   expect(views.detachAll()).toBe(true);
   expect([lying.length, head.length, bytes.length]).toEqual([0, 0, 0]);
   expect(() => data.byteLength).toThrow(TypeError);
-  expect(() => bytesOf(views, 3)).toThrow("destroyed meanwhile");
+  expect(() => bytesOf(views, 3)).toThrow("destroyed during the call");
 });
 
 test("an element size that does not divide a page is refused, and nothing stays behind", () => {
@@ -258,4 +261,42 @@ test("a posted view carries its own bytes only, and asking again makes no system
   const before = { ...syscallCounts };
   expect(ranges.every((each, i) => file.view(each) === first[i])).toBe(true);
   expect({ ...syscallCounts }).toEqual(before);
+});
+
+test("Views counts a buffer that was let go and collected as transferred away", async () => {
+  let escapes = 0;
+  const views = new Views(base, () => escapes++);
+  (() => {
+    for (let round = 0; round < 50; round++) bytesOf(views, 0, 1 + (round % 2));
+  })();
+  expect(escapes).toBe(0);
+  await Bun.sleep(1);
+  Bun.gc(true);
+  expect(views.detachAll()).toBe(true);
+  expect(escapes).toBeGreaterThan(0);
+});
+
+test("detach leaves a large pinned buffer as it is, without a copy, and ends it after the I/O", async () => {
+  const directory = mkdtempSync(join(tmpdir(), "pgalloc-views-"));
+  try {
+    const path = join(directory, "fifo");
+    expect(Bun.spawnSync(["mkfifo", path]).exitCode).toBe(0);
+    const fd = openSync(path, constants.O_RDWR);
+    const file = MemoryFile.create({ name: "pinned" });
+    const view = file.view(file.allocate(256 * 2 ** 20)).fill(3);
+    const reading = new Promise((resolve) => read(fd, view, 0, 4096, null, resolve));
+    await Bun.sleep(20);
+    const before = process.memoryUsage.rss();
+    file.destroy();
+    await Bun.sleep(100);
+    expect(process.memoryUsage.rss() - before).toBeLessThan(64 * 2 ** 20);
+    expect(view.length).toBe(256 * 2 ** 20);
+    writeSync(fd, new Uint8Array(4096).fill(9));
+    await reading;
+    for (let i = 0; i < 200 && view.length > 0; i++) await Bun.sleep(5);
+    expect(view.length).toBe(0);
+    closeSync(fd);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });

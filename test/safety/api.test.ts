@@ -318,6 +318,37 @@ describe("a buffer that was transferred away", () => {
     },
   );
 
+  test("by a Worker that ended without leaving the file: reads as zero, touches no other file", async () => {
+    const worker = `
+      import { MemoryFile } from "pgalloc";
+      globalThis.onmessage = ({ data: { handle, range } }) => {
+        const { buffer } = MemoryFile.attach(handle).view(range).fill(7);
+        postMessage(buffer, [buffer]);
+        setTimeout(() => process.exit(0), 20);
+      };
+    `;
+    const program = `
+      import { MemoryFile, PAGE_SIZE } from "pgalloc";
+      const file = MemoryFile.create();
+      const { start, end } = file.allocate(4 * PAGE_SIZE);
+      const worker = new Worker("DIRECTORY/worker.ts");
+      const closed = new Promise((resolve) => worker.addEventListener("close", resolve));
+      const got = new Promise<ArrayBuffer>((resolve) => {
+        worker.onmessage = ({ data }) => resolve(data);
+      });
+      worker.postMessage({ handle: file.share(), range: { start, end } });
+      const bytes = new Uint8Array(await got);
+      await closed;
+      file.destroy();
+      const before = bytes[0];
+      bytes[0] = 5;
+      const other = MemoryFile.create();
+      const clean = other.view(other.allocate(4 * PAGE_SIZE)).every((byte) => byte === 0);
+      console.log(before, bytes.length / PAGE_SIZE, clean);
+    `;
+    expect(await runProgram(program, { "worker.ts": worker })).toBe("0 0 4 true\n");
+  });
+
   test("a file without escapes gives all its addresses back", async () => {
     const file = MemoryFile.create();
     const view = file.view(file.allocate(PAGE_SIZE)).fill(1);
