@@ -1,8 +1,10 @@
 /**
- * The aio queues: reads of random pages of a file that is in the page cache, so that what is measured is the queue and not the
- * disk. With one in flight that is the round trip: submitted, read, told; with more, what the queue can carry.
+ * The aio queues: reads of random pages of a file that is in the page cache, so that what is
+ * measured is the queue and not the disk. With one in flight that is the round trip: submitted,
+ * read, told; with more, what the queue can carry.
  *
- * `nsPerRead` waits as a thread that may block does, `nsPerReadAsync` as an event loop does. The rival is Node's own reader.
+ * `nsPerRead` waits as a thread that may block does, `nsPerReadAsync` as an event loop does. The
+ * rival is Node's own reader.
  */
 import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";

@@ -1,9 +1,11 @@
 /**
- * Free + allocate: drop a random live range of 1 to 64 pages, allocate another length into its place, nothing committed.
+ * Free + allocate: drop a random live range of 1 to 64 pages, allocate another length into its
+ * place, nothing committed.
  *
- * `nsPerPair` is the loop; `nsPerPairSettled` goes on until all that was dropped has been released, so that no work is
- * left to others. `firstNsPerPair` is the first trace of the process, compiled while it runs. The hash covers the
- * placement of every range when each release is waited for: plain first fit, the same as gVisor's.
+ * `nsPerPair` is the loop; `nsPerPairSettled` goes on until all that was dropped has been released,
+ * so that no work is left to others. `firstNsPerPair` is the first trace of the process, compiled
+ * while it runs. The hash covers the placement of every range when each release is waited for:
+ * plain first fit, the same as gVisor's.
  */
 import { measure } from "mitata";
 import { syscallCounts } from "../ffi/index.ts";

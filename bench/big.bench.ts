@@ -1,6 +1,7 @@
 /**
- * One very large allocation and its release, nothing committed: what does not depend on the length must not cost by it.
- * The first pair of a file extends and maps it; it stands apart, as in the peer.
+ * One very large allocation and its release, nothing committed: what does not depend on the length
+ * must not cost by it. The first pair of a file extends and maps it; it stands apart, as in the
+ * peer.
  */
 import { measure } from "mitata";
 import { MemoryFile } from "../src/index.ts";

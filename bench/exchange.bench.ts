@@ -1,9 +1,11 @@
 /**
- * Exchange with gVisor: a MemoryFile exported to gVisor's format and imported again, here and, where the peer is, there.
+ * Exchange with gVisor: a MemoryFile exported to gVisor's format and imported again, here and,
+ * where the peer is, there.
  *
- * "dense" and "fragmented" are timed: ours and gVisor load the same file, which exportTo wrote, and gVisor checks the stamp of
- * every page. "mixed" is not: allocations small and huge, of all kinds, some in groups, some shared, some dropped whole or
- * in part; gVisor loads it, compares all that with what must be found, and drops every reference.
+ * "dense" and "fragmented" are timed: ours and gVisor load the same file, which exportTo wrote, and
+ * gVisor checks the stamp of every page. "mixed" is not: allocations small and huge, of all kinds,
+ * some in groups, some shared, some dropped whole or in part; gVisor loads it, compares all that
+ * with what must be found, and drops every reference.
  */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -150,8 +152,9 @@ async function mixedSample(params: Params, run: Run): Promise<Sample> {
 const KINDS = Object.values(MemoryKind);
 
 /**
- * A huge page in use is followed by a free one: gVisor loses count of a release that reaches over several huge pages and ends
- * inside one, and the check's own releases would do that where ranges touch.
+ * A huge page in use is followed by a free one: gVisor loses count of a release that reaches over
+ * several huge pages and ends inside one, and the check's own releases would do that where ranges
+ * touch.
  */
 const HUGE_ALLOCATION = 2 * HUGE_PAGE_SIZE;
 
@@ -187,7 +190,10 @@ function fillMixed(file: MemoryFile, allocations: number): Expected {
   return { live: kept, filled, totalSize: file.totalSizeBytes };
 }
 
-/** Drops all references of a quarter of the ranges, and of the middle of another quarter; returns what is left. */
+/**
+ * Drops all references of a quarter of the ranges, and of the middle of another quarter; returns
+ * what is left.
+ */
 function dropSome(
   file: MemoryFile,
   whole: Expected["live"][number],

@@ -1,6 +1,7 @@
 /**
- * Hostile checkpoints in numbers: `bun bench/hostile.ts [--cases 100000]`. Half of them in each format, in processes of
- * some thousands, each with a seed of its own; a crash, an unexpected error or a byte in the wrong place ends the run.
+ * Hostile checkpoints in numbers: `bun bench/hostile.ts [--cases 100000]`. Half of them in each
+ * format, in processes of some thousands, each with a seed of its own; a crash, an unexpected error
+ * or a byte in the wrong place ends the run.
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";

@@ -1,7 +1,8 @@
 /**
- * Saves killed at random moments: `bun bench/kills.ts [--kills 200]`. Each round a process saves over the last checkpoint and
- * is killed by SIGKILL somewhere between the start of the save and a little after its usual end; then the directory must
- * hold the previous checkpoint or the new one, every page of it with its stamp.
+ * Saves killed at random moments: `bun bench/kills.ts [--kills 200]`. Each round a process saves
+ * over the last checkpoint and is killed by SIGKILL somewhere between the start of the save and a
+ * little after its usual end; then the directory must hold the previous checkpoint or the new one,
+ * every page of it with its stamp.
  */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,10 +1,11 @@
 /**
- * Loading an image behind the running program, while it awaits random pages: await i begins i × 2 ms after the first, whether
- * or not the others have come back, until all is loaded. `awaits: 0` loads undisturbed; there the rivals take part, which
- * bring the bytes in without any of the rest.
+ * Loading an image behind the running program, while it awaits random pages: await i begins i × 2
+ * ms after the first, whether or not the others have come back, until all is loaded. `awaits: 0`
+ * loads undisturbed; there the rivals take part, which bring the bytes in without any of the rest.
  *
- * The page cache is prepared just before, in the same process, and looked at with mincore. The hash is of all that was loaded.
- * Ours runs as it would be deployed: an executable with bytecode (docs/deploying.md). `start` measures it from sources as well.
+ * The page cache is prepared just before, in the same process, and looked at with mincore. The hash
+ * is of all that was loaded. Ours runs as it would be deployed: an executable with bytecode
+ * (docs/deploying.md). `start` measures it from sources as well.
  */
 import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";

@@ -1,6 +1,7 @@
 /**
- * `bun run bench`: every case of every bench, ours and each peer's, one after the other within each round (A B A B), so that
- * a slow minute of the machine falls on all alike. Every measurement is a process of its own.
+ * `bun run bench`: every case of every bench, ours and each peer's, one after the other within each
+ * round (A B A B), so that a slow minute of the machine falls on all alike. Every measurement is a
+ * process of its own.
  */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -141,7 +142,10 @@ class Runner {
       await this.runCase(bench, params, this.options.rounds);
   }
 
-  /** Saves and loads of an image belong together: what the last save wrote is loaded, and then makes room on the disk. */
+  /**
+   * Saves and loads of an image belong together: what the last save wrote is loaded, and then makes
+   * room on the disk.
+   */
   async runJobs(): Promise<void> {
     if (!JOBS.some((bench) => this.wants(bench))) return;
     for (const image of save.cases(this.options)) {

@@ -1,7 +1,8 @@
 /**
- * Saving an image: all pages stamped, or every fourth never touched. The clock covers `saveTo`, which returns when the
- * checkpoint is complete, synced and in its place; the peer's figures stand with and without the sync, so ours stands under
- * both names. The hash is of what a restore gives back.
+ * Saving an image: all pages stamped, or every fourth never touched. The clock covers `saveTo`,
+ * which returns when the checkpoint is complete, synced and in its place; the peer's figures stand
+ * with and without the sync, so ours stands under both names. The hash is of what a restore gives
+ * back.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";

@@ -1,6 +1,7 @@
 /**
- * The interval set: give a random range of 1 to 64 keys one of three values, and look for the first run of class 1 that is
- * large enough. The rival keeps its runs in sorted arrays, searched by halving and shifted at every change.
+ * The interval set: give a random range of 1 to 64 keys one of three values, and look for the first
+ * run of class 1 that is large enough. The rival keeps its runs in sorted arrays, searched by
+ * halving and shifted at every change.
  */
 import { do_not_optimize, measure } from "mitata";
 import { SegmentSet } from "../src/segment/index.ts";

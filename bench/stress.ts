@@ -1,7 +1,8 @@
 /**
  * The stress run for a minute, first undisturbed, then with threads terminated wherever they are:
- * `bun bench/stress.ts [--seconds 60] [--threads 8] [--seed N]`. Prints its figures; a page with two owners, a leak or a wait
- * without end makes it exit with 1 (the last by a limit of twice the time).
+ * `bun bench/stress.ts [--seconds 60] [--threads 8] [--seed N]`. Prints its figures; a page with
+ * two owners, a leak or a wait without end makes it exit with 1 (the last by a limit of twice the
+ * time).
  */
 import { parseArgs } from "node:util";
 import { runStress } from "../test/threads/support/stress.ts";

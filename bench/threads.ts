@@ -1,13 +1,15 @@
 /**
  * What several threads cost and gain: `bun bench/threads.ts [--smoke]`. Prints, in this order,
  *
- * - the lock, uncontended: its share of the free + allocate trace (seed 1, bench/peers/gvisor/README.md), measured with and
- *   without it in turns. Goal: at most 30% on top.
- * - throughput of the same trace: 10,000 live ranges in one Worker, and in two at once on one file, each with half of them. Goal: two
- *   are no slower in sum than one. Beside it 20,000, which the caches hold worse: in one Worker, and in two with 10,000 each.
- * - how long others may have to wait: the longest critical sections with 131,072 runs, by themselves.
- * - awaits of random pages during a restore: from the main thread, from a Worker, and from a Worker while the main thread
- *   computes. Goal: the same bound of the p99, 3 ms.
+ * - the lock, uncontended: its share of the free + allocate trace (seed 1,
+ *   bench/peers/gvisor/README.md), measured with and without it in turns. Goal: at most 30% on top.
+ * - throughput of the same trace: 10,000 live ranges in one Worker, and in two at once on one file,
+ *   each with half of them. Goal: two are no slower in sum than one. Beside it 20,000, which the
+ *   caches hold worse: in one Worker, and in two with 10,000 each.
+ * - how long others may have to wait: the longest critical sections with 131,072 runs, by
+ *   themselves.
+ * - awaits of random pages during a restore: from the main thread, from a Worker, and from a Worker
+ *   while the main thread computes. Goal: the same bound of the p99, 3 ms.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -38,7 +40,9 @@ function fill(file: MemoryFile): FileRange[] {
   return Array.from(makeTrace(LIVE, 1, 1, true).fill, (pages) => file.allocate(pages * PAGE_SIZE));
 }
 
-/** Nanoseconds of a pair with the lock and without it, in turns so that both have the same machine. */
+/**
+ * Nanoseconds of a pair with the lock and without it, in turns so that both have the same machine.
+ */
 async function uncontended(): Promise<void> {
   const trace = makeTrace(LIVE, OPS, 1, true);
   const subjects = [true, false].map((locks) => {
@@ -92,7 +96,10 @@ async function contended(): Promise<void> {
   );
 }
 
-/** The longest critical sections: they walk every run, and that is how long the main thread may be kept waiting. */
+/**
+ * The longest critical sections: they walk every run, and that is how long the main thread may be
+ * kept waiting.
+ */
 function criticalSections(): void {
   using file = MemoryFile.create({ name: "bench" });
   const ranges = Array.from({ length: RUNS }, (_, i) => file.allocate(PAGE_SIZE, { group: i & 1 }));

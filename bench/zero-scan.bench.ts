@@ -1,4 +1,7 @@
-/** Finding zero pages: page by page over memory of which every second page holds something in its last word. */
+/**
+ * Finding zero pages: page by page over memory of which every second page holds something in its
+ * last word.
+ */
 import { do_not_optimize, measure } from "mitata";
 import { bufferAt, detach, isZero, mapAnonymous, unmap } from "../ffi/index.ts";
 import { PAGE_SIZE } from "../src/index.ts";

@@ -1,8 +1,8 @@
 /**
- * Every check of this repository, one after the other: types, lint and format, tests. Documents, examples and smoke
- * benches are tests under test/, so the last step covers them. All steps run even if one fails; the exit code is 0 only
- * if all passed and at least one test ran. The last line printed is the count of the tests, read from the runner's
- * JUnit report.
+ * Every check of this repository, one after the other: types, lint and format, tests. Documents,
+ * examples and smoke benches are tests under test/, so the last step covers them. All steps run
+ * even if one fails; the exit code is 0 only if all passed and at least one test ran. The last line
+ * printed is the count of the tests, read from the runner's JUnit report.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

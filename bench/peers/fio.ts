@@ -1,4 +1,6 @@
-/** fio on the disk that we save to and load from: what it gives to a program that does nothing else. */
+/**
+ * fio on the disk that we save to and load from: what it gives to a program that does nothing else.
+ */
 import { rmSync, statSync } from "node:fs";
 import type { Sample } from "../support/bench.ts";
 import type { Workspace } from "../support/processes.ts";

@@ -1,7 +1,8 @@
 /**
- * The goals as an SVG chart: a bar for each line, from 1× (the peer) to how many times better ours is, on a logarithmic
- * axis, with a mark where the goal is. Lines without a goal are left to the table. The colours are readable on light and on
- * dark pages, since an image in a README cannot know which it is on.
+ * The goals as an SVG chart: a bar for each line, from 1× (the peer) to how many times better ours
+ * is, on a logarithmic axis, with a mark where the goal is. Lines without a goal are left to the
+ * table. The colours are readable on light and on dark pages, since an image in a README cannot
+ * know which it is on.
  */
 import { digits, formatBytes } from "./format.ts";
 import type { Results } from "./results.ts";

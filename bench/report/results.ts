@@ -1,4 +1,7 @@
-/** What a run of the bench found: every round's value of every figure, and the ratios of each round's pairs. */
+/**
+ * What a run of the bench found: every round's value of every figure, and the ratios of each
+ * round's pairs.
+ */
 import { OURS, type Params, type Sample } from "../support/bench.ts";
 import type { Machine, Noise } from "../support/machine.ts";
 import { type Summary, summarize } from "../support/statistics.ts";
@@ -13,7 +16,10 @@ export interface CaseResult {
   readonly title: string;
   readonly params: Params;
   readonly contenders: Readonly<Record<string, ContenderResult>>;
-  /** Of each other contender and each figure both have: how many times better ours is, round by round. */
+  /**
+   * Of each other contender and each figure both have: how many times better ours is, round by
+   * round.
+   */
   readonly ahead: Readonly<Record<string, Readonly<Record<string, Summary>>>>;
 }
 
@@ -43,7 +49,8 @@ export function timesBetter(figure: string, ours: number, theirs: number): numbe
 }
 
 /**
- * Brings the rounds of a case together. `samples[name][round]` is what a contender measured in that round.
+ * Brings the rounds of a case together. `samples[name][round]` is what a contender measured in that
+ * round.
  *
  * @throws {Error} if contenders, or rounds of one, did different work or came to different results
  */

@@ -1,6 +1,6 @@
 /**
- * What the project set out to reach, line by line, and whether a run reached it. A goal is a factor ahead of gVisor on the same
- * machine in the same run, or a time of our own.
+ * What the project set out to reach, line by line, and whether a run reached it. A goal is a factor
+ * ahead of gVisor on the same machine in the same run, or a time of our own.
  */
 import { FIO_RUNS, FIO_WRITE } from "../peers/fio.ts";
 import { CALLS_ALONE } from "../support/bare-load.ts";
@@ -10,7 +10,10 @@ import { type CaseResult, findCase, type Results } from "./results.ts";
 
 export const GVISOR = "gvisor";
 
-/** `timesBetter`: than gVisor, by the median of the pairs. `atMost`: in the figure's own unit. `null`: shown, without a goal. */
+/**
+ * `timesBetter`: than gVisor, by the median of the pairs. `atMost`: in the figure's own unit.
+ * `null`: shown, without a goal.
+ */
 type Goal = { readonly timesBetter: number } | { readonly atMost: number } | null;
 
 export interface TargetLine {

@@ -1,6 +1,7 @@
 /**
- * What a load of a dense image through the page cache costs in system calls alone: this thread and a Worker make each 2 MiB of fresh
- * memory a huge page and read into it. No metadata, no checksums, nobody who waits; the Worker's start is part of the time.
+ * What a load of a dense image through the page cache costs in system calls alone: this thread and
+ * a Worker make each 2 MiB of fresh memory a huge page and read into it. No metadata, no checksums,
+ * nobody who waits; the Worker's start is part of the time.
  */
 import {
   bufferAt,

@@ -1,17 +1,21 @@
 /**
- * What a bench is: a subject with cases, each measured once per round in a process of its own, so that neither compiled
- * code, nor heap, nor memory of one case is another's. Every `bench/<subject>.bench.ts` exports one, and runs it when it
- * is started by itself: `bun bench/view.bench.ts`.
+ * What a bench is: a subject with cases, each measured once per round in a process of its own, so
+ * that neither compiled code, nor heap, nor memory of one case is another's. Every
+ * `bench/<subject>.bench.ts` exports one, and runs it when it is started by itself: `bun
+ * bench/view.bench.ts`.
  *
- * A sample is named figures (units last in the names, the same names as the peers') and a hash of the result, so that no
- * figure stands for a wrong answer.
+ * A sample is named figures (units last in the names, the same names as the peers') and a hash of
+ * the result, so that no figure stands for a wrong answer.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 
 export type Params = Readonly<Record<string, number | string>>;
 
-/** Bytes of a whole-job image, and how long to measure: the full size, or the least that runs every line. */
+/**
+ * Bytes of a whole-job image, and how long to measure: the full size, or the least that runs every
+ * line.
+ */
 export interface Size {
   readonly bytes: number;
   readonly isSmoke: boolean;
@@ -19,7 +23,10 @@ export interface Size {
 
 export interface Sample {
   readonly figures: Readonly<Record<string, number>>;
-  /** Of the result; null where a contender verifies it itself, or did in another round. Equal among all contenders of a case. */
+  /**
+   * Of the result; null where a contender verifies it itself, or did in another round. Equal among
+   * all contenders of a case.
+   */
   readonly hash: string | null;
   /** Of the work to do, where it is drawn at random. Equal among all contenders of a case. */
   readonly traceHash?: string;
@@ -42,7 +49,10 @@ export interface Bench {
   /** What is measured, for the report. */
   readonly title: string;
   cases(size: Size): Params[];
-  /** Ours is measured in an executable with bytecode, as a service is deployed; rivals run from sources. */
+  /**
+   * Ours is measured in an executable with bytecode, as a service is deployed; rivals run from
+   * sources.
+   */
   readonly isBuilt?: true;
   /** Other ways, in this runtime, to do the work of a case. */
   rivals?(params: Params): string[];
@@ -89,7 +99,10 @@ export function budget(run: Run): {
   };
 }
 
-/** Command of a child process that measures one case and prints its sample. `executable`: where the bench was built. */
+/**
+ * Command of a child process that measures one case and prints its sample. `executable`: where the
+ * bench was built.
+ */
 export function sampleCommand(
   bench: Bench,
   params: Params,
@@ -100,7 +113,10 @@ export function sampleCommand(
   return [...program, "--sample", JSON.stringify({ params, run })];
 }
 
-/** Builds a program as docs/deploying.md says, unless that has been done. @throws {Error} with what the bundler says */
+/**
+ * Builds a program as docs/deploying.md says, unless that has been done.
+ * @throws {Error} with what the bundler says
+ */
 export function buildOnce(source: string, executable: string): void {
   if (existsSync(executable)) return;
   const flags = [
@@ -123,7 +139,10 @@ export function sourceOf({ subject }: Bench): string {
   return join(import.meta.dir, "..", `${subject}.bench.ts`);
 }
 
-/** What a bench file does when it is started by itself: one sample for the runner, or all its cases for a reader. */
+/**
+ * What a bench file does when it is started by itself: one sample for the runner, or all its cases
+ * for a reader.
+ */
 export async function main(bench: Bench): Promise<void> {
   const [flag, request] = process.argv.slice(2);
   if (flag === "--sample" && request !== undefined) {

@@ -1,6 +1,7 @@
 /**
- * How long the event loop of this thread kept a timer waiting. A timer of 1 ms, not a chain of setImmediate: a chain
- * would itself keep a core busy. Gaps are what came on top of the timer's own time.
+ * How long the event loop of this thread kept a timer waiting. A timer of 1 ms, not a chain of
+ * setImmediate: a chain would itself keep a core busy. Gaps are what came on top of the timer's own
+ * time.
  */
 import { percentile } from "./statistics.ts";
 

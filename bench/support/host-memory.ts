@@ -1,6 +1,7 @@
 /**
- * In a virtual machine, memory that has been free for a while is given back to the host, and is several times slower at its
- * next first touch. Whoever is measured first would pay that for all. So memory is touched, and freed again, just before.
+ * In a virtual machine, memory that has been free for a while is given back to the host, and is
+ * several times slower at its next first touch. Whoever is measured first would pay that for all.
+ * So memory is touched, and freed again, just before.
  */
 import { advise, MADV_HUGEPAGE, mapAnonymous, unmap, zeroMemory } from "../../ffi/index.ts";
 

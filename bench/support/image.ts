@@ -18,8 +18,9 @@ export function fillImage(file: MemoryFile, pattern: Pattern, bytes: number): vo
 }
 
 /**
- * CRC-32 of the pages that hold something, in order: the same as that of gVisor's pages.img of the image. Every 64th page
- * that must be zero is looked at, too; looking at all of them would give each its memory.
+ * CRC-32 of the pages that hold something, in order: the same as that of gVisor's pages.img of the
+ * image. Every 64th page that must be zero is looked at, too; looking at all of them would give
+ * each its memory.
  */
 export function hashImage(file: MemoryFile, pattern: Pattern, bytes: number): string {
   let crc = 0;

@@ -51,14 +51,17 @@ function readOrEmpty(path: string): string {
   }
 }
 
-/** A probe that took so many times as long as the fastest ran on a core whose other thread was busy. */
+/**
+ * A probe that took so many times as long as the fastest ran on a core whose other thread was busy.
+ */
 const SHARED_CORE = 1.3;
 
 /**
- * Does the same fixed work again and again between the measurements: on a quiet machine it takes the same time always.
- * What else ran beside the bench shows in the load average and in the time that the hypervisor gave to others; and that a virtual
- * processor had only half a core, since another machine's was on the core's other thread, in work that waits for nothing (`issue`):
- * what waits for its own results (`compute`) or for memory (`copy`) hardly feels that.
+ * Does the same fixed work again and again between the measurements: on a quiet machine it takes
+ * the same time always. What else ran beside the bench shows in the load average and in the time
+ * that the hypervisor gave to others; and that a virtual processor had only half a core, since
+ * another machine's was on the core's other thread, in work that waits for nothing (`issue`): what
+ * waits for its own results (`compute`) or for memory (`copy`) hardly feels that.
  */
 export class NoiseMeter {
   private readonly computeMs: number[] = [];

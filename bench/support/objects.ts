@@ -1,6 +1,7 @@
 /**
- * Objects that a piece of work makes, counted by the engine: everything on its heap, closures and their environments too. The
- * count is exact as long as nothing is collected meanwhile, so the work must be short.
+ * Objects that a piece of work makes, counted by the engine: everything on its heap, closures and
+ * their environments too. The count is exact as long as nothing is collected meanwhile, so the work
+ * must be short.
  */
 import { heapStats } from "bun:jsc";
 

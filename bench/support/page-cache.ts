@@ -14,7 +14,10 @@ import { PAGE_SIZE } from "../../src/index.ts";
 
 export type CacheState = "hot" | "cold";
 
-/** Returns the fraction of the file that is in the page cache afterwards: 1 for hot, 0 for cold, if the kernel obeyed. */
+/**
+ * Returns the fraction of the file that is in the page cache afterwards: 1 for hot, 0 for cold, if
+ * the kernel obeyed.
+ */
 export function prepareCache(path: string, state: CacheState): number {
   const fd = openFile(path, O_RDONLY);
   try {

@@ -1,4 +1,6 @@
-/** Child processes and the folder they work in: both are gone when the bench ends, however it ends. */
+/**
+ * Child processes and the folder they work in: both are gone when the bench ends, however it ends.
+ */
 import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
@@ -17,7 +19,10 @@ export class Workspace implements Disposable {
     process.on("SIGTERM", this.onSignal);
   }
 
-  /** Runs a command; returns its stdout, and stderr unless it goes to ours. @throws {Error} if it fails */
+  /**
+   * Runs a command; returns its stdout, and stderr unless it goes to ours.
+   * @throws {Error} if it fails
+   */
   async run(
     command: string[],
     options: { cwd?: string; stderr?: "inherit" | "pipe" } = {},

@@ -1,4 +1,7 @@
-/** The program that bench/start.bench.ts starts: restores an image, awaits one page of it, and says what took how long. */
+/**
+ * The program that bench/start.bench.ts starts: restores an image, awaits one page of it, and says
+ * what took how long.
+ */
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 
 /** Every fourth page of a fragmented image is empty, this one is not. */

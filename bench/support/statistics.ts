@@ -1,4 +1,7 @@
-/** Medians, nearest-rank percentiles, and how far samples lie apart: the same definitions as the peers'. */
+/**
+ * Medians, nearest-rank percentiles, and how far samples lie apart: the same definitions as the
+ * peers'.
+ */
 
 function sorted(values: readonly number[]): number[] {
   return [...values].sort((a, b) => a - b);
@@ -12,7 +15,9 @@ export function median(values: readonly number[]): number {
   return (order[middle - 1]! + order[middle]!) / 2;
 }
 
-/** The smallest value that at least the fraction `p` of all values does not exceed; NaN for none. */
+/**
+ * The smallest value that at least the fraction `p` of all values does not exceed; NaN for none.
+ */
 export function percentile(values: readonly number[], p: number): number {
   return sorted(values)[Math.max(Math.ceil(p * values.length), 1) - 1] ?? Number.NaN;
 }
@@ -29,7 +34,10 @@ export function summarize(rounds: readonly number[]): Summary {
   return { median: median(rounds), min: Math.min(...rounds), max: Math.max(...rounds), rounds };
 }
 
-/** The exponent e of cost = c × size^e through the first and the last point: 0 is constant, 1 linear. */
+/**
+ * The exponent e of cost = c × size^e through the first and the last point: 0 is constant, 1
+ * linear.
+ */
 export function growthExponent(sizes: readonly number[], costs: readonly number[]): number {
   return Math.log(costs.at(-1)! / costs[0]!) / Math.log(sizes.at(-1)! / sizes[0]!);
 }

@@ -76,7 +76,9 @@ function startWorker(file: MemoryFile, work: Work): Started {
   return { worker, ready: ready.promise, answer: answer.promise };
 }
 
-/** In the Worker: says that it is ready, waits for the others, and returns how many seconds it took. */
+/**
+ * In the Worker: says that it is ready, waits for the others, and returns how many seconds it took.
+ */
 export function replayPairs(
   handle: MemoryFileHandle,
   work: Work & { kind: "pairs" },
@@ -93,7 +95,10 @@ export function replayPairs(
   return (Bun.nanoseconds() - began) / 1e9;
 }
 
-/** Awaits random pages, one after the other, while the file loads, and checks each. Returns nanoseconds of each. */
+/**
+ * Awaits random pages, one after the other, while the file loads, and checks each. Returns
+ * nanoseconds of each.
+ */
 export async function awaitRandomPages(
   file: MemoryFile,
   work: Omit<Work & { kind: "awaits" }, "done">,

@@ -42,7 +42,10 @@ export class WordHash {
   }
 }
 
-/** Live ranges of `fill` pages; operation i is on live range `slots[i]`, and makes it `pages[i]` pages (allocations only). */
+/**
+ * Live ranges of `fill` pages; operation i is on live range `slots[i]`, and makes it `pages[i]`
+ * pages (allocations only).
+ */
 export interface Trace {
   readonly fill: Uint32Array;
   readonly slots: Uint32Array;
@@ -70,7 +73,9 @@ export function makeTrace(live: number, ops: number, seed: number, withPages: bo
 
 export type Pattern = "dense" | "fragmented";
 
-/** Page i of an image is stamped with index i; "fragmented" never touches the pages with i % 4 = 3. */
+/**
+ * Page i of an image is stamped with index i; "fragmented" never touches the pages with i % 4 = 3.
+ */
 export function isZeroPage(pattern: Pattern, page: number): boolean {
   return pattern === "fragmented" && page % 4 === 3;
 }

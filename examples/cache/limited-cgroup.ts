@@ -1,11 +1,16 @@
-/** A cgroup with little memory, of whichever version this machine has and lets us make; it goes with the program. */
+/**
+ * A cgroup with little memory, of whichever version this machine has and lets us make; it goes with
+ * the program.
+ */
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 export interface LimitedCgroup {
   readonly path: string;
   readonly version: 1 | 2;
-  /** A process that writes its id here is in the cgroup, and so are the processes that it starts. */
+  /**
+   * A process that writes its id here is in the cgroup, and so are the processes that it starts.
+   */
   readonly processesFile: string;
   /** Waits for its processes to end, and removes it. */
   remove(): Promise<void>;

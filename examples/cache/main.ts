@@ -1,11 +1,13 @@
 /**
  * A cache that gives memory back when the host asks.
  *
- *   bun main.ts [--limit-mib 256] [--no-cgroup] [--entries 128] [--neighbour-mib 256] [--wait-seconds 30]
+ *   bun main.ts [--limit-mib 256] [--no-cgroup] [--entries 128] [--neighbour-mib 256]
+ *   [--wait-seconds 30]
  *
- * Makes a cgroup with little memory, starts the program with the cache in it (program.ts), and there a neighbour that needs
- * the memory: real pressure, told by the kernel. Where no such cgroup can be made it says why, and the program is asked by
- * hand. Needs the right to make cgroups: root, as a rule.
+ * Makes a cgroup with little memory, starts the program with the cache in it (program.ts), and
+ * there a neighbour that needs the memory: real pressure, told by the kernel. Where no such cgroup
+ * can be made it says why, and the program is asked by hand. Needs the right to make cgroups: root,
+ * as a rule.
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";

@@ -1,6 +1,7 @@
 /**
- * Another program in the same cgroup: writes a file that does not fit in what is left of its memory, and reads it over and
- * over. Each time the kernel must find pages for it. Ends at SIGTERM, or when the program that started it is gone.
+ * Another program in the same cgroup: writes a file that does not fit in what is left of its
+ * memory, and reads it over and over. Each time the kernel must find pages for it. Ends at SIGTERM,
+ * or when the program that started it is gone.
  *
  *   bun neighbour.ts FILE MEBIBYTES
  */

@@ -1,6 +1,6 @@
 /**
- * A cache of blobs of one size in pages of a MemoryFile. Entries that nobody uses are evictable: the file asks for them
- * back when the host is short of memory, and a later `use` loads them again.
+ * A cache of blobs of one size in pages of a MemoryFile. Entries that nobody uses are evictable:
+ * the file asks for them back when the host is short of memory, and a later `use` loads them again.
  */
 import type { EvictableMemoryUser, EvictableRange, FileRange, MemoryFile } from "pgalloc";
 import { MemoryKind } from "pgalloc";
@@ -37,7 +37,10 @@ export class PageCache implements EvictableMemoryUser {
     return this.#slotOf.size;
   }
 
-  /** Calls `read` with the entry's bytes, which stay in memory until it returns or its promise is settled. */
+  /**
+   * Calls `read` with the entry's bytes, which stay in memory until it returns or its promise is
+   * settled.
+   */
   async use<T>(key: string, read: (bytes: Uint8Array) => T | Promise<T>): Promise<T> {
     const known = this.#slotOf.get(key);
     if (known !== undefined) this.hits++;

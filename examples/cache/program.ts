@@ -1,7 +1,8 @@
 /**
  * The program with the cache, in whichever cgroup it is told to join.
  *
- *   bun program.ts [--processes-file FILE] [--entries N] [--neighbour-mib N] [--directory DIR] [--wait-seconds N]
+ *   bun program.ts [--processes-file FILE] [--entries N] [--neighbour-mib N] [--directory DIR]
+ *   [--wait-seconds N]
  *
  * Without a cgroup of its own no real pressure can be made, and evictions are started by hand.
  */

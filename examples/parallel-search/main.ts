@@ -3,9 +3,10 @@
  *
  *   bun main.ts [--data FILE.json] [--checkpoint DIR] [--workers N] [--queries N]
  *
- * For each of some words, the nearest of all words, by comparing with every vector: first in the main thread alone, then
- * each Worker takes a part of the vectors. Both start from the same checkpoint, restored in the background, and must find
- * the same. Times are from the call of loadFrom to the last answer; Workers are started before, as a server would have them.
+ * For each of some words, the nearest of all words, by comparing with every vector: first in the
+ * main thread alone, then each Worker takes a part of the vectors. Both start from the same
+ * checkpoint, restored in the background, and must find the same. Times are from the call of
+ * loadFrom to the last answer; Workers are started before, as a server would have them.
  */
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";

@@ -10,8 +10,8 @@ export interface Hit {
 }
 
 /**
- * For each query row the `count` rows of [first, last) that are nearest to it. Waits for the vectors piece by piece, so that
- * it searches what is there while the rest is still being loaded.
+ * For each query row the `count` rows of [first, last) that are nearest to it. Waits for the
+ * vectors piece by piece, so that it searches what is there while the rest is still being loaded.
  */
 export function searchRows(
   index: WordIndex,
@@ -36,7 +36,9 @@ export function searchRows(
   return hits;
 }
 
-/** Keeps the `count` best, the best first; equal ones by row, so that every split finds the same. */
+/**
+ * Keeps the `count` best, the best first; equal ones by row, so that every split finds the same.
+ */
 function insert(best: Hit[], row: number, similarity: number, count: number): void {
   if (best.length === count && similarity <= best[count - 1]!.similarity) return;
   best.push({ row, similarity });

@@ -1,4 +1,7 @@
-/** A searching Worker: attaches to the file that the main thread restores, and searches its part of the rows. */
+/**
+ * A searching Worker: attaches to the file that the main thread restores, and searches its part of
+ * the rows.
+ */
 import { MemoryFile, type MemoryFileHandle } from "pgalloc";
 import { WordIndex } from "../word-search/index-file.ts";
 import { searchRows } from "./search.ts";

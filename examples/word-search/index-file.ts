@@ -1,9 +1,10 @@
 /**
  * The word index in a MemoryFile: building it from the JSON, and asking it for neighbours.
  *
- * Vectors stand in pages, grouped by the centroid they are nearest to (an inverted file, as vector databases have): a query
- * reads the groups of a few centroids, so that after a restart it waits for those pages and not for all. Everything that
- * says where things are is small, and travels as the checkpoint's userData.
+ * Vectors stand in pages, grouped by the centroid they are nearest to (an inverted file, as vector
+ * databases have): a query reads the groups of a few centroids, so that after a restart it waits
+ * for those pages and not for all. Everything that says where things are is small, and travels as
+ * the checkpoint's userData.
  */
 import { FileRange, MemoryFile, PAGE_SIZE } from "pgalloc";
 
@@ -50,7 +51,10 @@ export class WordIndex {
     return this.#roots.count;
   }
 
-  /** The `count` words whose vectors are nearest to that of `word`. Waits for the pages it needs, and only for them. */
+  /**
+   * The `count` words whose vectors are nearest to that of `word`. Waits for the pages it needs,
+   * and only for them.
+   */
   async nearest(word: string, count: number): Promise<Neighbour[]> {
     const { dimensions, centroids, groupStarts, vectors } = this.#roots;
     const row = await this.#rowOf(word);
@@ -149,7 +153,9 @@ export class WordIndex {
   }
 }
 
-/** Fills a new file from the JSON. Returns it with what `WordIndex` needs to find everything again. */
+/**
+ * Fills a new file from the JSON. Returns it with what `WordIndex` needs to find everything again.
+ */
 export function buildIndex(embeddings: Embeddings): { file: MemoryFile; userData: Uint8Array } {
   const { dimensions, words } = embeddings;
   const unit = words.map((word) => normalized(embeddings.vectors[word]!, dimensions));

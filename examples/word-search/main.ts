@@ -3,10 +3,11 @@
  *
  *   bun main.ts [--data FILE.json] [--checkpoint DIR] [--word ocean]
  *
- * The first start parses the JSON into a MemoryFile and checkpoints it. Then the same program is started again in a new
- * process, which restores in the background and answers while it loads; again, built into an executable, as a service would be
- * deployed; and once more in another, which parses the JSON as a program without checkpoints would. Each prints its
- * timeline, measured from the start of its process.
+ * The first start parses the JSON into a MemoryFile and checkpoints it. Then the same program is
+ * started again in a new process, which restores in the background and answers while it loads;
+ * again, built into an executable, as a service would be deployed; and once more in another, which
+ * parses the JSON as a program without checkpoints would. Each prints its timeline, measured from
+ * the start of its process.
  */
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -134,7 +135,10 @@ function buildExecutable(directory: string): string {
   return executable;
 }
 
-/** Runs one kind of start in a process of its own, as a restart would. Returns the answer it printed last. */
+/**
+ * Runs one kind of start in a process of its own, as a restart would. Returns the answer it printed
+ * last.
+ */
 function startAgain(start: string, program = [process.execPath, import.meta.filename]): string {
   const command = [...program, "--start", start];
   for (const name of ["data", "checkpoint", "word"] as const)

@@ -1,4 +1,7 @@
-/** Prints what happened when, from the start of the process; a progress bar where there is a terminal. */
+/**
+ * Prints what happened when, from the start of the process; a progress bar where there is a
+ * terminal.
+ */
 
 const BAR_WIDTH = 30;
 

@@ -8,7 +8,10 @@ export class UsageError extends Error {
 
 type Options = NonNullable<ParseArgsConfig["options"]>;
 
-/** Flags, and exactly `positionals` other arguments. @throws {UsageError} for anything unknown, missing or too much */
+/**
+ * Flags, and exactly `positionals` other arguments.
+ * @throws {UsageError} for anything unknown, missing or too much
+ */
 export function parseArguments<T extends Options>(
   args: string[],
   options: T,

@@ -1,7 +1,8 @@
 /**
- * `pgalloc demo`: the library's main job in one minute, without network or data. One process fills memory with a table,
- * answers a few questions and checkpoints it; a second one restores it in the background, and answers the same questions
- * while most of the table is still on disk. The answers are compared.
+ * `pgalloc demo`: the library's main job in one minute, without network or data. One process fills
+ * memory with a table, answers a few questions and checkpoints it; a second one restores it in the
+ * background, and answers the same questions while most of the table is still on disk. The answers
+ * are compared.
  */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,7 +1,8 @@
 #!/usr/bin/env bun
 /**
- * The command line tool: finds the command, runs it, and turns what it throws into a message and an exit code. 0: done, and
- * nothing is wrong; 1: a checkpoint is damaged, or something could not be done; 2: the command line makes no sense.
+ * The command line tool: finds the command, runs it, and turns what it throws into a message and an
+ * exit code. 0: done, and nothing is wrong; 1: a checkpoint is damaged, or something could not be
+ * done; 2: the command line makes no sense.
  */
 import packageJson from "../../package.json" with { type: "json" };
 import { UsageError } from "./arguments.ts";

@@ -1,4 +1,7 @@
-/** Prints what happened when, in milliseconds since the process started; a progress bar where there is a terminal. */
+/**
+ * Prints what happened when, in milliseconds since the process started; a progress bar where there
+ * is a terminal.
+ */
 import { formatBytes } from "./bytes.ts";
 
 const BAR_WIDTH = 40;

@@ -1,7 +1,8 @@
 /**
- * Metadata of an image, such that gVisor's LoadFrom takes it: the four interval sets with all that is not there, the
- * accounting cut where contents begin and end, neighbours of equal value joined as gVisor's own sets join them (in the form
- * without a pages file its loader expects one header for each joined range).
+ * Metadata of an image, such that gVisor's LoadFrom takes it: the four interval sets with all that
+ * is not there, the accounting cut where contents begin and end, neighbours of equal value joined
+ * as gVisor's own sets join them (in the form without a pages file its loader expects one header
+ * for each joined range).
  */
 import {
   CHUNK_PAGES,
@@ -23,7 +24,10 @@ import type {
 } from "./metadata.ts";
 import { U64_MAX } from "./wire.ts";
 
-/** What metadata is composed of. Where contents lie is not in it: they follow in the order of `extents`. */
+/**
+ * What metadata is composed of. Where contents lie is not in it: they follow in the order of
+ * `extents`.
+ */
 export interface ComposedImage {
   readonly chunkHuge: Uint8Array;
   readonly runs: ImageRuns;
@@ -31,16 +35,20 @@ export interface ComposedImage {
 }
 
 export interface ComposeOptions {
-  /** Written in place of kinds that gVisor does not have (a program's own, 6 to 255). Without it they are an error. */
+  /**
+   * Written in place of kinds that gVisor does not have (a program's own, 6 to 255). Without it
+   * they are an error.
+   */
   readonly foreignKind?: number | undefined;
 }
 
 /**
- * Contents must then be written in the order of `extents`: to the pages file without a gap, or inline with a header for each
- * range that `validateMetadata` gives as `committed`.
+ * Contents must then be written in the order of `extents`: to the pages file without a gap, or
+ * inline with a header for each range that `validateMetadata` gives as `committed`.
  *
- * @throws RangeError if runs or extents are out of order, leave their chunks, contents lie where nobody has pages,
- *   or a run is of a kind that gVisor does not have and `foreignKind` is not given
+ * @throws RangeError if runs or extents are out of order, leave their chunks, contents lie where
+ *   nobody has pages, or a run is of a kind that gVisor does not have and `foreignKind` is not
+ *   given
  */
 export function imageToMetadata(
   image: MemoryFileImage | ComposedImage,
@@ -148,7 +156,10 @@ function composeMemAcct(
   return builder.finish();
 }
 
-/** @throws RangeError if a used page's kind is one that gVisor does not have, and `foreignKind` is not given */
+/**
+ * @throws RangeError if a used page's kind is one that gVisor does not have, and `foreignKind` is
+ * not given
+ */
 export function checkKinds(runs: ImageRuns, foreignKind: number | undefined): void {
   for (const kind of runs.kind) gvisorKind(kind, foreignKind);
 }

@@ -1,11 +1,13 @@
 /**
- * What a checkpoint says, freed of gVisor's way to say it: columns of page runs and of where page contents are.
+ * What a checkpoint says, freed of gVisor's way to say it: columns of page runs and of where page
+ * contents are.
  *
- * gVisor keeps four interval sets that also hold what is *not* there (the void, the chunks of the other page size); an
- * image has only the pages that are not free. validate.ts makes one of metadata that nobody trusts, compose.ts makes metadata
- * of one.
+ * gVisor keeps four interval sets that also hold what is *not* there (the void, the chunks of the
+ * other page size); an image has only the pages that are not free. validate.ts makes one of
+ * metadata that nobody trusts, compose.ts makes metadata of one.
  *
- * Pages are indexes of 4 KiB pages: gVisor's format has the page size of the machine that wrote it, and does not name it.
+ * Pages are indexes of 4 KiB pages: gVisor's format has the page size of the machine that wrote it,
+ * and does not name it.
  */
 
 /** Bytes of a page in the format. */
@@ -25,15 +27,22 @@ export const GVISOR_KIND_MAX = 5;
 
 /** State of a run. What is in no run is free. */
 export const RunState = {
-  /** No references; contents unknown, accounted to System. gVisor's SaveTo waits until there is none. */
+  /**
+   * No references; contents unknown, accounted to System. gVisor's SaveTo waits until there is
+   * none.
+   */
   waste: 1,
   /** Has references. */
   used: 2,
-  /** Released, but part of a huge page that is not: decommitted, and not free before the rest is. */
+  /**
+   * Released, but part of a huge page that is not: decommitted, and not free before the rest is.
+   */
   subReleased: 4,
 } as const;
 
-/** Runs of pages that are not free: ordered, disjoint, maximal, each within chunks of one page size. */
+/**
+ * Runs of pages that are not free: ordered, disjoint, maximal, each within chunks of one page size.
+ */
 export interface ImageRuns {
   readonly start: Uint32Array;
   readonly length: Uint32Array;
@@ -45,11 +54,16 @@ export interface ImageRuns {
   readonly group: Uint32Array;
 }
 
-/** Pages whose contents are in the checkpoint, ordered, disjoint; other pages of the runs are zero. */
+/**
+ * Pages whose contents are in the checkpoint, ordered, disjoint; other pages of the runs are zero.
+ */
 export interface ImageExtents {
   readonly start: Uint32Array;
   readonly length: Uint32Array;
-  /** Byte offset of the first page's contents in the file that holds them. Not aligned in the form without a pages file. */
+  /**
+   * Byte offset of the first page's contents in the file that holds them. Not aligned in the form
+   * without a pages file.
+   */
   readonly fileOffset: Float64Array;
 }
 
@@ -60,7 +74,10 @@ export interface MemoryFileImage {
   readonly extents: ImageExtents;
 }
 
-/** Pages that the metadata says are in the checkpoint, in the order of the file, before anybody looked where. */
+/**
+ * Pages that the metadata says are in the checkpoint, in the order of the file, before anybody
+ * looked where.
+ */
 export interface CommittedPages {
   readonly start: Uint32Array;
   readonly length: Uint32Array;

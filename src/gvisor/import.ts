@@ -1,6 +1,7 @@
 /**
- * From a gVisor checkpoint to a MemoryFile: the metadata is read and validated at once, page contents are loaded as those
- * of a native checkpoint are, from `pages.img` or, in the form without it, from between the headers of `pages_meta.img`.
+ * From a gVisor checkpoint to a MemoryFile: the metadata is read and validated at once, page
+ * contents are loaded as those of a native checkpoint are, from `pages.img` or, in the form without
+ * it, from between the headers of `pages_meta.img`.
  *
  * gVisor's format has no checksums: damaged page contents are not noticed, damaged metadata is.
  */
@@ -34,12 +35,15 @@ const STATE_OF_RUN: Readonly<Record<number, number>> = {
 };
 
 /**
- * Makes a MemoryFile from what gVisor (or `exportTo`) wrote to a directory; of several files the main one. References, kinds,
- * groups, huge chunks and sub-released pages are as they were; waste that gVisor had not released is released here.
+ * Makes a MemoryFile from what gVisor (or `exportTo`) wrote to a directory; of several files the
+ * main one. References, kinds, groups, huge chunks and sub-released pages are as they were; waste
+ * that gVisor had not released is released here.
  *
- * The options are those of `MemoryFile.loadFrom`: with `background` it returns as soon as the metadata stands.
+ * The options are those of `MemoryFile.loadFrom`: with `background` it returns as soon as the
+ * metadata stands.
  *
- * @throws {CorruptCheckpointError} if the directory holds no gVisor checkpoint, or one that gVisor would not have written
+ * @throws {CorruptCheckpointError} if the directory holds no gVisor checkpoint, or one that gVisor
+ * would not have written
  * @throws {OutOfMemoryError} if it asks for more than limitBytes
  * @throws {SyscallError} if it cannot be read
  * @throws {UnsupportedError} on a machine whose pages are not 4 KiB
@@ -57,11 +61,12 @@ export async function importFrom(
 }
 
 /**
- * Makes all MemoryFiles of a checkpoint, each under its resource id: "container:path", or "path" where there is no container.
- * The main file of gVisor's kernel, and the one that `exportTo` writes, has the id "".
+ * Makes all MemoryFiles of a checkpoint, each under its resource id: "container:path", or "path"
+ * where there is no container. The main file of gVisor's kernel, and the one that `exportTo`
+ * writes, has the id "".
  *
- * Loading goes file by file, in the order of the checkpoint, as gVisor's does; what is awaited of any of them comes first.
- * The options are those of `loadAll`.
+ * Loading goes file by file, in the order of the checkpoint, as gVisor's does; what is awaited of
+ * any of them comes first. The options are those of `loadAll`.
  *
  * @throws as `importFrom`; no file is left then
  */

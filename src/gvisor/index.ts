@@ -1,4 +1,6 @@
-/** pgalloc/gvisor: checkpoints in gVisor's own format, `pages_meta.img` and `pages.img`, both ways. */
+/**
+ * pgalloc/gvisor: checkpoints in gVisor's own format, `pages_meta.img` and `pages.img`, both ways.
+ */
 export type { LoadOptions } from "../core/options.ts";
 export type { SaveReport } from "../save/save.ts";
 export { type ExportOptions, exportAll, exportTo } from "./export.ts";

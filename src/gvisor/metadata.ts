@@ -1,13 +1,13 @@
 /**
  * `MemoryFileMetadataProto`, gVisor's description of a MemoryFile, to and from columns.
  *
- * Decoding goes over the bytes twice: once to count each kind of entry, once to fill columns of exactly that length, so
- * that what is allocated is bounded by the size of the file, never by a number in it. What an entry *means* is not looked
- * at here: see validate.ts.
+ * Decoding goes over the bytes twice: once to count each kind of entry, once to fill columns of
+ * exactly that length, so that what is allocated is bounded by the size of the file, never by a
+ * number in it. What an entry *means* is not looked at here: see validate.ts.
  *
- * As protobuf has it: unknown fields and fields of another wire type are skipped, the last of several scalars counts, absent
- * ones are 0, and a map is a repeated message of key and value in which the last entry of a key counts.
- * The schema is pkg/sentry/pgalloc/pgalloc.proto in gVisor.
+ * As protobuf has it: unknown fields and fields of another wire type are skipped, the last of
+ * several scalars counts, absent ones are 0, and a map is a repeated message of key and value in
+ * which the last entry of a key counts. The schema is pkg/sentry/pgalloc/pgalloc.proto in gVisor.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import {
@@ -25,7 +25,9 @@ export interface RangeColumns {
 }
 
 export interface UnfreeColumns extends RangeColumns {
-  /** References on each page; 0 for what is void, waste, sub-released, or of the other page size. */
+  /**
+   * References on each page; 0 for what is void, waste, sub-released, or of the other page size.
+   */
   readonly refs: Float64Array;
 }
 
@@ -100,7 +102,8 @@ const memAcctColumns = (count: number) => ({
  * Reads the message, which fills `bytes`.
  *
  * @param place where `bytes` came from, for error messages
- * @throws CorruptCheckpointError if it is no such message, of another version, or larger than `limits` allow
+ * @throws CorruptCheckpointError if it is no such message, of another version, or larger than
+ * `limits` allow
  */
 export function decodeMetadata(
   bytes: Uint8Array,
@@ -282,7 +285,8 @@ function sortedMap(keys: Float64Array, values: Float64Array): SubreleasedColumns
 }
 
 /**
- * Writes the message: the bytes that Go's protobuf writes for it, except that the map is in order of its keys.
+ * Writes the message: the bytes that Go's protobuf writes for it, except that the map is in order
+ * of its keys.
  *
  * @throws RangeError for a value that is neither an integer in [0, 2^53) nor `U64_MAX`
  */

@@ -1,15 +1,17 @@
 /**
- * What stands between the first MemoryFile of a kernel's checkpoint and the others: a list of their resource ids, in their
- * order, in the object stream of gVisor's pkg/state.
+ * What stands between the first MemoryFile of a kernel's checkpoint and the others: a list of their
+ * resource ids, in their order, in the object stream of gVisor's pkg/state.
  *
  *   header    varint: number of objects | 2^63
  *   types     0x11, name, fields: "pkg/sentry/kernel.privateMemoryFileMetadata" { owners }, and
  *             "pkg/sentry/checkpoint.ResourceID" { ContainerName, Path } if there is one
  *   objects   0x02, id, value:  1: struct of type 1 whose one field is a slice of object 2 (or nil)
- *                               2: array of structs of type 2 (length: the slice's capacity), fields strings (or nil)
+ *                               2: array of structs of type 2 (length: the slice's capacity),
+ *                               fields strings (or nil)
  *
  * Only this one object is read, and only as gVisor writes it: a stream of anything else is refused.
- * Source: savePrivateMFs in pkg/sentry/kernel/kernel.go; pkg/state/encode.go, pkg/state/wire/wire.go.
+ * Source: savePrivateMFs in pkg/sentry/kernel/kernel.go; pkg/state/encode.go,
+ * pkg/state/wire/wire.go.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { ByteSource } from "./stream.ts";

@@ -1,4 +1,7 @@
-/** gVisor's format counts in 4 KiB pages, and so must the memory that is read from it or written to it. */
+/**
+ * gVisor's format counts in 4 KiB pages, and so must the memory that is read from it or written to
+ * it.
+ */
 import { UnsupportedError } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { PAGE_BYTES } from "./image.ts";

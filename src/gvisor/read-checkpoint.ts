@@ -1,7 +1,8 @@
 /**
- * All MemoryFiles of a checkpoint, where each one's metadata and contents are. One file is its metadata and nothing more
- * (MemoryFile.SaveTo in gVisor). A kernel's checkpoint has its main file, the list of the others' resource ids (owners.ts),
- * and the others in that order; contents of all stand in the one pages file, or in the stream, in the same order.
+ * All MemoryFiles of a checkpoint, where each one's metadata and contents are. One file is its
+ * metadata and nothing more (MemoryFile.SaveTo in gVisor). A kernel's checkpoint has its main file,
+ * the list of the others' resource ids (owners.ts), and the others in that order; contents of all
+ * stand in the one pages file, or in the stream, in the same order.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { MemoryFileImage } from "./image.ts";
@@ -9,7 +10,10 @@ import { formatResourceId, readOwners } from "./owners.ts";
 import { checkEnd, type ReadImageOptions, readImage } from "./read-image.ts";
 import type { ByteSource } from "./stream.ts";
 
-/** The id under which the main file of a kernel's checkpoint, and an only one, is found: gVisor gives it none. */
+/**
+ * The id under which the main file of a kernel's checkpoint, and an only one, is found: gVisor
+ * gives it none.
+ */
 export const MAIN_ID = "";
 
 /**

@@ -1,6 +1,7 @@
 /**
- * Everything between the files of a checkpoint and an image of it: frame, message, rules, places of contents. Reads the
- * metadata and, without a pages file, the headers between the contents; never the contents.
+ * Everything between the files of a checkpoint and an image of it: frame, message, rules, places of
+ * contents. Reads the metadata and, without a pages file, the headers between the contents; never
+ * the contents.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { MemoryFileImage } from "./image.ts";
@@ -27,8 +28,10 @@ export interface ReadImage {
 
 /**
  * @param metadata `pages_meta.img`
- * @param pagesFile `pages.img`, of which only the size is looked at; null if contents are in `metadata`
- * @throws CorruptCheckpointError for anything that gVisor would not have written, or that `options` do not allow
+ * @param pagesFile `pages.img`, of which only the size is looked at; null if contents are in
+ * `metadata`
+ * @throws CorruptCheckpointError for anything that gVisor would not have written, or that `options`
+ * do not allow
  */
 export function readImage(
   metadata: ByteSource,

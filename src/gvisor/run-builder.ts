@@ -1,4 +1,7 @@
-/** Collects runs in ascending order into an image's columns, joined as far as they go; see ImageRuns. */
+/**
+ * Collects runs in ascending order into an image's columns, joined as far as they go; see
+ * ImageRuns.
+ */
 import { HUGE_PAGES, type ImageRuns, RunState } from "./image.ts";
 
 export class RunBuilder {
@@ -8,7 +11,8 @@ export class RunBuilder {
   private readonly refs: number[] = [];
   private readonly kind: number[] = [];
   private readonly group: number[] = [];
-  // The run that may yet go on, as scalars: objects made of 131,072 runs took a third of a validation's time.
+  // The run that may yet go on, as scalars: objects made of 131,072 runs took a third of a
+  // validation's time.
   private pendingStart = 0;
   private pendingEnd = 0;
   private pendingState = 0;
@@ -16,7 +20,10 @@ export class RunBuilder {
   private pendingKind = 0;
   private pendingGroup = 0;
 
-  /** `onSubReleased` is told of every joined range of sub-released pages, also of whole huge pages, in ascending order. */
+  /**
+   * `onSubReleased` is told of every joined range of sub-released pages, also of whole huge pages,
+   * in ascending order.
+   */
   constructor(private readonly onSubReleased: (start: number, end: number) => void) {}
 
   /** What follows is in chunks of another page size: no run goes on across here. */

@@ -1,10 +1,11 @@
 /**
- * How metadata and page contents lie in files: one frame of metadata (8-byte little-endian length, then the message), and
- * the contents either in a pages file, known-committed ranges one behind the other, or in the same stream behind the
- * metadata, each range behind a header.
+ * How metadata and page contents lie in files: one frame of metadata (8-byte little-endian length,
+ * then the message), and the contents either in a pages file, known-committed ranges one behind the
+ * other, or in the same stream behind the metadata, each range behind a header.
  *
- * That header is `WriteHeader` of gVisor's pkg/state: a varint whose top bit says "objects", in which case the rest is
- * their number; otherwise it is the length of raw bytes that follow. Ours are raw. See pkg/state/encode.go.
+ * That header is `WriteHeader` of gVisor's pkg/state: a varint whose top bit says "objects", in
+ * which case the rest is their number; otherwise it is the length of raw bytes that follow. Ours
+ * are raw. See pkg/state/encode.go.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import { type CommittedPages, type ImageExtents, PAGE_BYTES } from "./image.ts";
@@ -16,7 +17,10 @@ export interface ByteSource {
   /** For error messages. */
   readonly path?: string;
   readonly sizeBytes: number;
-  /** Exactly `lengthBytes` bytes; only called for ranges within `sizeBytes`. May throw its own errors (EIO). */
+  /**
+   * Exactly `lengthBytes` bytes; only called for ranges within `sizeBytes`. May throw its own
+   * errors (EIO).
+   */
   read(offset: number, lengthBytes: number): Uint8Array;
 }
 
@@ -45,7 +49,8 @@ const OBJECT_FLAG_HIGH = 0x8000_0000;
 /**
  * Reads the frame at `offset`.
  *
- * @throws CorruptCheckpointError if the file ends before the frame does, or the frame exceeds `limits`
+ * @throws CorruptCheckpointError if the file ends before the frame does, or the frame exceeds
+ * `limits`
  */
 export function readMetadataFrame(
   source: ByteSource,
@@ -128,7 +133,8 @@ export function locateInPagesFile(
 /**
  * Contents behind the metadata, from `offset` on. Reads the headers only.
  *
- * @throws CorruptCheckpointError if a header is not the one that the metadata asks for, or contents are cut off
+ * @throws CorruptCheckpointError if a header is not the one that the metadata asks for, or contents
+ * are cut off
  */
 export function locateInline(
   committed: CommittedPages,

@@ -1,21 +1,23 @@
 /**
  * Turns metadata into runs of pages, and believes none of it.
  *
- * What must hold, page by page (gVisor's own invariants; pkg/sentry/pgalloc/pgalloc.go, comment of MemoryFile):
+ * What must hold, page by page (gVisor's own invariants; pkg/sentry/pgalloc/pgalloc.go, comment of
+ * MemoryFile):
  *
  *   state          unfree set of its size   unwaste set of its size   mem_acct   where
- *   free           not in it                in it                     no         any chunk; whole huge pages in huge ones
+ *   free not in it in it no any chunk; whole huge pages in huge ones
  *   used           refs > 0                 in it                     yes        any chunk
  *   waste          refs 0                   not in it                 System     any chunk
  *   sub-released   refs 0                   in it                     no         huge chunks
  *
- * and both sets of the *other* page size hold every page of a chunk, with refs 0, as all four hold the void behind the
- * last chunk up to 2^64-1. Every other combination is refused. Sets are ordered; neighbours of equal value need not be
- * joined, and are here.
+ * and both sets of the *other* page size hold every page of a chunk, with refs 0, as all four hold
+ * the void behind the last chunk up to 2^64-1. Every other combination is refused. Sets are
+ * ordered; neighbours of equal value need not be joined, and are here.
  *
- * `subreleased` counts pages that are known from the rule above, so it is only compared. A count may be too small: when a
- * release spans several huge pages, gVisor does not add what it leaves sub-released in the first and the last one, and
- * such a huge page is never freed there. The pages decide; a huge page of which all pages are sub-released is free here.
+ * `subreleased` counts pages that are known from the rule above, so it is only compared. A count
+ * may be too small: when a release spans several huge pages, gVisor does not add what it leaves
+ * sub-released in the first and the last one, and such a huge page is never freed there. The pages
+ * decide; a huge page of which all pages are sub-released is free here.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import {
@@ -40,11 +42,16 @@ import type {
 import { RunBuilder } from "./run-builder.ts";
 import { U64_MAX } from "./wire.ts";
 
-/** A MemoryFileImage but for the places of its contents: see `locateInPagesFile` and `locateInline`. */
+/**
+ * A MemoryFileImage but for the places of its contents: see `locateInPagesFile` and `locateInline`.
+ */
 export interface ValidMetadata {
   readonly chunkHuge: Uint8Array;
   readonly runs: ImageRuns;
-  /** In the order in which contents are stored. One range of the same accounting each, as gVisor's headers have them. */
+  /**
+   * In the order in which contents are stored. One range of the same accounting each, as gVisor's
+   * headers have them.
+   */
   readonly committed: CommittedPages;
 }
 
@@ -247,7 +254,8 @@ class Checker {
         throw this.corrupt(`unwaste_${suffix}`, `Free range ${range(start, end)} is waste`);
       if (accounted)
         throw this.corrupt("mem_acct", `Free range ${range(start, end)} is accounted for`);
-      // Borders within free space are borders of the other sets, at which nothing changes: look at the whole gap.
+      // Borders within free space are borders of the other sets, at which nothing changes: look at
+      // the whole gap.
       this.checkFreeGap(sets, huge);
       return 0;
     }
@@ -280,7 +288,8 @@ class Checker {
     if (!huge) return;
     const hugeBytes = HUGE_PAGES * PAGE_BYTES;
     const { gapStart, border } = sets.cursor;
-    // A gap that leaves its chunk ends within chunks of small pages, whose pages this set holds: at a multiple anyway.
+    // A gap that leaves its chunk ends within chunks of small pages, whose pages this set holds: at
+    // a multiple anyway.
     if (gapStart % hugeBytes !== 0 || border % hugeBytes !== 0) {
       throw this.corrupt(
         "unfree_huge",
@@ -289,7 +298,10 @@ class Checker {
     }
   }
 
-  /** Known-committed ranges, neighbours of the same accounting joined: gVisor's set does so before it looks for contents. */
+  /**
+   * Known-committed ranges, neighbours of the same accounting joined: gVisor's set does so before
+   * it looks for contents.
+   */
   committed(): CommittedPages {
     const { start, end, kind, group, knownCommitted } = this.metadata.memAcct;
     const first: number[] = [];

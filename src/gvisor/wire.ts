@@ -1,9 +1,11 @@
 /**
- * Protobuf's wire format, as much of it as gVisor's metadata needs: varints, tags, length-delimited fields.
+ * Protobuf's wire format, as much of it as gVisor's metadata needs: varints, tags, length-delimited
+ * fields.
  *
- * A 64-bit value is a number while it is below 2^53, and `U64_MAX` (Infinity) where it is 2^64-1, gVisor's "to the end of
- * everything"; whatever lies between is no file offset and no reference count, and is refused where it is *used* (a field
- * that is skipped may hold anything). A varint is read as two 32-bit halves, so that no BigInt is made on the way.
+ * A 64-bit value is a number while it is below 2^53, and `U64_MAX` (Infinity) where it is 2^64-1,
+ * gVisor's "to the end of everything"; whatever lies between is no file offset and no reference
+ * count, and is refused where it is *used* (a field that is skipped may hold anything). A varint is
+ * read as two 32-bit halves, so that no BigInt is made on the way.
  *
  * Invariant of the reader: position <= limit <= bytes.length, whatever the bytes say.
  * See https://protobuf.dev/programming-guides/encoding/.
