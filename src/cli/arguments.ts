@@ -1,7 +1,7 @@
-/** The command line's arguments: node's parseArgs, with its complaints as one kind of error. */
+/** The command line's arguments: node's parseArgs, whose complaints become one kind of error. */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 
-/** The command line makes no sense: the tool says why, shows its usage and exits with 2. */
+/** The command line is wrong: the tool prints the reason and its usage, and exits with 2. */
 export class UsageError extends Error {
   override readonly name = "UsageError";
 }
@@ -10,7 +10,7 @@ type Options = NonNullable<ParseArgsConfig["options"]>;
 
 /**
  * Flags, and exactly `positionals` other arguments.
- * @throws {UsageError} for anything unknown, missing or too much
+ * @throws {UsageError} for unknown, missing or surplus arguments
  */
 export function parseArguments<T extends Options>(
   args: string[],

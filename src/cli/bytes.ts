@@ -1,8 +1,8 @@
-/** Sizes as a person reads them. */
+/** Formats sizes for people. */
 
 const UNITS = ["bytes", "KiB", "MiB", "GiB", "TiB"];
 
-/** "512 bytes", "1.5 KiB", "1 GiB": at most one decimal, none where it would be 0. */
+/** "512 bytes", "1.5 KiB", "1 GiB": at most one decimal, and none if it is 0. */
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let unit = 0;

@@ -1,7 +1,7 @@
 /**
- * `pgalloc demo`: the library's main job in one minute, without network or data. One process fills
- * memory with a table, answers a few questions and checkpoints it; a second one restores it in the
- * background, and answers the same questions while most of the table is still on disk. The answers
+ * `pgalloc demo`: the library's purpose in one minute, without network or data. One process fills
+ * memory with a table, answers a few questions and checkpoints it. A second one restores it in the
+ * background and answers the same questions while most of the table is still on disk. The answers
  * are compared.
  */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
@@ -14,10 +14,10 @@ import { parseArguments, parseInteger, UsageError } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
 import { formatRate, Timeline } from "./timeline.ts";
 
-/** What is asked: the sums of the rows this far into the table. A row is one page. */
+/** The questions: the sums of the rows at these fractions of the table. A row is one page. */
 const QUESTIONS = [0.5, 0.99, 0.01, 0.25];
 
-/** Set for the second process, whose parent has made the checkpoint. */
+/** Set for the second process; its parent has made the checkpoint. */
 const RESTORE_VARIABLE = "PGALLOC_DEMO_RESTORE";
 
 export async function demo(args: string[]): Promise<number> {
@@ -38,7 +38,7 @@ export async function demo(args: string[]): Promise<number> {
   }
 }
 
-/** The demo must not write over a checkpoint of the user's. */
+/** The demo must not overwrite a checkpoint of the user's. */
 function requireUnused(directory: string): void {
   try {
     if (readdirSync(directory).length > 0)
@@ -117,7 +117,7 @@ async function restore(directory: string): Promise<number> {
 
 const WORDS = PAGE_SIZE / 4;
 
-/** Scrambles a row's number, so that no page is like another. */
+/** Scrambles a row's number, so that all pages differ. */
 function seedOf(row: number): number {
   return Math.imul(row + 1, 0x9e3779b1) >>> 0;
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bun
 /**
- * The command line tool: finds the command, runs it, and turns what it throws into a message and an
- * exit code. 0: done, and nothing is wrong; 1: a checkpoint is damaged, or something could not be
- * done; 2: the command line makes no sense.
+ * The command line tool: finds the command, runs it, and turns errors into a message and an exit
+ * code. Exit code 0 means success, 1 a damaged checkpoint or a failed operation, 2 a wrong command
+ * line.
  */
 import packageJson from "../../package.json" with { type: "json" };
 import { UsageError } from "./arguments.ts";
@@ -13,7 +13,7 @@ interface Command {
   run(args: string[]): Promise<number>;
 }
 
-/** Modules are imported when they are run: `--version` must not need native memory. */
+/** Commands import their module when they run: `--version` must not need native memory. */
 const commands: Readonly<Record<string, Command>> = {
   demo: {
     usage: "demo [--size MIB] [--directory DIR]",
@@ -70,7 +70,7 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   const isUsage = error instanceof UsageError;
-  // An error of ours says what is wrong; anything else is a defect, and its stack says where.
+  // Our own errors explain themselves. Anything else is a defect, and its stack shows where.
   const isExpected = error instanceof Error && "code" in error;
   const text = isUsage || isExpected ? error.message : (error as Error).stack;
   console.error(`pgalloc: ${text}${isUsage ? `\n\n${help()}` : ""}`);

@@ -1,6 +1,6 @@
 /**
- * Prints what happened when, in milliseconds since the process started; a progress bar where there
- * is a terminal.
+ * Prints what happened when, in milliseconds since the process started; on a terminal also a
+ * progress bar.
  */
 import { formatBytes } from "./bytes.ts";
 
@@ -13,7 +13,7 @@ export class Timeline {
     console.log(`\n${title}`);
   }
 
-  /** A line with the time; returns that time. */
+  /** Prints a line with the time; returns that time. */
   mark(what: string, atMs = performance.now()): number {
     if (this.hasBar) process.stdout.write(`\r${" ".repeat(BAR_WIDTH + 30)}\r`);
     this.hasBar = false;

@@ -1,8 +1,8 @@
 /**
- * Metadata of an image, such that gVisor's LoadFrom takes it: the four interval sets with all that
- * is not there, the accounting cut where contents begin and end, neighbours of equal value joined
- * as gVisor's own sets join them (in the form without a pages file its loader expects one header
- * for each joined range).
+ * Composes the metadata of an image in the form that gVisor's LoadFrom takes: four interval sets
+ * that also hold the absent pages, and accounting that is cut where contents begin and end.
+ * Neighbours of equal value are joined as gVisor's own sets join them: in the form without a pages
+ * file its loader expects one header for each joined range.
  */
 import {
   CHUNK_PAGES,
@@ -25,7 +25,7 @@ import type {
 import { U64_MAX } from "./wire.ts";
 
 /**
- * What metadata is composed of. Where contents lie is not in it: they follow in the order of
+ * What metadata is composed of. It does not say where contents are: they follow in the order of
  * `extents`.
  */
 export interface ComposedImage {
@@ -36,19 +36,18 @@ export interface ComposedImage {
 
 export interface ComposeOptions {
   /**
-   * Written in place of kinds that gVisor does not have (a program's own, 6 to 255). Without it
-   * they are an error.
+   * Replaces kinds that gVisor does not have (a program's own, 6 to 255). Without it they are an
+   * error.
    */
   readonly foreignKind?: number | undefined;
 }
 
 /**
- * Contents must then be written in the order of `extents`: to the pages file without a gap, or
- * inline with a header for each range that `validateMetadata` gives as `committed`.
+ * The caller must then write contents in the order of `extents`: to the pages file without a gap,
+ * or inline with a header for each range that `validateMetadata` returns as `committed`.
  *
- * @throws RangeError if runs or extents are out of order, leave their chunks, contents lie where
- *   nobody has pages, or a run is of a kind that gVisor does not have and `foreignKind` is not
- *   given
+ * @throws {RangeError} if runs or extents are out of order or leave their chunks, if contents are
+ *   outside of used pages, or if a run's kind is foreign to gVisor and `foreignKind` is not given
  */
 export function imageToMetadata(
   image: MemoryFileImage | ComposedImage,
@@ -120,7 +119,7 @@ function checkRuns({ chunkHuge, runs }: ComposedImage): void {
   }
 }
 
-/** Cuts the runs that are accounted for where contents begin and end. */
+/** Cuts the accounted runs where contents begin and end. */
 function composeMemAcct(
   { runs, extents }: ComposedImage,
   foreignKind: number | undefined,
@@ -157,8 +156,7 @@ function composeMemAcct(
 }
 
 /**
- * @throws RangeError if a used page's kind is one that gVisor does not have, and `foreignKind` is
- * not given
+ * @throws {RangeError} if a used page's kind is foreign to gVisor, and `foreignKind` is not given
  */
 export function checkKinds(runs: ImageRuns, foreignKind: number | undefined): void {
   for (const kind of runs.kind) gvisorKind(kind, foreignKind);
@@ -198,7 +196,7 @@ function composeSubreleased(runs: ImageRuns): SubreleasedColumns {
   return { hugeStart: new Float64Array(hugeStart), count: new Float64Array(count) };
 }
 
-/** Takes pages, gives bytes. Joins neighbours; ignores what is empty. */
+/** Takes pages, gives bytes. Joins neighbours and ignores empty ranges. */
 class RangeBuilder {
   private readonly start: number[] = [];
   private readonly end: number[] = [];

@@ -1,12 +1,12 @@
 /**
- * What a checkpoint says, freed of gVisor's way to say it: columns of page runs and of where page
- * contents are.
+ * The contents of a checkpoint, independent of gVisor's encoding: columns of page runs, and of
+ * where page contents are.
  *
- * gVisor keeps four interval sets that also hold what is *not* there (the void, the chunks of the
- * other page size); an image has only the pages that are not free. validate.ts makes one of
- * metadata that nobody trusts, compose.ts makes metadata of one.
+ * gVisor keeps four interval sets that also hold absent pages (the void, and the chunks of the
+ * other page size). An image has only the pages that are not free. validate.ts makes an image from
+ * untrusted metadata, compose.ts makes metadata from an image.
  *
- * Pages are indexes of 4 KiB pages: gVisor's format has the page size of the machine that wrote it,
+ * Pages are indexes of 4 KiB pages. gVisor's format has the page size of the machine that wrote it,
  * and does not name it.
  */
 
@@ -16,32 +16,33 @@ export const PAGE_BYTES = 4096;
 export const HUGE_PAGES = 512;
 /** Pages of a chunk. */
 export const CHUNK_PAGES = 2 ** 18;
-/** 8 TiB: a page index, and the end of a run, fit in 32 bits with room to spare. */
+/** 8 TiB: a page index and the end of a run fit in 32 bits. */
 export const CHUNKS_MAX = 2 ** 13;
-/** What the allocator's reference counts hold; gVisor's have 64 bits. */
+/** The most references that the allocator counts; gVisor's counts have 64 bits. */
 export const REFS_MAX = 2 ** 31 - 1;
-/** MemoryKind is a byte here, a u32 there. */
+/** A kind is a byte here and a u32 in gVisor's format. */
 export const KIND_MAX = 255;
-/** The last kind that gVisor knows (Mapped): its accounting panics at a larger one. */
+/** The last kind that gVisor knows (Mapped). Its accounting panics at a larger one. */
 export const GVISOR_KIND_MAX = 5;
 
-/** State of a run. What is in no run is free. */
+/** State of a run. Pages in no run are free. */
 export const RunState = {
   /**
-   * No references; contents unknown, accounted to System. gVisor's SaveTo waits until there is
-   * none.
+   * No references, contents unknown, accounted to System. gVisor's SaveTo waits until no page is in
+   * this state.
    */
   waste: 1,
   /** Has references. */
   used: 2,
   /**
-   * Released, but part of a huge page that is not: decommitted, and not free before the rest is.
+   * Released, but part of a huge page that is still in use: decommitted, and free once the rest is.
    */
   subReleased: 4,
 } as const;
 
 /**
- * Runs of pages that are not free: ordered, disjoint, maximal, each within chunks of one page size.
+ * Runs of pages that are not free: ordered, disjoint, maximal. Each is within chunks of one page
+ * size.
  */
 export interface ImageRuns {
   readonly start: Uint32Array;
@@ -75,15 +76,15 @@ export interface MemoryFileImage {
 }
 
 /**
- * Pages that the metadata says are in the checkpoint, in the order of the file, before anybody
- * looked where.
+ * Pages whose contents the metadata announces, in the order of the file, before their places are
+ * known.
  */
 export interface CommittedPages {
   readonly start: Uint32Array;
   readonly length: Uint32Array;
 }
 
-/** Calls `visit` for each longest row of chunks that have the same page size, with page indexes. */
+/** Calls `visit` for each longest row of chunks with the same page size, with page indexes. */
 export function forEachChunkGroup(
   chunkHuge: Uint8Array,
   visit: (group: { readonly start: number; readonly end: number; readonly huge: boolean }) => void,

@@ -1,9 +1,9 @@
 /**
- * From a gVisor checkpoint to a MemoryFile: the metadata is read and validated at once, page
- * contents are loaded as those of a native checkpoint are, from `pages.img` or, in the form without
- * it, from between the headers of `pages_meta.img`.
+ * Makes MemoryFiles from a gVisor checkpoint. Metadata is read and validated first. Page contents
+ * load like those of a native checkpoint: from `pages.img`, or from between the headers of
+ * `pages_meta.img` in the form without a pages file.
  *
- * gVisor's format has no checksums: damaged page contents are not noticed, damaged metadata is.
+ * gVisor's format has no checksums: damaged metadata is detected, damaged page contents are not.
  */
 import { closeFile, duplicateFile } from "../../ffi/index.ts";
 import { SUB_RELEASED, USED, WASTE } from "../allocator/states.ts";
@@ -35,16 +35,16 @@ const STATE_OF_RUN: Readonly<Record<number, number>> = {
 };
 
 /**
- * Makes a MemoryFile from what gVisor (or `exportTo`) wrote to a directory; of several files the
- * main one. References, kinds, groups, huge chunks and sub-released pages are as they were; waste
- * that gVisor had not released is released here.
+ * Makes a MemoryFile from what gVisor or `exportTo` wrote to a directory. If the checkpoint has
+ * several files, it is the main one. References, kinds, groups, huge chunks and sub-released pages
+ * are kept. Waste that gVisor had not released is released here.
  *
- * The options are those of `MemoryFile.loadFrom`: with `background` it returns as soon as the
- * metadata stands.
+ * The options are those of `MemoryFile.loadFrom`: with `background` the call returns as soon as the
+ * metadata is read.
  *
  * @throws {CorruptCheckpointError} if the directory holds no gVisor checkpoint, or one that gVisor
- * would not have written
- * @throws {OutOfMemoryError} if it asks for more than limitBytes
+ *   would not have written
+ * @throws {OutOfMemoryError} if it needs more than limitBytes
  * @throws {SyscallError} if it cannot be read
  * @throws {UnsupportedError} on a machine whose pages are not 4 KiB
  */
@@ -62,13 +62,13 @@ export async function importFrom(
 
 /**
  * Makes all MemoryFiles of a checkpoint, each under its resource id: "container:path", or "path"
- * where there is no container. The main file of gVisor's kernel, and the one that `exportTo`
- * writes, has the id "".
+ * without a container. The main file of gVisor's kernel, and the file that `exportTo` writes, have
+ * the id "".
  *
- * Loading goes file by file, in the order of the checkpoint, as gVisor's does; what is awaited of
- * any of them comes first. The options are those of `loadAll`.
+ * Files load one after another in the order of the checkpoint, as gVisor's do; awaited pages of any
+ * file come first. The options are those of `loadAll`.
  *
- * @throws as `importFrom`; no file is left then
+ * @throws as `importFrom`; no file is left open then
  */
 export async function importAll(
   directory: string,
@@ -80,7 +80,7 @@ export async function importAll(
   return await openFiles(options, null, (optionsOf) => startImport(directory, optionsOf));
 }
 
-/** Files whose loads have begun, by id: all of the checkpoint's, or those of `ids`. */
+/** Files whose loads have begun, by id: all files of the checkpoint, or those of `ids`. */
 function startImport(
   directory: string,
   optionsOf: (id: string) => LoadOptions,
@@ -155,7 +155,7 @@ function toRestorable({ chunkHuge, runs, extents }: MemoryFileImage): Restorable
         length: runs.length,
         state: Uint32Array.from(runs.state, (state) => STATE_OF_RUN[state]!),
         refs: runs.refs,
-        // Waste has no owner, whatever it is accounted to.
+        // Waste has no owner, whatever kind it is accounted to.
         kind: Uint32Array.from(runs.kind, (kind, i) =>
           runs.state[i] === RunState.used ? kind : 0,
         ),
@@ -167,7 +167,7 @@ function toRestorable({ chunkHuge, runs, extents }: MemoryFileImage): Restorable
   };
 }
 
-/** The extents without what they have of waste: nobody will look at it, so it is not loaded. */
+/** The extents without their waste pages: no view can show them, so they are not loaded. */
 function keepUsed(runs: ImageRuns, extents: ImageExtents): ImageExtents {
   if (!runs.state.includes(RunState.waste)) return extents;
   const start: number[] = [];

@@ -1,5 +1,6 @@
 /**
- * pgalloc/gvisor: checkpoints in gVisor's own format, `pages_meta.img` and `pages.img`, both ways.
+ * pgalloc/gvisor: reads and writes checkpoints in gVisor's own format, `pages_meta.img` and
+ * `pages.img`.
  */
 export type { LoadOptions } from "../core/options.ts";
 export type { SaveReport } from "../save/save.ts";

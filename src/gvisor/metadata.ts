@@ -1,13 +1,13 @@
 /**
- * `MemoryFileMetadataProto`, gVisor's description of a MemoryFile, to and from columns.
+ * Converts `MemoryFileMetadataProto`, gVisor's description of a MemoryFile, to and from columns.
  *
- * Decoding goes over the bytes twice: once to count each kind of entry, once to fill columns of
- * exactly that length, so that what is allocated is bounded by the size of the file, never by a
- * number in it. What an entry *means* is not looked at here: see validate.ts.
+ * Decoding passes over the bytes twice: the first pass counts the entries of each kind, the second
+ * fills columns of exactly that length. So memory is bounded by the size of the file, never by a
+ * number in it. This file does not check what entries mean: see validate.ts.
  *
- * As protobuf has it: unknown fields and fields of another wire type are skipped, the last of
- * several scalars counts, absent ones are 0, and a map is a repeated message of key and value in
- * which the last entry of a key counts. The schema is pkg/sentry/pgalloc/pgalloc.proto in gVisor.
+ * The rules are protobuf's: unknown fields and fields of another wire type are skipped, the last of
+ * several scalars counts, absent ones are 0. A map is a repeated message of key and value, and the
+ * last entry of a key counts. The schema is pkg/sentry/pgalloc/pgalloc.proto in gVisor.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import {
@@ -25,9 +25,7 @@ export interface RangeColumns {
 }
 
 export interface UnfreeColumns extends RangeColumns {
-  /**
-   * References on each page; 0 for what is void, waste, sub-released, or of the other page size.
-   */
+  /** References on each page; 0 for void, waste, sub-released, and pages of the other size. */
   readonly refs: Float64Array;
 }
 
@@ -56,13 +54,13 @@ export interface GvisorMetadata {
   readonly subreleased: SubreleasedColumns;
 }
 
-/** What a checkpoint may ask for. */
+/** Limits on what a checkpoint may ask for. */
 export interface CheckpointLimits {
   /** Default 1 GiB. */
   readonly metadataBytesMax?: number;
   /** Default and most: `CHUNKS_MAX` (image.ts). */
   readonly chunksMax?: number;
-  /** The most bytes (of chunks) that the MemoryFile may have; no limit of its own by default. */
+  /** The most bytes (of chunks) that the MemoryFile may have. Default: no limit. */
   readonly limitBytes?: number;
 }
 
@@ -70,7 +68,7 @@ export const METADATA_BYTES_MAX = 2 ** 30;
 
 const VERSION = 1;
 
-/** Tags: field number << 3 | wire type. All are one byte long. */
+/** Tags: field number << 3 | wire type. Each is one byte long. */
 const Top = {
   version: 0x08,
   chunks: 0x12,
@@ -101,9 +99,9 @@ const memAcctColumns = (count: number) => ({
 /**
  * Reads the message, which fills `bytes`.
  *
- * @param place where `bytes` came from, for error messages
- * @throws CorruptCheckpointError if it is no such message, of another version, or larger than
- * `limits` allow
+ * @param place the origin of `bytes`, for error messages
+ * @throws {CorruptCheckpointError} for bytes that are no such message, for another version, and for
+ *   a message that exceeds `limits`
  */
 export function decodeMetadata(
   bytes: Uint8Array,
@@ -270,7 +268,7 @@ function readChunk(reader: WireReader): 0 | 1 {
 function sortedMap(keys: Float64Array, values: Float64Array): SubreleasedColumns {
   const order = new Uint32Array(keys.length);
   for (let i = 0; i < order.length; i++) order[i] = i;
-  // Equal keys stay in the order of the file. Infinity - Infinity is NaN, hence the comparisons.
+  // Equal keys keep the order of the file. Infinity - Infinity is NaN, hence the comparisons.
   order.sort((a, b) => (keys[a]! < keys[b]! ? -1 : keys[a]! > keys[b]! ? 1 : a - b));
   const hugeStart = new Float64Array(order.length);
   const count = new Float64Array(order.length);
@@ -285,10 +283,9 @@ function sortedMap(keys: Float64Array, values: Float64Array): SubreleasedColumns
 }
 
 /**
- * Writes the message: the bytes that Go's protobuf writes for it, except that the map is in order
- * of its keys.
+ * Writes the message: the bytes that Go's protobuf writes for it, with the map sorted by key.
  *
- * @throws RangeError for a value that is neither an integer in [0, 2^53) nor `U64_MAX`
+ * @throws {RangeError} for a value that is neither an integer in [0, 2^53) nor `U64_MAX`
  */
 export function encodeMetadata(metadata: GvisorMetadata): Uint8Array {
   let sizeBytes = scalarLengthBytes(VERSION);
@@ -347,7 +344,7 @@ function unfreeLengthBytes(columns: UnfreeColumns, index: number): number {
   );
 }
 
-/** Key and value of a map's entry are written even where they are 0. */
+/** Key and value of a map's entry are written even if they are 0. */
 function entryLengthBytes(columns: SubreleasedColumns, index: number): number {
   return (
     2 + varintLengthBytes(columns.hugeStart[index]!) + varintLengthBytes(columns.count[index]!)

@@ -1,6 +1,6 @@
 /**
- * What stands between the first MemoryFile of a kernel's checkpoint and the others: a list of their
- * resource ids, in their order, in the object stream of gVisor's pkg/state.
+ * The list between the first MemoryFile of a kernel's checkpoint and the others: their resource
+ * ids, in order, in the object stream of gVisor's pkg/state.
  *
  *   header    varint: number of objects | 2^63
  *   types     0x11, name, fields: "pkg/sentry/kernel.privateMemoryFileMetadata" { owners }, and
@@ -9,7 +9,7 @@
  *                               2: array of structs of type 2 (length: the slice's capacity),
  *                               fields strings (or nil)
  *
- * Only this one object is read, and only as gVisor writes it: a stream of anything else is refused.
+ * Only this object is read, and only in the form that gVisor writes: any other stream is refused.
  * Source: savePrivateMFs in pkg/sentry/kernel/kernel.go; pkg/state/encode.go,
  * pkg/state/wire/wire.go.
  */
@@ -33,7 +33,7 @@ const Kind = {
 const LIST_TYPE = "pkg/sentry/kernel.privateMemoryFileMetadata";
 const ID_TYPE = "pkg/sentry/checkpoint.ResourceID";
 const OBJECT_FLAG_HIGH = 0x8000_0000;
-/** Nobody has so many: a list that takes more bytes is refused. */
+/** No sandbox has so many: a longer list is refused. */
 const LIST_BYTES_MAX = 2 ** 24;
 const FIRST_WINDOW_BYTES = 2 ** 16;
 
@@ -43,12 +43,12 @@ export interface ResourceId {
   readonly path: string;
 }
 
-/** "container:path" as gVisor prints it, and just the path where there is no container. */
+/** "container:path" as gVisor prints it, or the path alone without a container. */
 export function formatResourceId({ containerName, path }: ResourceId): string {
   return containerName === "" && !path.includes(":") ? path : `${containerName}:${path}`;
 }
 
-/** @throws RangeError unless `id` is what `formatResourceId` makes of something with a path */
+/** @throws {RangeError} unless `id` is what `formatResourceId` makes of an id with a path */
 export function parseResourceId(id: string): ResourceId {
   const colon = id.indexOf(":");
   const parsed = { containerName: id.slice(0, Math.max(0, colon)), path: id.slice(colon + 1) };
@@ -98,7 +98,7 @@ export interface ReadOwners {
   readonly end: number;
 }
 
-/** Reads the list at `offset`. @throws CorruptCheckpointError if there is anything else */
+/** Reads the list at `offset`. @throws {CorruptCheckpointError} for anything else */
 export function readOwners(source: ByteSource, offset: number): ReadOwners {
   const leftBytes = Math.min(LIST_BYTES_MAX, source.sizeBytes - offset);
   const place = {
@@ -116,7 +116,7 @@ export function readOwners(source: ByteSource, offset: number): ReadOwners {
       const owners = new OwnersReader(reader).read();
       return { owners, end: offset + reader.position };
     } catch (error) {
-      // Cut off by the window, perhaps.
+      // The window may have cut it off.
       if (!(error instanceof CorruptCheckpointError) || windowBytes === leftBytes) throw error;
     }
   }
@@ -147,7 +147,7 @@ class OwnersReader {
     for (let i = 0; i < capacity; i++) {
       this.expect(2, Kind.multiple, 2);
       const owner = { containerName: this.readString(), path: this.readString() };
-      // Behind the length the array has room that nobody uses.
+      // The array has unused room behind the length.
       if (i >= length) continue;
       if (owner.path === "") throw reader.corrupt("MemoryFile has no path");
       owners.push(owner);

@@ -1,8 +1,9 @@
 /**
- * All MemoryFiles of a checkpoint, where each one's metadata and contents are. One file is its
- * metadata and nothing more (MemoryFile.SaveTo in gVisor). A kernel's checkpoint has its main file,
- * the list of the others' resource ids (owners.ts), and the others in that order; contents of all
- * stand in the one pages file, or in the stream, in the same order.
+ * Lists all MemoryFiles of a checkpoint, with the place of each one's metadata and contents. A
+ * checkpoint of one file is its metadata and nothing more (MemoryFile.SaveTo in gVisor). A kernel's
+ * checkpoint has its main file, the list of the other files' resource ids (owners.ts), and these
+ * files in that order. The contents of all are in the one pages file, or in the stream, in the same
+ * order.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { MemoryFileImage } from "./image.ts";
@@ -11,14 +12,13 @@ import { checkEnd, type ReadImageOptions, readImage } from "./read-image.ts";
 import type { ByteSource } from "./stream.ts";
 
 /**
- * The id under which the main file of a kernel's checkpoint, and an only one, is found: gVisor
- * gives it none.
+ * The id of the main file of a kernel's checkpoint, and of an only file: gVisor gives these none.
  */
 export const MAIN_ID = "";
 
 /**
  * @returns images by id, in the order of the checkpoint
- * @throws CorruptCheckpointError for anything that gVisor would not have written
+ * @throws {CorruptCheckpointError} for anything that gVisor would not have written
  */
 export function readCheckpoint(
   metadata: ByteSource,

@@ -1,7 +1,7 @@
 /**
- * Everything between the files of a checkpoint and an image of it: frame, message, rules, places of
- * contents. Reads the metadata and, without a pages file, the headers between the contents; never
- * the contents.
+ * Reads an image from the files of a checkpoint: frame, message, rules, places of contents. It
+ * reads the metadata and, without a pages file, the headers between the contents; never the
+ * contents.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { MemoryFileImage } from "./image.ts";
@@ -10,7 +10,7 @@ import { type ByteSource, locateInline, locateInPagesFile, readMetadataFrame } f
 import { validateMetadata } from "./validate.ts";
 
 export interface ReadImageOptions extends CheckpointLimits {
-  /** Where this MemoryFile's metadata begins, if others stand before it. Default 0. */
+  /** Where this MemoryFile's metadata begins, if others come before it. Default 0. */
   readonly metadataOffset?: number;
   /** Where its contents begin in the pages file. Default 0. */
   readonly pagesOffset?: number;
@@ -20,18 +20,17 @@ export interface ReadImageOptions extends CheckpointLimits {
 
 export interface ReadImage {
   readonly image: MemoryFileImage;
-  /** Offset behind what was read of the metadata stream: contents included, if they are in it. */
+  /** Offset behind what was read of the metadata stream, including contents that are in it. */
   readonly metadataEnd: number;
-  /** Offset behind the last page in the pages file; equals `metadataEnd` where there is none. */
+  /** Offset behind the last page in the pages file; equals `metadataEnd` without a pages file. */
   readonly pagesEnd: number;
 }
 
 /**
  * @param metadata `pages_meta.img`
- * @param pagesFile `pages.img`, of which only the size is looked at; null if contents are in
- * `metadata`
- * @throws CorruptCheckpointError for anything that gVisor would not have written, or that `options`
- * do not allow
+ * @param pagesFile `pages.img`, of which only the size is used; null if contents are in `metadata`
+ * @throws {CorruptCheckpointError} for anything that gVisor would not have written, or that
+ *   `options` do not allow
  */
 export function readImage(
   metadata: ByteSource,
@@ -54,7 +53,7 @@ export function readImage(
   return { image: { chunkHuge, runs, extents }, metadataEnd, pagesEnd: end };
 }
 
-/** @throws CorruptCheckpointError if the file goes on behind `end` */
+/** @throws {CorruptCheckpointError} if the file continues behind `end` */
 export function checkEnd(
   what: string,
   file: { readonly path?: string; readonly sizeBytes: number },

@@ -1,6 +1,5 @@
 /**
- * Collects runs in ascending order into an image's columns, joined as far as they go; see
- * ImageRuns.
+ * Collects runs in ascending order into an image's columns, and joins neighbours; see ImageRuns.
  */
 import { HUGE_PAGES, type ImageRuns, RunState } from "./image.ts";
 
@@ -11,8 +10,8 @@ export class RunBuilder {
   private readonly refs: number[] = [];
   private readonly kind: number[] = [];
   private readonly group: number[] = [];
-  // The run that may yet go on, as scalars: objects made of 131,072 runs took a third of a
-  // validation's time.
+  // The run that may still grow, as scalars: no object for each of 131,072 runs
+  // (docs/decisions/hot-paths.md).
   private pendingStart = 0;
   private pendingEnd = 0;
   private pendingState = 0;
@@ -21,17 +20,17 @@ export class RunBuilder {
   private pendingGroup = 0;
 
   /**
-   * `onSubReleased` is told of every joined range of sub-released pages, also of whole huge pages,
-   * in ascending order.
+   * `onSubReleased` is called for every joined range of sub-released pages, including whole huge
+   * pages, in ascending order.
    */
   constructor(private readonly onSubReleased: (start: number, end: number) => void) {}
 
-  /** What follows is in chunks of another page size: no run goes on across here. */
+  /** The next pages are in chunks of another page size: no run crosses this point. */
   startGroup(): void {
     this.flush();
   }
 
-  /** Pages [start, end), behind all that came before. */
+  /** Pages [start, end), behind all earlier ones. */
   push(start: number, end: number, state: number, refs: number, kind: number, group: number): void {
     if (
       this.pendingEnd === start &&

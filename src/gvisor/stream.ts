@@ -1,11 +1,12 @@
 /**
- * How metadata and page contents lie in files: one frame of metadata (8-byte little-endian length,
- * then the message), and the contents either in a pages file, known-committed ranges one behind the
- * other, or in the same stream behind the metadata, each range behind a header.
+ * How metadata and page contents are arranged in files: one frame of metadata (8-byte little-endian
+ * length, then the message), and the contents. These are either in a pages file, known-committed
+ * ranges one behind the other, or in the same stream behind the metadata, each range behind a
+ * header.
  *
- * That header is `WriteHeader` of gVisor's pkg/state: a varint whose top bit says "objects", in
- * which case the rest is their number; otherwise it is the length of raw bytes that follow. Ours
- * are raw. See pkg/state/encode.go.
+ * That header is `WriteHeader` of gVisor's pkg/state: a varint. If its top bit is set, the rest is
+ * a number of objects; otherwise it is the length of the raw bytes that follow. Ours are raw. See
+ * pkg/state/encode.go.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import { type CommittedPages, type ImageExtents, PAGE_BYTES } from "./image.ts";
@@ -18,7 +19,7 @@ export interface ByteSource {
   readonly path?: string;
   readonly sizeBytes: number;
   /**
-   * Exactly `lengthBytes` bytes; only called for ranges within `sizeBytes`. May throw its own
+   * Exactly `lengthBytes` bytes. Called only for ranges within `sizeBytes`. May throw its own
    * errors (EIO).
    */
   read(offset: number, lengthBytes: number): Uint8Array;
@@ -49,8 +50,7 @@ const OBJECT_FLAG_HIGH = 0x8000_0000;
 /**
  * Reads the frame at `offset`.
  *
- * @throws CorruptCheckpointError if the file ends before the frame does, or the frame exceeds
- * `limits`
+ * @throws {CorruptCheckpointError} if the file ends before the frame, or the frame exceeds `limits`
  */
 export function readMetadataFrame(
   source: ByteSource,
@@ -89,7 +89,7 @@ export function frameMetadata(message: Uint8Array): Uint8Array {
   return frame;
 }
 
-/** What stands before `lengthBytes` of page contents in the form without a pages file. */
+/** The header of `lengthBytes` of page contents in the form without a pages file. */
 export function inlineHeader(lengthBytes: number): Uint8Array {
   const writer = new WireWriter(new Uint8Array(varintLengthBytes(lengthBytes)));
   writer.varint(lengthBytes);
@@ -98,14 +98,14 @@ export function inlineHeader(lengthBytes: number): Uint8Array {
 
 export interface LocatedContents {
   readonly extents: ImageExtents;
-  /** Offset behind the last page's contents: where the next MemoryFile's begin. */
+  /** Offset behind the last page's contents: the next MemoryFile's begin there. */
   readonly end: number;
 }
 
 /**
- * Contents in a pages file, from `offset` on.
+ * Places of contents in a pages file, from `offset` on.
  *
- * @throws CorruptCheckpointError if the file has fewer bytes than they take
+ * @throws {CorruptCheckpointError} if the file has fewer bytes than they take
  */
 export function locateInPagesFile(
   committed: CommittedPages,
@@ -131,10 +131,10 @@ export function locateInPagesFile(
 }
 
 /**
- * Contents behind the metadata, from `offset` on. Reads the headers only.
+ * Places of contents behind the metadata, from `offset` on. Reads the headers only.
  *
- * @throws CorruptCheckpointError if a header is not the one that the metadata asks for, or contents
- * are cut off
+ * @throws {CorruptCheckpointError} if a header differs from the one that the metadata requires, or
+ *   contents are cut off
  */
 export function locateInline(
   committed: CommittedPages,
@@ -173,7 +173,7 @@ function placeOf(file: { readonly path?: string }): { path?: string } {
   return file.path === undefined ? {} : { path: file.path };
 }
 
-/** Joins what is contiguous both in memory and in the file: one read will do. */
+/** Joins extents that are contiguous both in memory and in the file: one read serves them. */
 class ExtentBuilder {
   private readonly start: number[] = [];
   private readonly length: number[] = [];

@@ -1,23 +1,23 @@
 /**
- * Turns metadata into runs of pages, and believes none of it.
+ * Turns metadata into runs of pages, and trusts none of it.
  *
- * What must hold, page by page (gVisor's own invariants; pkg/sentry/pgalloc/pgalloc.go, comment of
- * MemoryFile):
+ * These rules must hold for each page (gVisor's own invariants; comment of MemoryFile in
+ * pkg/sentry/pgalloc/pgalloc.go):
  *
  *   state          unfree set of its size   unwaste set of its size   mem_acct   where
- *   free not in it in it no any chunk; whole huge pages in huge ones
+ *   free           not in it                in it                     no         any; whole huge pages
  *   used           refs > 0                 in it                     yes        any chunk
  *   waste          refs 0                   not in it                 System     any chunk
  *   sub-released   refs 0                   in it                     no         huge chunks
  *
- * and both sets of the *other* page size hold every page of a chunk, with refs 0, as all four hold
- * the void behind the last chunk up to 2^64-1. Every other combination is refused. Sets are
- * ordered; neighbours of equal value need not be joined, and are here.
+ * Both sets of the *other* page size hold every page of a chunk, with refs 0, and all four sets
+ * hold the void behind the last chunk up to 2^64-1. Every other combination is refused. Sets are
+ * ordered; neighbours of equal value need not be joined, and are joined here.
  *
- * `subreleased` counts pages that are known from the rule above, so it is only compared. A count
- * may be too small: when a release spans several huge pages, gVisor does not add what it leaves
- * sub-released in the first and the last one, and such a huge page is never freed there. The pages
- * decide; a huge page of which all pages are sub-released is free here.
+ * `subreleased` counts pages that the rules above already determine, so it is only compared. A
+ * count may be too small: when a release spans several huge pages, gVisor does not add the pages
+ * that it sub-releases in the first and the last one, and never frees such a huge page. The pages
+ * decide: a huge page whose pages are all sub-released is free here.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import {
@@ -32,31 +32,28 @@ import {
   REFS_MAX,
   RunState,
 } from "./image.ts";
-import type {
-  CheckpointLimits,
-  GvisorMetadata,
-  RangeColumns,
-  SubreleasedColumns,
-  UnfreeColumns,
-} from "./metadata.ts";
+import type { CheckpointLimits, GvisorMetadata, RangeColumns, UnfreeColumns } from "./metadata.ts";
 import { RunBuilder } from "./run-builder.ts";
+import { Cursor } from "./set-cursor.ts";
+import { SubreleaseClaims } from "./subrelease-claims.ts";
 import { U64_MAX } from "./wire.ts";
 
 /**
- * A MemoryFileImage but for the places of its contents: see `locateInPagesFile` and `locateInline`.
+ * A MemoryFileImage without the places of its contents: see `locateInPagesFile` and `locateInline`.
  */
 export interface ValidMetadata {
   readonly chunkHuge: Uint8Array;
   readonly runs: ImageRuns;
   /**
-   * In the order in which contents are stored. One range of the same accounting each, as gVisor's
-   * headers have them.
+   * In the order in which contents are stored. Each is one range of equal accounting, as in
+   * gVisor's headers.
    */
   readonly committed: CommittedPages;
 }
 
 /**
- * @throws CorruptCheckpointError naming the section and the range that breaks a rule, or the limit
+ * @throws {CorruptCheckpointError} naming the section and the range that breaks a rule, or the
+ *   limit
  */
 export function validateMetadata(
   metadata: GvisorMetadata,
@@ -104,7 +101,7 @@ class Checker {
     }
   }
 
-  /** Each set by itself: aligned, ordered, disjoint. */
+  /** Each set alone: aligned, ordered, disjoint. */
   order(): void {
     const { memAcct, unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge } = this.metadata;
     this.checkOrder("mem_acct", memAcct, this.sizeBytes);
@@ -159,7 +156,7 @@ class Checker {
     this.checkCovered("unwaste_huge", unwasteHuge, this.sizeBytes, U64_MAX);
   }
 
-  /** Throws unless [from, to) is in the set, and without references if `refs` are given. */
+  /** Throws unless [from, to) is in the set; without references if `refs` are given. */
   private checkCovered(
     section: string,
     { start, end }: RangeColumns,
@@ -218,7 +215,7 @@ class Checker {
     return runs;
   }
 
-  /** Goes through chunks of one page size, from one border of any set to the next. */
+  /** Visits chunks of one page size, from one border of any set to the next. */
   private sweep(
     builder: RunBuilder,
     from: number,
@@ -254,8 +251,8 @@ class Checker {
         throw this.corrupt(`unwaste_${suffix}`, `Free range ${range(start, end)} is waste`);
       if (accounted)
         throw this.corrupt("mem_acct", `Free range ${range(start, end)} is accounted for`);
-      // Borders within free space are borders of the other sets, at which nothing changes: look at
-      // the whole gap.
+      // Borders within free space are borders of the other sets, where nothing changes: check the
+      // whole gap.
       this.checkFreeGap(sets, huge);
       return 0;
     }
@@ -288,8 +285,8 @@ class Checker {
     if (!huge) return;
     const hugeBytes = HUGE_PAGES * PAGE_BYTES;
     const { gapStart, border } = sets.cursor;
-    // A gap that leaves its chunk ends within chunks of small pages, whose pages this set holds: at
-    // a multiple anyway.
+    // A gap that leaves its chunk ends within chunks of small pages, whose pages this set holds, so
+    // it ends at a multiple.
     if (gapStart % hugeBytes !== 0 || border % hugeBytes !== 0) {
       throw this.corrupt(
         "unfree_huge",
@@ -299,7 +296,7 @@ class Checker {
   }
 
   /**
-   * Known-committed ranges, neighbours of the same accounting joined: gVisor's set does so before
+   * Known-committed ranges; neighbours of equal accounting are joined, as gVisor's set does before
    * it looks for contents.
    */
   committed(): CommittedPages {
@@ -332,66 +329,6 @@ interface SweptSets {
   readonly cursor: Cursor;
   readonly unwaste: Cursor;
   readonly acct: Cursor;
-}
-
-/** A place in an ordered set that only moves up. */
-class Cursor {
-  /** The range at or behind the place. */
-  index = 0;
-  /** True if the place is in that range. */
-  inside = false;
-  /** Where `inside` changes next, or the range ends. */
-  border = 0;
-
-  constructor(private readonly ranges: RangeColumns) {}
-
-  seek(at: number): void {
-    const { start, end } = this.ranges;
-    while (this.index < end.length && end[this.index]! <= at) this.index++;
-    const first = this.index < start.length ? start[this.index]! : U64_MAX;
-    this.inside = first <= at;
-    this.border = this.inside ? end[this.index]! : first;
-  }
-
-  /** Where the gap around the place begins; only if it is not `inside`. */
-  get gapStart(): number {
-    return this.index === 0 ? 0 : this.ranges.end[this.index - 1]!;
-  }
-}
-
-/** What `subreleased` says, against the pages that were found to be so. */
-class SubreleaseClaims {
-  private readonly foundPages: Uint32Array;
-  private next = 0;
-
-  constructor(private readonly claimed: SubreleasedColumns) {
-    this.foundPages = new Uint32Array(claimed.hugeStart.length);
-  }
-
-  /** Sub-released pages [start, end); called in ascending order. */
-  found(start: number, end: number): void {
-    const { hugeStart } = this.claimed;
-    const hugeEnd = (index: number) => hugeStart[index]! / PAGE_BYTES + HUGE_PAGES;
-    while (this.next < hugeStart.length && hugeEnd(this.next) <= start) this.next++;
-    for (let i = this.next; i < hugeStart.length && hugeStart[i]! / PAGE_BYTES < end; i++) {
-      this.foundPages[i]! +=
-        Math.min(end, hugeEnd(i)) - Math.max(start, hugeStart[i]! / PAGE_BYTES);
-    }
-  }
-
-  check(corrupt: (message: string) => CorruptCheckpointError): void {
-    const { hugeStart, count } = this.claimed;
-    for (let i = 0; i < hugeStart.length; i++) {
-      const pages = count[i]!;
-      const what = `Huge page at ${hugeStart[i]} has a count of ${pages}`;
-      if (hugeStart[i]! % (HUGE_PAGES * PAGE_BYTES) !== 0)
-        throw corrupt(`${what}, but is not aligned to huge pages`);
-      if (pages < 1 || pages >= HUGE_PAGES)
-        throw corrupt(`${what}; it must be within [1, ${HUGE_PAGES})`);
-      if (pages > this.foundPages[i]!)
-        throw corrupt(`${what}, but only ${this.foundPages[i]} of its pages are sub-released`);
-    }
-  }
 }
 
 /** Index of the first range that ends behind `at`. */

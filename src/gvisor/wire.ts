@@ -1,29 +1,29 @@
 /**
- * Protobuf's wire format, as much of it as gVisor's metadata needs: varints, tags, length-delimited
+ * Protobuf's wire format, as far as gVisor's metadata needs it: varints, tags, length-delimited
  * fields.
  *
- * A 64-bit value is a number while it is below 2^53, and `U64_MAX` (Infinity) where it is 2^64-1,
- * gVisor's "to the end of everything"; whatever lies between is no file offset and no reference
- * count, and is refused where it is *used* (a field that is skipped may hold anything). A varint is
- * read as two 32-bit halves, so that no BigInt is made on the way.
+ * A 64-bit value is a number below 2^53, or `U64_MAX` (Infinity) for 2^64-1, gVisor's "to the end
+ * of everything". A value in between is no file offset and no reference count; it is refused where
+ * it is *used*, since a field that is skipped may hold anything. A varint is read as two 32-bit
+ * halves, so that no BigInt is made.
  *
- * Invariant of the reader: position <= limit <= bytes.length, whatever the bytes say.
- * See https://protobuf.dev/programming-guides/encoding/.
+ * Invariant of the reader: position <= limit <= bytes.length, whatever the bytes say. See
+ * https://protobuf.dev/programming-guides/encoding/.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 
-/** Stands for 2^64-1, the one value above 2^53 that a file may hold. */
+/** 2^64-1, the one value above 2^53 that a file may hold. */
 export const U64_MAX = Number.POSITIVE_INFINITY;
 
 const TWO_32 = 2 ** 32;
-/** Strict: two texts that differ must not become the same. */
+/** Strict: two different texts must not become equal. */
 const textDecoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const FIELD_NUMBER_MAX = 2 ** 29 - 1;
 
 /** The low three bits of a tag. */
 export const WireType = { varint: 0, fixed64: 1, lengthDelimited: 2, fixed32: 5 } as const;
 
-/** Where the bytes come from, for error messages. */
+/** The origin of the bytes, for error messages. */
 export interface WirePlace {
   readonly path?: string;
   readonly section?: string;
@@ -94,7 +94,7 @@ export class WireReader {
     this.position = position;
   }
 
-  /** @throws CorruptCheckpointError for 2^53 and above, except 2^64-1, which is `U64_MAX` */
+  /** @throws {CorruptCheckpointError} for 2^53 and above, except 2^64-1, which is `U64_MAX` */
   readU64(): number {
     const first = this.position;
     this.readVarint();
@@ -107,7 +107,7 @@ export class WireReader {
     );
   }
 
-  /** As protobuf says, the low 32 bits of whatever is there. */
+  /** The low 32 bits of the value, as protobuf prescribes. */
   readU32(): number {
     this.readVarint();
     return this.low >>> 0;
@@ -124,7 +124,7 @@ export class WireReader {
     return { low: this.low >>> 0, high: this.high >>> 0 };
   }
 
-  /** field number << 3 | wire type; both are valid, and groups are refused. */
+  /** field number << 3 | wire type. Both are valid; groups are refused. */
   readTag(): number {
     const first = this.position;
     this.readVarint();
@@ -138,7 +138,7 @@ export class WireReader {
     return tag;
   }
 
-  /** Goes over the value of a field that nobody asked for. */
+  /** Skips the value of an unknown field. */
   skip(tag: number): void {
     switch (tag & 7) {
       case WireType.varint:
@@ -158,7 +158,7 @@ export class WireReader {
     }
   }
 
-  /** Enters a length-delimited message; give the result to `leave` once `done`. */
+  /** Enters a length-delimited message; pass the result to `leave` once `done`. */
   enter(): number {
     const lengthBytes = this.readLength();
     const outer = this.limit;
@@ -170,7 +170,7 @@ export class WireReader {
     this.limit = outer;
   }
 
-  /** A length, and as many bytes of UTF-8. */
+  /** A length, then as many bytes of UTF-8. */
   readText(): string {
     const first = this.position;
     const lengthBytes = this.readLength();
@@ -210,13 +210,13 @@ export function varintLengthBytes(value: number): number {
   return lengthBytes;
 }
 
-/** Writes into a buffer of the right size, which the caller has worked out before. */
+/** Writes into a buffer of the right size, which the caller has computed. */
 export class WireWriter {
   position = 0;
 
   constructor(readonly bytes: Uint8Array) {}
 
-  /** @throws RangeError unless `value` is an integer in [0, 2^53) or `U64_MAX` */
+  /** @throws {RangeError} unless `value` is an integer in [0, 2^53) or `U64_MAX` */
   varint(value: number): void {
     if (value === U64_MAX) {
       this.bytes.fill(0xff, this.position, this.position + 9);
@@ -245,7 +245,7 @@ export class WireWriter {
     this.position += bytes.byteLength;
   }
 
-  /** A scalar field; nothing where it has proto3's default. `tag` must be below 0x80. */
+  /** A scalar field; writes nothing for proto3's default. `tag` must be below 0x80. */
   scalar(tag: number, value: number): void {
     if (value === 0) return;
     this.bytes[this.position++] = tag;

@@ -1,0 +1,39 @@
+/** Checks the metadata's counts of sub-released pages against the pages themselves. */
+import type { CorruptCheckpointError } from "../errors/errors.ts";
+import { HUGE_PAGES, PAGE_BYTES } from "./image.ts";
+import type { SubreleasedColumns } from "./metadata.ts";
+
+/** The counts of `subreleased`, compared with the pages that are sub-released. */
+export class SubreleaseClaims {
+  private readonly foundPages: Uint32Array;
+  private next = 0;
+
+  constructor(private readonly claimed: SubreleasedColumns) {
+    this.foundPages = new Uint32Array(claimed.hugeStart.length);
+  }
+
+  /** Sub-released pages [start, end), in ascending order. */
+  found(start: number, end: number): void {
+    const { hugeStart } = this.claimed;
+    const hugeEnd = (index: number) => hugeStart[index]! / PAGE_BYTES + HUGE_PAGES;
+    while (this.next < hugeStart.length && hugeEnd(this.next) <= start) this.next++;
+    for (let i = this.next; i < hugeStart.length && hugeStart[i]! / PAGE_BYTES < end; i++) {
+      this.foundPages[i]! +=
+        Math.min(end, hugeEnd(i)) - Math.max(start, hugeStart[i]! / PAGE_BYTES);
+    }
+  }
+
+  check(corrupt: (message: string) => CorruptCheckpointError): void {
+    const { hugeStart, count } = this.claimed;
+    for (let i = 0; i < hugeStart.length; i++) {
+      const pages = count[i]!;
+      const what = `Huge page at ${hugeStart[i]} has a count of ${pages}`;
+      if (hugeStart[i]! % (HUGE_PAGES * PAGE_BYTES) !== 0)
+        throw corrupt(`${what}, but is not aligned to huge pages`);
+      if (pages < 1 || pages >= HUGE_PAGES)
+        throw corrupt(`${what}; it must be within [1, ${HUGE_PAGES})`);
+      if (pages > this.foundPages[i]!)
+        throw corrupt(`${what}, but only ${this.foundPages[i]} of its pages are sub-released`);
+    }
+  }
+}
