@@ -1,30 +1,34 @@
 /**
- * Waste: takes it from an allocator's runs for release, in batches, and makes it free when its memory is the kernel's again.
+ * Takes waste from an allocator's runs in batches, and makes it free once the kernel has its memory back.
  *
- * A batch is taken with the lock held, and decommitted without it: `take`, then the caller decommits the pieces, then
- * `finish`. What never was committed is free at once: one look at the file's data (`Backing.nextData`) tells that for all
- * waste up to there, and no call of the kernel follows, so a thousand small ranges that nobody touched cost one look.
- * The look holds for what was waste when it was made, for nobody may touch waste; hence all within one hold of the lock.
+ * `take` marks a batch as releasing, with the lock held; the caller decommits its pieces without the lock; `finish` then
+ * makes them free. Several threads may release at once, each with a batch of its own.
  *
- * Small pages go first, since huge ones are dear; the lowest first, since a look sees upwards and bottom-up allocations
- * want those. Huge pages go one run at a time, the highest first, as in gVisor (sub-release depends on where runs are cut).
+ * Waste that was never committed is freed by `take` itself: one look at the file's data (`Backing.nextData`) tells how
+ * far the memory is untouched, so a thousand small ranges cost one look and no further system call. The look stays true
+ * while the lock is held, because no thread may touch waste.
+ *
+ * Small pages go first, because releasing huge pages is expensive, and the lowest go first, because a look searches
+ * upwards. Huge pages go one run at a time, the highest first, as in gVisor: where runs are cut decides what is
+ * sub-released.
  */
 import { Word } from "../control/control.ts";
+import { reach } from "../control/interleave.ts";
 import { PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import type { Allocator } from "./allocator.ts";
 import { FREE, HELD, HUGE, SUB_RELEASED, stateOf, WASTE } from "./states.ts";
 
-/** 128 MiB: the most that gVisor releases at once, and so where it cuts ranges that span several huge pages. */
+/** 128 MiB, the most that gVisor releases at once: it cuts longer ranges of huge pages there. */
 const HUGE_RELEASE_PAGES = 64 * PAGES_PER_HUGE_PAGE;
-/** What one hold of the lock is limited to, so that others have it again within 100 µs: pieces and looks, and runs without either. */
+/** Limits of one critical section, so that it lasts less than 100 µs: pieces and looks, and runs without either. */
 const PIECES_MAX = 64;
 const RUNS_MAX = 512;
 
 /**
- * The `group` of sub-released runs says whether they count towards freeing their huge page. When one release spans several
- * huge pages, gVisor does not count the pages at its ragged ends (releaseLocked returns without storing the new count), so
- * such a huge page's addresses stay out of use; its memory is given back all the same. Placement is to be gVisor's to the
- * page, so we do not count them either.
+ * The `group` of a sub-released run says whether the run counts towards freeing its huge page. gVisor does not count the
+ * ragged ends of a release that spans several huge pages (releaseLocked returns before it stores the count). The
+ * addresses of such a huge page stay out of use, but the kernel has its memory back. We follow gVisor, because placement
+ * must match it to the page.
  */
 const COUNTED = 0;
 const UNCOUNTED = 1;
@@ -34,11 +38,11 @@ export class WasteBatch {
   private readonly starts = new Int32Array(PIECES_MAX);
   private readonly ends = new Int32Array(PIECES_MAX);
   private huge = 0;
-  /** Pieces to decommit. The pages of piece i that are to be decommitted are [decommitStart(i), decommitEnd(i)). */
+  /** Number of pieces. The caller decommits pages [decommitStart(i), decommitEnd(i)) of each piece i. */
   count = 0;
   /** Pages that `take` took or made free. */
   pages = 0;
-  /** Where to go on looking for held pages. */
+  /** The page at which the next search for held pages starts. */
   private settleFrom = 0;
   private hugeDecommitStart = 0;
   private hugeDecommitEnd = 0;
@@ -56,13 +60,13 @@ export class WasteBatch {
   }
 
   /**
-   * Takes about `maxPages` pages of small waste, or a run of huge waste. False if there is none, nor anything held whose load is
-   * done: all runs are looked at for that, but others have the lock in between.
+   * Takes about `maxPages` pages of small waste, or one run of huge waste. Returns false if there is no waste and no held
+   * page whose load is done. The search for held pages visits all runs and gives up the lock now and then.
    */
   take(maxPages: number): boolean {
     const { allocator } = this;
     this.count = this.pages = this.huge = 0;
-    // From where the last call stopped to the end is not all of them.
+    // A search that starts in the middle needs a second round to see all runs.
     let roundsLeft = this.settleFrom > 0 ? 2 : 1;
     do {
       allocator.lock();
@@ -80,7 +84,7 @@ export class WasteBatch {
 
   private takeSmall(maxPages: number): void {
     const { set, backing } = this.allocator;
-    // The first committed page behind the last look.
+    // The first committed page that the last look found.
     let data = -1;
     let decommit = 0;
     for (
@@ -103,7 +107,7 @@ export class WasteBatch {
         this.starts[this.count] = start;
         this.ends[this.count++] = end;
         decommit += end - start;
-        // Whether more follows is not known.
+        // The look did not tell what follows.
         data = -1;
       }
       this.pages += end - start;
@@ -125,13 +129,13 @@ export class WasteBatch {
     this.extendOverSubReleased();
   }
 
-  /** Widens what is decommitted to whole huge pages, where all their other pages are sub-released already. */
+  /** Widens the range to decommit to whole huge pages where all their other pages are sub-released. */
   private extendOverSubReleased(): void {
     const start = this.hugeDecommitStart;
     const end = this.hugeDecommitEnd;
     const first = start - (start % PAGES_PER_HUGE_PAGE);
     const last = Math.ceil(end / PAGES_PER_HUGE_PAGE) * PAGES_PER_HUGE_PAGE;
-    // A huge page that is released in its middle is whole only if both its sides are sub-released.
+    // A release from the middle of one huge page completes it only if both sides are sub-released.
     const before = this.isSubReleased(first, start);
     const after = this.isSubReleased(end, last);
     const single = last - first === PAGES_PER_HUGE_PAGE;
@@ -150,7 +154,7 @@ export class WasteBatch {
     );
   }
 
-  /** The pieces are decommitted: their pages become free, or sub-released within a huge page. */
+  /** Frees the decommitted pieces, or sub-releases them within a huge page that still has other pages. */
   finish(): void {
     const { allocator } = this;
     if (this.count === 0) return;
@@ -170,12 +174,27 @@ export class WasteBatch {
     const end = this.ends[0]!;
     const freeStart = Math.ceil(this.hugeDecommitStart / PAGES_PER_HUGE_PAGE) * PAGES_PER_HUGE_PAGE;
     const freeEnd = this.hugeDecommitEnd - (this.hugeDecommitEnd % PAGES_PER_HUGE_PAGE);
-    const single =
-      Math.floor(start / PAGES_PER_HUGE_PAGE) === Math.floor((end - 1) / PAGES_PER_HUGE_PAGE);
+    const hugePage = start - (start % PAGES_PER_HUGE_PAGE);
+    const single = end <= hugePage + PAGES_PER_HUGE_PAGE;
     set.assign(start, end, SUB_RELEASED | HUGE, 0, single ? COUNTED : UNCOUNTED);
-    if (freeStart < freeEnd) set.assign(freeStart, freeEnd, FREE | HUGE);
+    reach("release: sub-released");
     words[Word.WastePages]! -= end - start;
+    if (freeStart < freeEnd) set.assign(freeStart, freeEnd, FREE | HUGE);
+    else if (single) this.wasteIfComplete(hugePage);
     backing.uncommitted(this.hugeDecommitStart, this.hugeDecommitEnd);
+  }
+
+  /**
+   * Makes a huge page waste if all its pages are sub-released. That happens when several threads release parts of it at
+   * once: each sees the others' parts as releasing, so none of them decommits the page as a whole. As waste it is
+   * decommitted once more, because the kernel may have rebuilt the huge page meanwhile.
+   */
+  private wasteIfComplete(hugePage: number): void {
+    const { set, words } = this.allocator;
+    const hugePageEnd = hugePage + PAGES_PER_HUGE_PAGE;
+    if (!this.isSubReleased(hugePage, hugePageEnd)) return;
+    set.assign(hugePage, hugePageEnd, WASTE | HUGE);
+    words[Word.WastePages]! += PAGES_PER_HUGE_PAGE;
   }
 
   private free(start: number, end: number): void {
@@ -185,7 +204,7 @@ export class WasteBatch {
     backing.uncommitted(start, end);
   }
 
-  /** Of the next runs, held pages whose loads are done become waste. False at the last run: the next call begins anew. */
+  /** Makes held pages waste if their loads are done, among the next runs. Returns false after the last run. */
   private settleHeld(): boolean {
     const { set, words, backing } = this.allocator;
     let run = this.settleFrom < set.size ? set.startOf(this.settleFrom) : 0;

@@ -15,6 +15,8 @@ export type Point =
   | "grow: chunks mapped"
   | "releaser: found no waste"
   | "release: began"
+  | "release: decommitted"
+  | "release: sub-released"
   | "load: claimed"
   | "drop: claimed"
   | "recover: took the slot"

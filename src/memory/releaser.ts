@@ -119,6 +119,7 @@ export class Releaser {
       this.mapping.decommit(batch.decommitStart(i) * PAGE_SIZE, batch.decommitEnd(i) * PAGE_SIZE);
     }
     const took = performance.now() - began;
+    reach("release: decommitted");
     batch.finish();
     if (took > TURN_MS) this.punchPages = Math.max(this.punchPages / 2, MIN_PUNCH_PAGES);
     else if (took < TURN_MS / 4) this.punchPages = Math.min(2 * this.punchPages, MAX_PUNCH_PAGES);

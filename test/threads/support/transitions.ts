@@ -1,0 +1,183 @@
+/**
+ * Pairs of page transitions in two threads: one thread is stopped between two steps of its transition, the other thread
+ * does all of its own, and the first goes on. Each thread has one half of a huge page and of a small range, so both change
+ * the same huge page and the same runs.
+ *
+ * After each pair the file must be what a model says: every page has its contents, nothing leaks, the huge page is free
+ * once both halves are, and what is saved then loads.
+ */
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Point } from "../../../src/control/interleave.ts";
+import { HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE, type RangeLike } from "../../../src/index.ts";
+import { Actor } from "./actor.ts";
+
+const HALF = HUGE_PAGE_SIZE / 2;
+const SMALL = 8 * PAGE_SIZE;
+const STAMP = 7;
+/** Long enough to see that a thread waits for the other one. */
+const BLOCKED_MS = 40;
+
+interface Share {
+  readonly huge: RangeLike;
+  readonly small: RangeLike;
+  readonly directory: string;
+}
+
+/** What a transition left: ranges with one reference, by the byte that they hold. */
+interface Owned {
+  readonly range: RangeLike;
+  readonly byte: number;
+}
+
+type Transition = (actor: Actor, share: Share) => Promise<readonly Owned[]>;
+
+const kept = ({ huge, small }: Share): { huge: Owned; small: Owned } => ({
+  huge: { range: huge, byte: STAMP },
+  small: { range: small, byte: STAMP },
+});
+
+async function allocated(actor: Actor, lengthBytes: number, options = {}): Promise<Owned> {
+  return { range: await actor.call("allocate", lengthBytes, options), byte: 0 };
+}
+
+export const transitions: Readonly<Record<string, Transition>> = {
+  allocate: async (actor, share) => [
+    ...Object.values(kept(share)),
+    await allocated(actor, SMALL),
+    await allocated(actor, HUGE_PAGE_SIZE, { huge: true }),
+  ],
+  drop: async (actor, share) => {
+    await actor.call("decRef", share.huge);
+    await actor.call("decRef", share.small);
+    return [];
+  },
+  release: async (actor, share) => {
+    await actor.call("decRef", share.small);
+    await actor.call("released");
+    return [kept(share).huge];
+  },
+  subRelease: async (actor, share) => {
+    await actor.call("decRef", share.huge);
+    await actor.call("released");
+    return [kept(share).small];
+  },
+  recycle: async (actor, share) => {
+    await actor.call("decRef", share.small);
+    await actor.call("decRef", share.huge);
+    return [
+      await allocated(actor, SMALL, { mode: "commit" }),
+      await allocated(actor, HUGE_PAGE_SIZE, { huge: true, mode: "writePopulate" }),
+    ];
+  },
+  decommit: async (actor, share) => {
+    await actor.call("decommit", share.huge);
+    await actor.call("decommit", share.small);
+    return Object.values(kept(share)).map(({ range }) => ({ range, byte: 0 }));
+  },
+  save: async (actor, share) => {
+    await actor.call("save", share.directory);
+    return Object.values(kept(share));
+  },
+  load: async (actor, share) => {
+    await actor.call("awaitLoadSync", share.huge);
+    await actor.call("awaitLoadSync", share.small);
+    return Object.values(kept(share));
+  },
+  cancel: async (actor, share) => {
+    await actor.call("decRef", share.huge);
+    await actor.call("awaitLoad");
+    return [kept(share).small];
+  },
+};
+
+/**
+ * Steps that a thread takes without the file's lock: no other step lets a second thread in between. Those of a load are
+ * in memory-order.test.ts.
+ */
+export const POINTS: readonly Point[] = [
+  "release: began",
+  "release: decommitted",
+  "releaser: found no waste",
+];
+
+/** Two threads and a checkpoint that every pair starts from. */
+export class PairRunner implements AsyncDisposable {
+  readonly #actors = [new Actor(), new Actor()] as const;
+  readonly #directory = mkdtempSync(join(tmpdir(), "pgalloc-pairs-"));
+  #shares: readonly Share[] = [];
+
+  async prepare(): Promise<void> {
+    using file = MemoryFile.create({ expectHugepages: true });
+    const huge = file.allocate(HUGE_PAGE_SIZE, { huge: true });
+    const small = file.allocate(2 * SMALL);
+    for (const range of [huge, small]) file.view(range).fill(STAMP);
+    await file.saveTo(join(this.#directory, "base"));
+    this.#shares = [0, 1].map((i) => ({
+      huge: { start: huge.start + i * HALF, end: huge.start + (i + 1) * HALF },
+      small: { start: small.start + i * SMALL, end: small.start + (i + 1) * SMALL },
+      directory: join(this.#directory, `saved-${i}`),
+    }));
+  }
+
+  /** Runs the pair with the first thread stopped at `point`. Returns false if the thread never came to it. */
+  async run(first: string, second: string, point: Point): Promise<boolean> {
+    const [a, b] = this.#actors;
+    using file = await MemoryFile.loadFrom(join(this.#directory, "base"), {
+      background: true,
+      queue: "inline",
+      expectHugepages: true,
+    });
+    for (const actor of this.#actors) await actor.call("attach", file.share());
+    const gate = await a.stopAt(point);
+    const one = transitions[first]!(a, this.#shares[0]!);
+    const isStopped = await Promise.race([gate.reached().then(() => true), one.then(() => false)]);
+    // `reached` looks for ever: the gate counts as reached once it is not needed any more.
+    gate.words[0]!++;
+    const two = transitions[second]!(b, this.#shares[1]!);
+    await Promise.race([two, Bun.sleep(BLOCKED_MS)]);
+    gate.open();
+    const owned = [...(await one), ...(await two)];
+    await this.#check(file, owned);
+    return isStopped;
+  }
+
+  async #check(file: MemoryFile, owned: readonly Owned[]): Promise<void> {
+    await file.awaitLoad();
+    await file.released();
+    requireContents(file, owned);
+    const saved = join(this.#directory, "after");
+    await file.saveTo(saved);
+    using loaded = await MemoryFile.loadFrom(saved, { expectHugepages: true });
+    requireContents(loaded, owned);
+    rmSync(saved, { recursive: true });
+    for (const { range } of owned) file.decRef(range);
+    await file.released();
+    const left = file
+      .toString()
+      .split("\n")
+      .filter((run) => !run.endsWith(" free"));
+    if (left.length > 0) throw new Error(`Expected all pages to be free, got ${left.join("; ")}`);
+    if (file.totalUsageBytes !== 0)
+      throw new Error(`Expected no committed memory, got ${file.totalUsageBytes} bytes`);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#actors.map((actor) => actor.terminate()));
+    rmSync(this.#directory, { recursive: true });
+  }
+}
+
+function requireContents(file: MemoryFile, owned: readonly Owned[]): void {
+  let pages = 0;
+  for (const { range, byte } of owned) {
+    pages += range.end - range.start;
+    const at = file.view(range).findIndex((found) => found !== byte);
+    if (at >= 0)
+      throw new Error(`Expected ${byte} at ${range.start + at}, got ${file.view(range)[at]}`);
+    if (!file.hasUniqueRef(range)) throw new Error(`Expected one reference on ${range.start}`);
+  }
+  if (file.allocatedBytes !== pages)
+    throw new Error(`Expected ${pages} bytes in use, got ${file.allocatedBytes}`);
+}
