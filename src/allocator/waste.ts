@@ -1,16 +1,19 @@
 /**
- * Takes waste from an allocator's runs in batches, and makes it free once the kernel has its memory back.
+ * Takes waste from an allocator's runs in batches, and makes it free once the kernel has its memory
+ * back.
  *
- * `take` marks a batch as releasing, with the lock held; the caller decommits its pieces without the lock; `finish` then
- * makes them free. Several threads may release at once, each with a batch of its own.
+ * `take` marks a batch as releasing, with the lock held; the caller decommits its pieces without
+ * the lock; `finish` then makes them free. Several threads may release at once, each with a batch
+ * of its own.
  *
- * Waste that was never committed is freed by `take` itself: one look at the file's data (`Backing.nextData`) tells how
- * far the memory is untouched, so a thousand small ranges cost one look and no further system call. The look stays true
- * while the lock is held, because no thread may touch waste.
+ * Waste that was never committed is freed by `take` itself: one look at the file's data
+ * (`Backing.nextData`) tells how far the memory is untouched, so a thousand small ranges cost one
+ * look and no further system call. The look stays true while the lock is held, because no thread
+ * may touch waste.
  *
- * Small pages go first, because releasing huge pages is expensive, and the lowest go first, because a look searches
- * upwards. Huge pages go one run at a time, the highest first, as in gVisor: where runs are cut decides what is
- * sub-released.
+ * Small pages go first, because releasing huge pages is expensive, and the lowest go first, because
+ * a look searches upwards. Huge pages go one run at a time, the highest first, as in gVisor: where
+ * runs are cut decides what is sub-released.
  */
 import { Word } from "../control/control.ts";
 import { reach } from "../control/interleave.ts";
@@ -20,15 +23,18 @@ import { FREE, HELD, HUGE, SUB_RELEASED, stateOf, WASTE } from "./states.ts";
 
 /** 128 MiB, the most that gVisor releases at once: it cuts longer ranges of huge pages there. */
 const HUGE_RELEASE_PAGES = 64 * PAGES_PER_HUGE_PAGE;
-/** Limits of one critical section, so that it lasts less than 100 µs: pieces and looks, and runs without either. */
+/**
+ * Limits of one critical section, so that it lasts less than 100 µs: pieces and looks, and runs
+ * without either.
+ */
 const PIECES_MAX = 64;
 const RUNS_MAX = 512;
 
 /**
- * The `group` of a sub-released run says whether the run counts towards freeing its huge page. gVisor does not count the
- * ragged ends of a release that spans several huge pages (releaseLocked returns before it stores the count). The
- * addresses of such a huge page stay out of use, but the kernel has its memory back. We follow gVisor, because placement
- * must match it to the page.
+ * The `group` of a sub-released run says whether the run counts towards freeing its huge page.
+ * gVisor does not count the ragged ends of a release that spans several huge pages (releaseLocked
+ * returns before it stores the count). The addresses of such a huge page stay out of use, but the
+ * kernel has its memory back. We follow gVisor, because placement must match it to the page.
  */
 const COUNTED = 0;
 const UNCOUNTED = 1;
@@ -38,7 +44,10 @@ export class WasteBatch {
   private readonly starts = new Int32Array(PIECES_MAX);
   private readonly ends = new Int32Array(PIECES_MAX);
   private huge = 0;
-  /** Number of pieces. The caller decommits pages [decommitStart(i), decommitEnd(i)) of each piece i. */
+  /**
+   * Number of pieces. The caller decommits pages [decommitStart(i), decommitEnd(i)) of each piece
+   * i.
+   */
   count = 0;
   /** Pages that `take` took or made free. */
   pages = 0;
@@ -60,8 +69,9 @@ export class WasteBatch {
   }
 
   /**
-   * Takes about `maxPages` pages of small waste, or one run of huge waste. Returns false if there is no waste and no held
-   * page whose load is done. The search for held pages visits all runs and gives up the lock now and then.
+   * Takes about `maxPages` pages of small waste, or one run of huge waste. Returns false if there
+   * is no waste and no held page whose load is done. The search for held pages visits all runs and
+   * gives up the lock now and then.
    */
   take(maxPages: number): boolean {
     const { allocator } = this;
@@ -129,7 +139,9 @@ export class WasteBatch {
     this.extendOverSubReleased();
   }
 
-  /** Widens the range to decommit to whole huge pages where all their other pages are sub-released. */
+  /**
+   * Widens the range to decommit to whole huge pages where all their other pages are sub-released.
+   */
   private extendOverSubReleased(): void {
     const start = this.hugeDecommitStart;
     const end = this.hugeDecommitEnd;
@@ -154,7 +166,10 @@ export class WasteBatch {
     );
   }
 
-  /** Frees the decommitted pieces, or sub-releases them within a huge page that still has other pages. */
+  /**
+   * Frees the decommitted pieces, or sub-releases them within a huge page that still has other
+   * pages.
+   */
   finish(): void {
     const { allocator } = this;
     if (this.count === 0) return;
@@ -185,9 +200,10 @@ export class WasteBatch {
   }
 
   /**
-   * Makes a huge page waste if all its pages are sub-released. That happens when several threads release parts of it at
-   * once: each sees the others' parts as releasing, so none of them decommits the page as a whole. As waste it is
-   * decommitted once more, because the kernel may have rebuilt the huge page meanwhile.
+   * Makes a huge page waste if all its pages are sub-released. That happens when several threads
+   * release parts of it at once: each sees the others' parts as releasing, so none of them
+   * decommits the page as a whole. As waste it is decommitted once more, because the kernel may
+   * have rebuilt the huge page meanwhile.
    */
   private wasteIfComplete(hugePage: number): void {
     const { set, words } = this.allocator;
@@ -204,7 +220,10 @@ export class WasteBatch {
     backing.uncommitted(start, end);
   }
 
-  /** Makes held pages waste if their loads are done, among the next runs. Returns false after the last run. */
+  /**
+   * Makes held pages waste if their loads are done, among the next runs. Returns false after the
+   * last run.
+   */
   private settleHeld(): boolean {
     const { set, words, backing } = this.allocator;
     let run = this.settleFrom < set.size ? set.startOf(this.settleFrom) : 0;

@@ -1,10 +1,10 @@
 /**
- * Pairs of page transitions in two threads: one thread is stopped between two steps of its transition, the other thread
- * does all of its own, and the first goes on. Each thread has one half of a huge page and of a small range, so both change
- * the same huge page and the same runs.
+ * Pairs of page transitions in two threads: one thread is stopped between two steps of its
+ * transition, the other thread does all of its own, and the first goes on. Each thread has one half
+ * of a huge page and of a small range, so both change the same huge page and the same runs.
  *
- * After each pair the file must be what a model says: every page has its contents, nothing leaks, the huge page is free
- * once both halves are, and what is saved then loads.
+ * After each pair the file must be what a model says: every page has its contents, nothing leaks,
+ * the huge page is free once both halves are, and what is saved then loads.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -93,8 +93,8 @@ export const transitions: Readonly<Record<string, Transition>> = {
 };
 
 /**
- * Steps that a thread takes without the file's lock: no other step lets a second thread in between. Those of a load are
- * in memory-order.test.ts.
+ * Steps that a thread takes without the file's lock: no other step lets a second thread in between.
+ * Those of a load are in memory-order.test.ts.
  */
 export const POINTS: readonly Point[] = [
   "release: began",
@@ -121,7 +121,10 @@ export class PairRunner implements AsyncDisposable {
     }));
   }
 
-  /** Runs the pair with the first thread stopped at `point`. Returns false if the thread never came to it. */
+  /**
+   * Runs the pair with the first thread stopped at `point`. Returns false if the thread never came
+   * to it.
+   */
   async run(first: string, second: string, point: Point): Promise<boolean> {
     const [a, b] = this.#actors;
     using file = await MemoryFile.loadFrom(join(this.#directory, "base"), {
