@@ -11,3 +11,4 @@ export * from "./memory.ts";
 export * from "./poll.ts";
 export * from "./schedule.ts";
 export * from "./uring.ts";
+export * from "./userfaultfd.ts";

@@ -51,6 +51,8 @@ export const Word = {
   /** What counts as memory pressure (eviction/pressure-file.ts). Written before the file is shared, never changed. */
   PressureStallMs: 24,
   PressureWindowMs: 25,
+  /** 1 once Field.TrackingAddress is set: written pages are tracked (changes/). lock. Never cleared. */
+  Tracking: 26,
   /** MAX_PARTICIPANTS records of ParticipantWord: the threads that may touch the memory. */
   Participants: 64,
 } as const;
@@ -83,6 +85,8 @@ export const Field = {
   AccountingAddress: 8,
   ScanBeganMs: 9,
   ScanTookMs: 10,
+  /** Tables of written pages (changes/tables.ts). Set with the lock held, before Word.Tracking. */
+  TrackingAddress: 11,
   /** Says that this is a control block, of this layout. */
   Magic: 12,
   /** A number that no other file of the process has. */

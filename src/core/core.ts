@@ -8,6 +8,7 @@
  */
 import { Commitment } from "../accounting/commitment.ts";
 import { Allocator } from "../allocator/allocator.ts";
+import { Changes } from "../changes/changes.ts";
 import { DestroyedError } from "../errors/errors.ts";
 import { Evictions } from "../eviction/evictions.ts";
 import { checkBounds, checkOffsets, type RangeLike, throwNoRange } from "../pages/range.ts";
@@ -76,6 +77,7 @@ export class FileCore {
   readonly mapping: Mapping;
   readonly allocator: Allocator;
   readonly commitment: Commitment;
+  readonly changes: Changes;
   readonly evictions: Evictions;
   readonly releaser: Releaser;
   readonly views: Views;
@@ -110,6 +112,12 @@ export class FileCore {
       small: (flags & Flag.AdviseNoHugepage) !== 0,
     };
     this.commitment = new Commitment(control);
+    this.changes = new Changes(control, {
+      fd: mapping.fd,
+      base: mapping.base,
+      sizePages: () => this.words[Word.SizePages]!,
+    });
+    mapping.onDecommit = (start, end) => this.changes.mark(start / PAGE_SIZE, end / PAGE_SIZE);
     this.allocator = new Allocator(control, parts.tables, parts.slot, {
       grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
       cancelLoad: (start, end) => this.loader?.state.cancel(control, start, end) ?? false,
@@ -243,6 +251,7 @@ export class FileCore {
     cores.delete(this.control.fields[Field.FileId]!);
     this.allocator.detach();
     this.commitment.detach();
+    this.changes.detach();
     this.evictions.close();
     if (this.views.detachAll() && (this.loader?.isFinished ?? true) && this.holds.size === 0) {
       this.loader?.close();
@@ -267,6 +276,7 @@ export class FileCore {
     this.participants.leave(() => {
       this.tables.unmap();
       this.commitment.unmap();
+      this.changes.close();
       this.mapping.destroy(this.words[Word.Escaped] === 0 ? 0 : this.sizeBytes);
     });
   }

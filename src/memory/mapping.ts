@@ -131,8 +131,15 @@ export class Mapping {
     }
   }
 
-  /** Gives the bytes back to the kernel; they read as zero. Zeroes them by hand where the file system cannot. */
+  /** For the tracking of changes, which does not see holes: called before and after each decommit. */
+  onDecommit: (start: number, end: number) => void = () => {};
+
+  /**
+   * Gives the bytes back to the kernel; they read as zero. Zeroes them by hand where the file system
+   * cannot.
+   */
   decommit(start: number, end: number): void {
+    this.onDecommit(start, end);
     try {
       punchHole(this.fd, start, end - start);
     } catch (error) {
@@ -140,6 +147,7 @@ export class Mapping {
       // The promise is zeros; the memory itself comes back when the file goes.
       this.zero(start, end);
     }
+    this.onDecommit(start, end);
   }
 
   zero(start: number, end: number): void {

@@ -6,7 +6,7 @@ export const ROWS: readonly (readonly string[])[] = [
   ["control"],
   ["codec", "aio"],
   ["allocator"],
-  ["memory", "eviction", "accounting"],
+  ["memory", "eviction", "accounting", "changes"],
   ["checkpoint", "source"],
   ["load"],
   ["core"],

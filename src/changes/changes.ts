@@ -1,0 +1,273 @@
+/**
+ * Which pages of a file were written since its base, the checkpoint that an incremental save builds
+ * on. Nothing is tracked, and nothing costs anything, before the first save that asks.
+ *
+ * Each take of a save goes into `changed`, which is cleared when a save has been committed: a save
+ * that fails loses nothing. A thread that dies in a save may have taken pages from the kernel and
+ * not noted them, so the base counts as unknown until a save has ended well (`BaseKnown`).
+ *
+ * Marks: what no tracker sees has to be said here, after the memory was changed, and before it as
+ * well where a thread might die between the two. A take reports marked pages like written ones.
+ */
+import { closeFile, openPagemap, openUserfaultfd, trackingUnavailable } from "../../ffi/index.ts";
+import { type Control, Field, Word } from "../control/control.ts";
+import { forEachWord } from "../pages/bits.ts";
+import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
+import { PageHashes } from "./page-hashes.ts";
+import { type PageRuns, RunCollector, uniteRuns } from "./page-runs.ts";
+import { TrackingCounter, TrackingTables, TrackingWord } from "./tables.ts";
+import type { ChangeDetection, ChangeTracker } from "./tracker.ts";
+import { type TrackedMemory, WrittenPages } from "./written-pages.ts";
+
+/** What tracking has done for a file so far. */
+export interface ChangeCounters {
+  /** How changes are detected; null before the first save that needs it. */
+  readonly detection: ChangeDetection | null;
+  readonly takes: number;
+  readonly takeMs: number;
+  /** Pages that takes reported, marked ones among them. */
+  readonly reportedPages: number;
+  readonly markedPages: number;
+  /** Huge pages that were split, and made huge again. */
+  readonly splitUnits: number;
+  readonly joinedUnits: number;
+}
+
+/** One thread's part in it. */
+export class Changes {
+  private readonly control: Control;
+  private readonly memory: TrackedMemory;
+  private openTables: TrackingTables | undefined;
+  private tracker: ChangeTracker | undefined;
+
+  constructor(control: Control, memory: TrackedMemory) {
+    this.control = control;
+    this.memory = memory;
+  }
+
+  /** True once a save has begun to track. Asked after memory was changed. */
+  get isActive(): boolean {
+    return Atomics.load(this.control.words, Word.Tracking) !== 0;
+  }
+
+  /** Pages [start, end) were changed, or will be, in a way that no tracker sees. */
+  mark(start: number, end: number): void {
+    if (!this.isActive) return;
+    const tables = this.tables();
+    tables.cover(this.memory.sizePages());
+    const { marked, words } = tables;
+    forEachWord(start, end, (word, mask) => void Atomics.or(marked, word, mask));
+    Atomics.store(words, TrackingWord.HasMarks, 1);
+  }
+
+  private tables(): TrackingTables {
+    const { fields } = this.control;
+    this.openTables ??= new TrackingTables(
+      fields[Field.TrackingAddress]!,
+      fields[Field.CapacityPages]!,
+    );
+    return this.openTables;
+  }
+
+  /**
+   * Begins to track, if no thread has. Precondition: the file's lock is held.
+   * @param detection for tests: "hashes" although the kernel can track
+   */
+  activate(detection?: ChangeDetection): void {
+    const { words, fields } = this.control;
+    if (words[Word.Tracking] !== 0) return;
+    const usesHashes = detection === "hashes" || trackingUnavailable() !== null;
+    const capacityPages = fields[Field.CapacityPages]!;
+    const descriptors = usesHashes ? [-1, -1] : openDescriptors();
+    let address: number;
+    try {
+      address = mapTables(capacityPages, descriptors);
+    } catch (error) {
+      for (const fd of descriptors) if (fd !== -1) closeFile(fd);
+      throw error;
+    }
+    fields[Field.TrackingAddress] = address;
+    Atomics.store(words, Word.Tracking, 1);
+  }
+
+  /**
+   * Becomes the save that owns the tracker, until `end`. False if another save owns it.
+   * Precondition: active.
+   */
+  tryBegin(): boolean {
+    const tables = this.tables();
+    const { words } = tables;
+    const owner = Atomics.load(words, TrackingWord.Owner);
+    if (owner !== 0 && isThreadAlive(owner)) return false;
+    if (Atomics.compareExchange(words, TrackingWord.Owner, owner, THREAD_ID) !== owner)
+      return false;
+    // The dead owner may have taken pages without noting them.
+    if (owner !== 0) words[TrackingWord.BaseKnown] = 0;
+    this.tracker = tables.usesHashes
+      ? new PageHashes(tables, this.memory)
+      : new WrittenPages(tables, this.memory);
+    return true;
+  }
+
+  /** The save has ended, well or not; another may begin. */
+  end(): void {
+    this.tracker?.maintain();
+    this.tracker = undefined;
+    Atomics.store(this.tables().words, TrackingWord.Owner, 0);
+  }
+
+  /** Owner. How changes are detected. */
+  get detection(): ChangeDetection {
+    return this.tracker!.detection;
+  }
+
+  /**
+   * Owner. True if all that differs from the base of that name is in `changed` after the next take.
+   */
+  knowsBase(name: string): boolean {
+    const { words } = this.tables();
+    const [low, high] = hashOf(name);
+    return (
+      words[TrackingWord.BaseKnown] === 1 &&
+      words[TrackingWord.BaseLow] === low &&
+      words[TrackingWord.BaseHigh] === high
+    );
+  }
+
+  /** Owner. A save has been committed under that name, of the instant of the last take. */
+  settle(name: string): void {
+    const { words, changed } = this.tables();
+    const [low, high] = hashOf(name);
+    changed.fill(0);
+    words[TrackingWord.BaseLow] = low;
+    words[TrackingWord.BaseHigh] = high;
+    words[TrackingWord.BaseKnown] = 1;
+  }
+
+  /** Owner. The pages written since the last take; they are noted as changed since the base. */
+  take(used: PageRuns, options?: { readonly isHurried?: boolean }): RunCollector {
+    const tables = this.tables();
+    const { words, counters } = tables;
+    const began = performance.now();
+    words[TrackingWord.Takes] = (words[TrackingWord.Takes]! + 1) | 0;
+    tables.cover(this.memory.sizePages());
+    const marks = this.takeMarks(tables);
+    const written = new RunCollector();
+    this.tracker!.take(used, (start, end) => written.add(start, end), options);
+    const taken = marks === undefined ? written : uniteRuns(marks.runs, written.runs);
+    const { start, length } = taken.runs;
+    for (let i = 0; i < start.length; i++) noteChanged(tables, start[i]!, start[i]! + length[i]!);
+    counters[TrackingCounter.Takes]!++;
+    counters[TrackingCounter.ReportedPages]! += taken.pages;
+    counters[TrackingCounter.MarkedPages]! += marks?.pages ?? 0;
+    counters[TrackingCounter.TakeMs]! += performance.now() - began;
+    return taken;
+  }
+
+  /** Before the tracker looks: what is marked later is left for the next take. */
+  private takeMarks({ words, marked }: TrackingTables): RunCollector | undefined {
+    if (Atomics.exchange(words, TrackingWord.HasMarks, 0) === 0) return undefined;
+    const marks = new RunCollector();
+    for (let word = 0; word < marked.length; word++) {
+      if (marked[word] === 0) continue;
+      addBits(marks, word, Atomics.exchange(marked, word, 0));
+    }
+    return marks;
+  }
+
+  /** Owner. The pages that may differ from the base, as of the last take. */
+  changed(): RunCollector {
+    const { changed } = this.tables();
+    const runs = new RunCollector();
+    for (let word = 0; word < changed.length; word++)
+      if (changed[word] !== 0) addBits(runs, word, changed[word]!);
+    return runs;
+  }
+
+  counters(): ChangeCounters {
+    if (!this.isActive) return NOTHING_TRACKED;
+    const { counters, usesHashes } = this.tables();
+    return {
+      detection: usesHashes ? "hashes" : "userfaultfd",
+      takes: counters[TrackingCounter.Takes]!,
+      takeMs: counters[TrackingCounter.TakeMs]!,
+      reportedPages: counters[TrackingCounter.ReportedPages]!,
+      markedPages: counters[TrackingCounter.MarkedPages]!,
+      splitUnits: counters[TrackingCounter.SplitUnits]!,
+      joinedUnits: counters[TrackingCounter.JoinedUnits]!,
+    };
+  }
+
+  /** This thread has left the file. */
+  detach(): void {
+    this.openTables?.detach();
+    this.openTables = undefined;
+  }
+
+  /** No thread uses the file any more. */
+  close(): void {
+    if (!this.isActive) return;
+    const { words } = this.tables();
+    const descriptors = [words[TrackingWord.Userfaultfd]!, words[TrackingWord.Pagemap]!];
+    this.detach();
+    const { fields } = this.control;
+    TrackingTables.unmap(fields[Field.TrackingAddress]!, fields[Field.CapacityPages]!);
+    for (const fd of descriptors) if (fd !== -1) closeFile(fd);
+  }
+}
+
+/** @throws {SyscallError} with nothing left open */
+function openDescriptors(): number[] {
+  const userfaultfd = openUserfaultfd();
+  try {
+    return [userfaultfd, openPagemap()];
+  } catch (error) {
+    closeFile(userfaultfd);
+    throw error;
+  }
+}
+
+function mapTables(capacityPages: number, [userfaultfd, pagemap]: readonly number[]): number {
+  const address = TrackingTables.map(capacityPages);
+  const tables = new TrackingTables(address, capacityPages);
+  const [low, high] = crypto.getRandomValues(new Int32Array(2));
+  tables.words[TrackingWord.SeedLow] = low!;
+  tables.words[TrackingWord.SeedHigh] = high!;
+  tables.words[TrackingWord.Userfaultfd] = userfaultfd!;
+  tables.words[TrackingWord.Pagemap] = pagemap!;
+  tables.detach();
+  return address;
+}
+
+const NOTHING_TRACKED: ChangeCounters = Object.freeze({
+  detection: null,
+  takes: 0,
+  takeMs: 0,
+  reportedPages: 0,
+  markedPages: 0,
+  splitUnits: 0,
+  joinedUnits: 0,
+});
+
+function hashOf(name: string): [number, number] {
+  const hash = Bun.hash.xxHash3(name);
+  return [Number(hash & 0xffff_ffffn) | 0, Number(hash >> 32n) | 0];
+}
+
+function noteChanged({ changed }: TrackingTables, start: number, end: number): void {
+  forEachWord(start, end, (word, mask) => {
+    changed[word]! |= mask;
+  });
+}
+
+/** Adds the pages of a bitmap's word, in order. */
+function addBits(runs: RunCollector, word: number, bits: number): void {
+  if (bits === -1) {
+    runs.add(32 * word, 32 * word + 32);
+    return;
+  }
+  for (let rest = bits; rest !== 0; rest &= rest - 1) {
+    const page = 32 * word + (31 - Math.clz32(rest & -rest));
+    runs.add(page, page + 1);
+  }
+}

@@ -1,0 +1,160 @@
+/**
+ * The tracker that asks the kernel (ffi/userfaultfd.ts). A page is protected by the take that
+ * reports it, in one step with the report, so that no write falls between.
+ *
+ * Huge pages: the kernel reports one as a whole, 512 pages for each write. A unit that two takes in
+ * a row reported as a whole is split: protected page by page, which maps it in small pages, and the
+ * next take reports what was really written. A split unit that no take has reported for IDLE_TAKES
+ * is joined: unregistered, collapsed, registered again, since MADV_COLLAPSE refuses registered
+ * memory. Between the two it is not protected, and so the next take reports it.
+ *
+ * The file grows, and a mapping may be replaced by another (a restore that maps its pages does
+ * that): what is mapped and not registered yet is registered by the next take, which reports all of
+ * it.
+ */
+import {
+  isMappedHuge,
+  MADV_COLLAPSE,
+  protectWrites,
+  registerWrites,
+  SyscallError,
+  scanWritten,
+  seekData,
+  seekHole,
+  tryAdvise,
+  unregisterWrites,
+} from "../../ffi/index.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
+import { type PageRuns, RunCollector, uniteRuns } from "./page-runs.ts";
+import { type TrackingTables, TrackingCounter, TrackingWord } from "./tables.ts";
+import type { ChangeTracker, VisitPages } from "./tracker.ts";
+
+/** `heat` of a unit that is mapped in small pages because it was split. */
+const SPLIT = 255;
+const HOT_TAKES = 2;
+/** A save makes about four takes, so this is some saves. Below 256, since `lastTake` is a byte. */
+const IDLE_TAKES = 24;
+
+/** A file's memory, as the trackers look at it. */
+export interface TrackedMemory {
+  readonly fd: number;
+  readonly base: number;
+  /** The file's size at present. */
+  sizePages(): number;
+}
+
+export class WrittenPages implements ChangeTracker {
+  readonly detection = "userfaultfd";
+  private readonly tables: TrackingTables;
+  private readonly memory: TrackedMemory;
+  private readonly userfaultfd: number;
+  private readonly pagemap: number;
+  /** Reported as a whole by this take and the one before. */
+  private hotUnits: number[] = [];
+
+  constructor(tables: TrackingTables, memory: TrackedMemory) {
+    this.tables = tables;
+    this.memory = memory;
+    this.userfaultfd = tables.words[TrackingWord.Userfaultfd]!;
+    this.pagemap = tables.words[TrackingWord.Pagemap]!;
+  }
+
+  take(_used: PageRuns, visit: VisitPages, { isHurried = false } = {}): void {
+    const { words } = this.tables;
+    const sizePages = this.memory.sizePages();
+    this.tables.cover(sizePages);
+    const registered = words[TrackingWord.RegisteredPages]!;
+    if (sizePages > registered) this.register(registered, sizePages);
+    this.hotUnits = [];
+    const { start, length } = this.scan(sizePages).runs;
+    // Newly registered memory counts as written, which says nothing of its writers.
+    if (sizePages > registered)
+      this.tables.heat.fill(0, Math.floor(registered / PAGES_PER_HUGE_PAGE));
+    for (let i = 0; i < start.length; i++) visit(start[i]!, start[i]! + length[i]!);
+    if (!isHurried) for (const unit of this.hotUnits) this.split(unit);
+  }
+
+  private register(start: number, end: number): void {
+    const { base } = this.memory;
+    registerWrites(this.userfaultfd, base + start * PAGE_SIZE, (end - start) * PAGE_SIZE);
+    this.tables.words[TrackingWord.RegisteredPages] = end;
+  }
+
+  private scan(sizePages: number): RunCollector {
+    const written = new RunCollector();
+    try {
+      this.scanInto(written, sizePages);
+      return written;
+    } catch (error) {
+      if (!(error instanceof SyscallError) || error.code !== "EPERM") throw error;
+    }
+    // Something was mapped over a registered part. What has been reported is protected already.
+    this.register(0, sizePages);
+    const rest = new RunCollector();
+    this.scanInto(rest, sizePages);
+    return uniteRuns(written.runs, rest.runs);
+  }
+
+  private scanInto(written: RunCollector, sizePages: number): void {
+    const { base } = this.memory;
+    scanWritten(this.pagemap, base, base + sizePages * PAGE_SIZE, (from, to) => {
+      const first = (from - base) / PAGE_SIZE;
+      const last = (to - base) / PAGE_SIZE;
+      this.note(first, last);
+      written.add(first, last);
+    });
+  }
+
+  /** Keeps `heat` and `lastTake` of the units that pages [start, end) touch. */
+  private note(start: number, end: number): void {
+    const { heat, lastTake, words } = this.tables;
+    const take = words[TrackingWord.Takes]! & 0xff;
+    const first = Math.floor(start / PAGES_PER_HUGE_PAGE);
+    const last = Math.floor((end - 1) / PAGES_PER_HUGE_PAGE);
+    for (let unit = first; unit <= last; unit++) {
+      const isWhole =
+        unit * PAGES_PER_HUGE_PAGE >= start && (unit + 1) * PAGES_PER_HUGE_PAGE <= end;
+      if (heat[unit] !== SPLIT) {
+        const isNext = lastTake[unit] === ((take - 1) & 0xff);
+        heat[unit] = isWhole ? Math.min((isNext ? heat[unit]! : 0) + 1, SPLIT - 1) : 0;
+        if (heat[unit]! >= HOT_TAKES) this.hotUnits.push(unit);
+      }
+      lastTake[unit] = take;
+    }
+  }
+
+  /**
+   * Its pages were reported by this take, and are copied after it: what is written to them before
+   * they are protected is in the copy.
+   */
+  private split(unit: number): void {
+    const { heat, counters } = this.tables;
+    const address = this.memory.base + unit * HUGE_PAGE_SIZE;
+    heat[unit] = 0;
+    if (!isMappedHuge(this.pagemap, address)) return;
+    heat[unit] = SPLIT;
+    protectWrites(this.userfaultfd, address, HUGE_PAGE_SIZE);
+    counters[TrackingCounter.SplitUnits]!++;
+  }
+
+  maintain(): void {
+    const { heat, lastTake, words } = this.tables;
+    const take = words[TrackingWord.Takes]! & 0xff;
+    for (let unit = heat.indexOf(SPLIT); unit >= 0; unit = heat.indexOf(SPLIT, unit + 1)) {
+      if (((take - lastTake[unit]!) & 0xff) >= IDLE_TAKES) this.join(unit);
+    }
+  }
+
+  /** Makes a huge page of a unit again, if all of it has memory: joining fills holes. */
+  private join(unit: number): void {
+    const { fd, base } = this.memory;
+    const start = unit * HUGE_PAGE_SIZE;
+    this.tables.heat[unit] = 0;
+    if (seekData(fd, start) !== start || seekHole(fd, start) < start + HUGE_PAGE_SIZE) return;
+    const { userfaultfd } = this;
+    unregisterWrites(userfaultfd, base + start, HUGE_PAGE_SIZE);
+    const error = tryAdvise(base + start, HUGE_PAGE_SIZE, MADV_COLLAPSE);
+    registerWrites(userfaultfd, base + start, HUGE_PAGE_SIZE);
+    if (error === 0) this.tables.counters[TrackingCounter.JoinedUnits]!++;
+  }
+}

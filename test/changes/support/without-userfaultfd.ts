@@ -1,0 +1,64 @@
+/**
+ * Runs with userfaultfd refused by a real seccomp filter, as in many containers: prints how changes
+ * are detected, and what a take reports.
+ */
+import { trackingUnavailable } from "../../../ffi/index.ts";
+import { libc } from "../../../ffi/libc.ts";
+import { addressOf } from "../../../ffi/memory.ts";
+import { MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
+import { coreOf } from "../../../src/file/memory-file.ts";
+import { collectRuns, usedRuns } from "../../../src/save/collect.ts";
+import { pagesOf } from "./tracked-file.ts";
+
+const ARM64 = process.arch === "arm64";
+const SYS_PRCTL = ARM64 ? 167 : 157;
+const SYS_USERFAULTFD = ARM64 ? 282 : 323;
+const PR_SET_NO_NEW_PRIVS = 38;
+const PR_SET_SECCOMP = 22;
+const SECCOMP_MODE_FILTER = 2;
+
+/** Makes userfaultfd fail with EPERM for this thread and those it starts. */
+function refuseUserfaultfd(): void {
+  // struct sock_filter { u16 code; u8 jt, jf; u32 k; }: load the number, compare, answer.
+  const program = new DataView(new ArrayBuffer(32));
+  const statements = [
+    [0x20, 0, 0, 0],
+    [0x15, 0, 1, SYS_USERFAULTFD],
+    [0x06, 0, 0, 0x0005_0001],
+    [0x06, 0, 0, 0x7fff_0000],
+  ] as const;
+  for (const [i, [code, jumpTrue, jumpFalse, k]] of statements.entries()) {
+    program.setUint16(8 * i, code, true);
+    program.setUint8(8 * i + 2, jumpTrue);
+    program.setUint8(8 * i + 3, jumpFalse);
+    program.setUint32(8 * i + 4, k, true);
+  }
+  // struct sock_fprog { u16 len; struct sock_filter *filter; }
+  const description = new BigUint64Array(new ArrayBuffer(16));
+  description[0] = BigInt(statements.length);
+  description[1] = BigInt(addressOf(program));
+  const address = addressOf(description);
+  if (libc.syscall(SYS_PRCTL, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0) !== 0)
+    throw new Error("no_new_privs failed");
+  if (libc.syscall(SYS_PRCTL, PR_SET_SECCOMP, SECCOMP_MODE_FILTER, address, 0, 0, 0) !== 0)
+    throw new Error("No seccomp filter can be set here");
+}
+
+if (process.argv[2] === "refused") refuseUserfaultfd();
+const file = MemoryFile.create();
+const range = file.allocate(8 * PAGE_SIZE);
+const view = file.view(range).fill(1);
+const { allocator, changes } = coreOf(file);
+allocator.lock();
+changes.activate();
+allocator.unlock();
+changes.tryBegin();
+const take = () => {
+  const { start, length } = changes.take(usedRuns(collectRuns(allocator).runs)).runs;
+  return pagesOf(start, length).filter((page) => page < 8);
+};
+take();
+view[3 * PAGE_SIZE] = 9;
+const pages = take();
+console.log(JSON.stringify({ why: trackingUnavailable(), detection: changes.detection, pages }));
+file.destroy();
