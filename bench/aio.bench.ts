@@ -1,10 +1,10 @@
 /**
- * The aio queues: reads of random pages of a file that is in the page cache, so that what is
- * measured is the queue and not the disk. With one in flight that is the round trip: submitted,
- * read, told; with more, what the queue can carry.
+ * The aio queues: reads of random pages of a file in the page cache, so that the bench measures the
+ * queue and not the disk. With one read in flight the figure is the round trip (submit, read,
+ * notify); with more, the queue's throughput.
  *
- * `nsPerRead` waits as a thread that may block does, `nsPerReadAsync` as an event loop does. The
- * rival is Node's own reader.
+ * `nsPerRead` waits like a thread that may block, `nsPerReadAsync` like an event loop. The rival is
+ * Node's own reader.
  */
 import { closeSync, existsSync, openSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
@@ -130,7 +130,7 @@ async function byQueue(
   };
 }
 
-/** Nothing reads the file any more when it is closed. */
+/** No read is in flight when the file is closed. */
 async function finish(queue: Queue, fd: number): Promise<void> {
   await queue.destroy();
   closeSync(fd);

@@ -1,11 +1,11 @@
 /**
- * Free + allocate: drop a random live range of 1 to 64 pages, allocate another length into its
- * place, nothing committed.
+ * Free + allocate: drops a random live range of 1 to 64 pages and allocates another length in its
+ * place; nothing is committed.
  *
- * `nsPerPair` is the loop; `nsPerPairSettled` goes on until all that was dropped has been released,
- * so that no work is left to others. `firstNsPerPair` is the first trace of the process, compiled
- * while it runs. The hash covers the placement of every range when each release is waited for:
- * plain first fit, the same as gVisor's.
+ * `nsPerPair` is the loop. `nsPerPairSettled` continues until all that was dropped is released, so
+ * that no work is left over. `firstNsPerPair` is the first trace of the process, compiled while it
+ * runs. The hash covers the placement of every range when each release is waited for: plain first
+ * fit, the same as gVisor's.
  */
 import { measure } from "mitata";
 import { syscallCounts } from "../ffi/index.ts";
@@ -55,7 +55,7 @@ export const bench: Bench = {
 async function sample(params: Params, run: Run): Promise<Sample> {
   const live = number(params, "live");
   const ops = number(params, "ops");
-  // The same in every round: once will do.
+  // It is the same in every round: once is enough.
   const hash = run.seed === 1 ? await placementHash(makeTrace(live, HASH_OPS, 1, true)) : null;
   const trace = makeTrace(live, ops, 1, true);
   using file = MemoryFile.create({ name: "bench" });

@@ -1,6 +1,6 @@
 /**
- * One very large allocation and its release, nothing committed: what does not depend on the length
- * must not cost by it. The first pair of a file extends and maps it; it stands apart, as in the
+ * One very large allocation and its release; nothing is committed. The cost must not depend on the
+ * length. The first pair of a file extends and maps the file; it is a figure of its own, as in the
  * peer.
  */
 import { measure } from "mitata";

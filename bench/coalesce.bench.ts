@@ -1,7 +1,7 @@
 /**
- * Coalescing: pieces of 1 to 4 pages that follow each other in the file, every fourth also in
- * memory, become vector operations of at most 1 MiB. The rival does the same with an object per
- * piece and per segment.
+ * Coalescing: pieces of 1 to 4 pages that follow one another in the file, every fourth also in
+ * memory, become vector operations of at most 1 MiB. The rival does the same with an object for
+ * each piece and each segment.
  */
 import { do_not_optimize, measure } from "mitata";
 import { coalesce, type Pieces } from "../src/aio/coalesce.ts";

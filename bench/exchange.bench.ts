@@ -1,11 +1,11 @@
 /**
- * Exchange with gVisor: a MemoryFile exported to gVisor's format and imported again, here and,
- * where the peer is, there.
+ * Exchange with gVisor: a MemoryFile is exported to gVisor's format and imported again, here and,
+ * if the peer is available, there.
  *
  * "dense" and "fragmented" are timed: ours and gVisor load the same file, which exportTo wrote, and
- * gVisor checks the stamp of every page. "mixed" is not: allocations small and huge, of all kinds,
- * some in groups, some shared, some dropped whole or in part; gVisor loads it, compares all that
- * with what must be found, and drops every reference.
+ * gVisor checks the stamp of every page. "mixed" is not timed: small and huge allocations of all
+ * kinds, some in groups, some shared, some dropped in whole or in part. gVisor loads it, compares
+ * everything with the expectation, and drops every reference.
  */
 import { rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -98,7 +98,7 @@ async function imageSample(params: Params, run: Run): Promise<Sample> {
   };
 }
 
-/** What the peer's `check` compares with: see bench/peers/gvisor/README.md. */
+/** The expectation that the peer's `check` compares with: see bench/peers/gvisor/README.md. */
 interface Expected {
   readonly live: {
     start: number;
@@ -152,9 +152,8 @@ async function mixedSample(params: Params, run: Run): Promise<Sample> {
 const KINDS = Object.values(MemoryKind);
 
 /**
- * A huge page in use is followed by a free one: gVisor loses count of a release that reaches over
- * several huge pages and ends inside one, and the check's own releases would do that where ranges
- * touch.
+ * A free huge page follows each used one. gVisor loses count of a release that spans several huge
+ * pages and ends inside one, and the check's own releases would do that if ranges touched.
  */
 const HUGE_ALLOCATION = 2 * HUGE_PAGE_SIZE;
 
@@ -177,7 +176,7 @@ function fillMixed(file: MemoryFile, allocations: number): Expected {
   for (const { start, end } of kept) {
     for (let offset = start; offset < end; offset += PAGE_SIZE) {
       if (random.below(16) !== 0) continue;
-      // Index 0 would be a page that begins with zeros; any other tells one page from another.
+      // Index 0 would be a page that begins with zeros; other indexes tell pages apart.
       const index = 1 + filled.length;
       stampPages(
         file.view({ start: offset, end: offset + PAGE_SIZE }, Uint32Array),
@@ -191,8 +190,8 @@ function fillMixed(file: MemoryFile, allocations: number): Expected {
 }
 
 /**
- * Drops all references of a quarter of the ranges, and of the middle of another quarter; returns
- * what is left.
+ * Drops all references of a quarter of the ranges, and of the middle of another quarter. Returns
+ * the rest.
  */
 function dropSome(
   file: MemoryFile,

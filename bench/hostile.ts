@@ -1,7 +1,7 @@
 /**
- * Hostile checkpoints in numbers: `bun bench/hostile.ts [--cases 100000]`. Half of them in each
- * format, in processes of some thousands, each with a seed of its own; a crash, an unexpected error
- * or a byte in the wrong place ends the run.
+ * Counts what hostile checkpoints do: `bun bench/hostile.ts [--cases 100000]`. Half of them are in
+ * each format. They run in processes of some thousands, each with its own seed. A crash, an
+ * unexpected error or a byte in the wrong place ends the run.
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -34,6 +34,8 @@ for (const format of ["native", "gvisor"]) {
 }
 const { cases, refused, overLimit, damagedPages, taken, grownMiB } = total;
 console.log(
-  `${cases} hostile checkpoints: ${refused} refused as corrupt, ${overLimit} over limitBytes, ${damagedPages} with pages that ` +
-    `are not handed out, ${taken} good to use; no crash, no foreign byte written, at most ${grownMiB} MiB more memory`,
+  `${cases} hostile checkpoints: ${refused} refused as corrupt, ${overLimit} over limitBytes, ` +
+    `${damagedPages} with pages that ` +
+    `are not handed out, ${taken} good to use; no crash, no foreign byte written, at most ` +
+    `${grownMiB} MiB more memory`,
 );

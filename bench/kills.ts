@@ -1,8 +1,8 @@
 /**
- * Saves killed at random moments: `bun bench/kills.ts [--kills 200]`. Each round a process saves
- * over the last checkpoint and is killed by SIGKILL somewhere between the start of the save and a
- * little after its usual end; then the directory must hold the previous checkpoint or the new one,
- * every page of it with its stamp.
+ * Kills saves at random moments: `bun bench/kills.ts [--kills 200]`. In each round a process saves
+ * over the last checkpoint and is killed by SIGKILL between the start of the save and shortly after
+ * its usual end. Then the directory must hold the previous checkpoint or the new one, with every
+ * page's stamp.
  */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -13,7 +13,7 @@ import { checkStamped, saveStamped, stampedFile } from "../test/safety/support/s
 const PAGES = 4096;
 const VERSIONS = 250;
 
-/** What is killed: fills memory, says so, saves. */
+/** The process that is killed: it fills memory, reports that, and saves. */
 async function child(directory: string, version: number): Promise<void> {
   using file = stampedFile(PAGES, version);
   console.log("saving");
@@ -24,7 +24,7 @@ async function child(directory: string, version: number): Promise<void> {
 
 interface Round {
   readonly killed: boolean;
-  /** How long the save took, if it came to its end. */
+  /** How long the save took, if it ended. */
   readonly tookMs: number | undefined;
 }
 
@@ -77,8 +77,10 @@ async function main(kills: number): Promise<void> {
     await saveStamped(directory, PAGES, 0);
     const left = readdirSync(directory);
     console.log(
-      `${counts.rounds} saves of ${PAGES} pages, ${counts.killed} of them killed: ${counts.previous} left the previous checkpoint, ` +
-        `${counts.next} the new one, every page checked; ${left.length} files in the directory after one more save`,
+      `${counts.rounds} saves of ${PAGES} pages, ${counts.killed} of them killed: ` +
+        `${counts.previous} left the previous checkpoint, ` +
+        `${counts.next} the new one, every page checked; ${left.length} files in the directory ` +
+        "after one more save",
     );
   } finally {
     rmSync(root, { recursive: true });

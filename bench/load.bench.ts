@@ -1,11 +1,11 @@
 /**
- * Loading an image behind the running program, while it awaits random pages: await i begins i × 2
- * ms after the first, whether or not the others have come back, until all is loaded. `awaits: 0`
- * loads undisturbed; there the rivals take part, which bring the bytes in without any of the rest.
+ * Loads an image behind the running program, which awaits random pages meanwhile: await i begins i
+ * × 2 ms after the first, whether or not earlier ones have ended, until all is loaded. `awaits: 0`
+ * loads undisturbed; the rivals take part there, which only read the bytes.
  *
- * The page cache is prepared just before, in the same process, and looked at with mincore. The hash
- * is of all that was loaded. Ours runs as it would be deployed: an executable with bytecode
- * (docs/deploying.md). `start` measures it from sources as well.
+ * The page cache is prepared just before, in the same process, and checked with mincore. The hash
+ * covers all that was loaded. Ours runs as it is deployed: an executable with bytecode
+ * (docs/deploying.md). The `start` bench measures it from sources as well.
  */
 import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -53,7 +53,7 @@ export const bench: Bench = {
 const QUEUES: LoadQueue[] =
   uringUnavailableReason() === null ? ["workers", "uring", "inline"] : ["workers", "inline"];
 
-/** The peer has one queue: it stands beside our "auto". */
+/** The peer has one queue; it is compared with our "auto". */
 function gvisorArguments(params: Params, run: Run): string[] {
   const cold = params["cache"] === "cold" ? ["-cold"] : [];
   const from = [
@@ -65,7 +65,7 @@ function gvisorArguments(params: Params, run: Run): string[] {
     "-seed",
     `${run.seed}`,
   ];
-  // Every awaited page's stamp is looked at in any case, and in the first round every page's.
+  // Every awaited page's stamp is checked; in the first round every page's.
   const verify = run.seed === 1 ? ["-verify"] : [];
   return [...from, "-await", `${params["awaits"]}`, ...verify, ...cold];
 }
@@ -86,7 +86,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   return { figures: { residentFractionBefore: resident, ...figures }, hash };
 }
 
-/** Measures the process from its making until `stop`. */
+/** Measures the process from its start until `stop`. */
 class JobMeter {
   readonly startedMs = performance.now();
   private readonly cpu = process.cpuUsage();
@@ -96,7 +96,7 @@ class JobMeter {
     return (performance.now() - this.startedMs) / 1000;
   }
 
-  /** `loadedSeconds` after the start, `bytes` were in place. */
+  /** At `loadedSeconds` after the start, `bytes` were loaded. */
   stop(loadedSeconds: number, bytes: number): Record<string, number> {
     const { user, system } = process.cpuUsage(this.cpu);
     return {
@@ -187,7 +187,7 @@ function awaitFigures(awaits: readonly Await[], startedMs: number): Record<strin
   };
 }
 
-/** Each brings a file's bytes into memory; those that map it must touch every page. */
+/** Each reads a file into memory; those that map it touch every page. */
 const RIVALS: Record<string, (path: string) => Uint8Array | Promise<Uint8Array>> = {
   [CALLS_ALONE]: async (path) => await loadBare(path, statSync(path).size),
   "Bun.file().arrayBuffer()": async (path) => new Uint8Array(await Bun.file(path).arrayBuffer()),
@@ -201,7 +201,7 @@ const RIVALS: Record<string, (path: string) => Uint8Array | Promise<Uint8Array>>
   "fs.readSync": (path) => {
     const bytes = new Uint8Array(statSync(path).size);
     const fd = openSync(path, "r");
-    // One call reads at most 2 GiB less a page, whatever it is asked for.
+    // One call reads at most 2 GiB less a page, whatever the requested length.
     for (let done = 0; done < bytes.length; )
       done += readSync(fd, bytes, done, Math.min(GIB, bytes.length - done), done);
     closeSync(fd);

@@ -10,7 +10,7 @@ export const USAGE = `Usage: bun run bench [options]
   --bytes N      bytes of the whole-job images (default 2147483648; a multiple of 4194304)
   --no-peers     without gVisor and fio
   --smoke        the least that runs every line: one round, tiny sizes, no peers
-  --dir DIR      where images are written: twice --bytes of free disk (default: the temporary folder)
+  --dir DIR      where images go: twice --bytes of free disk (default: the temporary folder)
   --write        write results.json, results.md and results.svg also after a partial run
   --out DIR      where to (default: bench/)
 `;
@@ -22,7 +22,7 @@ export interface Options {
   readonly withPeers: boolean;
   readonly isSmoke: boolean;
   readonly directory: string;
-  /** Where results are written, or null. */
+  /** Where results are written; null writes none. */
   readonly out: string | null;
 }
 
@@ -57,7 +57,7 @@ export function parseOptions(argv: readonly string[]): Options {
   const only = values.only.flatMap((names) => names.split(","));
   const withPeers = !values["no-peers"] && !isSmoke;
   const isFull = only.length === 0 && rounds >= FULL_ROUNDS && bytes === FULL_BYTES && withPeers;
-  // An installed package's folder is no place for results: there they are written only where asked.
+  // An installed package's folder is no place for results: there they are written only on request.
   const isInstalled = import.meta.dir.includes(`${join("node_modules", "pgalloc")}`);
   const writes = values.write || values.out !== undefined || (isFull && !isInstalled);
   return {

@@ -1,7 +1,7 @@
 /**
  * incRef + decRef of a random live range. "mixed": every second range has one more reference, so
- * that each range is a run of its own; "plain": all have one, neighbours are one run, and every
- * pair splits it and joins it again.
+ * each range is a run of its own. "plain": all have one reference, neighbours are one run, and
+ * every pair splits it and joins it again.
  */
 import { measure } from "mitata";
 import { MemoryFile, PAGE_SIZE } from "../src/index.ts";

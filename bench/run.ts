@@ -1,7 +1,7 @@
 /**
- * `bun run bench`: every case of every bench, ours and each peer's, one after the other within each
- * round (A B A B), so that a slow minute of the machine falls on all alike. Every measurement is a
- * process of its own.
+ * `bun run bench`: runs every case of every bench, ours and each peer's in turns within each round
+ * (A B A B), so that a slow minute of the machine affects all alike. Every measurement is a process
+ * of its own.
  */
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -49,10 +49,10 @@ const SINGLE: readonly Bench[] = [
   aio,
   exchange,
 ];
-/** Of what a save wrote. */
+/** Figures of what a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];
 const JOBS: readonly Bench[] = [save, ...RESTORES];
-/** What is in memory at most, in images: a save may leave the page cache another one. */
+/** The most memory in use, in images: a save may leave another image in the page cache. */
 const MEMORY_IMAGES: Readonly<Record<string, number>> = { save: 2, load: 1, start: 1 };
 export const SUBJECTS = [...SINGLE, ...JOBS].map(({ subject }) => subject);
 
@@ -87,7 +87,7 @@ export async function runBenches(argv: readonly string[]): Promise<number> {
   return 0;
 }
 
-/** Measures what the options ask for. `log` gets a line for every case. */
+/** Measures what the options ask for. `log` receives a line for every case. */
 export async function measureAll(options: Options, log: (line: string) => void): Promise<Results> {
   const startedAt = new Date();
   using workspace = new Workspace(options.directory);
@@ -143,8 +143,8 @@ class Runner {
   }
 
   /**
-   * Saves and loads of an image belong together: what the last save wrote is loaded, and then makes
-   * room on the disk.
+   * Saves and loads of an image belong together: the last save's image is loaded, and then removed
+   * to make room on the disk.
    */
   async runJobs(): Promise<void> {
     if (!JOBS.some((bench) => this.wants(bench))) return;
@@ -196,11 +196,12 @@ class Runner {
     if (scratch !== undefined) rmSync(scratch, { recursive: true, force: true });
     const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
     this.log(
-      `${subject} ${Object.values(params).join(" ")}: ${Object.keys(contenders).join(", ")} (${seconds} s)`,
+      `${subject} ${Object.values(params).join(" ")}: ${Object.keys(contenders).join(", ")} ` +
+        `(${seconds} s)`,
     );
   }
 
-  /** Who takes part, by name, in the order in which they are measured. */
+  /** The contenders by name, in the order in which they are measured. */
   private contenders(
     bench: Bench,
     params: Params,

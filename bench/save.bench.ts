@@ -1,8 +1,7 @@
 /**
- * Saving an image: all pages stamped, or every fourth never touched. The clock covers `saveTo`,
- * which returns when the checkpoint is complete, synced and in its place; the peer's figures stand
- * with and without the sync, so ours stands under both names. The hash is of what a restore gives
- * back.
+ * Saves an image: all pages stamped, or every fourth never touched. The clock covers `saveTo`,
+ * which returns when the checkpoint is complete, synced and in place. The peer has figures with and
+ * without the sync, so ours appears under both names. The hash covers what a restore gives back.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -50,7 +49,8 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const bytes = number(params, "bytes");
   const pattern = text(params, "pattern") as Pattern;
   const directory = ourImage(run.directory, params);
-  rmSync(directory, { recursive: true, force: true }); // Freeing an old image's blocks is not part of a save.
+  // Freeing an old image's blocks is not part of a save.
+  rmSync(directory, { recursive: true, force: true });
   const file = MemoryFile.create({ name: "bench" });
   fillImage(file, pattern, bytes);
   Bun.gc(true);
@@ -64,7 +64,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const { user, system } = process.cpuUsage(cpu);
   file.destroy();
 
-  // Every load of an image hashes it; here the first round does.
+  // Every load of an image hashes it; here only the first round does.
   const hash = run.seed === 1 ? await hashSaved(directory, pattern, bytes) : null;
   return {
     figures: {

@@ -1,7 +1,7 @@
 /**
- * The interval set: give a random range of 1 to 64 keys one of three values, and look for the first
- * run of class 1 that is large enough. The rival keeps its runs in sorted arrays, searched by
- * halving and shifted at every change.
+ * The interval set: gives a random range of 1 to 64 keys one of three values, and finds the first
+ * run of class 1 that is large enough. The rival keeps its runs in sorted arrays, with binary
+ * search and a shift at every change.
  */
 import { do_not_optimize, measure } from "mitata";
 import { SegmentSet } from "../src/segment/index.ts";
@@ -43,7 +43,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const keys = number(params, "runs") * KEYS_PER_RUN;
   const ops = number(params, "ops");
   const set = run.by === OURS ? segmentSet(keys) : new SortedArray(keys);
-  // Runs of about KEYS_PER_RUN keys to begin with; the same draws for both contenders.
+  // Runs of about KEYS_PER_RUN keys at first; the same draws for both contenders.
   const setup = new Random(1);
   for (let key = 0; key < keys; key += KEYS_PER_RUN) {
     set.assign(key, key + 1 + setup.below(KEYS_PER_RUN - 1), 1 + setup.below(CLASSES - 1));

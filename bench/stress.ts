@@ -1,8 +1,7 @@
 /**
- * The stress run for a minute, first undisturbed, then with threads terminated wherever they are:
- * `bun bench/stress.ts [--seconds 60] [--threads 8] [--seed N]`. Prints its figures; a page with
- * two owners, a leak or a wait without end makes it exit with 1 (the last by a limit of twice the
- * time).
+ * The stress run for a minute, first undisturbed, then with threads terminated at random points:
+ * `bun bench/stress.ts [--seconds 60] [--threads 8] [--seed N]`. It prints its figures. A page with
+ * two owners, a leak or an endless wait makes it exit with 1 (the last after twice the time).
  */
 import { parseArgs } from "node:util";
 import { runStress } from "../test/threads/support/stress.ts";
@@ -36,11 +35,13 @@ for (const killEveryMs of [0, 100]) {
   clearTimeout(limit);
   const { operations, threadsStarted, threadsTerminated, pagesOfTheDead, errors, strays } = report;
   console.log(
-    `seed ${seed}: ${operations} operations in ${seconds} s by ${threads} threads at a time, ${threadsStarted} in all, ` +
-      `${threadsTerminated} terminated with ${pagesOfTheDead} pages; ${errors.length} errors, ${strays.length} stray runs`,
+    `seed ${seed}: ${operations} operations in ${seconds} s by ${threads} threads at a time, ` +
+      `${threadsStarted} in all, ` +
+      `${threadsTerminated} terminated with ${pagesOfTheDead} pages; ${errors.length} errors, ` +
+      `${strays.length} stray runs`,
   );
   for (const line of [...errors, ...strays]) console.error(line);
   failed ||= errors.length + strays.length > 0;
 }
-// Workers that are done still hold the process.
+// Workers that are done still keep the process alive.
 process.exit(failed ? 1 : 0);

@@ -1,15 +1,14 @@
 /**
- * What several threads cost and gain: `bun bench/threads.ts [--smoke]`. Prints, in this order,
+ * What several threads cost and gain: `bun bench/threads.ts [--smoke]`. It prints
  *
  * - the lock, uncontended: its share of the free + allocate trace (seed 1,
- *   bench/peers/gvisor/README.md), measured with and without it in turns. Goal: at most 30% on top.
+ *   bench/peers/gvisor/README.md), measured with and without it in turns. Goal: at most 30 %.
  * - throughput of the same trace: 10,000 live ranges in one Worker, and in two at once on one file,
- *   each with half of them. Goal: two are no slower in sum than one. Beside it 20,000, which the
- *   caches hold worse: in one Worker, and in two with 10,000 each.
- * - how long others may have to wait: the longest critical sections with 131,072 runs, by
- *   themselves.
+ *   each with half of them. Goal: two together are no slower than one. Also 20,000, which the
+ *   caches hold less well: in one Worker, and in two with 10,000 each.
+ * - how long other threads may have to wait: the longest critical sections with 131,072 runs.
  * - awaits of random pages during a restore: from the main thread, from a Worker, and from a Worker
- *   while the main thread computes. Goal: the same bound of the p99, 3 ms.
+ *   while the main thread computes. Goal: p99 of at most 3 ms for each.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -48,10 +47,10 @@ async function uncontended(): Promise<void> {
   const subjects = [true, false].map((locks) => {
     const file = MemoryFile.create({ name: "bench" });
     const { allocator } = coreOf(file);
-    // Of a file that is not shared there is no lock to take.
+    // A file that is not shared takes no lock.
     file.share();
     if (!locks) {
-      // What is left of `lock` beside the lock itself: the size is this thread's own.
+      // The rest of `lock`: the size is this thread's own.
       allocator.lock = () => undefined;
       allocator.unlock = () => undefined;
     }
@@ -91,14 +90,16 @@ async function contended(): Promise<void> {
     median(rates[two]!.map((rate, round) => rate / rates[one]![round]!)).toFixed(2);
   const [one, two, oneWithAll, twoWithAll] = rates.map((each) => median(each).toFixed(2));
   console.log(
-    `throughput, ${LIVE} live ranges: ${one} million pairs/s by one Worker, ${two} by two in one file, ${ratio(1, 0)}× (goal: at ` +
-      `least 1×); ${2 * LIVE} live ranges: ${oneWithAll} by one, ${twoWithAll} by two, ${ratio(3, 2)}×, and ${ratio(3, 0)}× of one with ${LIVE}`,
+    `throughput, ${LIVE} live ranges: ${one} million pairs/s by one Worker, ${two} by two in one ` +
+      `file, ${ratio(1, 0)}× (goal: at ` +
+      `least 1×); ${2 * LIVE} live ranges: ${oneWithAll} by one, ${twoWithAll} by two, ` +
+      `${ratio(3, 2)}×, and ${ratio(3, 0)}× of one with ${LIVE}`,
   );
 }
 
 /**
- * The longest critical sections: they walk every run, and that is how long the main thread may be
- * kept waiting.
+ * The longest critical sections: they walk every run, and the main thread may have to wait that
+ * long.
  */
 function criticalSections(): void {
   using file = MemoryFile.create({ name: "bench" });
@@ -142,7 +143,7 @@ async function awaits(): Promise<void> {
     source.destroy();
     const samples: number[][] = AWAITERS.map(() => []);
     for (let round = 0; round < (isSmoke ? 1 : 5); round++) {
-      // In turns, so that the first restores of the process are not all one awaiter's.
+      // In turns, so that not all first restores of the process belong to one kind of thread.
       for (const i of AWAITERS.keys()) {
         const at = (round + i) % AWAITERS.length;
         const file = await MemoryFile.loadFrom(directory, { background: true });
@@ -158,7 +159,8 @@ async function awaits(): Promise<void> {
       }
       const ms = (part: number) => (percentile(samples[i]!, part) / 1e6).toFixed(2);
       console.log(
-        `awaits from the ${who}: p50 ${ms(0.5)} ms, p99 ${ms(0.99)} ms of ${samples[i]!.length} (goal: at most 3 ms)`,
+        `awaits from the ${who}: p50 ${ms(0.5)} ms, p99 ${ms(0.99)} ms of ${samples[i]!.length} ` +
+          "(goal: at most 3 ms)",
       );
     }
   } finally {

@@ -1,7 +1,4 @@
-/**
- * Finding zero pages: page by page over memory of which every second page holds something in its
- * last word.
- */
+/** Finds zero pages, page by page, in memory where every second page has a non-zero last word. */
 import { do_not_optimize, measure } from "mitata";
 import { bufferAt, detach, isZero, mapAnonymous, unmap } from "../ffi/index.ts";
 import { PAGE_SIZE } from "../src/index.ts";
@@ -34,7 +31,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const words = new Int32Array(buffer);
   const pages = bytes / PAGE_SIZE;
   words.fill(1);
-  words.fill(0); // Memory of its own for every page: reads of untouched pages all see one page of zeros.
+  words.fill(0); // Commits every page: reads of untouched pages all see one page of zeros.
   for (let page = 1; page < pages; page += 2) words[(page + 1) * WORDS_PER_PAGE - 1] = page;
   const test = tester(run.by, address, words);
   const count = () => {

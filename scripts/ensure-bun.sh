@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes node_modules/.bin/bun usable. The npm package `bun` puts its binary in place with an install script, which npm
-# may be told not to run (--ignore-scripts, or a policy for install scripts); then this runs it.
+# Makes node_modules/.bin/bun usable. The npm package `bun` installs its binary with a script that
+# npm may not run (--ignore-scripts, or a policy for install scripts); then this runs it.
 set -eu
 cd "$(dirname "$0")/.."
 if ! node_modules/.bin/bun --version >/dev/null 2>&1; then

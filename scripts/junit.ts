@@ -1,4 +1,4 @@
-/** Counts what a JUnit report of `bun test` says. */
+/** Counts the results in a JUnit report of `bun test`. */
 
 export interface TestCounts {
   readonly passed: number;

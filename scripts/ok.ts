@@ -1,8 +1,8 @@
 /**
- * Every check of this repository, one after the other: types, lint and format, tests. Documents,
- * examples and smoke benches are tests under test/, so the last step covers them. All steps run
- * even if one fails; the exit code is 0 only if all passed and at least one test ran. The last line
- * printed is the count of the tests, read from the runner's JUnit report.
+ * Runs every check of this repository: types, lint and format, tests. Documents, examples and smoke
+ * benches are tests under test/, so the last step covers them. All steps run even if one fails. The
+ * exit code is 0 only if all passed and at least one test ran. The last printed line is the count
+ * of the tests, from the runner's JUnit report.
  */
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,7 +12,7 @@ import { countTests } from "./junit.ts";
 const root = join(import.meta.dir, "..");
 const failedSteps: string[] = [];
 
-/** Runs one step with this terminal's output, so that what it prints is seen as it is. */
+/** Runs one step with its output on this terminal. */
 function run(name: string, command: string[]): void {
   console.log(`\n== ${name}: ${command.join(" ")}`);
   const startedMs = performance.now();
@@ -28,7 +28,7 @@ function run(name: string, command: string[]): void {
   });
   const seconds = ((performance.now() - startedMs) / 1000).toFixed(1);
   if (exitCode !== 0) failedSteps.push(name);
-  // Not after the tests: the runner's own closing lines stand last but one.
+  // The runner's own summary comes before the last line.
   if (name !== "tests")
     console.log(
       `== ${name}: ${exitCode === 0 ? "ok" : `FAILED with exit code ${exitCode}`} (${seconds} s)`,

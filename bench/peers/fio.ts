@@ -1,11 +1,9 @@
-/**
- * fio on the disk that we save to and load from: what it gives to a program that does nothing else.
- */
+/** Measures with fio the disk that we save to and load from. */
 import { rmSync, statSync } from "node:fs";
 import type { Sample } from "../support/bench.ts";
 import type { Workspace } from "../support/processes.ts";
 
-/** Direct I/O: the page cache is out of it. */
+/** Direct I/O bypasses the page cache. */
 const COMMON = ["--direct=1", "--ioengine=libaio", "--output-format=json"];
 /** Contender name → fio's options. */
 const RANDOM = "fio 4 KiB random";
@@ -14,7 +12,7 @@ export const FIO_RUNS: Record<string, string[]> = {
   "fio 1 MiB × 32": ["--rw=read", "--bs=1M", "--iodepth=32"],
   [RANDOM]: ["--rw=randread", "--bs=4k", "--iodepth=1", "--runtime=1", "--time_based"],
 };
-/** Writing a new file, allocated at once and synced in the end, as a save does. */
+/** Writes a new file, allocated at once and synced at the end, as a save does. */
 export const FIO_WRITE = "fio 2 MiB × 8, new file";
 const WRITE = ["--rw=write", "--bs=2M", "--iodepth=8", "--fallocate=native", "--end_fsync=1"];
 
@@ -40,7 +38,7 @@ export class Fio {
     readonly version: string,
   ) {}
 
-  /** fio, or why there is none. */
+  /** fio, or the reason why there is none. */
   static async find(workspace: Workspace): Promise<Fio | string> {
     if (Bun.which("fio") === null) return "fio: not in PATH";
     return new Fio(workspace, (await workspace.run(["fio", "--version"])).trim());
@@ -56,14 +54,14 @@ export class Fio {
       throw new Error(`fio read nothing of ${path}: error ${error}`);
     const { "50.000000": p50, "99.000000": p99 } = read.clat_ns.percentile;
     const latency = { readP50Ns: p50!, readP99Ns: p99! };
-    // What random reads of one page at a time add up to is nobody's goal.
+    // The sum of random reads of single pages is not a goal.
     return {
       figures: name === RANDOM ? latency : { gibPerSecond: read.bw_bytes / 2 ** 30, ...latency },
       hash: null,
     };
   }
 
-  /** Writes a file of `bytes`, rounded down to 2 MiB, that is not there before or afterwards. */
+  /** Writes a file of `bytes`, rounded down to 2 MiB, and removes it. */
   async write(path: string, bytes: number): Promise<Sample> {
     rmSync(path, { force: true });
     const {

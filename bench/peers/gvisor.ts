@@ -1,4 +1,4 @@
-/** The Go program in gvisor/, built where there is Go, as a contender. */
+/** The Go program in gvisor/ as a contender; built if Go is installed. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import type { Bench, Params, Run, Sample } from "../support/bench.ts";
@@ -15,7 +15,7 @@ export class GvisorPeer {
     readonly version: string,
   ) {}
 
-  /** The peer, or why there is none. */
+  /** The peer, or the reason why there is none. */
   static async build(workspace: Workspace): Promise<GvisorPeer | string> {
     const go = Bun.which("go");
     if (go === null) return "gVisor: no Go toolchain (go) in PATH";
@@ -44,7 +44,7 @@ export class GvisorPeer {
     const { gvisor } = bench;
     if (gvisor === undefined) throw new Error(`gVisor has nothing like ${bench.subject}`);
     const output = await this.run(gvisor.arguments(params, run));
-    // Once a case: the peer is as deterministic as we are.
+    // Once per case: the peer is deterministic, as ours is.
     const key = JSON.stringify([bench.subject, params]);
     if (gvisor.hash !== undefined && !this.hashes.has(key)) {
       this.hashes.set(key, await gvisor.hash(params, run, (commandLine) => this.run(commandLine)));
@@ -61,7 +61,7 @@ export class GvisorPeer {
   }
 }
 
-/** What a command tells that measures nothing. */
+/** The output of a command that measures nothing. */
 function numbersOf(output: Record<string, unknown>): Record<string, unknown> {
   return Object.fromEntries(
     Object.entries(output).filter(

@@ -1,8 +1,8 @@
 /**
- * The goals as an SVG chart: a bar for each line, from 1× (the peer) to how many times better ours
- * is, on a logarithmic axis, with a mark where the goal is. Lines without a goal are left to the
- * table. The colours are readable on light and on dark pages, since an image in a README cannot
- * know which it is on.
+ * Draws the goals as an SVG chart: a bar for each line, from 1× (the peer) to how many times better
+ * ours is, on a logarithmic axis, with a mark at the goal. Lines without a goal are only in the
+ * table. The colours are readable on light and on dark pages, since an image in a README does not
+ * know its page.
  */
 import { digits, formatBytes } from "./format.ts";
 import type { Results } from "./results.ts";
@@ -23,7 +23,7 @@ const STYLE = `
     .goal { stroke: #9a6700; stroke-width: 3 }
     @media (prefers-color-scheme: dark) { text { fill: #9da7b1 } .goal { stroke: #d4a72c } }`;
 
-/** The chart of a run; without the peer there is nothing to draw but the axis. */
+/** The chart of a run. Without the peer it is an empty axis. */
 export function drawChart(results: Results): string {
   const lines = targetLines(results).filter(
     (one): one is TargetLine & { ahead: NonNullable<TargetLine["ahead"]> } =>
@@ -37,15 +37,19 @@ export function drawChart(results: Results): string {
   const height = TOP + lines.length * ROW_HEIGHT + BOTTOM;
   const { machine } = results;
   return [
-    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" role="img">`,
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ` +
+      `${width} ${height}" role="img">`,
     `  <title>pgalloc against its peers</title>`,
     `  <style>${STYLE}\n  </style>`,
-    `  <text class="title" x="12" y="24">How many times better than gVisor's Go (than fio where it says so)</text>`,
+    `  <text class="title" x="12" y="24">How many times better than gVisor's Go (than fio where ` +
+      "it says so)</text>",
     `  <line class="goal" x1="16" x2="16" y1="33" y2="47"/>`,
-    `  <text x="24" y="44">is the goal: green reaches it, red does not. Medians of ${results.rounds} pairs, images of ${formatBytes(results.bytes)}.</text>`,
+    `  <text x="24" y="44">is the goal: green reaches it, red does not. Medians of ` +
+      `${results.rounds} pairs, images of ${formatBytes(results.bytes)}.</text>`,
     ...axis(low, high, x, height - BOTTOM),
     ...lines.flatMap((one, row) => bar(one, TOP + row * ROW_HEIGHT, x)),
-    `  <text x="12" y="${height - 16}">${escapeXml(`${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}, Bun ${machine.bun}`)}</text>`,
+    `  <text x="12" ` +
+      `y="${height - 16}">${escapeXml(`${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}, Bun ${machine.bun}`)}</text>`,
     "</svg>",
     "",
   ].join("\n");
@@ -60,7 +64,8 @@ function axis(low: number, high: number, x: (times: number) => number, bottom: n
     const label = power < 0 ? `1/${2 ** -power}×` : `${2 ** power}×`;
     const at = x(2 ** power).toFixed(1);
     return [
-      `  <line class="${power === 0 ? "one" : "grid"}" x1="${at}" x2="${at}" y1="${TOP - 4}" y2="${bottom}"/>`,
+      `  <line class="${power === 0 ? "one" : "grid"}" x1="${at}" x2="${at}" y1="${TOP - 4}" ` +
+        `y2="${bottom}"/>`,
       `  <text x="${at}" y="${TOP - 9}" text-anchor="middle">${label}</text>`,
     ];
   });
@@ -78,8 +83,10 @@ function bar(
   const middle = top + ROW_HEIGHT / 2 + 4;
   const parts = [
     `  <text x="${LABEL_WIDTH - 10}" y="${middle}" text-anchor="end">${escapeXml(work)}</text>`,
-    `  <rect class="${kind}" x="${from.toFixed(1)}" y="${top + 3}" width="${Math.max(1, to - from).toFixed(1)}" height="${ROW_HEIGHT - 6}" rx="2"/>`,
-    `  <text x="${LABEL_WIDTH + PLOT_WIDTH + RIGHT_WIDTH - 12}" y="${middle}" text-anchor="end">${digits(ahead.median)}×</text>`,
+    `  <rect class="${kind}" x="${from.toFixed(1)}" y="${top + 3}" ` +
+      `width="${Math.max(1, to - from).toFixed(1)}" height="${ROW_HEIGHT - 6}" rx="2"/>`,
+    `  <text x="${LABEL_WIDTH + PLOT_WIDTH + RIGHT_WIDTH - 12}" y="${middle}" ` +
+      `text-anchor="end">${digits(ahead.median)}×</text>`,
   ];
   if (neededAhead !== undefined) {
     const at = x(neededAhead).toFixed(1);

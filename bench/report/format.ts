@@ -1,4 +1,4 @@
-/** Figures as people read them: the unit is in the figure's name. */
+/** Formats figures for people: the unit is in the figure's name. */
 
 export function formatFigure(figure: string, value: number): string {
   if (Number.isNaN(value)) return "none";
@@ -25,7 +25,7 @@ export function formatBytes(bytes: number): string {
   return `${digits(bytes)} ${units[unit]}`;
 }
 
-/** Three significant digits, and all of an integer. */
+/** Three significant digits; all digits of an integer. */
 export function digits(value: number): string {
   return Math.abs(value) >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
 }

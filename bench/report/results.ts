@@ -1,6 +1,6 @@
 /**
- * What a run of the bench found: every round's value of every figure, and the ratios of each
- * round's pairs.
+ * The findings of a bench run: every round's value of every figure, and the ratios of each round's
+ * pairs.
  */
 import { OURS, type Params, type Sample } from "../support/bench.ts";
 import type { Machine, Noise } from "../support/machine.ts";
@@ -17,8 +17,7 @@ export interface CaseResult {
   readonly params: Params;
   readonly contenders: Readonly<Record<string, ContenderResult>>;
   /**
-   * Of each other contender and each figure both have: how many times better ours is, round by
-   * round.
+   * For each other contender and each common figure: how many times better ours is, round by round.
    */
   readonly ahead: Readonly<Record<string, Readonly<Record<string, Summary>>>>;
 }
@@ -31,13 +30,16 @@ export interface Results {
   readonly noise: Noise;
   readonly rounds: number;
   readonly bytes: number;
-  /** Peers that this machine does not have, and why. */
+  /** Peers that this machine does not have, with the reason. */
   readonly absent: readonly string[];
   readonly cases: readonly CaseResult[];
 }
 
-/** Times and rates are compared; counts and sizes are only told. */
-// (A duration stands beside its rate, and is not compared again.)
+/**
+ * Times and rates are compared; counts and sizes are only shown. A duration beside its rate is not
+ * compared again.
+ */
+// (A duration beside its rate is not compared again.)
 const COST = /^(ns|cpuNs|firstNs)Per|(Ns|Ms|Seconds)$/;
 const RATE = /PerSecond$/;
 
@@ -49,10 +51,9 @@ export function timesBetter(figure: string, ours: number, theirs: number): numbe
 }
 
 /**
- * Brings the rounds of a case together. `samples[name][round]` is what a contender measured in that
- * round.
+ * Joins the rounds of a case. `samples[name][round]` is what a contender measured in that round.
  *
- * @throws {Error} if contenders, or rounds of one, did different work or came to different results
+ * @throws {Error} if contenders, or rounds of one, did different work or had different results
  */
 export function makeCase(
   description: Pick<CaseResult, "subject" | "title" | "params">,

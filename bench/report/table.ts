@@ -1,4 +1,4 @@
-/** A run as Markdown: the goals, growth, what we lose, and every case. */
+/** Renders a run as Markdown: the goals, growth, our losses, and every case. */
 import { OURS } from "../support/bench.ts";
 import { growthExponent, type Summary } from "../support/statistics.ts";
 import { digits, formatBytes, formatFigure, formatParams } from "./format.ts";
@@ -47,9 +47,18 @@ function header({
   return [
     "# Bench results",
     "",
-    `${startedAt}, ${Math.round(durationSeconds)} s; medians of ${rounds} round(s), images of ${formatBytes(bytes)}.`,
-    `${cpu}, ${cores} cores, ${formatBytes(memoryBytes)}; Linux ${kernel} ${arch}, pages of ${formatBytes(pageBytes)}, shmem_enabled=${shmemEnabled}, transparent_hugepage=${transparentHugepages}; Bun ${bun}${peers.map((peer) => `; ${peer}`).join("")}.`,
-    `The machine was ${wasNoisy ? "**noisy**" : "quiet"}: of ${noise.probes} probes of fixed work between the measurements the slowest took ${digits(noise.computeSpread)}× (compute) and ${digits(noise.copySpread)}× (copy) the median, and in ${Math.round(100 * noise.sharedCoreShare)} % something else used the core as well; load average before: ${digits(noise.loadAverageBefore)}; time stolen by the host: ${digits(noise.stolenSeconds)} s.`,
+    `${startedAt}, ${Math.round(durationSeconds)} s; medians of ${rounds} round(s), images of ` +
+      `${formatBytes(bytes)}.`,
+    `${cpu}, ${cores} cores, ${formatBytes(memoryBytes)}; Linux ${kernel} ${arch}, pages of ` +
+      `${formatBytes(pageBytes)}, shmem_enabled=${shmemEnabled}, ` +
+      `transparent_hugepage=${transparentHugepages}; Bun ` +
+      `${bun}${peers.map((peer) => `; ${peer}`).join("")}.`,
+    `The machine was ${wasNoisy ? "**noisy**" : "quiet"}: of ${noise.probes} probes of fixed ` +
+      `work between the measurements the slowest took ${digits(noise.computeSpread)}× (compute) ` +
+      `and ${digits(noise.copySpread)}× (copy) the median, and in ` +
+      `${Math.round(100 * noise.sharedCoreShare)} % something else used the core as well; load ` +
+      `average before: ${digits(noise.loadAverageBefore)}; time stolen by the host: ` +
+      `${digits(noise.stolenSeconds)} s.`,
     ...absent.map((reason) => `Absent – ${reason}.`),
     "",
   ].join("\n");
@@ -57,7 +66,10 @@ function header({
 
 /** median (min..max) */
 function spread(figure: string, { median, min, max }: Summary): string {
-  return `${formatFigure(figure, median)} (${formatFigure(figure, min)} .. ${formatFigure(figure, max)})`;
+  return (
+    `${formatFigure(figure, median)} (${formatFigure(figure, min)} .. ` +
+    `${formatFigure(figure, max)})`
+  );
 }
 
 function goals(results: Results): string {
@@ -66,13 +78,17 @@ function goals(results: Results): string {
   return [
     "## Goals",
     "",
-    "`ahead`: how many times better ours is, median of the pairs of each round (smallest .. largest). Ours loads as it is deployed, in an executable with bytecode (docs/deploying.md).",
+    "`ahead`: how many times better ours is, median of the pairs of each round (smallest .. " +
+      "largest). Ours loads as it is deployed, in an executable with bytecode (docs/deploying.md).",
     "",
     "| work | goal | ours | peer | ahead | met |",
     "| --- | --- | --- | --- | --- | --- |",
     ...lines.map(
       (one) =>
-        `| ${one.work} | ${formatGoal(one)} | ${spread(one.figure, one.ours)} | ${one.peer === undefined ? "–" : spread(one.figure, one.peer)} | ${one.ahead === undefined ? "–" : spread("times", one.ahead)} | ${one.isMet === null ? "–" : one.isMet ? "yes" : "**no**"} |`,
+        `| ${one.work} | ${formatGoal(one)} | ${spread(one.figure, one.ours)} | ` +
+        `${one.peer === undefined ? "–" : spread(one.figure, one.peer)} | ` +
+        `${one.ahead === undefined ? "–" : spread("times", one.ahead)} | ` +
+        `${one.isMet === null ? "–" : one.isMet ? "yes" : "**no**"} |`,
     ),
     "",
   ].join("\n");
@@ -92,21 +108,25 @@ function starts(results: Results): string {
   return [
     "## Starts",
     "",
-    "A program of its own process, page cache hot: as it is deployed (an executable with bytecode, as all loads here), and from sources.",
+    "A program of its own process, page cache hot: as it is deployed (an executable with " +
+      "bytecode, as all loads here), and from sources.",
     "",
     `| image | program | ${figures.join(" | ")} |`,
     `| --- | --- |${" --- |".repeat(figures.length)}`,
     ...cases.flatMap(({ params, contenders }) =>
       Object.entries(contenders).map(([name, found]) => {
         const cells = figures.map((figure) => spread(figure, found.figures[figure]!));
-        return `| ${params["pattern"]} | ${name === OURS ? "as deployed" : name} | ${cells.join(" | ")} |`;
+        return (
+          `| ${params["pattern"]} | ${name === OURS ? "as deployed" : name} | ` +
+          `${cells.join(" | ")} |`
+        );
       }),
     ),
     "",
   ].join("\n");
 }
 
-/** Figures of a load that tell one queue from another. */
+/** Figures of a load that distinguish queues. */
 const QUEUE_FIGURES = [
   ...[
     "gibPerSecond",
@@ -170,7 +190,11 @@ function growth(results: Results): string {
         const shownSizes = sizes.map((size) =>
           parameter === "bytes" ? formatBytes(size) : size.toLocaleString("en"),
         );
-        return `| ${label}, ${figure} | ${parameter} ${shownSizes.join(" / ")} | ${name} | ${costs.map((cost) => formatFigure(figure, cost)).join(" / ")} | ${digits(growthExponent(sizes, costs))} |`;
+        return (
+          `| ${label}, ${figure} | ${parameter} ${shownSizes.join(" / ")} | ${name} | ` +
+          `${costs.map((cost) => formatFigure(figure, cost)).join(" / ")} | ` +
+          `${digits(growthExponent(sizes, costs))} |`
+        );
       }),
     ),
   );
@@ -178,7 +202,8 @@ function growth(results: Results): string {
   return [
     "## Growth",
     "",
-    "The exponent is that of cost = c × size^exponent: 0 does not grow, 1 grows with the size. A fragmented image has an extent for every four pages, so its bytes are its extents.",
+    "The exponent is that of cost = c × size^exponent: 0 does not grow, 1 grows with the size. A " +
+      "fragmented image has an extent for every four pages, so its bytes are its extents.",
     "",
     "| work | against | by | cost | exponent |",
     "| --- | --- | --- | --- | --- |",
@@ -187,7 +212,7 @@ function growth(results: Results): string {
   ].join("\n");
 }
 
-/** Cases of a subject, grouped by all parameters but one, where that one takes several values. */
+/** Cases of a subject, grouped by all parameters except one that takes several values. */
 function series(
   results: Results,
   subject: string,
@@ -234,13 +259,17 @@ function everyCase(results: Results): string {
       const list = Object.entries(figures).map(
         ([figure, summary]) => `${figure} ${spread(figure, summary)}`,
       );
-      return `| ${one.subject}, ${formatParams(one.params)} | ${name} | ${list.join("; ")} | ${hash === null ? "" : `\`${hash}\``} |`;
+      return (
+        `| ${one.subject}, ${formatParams(one.params)} | ${name} | ${list.join("; ")} | ` +
+        `${hash === null ? "" : `\`${hash}\``} |`
+      );
     }),
   );
   return [
     "## Every case",
     "",
-    "Median (smallest .. largest) of the rounds; the hash of the result is the same for all that have one.",
+    "Median (smallest .. largest) of the rounds; the hash of the result is the same for all that " +
+      "have one.",
     "",
     "| case | by | figures | hash |",
     "| --- | --- | --- | --- |",

@@ -1,6 +1,6 @@
 /**
- * What the project set out to reach, line by line, and whether a run reached it. A goal is a factor
- * ahead of gVisor on the same machine in the same run, or a time of our own.
+ * The project's goals, line by line, and whether a run reached them. A goal is a factor ahead of
+ * gVisor on the same machine in the same run, or a time of our own.
  */
 import { FIO_RUNS, FIO_WRITE } from "../peers/fio.ts";
 import { CALLS_ALONE } from "../support/bare-load.ts";
@@ -21,12 +21,12 @@ export interface TargetLine {
   readonly figure: string;
   readonly goal: Goal;
   readonly ours: Summary;
-  /** Undefined where the peer has no such figure, or is absent. */
+  /** Undefined if the peer is absent or has no such figure. */
   readonly peer: Summary | undefined;
   readonly ahead: Summary | undefined;
   /** How many times better than the peer the goal asks to be, for the chart's mark. */
   readonly neededAhead: number | undefined;
-  /** Null where there is no goal, or no peer to measure it by. */
+  /** Null without a goal, or without a peer to measure it by. */
   readonly isMet: boolean | null;
 }
 
@@ -98,7 +98,7 @@ function microLines(results: Results): TargetLine[] {
   return lines.flatMap((one) => one ?? []);
 }
 
-/** What a pair costs at 100,000 live ranges over what it costs at 100, of the same round. */
+/** The cost of a pair at 100,000 live ranges over the cost at 100, in the same round. */
 function growthLine(results: Results): TargetLine | undefined {
   const few = findCase(results, "allocate", { live: 100 });
   const many = findCase(results, "allocate", { live: 100_000 });
@@ -209,7 +209,7 @@ function loadLines(results: Results): TargetLine[] {
   return lines.flatMap((one) => one ?? []);
 }
 
-/** Against the best that fio gets out of the disk. */
+/** Compared with the best that fio reads from the disk. */
 function fioLine(results: Results, params: Params): TargetLine | undefined {
   const found = findCase(results, "load", params);
   const rates = Object.keys(FIO_RUNS).flatMap((name) => {

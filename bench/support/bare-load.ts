@@ -1,7 +1,7 @@
 /**
- * What a load of a dense image through the page cache costs in system calls alone: this thread and
+ * Measures only the system calls of a load of a dense image through the page cache: this thread and
  * a Worker make each 2 MiB of fresh memory a huge page and read into it. No metadata, no checksums,
- * nobody who waits; the Worker's start is part of the time.
+ * no waiters. The Worker's start is part of the time.
  */
 import {
   bufferAt,
@@ -23,11 +23,11 @@ export interface BareLoad {
   readonly fd: number;
   readonly base: number;
   readonly lengthBytes: number;
-  /** The next block that nobody has taken. */
+  /** The next block that no thread has taken. */
   readonly next: Int32Array;
 }
 
-/** Reads what no other thread has taken. @throws {Error} if the file ends early */
+/** Reads the blocks that no other thread has taken. @throws {Error} if the file ends early */
 export function readBlocks({ fd, base, lengthBytes, next }: BareLoad): void {
   const take = () => Atomics.add(next, 0, 1) * HUGE_PAGE_SIZE;
   for (let at = take(); at < lengthBytes; at = take()) {
@@ -38,7 +38,7 @@ export function readBlocks({ fd, base, lengthBytes, next }: BareLoad): void {
   }
 }
 
-/** The contents of a file of so many bytes, in memory that lasts as long as the process. */
+/** The contents of a file of that many bytes, in memory that lives as long as the process. */
 export async function loadBare(path: string, lengthBytes: number): Promise<Uint8Array> {
   const roundedBytes = Math.ceil(lengthBytes / HUGE_PAGE_SIZE) * HUGE_PAGE_SIZE;
   const memory = createMemoryFd("bare-load");

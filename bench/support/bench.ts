@@ -1,11 +1,11 @@
 /**
- * What a bench is: a subject with cases, each measured once per round in a process of its own, so
- * that neither compiled code, nor heap, nor memory of one case is another's. Every
- * `bench/<subject>.bench.ts` exports one, and runs it when it is started by itself: `bun
+ * A bench is a subject with cases. Each case is measured once per round in a process of its own, so
+ * that compiled code, heap and memory of one case do not affect another. Every
+ * `bench/<subject>.bench.ts` exports one, and runs it when it is started directly: `bun
  * bench/view.bench.ts`.
  *
  * A sample is named figures (units last in the names, the same names as the peers') and a hash of
- * the result, so that no figure stands for a wrong answer.
+ * the result, so that no figure belongs to a wrong answer.
  */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -13,8 +13,8 @@ import { join } from "node:path";
 export type Params = Readonly<Record<string, number | string>>;
 
 /**
- * Bytes of a whole-job image, and how long to measure: the full size, or the least that runs every
- * line.
+ * Bytes of a whole-job image, and how long to measure: the full size, or the smallest that runs
+ * every line.
  */
 export interface Size {
   readonly bytes: number;
@@ -24,15 +24,15 @@ export interface Size {
 export interface Sample {
   readonly figures: Readonly<Record<string, number>>;
   /**
-   * Of the result; null where a contender verifies it itself, or did in another round. Equal among
-   * all contenders of a case.
+   * Hash of the result; null if a contender verifies it itself, or did in another round. Equal
+   * among all contenders of a case.
    */
   readonly hash: string | null;
-  /** Of the work to do, where it is drawn at random. Equal among all contenders of a case. */
+  /** Hash of the work, if it is drawn at random. Equal among all contenders of a case. */
   readonly traceHash?: string;
 }
 
-/** One measurement: who does the work, where files may be, which round it is. */
+/** One measurement: the contender, the folder for files, the round. */
 export interface Run {
   /** "pgalloc", or one of the bench's rivals. */
   readonly by: string;
@@ -46,24 +46,24 @@ export const OURS = "pgalloc";
 
 export interface Bench {
   readonly subject: string;
-  /** What is measured, for the report. */
+  /** The subject's title, for the report. */
   readonly title: string;
   cases(size: Size): Params[];
   /**
-   * Ours is measured in an executable with bytecode, as a service is deployed; rivals run from
+   * Ours is measured in an executable with bytecode, as a service is deployed. Rivals run from
    * sources.
    */
   readonly isBuilt?: true;
-  /** Other ways, in this runtime, to do the work of a case. */
+  /** Other ways to do the work of a case in this runtime. */
   rivals?(params: Params): string[];
   measure(params: Params, run: Run): Promise<Sample>;
-  /** A folder that a case leaves behind, to be removed after its rounds. */
+  /** A folder that a case leaves behind; it is removed after the case's rounds. */
   scratch?(directory: string, params: Params): string;
-  /** The same work by gVisor, where it has such a thing. */
+  /** The same work by gVisor, if it has such an operation. */
   readonly gvisor?: {
     /** One process of it is one round. */
     arguments(params: Params, run: Run): string[];
-    /** What its result was, of what else the peer can do or has written; not timed. */
+    /** The hash of what else the peer computes or has written; not timed. */
     hash?(
       params: Params,
       run: Run,
@@ -100,8 +100,8 @@ export function budget(run: Run): {
 }
 
 /**
- * Command of a child process that measures one case and prints its sample. `executable`: where the
- * bench was built.
+ * Command of a child process that measures one case and prints its sample. `executable` is where
+ * the bench was built.
  */
 export function sampleCommand(
   bench: Bench,
@@ -114,8 +114,8 @@ export function sampleCommand(
 }
 
 /**
- * Builds a program as docs/deploying.md says, unless that has been done.
- * @throws {Error} with what the bundler says
+ * Builds a program as docs/deploying.md says, unless it is built.
+ * @throws {Error} with the bundler's output
  */
 export function buildOnce(source: string, executable: string): void {
   if (existsSync(executable)) return;
@@ -140,8 +140,8 @@ export function sourceOf({ subject }: Bench): string {
 }
 
 /**
- * What a bench file does when it is started by itself: one sample for the runner, or all its cases
- * for a reader.
+ * The main program of a bench file that is started directly: one sample for the runner, or all its
+ * cases for a reader.
  */
 export async function main(bench: Bench): Promise<void> {
   const [flag, request] = process.argv.slice(2);

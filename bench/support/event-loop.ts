@@ -1,7 +1,6 @@
 /**
- * How long the event loop of this thread kept a timer waiting. A timer of 1 ms, not a chain of
- * setImmediate: a chain would itself keep a core busy. Gaps are what came on top of the timer's own
- * time.
+ * Measures how long this thread's event loop kept a timer waiting. It is a timer of 1 ms, since a
+ * chain of setImmediate would itself keep a core busy. A gap is the time beyond the timer's own.
  */
 import { percentile } from "./statistics.ts";
 
@@ -27,7 +26,7 @@ export class EventLoopMeter {
     this.lastMs = nowMs;
   }
 
-  /** Ends the measurement, with the gap that goes on right now. */
+  /** Ends the measurement and includes the current gap. */
   stop(): { loopGapP50Ms: number; loopGapP99Ms: number; loopGapMaxMs: number } {
     clearTimeout(this.timer);
     this.measure();

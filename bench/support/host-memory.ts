@@ -1,7 +1,7 @@
 /**
- * In a virtual machine, memory that has been free for a while is given back to the host, and is
- * several times slower at its next first touch. Whoever is measured first would pay that for all.
- * So memory is touched, and freed again, just before.
+ * A virtual machine returns memory that has been free for a while to its host, and the next first
+ * touch of it is several times slower. The first contender would pay that for all. So free memory
+ * is touched and freed again just before.
  */
 import { advise, MADV_HUGEPAGE, mapAnonymous, unmap, zeroMemory } from "../../ffi/index.ts";
 

@@ -18,9 +18,8 @@ export function fillImage(file: MemoryFile, pattern: Pattern, bytes: number): vo
 }
 
 /**
- * CRC-32 of the pages that hold something, in order: the same as that of gVisor's pages.img of the
- * image. Every 64th page that must be zero is looked at, too; looking at all of them would give
- * each its memory.
+ * CRC-32 of the pages with contents, in order: equal to that of gVisor's pages.img of the image.
+ * Every 64th page that must be zero is checked too; checking all of them would commit each.
  */
 export function hashImage(file: MemoryFile, pattern: Pattern, bytes: number): string {
   let crc = 0;
@@ -60,7 +59,7 @@ export async function hashFile(path: string): Promise<string> {
   return formatHash(crc, bytes);
 }
 
-/** The page that an await is for: a random one, or its neighbour where that one holds nothing. */
+/** The page of an await: a random one, or its neighbour if that one has no contents. */
 export function filledPage(pattern: Pattern, page: number): number {
   return isZeroPage(pattern, page) ? page - 1 : page;
 }

@@ -1,4 +1,4 @@
-/** The machine's header beside the numbers, and how quiet it was meanwhile. */
+/** The machine's description beside the numbers, and how quiet it was meanwhile. */
 import { readFileSync } from "node:fs";
 import { arch, cpus, loadavg, release, totalmem } from "node:os";
 import { PAGE_SIZE } from "../../src/index.ts";
@@ -37,7 +37,7 @@ function chosen(path: string): string {
   return /\[(\w+)\]/.exec(readOrEmpty(path))?.[1] ?? "unknown";
 }
 
-/** Containers hide some of these files; then what they say is unknown, which the header says. */
+/** Containers hide some of these files; the header then says "unknown". */
 function readOrEmpty(path: string): string {
   try {
     return readFileSync(path, "utf8");
@@ -51,17 +51,14 @@ function readOrEmpty(path: string): string {
   }
 }
 
-/**
- * A probe that took so many times as long as the fastest ran on a core whose other thread was busy.
- */
+/** A probe that took this many times as long as the fastest shared its core with other work. */
 const SHARED_CORE = 1.3;
 
 /**
- * Does the same fixed work again and again between the measurements: on a quiet machine it takes
- * the same time always. What else ran beside the bench shows in the load average and in the time
- * that the hypervisor gave to others; and that a virtual processor had only half a core, since
- * another machine's was on the core's other thread, in work that waits for nothing (`issue`): what
- * waits for its own results (`compute`) or for memory (`copy`) hardly feels that.
+ * Does the same fixed work again and again between the measurements; on a quiet machine it always
+ * takes the same time. Other load shows in the load average and in stolen time. If another machine
+ * uses the other thread of the core, only `issue` shows it, work that waits for nothing: `compute`
+ * waits for its own results and `copy` for memory, and they hardly slow down.
  */
 export class NoiseMeter {
   private readonly computeMs: number[] = [];
@@ -106,7 +103,7 @@ export class NoiseMeter {
   }
 }
 
-/** Eight sums beside one another: as many steps as the core has room for. */
+/** Eight independent sums: as many steps as the core can issue at once. */
 function issue(steps: number): number {
   let [a, b, c, d, e, f, g, h] = [1, 2, 3, 4, 5, 6, 7, 8];
   for (let i = 0; i < steps; i++) {
@@ -127,7 +124,7 @@ export interface Noise {
   /** Slowest probe over the median one. */
   readonly computeSpread: number;
   readonly copySpread: number;
-  /** Of the probes: how many ran on a core that something else used as well. */
+  /** How many of the probes ran on a shared core. */
   readonly sharedCoreShare: number;
   /** Of one minute, before the bench began: what was already running. */
   readonly loadAverageBefore: number;

@@ -1,7 +1,7 @@
 /**
- * Objects that a piece of work makes, counted by the engine: everything on its heap, closures and
- * their environments too. The count is exact as long as nothing is collected meanwhile, so the work
- * must be short.
+ * Counts the objects that a piece of work makes, by the engine's own count: everything on its heap,
+ * closures and their environments included. The count is exact while nothing is collected, so the
+ * work must be short.
  */
 import { heapStats } from "bun:jsc";
 

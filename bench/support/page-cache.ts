@@ -1,4 +1,4 @@
-/** Makes files hot or cold in the page cache, and looks whether that worked. */
+/** Makes files hot or cold in the page cache, and checks the result. */
 import { fsyncSync, readSync } from "node:fs";
 import {
   closeFile,

@@ -1,6 +1,4 @@
-/**
- * Child processes and the folder they work in: both are gone when the bench ends, however it ends.
- */
+/** Child processes and their folder: both are gone when the bench ends, however it ends. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 

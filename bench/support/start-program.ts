@@ -1,6 +1,6 @@
 /**
- * The program that bench/start.bench.ts starts: restores an image, awaits one page of it, and says
- * what took how long.
+ * The program that bench/start.bench.ts starts: it restores an image, awaits one page, and reports
+ * the times.
  */
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 

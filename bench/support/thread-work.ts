@@ -1,8 +1,8 @@
-/** The work that bench/threads.ts gives to Workers, and what both sides of it do. */
+/** The work that bench/threads.ts gives to Workers, and what both sides share. */
 import { FileRange, MemoryFile, type MemoryFileHandle, PAGE_SIZE } from "../../src/index.ts";
 import { makeTrace, Random, type Trace } from "./trace.ts";
 
-/** Milliseconds between two awaits, as long as the load goes on. */
+/** Milliseconds between two awaits while the load runs. */
 const AWAIT_INTERVAL_MS = 1;
 
 export type Work =
@@ -76,9 +76,7 @@ function startWorker(file: MemoryFile, work: Work): Started {
   return { worker, ready: ready.promise, answer: answer.promise };
 }
 
-/**
- * In the Worker: says that it is ready, waits for the others, and returns how many seconds it took.
- */
+/** In the Worker: reports ready, waits for the others, and returns the seconds that it took. */
 export function replayPairs(
   handle: MemoryFileHandle,
   work: Work & { kind: "pairs" },
@@ -96,8 +94,8 @@ export function replayPairs(
 }
 
 /**
- * Awaits random pages, one after the other, while the file loads, and checks each. Returns
- * nanoseconds of each.
+ * Awaits random pages, one after another, while the file loads, and checks each. Returns
+ * nanoseconds of each await.
  */
 export async function awaitRandomPages(
   file: MemoryFile,
@@ -140,7 +138,7 @@ export async function awaitPages(
   const done = new Int32Array(new SharedArrayBuffer(4));
   const { worker, ready, answer } = startWorker(file, { ...work, done });
   await ready;
-  // Busy: no turn of the event loop until the Worker is done.
+  // Busy wait: no turn of the event loop until the Worker is done.
   if (who.endsWith("busy")) for (let x = 0; Atomics.load(done, 0) === 0; x++) Math.sqrt(x);
   const samples = (await answer) as number[];
   worker.terminate();

@@ -1,13 +1,14 @@
 /**
- * The traces, stamps and hashes that every contender of a bench works on. They are defined in
- * bench/peers/gvisor/README.md, so that a program in another language does exactly the same work.
+ * The traces, stamps and hashes that every contender of a bench works on.
+ * bench/peers/gvisor/README.md defines them, so that a program in another language does exactly the
+ * same work.
  */
 import { PAGE_SIZE } from "../../src/index.ts";
 
 const MAX_PAGES = 64;
 const DEFAULT_STATE = 0x9e3779b9;
 
-/** xorshift32 (Marsaglia 2003): small, fixed for ever, the same in any language. */
+/** xorshift32 (Marsaglia 2003): small, stable, the same in any language. */
 export class Random {
   private state: number;
 
@@ -43,7 +44,7 @@ export class WordHash {
 }
 
 /**
- * Live ranges of `fill` pages; operation i is on live range `slots[i]`, and makes it `pages[i]`
+ * Live ranges of `fill` pages. Operation i replaces live range `slots[i]` by one of `pages[i]`
  * pages (allocations only).
  */
 export interface Trace {
@@ -80,7 +81,7 @@ export function isZeroPage(pattern: Pattern, page: number): boolean {
   return pattern === "fragmented" && page % 4 === 3;
 }
 
-/** Bytes that a checkpoint of the image has to hold. */
+/** Bytes of contents that a checkpoint of the image has. */
 export function filledBytes(pattern: Pattern, bytes: number): number {
   const pages = bytes / PAGE_SIZE;
   return pattern === "dense" ? bytes : (pages - Math.floor(pages / 4)) * PAGE_SIZE;
@@ -124,7 +125,8 @@ export function checkStamp(page: Uint8Array, index: number): void {
   const wanted = [sum >>> 0, (sum >= 2 ** 32 ? high + 1 : high) >>> 0];
   if (words[0] !== wanted[0] || words[1] !== wanted[1]) {
     throw new Error(
-      `Page ${index} holds ${words[1]}:${words[0]} at its end, its stamp is ${wanted[1]}:${wanted[0]}`,
+      `Page ${index} holds ${words[1]}:${words[0]} at its end, its stamp is ` +
+        `${wanted[1]}:${wanted[0]}`,
     );
   }
 }

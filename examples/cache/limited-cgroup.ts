@@ -1,6 +1,6 @@
 /**
- * A cgroup with little memory, of whichever version this machine has and lets us make; it goes with
- * the program.
+ * A cgroup with little memory, of whichever version this machine allows. It is removed when the
+ * program ends.
  */
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -16,7 +16,7 @@ export interface LimitedCgroup {
   remove(): Promise<void>;
 }
 
-/** What stands in the way, by version; or the cgroup. */
+/** The cgroup, or the obstacles by version. */
 export function makeLimitedCgroup(
   limitBytes: number,
 ): LimitedCgroup | { readonly reasons: readonly string[] } {

@@ -2,12 +2,12 @@
  * A cache that gives memory back when the host asks.
  *
  *   bun main.ts [--limit-mib 256] [--no-cgroup] [--entries 128] [--neighbour-mib 256]
- *   [--wait-seconds 30]
+ *               [--wait-seconds 30]
  *
- * Makes a cgroup with little memory, starts the program with the cache in it (program.ts), and
- * there a neighbour that needs the memory: real pressure, told by the kernel. Where no such cgroup
- * can be made it says why, and the program is asked by hand. Needs the right to make cgroups: root,
- * as a rule.
+ * It makes a cgroup with little memory and starts the program with the cache in it (program.ts),
+ * and a neighbour that needs the memory: real pressure, reported by the kernel. If it cannot make
+ * such a cgroup, it prints the reason and starts evictions by hand. Making cgroups usually needs
+ * root.
  */
 import { join } from "node:path";
 import { parseArgs } from "node:util";
@@ -32,14 +32,15 @@ for (const name of ["entries", "neighbour-mib", "wait-seconds"] as const)
   command.push(`--${name}`, values[name]);
 if ("path" in cgroup) {
   console.log(
-    `cgroup               ${cgroup.path} (version ${cgroup.version}), limited to ${limitMebibytes} MiB`,
+    `cgroup               ${cgroup.path} (version ${cgroup.version}), limited to ` +
+      `${limitMebibytes} MiB`,
   );
   command.push("--processes-file", cgroup.processesFile);
 } else {
   console.log(`no limited cgroup    ${cgroup.reasons.join("; ")}`);
 }
 const program = Bun.spawn(command, { stdout: "inherit", stderr: "inherit" });
-// The cgroup goes in any case, after what is in it.
+// Remove the cgroup in any case, after its processes.
 for (const signal of ["SIGINT", "SIGTERM"] as const) process.on(signal, () => program.kill());
 const exitCode = await program.exited;
 if ("path" in cgroup) await cgroup.remove();

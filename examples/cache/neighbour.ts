@@ -1,7 +1,7 @@
 /**
- * Another program in the same cgroup: writes a file that does not fit in what is left of its
- * memory, and reads it over and over. Each time the kernel must find pages for it. Ends at SIGTERM,
- * or when the program that started it is gone.
+ * Another program in the same cgroup: writes a file that does not fit into the rest of the memory,
+ * and reads it again and again. The kernel must find pages for it each time. It ends at SIGTERM, or
+ * when its parent is gone.
  *
  *   bun neighbour.ts FILE MEBIBYTES
  */
@@ -25,7 +25,7 @@ for (;;) {
     readSync(fd, block, 0, block.length, i * block.length);
     readMebibytes++;
     if (i % 16 !== 0) continue;
-    // Signals are seen between turns.
+    // Signals arrive between turns.
     await new Promise((resolve) => setImmediate(resolve));
     if (process.ppid !== parent) process.exit(1);
   }

@@ -1,5 +1,5 @@
 /**
- * A cache of blobs of one size in pages of a MemoryFile. Entries that nobody uses are evictable:
+ * A cache of blobs of one size in pages of a MemoryFile. Entries that are not in use are evictable:
  * the file asks for them back when the host is short of memory, and a later `use` loads them again.
  */
 import type { EvictableMemoryUser, EvictableRange, FileRange, MemoryFile } from "pgalloc";
@@ -38,15 +38,15 @@ export class PageCache implements EvictableMemoryUser {
   }
 
   /**
-   * Calls `read` with the entry's bytes, which stay in memory until it returns or its promise is
-   * settled.
+   * Calls `read` with the entry's bytes. They stay in memory until it returns or its promise
+   * settles.
    */
   async use<T>(key: string, read: (bytes: Uint8Array) => T | Promise<T>): Promise<T> {
     const known = this.#slotOf.get(key);
     if (known !== undefined) this.hits++;
     const slot = known ?? this.#insert(key);
     const entry = this.#slots[slot]!;
-    // In use: not to be evicted.
+    // In use: it must not be evicted.
     if (entry.users++ === 0) this.#file.markUnevictable(this, { start: slot, end: slot + 1 });
     try {
       return await read(this.#file.view(entry.range));
@@ -65,7 +65,7 @@ export class PageCache implements EvictableMemoryUser {
     return slot;
   }
 
-  /** Drops the entries of the slots, but for those that are in use again. */
+  /** Drops the entries of the slots, except those that are in use again. */
   evict({ start, end }: EvictableRange): void {
     for (let slot = start; slot < end; slot++) {
       const entry = this.#slots[slot];

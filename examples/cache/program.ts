@@ -1,10 +1,10 @@
 /**
- * The program with the cache, in whichever cgroup it is told to join.
+ * The program with the cache. It joins the cgroup that it is given.
  *
  *   bun program.ts [--processes-file FILE] [--entries N] [--neighbour-mib N] [--directory DIR]
- *   [--wait-seconds N]
+ *                  [--wait-seconds N]
  *
- * Without a cgroup of its own no real pressure can be made, and evictions are started by hand.
+ * Without a cgroup it cannot make real pressure, and starts evictions by hand.
  */
 import { statfsSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,7 +17,7 @@ const TMPFS_MAGIC = 0x01021994;
 const ENTRY_BYTES = 2 ** 20;
 const IN_USE = 8;
 
-/** Files in a tmpfs are memory that no cache can give back; the neighbour's is on a disk. */
+/** Files in a tmpfs are memory that no cache can give back; the neighbour's file is on a disk. */
 function diskDirectory(): string {
   return statfsSync(tmpdir()).type === TMPFS_MAGIC ? "/var/tmp" : tmpdir();
 }
@@ -40,7 +40,7 @@ function say(text: string): void {
 
 const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 
-/** Where the entries come from: here they are computed, in a real program read or fetched. */
+/** The origin of the entries: computed here, read or fetched in a real program. */
 function load(key: string, destination: Uint8Array): void {
   destination.fill(Number(key) % 256);
 }
@@ -60,7 +60,7 @@ function describe(trigger: EvictionTrigger): string {
   return trigger.kind === "idle" ? `none: ${(trigger.reason as Error).message}` : trigger.kind;
 }
 
-/** The neighbour runs until the cache has been asked, or time is up. True if it was asked. */
+/** The neighbour runs until the cache was asked for memory, or time is up. True if it was asked. */
 async function underPressure(cache: PageCache): Promise<boolean> {
   const file = join(values.directory, `pgalloc-neighbour-${process.pid}`);
   const program = join(import.meta.dir, "neighbour.ts");
@@ -68,7 +68,8 @@ async function underPressure(cache: PageCache): Promise<boolean> {
     stdout: "pipe",
   });
   say(
-    `a neighbour starts: it reads a file of ${values["neighbour-mib"]} MiB over and over, in the same cgroup`,
+    `a neighbour starts: it reads a file of ${values["neighbour-mib"]} MiB over and over, in the ` +
+      "same cgroup",
   );
   const until = performance.now() + 1000 * Number(values["wait-seconds"]);
   while (cache.evictions === 0 && performance.now() < until && neighbour.exitCode === null)
@@ -90,7 +91,7 @@ let file = MemoryFile.create({ name: "cache", memoryPressure: { stallMs: 20, win
 const trigger = file.evictionTrigger;
 console.log(`evictions start by   ${describe(trigger)}`);
 if (trigger.kind !== "pressure") {
-  // Evicting as soon as the file is idle would make a cache pointless.
+  // Eviction as soon as the file is idle would make a cache pointless.
   file.destroy();
   file = MemoryFile.create({ name: "cache", delayedEviction: "manual" });
 }
@@ -101,7 +102,7 @@ say(`used again: ${await useAll(cache)}`);
 file.updateUsage();
 say(`committed: ${mebibytes(file.usage().totalBytes)}`);
 
-// Some entries are in use all the while, and must stay.
+// Some entries stay in use all the time, and must stay in memory.
 const { promise: done, resolve: finish } = Promise.withResolvers<void>();
 const inUse = Array.from({ length: IN_USE }, (_, i) => cache.use(String(i), () => done));
 const canPress = values["processes-file"] !== undefined && trigger.kind === "pressure";

@@ -1,12 +1,12 @@
 /**
- * Word search split over Workers while the index is still being restored.
+ * Word search divided among Workers while the index is still being restored.
  *
  *   bun main.ts [--data FILE.json] [--checkpoint DIR] [--workers N] [--queries N]
  *
- * For each of some words, the nearest of all words, by comparing with every vector: first in the
- * main thread alone, then each Worker takes a part of the vectors. Both start from the same
+ * It finds the nearest of all words for each of some words by comparing with every vector: first in
+ * the main thread alone, then each Worker takes a part of the vectors. Both start from the same
  * checkpoint, restored in the background, and must find the same. Times are from the call of
- * loadFrom to the last answer; Workers are started before, as a server would have them.
+ * loadFrom to the last answer. Workers are started before, as in a server.
  */
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
@@ -38,7 +38,7 @@ function inWordSearch(path: string): string {
 interface Search {
   readonly elapsedMs: number;
   readonly hits: readonly Hit[][];
-  /** How much of the file had been loaded when the first thread began to compare. */
+  /** How much of the file was loaded when the first thread began to compare. */
   readonly loadedAtStart: number;
 }
 
@@ -139,7 +139,8 @@ console.log(
 );
 console.log(`  one thread:  ${alone.elapsedMs.toFixed(1)} ms  (${percent(alone.loadedAtStart)})`);
 console.log(
-  `  ${workers.length} Workers:   ${together.elapsedMs.toFixed(1)} ms  (${percent(together.loadedAtStart)})`,
+  `  ${workers.length} Workers:   ${together.elapsedMs.toFixed(1)} ms  ` +
+    `(${percent(together.loadedAtStart)})`,
 );
 console.log(
   `  speed-up:    ${(alone.elapsedMs / together.elapsedMs).toFixed(2)}×, and the same answers`,

@@ -1,7 +1,7 @@
 /** Exhaustive search over a part of the vectors: what one thread, or each Worker, does. */
 import type { WordIndex } from "../word-search/index-file.ts";
 
-/** Rows that are waited for and searched at once: about 400 KiB of vectors. */
+/** Rows that are awaited and searched at once: about 400 KiB of vectors. */
 const ROWS_AT_ONCE = 1024;
 
 export interface Hit {
@@ -10,8 +10,8 @@ export interface Hit {
 }
 
 /**
- * For each query row the `count` rows of [first, last) that are nearest to it. Waits for the
- * vectors piece by piece, so that it searches what is there while the rest is still being loaded.
+ * For each query row, finds the `count` rows of [first, last) that are nearest to it. Waits for the
+ * vectors piece by piece, so that it searches loaded ones while the rest still loads.
  */
 export function searchRows(
   index: WordIndex,
@@ -36,9 +36,7 @@ export function searchRows(
   return hits;
 }
 
-/**
- * Keeps the `count` best, the best first; equal ones by row, so that every split finds the same.
- */
+/** Keeps the `count` best, best first; equal ones by row, so that every split finds the same. */
 function insert(best: Hit[], row: number, similarity: number, count: number): void {
   if (best.length === count && similarity <= best[count - 1]!.similarity) return;
   best.push({ row, similarity });

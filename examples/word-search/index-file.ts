@@ -1,10 +1,9 @@
 /**
- * The word index in a MemoryFile: building it from the JSON, and asking it for neighbours.
+ * The word index in a MemoryFile: builds it from the JSON, and finds neighbours.
  *
- * Vectors stand in pages, grouped by the centroid they are nearest to (an inverted file, as vector
- * databases have): a query reads the groups of a few centroids, so that after a restart it waits
- * for those pages and not for all. Everything that says where things are is small, and travels as
- * the checkpoint's userData.
+ * Vectors are in pages, grouped by their nearest centroid (an inverted file, as in vector
+ * databases). A query reads the groups of a few centroids, so after a restart it waits for those
+ * pages only. Where everything is, is small, and travels as the checkpoint's userData.
  */
 import { FileRange, MemoryFile, PAGE_SIZE } from "pgalloc";
 
@@ -52,8 +51,8 @@ export class WordIndex {
   }
 
   /**
-   * The `count` words whose vectors are nearest to that of `word`. Waits for the pages it needs,
-   * and only for them.
+   * The `count` words whose vectors are nearest to that of `word`. Waits only for the pages that it
+   * needs.
    */
   async nearest(word: string, count: number): Promise<Neighbour[]> {
     const { dimensions, centroids, groupStarts, vectors } = this.#roots;
@@ -86,12 +85,12 @@ export class WordIndex {
     );
   }
 
-  /** How many components a vector has. */
+  /** The number of components of a vector. */
   get dimensions(): number {
     return this.#roots.dimensions;
   }
 
-  /** The vectors of rows [first, last), blocking this thread until they are loaded: for Workers. */
+  /** The vectors of rows [first, last). Blocks this thread until they are loaded: for Workers. */
   rowsSync(first: number, last: number): Float32Array {
     const { dimensions, vectors } = this.#roots;
     const start = vectors.start + 4 * first * dimensions;
@@ -142,7 +141,7 @@ export class WordIndex {
     return new Uint32Array(bytes.buffer, bytes.byteOffset, to - from);
   }
 
-  /** Bytes [start, end) of the file, once they are loaded. */
+  /** Bytes [start, end) of the file; waits until they are loaded. */
   async #bytes(start: number, end: number): Promise<Uint8Array> {
     const pages = new FileRange(
       start - (start % PAGE_SIZE),
@@ -153,9 +152,7 @@ export class WordIndex {
   }
 }
 
-/**
- * Fills a new file from the JSON. Returns it with what `WordIndex` needs to find everything again.
- */
+/** Fills a new file from the JSON. Returns it with what `WordIndex` needs to find everything. */
 export function buildIndex(embeddings: Embeddings): { file: MemoryFile; userData: Uint8Array } {
   const { dimensions, words } = embeddings;
   const unit = words.map((word) => normalized(embeddings.vectors[word]!, dimensions));

@@ -3,11 +3,10 @@
  *
  *   bun main.ts [--data FILE.json] [--checkpoint DIR] [--word ocean]
  *
- * The first start parses the JSON into a MemoryFile and checkpoints it. Then the same program is
- * started again in a new process, which restores in the background and answers while it loads;
- * again, built into an executable, as a service would be deployed; and once more in another, which
- * parses the JSON as a program without checkpoints would. Each prints its timeline, measured from
- * the start of its process.
+ * The first start parses the JSON into a MemoryFile and checkpoints it. Then the program starts
+ * again in new processes: one restores in the background and answers while it loads; one does the
+ * same as an executable, as a service is deployed; one parses the JSON, as a program without
+ * checkpoints does. Each prints its timeline, measured from the start of its process.
  */
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -67,14 +66,14 @@ async function firstStart(): Promise<string> {
   return answer;
 }
 
-/** Next start: restore behind the running program. */
+/** Next start: restores behind the running program. */
 async function nextStart(title: string): Promise<string> {
   const timeline = new Timeline(title);
   const file = await MemoryFile.loadFrom(values.checkpoint, {
     background: true,
     onProgress: (load) => timeline.progress(load),
   });
-  timeline.mark("metadata stands");
+  timeline.mark("metadata is read");
   const index = new WordIndex(file, file.userData!);
   const answer = show(values.word, await index.nearest(values.word, NEIGHBOURS));
   const { loadedBytes, totalBytes } = file.loadStats();
@@ -85,7 +84,7 @@ async function nextStart(title: string): Promise<string> {
   await file.awaitLoad();
   timeline.mark(
     "all loaded",
-    `${Timeline.mebibytes(totalBytes)}, ${timeline.rate(totalBytes, "metadata stands")}`,
+    `${Timeline.mebibytes(totalBytes)}, ${timeline.rate(totalBytes, "metadata is read")}`,
   );
   const again = show(values.word, await index.nearest(values.word, NEIGHBOURS));
   if (again !== answer)
@@ -94,7 +93,7 @@ async function nextStart(title: string): Promise<string> {
   return answer;
 }
 
-/** What the same start costs without a checkpoint: parse the JSON, and compare with every word. */
+/** The same start without a checkpoint: parses the JSON, and compares with every word. */
 async function parseStart(): Promise<void> {
   const timeline = new Timeline("the same start with JSON.parse");
   const { words, vectors, dimensions } = await readEmbeddings();
@@ -115,7 +114,7 @@ async function parseStart(): Promise<void> {
   timeline.mark("first answer", show(values.word, neighbours.slice(0, NEIGHBOURS)));
 }
 
-/** Builds this program as docs/deploying.md says, Bun and bytecode included. */
+/** Builds this program as docs/deploying.md says, with Bun and bytecode. */
 function buildExecutable(directory: string): string {
   const executable = join(directory, "word-search");
   const flags = [
@@ -136,8 +135,8 @@ function buildExecutable(directory: string): string {
 }
 
 /**
- * Runs one kind of start in a process of its own, as a restart would. Returns the answer it printed
- * last.
+ * Runs one kind of start in a process of its own, as a restart does. Returns the last answer that
+ * it printed.
  */
 function startAgain(start: string, program = [process.execPath, import.meta.filename]): string {
   const command = [...program, "--start", start];

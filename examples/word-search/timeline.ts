@@ -1,7 +1,4 @@
-/**
- * Prints what happened when, from the start of the process; a progress bar where there is a
- * terminal.
- */
+/** Prints what happened when, from the start of the process; on a terminal also a progress bar. */
 
 const BAR_WIDTH = 30;
 
@@ -41,7 +38,8 @@ export class Timeline {
     if (!process.stderr.isTTY || load.totalBytes === 0) return;
     const filled = Math.round((BAR_WIDTH * load.loadedBytes) / load.totalBytes);
     process.stderr.write(
-      `\r  [${"#".repeat(filled)}${".".repeat(BAR_WIDTH - filled)}] ${Timeline.mebibytes(load.loadedBytes)} `,
+      `\r  [${"#".repeat(filled)}${".".repeat(BAR_WIDTH - filled)}] ` +
+        `${Timeline.mebibytes(load.loadedBytes)} `,
     );
     this.#barShown = true;
   }
