@@ -1,4 +1,7 @@
-/** What the report makes of samples: ratios, goals, growth, the chart; on made-up figures, so that each verdict is known. */
+/**
+ * What the report makes of samples: ratios, goals, growth, the chart. The figures are made up, so
+ * that each verdict is known.
+ */
 import { expect, test } from "bun:test";
 import { drawChart } from "../../bench/report/chart.ts";
 import { makeCase, type Results, timesBetter } from "../../bench/report/results.ts";
@@ -53,7 +56,7 @@ function resultsOf(cases: Results["cases"]): Results {
   };
 }
 
-test("more is better of a rate, less of a time; counts are not compared", () => {
+test("compare prefers higher rates and lower times, and ignores counts", () => {
   expect(timesBetter("gibPerSecond", 4, 2)).toBe(2);
   expect(timesBetter("nsPerPair", 100, 400)).toBe(4);
   expect(timesBetter("awaitP99Ns", 100, 50)).toBe(0.5);
@@ -62,12 +65,12 @@ test("more is better of a rate, less of a time; counts are not compared", () => 
   expect(timesBetter("residentFractionBefore", 1, 1)).toBeUndefined();
 });
 
-test("the ratio is the median of the rounds' pairs, not the ratio of the medians", () => {
+test("a ratio is the median of the rounds' pairs, not the ratio of the medians", () => {
   const { ahead } = allocations(100, [1, 2, 10], [4, 2, 100]);
   expect(ahead["gvisor"]!["nsPerPair"]).toEqual({ median: 4, min: 1, max: 10, rounds: [4, 1, 10] });
 });
 
-test("different results, and different work, are errors", () => {
+test("mergeRounds refuses different results and different work", () => {
   const description = { subject: "allocate", title: "pairs", params: { live: 1 } };
   const make = (...hashes: (string | null)[]) =>
     makeCase(description, {
@@ -82,7 +85,7 @@ test("different results, and different work, are errors", () => {
   );
 });
 
-test("goals: met, missed, without one, and growth", () => {
+test("the report shows goals met, goals missed, lines without a goal, and growth", () => {
   const results = resultsOf([
     allocations(100, [1, 1, 1], [9, 9, 9]),
     allocations(10_000, [2, 2, 2], [7, 8, 9]),
@@ -99,7 +102,7 @@ test("goals: met, missed, without one, and growth", () => {
   expect(verdicts(missed)).toEqual([["free + allocate pair, 10,000 live", false]]);
 });
 
-test("without the peer a goal against it has no verdict, and one of our own has", () => {
+test("the report has verdicts only for our own goals if the peer is absent", () => {
   const view = makeCase(
     { subject: "view", title: "", params: { live: 100 } },
     { pgalloc: [sample({ nsPerView: 101 })] },
@@ -111,13 +114,13 @@ test("without the peer a goal against it has no verdict, and one of our own has"
   expect(targetLines(resultsOf([pair, view])).map(({ isMet }) => isMet)).toEqual([null, false]);
 });
 
-test("what we lose stands in the report", () => {
+test("the report lists what we lose", () => {
   const report = formatResults(resultsOf([allocations(10_000, [400, 400, 400], [100, 100, 100])]));
   expect(report).toContain("nsPerPair 400 ns against 100 ns, 0.25× (0.25× .. 0.25×)");
   expect(report).toContain("**no**");
 });
 
-test("the chart has a bar for each line, a mark for each goal, and text that cannot break it", () => {
+test("the chart has a bar for each line, a mark for each goal, and escaped text", () => {
   const big = makeCase(
     { subject: "big", title: "", params: { bytes: 2 ** 36 } },
     { pgalloc: [sample({ nsPerPair: 2 })], gvisor: [sample({ nsPerPair: 1 })] },

@@ -1,6 +1,6 @@
 /**
- * Every bench at its smallest size, so that none rots: all figures are there, all results are right. No time is asserted, only
- * what is counted.
+ * Runs every bench at its smallest size, so that none rots: all figures are present, all results
+ * are right. No test asserts a time; tests assert only what is counted.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, rmSync, statfsSync } from "node:fs";
@@ -16,7 +16,7 @@ import { OURS, type Params } from "../../bench/support/bench.ts";
 import { filledBytes, type Pattern } from "../../bench/support/trace.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 
-/** Figures that each subject's every case must have of our own. */
+/** Figures that every case of a subject must have of our own. */
 const FIGURES: Record<string, string[]> = {
   allocate: [
     "nsPerPair",
@@ -82,7 +82,7 @@ beforeAll(async () => {
 
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-/** The figures of our own in the case of a subject with these parameters. */
+/** Our own figures in the case of a subject with these parameters. */
 function ours(subject: string, params: Params): Record<string, number> {
   const found = findCase(results, subject, params);
   if (found === undefined) throw new Error(`No case of ${subject} with ${JSON.stringify(params)}`);
@@ -94,7 +94,7 @@ function ours(subject: string, params: Params): Record<string, number> {
 const casesOf = (subject: string): CaseResult[] =>
   results.cases.filter((one) => one.subject === subject);
 
-test("the list of subjects here is the benches' own", () => {
+test("SUBJECTS lists every bench", () => {
   expect(Object.keys(FIGURES).sort()).toEqual([...SUBJECTS].sort());
 });
 
@@ -123,23 +123,23 @@ test.each(SUBJECTS)(
   },
 );
 
-test("placement is gVisor's: the hash that its own program printed for the same trace", () => {
+test("allocate places ranges as gVisor's own program does: their hashes are equal", () => {
   expect(findCase(results, "allocate", { live: 100 })!.contenders[OURS]!.hash).toBe("ee3dba85");
 });
 
-test("a pair of release and allocation makes at most one system call", () => {
+test("allocate + decRef makes at most one system call", () => {
   for (const { params } of casesOf("allocate"))
     expect(ours("allocate", params)["syscallsPerPair"]).toBeLessThanOrEqual(1);
 });
 
-test("a pair of references makes no object; a pair of release and allocation its range, and before it is compiled one more", () => {
+test("incRef + decRef makes no object, allocate + decRef one (two before compilation)", () => {
   for (const { params } of casesOf("references"))
     expect(ours("references", params)["objectsPerPair"]).toBeLessThan(0.1);
   for (const { params } of casesOf("allocate"))
     expect(ours("allocate", params)["objectsPerPair"]).toBeLessThan(2.1);
 });
 
-test("gVisor's format: loaded as it was written, and with what is in it beside pages", () => {
+test("exchange loads what it wrote, with references, kinds and groups", () => {
   for (const pattern of ["dense", "fragmented"]) {
     const exchange = ours("exchange", { pattern });
     for (const figure of ["exportSeconds", "loadFromReturnsSeconds", "gibPerSecond"])
@@ -151,7 +151,7 @@ test("gVisor's format: loaded as it was written, and with what is in it beside p
   expect(filledPages).toBeGreaterThan(100);
 });
 
-test("JavaScript's own ways take part, and come to the same result", () => {
+test("JavaScript's own ways take part and have the same result", () => {
   expect(Object.keys(casesOf("segment")[0]!.contenders)).toEqual([OURS, "sorted array"]);
   const dense = findCase(results, "load", {
     pattern: "dense",
@@ -169,7 +169,7 @@ test("JavaScript's own ways take part, and come to the same result", () => {
 });
 
 describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
-  test("what was loaded is what was saved, by every queue, hot and cold", () => {
+  test("every queue loads what was saved, hot and cold", () => {
     const saved = findCase(results, "save", { pattern, bytes: results.bytes })!.contenders[OURS]!
       .hash;
     const loads = casesOf("load").filter(
@@ -179,7 +179,7 @@ describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
     for (const { contenders } of loads) expect(contenders[OURS]!.hash).toBe(saved);
   });
 
-  test("only what holds something is stored and loaded, as one extent for each run of it", () => {
+  test("only pages with contents are stored and loaded, one extent for each run", () => {
     const filled = filledBytes(pattern, results.bytes);
     const save = ours("save", { pattern, bytes: results.bytes });
     expect(save["pagesBytes"]).toBe(filled);
@@ -194,8 +194,8 @@ describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
     }
   });
 
-  test("the page cache was what the case says", () => {
-    if (statfsSync(directory).type === TMPFS) return; // Its files are nowhere but in the page cache.
+  test("the page cache is in the state that the case names", () => {
+    if (statfsSync(directory).type === TMPFS) return; // Its files exist only in the page cache.
     for (const { params } of casesOf("load").filter(
       ({ params }) => params["pattern"] === pattern,
     )) {
@@ -206,7 +206,7 @@ describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
   });
 });
 
-test("the background reads a dense image in large pieces", () => {
+test("the background pass reads a dense image in large pieces", () => {
   const load = ours("load", {
     pattern: "dense",
     bytes: results.bytes,
@@ -217,14 +217,14 @@ test("the background reads a dense image in large pieces", () => {
   expect(results.bytes / load["readCalls"]!).toBeGreaterThanOrEqual(64 * 1024);
 });
 
-test("the report tells every case, and the chart is a whole document", () => {
+test("the report lists every case, and the chart is a complete document", () => {
   const report = formatResults(results);
   for (const { subject } of results.cases) expect(report).toContain(`| ${subject}, `);
   expect(report).toContain("Absent – ");
   expect(drawChart(results)).toMatch(/^<svg [\s\S]*<\/svg>\n$/);
 });
 
-test("images are gone afterwards", () => {
+test("run removes its images", () => {
   expect(readdirSync(directory)).toEqual([]);
 });
 
@@ -238,7 +238,7 @@ test.each(["SIGINT", "SIGTERM"] as const)(
         stdio: ["ignore", "ignore", "pipe"],
       },
     );
-    // The first line comes after the first case: images are there, and others are being made.
+    // The first line comes after the first case: images exist, and others are being made.
     for await (const _ of child.stderr) break;
     expect(readdirSync(directory).length).toBe(1);
     const workspace = join(directory, readdirSync(directory)[0]!);

@@ -1,4 +1,7 @@
-/** Traces, stamps and statistics: against the values that bench/peers/gvisor/README.md gives, and against BigInt. */
+/**
+ * Traces, stamps and statistics, compared with the values in bench/peers/gvisor/README.md and with
+ * BigInt.
+ */
 import { expect, test } from "bun:test";
 import { parseOptions } from "../../bench/options.ts";
 import { growthExponent, median, percentile } from "../../bench/support/statistics.ts";
@@ -11,14 +14,14 @@ import {
 } from "../../bench/support/trace.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 
-test("the generator is the peer's", () => {
+test("the generator equals the peer's", () => {
   const random = new Random(1);
   expect(Array.from({ length: 5 }, () => random.next())).toEqual([
     270369, 67634689, 2647435461, 307599695, 2398689233,
   ]);
 });
 
-test("traces are the peer's", () => {
+test("traces equal the peer's", () => {
   const { fill, slots, pages, hash } = makeTrace(4, 3, 1, true);
   expect([...fill]).toEqual([34, 2, 6, 16]);
   expect([...slots]).toEqual([1, 2, 1]);
@@ -55,7 +58,7 @@ test("a fragmented image lacks every fourth page", () => {
   expect(filledBytes("dense", 8 * PAGE_SIZE)).toBe(8 * PAGE_SIZE);
 });
 
-test("medians and percentiles are nearest rank, as the peer's", () => {
+test("medians and percentiles use nearest rank, as the peer's do", () => {
   expect(median([3, 1, 2])).toBe(2);
   expect(median([4, 1, 2, 3])).toBe(2.5);
   const hundred = Array.from({ length: 100 }, (_, i) => 100 - i);
@@ -69,7 +72,7 @@ test("the growth exponent of a power is that power", () => {
   expect(growthExponent([10, 1000], [5, 5])).toBe(0);
 });
 
-test("results are written by a full run, or where asked", () => {
+test("parseOptions writes results for a full run, or to the given path", () => {
   expect(parseOptions([]).out).not.toBeNull();
   for (const partial of [
     ["--smoke"],
@@ -84,7 +87,7 @@ test("results are written by a full run, or where asked", () => {
   }
 });
 
-test("bad command lines are refused", () => {
+test("parseOptions refuses bad command lines", () => {
   expect(() => parseOptions(["--rounds", "0"])).toThrow(RangeError);
   expect(() => parseOptions(["--rounds", "x"])).toThrow(/--rounds/);
   expect(() => parseOptions(["--bytes", "4096"])).toThrow(/--bytes/);

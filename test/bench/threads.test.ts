@@ -1,8 +1,8 @@
-/** bench/threads.ts at its smallest: every line is there, whatever the figures. */
+/** Runs bench/threads.ts at its smallest size: every line is present, whatever the figures. */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 
-test("the bench of threads measures the lock, throughput, critical sections and awaits", async () => {
+test("bench/threads.ts measures the lock, throughput, critical sections and awaits", async () => {
   const run = Bun.spawnSync(
     [process.execPath, join(import.meta.dir, "../../bench/threads.ts"), "--smoke"],
     {
@@ -25,7 +25,8 @@ test("the bench of threads measures the lock, throughput, critical sections and 
   ]) {
     expect(output).toMatch(
       new RegExp(
-        `awaits from the ${who}: (p50 [\\d.]+ ms, p99 [\\d.]+ ms|none, all was loaded before the first)`,
+        `awaits from the ${who}: (p50 [\\d.]+ ms, p99 [\\d.]+ ms|none, all was loaded before the ` +
+          "first)",
       ),
     );
   }

@@ -1,4 +1,4 @@
-/** The command line tool as a user runs it: a process with arguments, output and an exit code. */
+/** Runs the command line tool like a user: a process with arguments, output and an exit code. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
   closeSync,
@@ -54,14 +54,14 @@ function run(...args: string[]): { exitCode: number; stdout: string; stderr: str
   };
 }
 
-/** A copy of the checkpoint, for damaging. */
+/** A copy of the checkpoint, to damage. */
 function copy(name: string): string {
   const directory = join(root, name);
   cpSync(checkpoint, directory, { recursive: true });
   return directory;
 }
 
-/** Makes a byte another one, whatever it is: some, such as a checkpoint's id, are random. */
+/** Changes a byte to another value, whatever it is: some, such as a checkpoint's id, are random. */
 function overwrite(path: string, offset: number): void {
   const fd = openSync(path, "r+");
   const byte = new Uint8Array(1);
@@ -72,14 +72,14 @@ function overwrite(path: string, offset: number): void {
 }
 
 describe("the tool", () => {
-  test("is executable, and says that Bun runs it", () => {
+  test("is executable, and its first line names Bun", () => {
     expect(readFileSync(program, "utf8")).toStartWith("#!/usr/bin/env bun\n");
     const path = `${join(process.execPath, "..")}:${process.env["PATH"]}`;
     const child = Bun.spawnSync([program, "--version"], { env: { ...process.env, PATH: path } });
     expect(child.stdout.toString()).toBe(`${packageJson.version}\n`);
   });
 
-  test("--help and --version", () => {
+  test("prints help and the version", () => {
     for (const flag of ["--help", "-h", "help"]) {
       const { exitCode, stdout } = run(flag);
       expect(exitCode).toBe(0);
@@ -116,7 +116,7 @@ describe("the tool", () => {
     expect([exitCode, stdout]).toEqual([2, ""]);
   });
 
-  test("a directory that is not there: exit code 1, and no stack", () => {
+  test("exits with 1 and without a stack for a missing directory", () => {
     for (const command of ["inspect", "verify"]) {
       const { exitCode, stderr } = run(command, join(root, "nowhere"));
       expect(exitCode).toBe(1);
@@ -149,7 +149,7 @@ describe("inspect", () => {
     bytesByGroup: { 3: 10 * PAGE_SIZE, 0: 19 * PAGE_SIZE + HUGE_PAGE_SIZE },
   };
 
-  test("--json says what was saved", () => {
+  test("prints as JSON what was saved", () => {
     const { exitCode, stdout } = run("inspect", checkpoint, "--json");
     expect(exitCode).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({
@@ -158,7 +158,7 @@ describe("inspect", () => {
     });
   });
 
-  test("--list gives every run and extent, as text and as JSON", () => {
+  test("lists every run and extent, as text and as JSON", () => {
     const { runList, extentList } = JSON.parse(
       run("inspect", checkpoint, "--json", "--list").stdout,
     );
@@ -184,7 +184,7 @@ describe("inspect", () => {
     expect(stdout).toContain(`[${15 * PAGE_SIZE}, ${16 * PAGE_SIZE})  at ${12 * PAGE_SIZE}`);
   });
 
-  test("text for people", () => {
+  test("prints text for people", () => {
     const { stdout } = run("inspect", checkpoint);
     for (const text of [
       "native",
@@ -198,7 +198,7 @@ describe("inspect", () => {
     }
   });
 
-  test.each(["small", "huge", "inline"])("gVisor's own checkpoint %s", (name) => {
+  test.each(["small", "huge", "inline"])("reads gVisor's own checkpoint %s", (name) => {
     const expected = JSON.parse(readFileSync(join(fixtures, name, "expected.json"), "utf8")) as {
       live: { start: number; end: number; refs: number; huge: boolean }[];
       totalSize: number;
@@ -212,7 +212,7 @@ describe("inspect", () => {
     expect((found.chunks.small + found.chunks.huge) * 2 ** 30).toBe(expected.totalSize);
   });
 
-  test("a directory without a checkpoint", () => {
+  test("refuses a directory without a checkpoint", () => {
     const { exitCode, stderr } = run("inspect", import.meta.dir);
     expect([exitCode, stderr]).toEqual([1, expect.stringContaining("There is no checkpoint")]);
     expect(run("inspect", checkpoint, "--format", "gvisor").stderr).toContain(
@@ -222,7 +222,7 @@ describe("inspect", () => {
 });
 
 describe("verify", () => {
-  test("a good checkpoint of either format: exit code 0, counts and bytes", () => {
+  test("exits with 0 for a good checkpoint of either format, and prints counts and bytes", () => {
     const { exitCode, stdout } = run("verify", checkpoint);
     expect(exitCode).toBe(0);
     expect(stdout).toContain("3 extents, 14 pages, 56 KiB read, 0 pages bad");
@@ -271,7 +271,10 @@ describe("verify", () => {
     expect(text.stdout).toContain("4 pages bad");
   });
 
-  /** Where a section stands in `meta`, by the order in which they are written: name, chunks, runs, extents, userData, checksums. */
+  /**
+   * Where a section of `meta` is, by the order in which sections are written: name, chunks, runs,
+   * extents, userData, checksums.
+   */
   function sectionAt(index: number): { offset: number; lengthBytes: number } {
     const view = new DataView(new Uint8Array(readFileSync(join(checkpoint, "meta"))).buffer);
     const entry = 64 + 32 * index;
@@ -281,7 +284,7 @@ describe("verify", () => {
     };
   }
 
-  test("several bad sections are named each, and pages are checked all the same", () => {
+  test("names each bad section, and still checks pages", () => {
     const directory = copy("bad-sections");
     for (const section of [1, 2, 4]) overwrite(join(directory, "meta"), sectionAt(section).offset);
     for (const page of [3, 4, 12]) overwrite(join(directory, "pages"), page * PAGE_SIZE + 7);
@@ -294,7 +297,7 @@ describe("verify", () => {
       "userData",
     ]);
     expect([pages, badPages]).toEqual([14, 3]);
-    // Whose pages they are is in the damaged part.
+    // The owner of these pages is in the damaged part.
     const place = { id: null, extent: null, memoryOffset: null, problem: "checksum" };
     expect(badBlocks).toEqual([
       { ...place, offset: 3 * PAGE_SIZE, lengthBytes: 2 * PAGE_SIZE },
@@ -305,7 +308,7 @@ describe("verify", () => {
     expect(text).toContain("metadata has 3 errors; 0 extents, 14 pages, 56 KiB read, 3 pages bad");
   });
 
-  test("a damaged header or table does not hide the rest", () => {
+  test("checks the rest behind a damaged header or table", () => {
     const directory = copy("bad-header");
     // The id in the header; a number in the table's first entry; a checksum's first byte.
     for (const at of [16, 64 + 8, sectionAt(5).offset]) overwrite(join(directory, "meta"), at);
@@ -320,7 +323,7 @@ describe("verify", () => {
     expect(run("verify", directory).stdout).toContain("contents could not be checked");
   });
 
-  test("a block that cannot be read is named, and the others are checked", () => {
+  test("names a block that cannot be read, and checks the others", () => {
     const directory = copy("unreadable");
     overwrite(join(directory, "pages"), 12 * PAGE_SIZE);
     const preload = join(root, "unreadable.ts");
@@ -351,7 +354,7 @@ describe("verify", () => {
     });
   });
 
-  test("any byte of the metadata that is wrong, and a file that is cut short", () => {
+  test("finds any wrong byte of the metadata, and a file that is cut short", () => {
     const { size } = Bun.file(join(checkpoint, "meta"));
     for (const offset of [0, 9, 13, 40, 60, 70, Math.floor(size / 2), size - 1]) {
       const directory = copy(`bad-meta-${offset}`);
@@ -396,7 +399,7 @@ describe("demo", () => {
       expect(stdout).toContain(text);
     }
     expect(run("verify", directory).exitCode).toBe(0);
-    // It never writes over a checkpoint.
+    // It never overwrites a checkpoint.
     expect(run("demo", "--directory", directory)).toMatchObject({
       exitCode: 2,
       stderr: expect.stringContaining("new or empty"),

@@ -1,4 +1,7 @@
-/** docs/parity.md has a row for every exported identifier of gVisor's packages, and no row for one that does not exist. */
+/**
+ * docs/parity.md has a row for every exported identifier of gVisor's packages, and no row for an
+ * identifier that does not exist.
+ */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -23,12 +26,12 @@ const named = new Set(
   }),
 );
 
-test("every identifier has its row", () => {
+test("docs/parity.md has a row for every identifier", () => {
   expect(exported.length).toBeGreaterThan(250);
   expect(exported.filter((identifier) => !named.has(identifier))).toEqual([]);
 });
 
-test("every row is of identifiers that exist, and has a verdict", () => {
+test("docs/parity.md has only rows of existing identifiers, each with a verdict", () => {
   expect([...named].filter((identifier) => !exported.includes(identifier))).toEqual([]);
   const rows = document.split("\n").filter((line) => line.startsWith("| `"));
   for (const row of rows) expect(row.split("|")[3]!.trim()).toMatch(/^(same|\*\*better\*\*|not)$/);

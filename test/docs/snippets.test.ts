@@ -1,7 +1,8 @@
 /**
- * Every `ts` block of README.md and docs/*.md is a program: it is type-checked as strictly as the library, and executed
- * with Bun in an empty directory in which "pgalloc" is this checkout. A block that begins with `// not run: reason`
- * is only type-checked, and is listed as skipped with its reason.
+ * Every `ts` block of README.md and docs/*.md is a program: it is type-checked as strictly as the
+ * library, and executed with Bun in an empty directory in which "pgalloc" is this checkout. A block
+ * that begins with `// not run: reason` is only type-checked, and listed as skipped with its
+ * reason.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
@@ -41,7 +42,7 @@ const programs: { readonly document: string; readonly file: string; readonly sni
       })),
   );
 
-/** A program's directory, in which "pgalloc" and the type packages are found and nothing else. */
+/** A program's directory, in which only "pgalloc" and the type packages are found. */
 function makeProject(): string {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-docs-"));
   mkdirSync(join(directory, "node_modules"));
@@ -69,7 +70,7 @@ async function run(command: string[], cwd: string): Promise<{ exitCode: number; 
   return { exitCode, output: `${stdout}${stderr}` };
 }
 
-test("the README has a program", () => {
+test("README.md has a program", () => {
   const inReadme = programs.filter(
     ({ document, snippet }) => document === "README.md" && snippet.notRunBecause === undefined,
   );
@@ -77,13 +78,13 @@ test("the README has a program", () => {
 });
 
 test(
-  "every program type-checks",
+  "every program of the documents type-checks",
   async () => {
     const directory = makeProject();
     try {
       for (const { file, snippet } of programs) writeFileSync(join(directory, file), snippet.code);
       const { compilerOptions } = JSON.parse(readFileSync(join(root, "tsconfig.json"), "utf8"));
-      // A reader's program may leave a variable unused; all else is as strict as here.
+      // A reader's program may leave a variable unused; the other rules are those of the library.
       const options = {
         ...compilerOptions,
         moduleDetection: "force",
@@ -123,7 +124,7 @@ describe("program", () => {
     test(
       name,
       async () => {
-        // Each in a directory of its own below the project, since a program may write files.
+        // Each in its own directory below the project, since a program may write files.
         const cwd = join(directory, file.replace(/\.ts$/, ""));
         mkdirSync(cwd);
         writeFileSync(join(cwd, file), snippet.code);

@@ -6,13 +6,19 @@ export interface Snippet {
   /** The line of the opening fence, counted from 1. */
   readonly line: number;
   readonly code: string;
-  /** Why the block is not to be executed; undefined if it is. Its first line then reads `// not run: reason`. */
+  /**
+   * Why the block is not executed; undefined if it is. Its first line then reads `// not run:
+   * reason`.
+   */
   readonly notRunBecause: string | undefined;
 }
 
 const NOT_RUN = /^\/\/ not run: *(.*)/;
 
-/** All fenced blocks, in order. @throws {Error} for a fence that is never closed and for a "not run" without a reason */
+/**
+ * All fenced blocks, in order.
+ * @throws {Error} for a fence that is never closed and for a "not run" without a reason
+ */
 export function findSnippets(markdown: string): Snippet[] {
   const snippets: Snippet[] = [];
   const lines = markdown.split("\n");

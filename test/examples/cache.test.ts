@@ -1,4 +1,7 @@
-/** examples/cache, as a user runs it: by hand everywhere, under real memory pressure where a limited cgroup can be made. */
+/**
+ * Runs examples/cache like a user: with evictions by hand everywhere, and under real memory
+ * pressure where a limited cgroup can be made.
+ */
 import { expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -20,7 +23,7 @@ async function run(...options: string[]): Promise<string> {
   return output;
 }
 
-test("evictions that are started by hand give the cache's memory back, but for what is in use", async () => {
+test("startEvictions gives the cache's memory back, except entries in use", async () => {
   const output = await run("--no-cgroup", "--entries", "32");
   expect(output).toContain("filled: 0 hits, 32 misses");
   expect(output).toContain("used again: 32 hits, 0 misses");
@@ -39,7 +42,7 @@ const canPress = await (async () => {
 })();
 
 test.skipIf(!canPress)(
-  "under real memory pressure the kernel tells, and the cache evicts",
+  "the cache evicts when the kernel reports memory pressure",
   async () => {
     const output = await run("--wait-seconds", "60");
     expect(output).toContain("evictions start by   memory pressure, told by /");

@@ -1,10 +1,10 @@
-/** examples/parallel-search, as a user runs it, on a small file of the same shape. */
+/** Runs examples/parallel-search like a user, on a small file of the same shape. */
 import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-test("three Workers find what one thread finds, and the speed-up is printed", async () => {
+test("parallel-search finds the same with three Workers, and prints the speed-up", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-example-"));
   try {
     const words = Array.from({ length: 5000 }, (_, i) => `word${i}`);

@@ -1,16 +1,16 @@
-/** examples/word-search, as a user runs it, on a small file of the same shape. */
+/** Runs examples/word-search like a user, on a small file of the same shape. */
 import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-test("the first start checkpoints, the next one answers the same from it", async () => {
+test("word-search answers the same from its checkpoint as before it", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-example-"));
   try {
     const words = Array.from({ length: 3000 }, (_, i) =>
       i === 0 ? "ocean" : i === 1 ? "sea" : `word${i}`,
     );
-    // Directions without a pattern, but "sea" close to "ocean".
+    // Directions without a pattern, but "sea" is close to "ocean".
     const noise = (i: number, k: number) =>
       Math.sin(12.9898 * (i + 1) + 78.233 * (k + 1)) * 43758.5453;
     const component = (i: number, k: number) => noise(i, k) - Math.floor(noise(i, k)) - 0.5;

@@ -1,6 +1,6 @@
 /**
- * Two files that must be replaced as one: an export that is killed or fails at any of its steps, and readers in between.
- * Files are told apart by their length and their bytes: n pages, filled with n.
+ * Two files are replaced as one: exports that are killed or fail at any of their steps, and readers
+ * in between. Files differ by length and bytes: n pages, filled with n.
  */
 import { afterAll, expect, test } from "bun:test";
 import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -22,7 +22,7 @@ async function exportPages(directory: string, pages: number): Promise<void> {
   await exportTo(file, directory);
 }
 
-/** How many pages the export in the directory has, after a look at every byte. */
+/** How many pages the export in the directory has; checks every byte. */
 async function importPages(directory: string): Promise<number> {
   using file = await importFrom(directory);
   const pages = file.allocatedBytes / PAGE_SIZE;
@@ -32,7 +32,7 @@ async function importPages(directory: string): Promise<number> {
   return pages;
 }
 
-/** What gVisor would see, which knows the two names only: "nothing", or how many pages; never a mix. */
+/** What gVisor sees, which knows only the two names: "nothing", or how many pages; never a mix. */
 async function seenByGvisor(directory: string): Promise<number | "nothing"> {
   if (!existsSync(join(directory, "pages_meta.img"))) return "nothing";
   const copy = mkdtempSync(join(scratch, "seen-"));
@@ -41,7 +41,7 @@ async function seenByGvisor(directory: string): Promise<number | "nothing"> {
   return await importPages(copy);
 }
 
-test("killed at any step, the directory has the old export or the new one, and the next export tidies up", async () => {
+test("exportTo killed at any step leaves the old export or the new one", async () => {
   const outcomes = new Set<string>();
   for (let killAt = 0; ; killAt++) {
     const directory = mkdtempSync(join(scratch, "killed-"));
@@ -69,10 +69,10 @@ test("killed at any step, the directory has the old export or the new one, and t
   expect([...outcomes].sort()).toEqual(["1 1", "2 1", "2 2", "2 nothing"]);
 });
 
-test("what a killed export left is finished in the order of its steps, each synced before the next", async () => {
+test("exportTo finishes a killed export step by step, each synced before the next", async () => {
   const directory = mkdtempSync(join(scratch, "finished-"));
   await exportPages(directory, 1);
-  // Killed where it would remove the old metadata: it has just been committed.
+  // Killed before it removes the old metadata: the new metadata has just been committed.
   Bun.spawnSync([
     process.execPath,
     join(import.meta.dir, "support/killed-export.ts"),
@@ -91,7 +91,7 @@ test("what a killed export left is finished in the order of its steps, each sync
   expect(await importPages(directory)).toBe(3);
 });
 
-test("a step that fails is told, and leaves the old export or the new one", async () => {
+test("exportTo reports a failing step, and leaves the old export or the new one", async () => {
   const outcomes = new Set<string>();
   for (let failAt = 0; ; failAt++) {
     const directory = mkdtempSync(join(scratch, "failed-"));
@@ -123,7 +123,7 @@ test("a step that fails is told, and leaves the old export or the new one", asyn
   expect([...outcomes].sort()).toEqual(["1 1", "2 nothing"]);
 });
 
-test("whoever reads while others export finds one export or another", async () => {
+test("importFrom finds one export or another while others export", async () => {
   const directory = mkdtempSync(join(scratch, "busy-"));
   await exportPages(directory, 1);
   let exporting = true;
@@ -142,7 +142,7 @@ test("whoever reads while others export finds one export or another", async () =
   expect(seen.size).toBeGreaterThan(1);
 });
 
-test("an inline checkpoint is replaced as well: its pages file is new then", async () => {
+test("exportTo replaces an inline checkpoint, and adds a pages file", async () => {
   const directory = mkdtempSync(join(scratch, "inline-"));
   cpSync(
     join(import.meta.dir, "../data/gvisor/inline/pages_meta.img"),

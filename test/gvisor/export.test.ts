@@ -1,6 +1,7 @@
 /**
- * MemoryFiles written in gVisor's format and read back: everything that a program can know of a file must be the same. What
- * gVisor itself makes of the same files is checked by bench/gvisor-check.ts, where Go is installed.
+ * MemoryFiles written in gVisor's format and read back: everything that a program can observe of a
+ * file is the same. test/gvisor/with-gvisor.ts checks the same files with gVisor itself, if Go is
+ * installed.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import {
@@ -46,7 +47,7 @@ let directories = 0;
 const newDirectory = () => join(scratch, `${directories++}`);
 const contentsOf = (directory: string, name: string) => readFileSync(join(directory, name));
 
-describe("random files come back the same, in both forms", () => {
+describe("exportTo writes random files that come back the same, in both forms", () => {
   const seeds: [Shape, number][] = [
     ["empty", 1],
     ...[1, 2, 3].flatMap((seed): [Shape, number][] => [
@@ -89,7 +90,7 @@ describe.each(["small", "huge", "inline"])("gVisor's own file %s, exported again
     readFileSync(join(fixtures, name, "expected.json"), "utf8"),
   ) as Expected;
 
-  test("is the same, byte by byte where gVisor's file has a form of its own", async () => {
+  test("is the same, byte by byte unless gVisor's map order differs", async () => {
     using file = await importFrom(join(fixtures, name), { background: true });
     const directory = newDirectory();
     await exportTo(file, directory);
@@ -99,7 +100,8 @@ describe.each(["small", "huge", "inline"])("gVisor's own file %s, exported again
     ];
     if (name === "inline") writeInlineForm(directory, written);
     else expect(contentsOf(written, "pages.img")).toEqual(contentsOf(source, "pages.img"));
-    // Go writes the map of sub-released pages in random order: same length, and the same once it is read.
+    // Go writes the map of sub-released pages in random order: the length is the same, and so are
+    // the values once it is read.
     const [a, b] = [contentsOf(source, "pages_meta.img"), contentsOf(written, "pages_meta.img")];
     if (name === "huge") expect(b.byteLength).toBe(a.byteLength);
     else expect(b).toEqual(a);
@@ -109,7 +111,7 @@ describe.each(["small", "huge", "inline"])("gVisor's own file %s, exported again
   });
 });
 
-test("waste and sub-released pages that are not settled yet are written as a release will leave them", async () => {
+test("exportTo writes pending waste and sub-released pages as released", async () => {
   using file = MemoryFile.create({ expectHugepages: true });
   const small = file.allocate(8 * PAGE_SIZE, { mode: "commit" });
   const huge = file.allocate(2 * HUGE_PAGE_SIZE, { huge: true });
@@ -128,9 +130,10 @@ test("waste and sub-released pages that are not settled yet are written as a rel
   expect(back.toString()).toContain(`[${huge.start}, ${huge.start + 2 ** 30}) huge free`);
 });
 
-test("waste in a gVisor file is released on import, and its contents are not loaded", async () => {
+test("importFrom releases waste, and does not load its contents", async () => {
   const column = (values: number[]) => Uint32Array.from(values);
-  // Pages 0-9 used, 10-19 waste with contents, 20-29 used; of a huge page the first half used, the rest waste.
+  // Pages 0-9 used, 10-19 waste with contents, 20-29 used; of a huge page the first half used, the
+  // rest waste.
   const hugeFirst = CHUNK_PAGES;
   const image: MemoryFileImage = {
     chunkHuge: Uint8Array.of(0, 1),
@@ -216,14 +219,14 @@ describe("kinds that gVisor does not have", () => {
     expect(back.toString()).toContain("refs=1 kind=4 group=0");
   });
 
-  test("that nobody uses any more do not matter", async () => {
+  test("do not matter once their pages are free", async () => {
     using file = MemoryFile.create();
     file.decRef(file.allocate(PAGE_SIZE, { kind: 255 }));
     await exportTo(file, newDirectory());
   });
 });
 
-test("the files are the owner's alone, and a symbolic link in their place is not followed", async () => {
+test("exportTo writes files for the owner only, and follows no symbolic link", async () => {
   using file = MemoryFile.create();
   file.view(file.allocate(PAGE_SIZE)).fill(1);
   const directory = newDirectory();
@@ -240,7 +243,7 @@ test("the files are the owner's alone, and a symbolic link in their place is not
   expect(readFileSync(victim, "utf8")).toBe("untouched");
 });
 
-test("the most references that a page can have, and one more", async () => {
+test("exportTo writes the most references that a page can have, and refuses one more", async () => {
   const directory = newDirectory();
   mkdirSync(directory);
   const write = (refs: number) => {
@@ -273,7 +276,7 @@ test("the most references that a page can have, and one more", async () => {
   await expect(importFrom(directory)).rejects.toThrow("at most 2147483647 are supported");
 });
 
-describe("an export that does not come to its end", () => {
+describe("an export that does not complete", () => {
   const make = () => {
     const file = MemoryFile.create();
     const range = file.allocate(64 * PAGE_SIZE);
@@ -281,7 +284,7 @@ describe("an export that does not come to its end", () => {
     return file;
   };
 
-  test("aborted, or stopped by its own progress callback: no trace", async () => {
+  test("leaves no trace when aborted, or when its progress callback throws", async () => {
     using file = make();
     const directory = newDirectory();
     const reason = new Error("enough");
@@ -299,7 +302,7 @@ describe("an export that does not come to its end", () => {
     expect(readdirSync(directory)).toEqual([]);
   });
 
-  test("a second one into the same directory is told so, and the file may be destroyed meanwhile", async () => {
+  test("refuses a second export into the same directory, and survives destroy()", async () => {
     const file = make();
     const directory = newDirectory();
     const first = exportTo(file, directory);

@@ -1,4 +1,4 @@
-/** What gVisor itself wrote, read and written again; `expected.json` says what is in it. */
+/** Files that gVisor wrote, read and written again; `expected.json` describes their contents. */
 import { describe, expect, test } from "bun:test";
 import { imageToMetadata } from "../../src/gvisor/compose.ts";
 import { CHUNK_PAGES, type MemoryFileImage, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
@@ -15,7 +15,7 @@ function read({ metadata, pages }: Fixture): MemoryFileImage {
     .image;
 }
 
-/** One string a page, whatever runs the pages are in. */
+/** One string per page, whatever runs the pages are in. */
 function livePages(ranges: Expected["live"]): Map<number, string> {
   const pages = new Map<number, string>();
   for (const { start, end, refs, kind, group, huge } of ranges) {
@@ -38,7 +38,7 @@ function imageLivePages({ runs, chunkHuge }: MemoryFileImage): Map<number, strin
   return livePages(live);
 }
 
-/** File offset of the contents of every page that has some. */
+/** File offset of the contents of every page that has contents. */
 function contentOffsets({ extents }: MemoryFileImage): Map<number, number> {
   const offsets = new Map<number, number>();
   for (const [i, start] of extents.start.entries()) {
@@ -54,7 +54,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
   (_name, fixture) => {
     const { metadata, pages, expected } = fixture;
 
-    test("holds the live ranges with their references, kinds and groups, and no more", () => {
+    test("has exactly the live ranges with their references, kinds and groups", () => {
       const image = read(fixture);
       expect(image.chunkHuge.length * CHUNK_PAGES * PAGE_BYTES).toBe(expected.totalSize);
       const want = livePages(expected.live);
@@ -64,7 +64,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
       expect(image.runs.state.every((state) => state === RunState.used)).toBe(true);
     });
 
-    test("has the stamped pages' contents where the extents say", () => {
+    test("has the stamped pages' contents at the places of the extents", () => {
       const file = pages ?? metadata;
       const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
       const offsets = contentOffsets(read(fixture));
@@ -78,19 +78,19 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
         }
         offsets.delete(offset);
       }
-      // What else is stored is zero.
+      // All other stored pages are zero.
       for (const at of offsets.values())
         expect(file.subarray(at, at + PAGE_BYTES).every((byte) => byte === 0)).toBe(true);
     });
 
-    test("is encoded again to the same bytes, also by way of an image", () => {
+    test("is encoded to the same bytes again, also through an image", () => {
       const message = messageOf(fixture);
       expect(encodeMetadata(decodeMetadata(message))).toEqual(new Uint8Array(message));
       expect(encodeMetadata(imageToMetadata(read(fixture)))).toEqual(new Uint8Array(message));
       expect(frameMetadata(message)).toEqual(metadata.slice(0, 8 + message.length));
     });
 
-    test("is cut off anywhere, or goes on, and is refused", () => {
+    test("is refused when cut off anywhere, or longer", () => {
       const corrupt = expect.objectContaining({ code: "ERR_CORRUPT_CHECKPOINT" });
       const step = Math.max(1, Math.floor(metadata.length / 300));
       for (let length = 0; length < metadata.length; length += step) {
@@ -107,7 +107,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
   },
 );
 
-test("contents without a pages file stand behind the headers that inlineHeader writes", () => {
+test("inlineHeader writes the headers of contents without a pages file", () => {
   const fixture = fixtures.find(({ name }) => name === "inline")!;
   const message = messageOf(fixture);
   const { committed } = validateMetadata(decodeMetadata(message));
@@ -122,7 +122,7 @@ test("contents without a pages file stand behind the headers that inlineHeader w
   expect(Buffer.concat(parts).equals(fixture.metadata)).toBe(true);
 });
 
-test("several MemoryFiles share a stream and a pages file, each read from where the last one ended", () => {
+test("readImage reads several MemoryFiles from one stream and pages file", () => {
   const [small, huge] = fixtures as [Fixture, Fixture];
   const metadata = memorySource(Buffer.concat([small.metadata, huge.metadata]));
   const pagesFile = { sizeBytes: small.pages!.length + huge.pages!.length };

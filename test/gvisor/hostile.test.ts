@@ -1,6 +1,7 @@
 /**
- * Checkpoints that somebody damaged on purpose: each is refused with CorruptCheckpointError, or is an image that keeps every
- * promise of one; and memory stays within a multiple of the file's size, whatever the numbers in it say.
+ * Checkpoints that were damaged on purpose: each is refused with CorruptCheckpointError, or is an
+ * image that keeps every promise of one. Memory stays within a multiple of the file's size,
+ * whatever the numbers in it say.
  */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
@@ -21,10 +22,16 @@ import { U64_MAX } from "../../src/gvisor/wire.ts";
 import { applyEdit, type Columns, editArbitrary, SECTIONS } from "./support/edits.ts";
 import { type Fixture, fixtures, imageArbitrary, messageOf } from "./support.ts";
 
-/** Cases of each random test; more of them: `PGALLOC_CASES=20000 bun test --timeout 600000 test/gvisor/hostile.test.ts`. */
+/**
+ * Cases of each random test. For more: `PGALLOC_CASES=20000 bun test --timeout 600000
+ * test/gvisor/hostile.test.ts`.
+ */
 const CASES = Number(Bun.env["PGALLOC_CASES"] ?? 500);
 
-/** True if the checkpoint was taken. Throws for every error but the right one, and for an image that is none. */
+/**
+ * True if the checkpoint was accepted. Throws for every error except the right one, and for an
+ * invalid image.
+ */
 function attempt(metadata: Uint8Array, pagesBytes: number | null): boolean {
   let image: MemoryFileImage;
   try {
@@ -40,7 +47,7 @@ function attempt(metadata: Uint8Array, pagesBytes: number | null): boolean {
   return true;
 }
 
-/** What whoever maps and fills memory relies on. */
+/** Checks what code that maps and fills memory relies on. */
 function checkImage(image: MemoryFileImage, fileBytes: number): void {
   const { chunkHuge, runs, extents } = image;
   const must = (condition: boolean, what: string): void => {
@@ -78,7 +85,7 @@ function checkImage(image: MemoryFileImage, fileBytes: number): void {
       `extent ${i} is homeless`,
     );
   }
-  // It can be written again, and says the same.
+  // It can be written again, and means the same.
   const again = encodeMetadata(imageToMetadata(image, { foreignKind: 0 }));
   const pages = extents.length.reduce((sum, length) => sum + length, 0);
   const kindsKept = { ...image.runs, kind: image.runs.kind.map((kind) => (kind > 5 ? 0 : kind)) };
@@ -95,11 +102,11 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
   (_name, fixture) => {
     const { metadata } = fixture;
     const pagesBytes = fixture.pages?.length ?? null;
-    // Damage to contents is not the codec's to see: aim at what it reads.
+    // The codec does not read contents: damage the part that it reads.
     const message = messageOf(fixture);
     const headBytes = 8 + message.length;
 
-    test("bytes changed", () => {
+    test("is refused or valid with bytes changed", () => {
       let taken = 0;
       const change = fc.record({ at: fc.nat({ max: headBytes - 1 }), to: fc.nat({ max: 255 }) });
       fc.assert(
@@ -113,7 +120,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
       expect(taken).toBeLessThan(CASES);
     });
 
-    test("bits flipped, one by one, everywhere", () => {
+    test("is refused or valid with any one bit flipped", () => {
       for (let at = 0; at < headBytes; at++) {
         const bytes = metadata.slice();
         bytes[at]! ^= 1 << (at % 8);
@@ -121,7 +128,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
       }
     });
 
-    test("cut off, or with bytes put in", () => {
+    test("is refused or valid when cut off, or with bytes inserted", () => {
       fc.assert(
         fc.property(
           fc.nat({ max: headBytes }),
@@ -132,7 +139,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
               Buffer.concat([metadata.subarray(0, at), added, metadata.subarray(at + dropped)]),
             );
             attempt(bytes, pagesBytes);
-            // With a length that fits, so that the message itself is what is wrong.
+            // The length fits, so that the message itself is what is wrong.
             const inner = Math.min(Math.max(at - 8, 0), message.length);
             const edited = Buffer.concat([
               message.subarray(0, inner),
@@ -147,7 +154,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
       );
     });
 
-    test("fields edited", () => {
+    test("is refused or valid with fields edited", () => {
       const decoded = decodeMetadata(message);
       fc.assert(
         fc.property(fc.array(editArbitrary, { minLength: 1, maxLength: 3 }), (edits) => {
@@ -164,7 +171,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
   },
 );
 
-test("fields of images made at random edited", () => {
+test("readImage refuses or validates random images with fields edited", () => {
   let taken = 0;
   fc.assert(
     fc.property(imageArbitrary, fc.array(editArbitrary, { maxLength: 2 }), (image, edits) => {
@@ -174,11 +181,11 @@ test("fields of images made at random edited", () => {
     }),
     { numRuns: CASES },
   );
-  // Cases without an edit are taken: the test reaches the checks that come last.
+  // Cases without an edit are accepted: the test reaches the last checks.
   expect(taken).toBeGreaterThan(0);
 });
 
-test("noise", () => {
+test("readImage refuses noise", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => {
       attempt(noise, 0);
@@ -202,7 +209,7 @@ describe("memory", () => {
   });
 
   test("columns take at most 16 bytes for each byte of the message", () => {
-    // The shortest entries there are.
+    // The shortest possible entries.
     for (const tag of [0x12, 0x1a, 0x22, 0x2a, 0x32, 0x3a, 0x42]) {
       const message = new Uint8Array(20_002);
       message.set([0x08, 1]);

@@ -1,6 +1,6 @@
 /**
- * gVisor's own checkpoints read into MemoryFiles, against what expected.json says of each, and the forms that a checkpoint
- * can have which the fixtures do not: waste, contents inline at any offset, nothing at all.
+ * gVisor's own checkpoints read into MemoryFiles and compared with expected.json; and forms of
+ * checkpoints that the fixtures lack: waste, contents inline at any offset, empty files.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
@@ -37,7 +37,7 @@ function copyOf(name: string): string {
 describe.each(names)("gVisor's own file %s", (name) => {
   const expected = expectedOf(name);
 
-  test("has every range, page and reference that gVisor says", async () => {
+  test("has every range, page and reference that gVisor names", async () => {
     using file = await importFrom(join(fixtures, name));
     expect(file.isLoading).toBe(false);
     expect(file.userData).toBeNull();
@@ -48,13 +48,14 @@ describe.each(names)("gVisor's own file %s", (name) => {
   });
 
   test.each(["auto", "inline"] as const)(
-    "in the background, queue %s, page by page and then all",
+    "loads in the background over queue %s, page by page and then all",
     async (queue) => {
       using file = await importFrom(join(fixtures, name), { background: true, queue });
       checkRanges(file, expected);
       const { offset } = expected.filled.at(-1)!;
       const last = { start: offset, end: offset + PAGE_SIZE };
-      // Threads may load it between the question and the view; in line nothing happens meanwhile.
+      // Threads may load the page between the question and the view; inline nothing happens
+      // meanwhile.
       if (queue === "inline" && !file.isLoaded(last))
         expect(() => file.view(last)).toThrow(NotLoadedError);
       await file.awaitLoad(last);
@@ -69,13 +70,13 @@ describe.each(names)("gVisor's own file %s", (name) => {
     },
   );
 
-  test("pages dropped while they load are cancelled", async () => {
+  test("importFrom cancels pages that are dropped while they load", async () => {
     using file = await importFrom(join(fixtures, name), { background: true });
     await checkDrop(file, expected);
   });
 });
 
-test("limitBytes holds: references, not address space", async () => {
+test("importFrom applies limitBytes to referenced pages, not to address space", async () => {
   const directory = join(fixtures, "small");
   const used = expectedOf("small").live.reduce((sum, { start, end }) => sum + end - start, 0);
   using file = await importFrom(directory, { limitBytes: used });
@@ -85,13 +86,13 @@ test("limitBytes holds: references, not address space", async () => {
   );
 });
 
-test("an option of the file itself: a file on disk to hold the memory", async () => {
+test("importFrom puts the memory into the file at `path`", async () => {
   const path = join(scratch, "memory");
   using file = await importFrom(join(fixtures, "small"), { path });
   checkContents(file, expectedOf("small"));
 });
 
-describe("what is no gVisor checkpoint", () => {
+describe("importFrom refuses", () => {
   const refused = async (
     directory: string,
     type: new (...args: never[]) => Error,
@@ -108,7 +109,7 @@ describe("what is no gVisor checkpoint", () => {
     expect(`${error}`).toContain(message);
   };
 
-  test("no directory, a file, an empty directory", async () => {
+  test("a missing directory, a file, an empty directory", async () => {
     await refused(join(scratch, "absent"), SyscallError, "ENOENT");
     await refused(join(fixtures, "optrace.json"), SyscallError, "ENOTDIR");
     await refused(
@@ -136,11 +137,11 @@ describe("what is no gVisor checkpoint", () => {
     truncateSync(path, pages.byteLength - 1);
     await refused(directory, CorruptCheckpointError, "the metadata accounts for");
     rmSync(path);
-    // Without a pages file contents are looked for behind the metadata.
+    // Without a pages file, contents are expected behind the metadata.
     await refused(directory, CorruptCheckpointError, "");
   });
 
-  test("contents cut off, or an object where a header should be, in the form without a pages file", async () => {
+  test("inline contents cut off, or an object where a header should be", async () => {
     const directory = copyOf("inline");
     const path = join(directory, "pages_meta.img");
     const stream = readFileSync(path);
@@ -166,7 +167,7 @@ describe("what is no gVisor checkpoint", () => {
   });
 });
 
-test("bad arguments change nothing, and a signal that is aborted ends it", async () => {
+test("importFrom changes nothing for bad arguments, and ends when its signal aborts", async () => {
   const directory = join(fixtures, "small");
   await expect(importFrom(directory, { queue: "fast" as never })).rejects.toBeInstanceOf(TypeError);
   await expect(importFrom(directory, { limitBytes: 1 })).rejects.toBeInstanceOf(RangeError);
@@ -174,7 +175,7 @@ test("bad arguments change nothing, and a signal that is aborted ends it", async
   await expect(importFrom(directory, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
 });
 
-test("pages of another size are refused by name", () => {
+test("requirePageSize refuses pages of another size by name", () => {
   expect(() => requireGvisorPageSize(16384)).toThrow(UnsupportedError);
   expect(() => requireGvisorPageSize(16384)).toThrow("16384");
   expect(() => requireGvisorPageSize(4096)).not.toThrow();

@@ -1,4 +1,4 @@
-/** The message's codec against protobufjs, and protobuf's rules one by one. */
+/** The message's codec compared with protobufjs, and protobuf's rules one by one. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { CorruptCheckpointError } from "../../src/errors/errors.ts";
@@ -68,7 +68,7 @@ const metadataArbitrary: fc.Arbitrary<GvisorMetadata> = fc
   });
 
 describe("against protobufjs", () => {
-  test("both write the same bytes, and each reads what the other wrote", () => {
+  test("writes the same bytes, and each reads what the other wrote", () => {
     fc.assert(
       fc.property(metadataArbitrary, (metadata) => {
         const bytes = encodeMetadata(metadata);
@@ -80,7 +80,7 @@ describe("against protobufjs", () => {
     );
   });
 
-  test("fields of a later version are passed over, at every level", () => {
+  test("skips fields of a later version, at every level", () => {
     fc.assert(
       fc.property(metadataArbitrary, fc.string(), fc.nat(), (metadata, text, number) => {
         const message = toOracle(metadata) as Record<string, Record<string, unknown>[]>;
@@ -118,7 +118,7 @@ describe("protobuf's rules", () => {
     expect(decodeMetadata(new Uint8Array([0x08, 2, ...VERSION])).chunks.huge.length).toBe(0);
   });
 
-  test("a map's entries are sorted, in any order of their fields, and the last of a key counts", () => {
+  test("a map's entries are sorted, and the last of a key counts", () => {
     const { hugeStart, count } = decode(
       0x42,
       4,
@@ -205,13 +205,13 @@ describe("protobuf's rules", () => {
     expect(attempt).toThrow(message);
   });
 
-  test("no version, and a version of 2^64-1", () => {
+  test("refuses no version, and a version of 2^64-1", () => {
     expect(() => decodeMetadata(new Uint8Array())).toThrow("version 0");
     const version = encodeVarint(U64_MAX);
     expect(() => decodeMetadata(new Uint8Array([0x08, ...version]))).toThrow("version 2^64-1");
   });
 
-  test("limits on size and chunks", () => {
+  test("applies limits on size and chunks", () => {
     expect(() => decodeMetadata(new Uint8Array(VERSION), { metadataBytesMax: 1 })).toThrow(
       "exceeds the limit of 1",
     );
@@ -219,7 +219,7 @@ describe("protobuf's rules", () => {
     expect(() => decodeMetadata(chunks, { chunksMax: 1 })).toThrow("2 chunks");
   });
 
-  test("an error names the place in the file", () => {
+  test("names the place of an error in the file", () => {
     try {
       decodeMetadata(new Uint8Array([...VERSION, 0x48, 0x80]), {}, { path: "meta", offset: 100 });
       throw new Error("accepted");
@@ -242,7 +242,7 @@ function encodeVarint(number: number): Uint8Array {
 }
 
 describe("varints", () => {
-  test("every number below 2^53 and 2^64-1 come back", () => {
+  test("round-trip every number below 2^53, and 2^64-1", () => {
     fc.assert(
       fc.property(value, (number) => {
         expect(new WireReader(encodeVarint(number)).readU64()).toBe(number);
@@ -250,7 +250,7 @@ describe("varints", () => {
     );
   });
 
-  test("what is no such number is not written", () => {
+  test("refuse any other number", () => {
     for (const number of [-1, 0.5, Number.NaN, 2 ** 53]) {
       expect(() => new WireWriter(new Uint8Array(10)).varint(number)).toThrow(RangeError);
     }

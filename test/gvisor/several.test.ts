@@ -1,6 +1,6 @@
 /**
- * Several MemoryFiles in one checkpoint, as a kernel of gVisor's writes it: each found again by its resource id. What gVisor
- * itself makes of these checkpoints is checked by with-gvisor.ts.
+ * Several MemoryFiles in one checkpoint, as a gVisor kernel writes it: each is found again by its
+ * resource id. with-gvisor.ts checks these checkpoints with gVisor itself.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -44,7 +44,7 @@ async function makeFiles(shapes: Record<string, Shape>) {
   return { files, expected, destroy };
 }
 
-describe("files come back under their ids, in order", () => {
+describe("importAll returns files under their ids, in order", () => {
   test.each([
     [
       "a main file and others",
@@ -64,7 +64,7 @@ describe("files come back under their ids, in order", () => {
       const back = await importAll(directory, { background });
       const ids = [...expected.keys()];
       expect([...back.keys()]).toEqual(ids.includes("") ? ids : ["", ...ids]);
-      // From the last, which nobody loads before the others: whoever awaits comes first.
+      // From the last file, which the background pass loads last: awaited pages come first.
       for (const [id, want] of [...expected].reverse()) {
         const file = back.get(id)!;
         await file.awaitLoad();
@@ -78,7 +78,7 @@ describe("files come back under their ids, in order", () => {
   });
 });
 
-test("exportTo and importFrom are the same for the main file, whatever else there is", async () => {
+test("importFrom reads the main file of any checkpoint that exportAll wrote", async () => {
   const { files, expected, destroy } = await makeFiles({ "": "small", "c:/x": "small" });
   const [one, all] = [newDirectory(), newDirectory()];
   await exportTo(files.get("")!, one);
@@ -91,7 +91,7 @@ test("exportTo and importFrom are the same for the main file, whatever else ther
     checkContents(file, expected.get("")!);
   }
   expect([...(await importAll(one)).keys()]).toEqual([""]);
-  // A kernel reads the list of other files also where there are none; MemoryFile.LoadFrom does not.
+  // A kernel reads the list of other files even if there are none; MemoryFile.LoadFrom does not.
   using file = await importFrom(one);
   const kernel = newDirectory();
   await exportAll(kernel, { "": file });
@@ -103,7 +103,7 @@ test("exportTo and importFrom are the same for the main file, whatever else ther
   checkContents(back, expected.get("")!);
 });
 
-test("files are loaded in order, and what is awaited of a later one comes first", async () => {
+test("importAll loads files in order, awaited pages of a later file first", async () => {
   const directory = newDirectory();
   const made = ["c:/first", "c:/second"].map((id, i): [string, MemoryFile] => {
     const file = MemoryFile.create();
@@ -121,7 +121,7 @@ test("files are loaded in order, and what is awaited of a later one comes first"
     expect(second.view(page)[0]).toBe(2);
     while (second.isLoading) {
       const { loadedBytes, demandBytes } = second.loadStats();
-      // While the first one loads, nothing of the second is loaded that nobody waited for.
+      // While the first file loads, only awaited pages of the second are loaded.
       if (first.isLoading) {
         expect(loadedBytes).toBe(demandBytes);
         seenWaiting++;
@@ -134,7 +134,7 @@ test("files are loaded in order, and what is awaited of a later one comes first"
   expect(seenWaiting).toBeGreaterThan(0);
 });
 
-test("bad ids, a destroyed file, a file too large: nothing is written, no file is left", async () => {
+test("exportAll writes nothing for bad ids, a destroyed or too large file", async () => {
   using file = MemoryFile.create();
   file.view(file.allocate(16 * PAGE_SIZE)).fill(1);
   const directory = newDirectory();
@@ -165,7 +165,7 @@ test("bad ids, a destroyed file, a file too large: nothing is written, no file i
   );
 });
 
-test("metadata cut off anywhere in the list of owners, or longer than its last file", async () => {
+test("importAll refuses metadata cut off in the owners, or behind its last file", async () => {
   const { files, destroy } = await makeFiles({ "": "empty", "c1:/a": "small", "c2:/b": "empty" });
   const directory = newDirectory();
   await exportAll(directory, files);
@@ -188,7 +188,7 @@ describe("the list of owners", () => {
     .filter((s) => s.isWellFormed());
   const container = fc.oneof(fc.constant(""), text);
 
-  test("comes back as it was written, also where it is long", () => {
+  test("round-trips, also when it is long", () => {
     const owner = fc.record({ containerName: container, path: text });
     fc.assert(
       fc.property(fc.array(owner, { maxLength: 50 }), fc.nat({ max: 9 }), (owners, before) => {
@@ -208,7 +208,7 @@ describe("the list of owners", () => {
     expect(readOwners(memorySource(encodeOwners(many)), 0).owners).toEqual(many);
   });
 
-  test("no byte of it can be changed into a list of other types", () => {
+  test("is refused if a changed byte makes it a list of other types", () => {
     const encoded = encodeOwners([{ containerName: "c", path: "/p" }]);
     let refused = 0;
     for (let i = 0; i < encoded.byteLength; i++) {
@@ -221,11 +221,11 @@ describe("the list of owners", () => {
         refused++;
       }
     }
-    // All but the letters of the two texts.
+    // All bytes except the letters of the two texts.
     expect(refused).toBe(encoded.byteLength - 3);
   });
 
-  test("ids and their texts", () => {
+  test("formats and parses ids", () => {
     fc.assert(
       fc.property(
         container.filter((name) => !name.includes(":")),

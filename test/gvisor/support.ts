@@ -1,4 +1,7 @@
-/** What the tests of gVisor's formats share: the fixtures, a second implementation of the message, images made at random. */
+/**
+ * Shared by the tests of gVisor's formats: the fixtures, a second implementation of the message,
+ * random images.
+ */
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -32,7 +35,7 @@ export interface Expected {
 export interface Fixture {
   name: string;
   metadata: Uint8Array;
-  /** null where contents are in the same stream. */
+  /** null if the contents are in the same stream. */
   pages: Uint8Array | null;
   expected: Expected;
 }
@@ -57,12 +60,16 @@ export function messageOf(fixture: Fixture): Uint8Array {
   return fixture.metadata.subarray(8, 8 + length);
 }
 
-// The map is written as what it is on the wire: entries of which both fields are always there. `later*` are fields of a version that does not exist.
+// The map in its wire form: entries that always have both fields. `later*` are fields of a version
+// that does not exist.
 const schema = protobuf.parse(`
   syntax = "proto3";
   message Range { uint64 start = 1; uint64 end = 2; string later = 9; }
   message Unfree { uint64 start = 1; uint64 end = 2; uint64 refs = 3; fixed32 later = 100; }
-  message MemAcct { uint64 start = 1; uint64 end = 2; uint32 kind = 3; uint32 mem_cg_id = 4; bool known_committed = 5; uint64 later = 6; }
+  message MemAcct {
+    uint64 start = 1; uint64 end = 2; uint32 kind = 3; uint32 mem_cg_id = 4;
+    bool known_committed = 5; uint64 later = 6;
+  }
   message Chunk { bool huge = 1; bytes later = 2; }
   message Entry { optional uint64 key = 1; optional uint64 value = 2; }
   message Metadata {
@@ -80,7 +87,7 @@ const schema = protobuf.parse(`
   }`);
 export const Oracle = schema.root.lookupType("Metadata");
 
-/** Fields with their default left out, as Go leaves them out; 64-bit values as decimal strings. */
+/** Fields with their default omitted, as Go does; 64-bit values as decimal strings. */
 export type Message = Record<string, string | number | boolean>;
 
 function compact(message: Message): Message {
@@ -91,7 +98,7 @@ function compact(message: Message): Message {
 
 const u64 = (value: number): string => (value === U64_MAX ? "18446744073709551615" : `${value}`);
 
-/** Metadata as protobufjs takes it. */
+/** Metadata in protobufjs's form. */
 export function toOracle(metadata: GvisorMetadata): Record<string, unknown> {
   const { memAcct, unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge, subreleased } = metadata;
   const rows = <T>(columns: { start: Float64Array }, row: (i: number) => T): T[] =>
@@ -128,7 +135,7 @@ export function oracleEncode(message: Record<string, unknown>): Uint8Array {
   return new Uint8Array(Oracle.encode(Oracle.fromObject(message)).finish());
 }
 
-/** What protobufjs reads, in the same shape as `toOracle` gives. */
+/** What protobufjs reads, in the shape that `toOracle` returns. */
 export function oracleDecode(bytes: Uint8Array): Record<string, unknown> {
   const object = Oracle.toObject(Oracle.decode(bytes), {
     longs: String,
@@ -172,7 +179,10 @@ const step: fc.Arbitrary<Step> = fc.record({
   committed: fc.boolean(),
 });
 
-/** Images as they can be: huge chunks are in use by whole huge pages, contents lie in used pages and waste. */
+/**
+ * Valid images: used runs of huge chunks are whole huge pages, contents are in used pages and
+ * waste.
+ */
 export const imageArbitrary: fc.Arbitrary<MemoryFileImage> = fc
   .tuple(fc.array(fc.constantFrom(0, 1), { maxLength: 4 }), fc.array(step, { maxLength: 40 }))
   .map(([chunks, steps]) => buildImage(new Uint8Array(chunks), steps));
@@ -205,7 +215,7 @@ function buildImage(chunkHuge: Uint8Array, steps: Step[]): MemoryFileImage {
   let huge = false;
   for (const next of steps) {
     const sizePages = chunkHuge.length * CHUNK_PAGES;
-    // In huge chunks what is free begins and ends at huge pages: fill up to the border before a gap.
+    // In huge chunks, free space begins and ends at huge pages: fill up to the border before a gap.
     if (huge && next.gap > 0 && at % HUGE_PAGES !== 0) {
       const border = Math.ceil(at / HUGE_PAGES) * HUGE_PAGES;
       place(at, border, true, { ...next, state: RunState.used });
@@ -216,7 +226,7 @@ function buildImage(chunkHuge: Uint8Array, steps: Step[]): MemoryFileImage {
     const chunk = Math.floor(at / CHUNK_PAGES);
     const intoHuge = chunkHuge[chunk] === 1;
     if (intoHuge !== huge) runs.startGroup();
-    // A gap that leads from small chunks into a huge one.
+    // A gap from small chunks into a huge one.
     if (intoHuge && !huge)
       at = Math.max(chunk * CHUNK_PAGES, Math.floor(at / HUGE_PAGES) * HUGE_PAGES);
     huge = intoHuge;
@@ -243,7 +253,10 @@ function buildImage(chunkHuge: Uint8Array, steps: Step[]): MemoryFileImage {
   return { chunkHuge, runs: runs.finish(), extents };
 }
 
-/** Writes the checkpoint of two files in `from` to `to` in the form without a pages file, as gVisor's SaveTo would. */
+/**
+ * Writes the checkpoint of two files in `from` to `to` in the form without a pages file, as
+ * gVisor's SaveTo does.
+ */
 export function writeInlineForm(from: string, to: string): void {
   const metadata = readFileSync(join(from, "pages_meta.img"));
   const pages = readFileSync(join(from, "pages.img"));

@@ -1,4 +1,4 @@
-/** Which metadata is a MemoryFile: images made at random and back, each rule by itself, sub-release. */
+/** Which metadata is a MemoryFile: random images and back, each rule alone, sub-release. */
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -29,7 +29,7 @@ function readBack(metadata: GvisorMetadata): MemoryFileImage {
   return { chunkHuge, runs, extents: locateInPagesFile(committed, { sizeBytes }).extents };
 }
 
-test("an image becomes metadata and the same image again", () => {
+test("validateMetadata returns the image that composeMetadata was given", () => {
   let runs = 0;
   fc.assert(
     fc.property(imageArbitrary, (image) => {
@@ -41,7 +41,7 @@ test("an image becomes metadata and the same image again", () => {
   expect(runs).toBeGreaterThan(1000);
 });
 
-test("ranges that are cut in two mean the same, as gVisor joins them", () => {
+test("validateMetadata joins ranges that are cut in two, as gVisor does", () => {
   fc.assert(
     fc.property(imageArbitrary, (image) => {
       expect(readBack(cutRanges(imageToMetadata(image)))).toEqual(image);
@@ -107,7 +107,10 @@ interface Sketch {
   subreleased: Rows;
 }
 
-/** One small chunk: pages 0-1 used by two, page 2 used, 3 waste, the rest free. One huge: 0-1 used, 10 sub-released, 1 used. */
+/**
+ * One small chunk: pages 0-1 used by two, page 2 used, 3 waste, the rest free. One huge: 0-1 used,
+ * 10 sub-released, 1 used.
+ */
 const good: Sketch = {
   huge: [0, 1],
   memAcct: [
@@ -190,14 +193,14 @@ const goodRuns = [
 ];
 
 describe("the rules", () => {
-  test("all four states in both page sizes", () => {
+  test("accept all four states in both page sizes", () => {
     expect(runsOf(good)).toEqual(goodRuns);
     const { committed } = validateMetadata(metadataOf(good));
     expect([...committed.start]).toEqual([0, 3, base + 522]);
     expect([...committed.length]).toEqual([2, 1, 502]);
   });
 
-  test("an image of it becomes the same metadata", () => {
+  test("make the same metadata of its image", () => {
     const metadata = metadataOf(good);
     expect(toOracle(imageToMetadata(readBack(metadata)))).toEqual(toOracle(metadata));
   });
@@ -320,7 +323,7 @@ describe("the rules", () => {
     expect(attempt).toThrow(expect.objectContaining({ section, path: "meta" }));
   });
 
-  test("limits", () => {
+  test("apply limits", () => {
     const metadata = metadataOf(good);
     expect(() => validateMetadata(metadata, { limitBytes: 2 * CHUNK - 1 })).toThrow("limitBytes");
     expect(
@@ -331,7 +334,7 @@ describe("the rules", () => {
     expect(() => validateMetadata(many, { chunksMax: 2 ** 40 })).toThrow(`at most ${CHUNKS_MAX}`);
   });
 
-  test("an empty MemoryFile", () => {
+  test("accept an empty MemoryFile", () => {
     const everything = [[0, END, 0]];
     const empty: Sketch = {
       huge: [],
@@ -350,7 +353,7 @@ describe("the rules", () => {
 });
 
 describe("sub-release", () => {
-  test("a count that gVisor left too small is put right", () => {
+  test("corrects a count that gVisor left too small", () => {
     for (const subreleased of [[], [[CHUNK + HUGE, 3]]]) {
       const image = readBack(metadataOf({ ...good, subreleased }));
       expect(runsOf({ ...good, subreleased })).toEqual(goodRuns);
@@ -359,11 +362,11 @@ describe("sub-release", () => {
     }
   });
 
-  test("a huge page of which all pages are sub-released is free", () => {
+  test("frees a huge page whose pages are all sub-released", () => {
     const unfreeHuge = [
       [0, CHUNK, 0],
       [CHUNK, CHUNK + HUGE, 1],
-      // From within one huge page over a whole one into a third.
+      // From within one huge page, over a whole one, into a third.
       [CHUNK + HUGE, CHUNK + HUGE + 10 * K, 1],
       [CHUNK + HUGE + 10 * K, CHUNK + 3 * HUGE + 5 * K, 0],
       [CHUNK + 3 * HUGE + 5 * K, CHUNK + 4 * HUGE, 1],
@@ -393,10 +396,11 @@ describe("sub-release", () => {
 });
 
 /**
- * gVisor wrote this after 8 MiB of huge pages were allocated and all but the first 64 KiB released in three parts, [64 KiB,
- * 7936 KiB), [7936 KiB, 8000 KiB) and the rest: the first part is counted in neither of the two huge pages that it cut.
+ * gVisor wrote this after 8 MiB of huge pages were allocated and all except the first 64 KiB were
+ * released in three parts, [64 KiB, 7936 KiB), [7936 KiB, 8000 KiB) and the rest. The first part is
+ * counted in neither of the two huge pages that it cuts.
  */
-test("gVisor's own file with counts that are too small", () => {
+test("validateMetadata accepts gVisor's own file with counts that are too small", () => {
   const bytes = new Uint8Array(
     readFileSync(join(import.meta.dir, "../data/gvisor/subreleased/pages_meta.img")),
   );
@@ -417,7 +421,7 @@ test("gVisor's own file with counts that are too small", () => {
 describe("composing", () => {
   const image = readBack(metadataOf(good));
 
-  test("a program's own kinds need a replacement", () => {
+  test("needs a replacement for a program's own kinds", () => {
     const own = {
       ...image,
       runs: { ...image.runs, kind: image.runs.kind.map((kind) => (kind === 1 ? 200 : kind)) },
@@ -426,7 +430,7 @@ describe("composing", () => {
     expect(toOracle(imageToMetadata(own, { foreignKind: 1 }))).toEqual(toOracle(metadataOf(good)));
   });
 
-  test("an image that cannot be is an error", () => {
+  test("refuses an impossible image", () => {
     const { runs, extents } = image;
     const with1 = <T extends Uint32Array | Uint8Array>(
       column: T,
@@ -465,7 +469,7 @@ describe("headers of contents in the stream", () => {
       ]),
     );
 
-  test("give the places", () => {
+  test("locate the contents", () => {
     const { extents, end } = locateInline(committed, parts([0x80, 0x40], [0x80, 0x20]), 1);
     expect([...extents.fileOffset]).toEqual([3, 5 + 2 * K]);
     expect(end).toBe(5 + 3 * K);

@@ -1,8 +1,9 @@
 /**
- * gVisor itself as the judge, where Go is installed: it loads what we exported and compares it with what we say is in it, and
- * we load what it saved. No part of the tests, for it builds a Go program:
+ * gVisor itself as the judge, if Go is installed: it loads our exports and compares them with our
+ * description, and we load what it saved. It is not part of the tests, because it builds a Go
+ * program:
  *
- *     bun test ./test/gvisor/with-gvisor.ts               # PGALLOC_GVISOR_SEEDS=20 for more or less than the default 5
+ *     bun test ./test/gvisor/with-gvisor.ts    # PGALLOC_GVISOR_SEEDS=20 for more than 5 seeds
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -49,7 +50,10 @@ function run(command: string[], cwd = scratch): string {
 let directories = 0;
 const newDirectory = () => join(scratch, `${directories++}`);
 
-/** Lets gVisor load a checkpoint of ours. It exits with 1, and says why, if anything is not as expected. */
+/**
+ * Lets gVisor load a checkpoint of ours. It exits with 1 and a reason if anything differs from the
+ * expectation.
+ */
 function checkByGvisor(directory: string, expected: Expected): void {
   writeFileSync(join(directory, "expected.json"), JSON.stringify(expected));
   expect(JSON.parse(run([peer, "check", "-dir", directory]))).toMatchObject({
@@ -72,7 +76,7 @@ const cases = [
 
 describe.skipIf(go === null)("with gVisor", () => {
   test.each(cases)(
-    "our file, %s, seed %d, is what gVisor finds, in both forms and after a round through import",
+    "gVisor finds our file, %s, seed %d, in both forms and after an import",
     async (shape: Shape, seed) => {
       const { file, expected } = await randomFile(seed, shape);
       const directory = newDirectory();
@@ -91,7 +95,7 @@ describe.skipIf(go === null)("with gVisor", () => {
   );
 
   test.each(cases)(
-    "gVisor's file, %s, seed %d, is what we find, in both forms",
+    "importFrom finds gVisor's file, %s, seed %d, in both forms",
     async (shape, seed) => {
       for (const inline of [false, true]) {
         const directory = newDirectory();
@@ -116,7 +120,8 @@ describe.skipIf(go === null)("with gVisor", () => {
           counts.pages += checkContents(file, expected);
           if (background) await checkDrop(file, expected);
         }
-        // And on, to gVisor again: what it could not free for having lost count of sub-released pages, it can now.
+        // And back to gVisor: it can free now what it could not free after losing count of
+        // sub-released pages.
         using file = await importFrom(directory);
         const again = newDirectory();
         await exportTo(file, again);
@@ -128,7 +133,7 @@ describe.skipIf(go === null)("with gVisor", () => {
   );
 
   test.each(seeds)(
-    "several files, seed %d: a kernel of gVisor finds ours, and we its",
+    "importAll and gVisor's kernel find each other's files, seed %d",
     async (seed) => {
       interface Kernel {
         main: Expected;
@@ -160,7 +165,7 @@ describe.skipIf(go === null)("with gVisor", () => {
   );
 
   test.each(seeds)(
-    "a random trace, seed %d, has gVisor's answers",
+    "MemoryFile gives gVisor's answers to a random trace, seed %d",
     async (seed) => {
       const path = join(scratch, `trace-${seed}.json`);
       run([peer, "mktrace", "-out", path, "-seed", `${seed}`, "-ops", "3000"]);

@@ -1,6 +1,6 @@
 /**
- * The package as a stranger gets it: packed, unpacked beside a program of theirs, type-checked by their strict compiler
- * without our settings, and run. Every entry of `exports` must resolve both ways.
+ * The package as a stranger gets it: packed, unpacked beside a program, type-checked by a strict
+ * compiler without our settings, and run. Every entry of `exports` must resolve for both.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
@@ -41,7 +41,7 @@ function run(command: string[], cwd: string): string {
   return stdout.toString();
 }
 
-test("packs, and every entry has its files", () => {
+test("the package contains the files of every entry", () => {
   const packed = JSON.parse(
     run(["npm", "pack", "--json", "--silent", "--pack-destination", directory], root),
   ) as unknown;
@@ -61,7 +61,7 @@ test("packs, and every entry has its files", () => {
   expect(existsSync(join(unpacked, "test"))).toBe(false);
 });
 
-test("type-checks in a strict program that has none of our settings, and runs there", () => {
+test("the package type-checks and runs in a strict program without our settings", () => {
   for (const name of ["bun-types", "@types", "undici-types"]) {
     symlinkSync(join(root, "node_modules", name), join(directory, "node_modules", name));
   }
@@ -105,7 +105,7 @@ ${uses}
   );
 });
 
-test("its command line tool runs there, and says what the benches miss", () => {
+test("the package's command line tool runs, and names what the benches lack", () => {
   const tool = join(unpacked, "src/cli/main.ts");
   expect(run([process.execPath, tool, "--help"], directory)).toContain("verify DIR");
   const { exitCode, stderr } = Bun.spawnSync([process.execPath, tool, "bench", "--smoke"], {
@@ -142,7 +142,9 @@ main().catch((error) => {
 
   beforeAll(() => writeFileSync(join(directory, "service.ts"), program));
 
-  /** Where a program is deployed there is no package; the one that it was built from is away meanwhile. */
+  /**
+   * A deployed program has no package beside it; the package that it was built from is moved away.
+   */
   function withoutSources(work: () => string): string {
     renameSync(unpacked, `${unpacked}-away`);
     try {
@@ -152,7 +154,7 @@ main().catch((error) => {
     }
   }
 
-  test("as a bundle, also with bytecode, restores in its Workers", () => {
+  test("restores in its Workers as a bundle, also with bytecode", () => {
     for (const flags of [["--target=bun"], ["--target=bun", "--bytecode", "--minify"]]) {
       run([...build, ...flags, "--outdir", "built", ...entries], directory);
       const moved = mkdtempSync(join(tmpdir(), "pgalloc-built-"));
@@ -164,7 +166,7 @@ main().catch((error) => {
     }
   });
 
-  test("as an executable, also with bytecode, restores in its Workers", () => {
+  test("restores in its Workers as an executable, also with bytecode", () => {
     for (const flags of [[], ["--bytecode"], ["--bytecode", "--format=esm"]]) {
       run([...build, "--compile", ...flags, "--outfile", "service", ...entries], directory);
       expect(withoutSources(() => run([join(directory, "service")], directory))).toBe(
@@ -173,7 +175,7 @@ main().catch((error) => {
     }
   });
 
-  test("without the Workers' entry point says what is missing", () => {
+  test("names the missing entry point of the Workers", () => {
     run([...build, "--target=bun", "--outdir", "built", "service.ts"], directory);
     const { exitCode, stdout } = Bun.spawnSync([process.execPath, "built/service.js"], {
       cwd: directory,
@@ -184,7 +186,7 @@ main().catch((error) => {
     ]);
   });
 
-  test("without the Workers' entry point a queue of them says so, too, and starts no more", () => {
+  test("names the missing entry point in a queue of Workers, and starts no more", () => {
     const reads = `
 import { closeSync, openSync } from "node:fs";
 import { ptr } from "bun:ffi";

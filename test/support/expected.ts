@@ -1,6 +1,6 @@
 /**
- * What a gVisor checkpoint must be restored to, in the form of the fixtures' expected.json, compared with a MemoryFile by
- * what its public methods answer.
+ * The expected state of a restored gVisor checkpoint, in the form of the fixtures' expected.json,
+ * compared with a MemoryFile through its public methods.
  */
 import { expect } from "bun:test";
 import {
@@ -27,14 +27,17 @@ export interface Expected {
   readonly totalSize: number;
 }
 
-/** Puts the stamp of `index` into a page: the word at byte o is index × 0x9E3779B97F4A7C15 + o, modulo 2^64. */
+/**
+ * Puts the stamp of `index` into a page: the word at byte o is index × 0x9E3779B97F4A7C15 + o,
+ * modulo 2^64.
+ */
 export function stampPage(page: Uint8Array, index: number): void {
   const words = new BigUint64Array(page.buffer, page.byteOffset, PAGE_SIZE / 8);
   const first = BigInt(index) * 0x9e3779b97f4a7c15n;
   for (let i = 0; i < words.length; i++) words[i] = first + BigInt(8 * i);
 }
 
-/** Pages of the file with references, neighbours that are alike joined. */
+/** Pages of the file with references; equal neighbours are joined. */
 export function liveRanges(file: MemoryFile): LiveRange[] {
   const ranges: LiveRange[] = [];
   for (const line of file.toString().split("\n")) {
@@ -69,7 +72,7 @@ export function joined(ranges: readonly LiveRange[]): LiveRange[] {
   return result;
 }
 
-/** Size, references, kinds, groups, page sizes; nothing else in use. */
+/** Checks size, references, kinds, groups and page sizes; nothing else is in use. */
 export function checkRanges(file: MemoryFile, expected: Expected): void {
   expect(file.totalSizeBytes).toBe(expected.totalSize);
   const bytes = expected.live.reduce((sum, { start, end }) => sum + end - start, 0);
@@ -77,7 +80,7 @@ export function checkRanges(file: MemoryFile, expected: Expected): void {
   expect(liveRanges(file)).toEqual(joined(expected.live));
 }
 
-/** Every byte of every live page. Returns how many pages it looked at. */
+/** Checks every byte of every live page. Returns how many pages it checked. */
 export function checkContents(file: MemoryFile, expected: Expected): number {
   const indexes = new Map(expected.filled.map(({ offset, index }) => [offset, index]));
   const want = new Uint8Array(PAGE_SIZE);
@@ -91,7 +94,8 @@ export function checkContents(file: MemoryFile, expected: Expected): number {
         else stampPage(want, index);
         if (Buffer.compare(view.subarray(at, at + PAGE_SIZE), want) !== 0) {
           throw new Error(
-            `The page at ${offset} is not ${index === undefined ? "zero" : `stamped with ${index}`}`,
+            `The page at ${offset} is not ` +
+              `${index === undefined ? "zero" : `stamped with ${index}`}`,
           );
         }
         pages++;
@@ -103,12 +107,15 @@ export function checkContents(file: MemoryFile, expected: Expected): number {
   return pages;
 }
 
-/** Drops every reference, asking who shares on the way; then nothing may be left, and every chunk be free as a whole. */
+/**
+ * Drops every reference, and checks sharing on the way. Then nothing is in use, and every chunk is
+ * free as a whole.
+ */
 export async function checkDrop(file: MemoryFile, expected: Expected): Promise<void> {
   for (const { start, end, refs, huge } of expected.live.flatMap(cutAtHugePages)) {
     const range = new FileRange(start, end);
     for (let left = refs; left > 0; left--) {
-      // Large counts: the first and the last few.
+      // For large counts: the first and the last few.
       if (left < refs && left > 3) {
         file.decRef(range);
         continue;
@@ -130,8 +137,9 @@ export async function checkDrop(file: MemoryFile, expected: Expected): Promise<v
 }
 
 /**
- * The range, in pieces of which only the inner one spans huge pages. gVisor (and so MemoryFile) loses count of the pages at the
- * ragged ends of a release that spans several, so each must be released by itself for its huge page to be freed.
+ * The range, in pieces of which only the inner one spans huge pages. gVisor (and so MemoryFile)
+ * loses count of the pages at the ragged ends of a release that spans several, so each must be
+ * released alone for its huge page to be freed.
  */
 function cutAtHugePages(range: LiveRange): LiveRange[] {
   if (!range.huge) return [range];
@@ -144,7 +152,7 @@ function cutAtHugePages(range: LiveRange): LiveRange[] {
   ].filter(({ start, end }) => start < end);
 }
 
-/** Rows of chunks of one page size, of a file that is all free. */
+/** Rows of chunks of one page size, in a file that is all free. */
 function chunkRows(file: MemoryFile): { start: number; end: number; huge: boolean }[] {
   return [...file.toString().matchAll(/^\[(\d+), (\d+)\) (huge )?free$/gm)].map(
     ([, start, end, huge]) => {
@@ -154,7 +162,10 @@ function chunkRows(file: MemoryFile): { start: number; end: number; huge: boolea
   );
 }
 
-/** The file's runs as text, of two files that hold the same: sub-released pages joined, whole huge pages of them free. */
+/**
+ * The file's runs as text, equal for files with equal contents: sub-released pages are joined, and
+ * whole huge pages of them are free.
+ */
 export function comparableText(file: { toString(): string }): string {
   const text = file
     .toString()

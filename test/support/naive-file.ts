@@ -1,6 +1,6 @@
 /**
- * MemoryFile's allocation rules on one entry a page, found by looking: slow, and simple enough to believe. Releasing follows
- * releaseLocked of gVisor's pgalloc.go, with its map of counts.
+ * MemoryFile's allocation rules with one entry per page and linear searches: slow, and simple
+ * enough to trust. Releasing follows releaseLocked of gVisor's pgalloc.go, with its map of counts.
  */
 import { CHUNK_SIZE, HUGE_PAGE_SIZE, PAGE_SIZE } from "../../src/index.ts";
 
@@ -171,7 +171,8 @@ export class NaiveFile {
         this.state[page] === USED
           ? ` refs=${this.refs[page]} kind=${owner >> 16} group=${owner & 0xffff}`
           : "";
-      return `${this.huge[Math.floor(page / CHUNK_PAGES)] ? "huge " : ""}${NAMES[this.state[page]!]}${details}`;
+      const size = this.huge[Math.floor(page / CHUNK_PAGES)] ? "huge " : "";
+      return `${size}${NAMES[this.state[page]!]}${details}`;
     };
     for (let start = 0; start < this.state.length; ) {
       let end = start + 1;

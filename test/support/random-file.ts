@@ -1,7 +1,8 @@
 /**
- * MemoryFiles as programs leave them, made at random from a seed: small and huge allocations in both directions, kinds,
- * groups, shared and dropped parts, several chunks, stamped, zero and decommitted pages. Each comes with what a checkpoint
- * of it must hold, kept page by page beside it.
+ * Random MemoryFiles from a seed, in the states in which programs leave them: small and huge
+ * allocations in both directions, kinds, groups, shared and dropped parts, several chunks, stamped,
+ * zero and decommitted pages. Each comes with the expected contents of its checkpoint, page by
+ * page.
  */
 import { CHUNK_SIZE, FileRange, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { type Expected, joined, type LiveRange, stampPage } from "./expected.ts";
@@ -72,7 +73,7 @@ export class RandomFileBuilder {
     else await this.file.released();
   }
 
-  /** Another chunk must be begun, of which only the edges stay in use. */
+  /** Another chunk must be started, of which only the edges stay in use. */
   private allocateLarge(): void {
     const edge = 8 * PAGE_SIZE;
     const range = this.file.allocate(CHUNK_SIZE / 2 + PAGE_SIZE * this.below(100));
@@ -133,7 +134,7 @@ export class RandomFileBuilder {
     }
   }
 
-  /** Stamps some pages of a range, and touches some without writing anything but zeros. */
+  /** Stamps some pages of a range, and writes only zeros to others. */
   private stamp(): void {
     const range = this.pick();
     if (range === null) return;

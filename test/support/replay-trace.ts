@@ -1,4 +1,7 @@
-/** Operations with gVisor's answers (the form of test/data/gvisor/optrace.json), replayed on a MemoryFile. */
+/**
+ * Replays operations with gVisor's answers (the form of test/data/gvisor/optrace.json) on a
+ * MemoryFile.
+ */
 import { expect } from "bun:test";
 import { FileRange, MemoryFile } from "../../src/index.ts";
 
@@ -12,7 +15,7 @@ export interface TraceOperation {
   readonly result?: boolean | [number, number] | null;
 }
 
-/** Every answer must be the same. Returns how many operations there were. */
+/** Every answer must be the same. Returns the number of operations. */
 export async function replayTrace(operations: readonly TraceOperation[]): Promise<number> {
   using file = MemoryFile.create({ expectHugepages: true });
   for (const [i, step] of operations.entries()) {

@@ -15,7 +15,7 @@ import {
   texts,
 } from "./repository.ts";
 
-test("there is something to check", () => {
+test("the repository has library files", () => {
   expect(libraryFiles.length).toBeGreaterThan(5);
 });
 

@@ -1,4 +1,7 @@
-/** Lies in gVisor's metadata: single numbers changed, ranges dropped, repeated, swapped, joined; edges of 2^32, 2^53, 2^64. */
+/**
+ * Lies in gVisor's metadata: single numbers changed; ranges dropped, repeated, swapped, joined;
+ * edges of 2^32, 2^53, 2^64.
+ */
 import fc from "fast-check";
 import { PAGE_BYTES } from "../../../src/gvisor/image.ts";
 import type { GvisorMetadata } from "../../../src/gvisor/metadata.ts";
@@ -37,7 +40,7 @@ export const SECTIONS = [
   "subreleased",
 ] as const;
 
-/** Puts the rows of a section into another order, drops some, repeats some. */
+/** Reorders the rows of a section, drops some, repeats some. */
 function pick(columns: Columns, rows: number[]): Columns {
   return Object.fromEntries(
     Object.entries(columns).map(([name, column]) => {
@@ -86,7 +89,8 @@ export function applyEdit(
     return { ...metadata, [section]: pick(columns, order.with(at, next).with(next, at)) };
   const name = what === "join" && names.includes("end") ? "end" : names[column % names.length]!;
   const copy = columns[name]!.slice();
-  // A border moved by a page or a huge page, or over the next range, is likelier to be believed than a wild number.
+  // A border that moves by a page or a huge page, or over the next range, is more credible than a
+  // random number.
   const distance = [-1, 1, PAGE_BYTES, -PAGE_BYTES, 2 ** 21, -(2 ** 21)][column % 6]!;
   if (what === "join") copy[at] = copy[next]!;
   else if (copy instanceof Uint8Array) copy[at] = 1 - copy[at]!;
