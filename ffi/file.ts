@@ -384,17 +384,11 @@ function shortVector(
 }
 
 /**
- * read(2) of a file that has no positions: a pipe, a socket, a terminal. Blocks until all is read or the other side has
- * closed. Returns bytes read or the negative error number.
+ * write(2), for a file that has no positions: a pipe, an event descriptor. Blocks until all is
+ * written. Returns the bytes written, or the negative error number.
  */
-export function readStream(fd: number, address: number, lengthBytes: number): number {
-  return transferAll("read", readHere, fd, address, lengthBytes, 0);
-}
-
-/** write(2), as `readStream`. */
 export function writeStream(fd: number, address: number, lengthBytes: number): number {
   return transferAll("write", writeHere, fd, address, lengthBytes, 0);
 }
 
-const readHere: Transfer = (fd, address, count) => libc.read(fd, address, count);
 const writeHere: Transfer = (fd, address, count) => libc.write(fd, address, count);

@@ -1,24 +1,27 @@
 /**
  * Which pages are known to be committed: a bit a page, in memory that all threads of a file share.
  *
- * A page is committed when the kernel spends memory or swap on it. Its user commits it without our knowledge, by touching
- * it; but only we make it uncommitted, by decommitting or releasing it. So bits are set by scans (scan.ts) and by
- * allocations that commit, and a set bit stays right until we clear it. A page that is known is never looked at again.
+ * A page is committed when the kernel spends memory or swap on it. Its user commits it without our
+ * knowledge, by touching it; but only we make it uncommitted, by decommitting or releasing it. So
+ * bits are set by scans (scan.ts) and by allocations that commit, and a set bit stays right until
+ * we clear it. A page that is known is never looked at again.
  *
- * The race: a scan looks at the kernel's state without the lock, one window of pages at a time, and applies what it saw
- * with the lock. Whoever makes pages uncommitted does so first and then says so here, with the lock. If a scan's window
- * covers the pages then, they are also noted as disturbed, and the scan does not count a disturbed page: it may have seen
- * it before it went. gVisor decides the same by comparing sequence numbers (commitSeq) that each run of pages carries; one
- * bitmap of a window's size does it without a number in every run.
+ * The race: a scan looks at the kernel's state without the lock, one window of pages at a time, and
+ * applies what it saw with the lock. Whoever makes pages uncommitted does so first and then says so
+ * here, with the lock. If a scan's window covers the pages then, they are also noted as disturbed,
+ * and the scan does not count a disturbed page: it may have seen it before it went. gVisor decides
+ * the same by comparing sequence numbers (commitSeq) that each run of pages carries; one bitmap of
+ * a window's size does it without a number in every run.
  *
- * Nobody pays before somebody asks: the bitmaps are mapped at the first scan, or at the first allocation that commits.
- * Memory: first the disturbed bits of one window, then the known bits of the file's whole capacity, touched as needed.
+ * Nobody pays before somebody asks: the bitmaps are mapped at the first scan, or at the first
+ * allocation that commits. Memory: first the disturbed bits of one window, then the known bits of
+ * the file's whole capacity, touched as needed.
  *
  * Source: memAcct, knownCommitted, commitSeq in gVisor's pgalloc.go.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
 import { FREE, SUB_RELEASED, stateOf } from "../allocator/states.ts";
-import type { SegmentSet } from "../segment/index.ts";
+import type { SegmentSet } from "../segment/segment-set.ts";
 import { bitCount, forEachWord } from "../pages/bits.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { PAGES_PER_CHUNK } from "../pages/units.ts";
@@ -46,8 +49,8 @@ export class Commitment {
   }
 
   /**
-   * Whether there are bitmaps. Without the lock it may be asked after pages were made uncommitted: a scan that saw them
-   * committed had made the bitmaps before that.
+   * Whether there are bitmaps. Without the lock it may be asked after pages were made uncommitted:
+   * a scan that saw them committed had made the bitmaps before that.
    */
   get isActive(): boolean {
     return Atomics.load(this.words, Word.AccountingActive) !== 0;
@@ -116,7 +119,10 @@ export class Commitment {
     this.words[Word.KnownPages] = 0;
   }
 
-  /** Lock held, active. A scan is about to look at the window that begins at `first`: copies its known bits. */
+  /**
+   * Lock held, active. A scan is about to look at the window that begins at `first`: copies its
+   * known bits.
+   */
   openWindow(first: number, known: Int32Array): void {
     this.useViews();
     known.set(this.known.subarray(first / 32, first / 32 + WINDOW_WORDS));
@@ -124,7 +130,10 @@ export class Commitment {
     this.words[Word.WindowStart] = first;
   }
 
-  /** Lock held. Counts what a scan saw committed in its window, but for what was disturbed since it was opened. */
+  /**
+   * Lock held. Counts what a scan saw committed in its window, but for what was disturbed since it
+   * was opened.
+   */
   closeWindow(seen: Int32Array): void {
     this.useViews();
     const { known, disturbed } = this;
@@ -155,7 +164,10 @@ export class Commitment {
     return count + bitCount(known[first]! & head) + bitCount(known[last]! & tail);
   }
 
-  /** Lock held. A thread died in the middle of a change: what is free is uncommitted, and the rest is counted anew. */
+  /**
+   * Lock held. A thread died in the middle of a change: what is free is uncommitted, and the rest
+   * is counted anew.
+   */
   recover(set: SegmentSet): void {
     if (!this.isActive) return;
     for (let run = 0; run < set.size; run = set.endOf(run)) {

@@ -1,6 +1,6 @@
 /**
- * What all queues share: slots for the operations, checks of arguments, and the telling of completions. A queue is this plus
- * how a queued slot is started, waited for and cancelled.
+ * What all queues share: slots for the operations, checks of arguments, and the telling of
+ * completions. A queue is this plus how a queued slot is started, waited for and cancelled.
  *
  * Hot-path state is in typed arrays: adding and telling an operation creates no object.
  */
@@ -42,7 +42,10 @@ export abstract class BaseQueue implements Queue {
   protected abstract start(slot: number): void;
   /** Blocks until `countDone() >= minCompletions`; never blocks for 0. */
   protected abstract block(minCompletions: number): void;
-  /** Resolves when `countDone() >= minCompletions`, or when the queue is being destroyed. Keeps the process alive. */
+  /**
+   * Resolves when `countDone() >= minCompletions`, or when the queue is being destroyed. Keeps the
+   * process alive.
+   */
   protected abstract blockAsync(minCompletions: number): Promise<void>;
   /** Cancels what has not started, and resolves when nothing is running. Called once. */
   protected abstract stop(): Promise<void>;
@@ -95,7 +98,10 @@ export abstract class BaseQueue implements Queue {
     this.enqueue(slot);
   }
 
-  /** The slot that the next operation will have. It stays free if the operation's arguments are refused. */
+  /**
+   * The slot that the next operation will have. It stays free if the operation's arguments are
+   * refused.
+   */
   private freeSlot(method: string): number {
     this.requireLive(method);
     if (this.freeCount === 0) {

@@ -1,20 +1,25 @@
 /**
- * Iovec coalescing: many small pieces of memory that go to (or come from) places in a file become few operations.
+ * Iovec coalescing: many small pieces of memory that go to (or come from) places in a file become
+ * few operations.
  *
  * - Two pieces that follow each other both in memory and in the file become one segment.
  * - Pieces that follow each other in the file only become segments of one vector operation.
- * - An operation has at most `maxIovecs` segments and `maxBytes` bytes; a longer piece is cut. If all lengths and
- *   `maxBytes` are multiples of a block size (O_DIRECT), so is every cut.
+ * - An operation has at most `maxIovecs` segments and `maxBytes` bytes; a longer piece is cut. If
+ *   all lengths and `maxBytes` are multiples of a block size (O_DIRECT), so is every cut.
  *
- * One greedy pass in the order given, as in gVisor's pgalloc (save_restore.go: combineReads, canMergeIovecAndSlice): the
- * caller sorts by file offset. Pure, typed arrays in and out, no object per piece: O(pieces + bytes / maxBytes).
+ * One greedy pass in the order given, as in gVisor's pgalloc (save_restore.go: combineReads,
+ * canMergeIovecAndSlice): the caller sorts by file offset. Pure, typed arrays in and out, no object
+ * per piece: O(pieces + bytes / maxBytes).
  */
 import { checkInteger, MAX_IOVECS } from "../../ffi/index.ts";
 
 /** Linux moves at most this many bytes in one call (MAX_RW_COUNT), whatever it is asked for. */
 export const MAX_TRANSFER_BYTES = 0x7ffff000;
 
-/** Piece i is `lengths[i]` bytes at native address `addresses[i]`, for `offsets[i]` of the file. Empty ones are skipped. */
+/**
+ * Piece i is `lengths[i]` bytes at native address `addresses[i]`, for `offsets[i]` of the file.
+ * Empty ones are skipped.
+ */
 export interface Pieces {
   readonly addresses: Float64Array;
   readonly offsets: Float64Array;
@@ -30,8 +35,9 @@ export interface CoalesceLimits {
 }
 
 /**
- * Operation i moves `lengths[i]` bytes at `offsets[i]` of the file; its segments are the pairs (address, length)
- * `iovecs[2 * s], iovecs[2 * s + 1]` for s in [firstSegment[i], firstSegment[i + 1]).
+ * Operation i moves `lengths[i]` bytes at `offsets[i]` of the file; its segments are the pairs
+ * (address, length) `iovecs[2 * s], iovecs[2 * s + 1]` for s in [firstSegment[i], firstSegment[i +
+ * 1]).
  */
 export interface Operations {
   readonly count: number;
@@ -111,7 +117,10 @@ export function coalesce(pieces: Pieces, limits: CoalesceLimits): Operations {
   };
 }
 
-/** Each step of the pass ends a piece or fills an operation: no more segments than pieces plus full operations. */
+/**
+ * Each step of the pass ends a piece or fills an operation: no more segments than pieces plus full
+ * operations.
+ */
 function segmentBound(lengths: Float64Array, count: number, maxBytes: number): number {
   let totalBytes = 0;
   for (let i = 0; i < count; i++) {

@@ -18,7 +18,10 @@ export type QueueKind = "auto" | "workers" | "uring" | "inline";
 export interface QueueOptions {
   /** The most operations in flight, 1 to 4096. Default: 32. */
   readonly capacity?: number | undefined;
-  /** Workers of a `workers` queue, 1 to 48; not more than `capacity` are started. Default: the number of processors, 2 to 8. */
+  /**
+   * Workers of a `workers` queue, 1 to 48; not more than `capacity` are started. Default: the
+   * number of processors, 2 to 8.
+   */
   readonly threads?: number | undefined;
 }
 

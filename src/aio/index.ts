@@ -1,4 +1,6 @@
-/** pgalloc/aio: queues of reads and writes on native memory, and the coalescing of many small ones. */
+/**
+ * pgalloc/aio: queues of reads and writes on native memory, and the coalescing of many small ones.
+ */
 export {
   type CoalesceLimits,
   coalesce,

@@ -1,7 +1,8 @@
 /**
- * A queue that does its work in the thread that waits, in the order of adding: no thread, no start-up cost, no concurrency.
- * `wait(n)` performs the n oldest operations; `waitAsync(n)` performs them one a turn, so that an event loop comes to its
- * other work in between. Destroy cancels all that has not been waited for.
+ * A queue that does its work in the thread that waits, in the order of adding: no thread, no
+ * start-up cost, no concurrency. `wait(n)` performs the n oldest operations; `waitAsync(n)`
+ * performs them one a turn, so that an event loop comes to its other work in between. Destroy
+ * cancels all that has not been waited for.
  */
 import { BaseQueue } from "./base-queue.ts";
 import { SlotState } from "./operations.ts";

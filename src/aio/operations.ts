@@ -1,16 +1,19 @@
 /**
- * The operations of one queue: a table of `capacity` slots in typed arrays over one SharedArrayBuffer, so that Workers see the
- * same slots and iovecs have addresses that never change.
+ * The operations of one queue: a table of `capacity` slots in typed arrays over one
+ * SharedArrayBuffer, so that Workers see the same slots and iovecs have addresses that never
+ * change.
  *
- * A slot's states, and who causes each change:
+ * A slot's states, and what causes each change:
  *
- *   free ── owner adds ──> queued ── a performer takes it (compare-exchange) ──> running + performer ── it stores ──> done
- *    ^                       ^                                                        │                                │
- *    │                       └───────── owner, when the performer has died ──────────┘                                │
- *    └──────────────────────────────────────── owner, when it tells the completion ────────────────────────────────────┘
+ *   free -> queued                the owner adds an operation
+ *   queued -> running + performer a performer takes it (compare-exchange)
+ *   running -> done               the performer stores the result; the owner, if the performer died
+ *   queued -> free                the owner stops the queue
+ *   done -> free                  the owner tells the completion
  *
- * The other columns of a slot are written by the owner before `queued` is stored, and by the performer (result; what is left
- * of the operation) before `done` is. Both stores are sequentially consistent, so who sees the state sees the columns.
+ * The owner writes the other columns of a slot before it stores `queued`; the performer writes the
+ * result and what is left of the operation before it stores `done`. Both stores are sequentially
+ * consistent, so a thread that sees the state sees the columns.
  */
 import { addressOf, checkInteger, MAX_IOVECS } from "../../ffi/index.ts";
 import { HUGE_PAGE_SIZE } from "../pages/units.ts";
@@ -30,7 +33,10 @@ export const QueueWord = {
   Completed: 2,
   /** 1: Workers leave. */
   Stop: 3,
-  /** The slot at which the search for a queued one begins: behind the last one taken, so that none starves. A hint. */
+  /**
+   * The slot at which the search for a queued one begins: behind the last one taken, so that none
+   * starves. A hint.
+   */
   Cursor: 4,
   /** Kernel thread ids of the queue's Workers; 0 until one has started. */
   Threads: 16,
@@ -116,7 +122,10 @@ export class Operations {
     return this.iovecBase + 4 * IOVEC_WORDS * (slot * MAX_IOVECS + this.iovecFirst[slot]!);
   }
 
-  /** Fills a free slot with a Read or Write. @throws {TypeError} {RangeError} with the slot still free */
+  /**
+   * Fills a free slot with a Read or Write.
+   * @throws {TypeError} {RangeError} with the slot still free
+   */
   set(
     slot: number,
     kind: number,
@@ -133,7 +142,10 @@ export class Operations {
     this.iovecCount[slot] = 0;
   }
 
-  /** Fills a free slot with a Readv or Writev. @throws {TypeError} {RangeError} with the slot still free */
+  /**
+   * Fills a free slot with a Readv or Writev.
+   * @throws {TypeError} {RangeError} with the slot still free
+   */
   setVector(
     slot: number,
     kind: number,
@@ -193,7 +205,10 @@ export class Operations {
     this.huge[slot] = 0;
   }
 
-  /** Asks for `address`'s block to be made a huge page before the slot's read. @throws {RangeError} */
+  /**
+   * Asks for `address`'s block to be made a huge page before the slot's read.
+   * @throws {RangeError}
+   */
   setHugeBlock(slot: number, address: number): void {
     checkInteger("hugeBlock", address, HUGE_PAGE_SIZE);
     if (address % HUGE_PAGE_SIZE !== 0) {

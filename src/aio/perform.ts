@@ -1,24 +1,19 @@
 /**
- * Does one operation with ordinary system calls, in the thread that calls: what InlineQueue and the Workers of WorkerQueue
- * share. Finishes it, so that all queues follow one rule (queue.ts).
+ * Does one operation with ordinary system calls, in the thread that calls: what InlineQueue and the
+ * Workers of WorkerQueue share. Finishes it, so that all queues follow one rule (queue.ts).
  */
 import {
-  errnoNumber,
   MADV_COLLAPSE,
   MADV_POPULATE_WRITE,
   readAt,
-  readStream,
   readVectorAt,
   SYSTEM_PAGE_SIZE,
   tryAdvise,
   writeAt,
-  writeStream,
   writeVectorAt,
 } from "../../ffi/index.ts";
 import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { Kind, type Operations } from "./operations.ts";
-
-const ESPIPE = errnoNumber("ESPIPE");
 
 /** Returns the operation's result. Precondition: the slot is running, and this thread runs it. */
 export function perform(operations: Operations, slot: number): number {
@@ -31,8 +26,8 @@ export function perform(operations: Operations, slot: number): number {
 }
 
 /**
- * Populates one page (an empty block cannot be collapsed), then collapses the block. A kernel that refuses leaves small
- * pages, which hold the same bytes.
+ * Populates one page (an empty block cannot be collapsed), then collapses the block. A kernel that
+ * refuses leaves small pages, which hold the same bytes.
  */
 export function makeHuge(block: number): boolean {
   if (tryAdvise(block, SYSTEM_PAGE_SIZE, MADV_POPULATE_WRITE) !== 0) return false;
@@ -44,11 +39,7 @@ function transfer(operations: Operations, slot: number, kind: number): number {
   const address = operations.address[slot]!;
   const lengthBytes = operations.remaining[slot]!;
   const positioned = kind === Kind.Read ? readAt : writeAt;
-  const result = positioned(fd, address, lengthBytes, operations.offset[slot]!);
-  if (result !== -ESPIPE) return result;
-  return kind === Kind.Read
-    ? readStream(fd, address, lengthBytes)
-    : writeStream(fd, address, lengthBytes);
+  return positioned(fd, address, lengthBytes, operations.offset[slot]!);
 }
 
 function transferVector(operations: Operations, slot: number, kind: number): number {
@@ -64,24 +55,9 @@ function transferVector(operations: Operations, slot: number, kind: number): num
       operations.remaining[slot]!,
       operations.offset[slot]!,
     );
-    if (result === -ESPIPE) return streamVector(operations, slot, kind);
     if (result < 0) return result;
     if (result === 0) break;
     operations.advance(slot, result);
-  }
-  return operations.moved[slot]!;
-}
-
-/** The pieces one after the other: a stream takes them in order. */
-function streamVector(operations: Operations, slot: number, kind: number): number {
-  const fd = operations.fd[slot]!;
-  const stream = kind === Kind.Readv ? readStream : writeStream;
-  while (operations.remaining[slot]! > 0) {
-    const { address, lengthBytes } = operations.firstPiece(slot);
-    const result = stream(fd, address, lengthBytes);
-    if (result < 0) return result;
-    operations.advance(slot, result);
-    if (result < lengthBytes) break;
   }
   return operations.moved[slot]!;
 }

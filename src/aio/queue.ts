@@ -1,19 +1,23 @@
 /**
- * What an aio queue is: reads and writes of files, started by one thread, done elsewhere or later, and told as results. The
- * contract is gVisor's (pkg/aio): a capacity, operations with an id of the caller's, wait for at least n completions, destroy
- * cancels and waits.
+ * Queue: reads and writes of files that one thread starts, that are done elsewhere or later, and
+ * whose results are told. The contract is gVisor's (pkg/aio): a capacity, operations with an id of
+ * the caller's, wait for at least n completions, destroy cancels and waits.
  *
  * Rules that every queue follows:
  * - One thread owns a queue. Operations have no order: any may end before any other.
- * - An operation's result is the bytes it moved, or a negative error number (Node's sign): a file's trouble is never thrown.
- * - It is finished before it is told: a short read or write goes on where it stopped. So a result is smaller than what was
- *   asked for only at the end of the file. If bytes were moved and then an error came, the result is the error.
- * - A file without positions (pipe, socket, terminal) is read and written where it is, whatever `offset` says; its end is
- *   that the other side has closed. Without data, a non-blocking one answers EAGAIN.
- * - Memory stays the caller's, and must stay valid until the operation is told or `destroy` has resolved.
+ * - A result is the bytes moved, or a negative error number with Node's sign. A file's errors are
+ *   never thrown.
+ * - A short read or write goes on where it stopped. A result is smaller than the length only at the
+ *   end of the file. If an error follows bytes that were moved, the result is the error.
+ * - A file has positions: a pipe, a socket or a terminal is refused (ESPIPE) where the queue reads
+ *   with pread(2), and must not be used with any queue.
+ * - Memory stays the caller's, and must stay valid until the operation is told or `destroy` has
+ *   resolved.
  */
 
-/** Operations that have ended. The arrays are the queue's: what stands in them lasts until the next wait. */
+/**
+ * Operations that have ended. The arrays are the queue's, and valid until its next wait.
+ */
 export interface Completions {
   readonly count: number;
   /** `ids[i]` for i < count: what the operation was added with. */
@@ -31,14 +35,16 @@ export interface Queue extends AsyncDisposable {
   readonly inFlight: number;
 
   /**
-   * Adds a read of `lengthBytes` (1 to MAX_TRANSFER_BYTES) at byte `offset` of the file into native memory at `address`. Some
-   * queues start it at the next wait only (`wait(0)` is enough).
+   * Adds a read of `lengthBytes` (1 to MAX_TRANSFER_BYTES) at byte `offset` of the file into native
+   * memory at `address`. Some queues start it at the next wait only (`wait(0)` is enough).
    *
-   * `hugeBlock`: the address of the HUGE_PAGE_SIZE-aligned block of a memory file's mapping that the read goes to; it is made
-   * a huge page first, which costs a quarter of what its 512 small pages would. Whether the kernel did is told with the
-   * completion; the read goes on either way. It commits the whole block.
+   * `hugeBlock`: the address of the HUGE_PAGE_SIZE-aligned block of a memory file's mapping that
+   * the read goes to; it is made a huge page first, which costs a quarter of what its 512 small
+   * pages would. Whether the kernel did is told with the completion; the read goes on either way.
+   * It commits the whole block.
    *
-   * @throws {TypeError} {RangeError} if an argument is no integer in its range, or `capacity` operations are in flight
+   * @throws {TypeError} {RangeError} if an argument is no integer in its range, or `capacity`
+   * operations are in flight
    * @throws {DestroyedError}
    */
   read(
@@ -52,8 +58,9 @@ export interface Queue extends AsyncDisposable {
   /** Adds a write from native memory at `address`. @throws as `read` */
   write(id: number, fd: number, address: number, lengthBytes: number, offset: number): void;
   /**
-   * Adds a read into `count` (1 to 1024) pieces of memory: pairs (address, length) at `iovecs[2 * i]`, `iovecs[2 * i + 1]`, which
-   * are copied at once. @throws as `read`
+   * Adds a read into `count` (1 to 1024) pieces of memory: pairs (address, length) at `iovecs[2 *
+   * i]`, `iovecs[2 * i + 1]`, which are copied at once.
+   * @throws as `read`
    */
   readv(
     id: number,
@@ -67,17 +74,19 @@ export interface Queue extends AsyncDisposable {
   writev(id: number, fd: number, iovecs: Float64Array, count: number, offset: number): void;
 
   /**
-   * Blocks this thread until at least `minCompletions` operations have ended, and tells all that have. With 0 it starts what
-   * has been added and never blocks.
-   * @throws {RangeError} if fewer are in flight @throws {QueueBusyError} while a `waitAsync` is pending
+   * Blocks this thread until at least `minCompletions` operations have ended, and tells all that
+   * have. With 0 it starts what has been added and never blocks.
+   * @throws {RangeError} if fewer are in flight
+   * @throws {QueueBusyError} while a `waitAsync` is pending
    */
   wait(minCompletions: number): Completions;
   /** The same for an event loop; the process stays alive meanwhile. Rejects as `wait` throws. */
   waitAsync(minCompletions: number): Promise<Completions>;
 
   /**
-   * Cancels what has not started, and resolves when nothing touches memory any more: a read that blocks in a Worker ends when
-   * its file lets it, in io_uring it is cancelled. Pending waits reject. Idempotent.
+   * Cancels what has not started, and resolves when nothing touches memory any more: a read that
+   * blocks in a Worker ends when its file lets it, in io_uring it is cancelled. Pending waits
+   * reject. Idempotent.
    */
   destroy(): Promise<void>;
 }

@@ -1,14 +1,16 @@
 /**
- * A queue over io_uring(7): the kernel does the work, no Worker is needed. The best one for files that are not in the page cache,
- * and with O_DIRECT.
+ * A queue over io_uring(7): the kernel does the work, no Worker is needed. The best one for files
+ * that are not in the page cache, and with O_DIRECT.
  *
- * Every entry is marked IOSQE_ASYNC: a read that finds its data in the page cache would otherwise be done inside
- * io_uring_enter, and block the submitter for as long as copying takes (7 to 36 ms at 32 entries, measured).
+ * Every entry is marked IOSQE_ASYNC: a read that finds its data in the page cache would otherwise
+ * be done inside io_uring_enter, and block the submitter for as long as copying takes (7 to 36 ms
+ * at 32 entries, measured).
  *
- * A read that wants a huge page is a chain of three entries: populate one page, collapse the block, read. The links are hard, so
- * that a refused collapse does not cancel the read.
+ * A read that wants a huge page is a chain of three entries: populate one page, collapse the block,
+ * read. The links are hard, so that a refused collapse does not cancel the read.
  *
- * Wanting nothing that needs root or pinned memory: no submission thread (SQPOLL), no registered buffers or files.
+ * Wanting nothing that needs root or pinned memory: no submission thread (SQPOLL), no registered
+ * buffers or files.
  */
 import {
   createEventFd,
@@ -44,7 +46,10 @@ const Part = { Transfer: 0, Populate: 1, Collapse: 2, Cancel: 3 } as const;
 const OPERATIONS = [UringOp.Read, UringOp.Write, UringOp.Readv, UringOp.Writev] as const;
 const NAMES = ["uring_read", "uring_write", "uring_readv", "uring_writev"] as const;
 
-/** Is told of a ring before anything is submitted to it, and when all is complete, before it is closed. */
+/**
+ * Is told of a ring before anything is submitted to it, and when all is complete, before it is
+ * closed.
+ */
 export interface RingRegistry {
   add(place: RingPlace): void;
   remove(place: RingPlace): void;
@@ -181,7 +186,8 @@ export class UringQueue extends BaseQueue {
       if (operations.remaining[slot]! > 0) this.pushTransfer(slot);
       else this.complete(slot, operations.moved[slot]!);
     } else if (!this.isDestroyed && (result === -EINTR || result === -ECANCELED)) {
-      // Cancelled by nobody of ours: the kernel refused the advice before it, and the whole chain with it.
+      // Not cancelled by us: the kernel refused the advice before it, and the whole chain
+      // with it.
       this.pushTransfer(slot);
     } else this.complete(slot, result === 0 ? operations.moved[slot]! : result);
   }
@@ -230,7 +236,10 @@ export class UringQueue extends BaseQueue {
     this.eventFd = fd;
   }
 
-  /** Has the event loop call `advance` at completions, as long as any are to come; that keeps the process alive, too. */
+  /**
+   * Has the event loop call `advance` at completions, as long as any are to come; that keeps the
+   * process alive, too.
+   */
   private startPump(): void {
     if (this.ring.pending === 0) return;
     this.pump ??= this.runPump().then(
@@ -247,7 +256,8 @@ export class UringQueue extends BaseQueue {
   }
 
   private async runPump(): Promise<void> {
-    // One reader until nothing is in flight: cancelled while an event is on its way, it would swallow that event.
+    // One reader until nothing is in flight: cancelled while an event is on its way, it would
+    // swallow that event.
     const reader = Bun.file(this.eventFd).stream().getReader();
     try {
       while (this.ring.pending > 0) {

@@ -1,12 +1,14 @@
 /**
- * A queue whose operations are done by Workers with ordinary blocking calls: the one that works everywhere, and the fastest
- * for files that are in the page cache. The Workers sleep on a word of the shared table (operations.ts).
+ * A queue whose operations are done by Workers with ordinary blocking calls: the one that works
+ * everywhere, and the fastest for files that are in the page cache. The Workers sleep on a word of
+ * the shared table (operations.ts).
  *
- * A Worker that dies (terminate, process.exit) leaves its number in the state of the slot that it ran. Whoever waits looks now
- * and then whether the kernel threads of all Workers still exist. If one does not, nothing touches that operation's memory any
- * more: it ends with EOWNERDEAD (how far it came is not known), and another Worker takes the dead one's place. If no Worker
- * lives, since as many have died as are allowed, the thread that waits does the work itself. Where the Workers' entry file is
- * missing every wait fails.
+ * A Worker that dies (terminate, process.exit) leaves its number in the state of the slot that it
+ * ran. Whoever waits looks now and then whether the kernel threads of all Workers still exist. If
+ * one does not, nothing touches that operation's memory any more: it ends with EOWNERDEAD (how far
+ * it came is not known), and another Worker takes the dead one's place. If no Worker lives, since
+ * as many have died as are allowed, the thread that waits does the work itself. Where the Workers'
+ * entry file is missing every wait fails.
  */
 import { errnoNumber } from "../../ffi/index.ts";
 import { isThreadAlive } from "../threads/thread.ts";
@@ -32,7 +34,10 @@ export class WorkerQueue extends BaseQueue {
   private readonly threads: number;
   private readonly stays: (Stay | undefined)[] = [];
   private deaths = 0;
-  /** What a Worker threw that was not its death, or that there is none to start: told by every wait from then on. */
+  /**
+   * What a Worker threw that was not its death, or that there is none to start: told by every wait
+   * from then on.
+   */
   private failure: unknown;
 
   /** Precondition: 1 <= threads <= MAX_THREADS. The Workers start with the first operation. */
@@ -141,7 +146,8 @@ export class WorkerQueue extends BaseQueue {
     Atomics.add(words, QueueWord.Added, 1);
     Atomics.notify(words, QueueWord.Added);
     this.wakeOwner();
-    // The Workers do not keep the process alive; what they still write to must not go before they have ended.
+    // The Workers do not keep the process alive; what they still write to must not go before they
+    // have ended.
     const keepAlive = setInterval(() => undefined, LIVENESS_CHECK_MS);
     await Promise.all(this.stays.map((stay) => stay?.ended));
     clearInterval(keepAlive);

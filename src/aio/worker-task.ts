@@ -1,6 +1,7 @@
 /**
- * What a Worker of a WorkerQueue runs (threads/tasks.ts: "aio"): takes queued slots and performs them until the queue stops.
- * It blocks its thread; the queue talks to it through the table's words only.
+ * What a Worker of a WorkerQueue runs (threads/tasks.ts: "aio"): takes queued slots and performs
+ * them until the queue stops. It blocks its thread; the queue talks to it through the table's words
+ * only.
  */
 import { THREAD_ID } from "../threads/thread.ts";
 import { Operations, QueueWord, SlotState } from "./operations.ts";

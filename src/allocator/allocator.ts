@@ -1,17 +1,20 @@
 /**
- * Which pages are whose: placement and references over the runs of one SegmentSet, shared by every thread that uses the
- * file; waste.ts gives away what nobody has any more. Nothing here touches page contents; memory is mapped and looked at
- * by the callbacks.
+ * Which pages are whose: placement and references over the runs of one SegmentSet, shared by every
+ * thread that uses the file; waste.ts gives away what nobody has any more. Nothing here touches
+ * page contents; memory is mapped and looked at by the callbacks.
  *
- * Every method that is not marked "lock held" takes the file's lock itself. Numbers are pages, not bytes.
+ * Every method that is not marked "lock held" takes the file's lock itself. Numbers are pages, not
+ * bytes.
  *
- * Placement is gVisor's: bottom-up takes the lowest gap that is large enough and its first pages, top-down the highest
- * and its last. An allocation that will commit its pages looks among waste first. When nothing fits the file grows by
- * whole chunks, of which the free pages at the end of a last chunk of the same kind are part.
- * Source: findAllocatableAndMarkUsed, extendChunksLocked and releaseLocked in gVisor's pgalloc.go.
+ * Placement is gVisor's: bottom-up takes the lowest gap that is large enough and its first pages,
+ * top-down the highest and its last. An allocation that will commit its pages looks among waste
+ * first. When nothing fits the file grows by whole chunks, of which the free pages at the end of a
+ * last chunk of the same kind are part. Source: findAllocatableAndMarkUsed, extendChunksLocked and
+ * releaseLocked in gVisor's pgalloc.go.
  */
 import { OutOfMemoryError } from "../errors/errors.ts";
-import { type RunColumns, SegmentSet } from "../segment/index.ts";
+import { SegmentSet } from "../segment/segment-set.ts";
+import type { RunColumns } from "../segment/value.ts";
 import { type Control, Field, ParticipantWord, Word } from "../control/control.ts";
 import { acquireLock, FileFailedError, markFailed, releaseLock } from "../control/lock.ts";
 import { slotWord } from "../control/participants.ts";
@@ -37,11 +40,14 @@ const FIRST_VIEW_PAGES = 4 * PAGES_PER_CHUNK;
 
 /** What the allocator needs from the memory behind it. Called with the lock held. */
 export interface Backing {
-  /** Maps `chunks` more chunks at the end of the file. Throws, having changed nothing, if that cannot be. */
+  /**
+   * Maps `chunks` more chunks at the end of the file. Throws, having changed nothing, if that
+   * cannot be.
+   */
   grow(chunks: number, huge: boolean): void;
   /**
-   * Pages lost their last reference. Cancels what a load has not started there; true if something is still being read
-   * into them, so that they must be held.
+   * Pages lost their last reference. Cancels what a load has not started there; true if something
+   * is still being read into them, so that they must be held.
    */
   cancelLoad(start: number, end: number): boolean;
   /** True once nothing is being read into the pages. */
@@ -84,13 +90,22 @@ export class Allocator {
   readonly backing: Backing;
   private readonly capacityPages: number;
   private readonly limitPages: number;
-  /** Pages that this thread's views of the tables serve: twice as many each time, so that they are not made anew for every chunk. */
+  /**
+   * Pages that this thread's views of the tables serve: twice as many each time, so that they are
+   * not made anew for every chunk.
+   */
   private viewedPages: number;
 
-  /** Whether the pages of the last `allocate` are recycled waste, whose contents the caller must zero. */
+  /**
+   * Whether the pages of the last `allocate` are recycled waste, whose contents the caller must
+   * zero.
+   */
   recycled = false;
 
-  /** `tables` is new (zeroed) or attached; `control` says how large the file is; `slot` is this thread's participant slot. */
+  /**
+   * `tables` is new (zeroed) or attached; `control` says how large the file is; `slot` is this
+   * thread's participant slot.
+   */
   constructor(control: Control, tables: TableMemory, slot: number, backing: Backing) {
     this.words = control.words;
     this.slot = slot;
@@ -115,8 +130,8 @@ export class Allocator {
   }
 
   /**
-   * Takes the lock and sees to it that this thread's views reach as far as the file, and that no thread that died inside has
-   * left the tables half changed.
+   * Takes the lock and sees to it that this thread's views reach as far as the file, and that no
+   * thread that died inside has left the tables half changed.
    */
   lock(): void {
     const inherited = acquireLock(this.words);
@@ -155,7 +170,10 @@ export class Allocator {
     }
   }
 
-  /** Lock held. Makes waste releasing, in this thread's name, after it is written down that this thread does so. */
+  /**
+   * Lock held. Makes waste releasing, in this thread's name, after it is written down that this
+   * thread does so.
+   */
   markReleasing(start: number, end: number, huge: number): void {
     const { words } = this;
     const at = slotWord(this.slot);
@@ -184,9 +202,10 @@ export class Allocator {
   }
 
   /**
-   * Finds `pages` pages, gives them `tag` (used, page size and kind), `group` and one reference each, and returns the first;
-   * -1 if nothing fits and the file may not grow. See `recycled`. `how` is a sum of Placement's: numbers, not an
-   * object, since this is called for every allocation.
+   * Finds `pages` pages, gives them `tag` (used, page size and kind), `group` and one reference
+   * each, and returns the first; -1 if nothing fits and the file may not grow. See `recycled`.
+   * `how` is a sum of Placement's: numbers, not an object, since this is called for every
+   * allocation.
    */
   allocate(pages: number, tag: number, group: number, how: number): number {
     this.lock();
@@ -253,7 +272,10 @@ export class Allocator {
     Atomics.store(this.words, Word.SizePages, this.set.size);
   }
 
-  /** Lock held. Maps more chunks, and sees to it that the tables reach as far; the set does not have them yet. */
+  /**
+   * Lock held. Maps more chunks, and sees to it that the tables reach as far; the set does not have
+   * them yet.
+   */
   private growTables(chunks: number, huge: number): void {
     const { size } = this.set;
     this.backing.grow(chunks, huge !== 0);
@@ -269,7 +291,8 @@ export class Allocator {
       for (let at = start, next = 0; at < end; at = next) {
         set.seek(at);
         const { runStart: run, runEnd } = set;
-        // One run, as a rule: then it is looked at once. Nothing may change before all of them have been looked at.
+        // One run, as a rule: then it is looked at once. Nothing may change before all of them have
+        // been looked at.
         if (at === start) this.checkReferenced(start, end, MAX_REFS - 1, run, runEnd);
         next = Math.min(runEnd, end);
         set.addRefsIn(run, runEnd, at, next, 1);
@@ -279,7 +302,9 @@ export class Allocator {
     }
   }
 
-  /** Drops a reference of each page. All of [start, end) must have one. True if pages became waste. */
+  /**
+   * Drops a reference of each page. All of [start, end) must have one. True if pages became waste.
+   */
   decRef(start: number, end: number): boolean {
     this.lock();
     try {
@@ -315,7 +340,10 @@ export class Allocator {
     if (held) words[Word.HeldPages]! += end - start;
   }
 
-  /** Lock held. Throws unless every page has between 1 and `maxRefs` references. [first, firstEnd) is the run of `start`. */
+  /**
+   * Lock held. Throws unless every page has between 1 and `maxRefs` references. [first, firstEnd)
+   * is the run of `start`.
+   */
   private checkReferenced(
     start: number,
     end: number,
@@ -360,7 +388,10 @@ export class Allocator {
     return this.firstShared(start, end) === null;
   }
 
-  /** The first maximal sub-range whose pages have more than one reference, or null. All must have one. */
+  /**
+   * The first maximal sub-range whose pages have more than one reference, or null. All must have
+   * one.
+   */
   firstShared(start: number, end: number): { start: number; end: number } | null {
     this.lock();
     try {
@@ -389,8 +420,9 @@ export class Allocator {
   }
 
   /**
-   * Grows the file by `chunkHuge.length` chunks (1: of huge pages) that hold `runs`, in one pass; `tag` is their state and
-   * kind, without HUGE. Precondition: runs are ordered, disjoint, and each within chunks of one page size.
+   * Grows the file by `chunkHuge.length` chunks (1: of huge pages) that hold `runs`, in one pass;
+   * `tag` is their state and kind, without HUGE. Precondition: runs are ordered, disjoint, and each
+   * within chunks of one page size.
    */
   restore(chunkHuge: Uint8Array, runs: RunColumns & { readonly tag: Uint32Array }): void {
     const { set } = this;

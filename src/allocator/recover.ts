@@ -1,14 +1,18 @@
 /**
- * Repairs the allocator's state after a thread died with the lock, and takes back what dead threads were releasing.
+ * Repairs the allocator's state after a thread died with the lock, and takes back what dead threads
+ * were releasing.
  *
- * A thread can die between any two stores of an operation. The stores are ordered so that the lowest level of bits, where
- * runs start, and the values at their starts are at every instant a state in which each page has either its old or its new
- * value; everything else (lengths, upper bits, maxima, page counts) is derived from those, and is derived anew here.
+ * A thread can die between any two stores of an operation. The stores are ordered so that the
+ * lowest level of bits, where runs start, and the values at their starts are at every instant a
+ * state in which each page has either its old or its new value; everything else (lengths, upper
+ * bits, maxima, page counts) is derived from those, and is derived anew here.
  *
- * What the dead thread was doing is thus done, undone, or done for a part of its range. Nobody was told of it:
- * pages that it had allocated are used and stay so, until somebody who knows what that thread owned drops them.
+ * What the dead thread was doing is thus done, undone, or done for a part of its range. Nobody was
+ * told of it: pages that it had allocated are used and stay so, until somebody who knows what that
+ * thread owned drops them.
  */
-import { rebuildTables, type SegmentSet } from "../segment/index.ts";
+import { rebuildTables } from "../segment/rebuild.ts";
+import type { SegmentSet } from "../segment/segment-set.ts";
 import { MAX_PARTICIPANTS, ParticipantWord, Word } from "../control/control.ts";
 import { slotWord } from "../control/participants.ts";
 import { isThreadAlive } from "../threads/thread.ts";
@@ -37,7 +41,10 @@ function countPages(set: SegmentSet, words: Int32Array): void {
   words[Word.WastePages] = waste;
 }
 
-/** Lock held. What threads that died were decommitting becomes waste again. True if that was anything. */
+/**
+ * Lock held. What threads that died were decommitting becomes waste again. True if that was
+ * anything.
+ */
 export function returnDeadReleases(set: SegmentSet, words: Int32Array): boolean {
   let returned = false;
   for (let slot = 0; slot < MAX_PARTICIPANTS; slot++) {
@@ -54,8 +61,9 @@ export function returnDeadReleases(set: SegmentSet, words: Int32Array): boolean 
 }
 
 /**
- * What was releasing in the slot's name is waste again. Of a huge release also what is sub-released already: whether the
- * huge pages that it completed were made free is not known, and a second release tells.
+ * What was releasing in the slot's name is waste again. Of a huge release also what is sub-released
+ * already: whether the huge pages that it completed were made free is not known, and a second
+ * release tells.
  */
 function returnRelease(set: SegmentSet, words: Int32Array, slot: number): void {
   const at = slotWord(slot);

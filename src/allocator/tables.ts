@@ -1,10 +1,12 @@
 /**
- * The allocator's memory: one anonymous mapping, reserved for the file's whole capacity and touched only where runs
- * start, with the tables of a SegmentSet (segment/segment-set.ts) one behind the other.
+ * The allocator's memory: one anonymous mapping, reserved for the file's whole capacity and touched
+ * only where runs start, with the tables of a SegmentSet (segment/segment-set.ts) one behind the
+ * other.
  *
- * It is no SharedArrayBuffer, because a large one is expensive to create again once one of its size has been collected,
- * and because its whole size would count as heap. Every thread views a prefix, as long as the file or longer. The
- * mapping is unmapped only after every thread has detached its views.
+ * It is no SharedArrayBuffer, because a large one is expensive to create again once one of its size
+ * has been collected, and because its whole size would count as heap. Every thread views a prefix,
+ * as long as the file or longer. The mapping is unmapped only after every thread has detached its
+ * views.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
 import {
@@ -12,7 +14,7 @@ import {
   type SegmentTables,
   segmentLayout,
   segmentLengths,
-} from "../segment/index.ts";
+} from "../segment/layout.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 
 export class TableMemory {
@@ -47,9 +49,10 @@ export class TableMemory {
   }
 
   /**
-   * Views that serve pages [0, sizePages); the ones handed out before are detached. The collector counts the bytes of a view as
-   * garbage to come: those of all tables together, for a file of 2 GiB, made a restore stop for a collection, twice. So what
-   * may never be needed (owners, and each searched class's summary) is viewed when it is looked at first.
+   * Views that serve pages [0, sizePages); the ones handed out before are detached. The collector
+   * counts the bytes of a view as garbage to come: those of all tables together, for a file of 2
+   * GiB, made a restore stop for a collection, twice. So what may never be needed (owners, and each
+   * searched class's summary) is viewed when it is looked at first.
    */
   view(sizePages: number): SegmentTables {
     this.detach();

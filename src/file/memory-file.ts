@@ -45,14 +45,19 @@ import { awaitUnlessBackground, restoreCores } from "../restore/restore.ts";
 import { Word } from "../control/control.ts";
 import { MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "../pages/units.ts";
 
-/** For the library's other modules, not for programs: what is behind a file, and a file over what they made. */
+/**
+ * For the library's other modules, not for programs: what is behind a file, and a file over what
+ * they made.
+ */
 export let coreOf: (file: MemoryFile) => FileCore;
 export let fileOver: (core: FileCore, userData: Uint8Array | null) => MemoryFile;
 
 const NO_OPTIONS: AllocateOptions = Object.freeze({});
 
 export class MemoryFile implements Disposable {
-  /** What the program stored beside its pages in the checkpoint that this file was restored from. */
+  /**
+   * What the program stored beside its pages in the checkpoint that this file was restored from.
+   */
   readonly userData: Uint8Array | null;
   readonly name: string;
   readonly #core: FileCore;
@@ -79,8 +84,9 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Opens a file that another thread of this process shares. However often a thread attaches, and if it made the file
-   * itself: all its MemoryFile objects are one participant, and `destroy` of one ends them all.
+   * Opens a file that another thread of this process shares. However often a thread attaches, and
+   * if it made the file itself: all its MemoryFile objects are one participant, and `destroy` of
+   * one ends them all.
    *
    * @throws {TypeError} for a handle that `share()` of a file of this process did not make
    * @throws {DestroyedError} if the file was destroyed meanwhile
@@ -118,7 +124,8 @@ export class MemoryFile implements Disposable {
    * @throws {SyscallError} if the kernel has no memory to commit
    */
   allocate(lengthBytes: number, options: AllocateOptions = NO_OPTIONS): FileRange {
-    // Each is read once, and before the rest: a getter may answer otherwise the next time, or destroy the file.
+    // Each is read once, and before the rest: a getter may answer otherwise the next time, or
+    // destroy the file.
     const {
       kind = MemoryKind.Anonymous,
       group = 0,
@@ -141,7 +148,10 @@ export class MemoryFile implements Disposable {
     return fill === undefined ? range : this.#fill(range, fill);
   }
 
-  /** Places an allocation. Before the file grows although there is much waste, or cannot grow any more, waste is released. */
+  /**
+   * Places an allocation. Before the file grows although there is much waste, or cannot grow any
+   * more, waste is released.
+   */
   #place(pages: number, tag: number, group: number, how: number): number {
     const { allocator, releaser, words } = this.#core;
     this.#core.evictions.noteAllocation(pages);
@@ -212,7 +222,10 @@ export class MemoryFile implements Disposable {
     return end === range.end ? range : new FileRange(range.start, end);
   }
 
-  /** Adds a reference to each page of a range whose pages all have one. @throws {RangeError} with nothing changed */
+  /**
+   * Adds a reference to each page of a range whose pages all have one.
+   * @throws {RangeError} with nothing changed
+   */
   incRef(range: RangeLike): void {
     const core = this.#core;
     core.requireRange(range, "incRef()");
@@ -220,8 +233,9 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Drops a reference of each page of a range whose pages all have one. Pages without references become waste, and free
-   * in a later turn of the event loop. @throws {RangeError} with nothing changed
+   * Drops a reference of each page of a range whose pages all have one. Pages without references
+   * become waste, and free in a later turn of the event loop.
+   * @throws {RangeError} with nothing changed
    */
   decRef(range: RangeLike): void {
     const core = this.#core;
@@ -236,7 +250,10 @@ export class MemoryFile implements Disposable {
     return core.allocator.hasUniqueRef(core.startPage, core.endPage);
   }
 
-  /** The first maximal sub-range whose pages have several references, or null. @throws {RangeError} if a page has none */
+  /**
+   * The first maximal sub-range whose pages have several references, or null.
+   * @throws {RangeError} if a page has none
+   */
   firstSharedRange(range: RangeLike): FileRange | null {
     const core = this.#core;
     core.requireRange(range, "firstSharedRange()");
@@ -244,12 +261,16 @@ export class MemoryFile implements Disposable {
     return shared === null ? null : new FileRange(shared.start * PAGE_SIZE, shared.end * PAGE_SIZE);
   }
 
-  /** Gives the pages' memory back to the kernel: they read as zero, and stay referenced. @throws {RangeError} */
+  /**
+   * Gives the pages' memory back to the kernel: they read as zero, and stay referenced.
+   * @throws {RangeError}
+   */
   decommit(range: RangeLike): void {
     this.#core.requireRange(range, "decommit()");
     const { startPage: start, endPage: end } = this.#core;
     this.#core.allocator.requireReferenced(start, end);
-    // What is still to be loaded need not be; what is being read must land before it is thrown away.
+    // What is still to be loaded need not be; what is being read must land before it is thrown
+    // away.
     this.#core.loader?.dropSync(start, end);
     this.#core.mapping.decommit(start * PAGE_SIZE, end * PAGE_SIZE);
     this.#core.noteUncommitted(start, end);
@@ -260,7 +281,8 @@ export class MemoryFile implements Disposable {
    * are referenced, and has length 0 after `destroy()`. Posting it to a Worker copies the range:
    * use `share()` instead.
    *
-   * @throws {RangeError} if a page has no reference @throws {NotLoadedError} if a page is not loaded yet
+   * @throws {RangeError} if a page has no reference
+   * @throws {NotLoadedError} if a page is not loaded yet
    */
   view(range: RangeLike): Uint8Array<ArrayBuffer>;
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
@@ -268,10 +290,12 @@ export class MemoryFile implements Disposable {
     const core = this.#core;
     core.requireRange(range, "view()");
     const { startPage, endPage, discards, views } = core;
-    const found = views.find(startPage, endPage, type, discards);
-    if (found !== undefined) return found;
+    const view = views.find(startPage, endPage, type);
+    if (view !== undefined && views.isFresh(view, discards)) return view;
     this.#requireReadable(startPage, endPage);
-    return views.get(startPage, endPage, type, discards);
+    if (view === undefined) return views.get(startPage, endPage, type, discards);
+    views.renew(view, discards);
+    return view;
   }
 
   /** The range's views, one a chunk, for ranges of any length. @throws as `view` */
@@ -288,7 +312,10 @@ export class MemoryFile implements Disposable {
     return views;
   }
 
-  /** Resolves when no page is waste or being released. Dropped references release in the background anyway. */
+  /**
+   * Resolves when no page is waste or being released. Dropped references release in the background
+   * anyway.
+   */
   async released(): Promise<void> {
     this.#core.requireLive("released()");
     await this.#core.releaser.released();
@@ -301,11 +328,13 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Looks for memory that was committed since the last look, for `usage()`; of the given groups only, or of all. A look
-   * at all is not repeated before eight times what the last one took has passed. True if it looked; false if all was
-   * known, or the last look is too recent, or another thread is looking.
+   * Looks for memory that was committed since the last look, for `usage()`; of the given groups
+   * only, or of all. A look at all is not repeated before eight times what the last one took has
+   * passed. True if it looked; false if all was known, or the last look is too recent, or another
+   * thread is looking.
    *
-   * @throws {TypeError} {RangeError} if groups are no integers from 0 to 2^32 - 1 @throws {SyscallError}
+   * @throws {TypeError} {RangeError} if groups are no integers from 0 to 2^32 - 1
+   * @throws {SyscallError}
    */
   updateUsage(groups?: Iterable<number>): boolean {
     this.#core.requireLive("updateUsage()");
@@ -315,22 +344,29 @@ export class MemoryFile implements Disposable {
     return scanCommitted(this.#core, wanted);
   }
 
-  /** Committed memory of each kind and group, as of the last `updateUsage`; what was given back since is deducted. */
+  /**
+   * Committed memory of each kind and group, as of the last `updateUsage`; what was given back
+   * since is deducted.
+   */
   usage(): Usage {
     this.#core.requireLive("usage()");
     return usageOf(this.#core.allocator, this.#core.commitment);
   }
 
   /**
-   * Allows the file to ask this thread's `user` to evict `range` (offsets of the user's own), from now on; when, see
-   * `delayedEviction`. Marking again has no effect. @throws {TypeError} {RangeError}
+   * Allows the file to ask this thread's `user` to evict `range` (offsets of the user's own), from
+   * now on; when, see `delayedEviction`. Marking again has no effect.
+   * @throws {TypeError} {RangeError}
    */
   markEvictable(user: EvictableMemoryUser, range: EvictableRange): void {
     this.#core.requireLive("markEvictable()");
     this.#core.evictions.markEvictable(user, range);
   }
 
-  /** Takes that back for what of the range has not been evicted. @throws {TypeError} {RangeError} */
+  /**
+   * Takes that back for what of the range has not been evicted.
+   * @throws {TypeError} {RangeError}
+   */
   markUnevictable(user: EvictableMemoryUser, range: EvictableRange): void {
     this.#core.requireLive("markUnevictable()");
     this.#core.evictions.markUnevictable(user, range);
@@ -348,7 +384,10 @@ export class MemoryFile implements Disposable {
     this.#core.evictions.startAll();
   }
 
-  /** Resolves when this thread evicts nothing. @throws {EvictionError} if users threw, and nobody was told yet */
+  /**
+   * Resolves when this thread evicts nothing.
+   * @throws {EvictionError} if users threw, and nobody was told yet
+   */
   async waitForEvictions(): Promise<void> {
     this.#core.requireLive("waitForEvictions()");
     await this.#core.evictions.waitForAll();
@@ -385,13 +424,16 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Writes a checkpoint into `directory` (created if need be): all referenced pages that hold something, their references,
-   * kinds and groups, and `userData`. At every instant the directory holds the previous complete checkpoint or the new one.
+   * Writes a checkpoint into `directory` (created if need be): all referenced pages that hold
+   * something, their references, kinds and groups, and `userData`. At every instant the directory
+   * holds the previous complete checkpoint or the new one.
    *
-   * The program may go on meanwhile; of what it writes during the save, any page may be in the checkpoint or not.
+   * The program may go on meanwhile; of what it writes during the save, any page may be in the
+   * checkpoint or not.
    *
    * @throws {CheckpointBusyError} if a save into the directory is under way
-   * @throws {SyscallError} ENOSPC and the like: the previous checkpoint is intact, temporary files are gone
+   * @throws {SyscallError} ENOSPC and the like: the previous checkpoint is intact, temporary files
+   * are gone
    */
   async saveTo(directory: string, options: SaveOptions = {}): Promise<SaveReport> {
     this.#core.requireLive("saveTo()");
@@ -405,11 +447,13 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Restores a file from a checkpoint directory. With `background` it returns as soon as the metadata stands; see
-   * `awaitLoad`. The checkpoint's files may be deleted or replaced meanwhile: what is open stays readable.
+   * Restores a file from a checkpoint directory. With `background` it returns as soon as the
+   * metadata stands; see `awaitLoad`. The checkpoint's files may be deleted or replaced meanwhile:
+   * what is open stays readable.
    *
    * @throws {SeveralFilesError} if the checkpoint has several files: see `loadAll`
-   * @throws {CorruptCheckpointError} if the directory holds no checkpoint, or one whose bytes are wrong
+   * @throws {CorruptCheckpointError} if the directory holds no checkpoint, or one whose bytes are
+   * wrong
    * @throws {OutOfMemoryError} if it asks for more than limitBytes
    * @throws {SyscallError} if it cannot be read
    */
@@ -447,7 +491,8 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Resolves when the range is loaded, ahead of everything that nobody waits for; without a range, when all is.
+   * Resolves when the range is loaded, ahead of everything that nobody waits for; without a range,
+   * when all is.
    *
    * @throws {CorruptCheckpointError} {SyscallError} if a page of it cannot be loaded
    * @throws the signal's reason; the load itself goes on
@@ -468,8 +513,9 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Tries again what could not be loaded of the range (without a range: of the file), and makes a load go on that its
-   * signal had aborted. Resolves and rejects as `awaitLoad` does: a failure is told to every waiter until then.
+   * Tries again what could not be loaded of the range (without a range: of the file), and makes a
+   * load go on that its signal had aborted. Resolves and rejects as `awaitLoad` does: a failure is
+   * told to every waiter until then.
    */
   async retryLoad(
     range?: RangeLike,
@@ -500,10 +546,10 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Ends the file for all its threads. Every view of this thread has length 0 when this returns; the
-   * views of another thread have at its next call or turn. A view that I/O in flight uses (a read
-   * or write, zlib) keeps its length until that I/O ends, and has length 0 within 100 ms of it.
-   * Memory is unmapped when no load, save or such view uses it. Calling it again does nothing.
+   * Ends the file for all its threads. Every view of this thread has length 0 when this returns;
+   * the views of another thread have at its next call or turn. A view that I/O in flight uses (a
+   * read or write, zlib) keeps its length until that I/O ends, and has length 0 within 100 ms of
+   * it. Memory is unmapped when no load, save or such view uses it. Calling it again does nothing.
    */
   destroy(): void {
     this.#core.destroy();

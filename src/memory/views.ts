@@ -54,6 +54,8 @@ export class Views {
   private letGoViews: LetGo[] = [];
   private sweepAt = FIRST_SWEEP;
   private hasEnded = false;
+  /** The slot that `find` found last: a hint. */
+  private found = 0;
 
   /**
    * Keeps at most `maxCount` views of `maxBytes` together. Calls `onEscape` when a buffer was, or
@@ -66,24 +68,34 @@ export class Views {
     this.maxBytes = maxBytes;
   }
 
-  /**
-   * The kept view of pages [start, end) of that type. Undefined if there is none, if its buffer was
-   * transferred away, or if pages were discarded since the last look at these: then the caller
-   * checks the pages before it calls `get`.
-   */
-  find<T>(start: number, end: number, type: ViewConstructor<T>, discards: number): T | undefined {
+  /** The kept view of pages [start, end) of that type, or undefined. Its pages may be discarded. */
+  find<T>(start: number, end: number, type: ViewConstructor<T>): T | undefined {
     const { kept } = this;
-    const { words, views } = kept;
     const slot = kept.find(start);
     const at = SLOT_WORDS * slot;
-    if (words[at + 1] !== end - start || words[at + 2] !== discards) return undefined;
-    const view = views[slot];
+    const { words } = kept;
+    if (words[at + 1] !== end - start) return undefined;
+    const view = kept.views[slot];
+    this.found = slot;
     if ((type as unknown) === Uint8Array) {
       // Length 0: the buffer was transferred away. Reading the view alone saves a cache line.
       if ((words[at]! & BYTES) === 0 || view!.byteLength === 0) return undefined;
     } else if (kept.types[slot] !== type || kept.buffers[slot]!.detached) return undefined;
     words[at]! |= USED;
     return view as T;
+  }
+
+  /** True if no page was discarded since the last look at those of `view`, which `find` gave. */
+  isFresh(view: unknown, discards: number): boolean {
+    const { kept, found } = this;
+    // Not so if a property of the view, which is the program's code, asked for another view.
+    return kept.views[found] === view && kept.words[SLOT_WORDS * found + 2] === discards;
+  }
+
+  /** The pages of `view`, which `find` gave, were looked at when Word.Discards was `discards`. */
+  renew(view: unknown, discards: number): void {
+    const { kept, found } = this;
+    if (kept.views[found] === view) kept.words[SLOT_WORDS * found + 2] = discards;
   }
 
   /**
@@ -106,7 +118,9 @@ export class Views {
     return this.retype(start, buffer, type);
   }
 
-  /** A view of that type. Its constructor may be the program's code, so the buffer is kept first. */
+  /**
+   * A view of that type. Its constructor may be the program's code, so the buffer is kept first.
+   */
   private retype<T>(start: number, buffer: ArrayBuffer, type: ViewConstructor<T>): T {
     const view = new type(buffer);
     if (!ArrayBuffer.isView(view))

@@ -1,9 +1,11 @@
 /**
- * BitTree: a set of keys as bits, and above them levels of one bit for 32 of the level below ("some bit of that word is
- * set"), so that the next member before or after a key is found in at most 2 log32(capacity) steps however far it is.
+ * BitTree: a set of keys as bits, and above them levels of one bit for 32 of the level below ("some
+ * bit of that word is set"), so that the next member before or after a key is found in at most 2
+ * log32(capacity) steps however far it is.
  *
- * The words stand in one Int32Array, root first and keys last (layout.ts), and may be shared between threads.
- * Invariant: a bit above is set exactly if the word that it stands for is not 0. A root alone is one word.
+ * The words stand in one Int32Array, root first and keys last (layout.ts), and may be shared
+ * between threads. Invariant: a bit above is set exactly if the word that it summarizes is not 0. A
+ * root alone is one word.
  */
 export class BitTree {
   private readonly words: Int32Array;
@@ -41,7 +43,10 @@ export class BitTree {
       : this.firstAfter(leaf, none);
   }
 
-  /** The last member in the leaves before `leaf`: up the levels until one has a bit, then down its last bits. */
+  /**
+   * The last member in the leaves before `leaf`: up the levels until one has a bit, then down its
+   * last bits.
+   */
   private lastBefore(leaf: number): number {
     const { words, bases } = this;
     let index = leaf;

@@ -1,4 +1,7 @@
-/** Checks a SegmentSet's invariants by deriving everything again from its runs. For tests and for doubts: O(capacity). */
+/**
+ * Checks a SegmentSet's invariants by deriving everything again from its runs. For tests and for
+ * doubts: O(capacity).
+ */
 import type { SegmentSet } from "./segment-set.ts";
 import { CLASS_MASK } from "./value.ts";
 

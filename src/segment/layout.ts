@@ -1,11 +1,14 @@
 /**
- * Where a SegmentSet's tables stand: the levels of its bit tree and of its summaries, root first and keys last, so that a
- * prefix of each table serves the keys below some size. segment-set.ts says what the tables hold.
+ * Where a SegmentSet's tables lie: the levels of its bit tree and of its summaries, root first and
+ * keys last, so that a prefix of each table serves the keys below some size. runs.ts says what the
+ * tables hold.
  */
-import { OWNER_WORDS } from "./value.ts";
 
 export const FANOUT_SHIFT = 3;
 export const FANOUT = 1 << FANOUT_SHIFT;
+
+/** Words of `owners` a key: tag, refs, group. */
+export const OWNER_WORDS = 3;
 
 /** Largest capacity: keys and lengths are 31-bit. */
 export const MAX_CAPACITY = 2 ** 30;
@@ -13,15 +16,15 @@ export const MAX_CAPACITY = 2 ** 30;
 /** Bases of the tables' levels for a capacity, in 4-byte words. */
 export interface SegmentLayout {
   readonly capacity: number;
-  /** Level 0 is the keys' own level; bases[0] is the largest, since the root stands first. */
+  /** Level 0 is the keys' own level; bases[0] is the largest, since the root comes first. */
   readonly bitBases: readonly number[];
   /** Level 0 is the leaves. */
   readonly summaryBases: readonly number[];
 }
 
 /**
- * The memory of a SegmentSet. Zeroed, or what another SegmentSet of the same layout wrote. A table that not every set needs is
- * asked for when it is needed first.
+ * The memory of a SegmentSet: zeroed, or written by another SegmentSet of the same layout. A table
+ * that not every set needs is made on first use.
  */
 export interface SegmentTables {
   readonly values: Uint8Array;
@@ -47,7 +50,10 @@ export function segmentLayout(capacity: number): SegmentLayout {
   };
 }
 
-/** Bases of a tree's levels, each 2^shift times smaller than the one below, root first; index 0 is the lowest level. */
+/**
+ * Bases of a tree's levels, each 2^shift times smaller than the one below, root first; index 0 is
+ * the lowest level.
+ */
 function rootFirstBases(lowestCount: number, shift: number): number[] {
   const words: number[] = [];
   for (let count = lowestCount; ; ) {
@@ -65,7 +71,10 @@ function rootFirstBases(lowestCount: number, shift: number): number[] {
   return bases;
 }
 
-/** Elements of each table that serve keys [0, keys): `values` are bytes, all others words of 4 bytes. */
+/**
+ * Elements of each table that serve keys [0, keys): `values` are bytes, all others words of 4
+ * bytes.
+ */
 export function segmentLengths(
   layout: SegmentLayout,
   keys: number,

@@ -1,9 +1,10 @@
 /**
- * MaxTree: a number a leaf, and above the leaves a tree of maxima, 8 children a node, so that the first and the last leaf
- * with at least some number are found in log8(leaves) steps.
+ * MaxTree: a number a leaf, and above the leaves a tree of maxima, 8 children a node, so that the
+ * first and the last leaf with at least some number are found in log8(leaves) steps.
  *
- * The nodes stand in one Int32Array, root first and leaves last, each level in whole groups of siblings (layout.ts); it may
- * be shared between threads. Invariant: a node is the largest of its children.
+ * The nodes stand in one Int32Array, root first and leaves last, each level in whole groups of
+ * siblings (layout.ts); it may be shared between threads. Invariant: a node is the largest of its
+ * children.
  */
 import { FANOUT, FANOUT_SHIFT } from "./layout.ts";
 
@@ -94,7 +95,10 @@ export class MaxTree {
   }
 }
 
-/** Which of the 8 siblings from `first` on have at least `value`, a bit each: without a branch, since which cannot be predicted. */
+/**
+ * Which of the 8 siblings from `first` on have at least `value`, a bit each: without a branch,
+ * since which cannot be predicted.
+ */
 const largeChildren = (nodes: Int32Array, first: number, value: number): number => {
   // Neither side is negative: the difference has a sign bit exactly if the node is below the value.
   const below =

@@ -1,18 +1,23 @@
 /**
  * Repairs a SegmentSet whose user died between two stores of an operation.
  *
- * What counts is the lowest level of bits, where runs start, and tag, refs and group at each start. SegmentSet writes a
- * value before it sets the bit, and a run whose bit is cleared belongs to the one before it: so at every instant they say a
- * whole state, but for the three stores of an owner and the one of its byte, between which nothing can end a thread. Each key
- * has its value from before the operation or after it; only `assign` over runs of different values
- * may leave the first one's in all of them. Upper bits and maxima follow from that and are derived anew, and equal
- * neighbours are joined. O(keys viewed); writes only what differs, since untouched tables take no memory.
+ * What counts is the lowest level of bits, where runs start, and tag, refs and group at each start.
+ * SegmentSet writes a value before it sets the bit, and a run whose bit is cleared belongs to the
+ * one before it: so at every instant they say a whole state, but for the three stores of an owner
+ * and the one of its byte, between which nothing can end a thread. Each key has its value from
+ * before the operation or after it; only `assign` over runs of different values may leave the first
+ * one's in all of them. Upper bits and maxima follow from that and are derived anew, and equal
+ * neighbours are joined. O(keys viewed); writes only what differs, since untouched tables take no
+ * memory.
  */
 import { FANOUT, FANOUT_SHIFT, type SegmentLayout, type SegmentTables } from "./layout.ts";
 import type { SegmentSet } from "./segment-set.ts";
 import { CLASS_MASK, hasSameValue } from "./value.ts";
 
-/** Precondition: `set.size` and `set.tables` are right. @throws {Error} if no run starts at key 0 */
+/**
+ * Precondition: `set.size` and `set.tables` are right.
+ * @throws {Error} if no run starts at key 0
+ */
 export function rebuildTables(set: SegmentSet): void {
   const { layout, tables, size } = set;
   joinRuns(layout, tables, size);

@@ -1,24 +1,11 @@
 /**
- * SegmentSet: the keys [0, size) cut into maximal runs of equal value, with first and last run of at least n keys.
+ * SegmentSet: the keys [0, size) in maximal runs of equal value, with first and last fit.
  *
- * It answers what gVisor's `pkg/segment` sets answer (find the range that holds a key; split, merge, change ranges; the
- * first or last gap that is large enough), with another structure: not a tree of ranges but tables indexed by key, so
- * that an operation touches a handful of words however many ranges there are.
- *
- *   bits       1 bit a key, set where a run starts, as a BitTree: so the run that holds a key, and where it ends, are
- *              found by at most 2 log32(capacity) steps. Lengths are not stored: they follow from the bits.
- *   values     1 byte a key (value.ts): at a run's first key its tag and refs, if both are small and group is 0, else the
- *              tag's low bits and that all three stand in owners. Elsewhere stale.
- *   owners     3 words a key: tag, refs and group of the runs that say so. Hardly ever touched.
- *   summaries  for each searched class a MaxTree: leaf w holds the longest run of that class that starts in keys
- *              [32w, 32w + 32). First fit walks down it to the leftmost leaf that suffices, last fit to the rightmost; a
- *              change walks up it until a maximum stays as it was.
- *
- *   capacity = 32 * leaves;  bits of level k+1 = ceil(bits of level k / 32);  nodes above = ceil(nodes / 8)
- *
- * So a run is one byte as a rule, changed by one store, and two runs are equal if their bytes are: finding, cutting and
- * joining touch two or three cache lines, and neighbours share them. (With a word a key each of 100,000 runs of 32 keys had
- * a line of its own: to free and allocate one took a sixth longer.)
+ * It answers what gVisor's `pkg/segment` sets answer: which range holds a key; split, merge and
+ * change ranges; the first or last gap that is large enough. Its structure is different: tables
+ * indexed by key instead of a tree of ranges, so that an operation touches a handful of words
+ * however many ranges there are. runs.ts describes the tables and reads them; this file changes
+ * them.
  *
  * | operation                     | cost                                                     |
  * | ----------------------------- | -------------------------------------------------------- |
@@ -31,56 +18,23 @@
  * | memory                        | 1.1 bytes a key, and 0.14 for each searched class; 12    |
  * |                               | more at the start of a run whose value is not small      |
  *
- * The tables are typed arrays over memory that the caller gives, so they may be shared between threads; the caller
- * holds a lock over every call. Levels stand root first and keys last, so a prefix of each table serves the keys below
- * some size: a table can be reserved for a large capacity and viewed as far as it is used.
- *
- * Invariants (invariants.ts derives them again): runs partition [0, size); neighbours differ in value; bit k is set
- * exactly at run starts; every upper bit and every maximum is what the level below implies.
+ * Invariants (invariants.ts derives them again): runs partition [0, size); neighbours differ in
+ * value; bit k is set exactly at run starts; every upper bit and every maximum is what the level
+ * below implies.
  */
-import { BitTree } from "./bit-tree.ts";
-import { type SegmentLayout, type SegmentTables, segmentLayout, segmentLengths } from "./layout.ts";
-import { MaxTree } from "./max-tree.ts";
+import { segmentLayout, segmentLengths } from "./layout.ts";
+import { Runs } from "./runs.ts";
 import {
   byteOf,
   CLASS_MASK,
   checkTag,
   hasSameValue,
   OWNED,
-  OWNER_WORDS,
   REFS_SHIFT,
   type RunColumns,
-  type Segment,
-  SMALL_TAG_MASK,
-  setOwner,
-  type VisitRun,
 } from "./value.ts";
 
-export class SegmentSet {
-  readonly layout: SegmentLayout;
-  private values!: Uint8Array;
-  private starts!: BitTree;
-  /** For each searched class: the longest run that starts in each leaf of 32 keys. Use `longestOf`. */
-  private longest!: (MaxTree | undefined)[];
-  private current!: SegmentTables;
-  private readonly classes: number;
-  /** Where the run that firstFit or lastFit found last ends. */
-  fitEnd = 0;
-  /** The run that `seek` found last, or addRefsIn made; nothing is known if runEnd is 0. */
-  runStart = 0;
-  runEnd = 0;
-  /** What addRefsIn cut that run out of the middle of, and is otherwise as it was; nothing if it starts where the run does. */
-  private aroundStart = 0;
-  private aroundEnd = 0;
-  /** Keys in use: [0, size). With shared tables the owner of the lock carries it from thread to thread. */
-  size = 0;
-
-  constructor(layout: SegmentLayout, tables: SegmentTables) {
-    this.layout = layout;
-    this.classes = tables.classes;
-    this.useTables(tables);
-  }
-
+export class SegmentSet extends Runs {
   /** Bytes that `create` needs for `capacity` keys and `classes` searched classes. */
   static byteLength(capacity: number, classes: number): number {
     const { values, owners, bits, summary } = segmentLengths(segmentLayout(capacity), capacity);
@@ -91,8 +45,10 @@ export class SegmentSet {
    * An empty set; grow it with `extend`.
    *
    * @param capacity the most keys it can have, 1 to MAX_CAPACITY
-   * @param classes how many classes can be searched with `firstFit` and `lastFit`: those of tags whose low 4 bits are less
-   * @param buffer zeroed, at least `byteLength(capacity, classes)` bytes: an ArrayBuffer or a SharedArrayBuffer
+   * @param classes how many classes can be searched with `firstFit` and `lastFit`: those of tags
+   * whose low 4 bits are less
+   * @param buffer zeroed, at least `byteLength(capacity, classes)` bytes: an ArrayBuffer or a
+   * SharedArrayBuffer
    * @throws {RangeError} naming the argument that is out of range
    */
   static create(capacity: number, classes: number, buffer?: ArrayBufferLike): SegmentSet {
@@ -124,27 +80,9 @@ export class SegmentSet {
     });
   }
 
-  /** The tables in use. */
-  get tables(): SegmentTables {
-    return this.current;
-  }
-
-  /** Continues on other views of the same memory, larger ones as a rule. */
-  useTables(tables: SegmentTables): void {
-    this.forget();
-    this.current = tables;
-    this.values = tables.values;
-    this.starts = new BitTree(tables.bits, this.layout.bitBases);
-    this.longest = Array.from({ length: tables.classes }, () => undefined);
-  }
-
-  private longestOf(cls: number): MaxTree {
-    this.longest[cls] ??= new MaxTree(this.current.summary(cls), this.layout.summaryBases);
-    return this.longest[cls];
-  }
-
   /**
-   * Adds `count` keys with one value at the end. Here and below: 0 <= tag <= MAX_TAG; refs and group are 32-bit integers.
+   * Adds `count` keys with one value at the end. Here and below: 0 <= tag <= MAX_TAG; refs and
+   * group are 32-bit integers.
    * @throws {RangeError} beyond the capacity, or for a count or tag that is no such integer
    */
   extend(count: number, tag: number, refs = 0, group = 0): void {
@@ -164,10 +102,11 @@ export class SegmentSet {
   }
 
   /**
-   * Adds `count` keys at the end: the runs of `runs` from row `first` up to the one that starts behind them, and the value
-   * (`tag`, 0, 0) wherever there is none. Returns the first row that was not taken. It leaves what `extend` and an `assign` a
-   * row would, in one pass without a search. The pass is flat and gathers a leaf's bits before it stores them, since a
-   * restore runs it once, in a process that has compiled nothing yet: 262,144 runs 8 ms, 23 with a call for each.
+   * Adds `count` keys at the end: the runs of `runs` from row `first` up to the one that starts
+   * behind them, and the value (`tag`, 0, 0) wherever there is none. Returns the first row that was
+   * not taken. It leaves what `extend` and an `assign` a row would, in one pass without a search.
+   * The pass is flat and gathers a leaf's bits before it stores them, since a restore runs it once,
+   * in a process that has compiled nothing yet: 262,144 runs 8 ms, 23 with a call for each.
    *
    * Precondition: rows are ordered and disjoint, and none reaches over either end of the new keys.
    */
@@ -220,102 +159,9 @@ export class SegmentSet {
     return row;
   }
 
-  /** The first key of the run that holds `key`. 0 <= key < size. */
-  startOf(key: number): number {
-    return this.starts.atOrBefore(key);
-  }
-
-  /** One past the last key of the run that holds `key`. 0 <= key < size. */
-  endOf(key: number): number {
-    return this.starts.after(key, this.size);
-  }
-
   /**
-   * Finds the run that holds `key` (0 <= key < size): [runStart, runEnd). If that is the one that it found last, without a search:
-   * whoever pins pages and unpins them comes back to it, and to the one that it was cut out of.
-   */
-  seek(key: number): void {
-    if (key >= this.runStart && key < this.runEnd) return;
-    this.runStart = this.aroundStart = this.starts.atOrBefore(key);
-    this.runEnd = this.starts.after(key, this.size);
-  }
-
-  /** What `seek` found is not so any more. What changes runs does this, and so must who gets the lock when others had it. */
-  forget(): void {
-    this.runEnd = 0;
-  }
-
-  // Of the run that starts at `start`:
-  lengthAt(start: number): number {
-    return this.endOf(start) - start;
-  }
-
-  tagAt(start: number): number {
-    const value = this.values[start]!;
-    return value < OWNED ? value & SMALL_TAG_MASK : this.current.owners()[start * OWNER_WORDS]!;
-  }
-
-  refsAt(start: number): number {
-    const value = this.values[start]!;
-    return value < OWNED ? value >>> REFS_SHIFT : this.current.owners()[start * OWNER_WORDS + 1]!;
-  }
-
-  groupAt(start: number): number {
-    return this.values[start]! < OWNED ? 0 : this.current.owners()[start * OWNER_WORDS + 2]!;
-  }
-
-  /** The run that holds `key`. @throws {RangeError} unless 0 <= key < size */
-  segmentAt(key: number): Segment {
-    if (!(Number.isInteger(key) && key >= 0 && key < this.size))
-      throw new RangeError(`Expected a key in [0, ${this.size}), got ${key}`);
-    const start = this.startOf(key);
-    return {
-      start,
-      end: this.endOf(start),
-      tag: this.tagAt(start),
-      refs: this.refsAt(start),
-      group: this.groupAt(start),
-    };
-  }
-
-  /** All runs, in order. The set must not change meanwhile. */
-  *[Symbol.iterator](): Generator<Segment> {
-    for (let start = 0; start < this.size; start = this.endOf(start)) yield this.segmentAt(start);
-  }
-
-  /** The start of the first run of class `cls` that has at least `count` keys, or -1. */
-  firstFit(cls: number, count: number): number {
-    const leaf = this.longestOf(cls).first(count);
-    return leaf < 0 ? -1 : this.fitInLeaf(leaf, cls, count, false);
-  }
-
-  /** The start of the last run of class `cls` that has at least `count` keys, or -1. */
-  lastFit(cls: number, count: number): number {
-    const leaf = this.longestOf(cls).last(count);
-    return leaf < 0 ? -1 : this.fitInLeaf(leaf, cls, count, true);
-  }
-
-  private fitInLeaf(leaf: number, cls: number, count: number, last: boolean): number {
-    const { values } = this;
-    const word = this.starts.leaf(leaf);
-    for (let rest = word; rest !== 0; ) {
-      const bit = last ? 31 - Math.clz32(rest) : 31 - Math.clz32(rest & -rest);
-      rest &= ~(1 << bit);
-      const start = (leaf << 5) | bit;
-      if ((values[start]! & CLASS_MASK) !== cls) continue;
-      const end = this.endOf(start);
-      if (end - start < count) continue;
-      this.fitEnd = end;
-      return start;
-    }
-    throw new Error(
-      `Summary of class ${cls} promises ${count} keys in leaf ${leaf}, which has no such run`,
-    );
-  }
-
-  /**
-   * Gives [start, end), which lies within one run, another value: cuts that run and joins equal neighbours.
-   * Precondition: 0 <= start < end <= endOf(start).
+   * Gives [start, end), which lies within one run, another value: cuts that run and joins equal
+   * neighbours. Precondition: 0 <= start < end <= endOf(start).
    */
   replace(start: number, end: number, tag: number, refs: number, group: number): void {
     this.replaceIn(this.startOf(start), this.endOf(start), start, end, tag, refs, group);
@@ -363,24 +209,17 @@ export class SegmentSet {
   }
 
   /**
-   * Adds `by`, which is 1 or -1, to the refs of [start, end), which lies within the run [run, runEnd). It leaves what `replaceIn`
-   * with the other refs does, and calls that unless bytes say all of the value before and after, as they do as a rule, and the
-   * class is not searched.
+   * Adds `by`, which is 1 or -1, to the refs of [start, end), which lies within the run [run,
+   * runEnd). The result is that of `replaceIn`, which it calls if the value does not fit in a byte
+   * before and after, or if the class is searched. Both are rare.
    */
   addRefsIn(run: number, runEnd: number, start: number, end: number, by: number): void {
     const { values, starts } = this;
     const value = values[run]!;
     const next = value + (by << REFS_SHIFT);
     if (value >= OWNED || next >= OWNED || next < 0 || (value & CLASS_MASK) < this.classes) {
-      this.replaceIn(
-        run,
-        runEnd,
-        start,
-        end,
-        this.tagAt(run),
-        (this.refsAt(run) + by) | 0,
-        this.groupAt(run),
-      );
+      const refs = (this.refsAt(run) + by) | 0;
+      this.replaceIn(run, runEnd, start, end, this.tagAt(run), refs, this.groupAt(run));
       return;
     }
     if (start > run && end < runEnd) {
@@ -397,7 +236,8 @@ export class SegmentSet {
     }
     const isCut = this.aroundStart < start && start === this.runStart && end === this.runEnd;
     if (isCut && values[this.aroundStart] === next) {
-      // And back. Whoever dies before the last step leaves two equal runs, and each key has its value; here and below.
+      // And back. A thread that dies before the last step leaves two equal neighbours, here and
+      // below; each key has its value.
       starts.remove(start);
       starts.remove(end);
       this.runStart = this.aroundStart;
@@ -418,22 +258,10 @@ export class SegmentSet {
     if (end === runEnd && end < this.size && values[end] === next) starts.remove(end);
   }
 
-  /** `value` is the byte of (tag, refs, group). */
-  private hasValue(
-    start: number,
-    value: number,
-    tag: number,
-    refs: number,
-    group: number,
-  ): boolean {
-    if (this.values[start] !== value) return false;
-    if (value < OWNED) return true;
-    const owners = this.current.owners();
-    const at = start * OWNER_WORDS;
-    return owners[at] === tag && owners[at + 1] === refs && owners[at + 2] === group;
-  }
-
-  /** Makes `key` the start of a run (0 <= key <= size), by splitting the one that holds it. Equal neighbours stay. */
+  /**
+   * Makes `key` the start of a run (0 <= key <= size), by splitting the one that holds it. Equal
+   * neighbours stay.
+   */
   private split(key: number): void {
     if (key === this.size || this.starts.has(key)) return;
     const start = this.startOf(key);
@@ -461,7 +289,8 @@ export class SegmentSet {
   /**
    * Gives [start, end) one value, whatever runs it held: cuts at both ends, joins equal neighbours.
    *
-   * @throws {RangeError} unless 0 <= start < end <= size and tag are integers in range, with nothing changed
+   * @throws {RangeError} unless 0 <= start < end <= size and tag are integers in range, with
+   * nothing changed
    */
   assign(start: number, end: number, tag: number, refs = 0, group = 0): void {
     if (
@@ -487,7 +316,8 @@ export class SegmentSet {
     const after = tag & CLASS_MASK;
     const length = this.endOf(start) - start;
     this.write(start, tag, refs, group);
-    // Before the run grows: a maximum that is derived anew meanwhile must not be above the one that stands.
+    // Before the run grows: a maximum that is derived anew meanwhile must not be above the stored
+    // one.
     if (after < this.classes) this.longestOf(after).raise(start >>> 5, end - start);
     for (let run = start + length; run < end; ) {
       const next = this.endOf(run);
@@ -501,59 +331,5 @@ export class SegmentSet {
     if (after < this.classes) this.longestOf(after).raise(start >>> 5, end - start);
     this.mergeAt(end);
     this.mergeAt(start);
-  }
-
-  /** Calls `visit(start, end, tag, refs, group)` for every run of [start, end), clipped to it, in order. */
-  visit(start: number, end: number, visit: VisitRun): void {
-    for (let run = this.startOf(start); run < end; ) {
-      const next = this.endOf(run);
-      visit(
-        Math.max(run, start),
-        Math.min(next, end),
-        this.tagAt(run),
-        this.refsAt(run),
-        this.groupAt(run),
-      );
-      run = next;
-    }
-  }
-
-  private write(start: number, tag: number, refs: number, group: number): void {
-    const value = byteOf(tag, refs, group);
-    if (value >= OWNED) setOwner(this.current, start, tag, refs, group);
-    this.values[start] = value;
-  }
-
-  /** A run starts at `start`. The bit comes last: whoever dies in between has changed nothing. */
-  private put(start: number, tag: number, refs: number, group: number): void {
-    this.write(start, tag, refs, group);
-    this.starts.add(start);
-  }
-
-  /** A run with the value of the one at `from` starts at `start`. */
-  private putCopy(start: number, from: number): void {
-    const value = this.values[from]!;
-    if (value >= OWNED)
-      setOwner(this.current, start, this.tagAt(from), this.refsAt(from), this.groupAt(from));
-    this.values[start] = value;
-    this.starts.add(start);
-  }
-
-  /** A run of `length` keys that started in `leaf` is gone, shorter, or of another class. The tables say so already. */
-  private lower(cls: number, leaf: number, length: number): void {
-    const longest = this.longestOf(cls);
-    if (longest.at(leaf) <= length) longest.lower(leaf, this.longestInLeaf(leaf, cls));
-  }
-
-  private longestInLeaf(leaf: number, cls: number): number {
-    const { values } = this;
-    let longest = 0;
-    for (let rest = this.starts.leaf(leaf); rest !== 0; rest &= rest - 1) {
-      const start = (leaf << 5) | (31 - Math.clz32(rest & -rest));
-      if ((values[start]! & CLASS_MASK) !== cls) continue;
-      const length = this.endOf(start) - start;
-      if (length > longest) longest = length;
-    }
-    return longest;
   }
 }

@@ -1,12 +1,15 @@
 /**
- * A run's value (tag, refs and group) in the tables of a SegmentSet: one byte if it is small, else a byte and an owner.
+ * A run's value (tag, refs and group) in the tables of a SegmentSet: one byte if it is small, else
+ * a byte and an owner.
  *
- *   byte < OWNED    the tag is the low 6 bits, refs the upper 2, group 0: tags below 64 with refs of 0 to 3
- *   byte >= OWNED   the low 4 bits are the tag's; tag, refs and group stand in the three words of `owners`
+ *   byte < OWNED    the tag is the low 6 bits, refs the upper 2, group 0: for tags below 64 with
+ *                   refs of 0 to 3
+ *   byte >= OWNED   the low 4 bits are the tag's; `owners` has tag, refs and group, a word each
  *
- * So the class, the tag's low 4 bits, is read from the byte alone, and the byte says all of what most runs are.
+ * So the byte alone tells the class, which is the tag's low 4 bits, and the whole value of most
+ * runs.
  */
-import type { SegmentTables } from "./layout.ts";
+import { OWNER_WORDS, type SegmentTables } from "./layout.ts";
 
 /** A run of keys of one value. */
 export interface Segment {
@@ -46,8 +49,6 @@ export const MAX_TAG = 0xffff;
 export const SMALL_TAG_MASK = 63;
 export const REFS_SHIFT = 6;
 export const OWNED = 0xf0;
-/** Words of `owners` a key: tag, refs, group. */
-export const OWNER_WORDS = 3;
 
 /** The byte of a value. Tags of 48 to 63 with 3 refs, which would fit, come out as owned ones. */
 export const byteOf = (tag: number, refs: number, group: number): number => {

@@ -1,9 +1,14 @@
-/** Workers that die under a WorkerQueue: their operation ends with an error, and the queue goes on. */
+/**
+ * Workers that die under a WorkerQueue: their operation ends with an error, and the queue goes on.
+ */
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, writeFileSync } from "node:fs";
 import { errnoNumber } from "../../ffi/index.ts";
 import { createQueue, type Queue } from "../../src/aio/index.ts";
+import { DestroyedError } from "../../src/index.ts";
 import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { PAGE_SIZE } from "../../src/pages/units.ts";
+import { beginFaults } from "../safety/support/in-process.ts";
 import { NativeMemory, pattern, TemporaryDirectory } from "./support/memory.ts";
 
 const EOWNERDEAD = -errnoNumber("EOWNERDEAD");
@@ -31,21 +36,18 @@ afterAll(() => terminateIdleThreads());
 interface Scene {
   readonly queue: Queue;
   readonly memory: NativeMemory;
-  readonly pipe: number;
   readonly fd: number;
 }
 
-/** A queue with one Worker, a pipe that blocks it, and a file. */
+/** A queue with one Worker, and a file. */
 async function withQueue(body: (scene: Scene) => Promise<void>): Promise<void> {
   using directory = new TemporaryDirectory();
   using memory = new NativeMemory(4096);
-  Bun.spawnSync(["mkfifo", directory.file("pipe")]);
   writeFileSync(directory.file("data"), pattern(4096));
-  const pipe = openSync(directory.file("pipe"), "r+");
   const fd = openSync(directory.file("data"), "r");
   await using queue = createQueue("workers", { capacity: 4, threads: 1 });
-  await body({ queue, memory, pipe, fd });
-  for (const open of [pipe, fd]) closeSync(open);
+  await body({ queue, memory, fd });
+  closeSync(fd);
 }
 
 const waits: Record<string, (queue: Queue, minCompletions: number) => Promise<[number, number][]>> =
@@ -60,30 +62,34 @@ function toList({ count, ids, results }: ReturnType<Queue["wait"]>): [number, nu
 
 for (const [name, waitFor] of Object.entries(waits)) {
   describe(name, () => {
-    test("a Worker that dies inside an operation: it ends with EOWNERDEAD, the next ones are done by another Worker", async () => {
-      await withQueue(async ({ queue, memory, pipe, fd }) => {
-        queue.read(1, fd, memory.address, 4096, 0);
-        expect(toList(await queue.waitAsync(1))).toEqual([[1, 4096]]);
-        queue.read(2, pipe, memory.address, 10, 0);
-        await Bun.sleep(30);
-        expect(started.length).toBe(1);
-        // Its thread lives until the blocking call returns, and may write to memory until then.
-        started[0]!.terminate();
-        queue.read(3, fd, memory.address, 4096, 0);
-        expect(queue.wait(0).count).toBe(0);
-        writeSync(pipe, pattern(10));
-        const results = new Map<number, number>();
-        while (queue.inFlight > 0)
-          for (const [id, result] of await waitFor(queue, 1)) results.set(id, result);
-        expect(results).toEqual(
-          new Map([
-            [2, EOWNERDEAD],
-            [3, 4096],
-          ]),
-        );
-        queue.read(4, fd, memory.address, 4096, 0);
-        expect(await waitFor(queue, 1)).toEqual([[4, 4096]]);
-      });
+    test("a Worker that dies inside an operation: it ends with EOWNERDEAD, another does the next", async () => {
+      const { faults, end } = await beginFaults();
+      try {
+        await withQueue(async ({ queue, memory, fd }) => {
+          queue.read(1, fd, memory.address, 4096, 0);
+          expect(toList(await queue.waitAsync(1))).toEqual([[1, 4096]]);
+          // A read behind the end of the file that takes long.
+          faults.arm({ action: "Delay", calls: ["pread"], value: 20_000, filePages: [100, 101] });
+          queue.read(2, fd, memory.address, 10, 100 * PAGE_SIZE);
+          while (faults.hits === 0) await Bun.sleep(1);
+          expect(started.length).toBe(1);
+          started[0]!.terminate();
+          queue.read(3, fd, memory.address, 4096, 0);
+          const results = new Map<number, number>();
+          while (queue.inFlight > 0)
+            for (const [id, result] of await waitFor(queue, 1)) results.set(id, result);
+          expect(results).toEqual(
+            new Map([
+              [2, EOWNERDEAD],
+              [3, 4096],
+            ]),
+          );
+          queue.read(4, fd, memory.address, 4096, 0);
+          expect(await waitFor(queue, 1)).toEqual([[4, 4096]]);
+        });
+      } finally {
+        await end();
+      }
     });
 
     test("an idle Worker that dies is replaced", async () => {
@@ -105,6 +111,25 @@ test("a queue whose Workers all died can be destroyed", async () => {
     for (const worker of started) worker.terminate();
     await queue.destroy();
   });
+});
+
+test("destroy waits for a read that blocks; after that nothing writes to memory", async () => {
+  const { faults, end } = await beginFaults();
+  try {
+    await withQueue(async ({ queue, memory, fd }) => {
+      faults.arm({ action: "Delay", calls: ["pread"], value: 100 });
+      queue.read(1, fd, memory.address, 4096, 0);
+      const rejected = queue.waitAsync(1).catch((error: unknown) => error);
+      while (faults.hits === 0) await Bun.sleep(1);
+      await queue.destroy();
+      expect(await rejected).toBeInstanceOf(DestroyedError);
+      memory.bytes.fill(0);
+      await Bun.sleep(150);
+      expect(memory.bytes.every((byte) => byte === 0)).toBe(true);
+    });
+  } finally {
+    await end();
+  }
 });
 
 test("small capacities start no more Workers than can be busy", async () => {

@@ -1,6 +1,6 @@
 /**
- * Pages that are dropped while a load writes to them: held, nobody's, until the load is done with them. The allocator alone,
- * over a load that does what the test says.
+ * Pages that are dropped while a load writes to them: held, nobody's, until the load is done with
+ * them. The allocator alone, over a load that does what the test says.
  */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { Allocator, type Backing, Placement } from "../../src/allocator/allocator.ts";
@@ -9,7 +9,7 @@ import { USED } from "../../src/allocator/states.ts";
 import type { TableMemory } from "../../src/allocator/tables.ts";
 import { WasteBatch } from "../../src/allocator/waste.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
-import { checkInvariants } from "../../src/segment/index.ts";
+import { checkInvariants } from "../../src/segment/invariants.ts";
 import { createControl, Field, Word } from "../../src/control/control.ts";
 import { setInterleavingHook } from "../../src/control/interleave.ts";
 import { PAGES_PER_CHUNK } from "../../src/pages/units.ts";

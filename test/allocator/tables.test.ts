@@ -1,8 +1,11 @@
-/** What the tables' views cost: the collector counts a view's bytes, however few of them are ever touched. */
+/**
+ * What the tables' views cost: the collector counts a view's bytes, however few of them are ever
+ * touched.
+ */
 import { heapStats } from "bun:jsc";
 import { afterEach, expect, spyOn, test } from "bun:test";
 import { TableMemory } from "../../src/allocator/tables.ts";
-import type { SegmentTables } from "../../src/segment/index.ts";
+import type { SegmentTables } from "../../src/segment/layout.ts";
 import { CHUNK_SIZE, MemoryFile, MemoryKind, PAGE_SIZE } from "../../src/index.ts";
 
 const MIB = 2 ** 20;

@@ -33,30 +33,30 @@ test("the same range gives the same view, another end or type another view of th
   expect([first.length, longer.length, words.length]).toEqual([0, 0, 0]);
 });
 
-test("a view is found without a look at its pages while none were discarded since the last look, and never of another range or type", () => {
+test("find gives the kept view of that range and type, fresh while no page was discarded", () => {
   const views = new Views(base, () => {});
   const bytes = views.get(1, 2, Uint8Array, 5);
   const floats = views.get(2, 4, Float32Array, 5);
-  expect(views.find(1, 2, Uint8Array, 5)).toBe(bytes);
-  expect(views.find(2, 4, Float32Array, 5)).toBe(floats);
+  expect(views.find(2, 4, Float32Array)).toBe(floats);
+  expect(views.find(1, 2, Uint8Array)).toBe(bytes);
+  expect([views.isFresh(bytes, 5), views.isFresh(bytes, 6)]).toEqual([true, false]);
+  views.renew(bytes, 6);
+  expect(views.isFresh(bytes, 6)).toBe(true);
+  // Of another view nothing is known.
+  expect(views.isFresh(floats, 5)).toBe(false);
   for (const found of [
-    views.find(1, 3, Uint8Array, 5),
-    views.find(1, 2, Float32Array, 5),
-    views.find(2, 4, Uint8Array, 5),
-    views.find(3, 4, Uint8Array, 5),
-    views.find(1, 2, Uint8Array, 6),
-    views.find(2, 4, Float32Array, 6),
+    views.find(1, 3, Uint8Array),
+    views.find(1, 2, Float32Array),
+    views.find(2, 4, Uint8Array),
+    views.find(3, 4, Uint8Array),
   ])
     expect(found).toBeUndefined();
-  expect(views.get(1, 2, Uint8Array, 6)).toBe(bytes);
-  expect(views.find(1, 2, Uint8Array, 6)).toBe(bytes);
-  expect(views.find(2, 4, Float32Array, 6)).toBeUndefined();
   floats.buffer.transfer();
   bytes.buffer.transfer();
-  expect(views.find(1, 2, Uint8Array, 6)).toBeUndefined();
-  expect(views.find(2, 4, Float32Array, 5)).toBeUndefined();
+  expect(views.find(1, 2, Uint8Array)).toBeUndefined();
+  expect(views.find(2, 4, Float32Array)).toBeUndefined();
   expect(views.detachAll()).toBe(true);
-  expect(views.find(1, 2, Uint8Array, 6)).toBeUndefined();
+  expect(views.find(1, 2, Uint8Array)).toBeUndefined();
 });
 
 test("a view that its user transferred away is not handed out again", () => {

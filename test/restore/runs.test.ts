@@ -1,15 +1,20 @@
-/** What restoring costs, in counts: nothing of it may be an extent's or a run's own, except a step of a loop. */
+/**
+ * What restoring costs, in counts: nothing of it may be an extent's or a run's own, except a step
+ * of a loop.
+ */
 import { expect, test } from "bun:test";
 import { closeFile, syscallCounts } from "../../ffi/index.ts";
 import { openCheckpoint } from "../../src/checkpoint/directory.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { LoadState, LoadWord } from "../../src/load/load-state.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
-import { checkInvariants } from "../../src/segment/index.ts";
+import { checkInvariants } from "../../src/segment/invariants.ts";
 import { PAGES_PER_CHUNK } from "../../src/pages/units.ts";
 import { withDirectory } from "../checkpoint/support/directory.ts";
 
-/** A checkpoint with `extents` extents of one page, in as many allocations if `cut`, else in one. */
+/**
+ * A checkpoint with `extents` extents of one page, in as many allocations if `cut`, else in one.
+ */
 async function saveExtents(directory: string, extents: number, cut: boolean): Promise<string> {
   const file = MemoryFile.create();
   const range = file.allocate(2 * extents * PAGE_SIZE);

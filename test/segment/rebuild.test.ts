@@ -1,18 +1,14 @@
 /**
- * A thread may die between any two stores. Here every store of an operation is recorded, each prefix of them is applied to
- * a copy of the tables as they were, and the copy is repaired: it must be a valid set, in which each key has its value from
- * before or after.
+ * A thread may die between any two stores. Here every store of an operation is recorded, each
+ * prefix of them is applied to a copy of the tables as they were, and the copy is repaired: it must
+ * be a valid set, in which each key has its value from before or after.
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import {
-  checkInvariants,
-  rebuildTables,
-  SegmentSet,
-  type SegmentTables,
-  segmentLayout,
-  segmentLengths,
-} from "../../src/segment/index.ts";
+import { checkInvariants } from "../../src/segment/invariants.ts";
+import { type SegmentTables, segmentLayout, segmentLengths } from "../../src/segment/layout.ts";
+import { rebuildTables } from "../../src/segment/rebuild.ts";
+import { SegmentSet } from "../../src/segment/segment-set.ts";
 
 const CAPACITY = 3000;
 const CLASSES = 4;
@@ -197,8 +193,9 @@ test("after a death at any store of an operation the repaired set is whole, each
 });
 
 /**
- * True if the next store belongs to the same run's value as the last one: its owner comes first, then its byte. In between
- * nothing can end a thread (it ends where a function begins or a loop goes round), so no such state is ever found.
+ * True if the next store belongs to the same run's value as the last one: its owner comes first,
+ * then its byte. In between nothing can end a thread (it ends where a function begins or a loop
+ * goes round), so no such state is ever found.
  */
 function isInsideRecord(stores: readonly Store[], count: number): boolean {
   const last = stores[count - 1];

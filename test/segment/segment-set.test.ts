@@ -1,7 +1,9 @@
 /** SegmentSet against a naive array with one entry per key, compared in full after every step. */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { CLASS_MASK, checkInvariants, MAX_TAG, SegmentSet } from "../../src/segment/index.ts";
+import { MAX_TAG, SegmentSet } from "../../src/segment/index.ts";
+import { checkInvariants } from "../../src/segment/invariants.ts";
+import { CLASS_MASK } from "../../src/segment/value.ts";
 
 const CLASSES = 3;
 
@@ -249,7 +251,8 @@ test("every value comes back as it was given, also by a cut, and is not joined t
     fc.property(tagArbitrary, integer, fc.oneof(fc.constant(0), integer), (tag, refs, group) => {
       const set = SegmentSet.create(100, CLASSES);
       set.extend(90, tag, refs, group);
-      // The middle gets a value that shares all bits but one with the one around it, and is then given back.
+      // The middle gets a value that shares all bits but one with the one around it, and is then
+      // given back.
       const others = [
         [tag ^ 1, refs, group],
         [tag ^ 16, refs, group],
@@ -318,7 +321,8 @@ test("bad sizes and ranges are refused with the value named, and change nothing"
 });
 
 test("an operation reads and writes no more words with 100,000 runs than with 100", () => {
-  // The tables are fixed and the walk is bounded by their depth, so the depth is what must not grow with runs.
+  // The tables are fixed and the walk is bounded by their depth, so the depth is what must not grow
+  // with runs.
   const depth = (capacity: number) => {
     const { bitBases, summaryBases } = SegmentSet.create(capacity, 1).layout;
     return bitBases.length + summaryBases.length;

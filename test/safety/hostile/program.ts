@@ -1,6 +1,7 @@
 /**
- * Loads hostile checkpoints in a process of its own, so that a crash is an exit code: FORMAT CASES SEED. Each is refused with
- * CorruptCheckpointError or OutOfMemoryError, or it is one whose every page can be used. Prints one line of JSON.
+ * Loads hostile checkpoints in a process of its own, so that a crash is an exit code: FORMAT CASES
+ * SEED. Each is refused with CorruptCheckpointError or OutOfMemoryError, or it is one whose every
+ * page can be used. Prints one line of JSON.
  */
 import {
   existsSync,
@@ -22,7 +23,7 @@ import {
   PAGE_SIZE,
 } from "../../../src/index.ts";
 import { coreOf } from "../../../src/file/memory-file.ts";
-import { checkInvariants } from "../../../src/segment/index.ts";
+import { checkInvariants } from "../../../src/segment/invariants.ts";
 import { buildCheckpoints } from "./checkpoints.ts";
 import { Canaries } from "./canaries.ts";
 import { hostile, type Hostile } from "./edits.ts";
@@ -53,7 +54,8 @@ async function attempt(target: Target, { meta, pagesBytes }: Hostile): Promise<v
   } finally {
     restorePages();
   }
-  // As any program does. Without a turn of the event loop the runtime keeps whatever a WeakRef has ever pointed to.
+  // As any program does. Without a turn of the event loop the runtime keeps whatever a WeakRef has
+  // ever pointed to.
   await new Promise((resolve) => setImmediate(resolve));
   if (++counts.cases === WARM_UP_CASES) warmKiB = peakKiB();
   if (counts.cases % CHECK_EVERY === 0) canaries.check();
@@ -91,8 +93,8 @@ async function load(directory: string): Promise<void> {
 }
 
 /**
- * What was taken keeps every promise of a file: its pages can be read or say why not, allocated, dropped, released. False if
- * some cannot be read.
+ * What was taken keeps every promise of a file: its pages can be read or say why not, allocated,
+ * dropped, released. False if some cannot be read.
  */
 async function use(file: MemoryFile): Promise<boolean> {
   checkInvariants(coreOf(file).allocator.set);
