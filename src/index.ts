@@ -17,6 +17,11 @@ export {
   TooManyThreadsError,
   UnsupportedError,
 } from "./errors/errors.ts";
+export {
+  CheckpointConflictError,
+  RemoteError,
+  type RemoteFailure,
+} from "./errors/remote-errors.ts";
 export type {
   DelayedEviction,
   EvictableMemoryUser,

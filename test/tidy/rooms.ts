@@ -4,7 +4,7 @@ export const ROWS: readonly (readonly string[])[] = [
   ["segment", "errors"],
   ["pages", "threads"],
   ["control"],
-  ["codec", "aio"],
+  ["codec", "aio", "http"],
   ["allocator"],
   ["memory", "eviction", "accounting", "changes"],
   ["checkpoint", "source"],

@@ -1,0 +1,68 @@
+/** Errors of places that are reached over a network. Messages never hold queries or credentials. */
+
+/** Why a request failed. */
+export type RemoteFailure =
+  /** No connection, or no answer. */
+  | "unreachable"
+  /** The server is overloaded, or has an error of its own. */
+  | "busy"
+  /** The server refuses the request: no permission, or a request that it does not understand. */
+  | "refused"
+  /** There is no such object. */
+  | "missing"
+  /** A condition of the request does not hold, or the object is another one than before. */
+  | "changed"
+  /** The answer is of other bytes than those that were asked for. */
+  | "wrong range"
+  /** The answer announces fewer bytes than were asked for. */
+  | "short"
+  /** The answer has more bytes than were asked for. */
+  | "long"
+  /** The connection ended within the answer. */
+  | "truncated"
+  /** The answer came too slowly. */
+  | "stalled"
+  /** The answer cannot be understood. */
+  | "malformed";
+
+export interface RemoteErrorDetails {
+  readonly failure: RemoteFailure;
+  /** The address without its query. */
+  readonly url: string;
+  readonly status?: number;
+  /** The error code of an S3 answer: "SlowDown". */
+  readonly s3Code?: string;
+  readonly cause?: unknown;
+}
+
+/** A server could not be reached, or did not give the answer that was asked for. */
+export class RemoteError extends Error {
+  override readonly name = "RemoteError";
+  readonly code = "ERR_REMOTE";
+  readonly failure: RemoteFailure;
+  readonly url: string;
+  readonly status?: number;
+  readonly s3Code?: string;
+
+  constructor(message: string, details: RemoteErrorDetails) {
+    super(`${message} (${details.url})`, { cause: details.cause });
+    this.failure = details.failure;
+    this.url = details.url;
+    if (details.status !== undefined) this.status = details.status;
+    if (details.s3Code !== undefined) this.s3Code = details.s3Code;
+  }
+}
+
+/**
+ * Another writer has published a checkpoint since this save began. Nothing of this save is visible.
+ */
+export class CheckpointConflictError extends Error {
+  override readonly name = "CheckpointConflictError";
+  readonly code = "ERR_CHECKPOINT_CONFLICT";
+  readonly url: string;
+
+  constructor(url: string, message: string) {
+    super(`${message} (${url}); save again to publish on top of it`);
+    this.url = url;
+  }
+}

@@ -1,0 +1,133 @@
+/**
+ * Answer: the status, headers and body of one HTTP answer. The body is read at most once, counted,
+ * and given up when it stalls or is longer than it may be.
+ */
+import { RemoteError, type RemoteFailure } from "../errors/remote-errors.ts";
+
+/** How slow an answer may be. */
+export interface Patience {
+  /** For the first byte of the answer. */
+  readonly answerMs: number;
+  /** In each such period at least STALL_BYTES arrive, or the answer ends. */
+  readonly stallMs: number;
+}
+
+export const PATIENCE: Patience = { answerMs: 20_000, stallMs: 10_000 };
+const STALL_BYTES = 2 ** 14;
+
+/** The address without what may be secret in it: its query, and a user's name. */
+export function shownUrl(url: string): string {
+  const parsed = URL.parse(url);
+  return parsed === null ? "" : `${parsed.protocol}//${parsed.host}${parsed.pathname}`;
+}
+
+export class Answer {
+  readonly status: number;
+  readonly headers: Headers;
+  readonly url: string;
+  private readonly response: Response;
+  private readonly patience: Patience;
+  private readonly abort: (reason: unknown) => void;
+
+  constructor(
+    response: Response,
+    url: string,
+    patience: Patience,
+    abort: (reason: unknown) => void,
+  ) {
+    this.response = response;
+    this.status = response.status;
+    this.headers = response.headers;
+    this.url = shownUrl(url);
+    this.patience = patience;
+    this.abort = abort;
+  }
+
+  /** The announced length of the body, or undefined. */
+  get lengthBytes(): number | undefined {
+    const text = this.headers.get("content-length");
+    return text !== null && /^\d{1,15}$/.test(text) ? Number(text) : undefined;
+  }
+
+  error(failure: RemoteFailure, message: string, more: { cause?: unknown; s3Code?: string } = {}) {
+    return new RemoteError(message, { failure, url: this.url, status: this.status, ...more });
+  }
+
+  /**
+   * Gives each piece of the body to `take`. Returns the bytes of all.
+   * @throws {RemoteError} "long" beyond `limitBytes`, "stalled", or "truncated"
+   */
+  async read(limitBytes: number, take: (piece: Uint8Array) => void): Promise<number> {
+    const reader = this.response.body?.getReader();
+    if (reader === undefined) return 0;
+    const watch = this.watch();
+    let bytes = 0;
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        bytes += value.byteLength;
+        watch.bytes = bytes;
+        if (bytes > limitBytes)
+          throw this.error("long", `Expected ${limitBytes} bytes, got at least ${bytes}`);
+        take(value);
+      }
+    } catch (error) {
+      this.abort(error);
+      throw this.failureOf(error, bytes);
+    } finally {
+      clearInterval(watch.timer);
+    }
+    const announced = this.lengthBytes;
+    if (announced !== undefined && bytes !== announced)
+      throw this.error("truncated", `Expected ${announced} bytes, got ${bytes}`);
+    return bytes;
+  }
+
+  /** Aborts the answer when it stalls. */
+  private watch(): { bytes: number; timer: Timer | undefined } {
+    const { stallMs } = this.patience;
+    const watch: { bytes: number; timer: Timer | undefined } = { bytes: 0, timer: undefined };
+    let before = 0;
+    watch.timer = setInterval(() => {
+      if (watch.bytes - before < STALL_BYTES)
+        this.abort(
+          this.error("stalled", `Got ${watch.bytes - before} bytes in the last ${stallMs} ms`),
+        );
+      before = watch.bytes;
+    }, stallMs);
+    return watch;
+  }
+
+  /** Errors of ours, and the reasons of aborts, as they are; others: the connection has ended. */
+  private failureOf(error: unknown, bytes: number): unknown {
+    const isConnection = error instanceof TypeError && "code" in error;
+    if (!isConnection) return error;
+    return this.error("truncated", `The connection ended after ${bytes} bytes`, {
+      cause: new Error(error.message),
+    });
+  }
+
+  /** @throws as `read` */
+  async bytes(limitBytes: number): Promise<Uint8Array> {
+    const pieces: Uint8Array[] = [];
+    const total = await this.read(limitBytes, (piece) => pieces.push(piece));
+    const whole = new Uint8Array(total);
+    let at = 0;
+    for (const piece of pieces) {
+      whole.set(piece, at);
+      at += piece.byteLength;
+    }
+    return whole;
+  }
+
+  /** @throws as `read` */
+  async text(limitBytes = 2 ** 22): Promise<string> {
+    return new TextDecoder().decode(await this.bytes(limitBytes));
+  }
+
+  /** Ends the answer unread. */
+  discard(): void {
+    this.abort(this.error("malformed", "The answer was not needed"));
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * Where a bucket is and how to reach it: `s3://bucket/prefix`, the options of the program, and the
+ * AWS_* variables. Credentials are not part of it (credentials.ts), so it may be copied and
+ * printed.
+ */
+import type { CredentialOptions } from "./credentials.ts";
+
+/** How to reach S3, or a server that speaks its protocol. */
+export interface S3Options extends CredentialOptions {
+  /** Default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else AWS's endpoint of the region. */
+  readonly endpoint?: string;
+  /** Default: AWS_REGION, AWS_DEFAULT_REGION, else "us-east-1". */
+  readonly region?: string;
+  /** The bucket in the path instead of the host's name. Default: true for endpoints of your own. */
+  readonly pathStyle?: boolean;
+}
+
+/** A prefix of a bucket. Structured-cloneable. */
+export interface S3Place {
+  /** As the program gave it: `s3://bucket/prefix`, without a slash at the end. */
+  readonly url: string;
+  readonly bucket: string;
+  /** Empty, or ends with "/". */
+  readonly prefix: string;
+  readonly region: string;
+  /** URL of the bucket, ends with "/". */
+  readonly bucketUrl: string;
+}
+
+const BUCKET = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
+
+export function isS3Url(where: string): boolean {
+  return where.startsWith("s3://");
+}
+
+/** @throws {TypeError} naming what is wrong with the URL or the options */
+export function parseS3Place(url: string, options: S3Options = {}, env = process.env): S3Place {
+  const match = /^s3:\/\/([^/?#]*)(?:\/([^?#]*))?$/.exec(url);
+  const bucket = match?.[1] ?? "";
+  if (match === null || !BUCKET.test(bucket))
+    throw new TypeError(`Expected a URL as s3://bucket/prefix, got ${JSON.stringify(url)}`);
+  const path = (match[2] ?? "").replace(/\/+$/, "");
+  const segments = path === "" ? [] : path.split("/");
+  if (segments.some((segment) => segment === "" || segment === "." || segment === ".."))
+    throw new TypeError(`Expected a prefix without empty parts, "." or "..", got '${url}'`);
+  const region = options.region ?? env["AWS_REGION"] ?? env["AWS_DEFAULT_REGION"] ?? "us-east-1";
+  return {
+    url: `s3://${[bucket, ...segments].join("/")}`,
+    bucket,
+    prefix: segments.map((segment) => `${segment}/`).join(""),
+    region,
+    bucketUrl: bucketUrl(bucket, region, options, env),
+  };
+}
+
+function bucketUrl(
+  bucket: string,
+  region: string,
+  options: S3Options,
+  env: NodeJS.ProcessEnv,
+): string {
+  if (!/^[a-z0-9-]+$/.test(region))
+    throw new TypeError(`Expected region to be like "eu-central-1", got ${JSON.stringify(region)}`);
+  const given = options.endpoint ?? env["AWS_ENDPOINT_URL_S3"] ?? env["AWS_ENDPOINT_URL"];
+  const endpoint = parseEndpoint(given ?? awsEndpoint(region));
+  // A certificate for *.s3.region.amazonaws.com covers no bucket with dots in its name.
+  const pathStyle = options.pathStyle ?? (given !== undefined || bucket.includes("."));
+  if (pathStyle) endpoint.pathname += `${bucket}/`;
+  else endpoint.hostname = `${bucket}.${endpoint.hostname}`;
+  return endpoint.href;
+}
+
+function awsEndpoint(region: string): string {
+  return `https://s3.${region}.amazonaws.com${region.startsWith("cn-") ? ".cn" : ""}`;
+}
+
+function parseEndpoint(endpoint: string): URL {
+  const url = URL.parse(endpoint);
+  const isHttp = url?.protocol === "http:" || url?.protocol === "https:";
+  if (url === null || !isHttp || url.search !== "" || url.hash !== "")
+    throw new TypeError(`Expected endpoint to be an http or https URL, got '${endpoint}'`);
+  if (url.username !== "" || url.password !== "")
+    throw new TypeError("Expected endpoint without a user name and password");
+  if (!url.pathname.endsWith("/")) url.pathname += "/";
+  return url;
+}
+
+/** The address of an object of the bucket; each part of the key is encoded. */
+export function objectUrl(place: S3Place, key: string): string {
+  return place.bucketUrl + key.split("/").map(encodePart).join("/");
+}
+
+/** As S3 wants it for signing: everything but unreserved characters. */
+function encodePart(part: string): string {
+  return encodeURIComponent(part).replace(
+    /[!'()*]/g,
+    (char) => `%${char.charCodeAt(0).toString(16).toUpperCase()}`,
+  );
+}
