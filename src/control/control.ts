@@ -1,42 +1,52 @@
 /**
- * The control block of a MemoryFile: the words that all its threads share, in one SharedArrayBuffer (`Atomics.wait`
- * refuses memory of any other kind). Everything larger lies in anonymous mappings whose addresses stand here.
+ * The control block of a MemoryFile: the words that all its threads share, in one SharedArrayBuffer
+ * (`Atomics.wait` refuses any other memory). Larger tables are in anonymous mappings; the block has
+ * their addresses.
  *
- * docs/memory-order.md says of each word in what order it is written with others, and what a reader may conclude. "lock"
- * below means: written with the file's lock held, read either with it or as a hint.
+ * docs/memory-order.md says for each word in which order it is written with others and what a
+ * reader may conclude. "lock" below means: written with the file's lock held, read with it or as a
+ * hint.
  */
 
 /** Indexes of 32-bit words. */
 export const Word = {
-  /** The lock (shared/lock.ts): 0, or its owner's thread word, with a bit for waiters. */
+  /** The lock (lock.ts): 0, or its owner's thread word, with a bit for waiters. */
   Lock: 0,
-  /** 1 once a thread died inside the lock and the tables could not be repaired: every call throws from then on. */
+  /** 1 once a thread died inside the lock and the tables are beyond repair: every call throws. */
   Failed: 1,
-  /** 0 live; 1 destroyed; 2 being unmapped. Compare-exchange upwards (shared/participants.ts); waited for by threads. */
+  /**
+   * 0 live, 1 destroyed, 2 being unmapped. Compare-exchange upwards (participants.ts). Waited for.
+   */
   Destroyed: 2,
-  /** Pages of the file: chunks times pages per chunk. lock. Grows only, after the new chunks are mapped. */
+  /**
+   * Pages of the file, a multiple of a chunk. lock. Only grows, after the new chunks are mapped.
+   */
   SizePages: 3,
   /** Pages with references. lock. */
   UsedPages: 4,
   /** Pages that are waste, held or releasing. lock. */
   WastePages: 5,
-  /** Pages that are held: dropped while a load was writing to them. lock. */
+  /** Pages that are held: they lost their references while a load wrote to them. lock. */
   HeldPages: 6,
-  /** The thread that has undertaken to release waste, or 0; compare-exchange. */
+  /** The thread that releases waste in its turns, or 0; compare-exchange. */
   Releaser: 7,
-  /** 1 while a background load is under way. Set before the file is handed out; cleared by the last loaded page. */
+  /** 1 during a background load. Set before the file is handed out; cleared by the last page. */
   Loading: 8,
-  /** Changes whenever a range that somebody waits for has been loaded or has failed. Waited for by waiters. */
+  /** Changes when a range with a waiter has loaded or failed. Waited for. */
   LoadProgress: 9,
   /** 1 while a save reads the file. */
   Saving: 10,
   /** 1 once a thread that delays the unmapping has been reported. */
   DelayReported: 11,
-  /** 1 once a view's buffer was transferred away, so that it outlives the file (mapping/views.ts). Never cleared. */
+  /** 1 once a view's buffer may outlive the file, because it was transferred. Never cleared. */
   Escaped: 12,
-  /** 1 once there is a handle to the file: before, only the thread that made it can use it. Set by that thread; never cleared. */
+  /**
+   * 1 once the file has a handle. Until then only the thread that made it can use it. Never
+   * cleared.
+   */
   Shared: 13,
-  /** Counts, modulo 2^32, how often pages lost their last reference: what had one is looked at anew only when it changed. lock. */
+  /** Counts, modulo 2^32, how often pages lost their last reference: a cached check of a range is
+   * valid while it is unchanged. lock. */
   Discards: 14,
   /** Pages known to be committed (accounting/commitment.ts). lock. */
   KnownPages: 16,
@@ -44,34 +54,51 @@ export const Word = {
   AccountingActive: 17,
   /** The first page of the window that a scan is looking at, -1 between windows. lock. */
   WindowStart: 18,
-  /** Thread word of the thread that scans for committed pages, 0 if none; compare-exchange. Waited for. */
+  /** The thread that scans for committed pages, 0 if none; compare-exchange. Waited for. */
   Scanner: 19,
-  /** 1 once pages were committed that SEEK_DATA does not show (fallocate alone does that). Set before; never cleared. */
+  /** 1 once pages were committed that SEEK_DATA does not show (by fallocate). Never cleared. */
   UnseenCommits: 20,
-  /** What counts as memory pressure (eviction/pressure-file.ts). Written before the file is shared, never changed. */
+  /** Counts batches of waste that were released. Waited for by allocations. */
+  Releases: 21,
+  /** Threads that wait for `Releases`, which is notified only if there are any. */
+  ReleaseWaiters: 22,
+  /** 1 once any thread has marked memory as evictable. Never cleared. */
+  Evictable: 23,
+  /** What counts as memory pressure. Written before the file is shared, never changed. */
   PressureStallMs: 24,
   PressureWindowMs: 25,
   /** 1 once Field.TrackingAddress is set: written pages are tracked (changes/). lock. Never cleared. */
   Tracking: 26,
+  /** Counts requests to all threads to evict. Waited for by threads that have evictable memory. */
+  EvictionRequests: 27,
+  /** 1 while a request that the limit made waits for its first thread. */
+  EvictionPending: 28,
   /** MAX_PARTICIPANTS records of ParticipantWord: the threads that may touch the memory. */
   Participants: 64,
 } as const;
 
 /** Words of a participant's record. */
 export const ParticipantWord = {
-  /** The thread's word; 0 when the record is free. compare-exchange from 0 or from a dead thread. */
+  /** The thread's word; 0 if the record is free. Compare-exchange from 0 or from a dead thread. */
   Thread: 0,
-  /** Within these pages, half-open, the thread is decommitting some; end 0 when none. lock. */
+  /** The thread decommits some of these pages (half-open); end 0 if none. lock. */
   ReleaseStart: 1,
   ReleaseEnd: 2,
   /** 1 if they are one run in a chunk of huge pages. lock. */
   ReleasesHuge: 3,
+  /** 1 while the thread has marked memory as evictable. Written by that thread. */
+  HasEvictable: 4,
+  /**
+   * The last request of `EvictionRequests` that the thread has carried out. Written by that thread.
+   */
+  EvictionsDone: 5,
 } as const;
 
-export const PARTICIPANT_WORDS = 4;
+export const PARTICIPANT_WORDS = 6;
 export const MAX_PARTICIPANTS = 192;
 
-/** Indexes of 64-bit floats behind the words. Written before the file is shared, and not changed but where it says so. */
+/** Indexes of 64-bit floats behind the words. Written before the file is shared, then immutable
+ * except where noted. */
 export const Field = {
   BaseAddress: 0,
   TableAddress: 1,
@@ -81,22 +108,22 @@ export const Field = {
   LoadAddress: 5,
   LoadBytes: 6,
   Flags: 7,
-  /** These three change later, with the lock held. */
+  /** The accounting fields change later, with the lock held. */
   AccountingAddress: 8,
   ScanBeganMs: 9,
   ScanTookMs: 10,
   /** Tables of written pages (changes/tables.ts). Set with the lock held, before Word.Tracking. */
   TrackingAddress: 11,
-  /** Says that this is a control block, of this layout. */
+  /** Marks a control block of this layout. */
   Magic: 12,
   /** A number that no other file of the process has. */
   FileId: 13,
   ProcessId: 14,
-  /** What fstat(2) says of `Fd`. */
+  /** The inode of `Fd`. */
   Inode: 15,
 } as const;
 
-const MAGIC = 0x7067_616c_0001;
+const MAGIC = 0x7067_616c_0002;
 const WORDS = Word.Participants + MAX_PARTICIPANTS * PARTICIPANT_WORDS;
 const FIELDS = 16;
 const LENGTH_BYTES = 4 * WORDS + 8 * FIELDS;
@@ -132,7 +159,7 @@ function viewControl(buffer: SharedArrayBuffer): Control {
   };
 }
 
-/** Has all who wait for pages look again. */
+/** Wakes all threads that wait for pages: they look again. */
 export function wakeWaiters(control: Control): void {
   Atomics.add(control.words, Word.LoadProgress, 1);
   Atomics.notify(control.words, Word.LoadProgress);

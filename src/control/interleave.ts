@@ -1,7 +1,7 @@
 /**
- * A seam between two steps of a protocol in shared memory, at which a test can stop one thread while another runs. Where
- * and why: docs/memory-order.md. Without a hook a point is one comparison of a variable that never changes, which the
- * compiler removes.
+ * A seam between two steps of a protocol in shared memory, at which a test can stop one thread
+ * while another runs. Where and why: docs/memory-order.md. Without a hook a point is one comparison
+ * of a variable that never changes, which the compiler removes.
  */
 
 /** The points, each named for what has been done when it is reached. */

@@ -1,16 +1,19 @@
 /**
- * The lock over a file's tables: one futex word that names its owner. Of a file that no handle was made of (Word.Shared) there
- * is nobody to keep out, and the word is left alone.
+ * The lock over a file's tables: one futex word that names its owner. Of a file that no handle was
+ * made of (Word.Shared) there is nobody to keep out, and the word is left alone.
  *
- * Word: 0 free; otherwise the owner's thread word (thread.ts), with CONTENDED when a thread may be asleep on it. `acquire`
- * is a compare-exchange from 0, then a short spin, then naps, then sleep; a thread that slept takes the lock with CONTENDED set,
- * since others may still sleep. `release` is an exchange to 0, and a wake-up only if CONTENDED was set. Both are sequentially
- * consistent, so what the owner wrote before `release` is seen after the next `acquire`. A wake-up cannot be lost: a thread
- * sleeps only while the word is the very value that it marked, and the release of a marked word wakes.
+ * Word: 0 free; otherwise the owner's thread word (thread.ts), with CONTENDED when a thread may be
+ * asleep on it. `acquire` is a compare-exchange from 0, then a short spin, then naps, then sleep; a
+ * thread that slept takes the lock with CONTENDED set, since others may still sleep. `release` is
+ * an exchange to 0, and a wake-up only if CONTENDED was set. Both are sequentially consistent, so
+ * what the owner wrote before `release` is seen after the next `acquire`. A wake-up cannot be lost:
+ * a thread sleeps only while the word is the very value that it marked, and the release of a marked
+ * word wakes.
  *
- * A sleeper wakes up now and then to see whether the owner still lives. If the owner died inside (Worker.terminate), the
- * sleeper inherits the lock, and with it the duty to repair the tables (allocator/recover.ts) before anybody else sees
- * them. A sleeper that dies with a wake-up meant for it delays the others by at most that interval.
+ * A sleeper wakes up now and then to see whether the owner still lives. If the owner died inside
+ * (Worker.terminate), the sleeper inherits the lock, and with it the duty to repair the tables
+ * (allocator/recover.ts) before anybody else sees them. A sleeper that dies with a wake-up meant
+ * for it delays the others by at most that interval.
  */
 import { Word } from "./control.ts";
 import { reach } from "./interleave.ts";
@@ -20,18 +23,22 @@ const CONTENDED = 1 << 31;
 /** Pauses (about 60 ns each) of the spin: what a short critical section takes. */
 const PAUSES = 16;
 /**
- * Then naps, each twice as long as the one before up to a longest, between which the word is looked at: the owner is not asked to
- * wake anybody, which costs it more than what it does with the lock, and has the tables in its own cache meanwhile. The
- * main thread never naps long, for its event loop waits with it. Two Workers that do nothing but allocate and free came to 1.12,
- * 1.05 and 0.89 of what one did with as many ranges each (500, 5,000, 10,000), and with naps of 0.2 ms alone and a spin of 5 µs
- * to 1.03, 0.89 and 0.74: medians of 11 runs, taken in turns.
+ * Then naps, each twice as long as the one before up to a longest, between which the word is looked
+ * at: the owner is not asked to wake anybody, which costs it more than what it does with the lock,
+ * and has the tables in its own cache meanwhile. The main thread never naps long, for its event
+ * loop waits with it. Two Workers that do nothing but allocate and free came to 1.12, 1.05 and 0.89
+ * of what one did with as many ranges each (500, 5,000, 10,000), and with naps of 0.2 ms alone and
+ * a spin of 5 µs to 1.03, 0.89 and 0.74: medians of 11 runs, taken in turns.
  */
 const NAPS_MAX = 20;
 const FIRST_NAP_MS = 0.2;
 const LONGEST_NAP_MS = Bun.isMainThread ? FIRST_NAP_MS : 2;
 const LIVENESS_CHECK_MS = 20;
 
-/** A thread died while it changed a file's tables, and they cannot be repaired; the file can be destroyed, and nothing else. */
+/**
+ * A thread died while it changed a file's tables, and they cannot be repaired; the file can be
+ * destroyed, and nothing else.
+ */
 export class FileFailedError extends Error {
   override readonly name = "FileFailedError";
   readonly code = "ERR_FILE_FAILED";
@@ -45,7 +52,8 @@ export class FileFailedError extends Error {
 }
 
 /**
- * Takes the lock. True if it was taken from a thread that died with it: the tables may be half changed.
+ * Takes the lock. True if it was taken from a thread that died with it: the tables may be half
+ * changed.
  *
  * @throws {FileFailedError} without taking the lock
  */
@@ -91,7 +99,10 @@ function acquireContended(words: Int32Array): boolean {
   }
 }
 
-/** Looks before it tries, and plainly (an Atomics.load writes): that leaves the word in the owner's cache while it is held. */
+/**
+ * Looks before it tries, and plainly (an Atomics.load writes): that leaves the word in the owner's
+ * cache while it is held.
+ */
 function takeIfFree(words: Int32Array): boolean {
   return words[Word.Lock] === 0 && Atomics.compareExchange(words, Word.Lock, 0, THREAD_ID) === 0;
 }
@@ -102,7 +113,10 @@ export const releaseLock = (words: Int32Array): void => {
     Atomics.notify(words, Word.Lock, 1);
 };
 
-/** Lock held. The tables cannot be repaired: every later `acquireLock` throws, and whoever would go by `Discards` takes the lock. */
+/**
+ * Lock held. The tables cannot be repaired: every later `acquireLock` throws, and whoever would go
+ * by `Discards` takes the lock.
+ */
 export function markFailed(words: Int32Array): void {
   Atomics.add(words, Word.Discards, 1);
   Atomics.store(words, Word.Failed, 1);

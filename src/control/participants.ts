@@ -1,13 +1,16 @@
 /**
- * Which threads may touch a file's memory, and who unmaps it: the last one to leave after it was destroyed.
+ * Which threads may touch a file's memory, and who unmaps it: the last one to leave after it was
+ * destroyed.
  *
- * A thread takes a slot before it touches the memory or the tables, and then looks whether the file is destroyed;
- * `destroy` marks the file and then looks at the slots. Both orders are sequentially consistent, so either the thread
- * sees the mark and leaves, or whoever wants to unmap sees the slot: memory is never unmapped under anybody.
+ * A thread takes a slot before it touches the memory or the tables, and then looks whether the file
+ * is destroyed; `destroy` marks the file and then looks at the slots. Both orders are sequentially
+ * consistent, so either the thread sees the mark and leaves, or whoever wants to unmap sees the
+ * slot: memory is never unmapped under anybody.
  *
- * After the mark each thread leaves at its next call or turn: it detaches its views, then clears its slot. Whoever then sees
- * no slot of a living thread moves Word.Destroyed from 1 to 2, once, and unmaps. A thread that died counts as having left.
- * A thread that never answers keeps the memory mapped, which is reported once.
+ * After the mark each thread leaves at its next call or turn: it detaches its views, then clears
+ * its slot. Whoever then sees no slot of a living thread moves Word.Destroyed from 1 to 2, once,
+ * and unmaps. A thread that died counts as having left. A thread that never answers keeps the
+ * memory mapped, which is reported once.
  */
 import { TooManyThreadsError } from "../errors/errors.ts";
 import {
@@ -29,8 +32,8 @@ export function slotWord(slot: number): number {
 }
 
 /**
- * Takes a slot for this thread; the memory is not unmapped before `freeSlot`, or this thread's death. The caller then looks
- * at Word.Destroyed, and touches nothing if it is set.
+ * Takes a slot for this thread; the memory is not unmapped before `freeSlot`, or this thread's
+ * death. The caller then looks at Word.Destroyed, and touches nothing if it is set.
  *
  * @throws {TooManyThreadsError}
  */
@@ -47,8 +50,10 @@ export function takeSlot(words: Int32Array): number {
         continue;
       // Before the slot is taken, and with it the trace of the dead thread.
       if (owner !== 0) noteDeath(words);
-      if (Atomics.compareExchange(words, at + ParticipantWord.Thread, owner, THREAD_ID) === owner)
-        return slot;
+      if (Atomics.compareExchange(words, at + ParticipantWord.Thread, owner, THREAD_ID) !== owner)
+        continue;
+      Atomics.store(words, at + ParticipantWord.HasEvictable, 0);
+      return slot;
     }
   }
   throw new TooManyThreadsError(MAX_PARTICIPANTS);
@@ -84,7 +89,10 @@ export class Participants {
   private readonly words: Int32Array<SharedArrayBuffer>;
   private readonly what: string;
 
-  /** `slot`: this thread's. `onDestroyed` is called, in a turn of this thread's, when any thread has destroyed the file. */
+  /**
+   * `slot`: this thread's. `onDestroyed` is called, in a turn of this thread's, when any thread has
+   * destroyed the file.
+   */
   constructor(control: Control, slot: number, what: string, onDestroyed: () => void) {
     this.words = control.words;
     this.slot = slot;
@@ -101,7 +109,10 @@ export class Participants {
     reach("destroy: marked");
   }
 
-  /** This thread uses the memory no more. Calls `unmap` now, or later if another thread still has to leave. */
+  /**
+   * This thread uses the memory no more. Calls `unmap` now, or later if another thread still has to
+   * leave.
+   */
   leave(unmap: () => void): void {
     freeSlot(this.words, this.slot);
     if (!this.unmapIfEmpty(unmap)) this.poll(unmap, performance.now());

@@ -133,6 +133,7 @@ export class FileCore {
     this.views = new Views(mapping.base, () => Atomics.store(control.words, Word.Escaped, 1));
     this.evictions = new Evictions(
       control,
+      parts.slot,
       (flags & Flag.EvictsAtOnce) !== 0
         ? "disabled"
         : (flags & Flag.EvictsManually) !== 0

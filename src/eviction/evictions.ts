@@ -1,31 +1,40 @@
 /**
- * Evictions: one thread's users of a file who can give memory back, and when they are asked to.
+ * Evictions: one thread's users of a file that can give memory back, and when they are asked to.
  *
- * A user's ranges are offsets of its own (a cache's, not the file's). What is marked evictable may be evicted at any time:
+ * A user's ranges are offsets of its own (those of a cache, say), not of the file. Memory that is
+ * marked evictable may be evicted at any time:
  *
  *   disabled  at once: in the next turn of the event loop
- *   manual    when `startEvictions` is called
- *   enabled   when the host is short of memory (pressure.ts), or the file comes near its limitBytes. Where the host does
- *             not tell: as soon as the file has no more waste to release ("idle", gVisor's choice without notifications)
+ *   manual    when a thread calls `startEvictions`
+ *   enabled   when the host is short of memory (pressure.ts), or the file comes near its limitBytes.
+ *             Where the host does not tell: as soon as the file has no more waste to release ("idle",
+ *             gVisor's choice without notifications)
  *
- * Once started, all of a user's ranges are evicted, the last one first, since a range that is used again is more likely to
- * be at the beginning; one user's evictions never overlap. A range is no longer evictable when its user is asked to evict
- * it. Users are known to the thread that marked them, since callbacks cannot be shared.
+ * Once started, all ranges of all users are evicted, in all threads of the file (requests.ts). The
+ * last range goes first, because a range that is used again is more likely to be at the beginning.
+ * One user's evictions never overlap. A range is no longer evictable once its user is asked to
+ * evict it. Users belong to the thread that marked them, because callbacks cannot be shared.
  *
- * Source: MarkEvictable, startEvictionGoroutineLocked and ShouldCacheEvictable in gVisor's pgalloc.go.
+ * Source: MarkEvictable, startEvictionGoroutineLocked and ShouldCacheEvictable in gVisor's
+ * pgalloc.go.
  */
 import { checkInteger } from "../../ffi/index.ts";
 import { type EvictionFailure, EvictionError } from "../errors/errors.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { type PressureListener, type PressureWatch, watchPressure } from "./pressure.ts";
 import { type EvictableRange, RangeList } from "./range-list.ts";
+import { EvictionRequests } from "./requests.ts";
 
-/** Somebody who holds memory of a file that it can do without. */
+/** A part of the program that holds memory of a file and can do without it. */
 export interface EvictableMemoryUser {
   /**
-   * Asks the user to give up its `range`: to drop its references, as a rule. It need not; and it must ignore what it uses
-   * again. The range is not asked for again before it is marked again. While a promise is pending the user is not asked
-   * for more. What it throws is told by `waitForEvictions`.
+   * Asks the user to give up its `range`, usually by dropping its references. The user may decline,
+   * and must not give up what it uses again. The range is not asked for again before it is marked
+   * again. While a promise is pending the user is not asked for more. `waitForEvictions` rejects
+   * with what it throws.
+   *
+   * It is called in a turn of the event loop; by `allocate` itself where the allocation would throw
+   * OutOfMemoryError otherwise.
    */
   evict(range: EvictableRange): void | PromiseLike<void>;
 }
@@ -41,7 +50,10 @@ export type EvictionTrigger =
 
 interface UserState {
   readonly ranges: RangeList;
+  /** A turn that asks the user is due or under way. */
   evicting: boolean;
+  /** What the user returned last, until it is settled. */
+  pending: Promise<void> | undefined;
 }
 
 interface Waiter {
@@ -59,6 +71,7 @@ const FAILURES_KEPT = 100;
 export class Evictions {
   readonly mode: DelayedEviction;
   private readonly words: Int32Array<SharedArrayBuffer>;
+  private readonly requests: EvictionRequests;
   private readonly nearLimitPages: number;
   private readonly users = new Map<EvictableMemoryUser, UserState>();
   private running = 0;
@@ -69,15 +82,21 @@ export class Evictions {
   /** Set once pressure cannot be watched. */
   private unwatchable: { readonly reason: unknown } | undefined;
   private idleCheckDue = false;
+  private isEvictingNow = false;
   private isClosed = false;
 
-  constructor(control: Control, mode: DelayedEviction) {
+  /** `slot` is this thread's among the file's participants. */
+  constructor(control: Control, slot: number, mode: DelayedEviction) {
     this.words = control.words;
     this.nearLimitPages = Math.floor(control.fields[Field.LimitPages]! * LIMIT_RATIO);
     this.mode = mode;
+    this.requests = new EvictionRequests(control.words, slot, async () => {
+      this.startAll();
+      await this.idle();
+    });
   }
 
-  /** Begins to watch for pressure, if that is what this file waits for. */
+  /** Begins to watch for pressure, if this file waits for that. */
   get trigger(): EvictionTrigger {
     if (this.mode === "disabled") return { kind: "immediate" };
     if (this.mode === "manual") return { kind: "manual" };
@@ -92,7 +111,7 @@ export class Evictions {
       windowMs: this.words[Word.PressureWindowMs]!,
     };
     const listener: PressureListener = {
-      onPressure: () => this.startAll(),
+      onPressure: () => this.startEverywhere(),
       onLost: (error) => {
         this.watch = undefined;
         this.unwatchable = { reason: error };
@@ -102,7 +121,7 @@ export class Evictions {
     try {
       this.watch = watchPressure(threshold, listener);
     } catch (error) {
-      // Not dropped: it stands in `trigger`, and evictions go on another way.
+      // `trigger` tells the reason, and evictions start another way.
       this.unwatchable = { reason: error };
     }
   }
@@ -118,10 +137,11 @@ export class Evictions {
     checkEvictableRange(range);
     let state = this.users.get(user);
     if (state === undefined) {
-      state = { ranges: new RangeList(), evicting: false };
+      state = { ranges: new RangeList(), evicting: false, pending: undefined };
       this.users.set(user, state);
     }
     state.ranges.add(range.start, range.end);
+    this.requests.join();
     if (state.evicting) return;
     const { kind } = this.trigger;
     if (kind === "immediate") this.start(user, state);
@@ -145,16 +165,26 @@ export class Evictions {
     if (!state.evicting) this.users.delete(user);
   }
 
-  /** Starts to evict everything, in later turns. */
-  startAll(): void {
+  /** Starts to evict everything that this thread's users marked, in later turns. */
+  private startAll(): void {
     for (const [user, state] of this.users) if (!state.evicting) this.start(user, state);
+  }
+
+  /**
+   * Starts to evict everything that users in any thread marked, in later turns of their threads.
+   */
+  startEverywhere(): void {
+    this.startAll();
+    this.requests.send();
   }
 
   /** Pages are about to be allocated: starts evictions if that brings the file near its limit. */
   noteAllocation(pages: number): void {
-    if (this.users.size === 0 || this.mode !== "enabled") return;
-    if (this.words[Word.UsedPages]! + this.words[Word.WastePages]! + pages > this.nearLimitPages)
-      this.startAll();
+    const { words } = this;
+    if (words[Word.Evictable] === 0 || this.mode !== "enabled") return;
+    if (words[Word.UsedPages]! + words[Word.WastePages]! + pages <= this.nearLimitPages) return;
+    if (this.users.size > 0) this.startAll();
+    this.requests.sendOnce();
   }
 
   private evictWhenIdle(): void {
@@ -180,19 +210,13 @@ export class Evictions {
 
   private async evictAll(user: EvictableMemoryUser, state: UserState): Promise<void> {
     let until = performance.now() + TURN_MS;
-    for (
-      let range = state.ranges.takeLast();
-      range !== null && !this.isClosed;
-      range = state.ranges.takeLast()
-    ) {
-      try {
-        const pending = user.evict(range);
-        if (pending !== undefined) await pending;
-      } catch (error) {
-        this.noteFailure({ user, range, error });
-      }
-      if (performance.now() < until) continue;
-      await new Promise((resolve) => setImmediate(resolve));
+    while (!this.isClosed) {
+      if (state.pending !== undefined) await state.pending;
+      const range = this.isClosed ? null : state.ranges.takeLast();
+      if (range === null) break;
+      this.ask(user, state, range);
+      if (state.pending === undefined && performance.now() < until) continue;
+      await (state.pending ?? new Promise((resolve) => setImmediate(resolve)));
       until = performance.now() + TURN_MS;
     }
     this.users.delete(user);
@@ -200,20 +224,83 @@ export class Evictions {
     if (this.running === 0) this.settle();
   }
 
+  /** Asks the user for a range. `state.pending` is set while it has not answered. */
+  private ask(user: EvictableMemoryUser, state: UserState, range: EvictableRange): void {
+    try {
+      const answer = user.evict(range);
+      if (answer === undefined) return;
+      const pending = Promise.resolve(answer)
+        .catch((error: unknown) => this.noteFailure({ user, range, error }))
+        .then(() => {
+          state.pending = undefined;
+        });
+      state.pending = pending;
+    } catch (error) {
+      this.noteFailure({ user, range, error });
+    }
+  }
+
+  /**
+   * Asks this thread's users for everything before it returns, for an allocation that would fail
+   * otherwise. True if it asked for anything. Users that have a promise pending are asked later.
+   * With "manual" only what was started is evicted.
+   */
+  evictNow(): boolean {
+    // A user may allocate while it evicts.
+    if (this.isEvictingNow) return false;
+    this.isEvictingNow = true;
+    let hasAsked = false;
+    try {
+      for (const [user, state] of this.users) {
+        if (this.mode === "manual" && !state.evicting) continue;
+        while (!this.isClosed && state.pending === undefined) {
+          const range = state.ranges.takeLast();
+          if (range === null) break;
+          hasAsked = true;
+          this.ask(user, state, range);
+        }
+        if (state.evicting || this.isClosed) continue;
+        if (!state.ranges.isEmpty) this.start(user, state);
+        else if (state.pending === undefined) this.users.delete(user);
+      }
+    } finally {
+      this.isEvictingNow = false;
+    }
+    return hasAsked;
+  }
+
+  /**
+   * Has the other threads evict, for an allocation that would fail otherwise, and waits until they
+   * have or `waitMs` are over. True if any thread was asked.
+   */
+  evictElsewhere(waitMs: number): boolean {
+    return this.mode !== "manual" && this.requests.sendAndWait(waitMs);
+  }
+
   private noteFailure(failure: EvictionFailure): void {
     this.failureCount++;
     if (this.failures.length < FAILURES_KEPT) this.failures.push(failure);
-    // It is kept for whoever waits next; but nobody may ever wait, so the first is shown.
+    // The next waiter is told. There may never be one, so the first failure is shown.
     if (this.waiters.length === 0 && this.failureCount === 1)
       process.emitWarning(new EvictionError([failure], 1));
   }
 
-  /** Resolves when no eviction is under way. @throws {EvictionError} if users threw, in these evictions or unwaited ones before */
+  /**
+   * Resolves when no eviction is under way in any thread, or the file is destroyed.
+   * @throws {EvictionError} if users of this thread threw, now or in evictions that had no waiter
+   */
   async waitForAll(): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       this.waiters.push({ resolve, reject });
-      if (this.running === 0) this.settle();
+      if (this.running === 0 || this.isClosed) this.settle();
     });
+    await this.requests.answered(() => this.isClosed);
+  }
+
+  /** Resolves when this thread evicts nothing. */
+  private async idle(): Promise<void> {
+    while (this.running > 0 && !this.isClosed)
+      await new Promise((resolve) => setImmediate(resolve));
   }
 
   private settle(): void {
@@ -229,7 +316,7 @@ export class Evictions {
     }
   }
 
-  /** The file is gone for this thread: nobody is asked any more. */
+  /** The file has ended for this thread: no user is asked any more, and all waits end. */
   close(): void {
     this.isClosed = true;
     this.watch?.stop();
@@ -238,6 +325,8 @@ export class Evictions {
       state.ranges.clear();
       if (!state.evicting) this.users.delete(user);
     }
+    this.requests.leave();
+    this.settle();
   }
 }
 

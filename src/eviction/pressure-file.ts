@@ -1,10 +1,11 @@
 /**
- * Where the kernel tells of memory pressure: pressure stall information (PSI) of the process's own cgroup (version 2), or
- * else of the whole machine. gVisor uses the older notifications of the memory controller, which version 2 does not have.
+ * Where the kernel tells of memory pressure: pressure stall information (PSI) of the process's own
+ * cgroup (version 2), or else of the whole machine. gVisor uses the older notifications of the
+ * memory controller, which version 2 does not have.
  *
- * A trigger is made by writing "some <stall µs> <window µs>" to the file; it lives as long as the descriptor, which then
- * has POLLPRI at most once a window. Without CAP_SYS_RESOURCE a window must be a multiple of 2 s.
- * Source: Documentation/accounting/psi.rst and kernel/sched/psi.c of Linux.
+ * A trigger is made by writing "some <stall µs> <window µs>" to the file; it lives as long as the
+ * descriptor, which then has POLLPRI at most once a window. Without CAP_SYS_RESOURCE a window must
+ * be a multiple of 2 s. Source: Documentation/accounting/psi.rst and kernel/sched/psi.c of Linux.
  */
 import { join, relative } from "node:path";
 import {
@@ -75,17 +76,19 @@ export function pressureFiles(): string[] {
 }
 
 /**
- * The pressure file of a process, from its /proc/self/cgroup and mountinfo; null if it is in no cgroup of version 2, or
- * that is not within what is mounted here.
+ * The pressure file of a process, from its /proc/self/cgroup and mountinfo; null if it is in no
+ * cgroup of version 2, or that is not within what is mounted here.
  */
 export function cgroupPressureFile(cgroup: string, mountinfo: string): string | null {
   const path = /^0::(.*)$/m.exec(cgroup)?.[1];
-  // A cgroup outside of the process's cgroup namespace is shown as "/../…", and is not to be found here.
+  // A cgroup outside of the process's cgroup namespace is shown as "/../…", and is not to be found
+  // here.
   if (path === undefined || path.startsWith("/..")) return null;
   for (const line of mountinfo.split("\n")) {
     const [before, after] = line.split(" - ");
     if (after?.split(" ")[0] !== "cgroup2") continue;
-    // ID, parent, device, root within the file system, mount point, …; spaces and the like are octal escapes.
+    // ID, parent, device, root within the file system, mount point, …; spaces and the like are
+    // octal escapes.
     const [root, mountPoint] = before!.split(" ").slice(3, 5).map(unescapeField);
     const inside = relative(root!, path);
     if (!inside.startsWith("..")) return join(mountPoint!, inside, "memory.pressure");

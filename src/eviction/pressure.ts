@@ -1,11 +1,14 @@
 /**
- * The watch for memory pressure: one trigger and one thread asleep for all files of a JavaScript thread that ask for the
- * same threshold. The thread does not keep the process alive, and ends when the last file stops watching.
+ * The watch for memory pressure: one trigger and one thread asleep for all files of a JavaScript
+ * thread that ask for the same threshold. The thread does not keep the process alive, and ends when
+ * the last file stops watching.
  *
- * A Worker that is terminated takes its waiting thread with it, but not the two descriptors: they stay open until the process
- * ends. A Worker that has destroyed its files, or been asked to leave and done so, leaves nothing.
+ * A Worker that is terminated takes its waiting thread with it, but not the two descriptors: they
+ * stay open until the process ends. A Worker that has destroyed its files, or been asked to leave
+ * and done so, leaves nothing.
  *
- * Nothing is missed between two waits: the kernel keeps a trigger's event until somebody polls for it.
+ * Nothing is missed between two waits: the kernel keeps a trigger's event until somebody polls for
+ * it.
  */
 import { closeFile, createEventFd, signalEventFd } from "../../ffi/index.ts";
 import { PressureUnavailableError } from "../errors/errors.ts";
@@ -28,7 +31,10 @@ export interface PressureWatch {
 /** By threshold. */
 const watchers = new Map<string, Watcher>();
 
-/** @throws {PressureUnavailableError} if no file tells of pressure here @throws {SyscallError} without descriptors */
+/**
+ * @throws {PressureUnavailableError} if no file tells of pressure here @throws {SyscallError}
+ * without descriptors
+ */
 export function watchPressure(
   threshold: PressureThreshold,
   listener: PressureListener,

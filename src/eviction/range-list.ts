@@ -1,8 +1,10 @@
 /**
- * An ordered list of disjoint ranges of a user's own offsets, any safe integers: ranges that touch are one.
+ * An ordered list of disjoint ranges of a user's own offsets, any safe integers: ranges that touch
+ * are one.
  *
- * The ranges stand in blocks of at most `blockLength`, so that a change moves a few hundred numbers however many ranges
- * there are: two binary searches and a splice. No block is empty; all ranges of a block are before those of the next.
+ * The ranges stand in blocks of at most `blockLength`, so that a change moves a few hundred numbers
+ * however many ranges there are: two binary searches and a splice. No block is empty; all ranges of
+ * a block are before those of the next.
  *
  * Source: evictableRangeSet in gVisor's pgalloc.go, which is a B-tree.
  */
@@ -68,7 +70,10 @@ export class RangeList {
     return range;
   }
 
-  /** The first block with a range that ends at `bound` or later; the number of blocks if there is none. */
+  /**
+   * The first block with a range that ends at `bound` or later; the number of blocks if there is
+   * none.
+   */
   private blockOf(bound: number): number {
     let low = 0;
     let high = this.blocks.length;
@@ -81,7 +86,10 @@ export class RangeList {
     return low;
   }
 
-  /** Takes out the ranges that end at `from` or later and start before `to`, from block `at` on; the stretch they covered. */
+  /**
+   * Takes out the ranges that end at `from` or later and start before `to`, from block `at` on; the
+   * stretch they covered.
+   */
   private cut(at: number, from: number, to: number): EvictableRange | null {
     let start = -1;
     let end = -1;

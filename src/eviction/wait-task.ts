@@ -1,7 +1,7 @@
 /**
- * Waits for one sign of memory pressure (threads/tasks.ts: "pressure.wait"). The thread sleeps in poll(2) and wakes up for
- * the trigger, for the eventfd by which its owner ends the wait, and every few seconds, since a thread that is asleep in a
- * native call cannot be terminated.
+ * Waits for one sign of memory pressure (threads/tasks.ts: "pressure.wait"). The thread sleeps in
+ * poll(2) and wakes up for the trigger, for the eventfd by which its owner ends the wait, and every
+ * few seconds, since a thread that is asleep in a native call cannot be terminated.
  */
 import { POLLERR, POLLIN, POLLNVAL, POLLPRI, waitForEvents } from "../../ffi/index.ts";
 

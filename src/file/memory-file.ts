@@ -19,7 +19,7 @@ import { HUGE, KIND_SHIFT, USED } from "../allocator/states.ts";
 import { openCheckpoint } from "../checkpoint/directory.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
-import { NotLoadedError, OutOfMemoryError, SeveralFilesError } from "../errors/errors.ts";
+import { NotLoadedError, SeveralFilesError } from "../errors/errors.ts";
 import type { EvictableMemoryUser, EvictionTrigger } from "../eviction/evictions.ts";
 import type { EvictableRange } from "../eviction/range-list.ts";
 import { attachCore, FileCore } from "../core/core.ts";
@@ -41,6 +41,7 @@ import {
   type MemoryFileOptions,
 } from "../core/options.ts";
 import { createParts } from "../core/parts.ts";
+import { placePages } from "../core/place.ts";
 import { awaitUnlessBackground, restoreCores } from "../restore/restore.ts";
 import { Word } from "../control/control.ts";
 import { MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "../pages/units.ts";
@@ -142,34 +143,10 @@ export class MemoryFile implements Disposable {
       (isTopDown(direction) ? Placement.TopDown : 0) |
       (mode === "uncommitted" ? 0 : Placement.Recycle);
     const tag = USED | (huge ? HUGE : 0) | (kind << KIND_SHIFT);
-    const start = this.#place(lengthBytes / PAGE_SIZE, tag, group, how) * PAGE_SIZE;
+    const start = placePages(this.#core, lengthBytes / PAGE_SIZE, tag, group, how) * PAGE_SIZE;
     const range = new FileRange(start, start + lengthBytes);
     if (mode !== "uncommitted") this.#commit(range, mode, huge);
     return fill === undefined ? range : this.#fill(range, fill);
-  }
-
-  /**
-   * Places an allocation. Before the file grows although there is much waste, or cannot grow any
-   * more, waste is released.
-   */
-  #place(pages: number, tag: number, group: number, how: number): number {
-    const { allocator, releaser, words } = this.#core;
-    this.#core.evictions.noteAllocation(pages);
-    try {
-      const start = allocator.allocate(
-        pages,
-        tag,
-        group,
-        releaser.isBehind ? how : how | Placement.Grow,
-      );
-      if (start >= 0) return start;
-      releaser.assist(pages);
-      return allocator.allocate(pages, tag, group, how | Placement.Grow);
-    } catch (error) {
-      if (!(error instanceof OutOfMemoryError) || words[Word.WastePages] === 0) throw error;
-      releaser.releaseAll();
-      return allocator.allocate(pages, tag, group, how | Placement.Grow);
-    }
   }
 
   #commit(range: FileRange, mode: AllocationMode, huge: boolean): void {
@@ -378,15 +355,15 @@ export class MemoryFile implements Disposable {
     this.#core.evictions.markAllUnevictable(user);
   }
 
-  /** Starts to evict all that this thread's users marked, in later turns of the event loop. */
+  /** Starts to evict all evictable memory of all threads, in later turns of their event loops. */
   startEvictions(): void {
     this.#core.requireLive("startEvictions()");
-    this.#core.evictions.startAll();
+    this.#core.evictions.startEverywhere();
   }
 
   /**
-   * Resolves when this thread evicts nothing.
-   * @throws {EvictionError} if users threw, and nobody was told yet
+   * Resolves when no thread evicts, or the file is destroyed.
+   * @throws {EvictionError} if users of this thread threw, unless an earlier wait was told
    */
   async waitForEvictions(): Promise<void> {
     this.#core.requireLive("waitForEvictions()");

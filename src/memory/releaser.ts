@@ -1,12 +1,16 @@
 /**
- * The releaser: gives waste back to the kernel, in turns of the event loop, never on the stack of the call that made it.
+ * Releases waste to the kernel in turns of the event loop, never on the stack of the call that made
+ * the waste.
  *
- * One thread at a time has undertaken it (Word.Releaser names it, and another takes over if it dies). A turn ends after about
- * 2 ms, and what is punched between two looks at the clock is kept short: it doubles while that is quick and halves when it
- * takes long, up to 128 MiB, since the kernel serializes punches of one file.
+ * One thread at a time has undertaken it (Word.Releaser); another one takes over if it dies. The
+ * service thread (worker/serve-file.ts) releases instead of a thread that does not get to its
+ * turns. A turn lasts about 2 ms. Holes are punched in short steps, because the kernel serializes
+ * punches of one file: a step doubles while it is quick, up to 128 MiB, and halves when it takes
+ * long.
  *
- * A program that never returns to its event loop gets no turns. So an allocation that would otherwise make the file grow
- * releases some waste first (`assist`), as a kernel under memory pressure lets those who allocate reclaim.
+ * A program that never returns to its event loop gets no turns. Therefore an allocation that would
+ * make the file grow first releases some waste (`assist`), like an allocation that reclaims memory
+ * in the kernel.
  */
 import type { Allocator } from "../allocator/allocator.ts";
 import { WasteBatch } from "../allocator/waste.ts";
@@ -20,7 +24,7 @@ const MAX_PUNCH_PAGES = (128 * 1024 * 1024) >> PAGE_SHIFT;
 const MIN_PUNCH_PAGES = (1024 * 1024) >> PAGE_SHIFT;
 const TURN_MS = 2;
 const RETRY_MS = 1;
-/** Whether the thread that has undertaken it lives is looked at once in so many calls: it costs 10 µs. */
+/** A look whether the releasing thread lives costs 10 µs: it is made once in so many calls. */
 const CALLS_PER_LIVENESS_CHECK = 64;
 
 export class Releaser {
@@ -32,6 +36,7 @@ export class Releaser {
   private punchPages = 8 * MIN_PUNCH_PAGES;
   private callsLeftToOthers = 0;
 
+  /** `isLive` returns false once this thread may not touch the file any more. */
   constructor(
     words: Int32Array<SharedArrayBuffer>,
     allocator: Allocator,
@@ -45,9 +50,9 @@ export class Releaser {
     this.isLive = isLive;
   }
 
-  /** There is waste: see to it in a later turn, unless some thread does already. */
+  /** Releases the waste in a later turn, unless another thread has undertaken that. */
   schedule(): void {
-    // Read plainly first: that this thread has undertaken it only this thread can change, and nearly always it has.
+    // A plain read first: only this thread can change a word that names this thread.
     if (this.words[Word.Releaser] === THREAD_ID) return;
     const owner = Atomics.load(this.words, Word.Releaser);
     const isTaken = owner === 0 ? this.replaceOwner(0) : this.takeOverFrom(owner);
@@ -66,34 +71,33 @@ export class Releaser {
 
   private turn(): void {
     if (!this.isLive()) return;
-    const more = this.releaseFor(TURN_MS);
-    if (more) {
+    if (this.releaseFor(TURN_MS)) {
       setImmediate(() => this.turn());
       return;
     }
     reach("releaser: found no waste");
     Atomics.store(this.words, Word.Releaser, 0);
-    // What became waste between the last look and the store found a releaser at work, and left it to us. What another
-    // thread is releasing is its own affair, unless it died.
+    // Waste that another thread made between the last look and the store was left to this thread.
+    // What another thread is releasing is not, unless that thread died.
     const hasWaste = Atomics.load(this.words, Word.WastePages) > this.words[Word.HeldPages]!;
     if (hasWaste && (this.releaseSome() > 0 || this.allocator.reclaimFromDead())) this.schedule();
   }
 
-  /** Releases for about `milliseconds`. False when there is no waste left to release. */
-  private releaseFor(milliseconds: number): boolean {
-    const until = performance.now() + milliseconds;
+  /** Releases for about `durationMs`. Returns false if there is no waste left to release. */
+  releaseFor(durationMs: number): boolean {
+    const until = performance.now() + durationMs;
     do {
       if (this.releaseSome() === 0) return false;
     } while (performance.now() < until);
     return true;
   }
 
-  /** True if there is so much waste that an allocation should rather release some than make the file grow. */
+  /** True if an allocation should release some of the waste before it makes the file grow. */
   get isBehind(): boolean {
     return this.words[Word.WastePages]! - this.words[Word.HeldPages]! >= MAX_PUNCH_PAGES;
   }
 
-  /** For an allocation of `pages`: releases twice as many at least, so that waste cannot outgrow what is released, or all. */
+  /** For an allocation of `pages`: releases at least twice as many, so that waste cannot grow. */
   assist(pages: number): void {
     const until = performance.now() + TURN_MS;
     let left = 2 * pages;
@@ -104,9 +108,16 @@ export class Releaser {
     } while (left > 0 || performance.now() < until);
   }
 
-  /** Releases everything before it returns: for an allocation that would fail otherwise. */
-  releaseAll(): void {
-    while (this.releaseSome() > 0);
+  /**
+   * Releases all waste before it returns, also what a dead thread was releasing. True if it
+   * released any. What living threads are releasing is left to them.
+   */
+  releaseAll(): boolean {
+    let hasReleased = false;
+    do {
+      while (this.releaseSome() > 0) hasReleased = true;
+    } while (this.words[Word.WastePages]! > 0 && this.allocator.reclaimFromDead());
+    return hasReleased;
   }
 
   /** Releases a batch. Returns how many pages; 0 if there is no waste. */
@@ -121,16 +132,24 @@ export class Releaser {
     const took = performance.now() - began;
     reach("release: decommitted");
     batch.finish();
+    this.tellReleased();
     if (took > TURN_MS) this.punchPages = Math.max(this.punchPages / 2, MIN_PUNCH_PAGES);
     else if (took < TURN_MS / 4) this.punchPages = Math.min(2 * this.punchPages, MAX_PUNCH_PAGES);
     return batch.pages;
+  }
+
+  /** A waiter adds itself first and then reads `Releases`: it sees this count or is woken. */
+  private tellReleased(): void {
+    const { words } = this;
+    Atomics.add(words, Word.Releases, 1);
+    if (Atomics.load(words, Word.ReleaseWaiters) > 0) Atomics.notify(words, Word.Releases);
   }
 
   /** Resolves when no page is waste, held or being released. */
   async released(): Promise<void> {
     while (this.isLive() && this.words[Word.WastePages]! > 0) {
       if (this.releaseFor(TURN_MS)) await new Promise((resolve) => setImmediate(resolve));
-      // What is left is held until its load is done, or being released by another thread, unless that died.
+      // The rest is held until its load is done, or another thread releases it, unless that died.
       else if (this.words[Word.WastePages]! > 0 && !this.allocator.reclaimFromDead()) {
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }

@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import { PairRunner, POINTS, transitions } from "./support/transitions.ts";
 
-const RELEASING = ["drop", "release", "subRelease", "recycle", "cancel"];
+const RELEASING = ["drop", "release", "subRelease", "cancel"];
 
 for (const first of Object.keys(transitions)) {
   test(`${first} in one thread is right beside every transition in another`, async () => {

@@ -72,6 +72,12 @@ export const actions = {
   awaitLoad: (range?: RangeLike) => opened().awaitLoad(range),
   awaitLoadSync: (range?: RangeLike) => opened().awaitLoadSync(range),
   released: () => opened().released(),
+  /** Allocates memory that this thread gives up when it is asked to. */
+  cache: (lengthBytes: number) => {
+    const range = opened().allocate(lengthBytes);
+    const user = { evict: () => opened().decRef(range) };
+    opened().markEvictable(user, { start: 0, end: 1 });
+  },
   sizes: () => {
     const { totalSizeBytes, allocatedBytes, totalUsageBytes } = opened();
     return { totalSizeBytes, allocatedBytes, totalUsageBytes };
