@@ -56,7 +56,7 @@ function resultsOf(cases: Results["cases"]): Results {
   };
 }
 
-test("compare prefers higher rates and lower times, and ignores counts", () => {
+test("timesBetter prefers higher rates and lower times, and ignores counts", () => {
   expect(timesBetter("gibPerSecond", 4, 2)).toBe(2);
   expect(timesBetter("nsPerPair", 100, 400)).toBe(4);
   expect(timesBetter("awaitP99Ns", 100, 50)).toBe(0.5);
@@ -70,7 +70,7 @@ test("a ratio is the median of the rounds' pairs, not the ratio of the medians",
   expect(ahead["gvisor"]!["nsPerPair"]).toEqual({ median: 4, min: 1, max: 10, rounds: [4, 1, 10] });
 });
 
-test("mergeRounds refuses different results and different work", () => {
+test("makeCase refuses different results and different work", () => {
   const description = { subject: "allocate", title: "pairs", params: { live: 1 } };
   const make = (...hashes: (string | null)[]) =>
     makeCase(description, {

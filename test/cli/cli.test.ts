@@ -332,7 +332,8 @@ describe("verify", () => {
       `import { setFaultHook } from ${JSON.stringify(join(import.meta.dir, "../../ffi/index.ts"))};
        const [start, end] = [${5 * PAGE_SIZE}, ${6 * PAGE_SIZE}];
        setFaultHook((call, fd, offset, lengthBytes) =>
-         call === "pread" && lengthBytes >= ${PAGE_SIZE} && offset < end && offset + lengthBytes > start ? { errno: 5 } : undefined);`,
+         call === "pread" && lengthBytes >= ${PAGE_SIZE} && offset < end &&
+           offset + lengthBytes > start ? { errno: 5 } : undefined);`,
     );
     const { stdout, exitCode } = Bun.spawnSync([
       process.execPath,

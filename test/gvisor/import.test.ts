@@ -175,7 +175,7 @@ test("importFrom changes nothing for bad arguments, and ends when its signal abo
   await expect(importFrom(directory, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
 });
 
-test("requirePageSize refuses pages of another size by name", () => {
+test("requireGvisorPageSize refuses pages of another size by name", () => {
   expect(() => requireGvisorPageSize(16384)).toThrow(UnsupportedError);
   expect(() => requireGvisorPageSize(16384)).toThrow("16384");
   expect(() => requireGvisorPageSize(4096)).not.toThrow();
