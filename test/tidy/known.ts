@@ -1,7 +1,6 @@
 /** Files that break a rule of ceilings.test.ts and wait for their turn. Every list shrinks to none. */
 export const KNOWN = {
   width: [
-    "bench/peers/gvisor/README.md",
     "bench/peers/gvisor/cache.go",
     "bench/peers/gvisor/check.go",
     "bench/peers/gvisor/expected.go",
@@ -100,7 +99,6 @@ export const KNOWN = {
     "test/allocator/support/garbage.ts",
     "test/checkpoint/interrupted.test.ts",
     "test/checkpoint/round-trip.test.ts",
-    "test/cli/cli.test.ts",
     "test/eviction/evictions.test.ts",
     "test/eviction/pressure.test.ts",
     "test/ffi/kernel-file.test.ts",
