@@ -6,6 +6,8 @@
  * manifest, 1 and up are page files (checkpoint/page-map.ts).
  */
 
+import type { RemoteSource } from "./remote-source.ts";
+
 /** How files are read. */
 export type FileEngine = "cache" | "uring";
 
@@ -40,4 +42,4 @@ export interface ModuleSource {
 }
 
 /** Where a load reads contents from. Structured-cloneable. */
-export type PageSource = FileSource | ModuleSource;
+export type PageSource = FileSource | ModuleSource | RemoteSource;

@@ -2,7 +2,9 @@
 import type { RingRegistry } from "../aio/uring-queue.ts";
 import { holdFiles, isDirect, openFileReader, releaseFiles } from "./file-source.ts";
 import { openModuleReader } from "./module-source.ts";
+import { shownUrl } from "../http/answer.ts";
 import type { PageSource } from "./description.ts";
+import type { RemoteSource } from "./remote-source.ts";
 import type { ReaderUse, SourceReader } from "./reader.ts";
 
 /**
@@ -21,7 +23,15 @@ export function openReader(
       return openFileReader(source, use, rings);
     case "module":
       return openModuleReader(source, use);
+    case "remote":
+      return openRemote(source, use);
   }
+}
+
+/** Imported on first use: a program without remote places loads none of it. */
+async function openRemote(source: RemoteSource, use: ReaderUse): Promise<SourceReader> {
+  const { openRemoteReader } = await import("./remote-source.ts");
+  return openRemoteReader(source, use);
 }
 
 /** Opens a source whose readers block. Precondition: `canBlock`. */
@@ -48,6 +58,10 @@ export function releaseSource(source: PageSource): void {
 /** A content's name for messages: a path or a URL. */
 export function contentName(source: PageSource, content: number): string {
   if (source.kind === "file") return source.contents[content]?.path ?? `content ${content}`;
+  if (source.kind === "remote") {
+    const url = source.contents[content]?.url;
+    return url === undefined ? `content ${content}` : shownUrl(url);
+  }
   return source.names?.[content] ?? `content ${content} of ${source.module}`;
 }
 

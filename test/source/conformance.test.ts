@@ -26,7 +26,9 @@ import {
 } from "../../src/source/index.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 import type { Faults } from "../safety/support/fault-control.ts";
+import { S3Server } from "../http/support/s3-server.ts";
 import { beginFaults } from "../safety/support/in-process.ts";
+import { remoteSource } from "./support/remote.ts";
 import { byteAt, type ScriptedOptions } from "./support/scripted-source.ts";
 
 const SIZES = [10_000, 64 * PAGE_SIZE, 3 * PAGE_SIZE + 17];
@@ -35,6 +37,7 @@ const MODULE = new URL("./support/scripted-source.ts", import.meta.url).href;
 
 let directory: string;
 let memory: number;
+let server: S3Server;
 let faults: Faults;
 let endFaults: () => Promise<void>;
 
@@ -42,11 +45,15 @@ beforeAll(async () => {
   directory = mkdtempSync(join(tmpdir(), "pgalloc-source-"));
   for (const [content, size] of SIZES.entries())
     writeFileSync(join(directory, `${content}`), expected(content, 0, size));
+  server = await S3Server.start();
+  for (const [content, size] of SIZES.entries())
+    server.put(`${content}`, expected(content, 0, size));
   memory = mapAnonymous(MEMORY_BYTES);
   ({ faults, end: endFaults } = await beginFaults());
 });
 afterAll(async () => {
   await endFaults();
+  await server[Symbol.asyncDispose]();
   unmap(memory, MEMORY_BYTES);
   rmSync(directory, { recursive: true });
 });
@@ -74,7 +81,11 @@ function scripted(options: Partial<ScriptedOptions> = {}): ModuleSource {
   return { kind: "module", module: MODULE, options: { sizes: SIZES, ...options } };
 }
 
-const sources: [string, () => PageSource][] = [
+const names = SIZES.map((_, content) => `${content}`);
+
+const sources: [string, () => PageSource | Promise<PageSource>][] = [
+  ["HTTP server", () => remoteSource(server, names, { isSigned: false })],
+  ["S3", () => remoteSource(server, names)],
   ["page cache", () => openFiles("cache")],
   ["module", () => scripted()],
   ["module that answers late", () => scripted({ behaviour: "late" })],
@@ -86,9 +97,10 @@ if (uringUnavailable() === null) {
 }
 
 async function withReader(
-  source: PageSource,
+  opened: PageSource | Promise<PageSource>,
   use: (reader: SourceReader) => Promise<void>,
 ): Promise<void> {
+  const source = await opened;
   const reader = await openReader(source, "background");
   try {
     await use(reader);
@@ -118,7 +130,7 @@ describe.each(sources)("%s", (_, open) => {
       expect(capabilities.readBytesMax % PAGE_SIZE).toBe(0);
       expect(capabilities.readBytesMax).toBeGreaterThanOrEqual(PAGE_SIZE);
     });
-    const source = open();
+    const source = await open();
     expect(structuredClone(source).kind).toBe(source.kind);
     if (source.kind === "file") releaseFiles(source);
   });
@@ -192,7 +204,7 @@ describe.each(sources)("%s", (_, open) => {
   });
 
   test("close ends reads under way", async () => {
-    const source = open();
+    const source = await open();
     const reader = await openReader(source, "demand");
     reader.read(0, 1, 0, Float64Array.of(memory, MEMORY_BYTES), 1);
     await reader.close();

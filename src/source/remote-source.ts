@@ -1,0 +1,151 @@
+/**
+ * RemoteSource: contents in objects of S3 or files of an HTTP server, read by ranges.
+ *
+ * Each reading thread sends its own requests and signs them itself. Each request carries the
+ * identity of the object, so all reads of a load see the same bytes or fail. Background reads pass
+ * a window that fits the server; reads on demand do not wait for them, and may be sent twice.
+ */
+import type { RemoteError } from "../errors/remote-errors.ts";
+import { Client } from "../http/client.ts";
+import type { CounterHandle } from "../http/counters.ts";
+import type { CredentialHandle } from "../http/credentials.ts";
+import { Hedging } from "../http/hedge.ts";
+import { getRange, type ObjectIdentity } from "../http/range.ts";
+import { openSigner } from "../http/sign.ts";
+import { RequestWindow } from "../http/window.ts";
+import { HUGE_PAGE_SIZE } from "../pages/units.ts";
+import { AsyncReader, type ContentReader, type ContentRequest } from "./async-reader.ts";
+import type { ReaderUse, SourceReader } from "./reader.ts";
+
+/** An object or file with contents. */
+export interface RemoteContent {
+  readonly url: string;
+  readonly identity: ObjectIdentity;
+}
+
+/** How requests are signed; null: not at all. */
+export interface Signing {
+  readonly credentials: CredentialHandle;
+  readonly region: string;
+}
+
+/** Contents behind URLs. */
+export interface RemoteSource {
+  readonly kind: "remote";
+  readonly contents: readonly RemoteContent[];
+  readonly signing: Signing | null;
+  readonly counters: CounterHandle;
+}
+
+/** Requests of one thread at most: 64 MiB of background reads. */
+const BACKGROUND_READS = 32;
+const DEMAND_READS = 16;
+
+export async function openRemoteReader(
+  source: RemoteSource,
+  use: ReaderUse,
+): Promise<SourceReader> {
+  const { signing, counters } = source;
+  const signer =
+    signing === null ? undefined : await openSigner(signing.credentials, signing.region);
+  const client = new Client({ signer, counters });
+  return new AsyncReader(
+    use === "demand"
+      ? new DemandReader(source.contents, client)
+      : new BackgroundReader(source.contents, client),
+  );
+}
+
+abstract class RemoteReader implements ContentReader {
+  abstract readonly capabilities: ContentReader["capabilities"];
+  protected readonly client: Client;
+  private readonly contents: readonly RemoteContent[];
+
+  constructor(contents: readonly RemoteContent[], client: Client) {
+    this.contents = contents;
+    this.client = client;
+  }
+
+  async read(request: ContentRequest): Promise<number> {
+    const content = this.contents[request.content];
+    if (content === undefined)
+      throw new RangeError(
+        `Expected content to be below ${this.contents.length}, got ${request.content}`,
+      );
+    const { sizeBytes } = content.identity;
+    const lengthBytes = Math.min(request.lengthBytes, Math.max(0, sizeBytes - request.offset));
+    if (lengthBytes === 0) return 0;
+    await this.fill(content, { ...request, lengthBytes });
+    return lengthBytes;
+  }
+
+  protected abstract fill(content: RemoteContent, request: ContentRequest): Promise<unknown>;
+}
+
+class BackgroundReader extends RemoteReader {
+  readonly capabilities = { readsInFlight: BACKGROUND_READS, readBytesMax: HUGE_PAGE_SIZE };
+  private readonly window = new RequestWindow(BACKGROUND_READS);
+  private readonly onRetry = ({ failure }: RemoteError): void => {
+    if (failure === "busy" || failure === "stalled") this.window.throttle();
+  };
+
+  protected fill(content: RemoteContent, request: ContentRequest): Promise<number> {
+    const { offset, lengthBytes, into, signal } = request;
+    const range = { ...content, start: offset, end: offset + lengthBytes };
+    return this.window.run(async () => {
+      const scatter = new Scatter(into);
+      const take = (piece: Uint8Array, at: number): void => scatter.write(piece, at);
+      await getRange(this.client, range, take, { signal, onRetry: this.onRetry });
+      return lengthBytes;
+    }, signal);
+  }
+
+  close(): void {
+    this.window.release();
+  }
+}
+
+class DemandReader extends RemoteReader {
+  readonly capabilities = { readsInFlight: DEMAND_READS, readBytesMax: HUGE_PAGE_SIZE };
+  private readonly hedging = new Hedging(this.client);
+
+  /** Two answers may arrive at once, so each has a buffer, and the first one is copied. */
+  protected async fill(content: RemoteContent, request: ContentRequest): Promise<void> {
+    const { offset, lengthBytes, into, signal } = request;
+    const range = { ...content, start: offset, end: offset + lengthBytes };
+    const bytes = await this.hedging.run(async (own) => {
+      const buffer = new Uint8Array(lengthBytes);
+      const take = (piece: Uint8Array, at: number): void => buffer.set(piece, at);
+      await getRange(this.client, range, take, { signal: own });
+      return buffer;
+    }, signal);
+    new Scatter(into).write(bytes, 0);
+  }
+}
+
+/** Writes pieces of a range into pieces of memory. */
+class Scatter {
+  private readonly into: readonly Uint8Array[];
+  private readonly starts: readonly number[];
+
+  constructor(into: readonly Uint8Array[]) {
+    this.into = into;
+    let start = 0;
+    this.starts = into.map(({ byteLength }) => {
+      start += byteLength;
+      return start - byteLength;
+    });
+  }
+
+  write(piece: Uint8Array, at: number): void {
+    const end = at + piece.byteLength;
+    for (const [i, memory] of this.into.entries()) {
+      const start = this.starts[i]!;
+      // The read has ended: its memory is detached.
+      if (memory.byteLength === 0) continue;
+      const from = Math.max(at, start);
+      const to = Math.min(end, start + memory.byteLength);
+      if (from < to) memory.set(piece.subarray(from - at, to - at), from - start);
+    }
+  }
+}

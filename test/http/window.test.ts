@@ -1,0 +1,60 @@
+/** The window of background requests: grows with throughput, halves on overload. */
+import { expect, test } from "bun:test";
+import { RequestWindow } from "../../src/http/window.ts";
+
+/** Sends `count` requests to a server that serves `width` at once, each in 5 ms. */
+async function send(window: RequestWindow, count: number, width: number): Promise<number> {
+  let most = 0;
+  let active = 0;
+  const queue: (() => void)[] = [];
+  const request = async () => {
+    most = Math.max(most, ++active);
+    if (active > width) await new Promise<void>((resolve) => queue.push(resolve));
+    await Bun.sleep(5);
+    active--;
+    queue.shift()?.();
+    return 1000;
+  };
+  await Promise.all(Array.from({ length: count }, () => window.run(request)));
+  return most;
+}
+
+test("RequestWindow grows to its limit while that brings more", async () => {
+  const window = new RequestWindow(16);
+  expect(window.limit).toBe(4);
+  await send(window, 300, 1000);
+  expect(window.limit).toBe(16);
+});
+
+test("RequestWindow never has more requests under way than its limit", async () => {
+  const window = new RequestWindow(3);
+  expect(await send(window, 50, 1000)).toBe(3);
+});
+
+test("throttle halves the window, once for one overload", () => {
+  const window = new RequestWindow(16);
+  window.throttle();
+  window.throttle();
+  expect(window.limit).toBe(2);
+});
+
+test("run passes on an error and gives its place to the next", async () => {
+  const window = new RequestWindow(1);
+  const failing = window.run(() => Promise.reject(new Error("refused")));
+  const next = window.run(async () => 1);
+  await expect(failing).rejects.toThrow("refused");
+  expect(await next).toBe(1);
+});
+
+test("release lets those that wait end with their signal", async () => {
+  const window = new RequestWindow(1);
+  const abort = new AbortController();
+  const { promise, resolve } = Promise.withResolvers<number>();
+  const first = window.run(() => promise);
+  const second = window.run(async () => 1, abort.signal);
+  abort.abort(new Error("closed"));
+  window.release();
+  resolve(1);
+  await expect(second).rejects.toThrow("closed");
+  await first;
+});
