@@ -1,4 +1,5 @@
 /** FileRange: half-open byte ranges of a MemoryFile, and the checks that public methods make. */
+import { showValue } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "./units.ts";
 
 /** A half-open range `[start, end)` of byte offsets in a MemoryFile. */
@@ -39,12 +40,14 @@ export const checkOffsets = (range: RangeLike, start: number, end: number): void
 
 /** @throws {TypeError} naming what is no range */
 export function throwNoRange(range: unknown): never {
-  throw new TypeError(`Expected range to have numbers start and end, got ${describe(range)}`);
+  throw new TypeError(
+    `Expected range to be a FileRange or { start, end } in bytes, got ${showValue(range)}`,
+  );
 }
 
 /**
- * Throws unless [start, end) is a non-empty, page-aligned range within the first `sizePages` pages. `startPage` and `endPage` are
- * pageOf(start) and pageOf(end).
+ * Throws unless [start, end) is a non-empty, page-aligned range within the first `sizePages` pages.
+ * `startPage` and `endPage` are pageOf(start) and pageOf(end).
  *
  * @throws {RangeError} naming the range and what is wrong with it
  */
@@ -55,7 +58,8 @@ export const checkBounds = (
   endPage: number,
   sizePages: number,
 ): void => {
-  // Compared as bytes and as pages: NaN, fractions and what is beyond 31 bits of pages differ from their pages' offsets.
+  // Compared as bytes and as pages: NaN, fractions and what is beyond 31 bits of pages differ from
+  // their pages' offsets.
   const areOffsets = startPage * PAGE_SIZE === start && endPage * PAGE_SIZE === end;
   if (!areOffsets || startPage < 0 || startPage >= endPage || endPage > sizePages)
     throwBadRange(start, end, sizePages);
@@ -65,17 +69,14 @@ function throwBadRange(start: number, end: number, sizePages: number): never {
   const got = `got [${start}, ${end})`;
   // `%` is NaN for NaN and infinities, and never 0 for fractions.
   if (start % PAGE_SIZE !== 0 || end % PAGE_SIZE !== 0) {
-    throw new RangeError(`Expected range to start and end at multiples of ${PAGE_SIZE}, ${got}`);
+    throw new RangeError(
+      `Expected range to start and end at page boundaries (multiples of ${PAGE_SIZE}), ${got}; ` +
+        "for a part of a page take a subarray of the page's view",
+    );
   }
   if (!(start >= 0 && start < end))
     throw new RangeError(`Expected range to be ordered and not empty, ${got}`);
   throw new RangeError(
     `Expected range to end within the file's ${sizePages * PAGE_SIZE} bytes, ${got}`,
   );
-}
-
-function describe(value: unknown): string {
-  if (value === null || typeof value !== "object") return String(value);
-  const { start, end } = value as Record<string, unknown>;
-  return `{ start: ${String(start)}, end: ${String(end)} }`;
 }

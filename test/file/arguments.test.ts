@@ -71,8 +71,8 @@ describe("allocate", () => {
       unchanged(() => file.allocate(length), RangeError, `got ${length}`));
   }
   test("lengths that are no numbers", () => {
-    unchanged(() => file.allocate("4096" as never), TypeError, "got 4096");
-    unchanged(() => file.allocate(4096n as never), TypeError, "got 4096n");
+    unchanged(() => file.allocate("4096" as never), TypeError, 'got "4096" (a string)');
+    unchanged(() => file.allocate(4096n as never), TypeError, "got 4096n (a bigint)");
   });
   test("a huge allocation that is no multiple of a huge page", () =>
     unchanged(

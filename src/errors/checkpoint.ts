@@ -1,0 +1,112 @@
+/** Errors of checkpoints: absent, damaged, busy, or of a kind that cannot be used here. */
+import { quote } from "../../ffi/index.ts";
+
+/** Where in a checkpoint something is wrong. */
+export interface CorruptionDetails {
+  readonly path?: string;
+  readonly section?: string;
+  /** Byte offset in the file at `path`. */
+  readonly offset?: number;
+  readonly cause?: unknown;
+}
+
+/**
+ * A checkpoint's bytes are damaged, truncated, hostile, or of another kind. `path`, `section` and
+ * `offset` say where. Restore another checkpoint; `pgalloc verify` lists what is damaged.
+ */
+export class CorruptCheckpointError extends Error {
+  override readonly name = "CorruptCheckpointError";
+  readonly code = "ERR_CORRUPT_CHECKPOINT";
+  readonly path?: string;
+  readonly section?: string;
+  readonly offset?: number;
+
+  constructor(message: string, details: CorruptionDetails = {}) {
+    const place = [
+      details.section === undefined ? [] : `section ${details.section}`,
+      details.offset === undefined ? [] : `offset ${details.offset}`,
+      details.path === undefined ? [] : `in '${details.path}'`,
+    ].flat();
+    super(place.length === 0 ? message : `${message} (${place.join(", ")})`, {
+      cause: details.cause,
+    });
+    if (details.path !== undefined) this.path = details.path;
+    if (details.section !== undefined) this.section = details.section;
+    if (details.offset !== undefined) this.offset = details.offset;
+  }
+}
+
+/**
+ * There is no checkpoint at that place. That is never damage: a first start finds none. Save one
+ * there, or correct the path.
+ */
+export class NoCheckpointError extends Error {
+  override readonly name = "NoCheckpointError";
+  readonly code = "ERR_NO_CHECKPOINT";
+  readonly path: string;
+
+  constructor(path: string, cause?: unknown) {
+    super(
+      `There is no checkpoint in '${path}': ` +
+        (cause === undefined ? "it has no file meta" : "the directory does not exist (ENOENT)"),
+      cause === undefined ? undefined : { cause },
+    );
+    this.path = path;
+  }
+}
+
+/** The request is not possible on this machine, or in this format. The message says what is. */
+export class UnsupportedError extends Error {
+  override readonly name = "UnsupportedError";
+  readonly code = "ERR_UNSUPPORTED";
+}
+
+/** A library that a compression needs is not installed on this machine. Install it. */
+export class CodecUnavailableError extends Error {
+  override readonly name = "CodecUnavailableError";
+  readonly code = "ERR_CODEC_UNAVAILABLE";
+  /** The compression: "lz4". */
+  readonly codec: string;
+
+  constructor(codec: string, install: string, options?: { cause?: unknown }) {
+    super(`Compression ${JSON.stringify(codec)} is not available here: ${install}`, options);
+    this.codec = codec;
+  }
+}
+
+/** A checkpoint of several files cannot be loaded as one. Load it with `loadAll`. */
+export class SeveralFilesError extends Error {
+  override readonly name = "SeveralFilesError";
+  readonly code = "ERR_SEVERAL_FILES";
+  readonly path: string;
+  /** The files' ids, in the order in which they were saved. */
+  readonly ids: readonly string[];
+
+  constructor(path: string, ids: readonly string[]) {
+    const listed = ids.slice(0, MAX_LISTED_IDS).map(quote);
+    const more = ids.length > listed.length ? `, and ${ids.length - listed.length} more` : "";
+    super(
+      `The checkpoint in '${path}' holds ${ids.length} files: ${listed.join(", ")}${more}; ` +
+        "load it with loadAll()",
+    );
+    this.path = path;
+    this.ids = ids;
+  }
+}
+
+const MAX_LISTED_IDS = 16;
+
+/**
+ * Another save into the same directory is under way, in this process or another. Wait for it, or
+ * save into another directory.
+ */
+export class CheckpointBusyError extends Error {
+  override readonly name = "CheckpointBusyError";
+  readonly code = "ERR_CHECKPOINT_BUSY";
+  readonly path: string;
+
+  constructor(path: string) {
+    super(`Another save into '${path}' is under way; wait for it, or save into another directory`);
+    this.path = path;
+  }
+}

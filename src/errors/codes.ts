@@ -1,0 +1,29 @@
+/**
+ * The codes of the library's own errors. A program can rely on them; docs/errors.md tells for each
+ * what causes it and what to do. A SyscallError has the operating system's code instead.
+ */
+export const PGALLOC_ERROR_CODES = [
+  "ENOMEM",
+  "ERR_CHECKPOINT_BUSY",
+  "ERR_CHECKPOINT_CONFLICT",
+  "ERR_CODEC_UNAVAILABLE",
+  "ERR_CORRUPT_CHECKPOINT",
+  "ERR_DESTROYED",
+  "ERR_EVICTION",
+  "ERR_FILE_FAILED",
+  "ERR_INVARIANT",
+  "ERR_NOT_LOADED",
+  "ERR_NO_CHECKPOINT",
+  "ERR_PRESSURE_UNAVAILABLE",
+  "ERR_QUEUE_BUSY",
+  "ERR_REMOTE",
+  "ERR_SEVERAL_FILES",
+  "ERR_THREAD_DIED",
+  "ERR_TOO_MANY_THREADS",
+  "ERR_UNSUPPORTED",
+  "ERR_URING_UNAVAILABLE",
+  "ERR_WORKER_NOT_FOUND",
+] as const;
+
+/** `code` of an error class of this library. */
+export type PgallocErrorCode = (typeof PGALLOC_ERROR_CODES)[number];

@@ -1,0 +1,75 @@
+/** Errors of a MemoryFile in use: its end, its limits, and memory that is not there yet. */
+
+/**
+ * A method was called on a MemoryFile or queue after `destroy()`, or what it waited for ended by
+ * that. Keep the object until the last call on it has ended.
+ */
+export class DestroyedError extends Error {
+  override readonly name = "DestroyedError";
+  readonly code = "ERR_DESTROYED";
+
+  /** @param isUnderWay the call had begun: the object was destroyed while it went on */
+  constructor(what: string, method: string, isUnderWay = false) {
+    super(
+      isUnderWay
+        ? `${what} was destroyed while ${method} was under way; await that before destroy()`
+        : `Cannot call ${method} on ${what} after destroy()`,
+    );
+  }
+}
+
+/**
+ * The file may not grow that far: its `limitBytes`, or the address space that it reserved. Nothing
+ * has changed. Drop references, or create the file with a larger `limitBytes`.
+ */
+export class OutOfMemoryError extends Error {
+  override readonly name = "OutOfMemoryError";
+  readonly code = "ENOMEM";
+  readonly requestedBytes: number;
+  readonly limitBytes: number;
+
+  constructor(requestedBytes: number, limitBytes: number, usedBytes: number) {
+    super(
+      `Cannot allocate ${requestedBytes} bytes: ${usedBytes} of at most ${limitBytes} bytes are ` +
+        "in use; release some, or create the file with a larger limitBytes",
+    );
+    this.requestedBytes = requestedBytes;
+    this.limitBytes = limitBytes;
+  }
+}
+
+/**
+ * A range was viewed before the background restore had loaded it, or its pages could not be loaded:
+ * `cause` says why. `await file.awaitLoad(range)` first.
+ */
+export class NotLoadedError extends Error {
+  override readonly name = "NotLoadedError";
+  readonly code = "ERR_NOT_LOADED";
+  /** Bytes, half-open: the range that was asked for. */
+  readonly start: number;
+  readonly end: number;
+
+  constructor(start: number, end: number, options?: { cause?: unknown }) {
+    super(`Range [${start}, ${end}) is not loaded yet; await file.awaitLoad(range) first`, options);
+    this.start = start;
+    this.end = end;
+  }
+}
+
+/**
+ * Too many threads use one MemoryFile at once. Nothing has changed. Let threads that do not need
+ * the file destroy it or end, and try again.
+ */
+export class TooManyThreadsError extends Error {
+  override readonly name = "TooManyThreadsError";
+  readonly code = "ERR_TOO_MANY_THREADS";
+  readonly limit: number;
+
+  constructor(limit: number) {
+    super(
+      `Cannot attach: ${limit} threads use the MemoryFile already, which is the most; ` +
+        "end one of them first",
+    );
+    this.limit = limit;
+  }
+}
