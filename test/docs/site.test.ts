@@ -1,0 +1,29 @@
+/** `npm run docs`: the API reference and the guides as a site, built without a network. */
+import { expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+const root = join(import.meta.dir, "../..");
+const typedoc = ["scripts/docs/node_modules/.bin/typedoc", "node_modules/.bin/typedoc"]
+  .map((path) => join(root, path))
+  .find((path) => existsSync(path));
+
+test.skipIf(typedoc === undefined)(
+  "npm run docs builds a page for each class and each guide",
+  () => {
+    const directory = mkdtempSync(join(tmpdir(), "pgalloc-site-"));
+    try {
+      const command = [process.execPath, typedoc!, "--options", "scripts/docs/typedoc.json"];
+      const { exitCode, stderr } = Bun.spawnSync([...command, "--out", directory], { cwd: root });
+      if (exitCode !== 0) throw new Error(stderr.toString());
+      const index = readFileSync(join(directory, "index.html"), "utf8");
+      expect(index).toContain("pgalloc");
+      expect(existsSync(join(directory, "documents/docs_getting-started.html"))).toBe(true);
+      expect(existsSync(join(directory, "classes/src.MemoryFile.html"))).toBe(true);
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  },
+  120_000,
+);
