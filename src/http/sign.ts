@@ -7,6 +7,12 @@
 import { UnsupportedError } from "../errors/errors.ts";
 import { CredentialReader, type CredentialHandle } from "./credentials.ts";
 
+/** What a thread needs to sign. Cloneable. */
+export interface Signing {
+  readonly credentials: CredentialHandle;
+  readonly region: string;
+}
+
 export interface Signable {
   readonly method: string;
   readonly url: string;

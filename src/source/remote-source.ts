@@ -8,10 +8,9 @@
 import type { RemoteError } from "../errors/remote-errors.ts";
 import { Client } from "../http/client.ts";
 import type { CounterHandle } from "../http/counters.ts";
-import type { CredentialHandle } from "../http/credentials.ts";
 import { Hedging } from "../http/hedge.ts";
 import { getRange, type ObjectIdentity } from "../http/range.ts";
-import { openSigner } from "../http/sign.ts";
+import { openSigner, type Signing } from "../http/sign.ts";
 import { RequestWindow } from "../http/window.ts";
 import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { AsyncReader, type ContentReader, type ContentRequest } from "./async-reader.ts";
@@ -23,16 +22,11 @@ export interface RemoteContent {
   readonly identity: ObjectIdentity;
 }
 
-/** How requests are signed; null: not at all. */
-export interface Signing {
-  readonly credentials: CredentialHandle;
-  readonly region: string;
-}
-
 /** Contents behind URLs. */
 export interface RemoteSource {
   readonly kind: "remote";
   readonly contents: readonly RemoteContent[];
+  /** Null: requests go unsigned. */
   readonly signing: Signing | null;
   readonly counters: CounterHandle;
 }

@@ -8,7 +8,7 @@ export const ROWS: readonly (readonly string[])[] = [
   ["allocator"],
   ["memory", "eviction", "accounting", "changes"],
   ["checkpoint", "source"],
-  ["load"],
+  ["load", "remote"],
   ["core"],
   ["save", "restore"],
   ["file"],

@@ -1,0 +1,292 @@
+/**
+ * PageUpload: sends one page file to a bucket while several threads write it.
+ *
+ * Contents are cut into parts of equal size. Threads copy what they write into buffers of shared
+ * memory, one a part; the thread that fills a part sends it. Part p uses buffer p modulo BUFFERS,
+ * so a part waits until the part that used its buffer before has been sent. Contents are written
+ * without gaps larger than the rest of a page, which stays zero.
+ *
+ * Shared words:
+ *   Failed           1 once a part could not be sent. Any thread writes it.
+ *   owner[b]         the part that buffer b belongs to. Written by the thread that sent the part
+ *                    before; waited for.
+ *   filled[b]        bytes written to buffer b. Atomics.add by writing threads.
+ * and a record of each sent part: its CRC-32 and its ETag, written by the thread that sent it, and
+ * read when all writers are closed.
+ */
+import { addressOf, copyMemory } from "../../ffi/index.ts";
+import { Bucket, type UploadedPart } from "../http/bucket.ts";
+import { Client, type ClientOptions } from "../http/client.ts";
+import type { CounterHandle } from "../http/counters.ts";
+import type { S3Place } from "../http/s3-options.ts";
+import { openSigner, type Signing } from "../http/sign.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
+
+const PART_BYTES_MIN = 4 * HUGE_PAGE_SIZE;
+/** S3 takes 10,000 parts. */
+const PARTS_MAX = 9_000;
+const BUFFERS_BYTES = 64 * 2 ** 20;
+const BUFFERS_MIN = 3;
+const WAIT_MS = 100;
+
+const FAILED = 0;
+const OWNERS = 1;
+const RECORD_BYTES = 128;
+const ETAG_BYTES_MAX = RECORD_BYTES - 4;
+
+/** What threads need to write. Cloneable. */
+export interface UploadDescription {
+  readonly kind: "s3";
+  readonly place: S3Place;
+  readonly key: string;
+  /** Null: contents stay in the first buffer until they are complete. */
+  readonly uploadId: string | null;
+  readonly signing: Signing;
+  readonly counters: CounterHandle;
+  readonly partBytes: number;
+  readonly bufferCount: number;
+  readonly words: SharedArrayBuffer;
+  readonly records: SharedArrayBuffer;
+  readonly buffers: SharedArrayBuffer;
+}
+
+/** Opens a bucket for this thread. */
+export async function openBucket(
+  place: S3Place,
+  signing: Signing,
+  options: ClientOptions = {},
+): Promise<Bucket> {
+  const signer = await openSigner(signing.credentials, signing.region);
+  return new Bucket(place, new Client({ signer, ...options }));
+}
+
+/** The buffers and words of an upload, as one thread sees them. */
+class Parts {
+  readonly description: UploadDescription;
+  readonly words: Int32Array;
+  private readonly records: DataView;
+  private readonly base: number;
+
+  constructor(description: UploadDescription) {
+    this.description = description;
+    this.words = new Int32Array(description.words);
+    this.records = new DataView(description.records);
+    this.base = addressOf(new Uint8Array(description.buffers));
+  }
+
+  buffer(part: number): Uint8Array {
+    const { partBytes, bufferCount, buffers } = this.description;
+    return new Uint8Array(buffers, (part % bufferCount) * partBytes, partBytes);
+  }
+
+  addressOf(part: number): number {
+    const { partBytes, bufferCount } = this.description;
+    return this.base + (part % bufferCount) * partBytes;
+  }
+
+  /** Resolves when the part has its buffer. @throws {Error} if the upload has failed */
+  async own(part: number): Promise<void> {
+    const { words, description } = this;
+    const at = OWNERS + (part % description.bufferCount);
+    for (;;) {
+      const owner = Atomics.load(words, at);
+      if (Atomics.load(words, FAILED) !== 0) throw new Error("Another part could not be sent");
+      if (owner === part) return;
+      const wait = Atomics.waitAsync(words, at, owner, WAIT_MS);
+      if (wait.async) await wait.value;
+    }
+  }
+
+  /** Counts bytes written to a part. Returns how many it has now. */
+  fill(part: number, lengthBytes: number): number {
+    const { bufferCount } = this.description;
+    const at = OWNERS + bufferCount + (part % bufferCount);
+    return Atomics.add(this.words, at, lengthBytes) + lengthBytes;
+  }
+
+  /** The part has been sent: its buffer goes to the part after next. */
+  pass(part: number, sent: UploadedPart): void {
+    const { bufferCount } = this.description;
+    this.writeRecord(part, sent);
+    this.buffer(part).fill(0);
+    const at = OWNERS + (part % bufferCount);
+    Atomics.store(this.words, at + bufferCount, 0);
+    Atomics.store(this.words, at, part + bufferCount);
+    Atomics.notify(this.words, at);
+  }
+
+  fail(): void {
+    Atomics.store(this.words, FAILED, 1);
+    for (let buffer = 0; buffer < this.description.bufferCount; buffer++)
+      Atomics.notify(this.words, OWNERS + buffer);
+  }
+
+  private writeRecord(part: number, { etag, crc }: UploadedPart): void {
+    const at = part * RECORD_BYTES;
+    const bytes = new TextEncoder().encode(`${crc} ${etag}`);
+    if (bytes.length > ETAG_BYTES_MAX)
+      throw new RangeError(`Expected an ETag of at most ${ETAG_BYTES_MAX} bytes, got ${etag}`);
+    this.records.setUint32(at, bytes.length, true);
+    new Uint8Array(this.records.buffer).set(bytes, at + 4);
+  }
+
+  readRecord(part: number): UploadedPart {
+    const at = part * RECORD_BYTES;
+    const bytes = new Uint8Array(this.records.buffer, at + 4, this.records.getUint32(at, true));
+    const [crc, ...etag] = new TextDecoder().decode(bytes.slice()).split(" ");
+    if (crc === undefined || crc === "") throw new Error(`Part ${part} was not sent`);
+    return { number: part + 1, crc, etag: etag.join(" ") };
+  }
+}
+
+/** A thread's way to write contents. */
+export class UploadWriter {
+  private readonly parts: Parts;
+  private readonly bucket: Promise<Bucket>;
+  private readonly sending = new Set<Promise<void>>();
+  private readonly abort = new AbortController();
+  private failure: unknown;
+
+  constructor(description: UploadDescription) {
+    const { place, signing, counters } = description;
+    this.parts = new Parts(description);
+    this.bucket = openBucket(place, signing, { counters, signal: this.abort.signal });
+  }
+
+  /** Parts take room when they are written. */
+  reserve(_endBytes: number): void {}
+
+  /**
+   * Copies memory to the parts that [offset, offset + lengthBytes) is in. The memory may change
+   * when this has resolved. @throws what sending a part threw
+   */
+  async write(address: number, lengthBytes: number, offset: number): Promise<void> {
+    const { partBytes } = this.parts.description;
+    const end = offset + lengthBytes;
+    for (let at = offset; at < end; ) {
+      const part = Math.floor(at / partBytes);
+      const to = Math.min(end, (part + 1) * partBytes);
+      if (this.failure !== undefined) throw this.failure;
+      await this.parts.own(part);
+      copyMemory(
+        this.parts.addressOf(part) + (at - part * partBytes),
+        address + (at - offset),
+        to - at,
+      );
+      // The rest of the last page counts: nothing else is written there.
+      const filledBytes = Math.ceil(to / PAGE_SIZE) * PAGE_SIZE - at;
+      if (this.parts.fill(part, filledBytes) === partBytes) this.send(part);
+      at = to;
+    }
+  }
+
+  private send(part: number): void {
+    const sending = this.sendPart(part).catch((error: unknown) => {
+      this.failure ??= error;
+      this.parts.fail();
+    });
+    this.sending.add(sending);
+    void sending.then(() => this.sending.delete(sending));
+  }
+
+  private async sendPart(part: number): Promise<void> {
+    const { key, uploadId } = this.parts.description;
+    if (uploadId === null) throw new Error("More was written than was announced");
+    const bucket = await this.bucket;
+    // A copy: requests take no shared memory.
+    const body = this.parts.buffer(part).slice();
+    this.parts.pass(part, await bucket.uploadPart({ key, uploadId }, part + 1, body));
+  }
+
+  /** Resolves when the parts that this thread sends have been sent. @throws what that threw */
+  async close(): Promise<void> {
+    await Promise.all(this.sending);
+    if (this.failure !== undefined) throw this.failure;
+  }
+}
+
+/** The upload of a page file, for the thread that saves. */
+export class PageUpload {
+  readonly description: UploadDescription;
+  private readonly bucket: Bucket;
+  private readonly parts: Parts;
+  private isOpen: boolean;
+
+  private constructor(description: UploadDescription, bucket: Bucket) {
+    this.description = description;
+    this.bucket = bucket;
+    this.parts = new Parts(description);
+    this.isOpen = description.uploadId !== null;
+  }
+
+  /** `mostBytes`: what may be written, with what `complete` adds. */
+  static async begin(
+    bucket: Bucket,
+    key: string,
+    mostBytes: number,
+    shared: { readonly signing: Signing; readonly counters: CounterHandle },
+  ): Promise<PageUpload> {
+    const units = Math.ceil(mostBytes / PARTS_MAX / HUGE_PAGE_SIZE);
+    const partBytes = Math.max(PART_BYTES_MIN, units * HUGE_PAGE_SIZE);
+    const isSmall = mostBytes <= partBytes;
+    const partCount = Math.ceil(mostBytes / partBytes) + 1;
+    const bufferCount = isSmall
+      ? 1
+      : Math.min(partCount, Math.max(BUFFERS_MIN, Math.floor(BUFFERS_BYTES / partBytes)));
+    const words = new SharedArrayBuffer(4 * (OWNERS + 2 * bufferCount));
+    new Int32Array(words).set(
+      Array.from({ length: bufferCount }, (_, buffer) => buffer),
+      OWNERS,
+    );
+    const description: UploadDescription = {
+      kind: "s3",
+      place: bucket.place,
+      key,
+      uploadId: isSmall ? null : await bucket.createUpload(key),
+      ...shared,
+      partBytes,
+      bufferCount,
+      words,
+      records: new SharedArrayBuffer(partCount * RECORD_BYTES),
+      buffers: new SharedArrayBuffer(partBytes * bufferCount),
+    };
+    return new PageUpload(description, bucket);
+  }
+
+  /**
+   * Makes the object of the contents and `trailer`. Precondition: all writers are closed.
+   * @throws {RemoteError}
+   */
+  async complete(contentBytes: number, trailer: Uint8Array): Promise<void> {
+    const { key, uploadId, partBytes } = this.description;
+    const last = Math.floor(contentBytes / partBytes);
+    const tailBytes = contentBytes - last * partBytes;
+    const body = new Uint8Array(tailBytes + trailer.byteLength);
+    body.set(this.parts.buffer(last).subarray(0, tailBytes));
+    body.set(trailer, tailBytes);
+    if (uploadId === null) {
+      if (last > 0) throw new Error("More was written than was announced");
+      return this.bucket.put(key, body);
+    }
+    const upload = { key, uploadId };
+    const sent = Array.from({ length: last }, (_, part) => this.parts.readRecord(part));
+    sent.push(await this.bucket.uploadPart(upload, last + 1, body));
+    try {
+      await this.bucket.completeUpload(upload, sent);
+    } catch (error) {
+      // The first of several attempts may have succeeded, with its answer lost.
+      if ((error as { failure?: unknown }).failure !== "missing") throw error;
+      const found = await this.bucket.head(key);
+      if (found?.sizeBytes !== contentBytes + trailer.byteLength) throw error;
+    }
+    this.isOpen = false;
+  }
+
+  /** Removes what was sent of a page file that is not complete. Idempotent. */
+  async abort(): Promise<void> {
+    const { key, uploadId } = this.description;
+    if (!this.isOpen || uploadId === null) return;
+    this.isOpen = false;
+    await this.bucket.abortUpload(key, uploadId);
+  }
+}
