@@ -8,6 +8,7 @@ import { join } from "node:path";
 import { bench as aio } from "./aio.bench.ts";
 import { bench as allocate } from "./allocate.bench.ts";
 import { bench as big } from "./big.bench.ts";
+import { bench as changes } from "./changes.bench.ts";
 import { bench as coalesce } from "./coalesce.bench.ts";
 import { bench as load } from "./load.bench.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
@@ -48,6 +49,7 @@ const SINGLE: readonly Bench[] = [
   coalesce,
   aio,
   exchange,
+  changes,
 ];
 /** Figures of what a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];

@@ -175,6 +175,7 @@ const GROWTH: readonly (readonly [subject: string, figure: string, parameter: st
   ["segment", "nsPerOperation", "runs"],
   ["zero-scan", "nsPerPage", "bytes"],
   ["coalesce", "nsPerPiece", "pieces"],
+  ["changes", "takeSeconds", "bytes"],
   ["save", "saveAndSyncSeconds", "bytes"],
   ["load", "loadFromReturnsSeconds", "bytes"],
   ["load", "allLoadedSeconds", "bytes"],
