@@ -67,12 +67,16 @@ export const Word = {
   /** What counts as memory pressure. Written before the file is shared, never changed. */
   PressureStallMs: 24,
   PressureWindowMs: 25,
-  /** 1 once Field.TrackingAddress is set: written pages are tracked (changes/). lock. Never cleared. */
+  /** 1 once Field.TrackingAddress is set: writes are tracked (changes/). lock. Never cleared. */
   Tracking: 26,
   /** Counts requests to all threads to evict. Waited for by threads that have evictable memory. */
   EvictionRequests: 27,
   /** 1 while a request that the limit made waits for its first thread. */
   EvictionPending: 28,
+  /** The thread that has asked all others to stop (stops.ts), or 0; compare-exchange. Waited for. */
+  Stop: 29,
+  /** Changes when a thread has stopped. Waited for by the thread that asked. */
+  StopProgress: 30,
   /** MAX_PARTICIPANTS records of ParticipantWord: the threads that may touch the memory. */
   Participants: 64,
 } as const;
@@ -92,9 +96,20 @@ export const ParticipantWord = {
    * The last request of `EvictionRequests` that the thread has carried out. Written by that thread.
    */
   EvictionsDone: 5,
+  /** A ParticipantState. Written by that thread. */
+  State: 6,
 } as const;
 
-export const PARTICIPANT_WORDS = 6;
+export const ParticipantState = {
+  /** It never stops: a thread that only reads, or one of our own that loads or saves. */
+  Exempt: 0,
+  /** It may write to the memory at any time. */
+  Running: 1,
+  /** It touches nothing until it has found Word.Stop to be 0. */
+  Still: 2,
+} as const;
+
+export const PARTICIPANT_WORDS = 7;
 export const MAX_PARTICIPANTS = 192;
 
 /** Indexes of 64-bit floats behind the words. Written before the file is shared, then immutable

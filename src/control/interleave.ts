@@ -24,6 +24,8 @@ export type Point =
   | "load: bits set"
   | "load: none pending"
   | "wait: looked at the bits"
+  | "stop: running again"
+  | "stop: all are still"
   | "demand: found nothing wanted";
 
 let hook: ((point: Point) => void) | undefined;

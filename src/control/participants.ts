@@ -17,6 +17,7 @@ import {
   type Control,
   MAX_PARTICIPANTS,
   PARTICIPANT_WORDS,
+  ParticipantState,
   ParticipantWord,
   Word,
 } from "./control.ts";
@@ -53,6 +54,7 @@ export function takeSlot(words: Int32Array): number {
       if (Atomics.compareExchange(words, at + ParticipantWord.Thread, owner, THREAD_ID) !== owner)
         continue;
       Atomics.store(words, at + ParticipantWord.HasEvictable, 0);
+      Atomics.store(words, at + ParticipantWord.State, ParticipantState.Exempt);
       return slot;
     }
   }
@@ -83,23 +85,43 @@ function noteDeath(words: Int32Array): void {
   Atomics.store(words, Word.Escaped, 1);
 }
 
+/** Called in a turn of the thread's own. */
+export interface ParticipantCalls {
+  /** Any thread has destroyed the file. */
+  readonly onDestroyed: () => void;
+  /** A thread may have asked the others to stop (stops.ts). */
+  readonly onStop: () => void;
+}
+
 /** One thread's part in a file's end. */
 export class Participants {
   readonly slot: number;
   private readonly words: Int32Array<SharedArrayBuffer>;
   private readonly what: string;
 
-  /**
-   * `slot`: this thread's. `onDestroyed` is called, in a turn of this thread's, when any thread has
-   * destroyed the file.
-   */
-  constructor(control: Control, slot: number, what: string, onDestroyed: () => void) {
+  /** `slot`: this thread's. */
+  constructor(control: Control, slot: number, what: string, calls: ParticipantCalls) {
     this.words = control.words;
     this.slot = slot;
     this.what = what;
+    this.watch(calls);
+  }
+
+  /** One wait serves both calls: a stop wakes it without changing the word. */
+  private watch(calls: ParticipantCalls): void {
     const wait = Atomics.waitAsync(this.words, Word.Destroyed, 0);
-    if (wait.async) void wait.value.then(onDestroyed);
-    else queueMicrotask(onDestroyed);
+    if (!wait.async) {
+      queueMicrotask(calls.onDestroyed);
+      return;
+    }
+    void wait.value.then(() => {
+      if (Atomics.load(this.words, Word.Destroyed) !== 0) calls.onDestroyed();
+      else {
+        // Before this thread stops, so that the next stop finds a wait to wake.
+        this.watch(calls);
+        calls.onStop();
+      }
+    });
   }
 
   /** Marks the file destroyed, and tells the others. */

@@ -21,6 +21,7 @@ import { attachParts, controlOf, describe, Flag, type Parts } from "./parts.ts";
 import { Releaser } from "../memory/releaser.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { Participants } from "../control/participants.ts";
+import { StopPart } from "../control/stops.ts";
 import { PAGE_SIZE, pageOf } from "../pages/units.ts";
 
 /** How long to wait until pinned buffers are tried again: twice as long each time. */
@@ -91,6 +92,8 @@ export class FileCore {
   endPage = 0;
   private readonly tables: Parts["tables"];
   private readonly participants: Participants;
+  /** Begun when other threads can use the file, unless this one only reads. */
+  readonly stops: StopPart;
   /** Work under way in other threads that reads the memory: it stays mapped until all has ended. */
   private readonly holds = new Set<Promise<unknown>>();
   private hasLeft = false;
@@ -140,9 +143,11 @@ export class FileCore {
           ? "manual"
           : "enabled",
     );
-    this.participants = new Participants(control, parts.slot, describe(this.name), () =>
-      this.leave(),
-    );
+    this.participants = new Participants(control, parts.slot, describe(this.name), {
+      onDestroyed: () => this.leave(),
+      onStop: () => this.stops.safepoint(),
+    });
+    this.stops = new StopPart(control, parts.slot);
     cores.set(control.fields[Field.FileId]!, this);
   }
 
@@ -253,6 +258,7 @@ export class FileCore {
     this.allocator.detach();
     this.commitment.detach();
     this.changes.detach();
+    this.stops.end();
     this.evictions.close();
     if (this.views.detachAll() && (this.loader?.isFinished ?? true) && this.holds.size === 0) {
       this.loader?.close();

@@ -13,3 +13,4 @@ export { type PgallocErrorCode, PGALLOC_ERROR_CODES } from "./codes.ts";
 export { EvictionError, type EvictionFailure, PressureUnavailableError } from "./eviction.ts";
 export { assert, checksStructures, InvariantError } from "./invariant.ts";
 export { DestroyedError, NotLoadedError, OutOfMemoryError, TooManyThreadsError } from "./memory.ts";
+export { ReadOnlyError, StopTimeoutError } from "./stops.ts";

@@ -30,6 +30,9 @@ function wordIn(stat: string): number {
 /** This thread's word. By hand, since every thread reads it when it starts, and few ever look for another. */
 export const THREAD_ID = wordIn(readKernelFile("/proc/thread-self/stat").toString("latin1"));
 
+/** The kernel's id of that word's thread, as `ps -T` shows it; the main thread's is the process's. */
+export const threadNumber = (thread: number): number => thread & ID_MASK;
+
 /** True while the thread of that word may still run. Reads a file of /proc (about 10 µs): for slow paths only. */
 export function isThreadAlive(thread: number): boolean {
   if (thread === THREAD_ID) return true;

@@ -1,0 +1,232 @@
+/**
+ * Stopping the threads of a file for an instant, so that one thread can look at memory that no
+ * other changes.
+ *
+ * A thread is *still* while it touches no memory of the file: it has stopped, or it sleeps in one
+ * of our own waits, or it runs what the program has declared to touch nothing (`parked`). A running
+ * thread becomes still when it is between two turns of its event loop, or at a safepoint; never
+ * inside another call. Threads that are exempt (they only read) are never asked.
+ *
+ * A stop (1) moves Word.Stop from 0 to the stopping thread, (2) reads the states of all
+ * participants, and waits until none is running. A thread that goes on (1) stores Running, (2)
+ * reads Word.Stop, and is still again unless it is 0. So the thread sees the stop, or the stop sees
+ * it running. A thread that has become still during a stop changes StopProgress, and wakes the
+ * stopping thread.
+ *
+ * No two stops wait for each other. A thread is still, for all of its files, while it waits for a
+ * stop to begin, for its own stop to be complete and for another's to be over; it runs again for
+ * all of its files at once, or for none. Stops of one file follow one another; a stop of several
+ * files takes their words in the order of their ids. What is done in a stop must touch only its
+ * files.
+ *
+ * Deaths: a thread that waits looks now and then whether the one that it waits for still lives. A
+ * dead participant counts as still; a dead stopper's word is cleared by the first that sees it.
+ */
+import { StopTimeoutError } from "../errors/errors.ts";
+import { isThreadAlive, THREAD_ID, threadNumber } from "../threads/thread.ts";
+import {
+  type Control,
+  Field,
+  MAX_PARTICIPANTS,
+  ParticipantState,
+  ParticipantWord,
+  Word,
+} from "./control.ts";
+import { reach } from "./interleave.ts";
+import { slotWord } from "./participants.ts";
+
+const LIVENESS_CHECK_MS = 20;
+
+/** This thread's parts in its files' stops. */
+const parts = new Set<StopPart>();
+/** How many of our own waits this thread is in: it is still for all its files meanwhile. */
+let waits = 0;
+
+/** One thread's part in the stops of one file, from `begin` until `end`. */
+export class StopPart {
+  readonly words: Int32Array<SharedArrayBuffer>;
+  private readonly at: number;
+  /** How many calls of `parked` this thread is in. */
+  private parks = 0;
+
+  constructor(control: Control, slot: number) {
+    this.words = control.words;
+    this.at = slotWord(slot) + ParticipantWord.State;
+  }
+
+  /** This thread may write to the memory from now on. */
+  begin(): void {
+    if (parts.has(this)) return;
+    parts.add(this);
+    runAgain();
+  }
+
+  /** It does not any more. */
+  end(): void {
+    parts.delete(this);
+    this.setState(ParticipantState.Exempt);
+  }
+
+  /** Between two steps of the program: stops here while another thread wants that. */
+  safepoint(): void {
+    const stopper = Atomics.load(this.words, Word.Stop);
+    if (stopper !== 0 && stopper !== THREAD_ID && parts.has(this)) whileStill(() => {});
+  }
+
+  /** Runs `work`, which touches nothing of the file: this thread need not stop meanwhile. */
+  parked<T>(work: () => T): T {
+    this.parks++;
+    this.setState(parts.has(this) ? ParticipantState.Still : ParticipantState.Exempt);
+    try {
+      return work();
+    } finally {
+      this.parks--;
+      runAgain();
+    }
+  }
+
+  get mustBeStill(): boolean {
+    return this.parks > 0 || waits > 0;
+  }
+
+  /** The thread that has asked this one to stop, or 0. */
+  get stopper(): number {
+    const stopper = Atomics.load(this.words, Word.Stop);
+    return stopper === THREAD_ID ? 0 : stopper;
+  }
+
+  setState(state: number): void {
+    Atomics.store(this.words, this.at, state);
+    if (state === ParticipantState.Running || Atomics.load(this.words, Word.Stop) === 0) return;
+    Atomics.add(this.words, Word.StopProgress, 1);
+    Atomics.notify(this.words, Word.StopProgress);
+  }
+}
+
+/** Runs `wait`, in which this thread sleeps and touches no file: stops need not wait for it. */
+export function whileStill<T>(wait: () => T): T {
+  waits++;
+  for (const part of parts) part.setState(ParticipantState.Still);
+  try {
+    return wait();
+  } finally {
+    waits--;
+    runAgain();
+  }
+}
+
+/** This thread runs again for all files that need not be still, or sleeps until it may. */
+function runAgain(): void {
+  if (waits > 0) return;
+  for (;;) {
+    const mayRun = [...parts].filter((part) => !part.mustBeStill);
+    for (const part of mayRun) part.setState(ParticipantState.Running);
+    reach("stop: running again");
+    const stopped = mayRun.find((part) => part.stopper !== 0);
+    if (stopped === undefined) return;
+    for (const part of mayRun) part.setState(ParticipantState.Still);
+    sleepWhileStopped(stopped.words);
+  }
+}
+
+function sleepWhileStopped(words: Int32Array): void {
+  for (;;) {
+    const stopper = Atomics.load(words, Word.Stop);
+    if (stopper === 0 || stopper === THREAD_ID) return;
+    if (Atomics.wait(words, Word.Stop, stopper, LIVENESS_CHECK_MS) === "timed-out")
+      clearIfDead(words, stopper);
+  }
+}
+
+function clearIfDead(words: Int32Array, stopper: number): void {
+  if (isThreadAlive(stopper)) return;
+  if (Atomics.compareExchange(words, Word.Stop, stopper, 0) === stopper)
+    Atomics.notify(words, Word.Stop);
+}
+
+export interface StopOptions {
+  /** How long to wait for threads that run. */
+  readonly timeoutMs: number;
+}
+
+/**
+ * Stops all other threads of the files, runs `work` and lets them go on. Returns what it returned,
+ * and how long the others may have stood still. This thread blocks until all have stopped.
+ *
+ * @throws {StopTimeoutError} naming the threads that did not stop; `work` did not run
+ */
+export function whileStopped<T>(
+  controls: readonly Control[],
+  options: StopOptions,
+  work: () => T,
+): { value: T; pauseMs: number } {
+  // Without a handle no other thread can use a file.
+  const shared = controls
+    .filter(({ words }) => Atomics.load(words, Word.Shared) !== 0)
+    .sort((a, b) => a.fields[Field.FileId]! - b.fields[Field.FileId]!);
+  const deadlineMs = performance.now() + options.timeoutMs;
+  const taken: Control[] = [];
+  let beganMs = performance.now();
+  const run = () => {
+    try {
+      for (const control of shared) {
+        takeStop(control.words, deadlineMs, options.timeoutMs);
+        if (taken.length === 0) beganMs = performance.now();
+        taken.push(control);
+      }
+      // Who waits for a file's end is woken by this, and looks (participants.ts).
+      for (const { words } of taken) Atomics.notify(words, Word.Destroyed);
+      for (const { words } of taken) awaitStill(words, deadlineMs, options.timeoutMs);
+      reach("stop: all are still");
+      return work();
+    } finally {
+      for (const { words } of taken) releaseStop(words);
+    }
+  };
+  const value = shared.length === 0 ? work() : whileStill(run);
+  return { value, pauseMs: performance.now() - beganMs };
+}
+
+function takeStop(words: Int32Array, deadlineMs: number, timeoutMs: number): void {
+  for (;;) {
+    const owner = Atomics.compareExchange(words, Word.Stop, 0, THREAD_ID);
+    if (owner === 0) return;
+    const leftMs = deadlineMs - performance.now();
+    if (leftMs <= 0) throw new StopTimeoutError([threadNumber(owner)], timeoutMs);
+    const waitMs = Math.min(leftMs, LIVENESS_CHECK_MS);
+    if (Atomics.wait(words, Word.Stop, owner, waitMs) === "timed-out") clearIfDead(words, owner);
+  }
+}
+
+function releaseStop(words: Int32Array): void {
+  Atomics.store(words, Word.Stop, 0);
+  Atomics.notify(words, Word.Stop);
+}
+
+function awaitStill(words: Int32Array, deadlineMs: number, timeoutMs: number): void {
+  let laggards = runningThreads(words, () => true);
+  while (laggards.length > 0) {
+    const seen = Atomics.load(words, Word.StopProgress);
+    laggards = runningThreads(words, () => true);
+    if (laggards.length === 0) return;
+    const leftMs = deadlineMs - performance.now();
+    if (leftMs <= 0)
+      throw new StopTimeoutError(runningThreads(words, isThreadAlive).map(threadNumber), timeoutMs);
+    const waitMs = Math.min(leftMs, LIVENESS_CHECK_MS);
+    if (Atomics.wait(words, Word.StopProgress, seen, waitMs) !== "timed-out") continue;
+    if (runningThreads(words, isThreadAlive).length === 0) return;
+  }
+}
+
+/** Threads, this one excepted, that are neither still nor exempt. */
+function runningThreads(words: Int32Array, isWanted: (thread: number) => boolean): number[] {
+  const threads: number[] = [];
+  for (let slot = 0; slot < MAX_PARTICIPANTS; slot++) {
+    const at = slotWord(slot);
+    const thread = Atomics.load(words, at + ParticipantWord.Thread);
+    if (thread === 0 || thread === THREAD_ID) continue;
+    if (Atomics.load(words, at + ParticipantWord.State) !== ParticipantState.Running) continue;
+    if (isWanted(thread)) threads.push(thread);
+  }
+  return threads;
+}
