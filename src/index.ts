@@ -16,7 +16,9 @@ export {
   OutOfMemoryError,
   type PgallocErrorCode,
   PressureUnavailableError,
+  ReadOnlyError,
   SeveralFilesError,
+  StopTimeoutError,
   SyscallError,
   TooManyThreadsError,
   UnsupportedError,
@@ -42,6 +44,7 @@ export { MemoryFile } from "./file/memory-file.ts";
 export type {
   AllocateOptions,
   AllocationMode,
+  AttachOptions,
   LoadOptions,
   MemoryFileHandle,
   MemoryFileOptions,

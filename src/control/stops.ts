@@ -36,6 +36,12 @@ import { reach } from "./interleave.ts";
 import { slotWord } from "./participants.ts";
 
 const LIVENESS_CHECK_MS = 20;
+/** Threads between two turns stop in 0.1 ms; one that is dead should not cost a stop much more. */
+const FIRST_CHECK_MS = 1;
+
+/** Threads that this one has found dead: they keep their slots until another thread needs one. */
+const dead = new Set<number>();
+const MAX_DEAD = 1000;
 
 /** This thread's parts in its files' stops. */
 const parts = new Set<StopPart>();
@@ -204,29 +210,36 @@ function releaseStop(words: Int32Array): void {
 }
 
 function awaitStill(words: Int32Array, deadlineMs: number, timeoutMs: number): void {
-  let laggards = runningThreads(words, () => true);
-  while (laggards.length > 0) {
+  for (let checkMs = FIRST_CHECK_MS; ; checkMs = LIVENESS_CHECK_MS) {
     const seen = Atomics.load(words, Word.StopProgress);
-    laggards = runningThreads(words, () => true);
-    if (laggards.length === 0) return;
+    const running = runningThreads(words);
+    if (running.length === 0) return;
     const leftMs = deadlineMs - performance.now();
-    if (leftMs <= 0)
-      throw new StopTimeoutError(runningThreads(words, isThreadAlive).map(threadNumber), timeoutMs);
-    const waitMs = Math.min(leftMs, LIVENESS_CHECK_MS);
-    if (Atomics.wait(words, Word.StopProgress, seen, waitMs) !== "timed-out") continue;
-    if (runningThreads(words, isThreadAlive).length === 0) return;
+    if (leftMs <= 0) {
+      noteDead(running);
+      const late = running.filter((thread) => !dead.has(thread));
+      if (late.length > 0) throw new StopTimeoutError(late.map(threadNumber), timeoutMs);
+    } else if (
+      Atomics.wait(words, Word.StopProgress, seen, Math.min(leftMs, checkMs)) === "timed-out"
+    )
+      noteDead(running);
   }
 }
 
-/** Threads, this one excepted, that are neither still nor exempt. */
-function runningThreads(words: Int32Array, isWanted: (thread: number) => boolean): number[] {
+/** Threads, this one excepted, that are neither still nor exempt nor known to be dead. */
+function runningThreads(words: Int32Array): number[] {
   const threads: number[] = [];
   for (let slot = 0; slot < MAX_PARTICIPANTS; slot++) {
     const at = slotWord(slot);
     const thread = Atomics.load(words, at + ParticipantWord.Thread);
     if (thread === 0 || thread === THREAD_ID) continue;
     if (Atomics.load(words, at + ParticipantWord.State) !== ParticipantState.Running) continue;
-    if (isWanted(thread)) threads.push(thread);
+    if (!dead.has(thread)) threads.push(thread);
   }
   return threads;
+}
+
+function noteDead(threads: readonly number[]): void {
+  if (dead.size > MAX_DEAD) dead.clear();
+  for (const thread of threads) if (!isThreadAlive(thread)) dead.add(thread);
 }

@@ -37,11 +37,13 @@ const cores = new Map<number, FileCore>();
  * @throws {TypeError} for a handle that no file of this process made
  * @throws {DestroyedError} {TooManyThreadsError}
  */
-export function attachCore(handle: MemoryFileHandle): FileCore {
+export function attachCore(handle: MemoryFileHandle, isReadOnly = false): FileCore {
   const control = controlOf(handle);
   const existing = cores.get(control.fields[Field.FileId]!);
   if (existing !== undefined) {
     existing.requireLive("MemoryFile.attach()");
+    existing.isReadOnly &&= isReadOnly;
+    existing.joinStops();
     return existing;
   }
   const load = handle.load === null ? null : checkLoadHandle(handle.load);
@@ -56,6 +58,8 @@ export function attachCore(handle: MemoryFileHandle): FileCore {
       path,
     });
   }
+  core.isReadOnly = isReadOnly;
+  core.joinStops();
   return core;
 }
 
@@ -92,8 +96,9 @@ export class FileCore {
   endPage = 0;
   private readonly tables: Parts["tables"];
   private readonly participants: Participants;
-  /** Begun when other threads can use the file, unless this one only reads. */
   readonly stops: StopPart;
+  /** This thread has promised only to read. */
+  isReadOnly = false;
   /** Work under way in other threads that reads the memory: it stays mapped until all has ended. */
   private readonly holds = new Set<Promise<unknown>>();
   private hasLeft = false;
@@ -239,6 +244,11 @@ export class FileCore {
     const forget = () => this.holds.delete(work);
     work.then(forget, forget);
     return work;
+  }
+
+  /** Other threads can use the file: from now on this one stops when one of them saves it. */
+  joinStops(): void {
+    if (!this.isReadOnly) this.stops.begin();
   }
 
   /** Ends the file for all its threads; see MemoryFile.destroy. */

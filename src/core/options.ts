@@ -61,6 +61,11 @@ export interface MemoryFileOptions {
   readonly memoryPressure?: PressureThreshold | undefined;
 }
 
+export interface AttachOptions {
+  /** This thread only reads, and saves never stop it. Default: false. */
+  readonly readOnly?: boolean | undefined;
+}
+
 export interface LoadOptions extends MemoryFileOptions {
   /** Return as soon as the metadata stands, and load behind the running program. Default: false. */
   readonly background?: boolean | undefined;

@@ -22,6 +22,7 @@ import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 import { NotLoadedError, SeveralFilesError } from "../errors/errors.ts";
 import type { EvictableMemoryUser, EvictionTrigger } from "../eviction/evictions.ts";
 import type { EvictableRange } from "../eviction/range-list.ts";
+import { whileStill } from "../control/stops.ts";
 import { attachCore, FileCore } from "../core/core.ts";
 import { FileRange, type RangeLike } from "../pages/range.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/loader.ts";
@@ -29,6 +30,7 @@ import type { ViewConstructor } from "../memory/views.ts";
 import {
   type AllocateOptions,
   type AllocationMode,
+  type AttachOptions,
   checkAllocation,
   checkGroups,
   checkLength,
@@ -40,6 +42,7 @@ import {
   type MemoryFileHandle,
   type MemoryFileOptions,
 } from "../core/options.ts";
+import { makeReadOnly } from "./read-only.ts";
 import { createParts } from "../core/parts.ts";
 import { placePages } from "../core/place.ts";
 import { awaitUnlessBackground, restoreCores } from "../restore/restore.ts";
@@ -89,12 +92,18 @@ export class MemoryFile implements Disposable {
    * if it made the file itself: all its MemoryFile objects are one participant, and `destroy` of
    * one ends them all.
    *
+   * A consistent save stops all threads that attached: see `safepoint`. One that attaches with
+   * `readOnly` never has to stop. It promises not to write to views, and methods that change the
+   * file throw a ReadOnlyError.
+   *
    * @throws {TypeError} for a handle that `share()` of a file of this process did not make
    * @throws {DestroyedError} if the file was destroyed meanwhile
    * @throws {TooManyThreadsError} if 192 threads use it
    */
-  static attach(handle: MemoryFileHandle): MemoryFile {
-    return new MemoryFile(attachCore(handle), handle.userData);
+  static attach(handle: MemoryFileHandle, options: AttachOptions = {}): MemoryFile {
+    const isReadOnly = options.readOnly === true;
+    const file = new MemoryFile(attachCore(handle, isReadOnly), handle.userData);
+    return isReadOnly ? makeReadOnly(file) : file;
   }
 
   /** A handle for other threads of this process: post it to a Worker and `attach` it there. */
@@ -103,6 +112,7 @@ export class MemoryFile implements Disposable {
     const loader = this.#core.loader;
     // From now on others may use the file, and this thread takes the lock.
     Atomics.store(this.#core.words, Word.Shared, 1);
+    this.#core.joinStops();
     const load =
       loader === undefined
         ? null
@@ -114,6 +124,27 @@ export class MemoryFile implements Disposable {
       load,
       userData: this.userData,
     };
+  }
+
+  /**
+   * Stops here while another thread saves the file at one instant: for turns that take long. Costs a
+   * look at one word otherwise. A thread also stops between turns of its event loop and in
+   * `awaitLoadSync`, and nowhere else: what it writes between two such points is saved as a whole.
+   *
+   * (I/O that is under way into a view is the program's: it goes on.)
+   */
+  safepoint(): void {
+    this.#core.requireLive("safepoint()");
+    this.#core.stops.safepoint();
+  }
+
+  /**
+   * Runs `work`, which blocks this thread and uses nothing of the file, and returns what it returns.
+   * This thread counts as stopped meanwhile, so that a save need not wait for it.
+   */
+  parked<T>(work: () => T): T {
+    this.#core.requireLive("parked()");
+    return this.#core.stops.parked(work);
   }
 
   /**
@@ -508,7 +539,8 @@ export class MemoryFile implements Disposable {
   /** As `awaitLoad`, blocking this thread: for Workers and for start-up code. */
   awaitLoadSync(range?: RangeLike): void {
     const pages = this.#pagesToAwait(range, "awaitLoadSync()");
-    if (pages !== null) this.#core.loader!.awaitLoadSync(pages.start, pages.end);
+    if (pages === null) return;
+    whileStill(() => this.#core.loader!.awaitLoadSync(pages.start, pages.end));
   }
 
   #pagesToAwait(
