@@ -1,7 +1,7 @@
 /**
- * Which pages were written: what a take costs when nothing was, after one page in a hundred was, and
- * what the program pays for its first write to a page. The rival compares hashes, as a save does
- * where the kernel forbids userfaultfd.
+ * Which pages were written: what a take costs when nothing was, after one page in a hundred was,
+ * and what the program pays for its first write to a page. The rival compares hashes, as a save
+ * does where the kernel forbids userfaultfd.
  */
 import { MADV_COLLAPSE, MADV_POPULATE_WRITE, tryAdvise } from "../ffi/index.ts";
 import type { PageRuns, RunCollector } from "../src/changes/page-runs.ts";

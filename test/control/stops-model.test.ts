@@ -1,8 +1,8 @@
 /**
  * The protocol of control/stops.ts as small steps, each one access of shared memory, run in every
- * order that fast-check draws: no thread writes to a file while a stop of it runs its work, and under
- * any fair order every stop ends. The steps follow the code line by line; real threads run the code
- * itself in stops.test.ts and stops-stress.test.ts.
+ * order that fast-check draws: no thread writes to a file while a stop of it runs its work, and
+ * under any fair order every stop ends. The steps follow the code line by line; real threads run
+ * the code itself in stops.test.ts and stops-stress.test.ts.
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
