@@ -23,7 +23,7 @@ import {
   text,
 } from "./support/bench.ts";
 import { EventLoopMeter } from "./support/event-loop.ts";
-import { filledPage, formatHash, hashImage } from "./support/image.ts";
+import { filledPage, formatHash, hashImage, pageFileIn } from "./support/image.ts";
 import { type CacheState, prepareCache } from "./support/page-cache.ts";
 import { percentile } from "./support/statistics.ts";
 import { checkStamp, filledBytes, type Pattern, Random } from "./support/trace.ts";
@@ -75,13 +75,13 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   let resident = 0;
   for (const name of readdirSync(directory)) {
     const fraction = prepareCache(join(directory, name), text(params, "cache") as CacheState);
-    if (name === "pages") resident = fraction;
+    if (name.startsWith("pages")) resident = fraction;
   }
   Bun.gc(true);
   const work =
     run.by === OURS
       ? loadImage(directory, params, run)
-      : loadByRival(join(directory, "pages"), run.by);
+      : loadByRival(pageFileIn(directory), run.by);
   const { figures, hash } = await work;
   return { figures: { residentFractionBefore: resident, ...figures }, hash };
 }
@@ -213,8 +213,10 @@ async function loadByRival(path: string, by: string): Promise<Sample> {
   const load = RIVALS[by];
   if (load === undefined) throw new Error(`Unknown rival ${by}`);
   const meter = new JobMeter();
-  const bytes = await load(path);
-  const figures = meter.stop(meter.secondsSoFar(), bytes.length);
+  const file = await load(path);
+  const seconds = meter.secondsSoFar();
+  const bytes = file.subarray(0, file.length - PAGE_SIZE); // Without the trailer.
+  const figures = meter.stop(seconds, bytes.length);
   return { figures, hash: formatHash(Bun.hash.crc32(bytes), bytes.length) };
 }
 

@@ -38,6 +38,7 @@ import { Workspace } from "./support/processes.ts";
 import { filledBytes, type Pattern } from "./support/trace.ts";
 import { bench as view } from "./view.bench.ts";
 import { bench as zeroScan } from "./zero-scan.bench.ts";
+import { pageFileIn } from "./support/image.ts";
 
 const SINGLE: readonly Bench[] = [
   allocate,
@@ -250,7 +251,7 @@ class Runner {
       awaits === 0 &&
       pattern === "dense"
     ) {
-      const path = join(ourImage(workspace.directory, params), "pages");
+      const path = pageFileIn(ourImage(workspace.directory, params));
       for (const name of Object.keys(FIO_RUNS)) found[name] = () => fio.measure(name, path);
     }
     return found;

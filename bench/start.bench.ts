@@ -14,7 +14,7 @@ import {
   type Run,
   type Sample,
 } from "./support/bench.ts";
-import { formatHash } from "./support/image.ts";
+import { formatHash, pageFileIn } from "./support/image.ts";
 import { prepareCache } from "./support/page-cache.ts";
 import { ourImage } from "./save.bench.ts";
 
@@ -30,7 +30,7 @@ const PROGRAM = join(import.meta.dir, "support/start-program.ts");
 
 async function sample(params: Params, run: Run): Promise<Sample> {
   const image = ourImage(run.directory, params);
-  for (const name of ["meta", "pages"]) prepareCache(join(image, name), "hot");
+  for (const path of [join(image, "meta"), pageFileIn(image)]) prepareCache(path, "hot");
   const executable = join(run.directory, "start-program");
   if (run.by === OURS) buildOnce(PROGRAM, executable);
   const program = run.by === OURS ? [executable] : [process.execPath, PROGRAM];

@@ -241,10 +241,15 @@ export interface FileStatus {
   readonly sizeBytes: number;
   /** What the file system spends on the file: for a memfd, committed memory. */
   readonly allocatedBytes: number;
+  /** True for a regular file. */
+  readonly isFile: boolean;
 }
 
 // struct stat: st_dev at 0, st_ino at 8, st_size at 48, st_blocks at 64 on x64 and arm64 alike (asm/stat.h).
 const statWords = new BigInt64Array(new ArrayBuffer(256));
+// st_mode is at 24 on x64 and at 16 on arm64.
+const statMode = new Uint32Array(statWords.buffer, ARM64 ? 16 : 24, 1);
+const S_IFMT = 0o170000;
 
 export function fileStatus(fd: number): FileStatus {
   checkOn("fstat", fd, undefined, () => libc.fstat(fd, statWords as never));
@@ -253,6 +258,7 @@ export function fileStatus(fd: number): FileStatus {
     inode: Number(statWords[1]),
     sizeBytes: Number(statWords[6]),
     allocatedBytes: Number(statWords[8]) * 512,
+    isFile: (statMode[0]! & S_IFMT) === 0o100000,
   };
 }
 

@@ -1,4 +1,6 @@
 /** The stamped memory image of the whole-job benches, and the hash of what is in it. */
+import { readdirSync } from "node:fs";
+import { join } from "node:path";
 import { type FileRange, type MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { filledBytes, isZeroPage, type Pattern, stampPages } from "./trace.ts";
 
@@ -57,6 +59,13 @@ export async function hashFile(path: string): Promise<string> {
     bytes += chunk.length;
   }
   return formatHash(crc, bytes);
+}
+
+/** The page file of a checkpoint that was written at once. */
+export function pageFileIn(directory: string): string {
+  const name = readdirSync(directory).find((entry) => entry.startsWith("pages-"));
+  if (name === undefined) throw new Error(`There is no page file in ${directory}`);
+  return join(directory, name);
 }
 
 /** The page of an await: a random one, or its neighbour if that one has no contents. */

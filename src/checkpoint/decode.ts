@@ -1,197 +1,284 @@
 /**
- * Reads a `meta` file's bytes into columns and believes none of them: every count, offset, page and reference is checked
- * against the file's size and against the others before anybody maps or writes a byte of memory. Memory is bounded by
- * the file's own size, since columns are views of it.
+ * Reads a manifest's bytes into columns and trusts none of them: every count, offset, page and
+ * reference is checked against the file's size and against the others before a byte of memory is
+ * mapped or written. Columns are views of the bytes, so memory is bounded by what was read.
  */
-import { SUB_RELEASED, USED } from "../allocator/states.ts";
-import { MAX_KIND, PAGE_SIZE, PAGES_PER_CHUNK, PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import {
-  align8,
-  type CheckpointImage,
   corrupt,
-  crc32,
+  type DecodedFile,
+  EXTENT_COLUMNS,
+  FRAME_BYTES,
   type FileImage,
-  HEADER_BYTES,
-  MAGIC,
-  MAX_FILES,
-  MAX_NAME_BYTES,
+  type Manifest,
+  PAGE_FILE_BYTES,
+  type PageFile,
   RUN_COLUMNS,
   SECTION_NAMES,
   Section,
-  TABLE_ENTRY_BYTES,
-  VERSION,
   WHOLE,
 } from "./format.ts";
+import { decodeHeader, type Header, type Report } from "./header.ts";
+import { encodeName, LIMITS } from "./limits.ts";
+import { BLOCK_PAGES, type ColumnPlace, type PageMap } from "./page-map.ts";
+import { AlreadyReported, Sections } from "./sections.ts";
+import {
+  checkChunks,
+  checkExtents,
+  checkExtentsAreUsed,
+  checkFrames,
+  checkRuns,
+} from "./validate.ts";
 
-/** The most sections that one owner has, and how many more are let pass, for later versions. */
-const WIDEST_SECTIONS = 5;
-const UNKNOWN_SECTIONS = 64;
+/** A validated manifest. */
+export type DecodedManifest = Manifest<DecodedFile>;
 
 /**
- * Is told what is wrong. When it throws, as in a load, decoding ends there; when it returns, decoding goes on where it can, and
- * what depends on the damaged part is missing.
+ * The contents of one MemoryFile that can be checked, in a manifest that may be damaged elsewhere.
  */
-export type Report = (problem: CorruptCheckpointError) => void;
-
-/** A MemoryFile that was read, with how many pages its extents hold. */
-export interface DecodedFile extends FileImage {
-  readonly contentPages: number;
+export interface CheckableFile {
+  /** null: damaged. */
+  readonly name: string | null;
+  readonly pageMap: PageMap;
+  readonly crcs: ColumnPlace;
+  readonly hashes: ColumnPlace;
 }
 
-/** A validated checkpoint. */
-export interface DecodedCheckpoint extends CheckpointImage {
-  readonly files: readonly DecodedFile[];
+/** What can be known of a manifest. */
+export interface ExaminedManifest {
+  /** null: there is no header. */
+  readonly header: Header | null;
+  /** null: something is wrong. */
+  readonly manifest: DecodedManifest | null;
+  /** Page files that are named; none if that is damaged. */
+  readonly pageFiles: readonly PageFile[];
+  readonly checkable: readonly CheckableFile[];
 }
 
-/** What can be known of a `meta` file. */
-export interface ExaminedMeta {
-  /** As the header says; null if there is no header. */
-  readonly id: bigint | null;
-  /** Null if anything is wrong with it. */
-  readonly image: DecodedCheckpoint | null;
-  /** Null if there are none, or they are damaged themselves. */
-  readonly checksums: Uint32Array | null;
-}
-
-/** A damaged part is missing, which has been told already. */
-class AlreadyTold extends Error {}
-
-/** Finds a section by its id and owner; undefined if there is none. @throws {AlreadyTold} if it is damaged */
-type Sections = (id: number, owner: number) => Uint8Array | undefined;
-
-/** `bytes` must begin at a multiple of 8 of its buffer. @throws {CorruptCheckpointError} */
-export function decodeMeta(bytes: Uint8Array, path: string): DecodedCheckpoint {
-  return examineMeta(bytes, path, (problem) => {
+/**
+ * `bytes` is the manifest's eager part, or more, at a multiple of 8 of its buffer; `sizeBytes` is
+ * the size of all of it.
+ * @throws {CorruptCheckpointError}
+ */
+export function decodeManifest(
+  bytes: Uint8Array,
+  sizeBytes: number,
+  path: string,
+): DecodedManifest {
+  return examineManifest(bytes, sizeBytes, path, (problem) => {
     throw problem;
-  }).image!;
+  }).manifest!;
 }
 
-/** As `decodeMeta`, but tells what is wrong: all of it, unless `report` throws. */
-export function examineMeta(bytes: Uint8Array, path: string, report: Report): ExaminedMeta {
-  let isWhole = true;
-  const tell: Report = (problem) => {
-    isWhole = false;
-    report(problem);
-  };
+/** As `decodeManifest`, but reports problems: all of them, unless `report` throws. */
+export function examineManifest(
+  bytes: Uint8Array,
+  sizeBytes: number,
+  path: string,
+  report: Report,
+): ExaminedManifest {
+  return new Examination(bytes, path, report).run(sizeBytes);
+}
+
+class Examination {
+  private readonly bytes: Uint8Array;
+  private readonly path: string;
+  private readonly report: Report;
+  private isWhole = true;
+
+  constructor(bytes: Uint8Array, path: string, report: Report) {
+    this.bytes = bytes;
+    this.path = path;
+    this.report = (problem) => {
+      this.isWhole = false;
+      report(problem);
+    };
+  }
+
+  run(sizeBytes: number): ExaminedManifest {
+    const { bytes, path, report } = this;
+    const header = this.attempt(() => decodeHeader(bytes, sizeBytes, path, report));
+    if (header === null || bytes.byteLength < header.eagerBytes) {
+      if (this.isWhole) report(corrupt(path, `The metadata is cut off at ${bytes.byteLength}`));
+      return { header, manifest: null, pageFiles: [], checkable: [] };
+    }
+    const sections = new Sections(bytes, header, path, report);
+    const pageFiles = this.attempt(() => decodePageFiles(sections, header, path));
+    const files: (DecodedFile | null)[] = [];
+    const checkable: CheckableFile[] = [];
+    const names = new Set<string>();
+    for (let owner = 0; owner < header.fileCount; owner++) {
+      const name = this.attempt(() => decodeName(sections.require(Section.Name, owner), path));
+      if (name !== null && names.has(name))
+        report(corrupt(path, `There are two files ${JSON.stringify(name)}`, "name"));
+      if (name !== null) names.add(name);
+      const contents =
+        pageFiles === null
+          ? null
+          : this.attempt(() => decodeContents(sections, owner, pageFiles, path));
+      if (contents !== null) checkable.push({ name, ...contents });
+      files.push(this.attempt(() => this.decodeFile(sections, owner, name, contents)));
+    }
+    const userData = this.attempt(() => ({ bytes: sections.find(Section.UserData, WHOLE) }));
+    if (!this.isWhole) return { header, manifest: null, pageFiles: pageFiles ?? [], checkable };
+    const manifest: DecodedManifest = {
+      id: header.id,
+      hashSeed: header.hashSeed,
+      pageFiles: pageFiles!,
+      files: files as DecodedFile[],
+      userData: copyOf(userData!.bytes),
+    };
+    return { header, manifest, pageFiles: pageFiles!, checkable };
+  }
+
   /** The result of a step; null if it found something wrong. */
-  const attempt = <T>(step: () => T): T | null => {
+  private attempt<T>(step: () => T): T | null {
     try {
       return step();
     } catch (error) {
-      if (error instanceof CorruptCheckpointError) tell(error);
-      else if (!(error instanceof AlreadyTold)) throw error;
+      if (error instanceof CorruptCheckpointError) this.report(error);
+      else if (!(error instanceof AlreadyReported)) throw error;
       return null;
     }
-  };
-  const header = attempt(() => decodeHeader(bytes, path, tell));
-  if (header === null) return { id: null, image: null, checksums: null };
-  const { id, pageSize, pagesBytes, fileCount } = header;
-  const sections = decodeTable(bytes, header, path, tell);
-  const files: FileImage[] = [];
-  const names = new Set<string>();
-  for (let owner = 0; owner < fileCount; owner++) {
-    const file = attempt(() => decodeFile(sections, owner, path));
-    if (file === null) continue;
-    if (names.has(file.name))
-      tell(corrupt(path, `There are two files ${JSON.stringify(file.name)}`, "name"));
-    names.add(file.name);
-    files.push(file);
   }
-  const checksums = attempt(() => columns(sections, Section.Checksums, WHOLE, 1, path)[0]!);
-  if (checksums !== null && checksums.length * pageSize !== pagesBytes) {
-    tell(
-      corrupt(
-        path,
-        `${checksums.length} checksums do not match ${pagesBytes} bytes of pages`,
-        "checksums",
-      ),
-    );
+
+  private decodeFile(
+    sections: Sections,
+    owner: number,
+    name: string | null,
+    contents: Omit<CheckableFile, "name"> | null,
+  ): DecodedFile | null {
+    const { path } = this;
+    const userData = this.attempt(() => ({ bytes: sections.find(Section.UserData, owner) }));
+    const chunkHuge = this.attempt(() => {
+      const chunkHuge = sections.require(Section.Chunks, owner);
+      checkChunks({ chunkHuge }, path);
+      return chunkHuge;
+    });
+    const runs = this.attempt(() => decodeRuns(sections, owner, path));
+    if (chunkHuge !== null && runs !== null)
+      this.attempt(() => checkRuns({ chunkHuge, runs }, path));
+    if (name === null || userData === null || contents === null) return null;
+    if (chunkHuge === null || runs === null) return null;
+    const file = {
+      ...contents,
+      name,
+      chunkHuge,
+      runs,
+      userData: copyOf(userData.bytes),
+      contentPages: contents.crcs.count,
+    };
+    if (this.isWhole) checkExtentsAreUsed(file, path);
+    return file;
   }
-  const contentPages = files.map((file) => {
-    attempt(() => checkChunks(file, path));
-    attempt(() => checkRuns(file, path));
-    return attempt(() => checkExtents(file, path)) ?? 0;
-  });
-  const pages = contentPages.reduce((sum, count) => sum + count, 0);
-  if (isWhole && pages !== checksums!.length) {
-    tell(
-      corrupt(
-        path,
-        `Extents hold ${pages} pages, but there are ${checksums!.length} checksums`,
-        "extents",
-      ),
-    );
-  }
-  const userData = attempt(() => sections(Section.UserData, WHOLE) ?? null);
-  if (!isWhole) return { id, image: null, checksums };
-  // Copies: what the program gets must not keep all of `meta` in memory, nor be in shared memory.
-  const owned = files.map((file, i) => ({
-    ...file,
-    userData: file.userData?.slice() ?? null,
-    contentPages: contentPages[i]!,
-  }));
-  const image = {
-    id,
-    pageSize,
-    files: owned,
-    checksums: checksums!,
-    userData: userData?.slice() ?? null,
-  };
-  return { id, image, checksums };
 }
 
-function decodeFile(sections: Sections, owner: number, path: string): FileImage {
-  const [start, length, state, refs, kind, group] = columns(
-    sections,
-    Section.Runs,
-    owner,
-    RUN_COLUMNS,
-    path,
-  ) as [Uint32Array, Uint32Array, Uint32Array, Uint32Array, Uint32Array, Uint32Array];
-  const [extentStart, extentLength] = columns(sections, Section.Extents, owner, 2, path) as [
-    Uint32Array,
-    Uint32Array,
-  ];
-  return {
-    name: decodeName(section(sections, Section.Name, owner, path), path),
-    chunkHuge: section(sections, Section.Chunks, owner, path),
-    runs: { start, length, state, refs, kind, group },
-    extents: { start: extentStart, length: extentLength },
-    userData: sections(Section.UserData, owner) ?? null,
-  };
+/**
+ * A copy: the program's bytes must not keep the whole manifest in memory, nor be in shared memory.
+ */
+function copyOf(bytes: Uint8Array | undefined): Uint8Array | null {
+  return bytes === undefined ? null : new Uint8Array(bytes);
+}
+
+function decodePageFiles(sections: Sections, { pageFileCount }: Header, path: string): PageFile[] {
+  const bytes = sections.require(Section.PageFiles, WHOLE);
+  if (bytes.byteLength !== pageFileCount * PAGE_FILE_BYTES)
+    throw corrupt(path, `Expected ${pageFileCount} page files`, "pageFiles");
+  const ids = new BigUint64Array(bytes.buffer, bytes.byteOffset, pageFileCount);
+  const sizes = new Float64Array(bytes.buffer, bytes.byteOffset + ids.byteLength, pageFileCount);
+  if (new Set(ids).size !== pageFileCount)
+    throw corrupt(path, "Two page files have the same id", "pageFiles");
+  return Array.from(ids, (id, i) => {
+    const sizeBytes = sizes[i]!;
+    if (!Number.isInteger(sizeBytes) || sizeBytes < 0 || sizeBytes > LIMITS.pageFileBytes)
+      throw corrupt(path, `Page file ${i} of ${sizeBytes} bytes is out of bounds`, "pageFiles");
+    return { id, sizeBytes };
+  });
 }
 
 function decodeName(bytes: Uint8Array, path: string): string {
-  if (bytes.length === 0 || bytes.length > MAX_NAME_BYTES || bytes.includes(0)) {
-    throw corrupt(
-      path,
-      `Expected a name of 1 to ${MAX_NAME_BYTES} bytes without NUL, got ${bytes.length} bytes`,
-      "name",
-    );
-  }
   try {
     // Of a copy: text decoders refuse shared memory.
-    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.slice());
+    const name = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.slice());
+    if (encodeName(name) !== undefined) return name;
   } catch (cause) {
     throw new CorruptCheckpointError("Expected a name in UTF-8", { path, section: "name", cause });
   }
+  throw corrupt(
+    path,
+    `Expected a name of 1 to ${LIMITS.nameBytes} bytes without NUL, got ${bytes.length} bytes`,
+    "name",
+  );
 }
 
-function section(sections: Sections, id: number, owner: number, path: string): Uint8Array {
-  const found = sections(id, owner);
-  if (found === undefined) throw corrupt(path, `Section ${SECTION_NAMES[id]} is missing`);
-  return found;
+type U32 = Uint32Array;
+
+function decodeRuns(sections: Sections, owner: number, path: string): FileImage["runs"] {
+  const bytes = sections.require(Section.Runs, owner);
+  const columns = columnsOf(bytes, RUN_COLUMNS, Section.Runs, path);
+  const [start, length, state, refs, kind, group] = columns as [U32, U32, U32, U32, U32, U32];
+  return { start, length, state, refs, kind, group };
 }
 
-function columns(
+function decodeContents(
   sections: Sections,
-  id: number,
   owner: number,
-  count: number,
+  pageFiles: readonly PageFile[],
   path: string,
-): Uint32Array[] {
-  const bytes = section(sections, id, owner, path);
+): Omit<CheckableFile, "name"> {
+  const columns = columnsOf(
+    sections.require(Section.Extents, owner),
+    EXTENT_COLUMNS,
+    Section.Extents,
+    path,
+  );
+  const [start, length, frame, framePage] = columns as [U32, U32, U32, U32];
+  const pageMap: PageMap = {
+    extents: { start, length, frame, framePage },
+    frames: decodeFrames(sections.require(Section.Frames, owner), path),
+  };
+  checkFrames(pageMap, pageFiles, path);
+  const pages = checkExtents(pageMap, path);
+  return { pageMap, ...decodeColumns(sections, owner, pages, path) };
+}
+
+function decodeFrames(bytes: Uint8Array, path: string): PageMap["frames"] {
+  const rows = bytes.byteLength / FRAME_BYTES;
+  if (!Number.isInteger(rows))
+    throw corrupt(path, `Expected rows of ${FRAME_BYTES} bytes, got ${bytes.byteLength}`, "frames");
+  const { buffer, byteOffset } = bytes;
+  const words = (column: number) =>
+    new Uint32Array(buffer, byteOffset + (16 + 4 * column) * rows, rows);
+  return {
+    offset: new Float64Array(buffer, byteOffset, rows),
+    storedBytes: new Float64Array(buffer, byteOffset + 8 * rows, rows),
+    content: words(0),
+    codec: words(1),
+    pages: words(2),
+  };
+}
+
+/** Where the page columns are. Their own bytes are not read. */
+function decodeColumns(
+  sections: Sections,
+  owner: number,
+  pages: number,
+  path: string,
+): Pick<CheckableFile, "crcs" | "hashes"> {
+  const bytes = sections.require(Section.ColumnCrcs, owner);
+  const blocks = Math.ceil(pages / BLOCK_PAGES);
+  if (bytes.byteLength !== 8 * blocks)
+    throw corrupt(path, `Expected checksums of ${blocks} blocks`, "columnCrcs");
+  const [crcBlocks, hashBlocks] = columnsOf(bytes, 2, Section.ColumnCrcs, path) as [U32, U32];
+  const crcs = sections.requireColumn(Section.PageCrcs, owner, pages, 4);
+  const hashes = sections.requireColumn(Section.PageHashes, owner, pages, 8);
+  return {
+    crcs: { offset: crcs.offset, count: pages, widthBytes: 4, blockCrcs: crcBlocks },
+    hashes: { offset: hashes.offset, count: pages, widthBytes: 8, blockCrcs: hashBlocks },
+  };
+}
+
+function columnsOf(bytes: Uint8Array, count: number, id: number, path: string): Uint32Array[] {
   const rows = bytes.byteLength / 4 / count;
   if (!Number.isInteger(rows))
     throw corrupt(
@@ -203,250 +290,4 @@ function columns(
     { length: count },
     (_, i) => new Uint32Array(bytes.buffer, bytes.byteOffset + 4 * i * rows, rows),
   );
-}
-
-interface Header {
-  readonly id: bigint;
-  readonly pageSize: number;
-  readonly pagesBytes: number;
-  readonly sectionCount: number;
-  /** Where the section table ends. */
-  readonly tableEnd: number;
-  readonly fileCount: number;
-}
-
-/** Whether a file of `sizeBytes` is worth reading, by its first HEADER_BYTES. @throws {CorruptCheckpointError} */
-export function checkHeader(header: Uint8Array, sizeBytes: number, path: string): void {
-  decodeFields(header, sizeBytes, path, (problem) => {
-    throw problem;
-  });
-}
-
-function decodeHeader(bytes: Uint8Array, path: string, report: Report): Header {
-  const header = decodeFields(bytes, bytes.byteLength, path, report);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.getUint32(44, true) !== crc32(bytes.subarray(HEADER_BYTES, header.tableEnd))) {
-    report(corrupt(path, "Section table checksum does not match", "header", 44));
-  }
-  return header;
-}
-
-/** The header of a file of `sizeBytes`; its first HEADER_BYTES are enough. */
-function decodeFields(bytes: Uint8Array, sizeBytes: number, path: string, report: Report): Header {
-  if (bytes.byteLength < HEADER_BYTES)
-    throw corrupt(path, `Expected at least ${HEADER_BYTES} bytes, got ${bytes.byteLength}`);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (view.getBigUint64(0, true) !== MAGIC)
-    throw corrupt(path, "This is no pgalloc checkpoint", "header", 0);
-  const version = view.getUint32(8, true);
-  if (version !== VERSION)
-    throw corrupt(path, `Expected format version ${VERSION}, got ${version}`, "header", 8);
-  const pageSize = view.getUint32(12, true);
-  if (pageSize !== PAGE_SIZE)
-    throw corrupt(path, `Expected pages of ${PAGE_SIZE} bytes, got ${pageSize}`, "header", 12);
-  if (view.getUint32(60, true) !== crc32(bytes.subarray(0, 60)))
-    report(corrupt(path, "Header checksum does not match", "header", 60));
-  const fileBytes = view.getFloat64(32, true);
-  if (fileBytes !== sizeBytes)
-    report(corrupt(path, `Expected ${fileBytes} bytes, got ${sizeBytes}`, "header", 32));
-  const fileCount = view.getUint32(48, true);
-  if (fileCount < 1 || fileCount > MAX_FILES) {
-    throw corrupt(path, `Expected 1 to ${MAX_FILES} files, got ${fileCount}`, "header", 48);
-  }
-  const sectionCount = view.getUint32(40, true);
-  const tableEnd = HEADER_BYTES + TABLE_ENTRY_BYTES * sectionCount;
-  if (sectionCount > WIDEST_SECTIONS * (fileCount + 1) + UNKNOWN_SECTIONS || tableEnd > sizeBytes) {
-    throw corrupt(path, `Section count ${sectionCount} is out of bounds`, "header", 40);
-  }
-  const id = view.getBigUint64(16, true);
-  return { id, pageSize, pagesBytes: view.getFloat64(24, true), sectionCount, tableEnd, fileCount };
-}
-
-/** Unknown sections are skipped: a later version may add some. */
-function decodeTable(
-  bytes: Uint8Array,
-  { sectionCount, tableEnd, fileCount }: Header,
-  path: string,
-  report: Report,
-): Sections {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  /** null: damaged. */
-  const sections = new Map<string, Uint8Array | null>();
-  const layout = new Layout(bytes, tableEnd);
-  for (let i = 0; i < sectionCount; i++) {
-    const entry = HEADER_BYTES + TABLE_ENTRY_BYTES * i;
-    const id = view.getUint32(entry, true);
-    const offset = view.getFloat64(entry + 8, true);
-    const length = view.getFloat64(entry + 16, true);
-    const owner = view.getUint32(entry + 24, true);
-    const name = SECTION_NAMES[id] ?? `${id}`;
-    const key = `${id}/${owner}`;
-    const mistake =
-      layout.mistakeOf(offset, length) ??
-      (owner !== WHOLE && owner >= fileCount
-        ? `Owner ${owner} is none of ${fileCount} files`
-        : undefined) ??
-      (sections.has(key) ? "Section stands twice" : undefined);
-    if (mistake !== undefined) {
-      report(corrupt(path, mistake, name, entry));
-      sections.set(key, null);
-      continue;
-    }
-    const section = bytes.subarray(offset, offset + length);
-    const isGood = view.getUint32(entry + 4, true) === crc32(section);
-    if (!isGood) report(corrupt(path, "Section checksum does not match", name, offset));
-    sections.set(key, isGood ? section : null);
-  }
-  const stray = layout.mistakeAtEnd();
-  if (stray !== undefined) report(corrupt(path, stray));
-  return (id, owner) => {
-    const section = sections.get(`${id}/${owner}`);
-    if (section === null) throw new AlreadyTold();
-    return section;
-  };
-}
-
-/**
- * Where sections may stand: each at the first multiple of 8 behind the one before, zeros between, and nothing behind the last.
- * So every byte of the file is in a section, or known; and no two sections share one (a small file could else ask for a
- * thousand copies of its user data).
- */
-class Layout {
-  private readonly bytes: Uint8Array;
-  /** Where the last section ends; undefined if that is not known. */
-  private end: number | undefined;
-
-  constructor(bytes: Uint8Array, tableEnd: number) {
-    this.bytes = bytes;
-    this.end = tableEnd;
-  }
-
-  mistakeOf(offset: number, length: number): string | undefined {
-    const { end, bytes } = this;
-    this.end = undefined;
-    const first = end === undefined ? offset : align8(end);
-    if (
-      offset !== first ||
-      !Number.isSafeInteger(offset) ||
-      offset < HEADER_BYTES ||
-      offset % 8 !== 0
-    ) {
-      return `Offset ${offset} is out of place`;
-    }
-    if (
-      offset > bytes.byteLength ||
-      !Number.isSafeInteger(length) ||
-      length < 0 ||
-      length > bytes.byteLength - offset
-    ) {
-      return `Bytes [${offset}, ${offset + length}) are out of bounds`;
-    }
-    this.end = offset + length;
-    for (let at = end ?? offset; at < offset; at++) {
-      if (bytes[at] !== 0) return `Byte ${at} between sections is ${bytes[at]}, not 0`;
-    }
-    return undefined;
-  }
-
-  mistakeAtEnd(): string | undefined {
-    if (this.end === undefined || this.end === this.bytes.byteLength) return undefined;
-    return `${this.bytes.byteLength - this.end} bytes stand behind the last section`;
-  }
-}
-
-function checkChunks(image: FileImage, path: string): void {
-  const { chunkHuge } = image;
-  for (let chunk = 0; chunk < chunkHuge.length; chunk++) {
-    if (chunkHuge[chunk]! > 1)
-      throw corrupt(path, `Chunk ${chunk} is of unknown kind ${chunkHuge[chunk]}`, "chunks");
-  }
-}
-
-function checkRuns(image: FileImage, path: string): void {
-  const { start, length, state, refs, kind } = image.runs;
-  const sizePages = image.chunkHuge.length * PAGES_PER_CHUNK;
-  // Messages are made only for the run that needs one: a string for each of 100,000 runs costs more than all the checks.
-  const refuse = (i: number, what: string) =>
-    corrupt(path, `Run ${i} [${start[i]}, ${start[i]! + length[i]!}) ${what}`, "runs");
-  let previousEnd = 0;
-  for (let i = 0; i < start.length; i++) {
-    const end = start[i]! + length[i]!;
-    if (length[i] === 0 || start[i]! < previousEnd || end > sizePages) {
-      throw refuse(i, `is empty, out of order or beyond ${sizePages} pages`);
-    }
-    previousEnd = end;
-    if (chunkKindsDiffer(image.chunkHuge, start[i]!, end))
-      throw refuse(i, "spans chunks of both page sizes");
-    if (state[i] === USED) {
-      if (refs[i] === 0 || refs[i]! >= 2 ** 31 || kind[i]! > MAX_KIND) {
-        throw refuse(i, `has ${refs[i]} references and kind ${kind[i]}`);
-      }
-    } else if (state[i] === SUB_RELEASED) {
-      const mistake = mistakeOfSubReleased(image, i, end);
-      if (mistake !== undefined) throw refuse(i, mistake);
-    } else {
-      throw refuse(i, `is in unknown state ${state[i]}`);
-    }
-  }
-}
-
-function mistakeOfSubReleased(image: FileImage, run: number, end: number): string | undefined {
-  const { start, refs, kind, group } = image.runs;
-  const first = start[run]!;
-  if (
-    refs[run] !== 0 ||
-    kind[run] !== 0 ||
-    group[run]! > 1 ||
-    image.chunkHuge[Math.floor(first / PAGES_PER_CHUNK)] !== 1
-  ) {
-    return "is sub-released, but in use or in a chunk of small pages";
-  }
-  // Group 1 are pages that do not count towards freeing their huge page (allocator.ts), which may be all of one.
-  if (
-    group[run] === 0 &&
-    Math.ceil(first / PAGES_PER_HUGE_PAGE) < Math.floor(end / PAGES_PER_HUGE_PAGE)
-  ) {
-    return "is sub-released, but holds a whole huge page";
-  }
-  return undefined;
-}
-
-function chunkKindsDiffer(chunkHuge: Uint8Array, start: number, end: number): boolean {
-  const last = Math.floor((end - 1) / PAGES_PER_CHUNK);
-  const first = Math.floor(start / PAGES_PER_CHUNK);
-  for (let chunk = first + 1; chunk <= last; chunk++)
-    if (chunkHuge[chunk] !== chunkHuge[first]) return true;
-  return false;
-}
-
-/** Extents are ordered, disjoint, and lie in used runs. Returns how many pages they hold. */
-function checkExtents(image: FileImage, path: string): number {
-  const { start, length } = image.extents;
-  const { runs } = image;
-  const refuse = (i: number, what: string) =>
-    corrupt(path, `Extent ${i} [${start[i]}, ${start[i]! + length[i]!}) ${what}`, "extents");
-  let pages = 0;
-  let previousEnd = 0;
-  let run = -1;
-  // Of the current run: where it ends, and its first page, if it is used.
-  let runEnd = 0;
-  let usedStart = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < start.length; i++) {
-    const first = start[i]!;
-    const end = first + length[i]!;
-    if (end === first || first < previousEnd) throw refuse(i, "is empty or out of order");
-    previousEnd = end;
-    pages += end - first;
-    // In the same used run as the one before, as most are.
-    if (usedStart <= first && end <= runEnd) continue;
-    for (let page = first; page < end; page = runEnd) {
-      while (runEnd <= page && ++run < runs.start.length) {
-        runEnd = runs.start[run]! + runs.length[run]!;
-        usedStart = runs.state[run] === USED ? runs.start[run]! : Number.POSITIVE_INFINITY;
-      }
-      if (runEnd <= page || usedStart > page)
-        throw refuse(i, `holds page ${page}, which nobody uses`);
-    }
-  }
-  return pages;
 }

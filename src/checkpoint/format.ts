@@ -1,60 +1,95 @@
 /**
- * The native checkpoint's `meta` file: what it consists of, and its encoding. A checkpoint holds one MemoryFile or several, each
- * under its id, and one pages file for all of them.
+ * The native checkpoint's manifest, the file `meta`: what it consists of. It is complete by itself:
+ * it says of every MemoryFile which pages are used, and of every page with contents where they are.
+ * The contents are in page files (page-file.ts), which the manifest names.
  *
- *   header    64 bytes: magic "\0pgalloc", version u32, page size u32, checkpoint id u64 (random), pages file bytes f64,
- *             file bytes f64, section count u32, CRC-32 of the section table u32, MemoryFile count u32, zeros, CRC-32 of the
- *             header's first 60 bytes.
- *   table     32 bytes a section: id u32, CRC-32 u32, offset f64, length f64, owner u32, zeros. The owner is a MemoryFile, by
- *             its place in the order in which they were saved, or WHOLE, the checkpoint.
- *   sections  little-endian columns, in the table's order, each at the first multiple of 8 behind the one before, with zeros
- *             between: so a checksum, or a known value, covers every byte. Of each MemoryFile:
- *               name       its id: 1 to 255 bytes of UTF-8 without NUL, each id once
- *               chunks     u8 a chunk: 1 = meant for huge pages
- *               runs       six u32 columns one behind the other: first page, pages, state, refs, kind, group
- *               extents    two u32 columns: first page, pages. Their contents stand in `pages` in this order, those of each
- *                          MemoryFile behind those of the one before.
- *               userData   as given; absent when there is none
+ *   header    80 bytes: magic "\0pgalloc", version u32, page size u32, checkpoint id u64 (random),
+ *             hash seed u32, zeros u32, manifest bytes f64, eager bytes f64, section count u32,
+ *             CRC-32 of the table u32, MemoryFile count u32, page file count u32, zeros, CRC-32 of
+ *             the header's first 76 bytes u32.
+ *   table     32 bytes a section: id u32, CRC-32 u32, offset f64, length f64, owner u32, zeros
+ *             u32. The owner is the index of a MemoryFile, or WHOLE, the checkpoint.
+ *   eager     Sections that opening a checkpoint reads: little-endian columns, in the table's
+ *   sections  order, each at the first multiple of 8 behind the one before, with zeros between.
+ *             Of each MemoryFile:
+ *               name        1 to 255 bytes of UTF-8 without NUL; names are unique
+ *               chunks      u8 a chunk: 1 = meant for huge pages
+ *               runs        six u32 columns: first page, pages, state, refs, kind, group
+ *               extents     four u32 columns: first page, pages, frame, page of the frame
+ *               frames      f64 offset, f64 stored bytes, u32 content, u32 codec, u32 pages.
+ *                           Ordered by content and offset. Content 1 is the first page file.
+ *               columnCrcs  u32 a block: CRC-32 of each block of pageCrcs, then of pageHashes
+ *               userData    as given; absent if there is none
  *             Of the checkpoint:
- *               checksums  u32 a page of `pages`: its CRC-32
- *               userData   as above
+ *               pageFiles   u64 id column, f64 column of contents' bytes; the oldest first
+ *               userData    as above
+ *   columns   Sections that are read on first use, in blocks (ColumnPlace): of each MemoryFile
+ *             pageHashes (u64 a page), then of each pageCrcs (u32 a page), without gaps. Their
+ *             CRC-32 in the table is 0: columnCrcs covers them.
  *
- * Offsets and lengths are f64 so that a hostile 2^60 is just a number that is out of bounds. Nothing is trusted on the way
- * in: see decode.ts.
+ * So a checksum or a known value covers every byte. The hash of a page is xxHash3, seeded by the
+ * hash seed; a save compares hashes to find pages that have not changed. Offsets and lengths are
+ * f64, so that a hostile 2^60 is a number out of bounds. The reader trusts nothing: see decode.ts.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
+import type { ColumnPlace, PageMap } from "./page-map.ts";
 
 /** The bytes "\0pgalloc", read as a little-endian u64. */
 export const MAGIC = 0x636f6c6c61677000n;
-export const VERSION = 2;
-export const HEADER_BYTES = 64;
+export const VERSION = 3;
+export const HEADER_BYTES = 80;
 export const TABLE_ENTRY_BYTES = 32;
 
-/** The owner of a section that is no MemoryFile's. */
+/** Byte offsets of the header's fields. */
+export const HeaderField = {
+  Magic: 0,
+  Version: 8,
+  PageSize: 12,
+  Id: 16,
+  HashSeed: 24,
+  ManifestBytes: 32,
+  EagerBytes: 40,
+  SectionCount: 48,
+  TableCrc: 52,
+  FileCount: 56,
+  PageFileCount: 60,
+  Crc: 76,
+} as const;
+
+/** The owner of a section of the checkpoint as a whole. */
 export const WHOLE = 2 ** 32 - 1;
-/** The id of a checkpoint's only MemoryFile, where the program gave none. */
+/** The name of a checkpoint's only MemoryFile if the program gave none. */
 export const MAIN_NAME = "main";
-/** The most MemoryFiles in a checkpoint. */
-export const MAX_FILES = 4096;
-export const MAX_NAME_BYTES = 255;
 
 export const Section = {
-  Chunks: 1,
-  Runs: 2,
-  Extents: 3,
-  Checksums: 4,
-  UserData: 5,
-  Name: 6,
+  Name: 1,
+  Chunks: 2,
+  Runs: 3,
+  Extents: 4,
+  Frames: 5,
+  ColumnCrcs: 6,
+  UserData: 7,
+  PageFiles: 8,
+  PageHashes: 9,
+  PageCrcs: 10,
 } as const;
 export const SECTION_NAMES: Readonly<Record<number, string>> = {
-  1: "chunks",
-  2: "runs",
-  3: "extents",
-  4: "checksums",
-  5: "userData",
-  6: "name",
+  1: "name",
+  2: "chunks",
+  3: "runs",
+  4: "extents",
+  5: "frames",
+  6: "columnCrcs",
+  7: "userData",
+  8: "pageFiles",
+  9: "pageHashes",
+  10: "pageCrcs",
 };
 export const RUN_COLUMNS = 6;
+export const EXTENT_COLUMNS = 4;
+/** Bytes of a row of the frames section. */
+export const FRAME_BYTES = 28;
+export const PAGE_FILE_BYTES = 16;
 
 /** Runs of pages, a row each. */
 export interface RunColumns {
@@ -67,88 +102,47 @@ export interface RunColumns {
   readonly group: Uint32Array;
 }
 
-/** A MemoryFile in a checkpoint, as columns. */
+/** A MemoryFile in a manifest. */
 export interface FileImage {
   readonly name: string;
   /** One a chunk: 1 = meant for huge pages. */
   readonly chunkHuge: Uint8Array;
-  /** Runs of pages that are not free, ordered, disjoint, each within chunks of one page size. */
+  /** Runs of pages that are not free: ordered, disjoint, each within chunks of one page size. */
   readonly runs: RunColumns;
-  /** Pages that hold something, ordered, disjoint. */
-  readonly extents: { readonly start: Uint32Array; readonly length: Uint32Array };
+  /** Where the contents of pages are. */
+  readonly pageMap: PageMap;
   readonly userData: Uint8Array | null;
 }
 
-/** A checkpoint's metadata. Pages are indexes of pages of `pageSize` bytes. */
-export interface CheckpointImage {
+/** A page file that a manifest names. Its content index is its place in the list plus 1. */
+export interface PageFile {
   readonly id: bigint;
-  readonly pageSize: number;
-  readonly files: readonly FileImage[];
-  /** CRC-32 of each page of the pages file. */
-  readonly checksums: Uint32Array;
+  /** Bytes of contents, without the trailer. */
+  readonly sizeBytes: number;
+}
+
+/** A MemoryFile as a save gives it: with its columns. */
+export interface SavedFile extends FileImage {
+  /** CRC-32 of each page with contents, by rank. */
+  readonly crcs: Uint32Array;
+  /** xxHash3 of each page with contents, by rank. */
+  readonly hashes: BigUint64Array;
+}
+
+export interface Manifest<File extends FileImage> {
+  readonly id: bigint;
+  readonly hashSeed: number;
+  readonly pageFiles: readonly PageFile[];
+  readonly files: readonly File[];
   readonly userData: Uint8Array | null;
 }
 
-interface EncodedSection {
-  readonly id: number;
-  readonly owner: number;
-  readonly columns: readonly ArrayBufferView[];
-}
-
-function sectionsOf(image: CheckpointImage): EncodedSection[] {
-  const sections: EncodedSection[] = [];
-  image.files.forEach(({ name, chunkHuge, runs, extents, userData }, owner) => {
-    sections.push({ id: Section.Name, owner, columns: [new TextEncoder().encode(name)] });
-    sections.push({ id: Section.Chunks, owner, columns: [chunkHuge] });
-    const { start, length, state, refs, kind, group } = runs;
-    sections.push({ id: Section.Runs, owner, columns: [start, length, state, refs, kind, group] });
-    sections.push({ id: Section.Extents, owner, columns: [extents.start, extents.length] });
-    if (userData !== null) sections.push({ id: Section.UserData, owner, columns: [userData] });
-  });
-  sections.push({ id: Section.Checksums, owner: WHOLE, columns: [image.checksums] });
-  if (image.userData !== null)
-    sections.push({ id: Section.UserData, owner: WHOLE, columns: [image.userData] });
-  return sections;
-}
-
-export function encodeMeta(image: CheckpointImage): Uint8Array {
-  const sections = sectionsOf(image);
-  const lengths = sections.map(({ columns }) =>
-    columns.reduce((sum, column) => sum + column.byteLength, 0),
-  );
-  const tableEnd = HEADER_BYTES + TABLE_ENTRY_BYTES * sections.length;
-  let end = tableEnd;
-  const offsets = lengths.map((length) => {
-    const offset = align8(end);
-    end = offset + length;
-    return offset;
-  });
-  const bytes = new Uint8Array(new ArrayBuffer(end));
-  const view = new DataView(bytes.buffer);
-  sections.forEach(({ id, owner, columns }, i) => {
-    let at = offsets[i]!;
-    for (const column of columns) {
-      bytes.set(new Uint8Array(column.buffer, column.byteOffset, column.byteLength), at);
-      at += column.byteLength;
-    }
-    const entry = HEADER_BYTES + TABLE_ENTRY_BYTES * i;
-    view.setUint32(entry, id, true);
-    view.setUint32(entry + 4, crc32(bytes.subarray(offsets[i]!, at)), true);
-    view.setFloat64(entry + 8, offsets[i]!, true);
-    view.setFloat64(entry + 16, lengths[i]!, true);
-    view.setUint32(entry + 24, owner, true);
-  });
-  view.setBigUint64(0, MAGIC, true);
-  view.setUint32(8, VERSION, true);
-  view.setUint32(12, image.pageSize, true);
-  view.setBigUint64(16, image.id, true);
-  view.setFloat64(24, image.checksums.length * image.pageSize, true);
-  view.setFloat64(32, end, true);
-  view.setUint32(40, sections.length, true);
-  view.setUint32(44, crc32(bytes.subarray(HEADER_BYTES, tableEnd)), true);
-  view.setUint32(48, image.files.length, true);
-  view.setUint32(60, crc32(bytes.subarray(0, 60)), true);
-  return bytes;
+/** A MemoryFile as a load gets it: its columns are still in the manifest. */
+export interface DecodedFile extends FileImage {
+  /** Pages that the extents hold. */
+  readonly contentPages: number;
+  readonly crcs: ColumnPlace;
+  readonly hashes: ColumnPlace;
 }
 
 export function align8(offset: number): number {
@@ -159,7 +153,12 @@ export function crc32(bytes: Uint8Array): number {
   return Bun.hash.crc32(bytes);
 }
 
-/** Shorthand for the error that every check of the metadata throws. */
+/** xxHash3 of a page. Bun takes 32 bits of the seed. */
+export function hashPage(page: Uint8Array, seed: number): bigint {
+  return Bun.hash.xxHash3(page, seed as never) as bigint;
+}
+
+/** The error of every check of a checkpoint's metadata. */
 export function corrupt(
   path: string,
   message: string,

@@ -1,15 +1,17 @@
 /**
- * PageMap: where the contents of a MemoryFile's pages are. A save makes one, the manifest stores it, a load reads by it;
- * gVisor's importer makes the same map.
+ * PageMap: where the contents of a MemoryFile's pages are. A save makes one, the manifest stores
+ * it, a load reads by it; gVisor's importer makes the same map.
  *
- * - A **content** is a byte sequence of a page source: an index, 0 for the manifest itself, 1 and up for page files.
- * - A **frame** is a run of bytes of one content that is read and decoded as a whole. A raw frame may also be read in
- *   parts. In the native format a frame never crosses a unit (2 MiB of memory), and begins at a multiple of PAGE_SIZE.
- * - An **extent** is a run of pages whose contents follow one another in one frame. A frame may have several extents;
- *   an incremental save leaves frames that are live only in part.
+ * - A **content** is a byte sequence of a page source: an index, 0 for the manifest itself, 1 and
+ *   up for page files.
+ * - A **frame** is a run of bytes of one content that is read and decoded as a whole. A raw frame
+ *   may also be read in parts. In the native format a frame never crosses a unit (2 MiB of memory),
+ *   and begins at a multiple of PAGE_SIZE.
+ * - An **extent** is a run of pages whose contents follow one another in one frame. A frame may
+ *   have several extents; an incremental save leaves frames that are live only in part.
  *
- * Pages of extents are numbered in the order of the extents. That number is the page's **rank**: its index in the
- * checksum and hash columns.
+ * Pages of extents are numbered in the order of the extents. That number is the page's **rank**:
+ * its index in the checksum and hash columns.
  */
 
 /** Runs of pages with contents: ordered by page, disjoint. One row each. */
@@ -44,8 +46,8 @@ export interface PageMap {
 }
 
 /**
- * A column of fixed-width values, one a page in the order of ranks, that stays in the manifest until it is needed. It is
- * read in blocks of BLOCK_PAGES values, each with a CRC-32 of its own.
+ * A column of fixed-width values, one a page in the order of ranks, that stays in the manifest
+ * until it is needed. It is read in blocks of BLOCK_PAGES values, each with a CRC-32 of its own.
  */
 export interface ColumnPlace {
   /** Byte offset in content 0, the manifest. */

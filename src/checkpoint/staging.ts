@@ -1,7 +1,8 @@
 /**
- * A checkpoint's directory as those who write and read checkpoints see it: locked while one is written, its files made under
- * names that nobody reads, synced, and renamed. Which names and in what order is each format's own affair (directory.ts,
- * gvisor/directory.ts). The directory itself is the lock file (flock): the lock ends with the process that held it.
+ * A directory in which a checkpoint is written: locked, with files made under names that no load
+ * looks for, synced, and renamed. Each format decides which names and in what order
+ * (save/directory-sink.ts, gvisor/directory.ts). The directory itself is the lock file (flock): the
+ * lock ends with the process that held it.
  */
 import { dirname, resolve } from "node:path";
 import {
@@ -30,13 +31,28 @@ import {
 } from "../../ffi/index.ts";
 import { CheckpointBusyError } from "../errors/errors.ts";
 
+/**
+ * A directory's absolute path: of the call that it is given to, not of some later turn.
+ * @throws {TypeError}
+ */
+export function absolutePath(directory: string): string {
+  if (typeof directory !== "string")
+    throw new TypeError(`Expected directory to be a string, got ${String(directory)}`);
+  if (directory.includes("\0"))
+    throw new TypeError(`Expected a path without NUL, got ${JSON.stringify(directory)}`);
+  return resolve(directory);
+}
+
 export class StagingDirectory {
   readonly path: string;
   readonly fd: number;
   /** Directories in which we made one whose name is not synced yet. */
   private readonly unsynced: string[];
 
-  /** @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError} */
+  /**
+   * `path` is absolute. @throws {CheckpointBusyError} if another save has the directory
+   * @throws {SyscallError}
+   */
   constructor(path: string) {
     this.unsynced = makeDirectories(path);
     this.path = path;
@@ -62,13 +78,15 @@ export class StagingDirectory {
     return openAt(this.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   }
 
-  /** A new file with these contents, synced. */
-  async write(name: string, bytes: Uint8Array): Promise<void> {
+  /** Writes a new file of these parts, and syncs it. */
+  async write(name: string, parts: readonly Uint8Array[]): Promise<void> {
     const fd = this.create(name);
     try {
-      const written =
-        bytes.byteLength === 0 ? 0 : writeAt(fd, addressOf(bytes), bytes.byteLength, 0);
-      if (written < 0) throw new SyscallError("pwrite", -written, this.pathOf(name));
+      let offset = 0;
+      for (const bytes of parts) {
+        writeBytes(fd, bytes, offset, this.pathOf(name));
+        offset += bytes.byteLength;
+      }
       await this.syncFile(fd, name);
     } finally {
       closeFile(fd);
@@ -79,9 +97,9 @@ export class StagingDirectory {
     await syncFile(fd, this.pathOf(name));
   }
 
-  /** What was renamed or removed so far stays so, and so does the directory itself. */
+  /** Makes the renames and removals so far permanent, and the directory's own name. */
   async sync(): Promise<void> {
-    await syncFile(this.fd, this.path);
+    await syncDirectoryFd(this.fd, this.path);
     for (let parent = this.unsynced.pop(); parent !== undefined; parent = this.unsynced.pop())
       await syncDirectory(parent);
   }
@@ -90,14 +108,24 @@ export class StagingDirectory {
     renameAt(this.fd, from, to);
   }
 
-  /**
-   * Renames over a file that may be large. Its blocks are freed when it is closed last, here in a thread of the runtime's: in
-   * the rename itself that would stop this one for 0.15 s/GiB.
-   */
+  /** Renames over a file that may be large: its blocks are freed in a thread of the runtime. */
   async replace(from: string, to: string): Promise<void> {
-    const old = openIfExists(this.fd, to, O_PATH | O_NOFOLLOW);
+    await this.freeingInBackground(to, () => this.rename(from, to));
+  }
+
+  /** Removes a file that may be large, as `replace` does. */
+  async remove(name: string): Promise<void> {
+    await this.freeingInBackground(name, () => this.removeIfExists(name));
+  }
+
+  /**
+   * A file's blocks are freed when it is closed last. In the rename or unlink itself that would
+   * stop this thread for 0.15 s/GiB, so the file is kept open and closed in the background.
+   */
+  private async freeingInBackground(name: string, step: () => void): Promise<void> {
+    const old = openIfExists(this.fd, name, O_PATH | O_NOFOLLOW);
     try {
-      this.rename(from, to);
+      step();
     } finally {
       if (old !== undefined) await closeInBackground(old);
     }
@@ -114,68 +142,67 @@ export class StagingDirectory {
   close(): void {
     closeFile(this.fd);
   }
-
-  /**
-   * Closes the file that was written, takes the steps that tidy up, and closes the directory: all of it.
-   * @throws the first failure, and the others with it
-   */
-  end(writtenFd: number, steps: readonly (() => void)[]): void {
-    let failure: { readonly error: unknown } | undefined;
-    for (const step of [() => closeFile(writtenFd), ...steps, () => this.close()]) {
-      try {
-        step();
-      } catch (error) {
-        failure = { error: failure === undefined ? error : withLater(failure.error, error) };
-      }
-    }
-    if (failure !== undefined) throw failure.error;
-  }
 }
 
-/** Does the work and then closes the writer. If both fail, the work's failure is thrown, and the other with it. */
-export async function closing<T>(writer: { close(): void }, work: () => Promise<T>): Promise<T> {
-  let result: T;
+/**
+ * Takes all steps, also after one has failed. @throws the failure, or an AggregateError of several
+ */
+export function closeAll(steps: readonly (() => unknown)[]): void {
+  const failures: unknown[] = [];
+  for (const step of steps) {
+    try {
+      step();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  throwAll(failures);
+}
+
+/** Does the work, then closes. @throws the failure, or an AggregateError of both */
+export async function closing<T>(
+  writer: { close(): void | Promise<void> },
+  work: () => Promise<T>,
+): Promise<T> {
+  const failures: unknown[] = [];
+  let result: T | undefined;
   try {
     result = await work();
   } catch (error) {
-    try {
-      writer.close();
-    } catch (closeError) {
-      throw withLater(error, closeError);
-    }
-    throw error;
+    failures.push(error);
   }
-  writer.close();
-  return result;
+  try {
+    await writer.close();
+  } catch (error) {
+    failures.push(error);
+  }
+  throwAll(failures);
+  return result as T;
 }
 
-/** The first of two failures, with the later one at the end of its causes; where it cannot stand there, both as one. */
-function withLater(first: unknown, later: unknown): unknown {
-  // What the program throws may be its own cause.
-  const chain = new Set<unknown>();
-  let last = first;
-  while (last instanceof Error && last.cause instanceof Error && !chain.has(last)) {
-    chain.add(last);
-    last = last.cause;
-  }
-  if (last === later) return first;
-  // Nor can a frozen one be given a cause.
-  const isAdded =
-    last instanceof Error && last.cause === undefined && Reflect.set(last, "cause", later);
-  return isAdded ? first : new AggregateError([first, later], "Several steps failed");
+function throwAll(failures: readonly unknown[]): void {
+  if (failures.length === 1) throw failures[0];
+  if (failures.length > 1) throw new AggregateError(failures, "Several steps failed");
 }
 
-/** Makes a directory where there is none, and those above it. Returns in which directories it made one. */
+/** @throws {SyscallError} with `path` */
+export function writeBytes(fd: number, bytes: Uint8Array, offset: number, path: string): void {
+  if (bytes.byteLength === 0) return;
+  const written = writeAt(fd, addressOf(bytes), bytes.byteLength, offset);
+  if (written < 0) throw new SyscallError("pwrite", -written, path);
+}
+
+/** Makes a directory where there is none, and those above it. Returns in which directories. */
 function makeDirectories(path: string): string[] {
   let above: string[] = [];
   try {
-    return makeIfAbsent(path) ? [resolve(dirname(path))] : [];
+    return makeIfAbsent(path) ? [dirname(path)] : [];
   } catch (error) {
     if (!(error instanceof SyscallError && error.code === "ENOENT") || dirname(path) === path)
       throw error;
     above = makeDirectories(dirname(path));
   }
-  return makeIfAbsent(path) ? [...above, resolve(dirname(path))] : above;
+  return makeIfAbsent(path) ? [...above, dirname(path)] : above;
 }
 
 /** True if it made the directory; false if something has that name already. */
@@ -194,20 +221,32 @@ async function syncDirectory(path: string): Promise<void> {
   try {
     fd = openFile(path, O_RDONLY | O_DIRECTORY);
   } catch (error) {
-    // Whoever may make names in a directory but not read it cannot sync it either.
+    // A user that may make names in a directory but not read it cannot sync it either.
     if (error instanceof SyscallError && error.code === "EACCES") return;
     throw error;
   }
   try {
-    await syncFile(fd, path);
+    await syncDirectoryFd(fd, path);
   } finally {
     closeFile(fd);
   }
 }
 
+/** What file systems answer that cannot sync a directory, as some of FUSE and of networks. */
+const CANNOT_SYNC: readonly string[] = ["EINVAL", "ENOSYS", "EPERM", "EBADF", "ENOTSUP", "ENODEV"];
+
+/** Without the sync a power failure may take the renames back; the contents are synced anyway. */
+async function syncDirectoryFd(fd: number, path: string): Promise<void> {
+  try {
+    await syncFile(fd, path);
+  } catch (error) {
+    if (!(error instanceof SyscallError && CANNOT_SYNC.includes(error.code))) throw error;
+  }
+}
+
 /**
- * Opens a file of a directory, for reading unless `flags` say otherwise; undefined if there is none. A FIFO in its place
- * does not hold us up: O_NONBLOCK means nothing else for files.
+ * Opens a file of a directory, for reading unless `flags` say otherwise; undefined if there is
+ * none. A FIFO in its place does not block: O_NONBLOCK means nothing else for files.
  */
 export function openIfExists(
   directoryFd: number,
@@ -222,7 +261,9 @@ export function openIfExists(
   }
 }
 
-/** Reads [offset, offset + lengthBytes) of a file; less if it ends before. @throws {SyscallError} with `path` */
+/**
+ * Reads [offset, offset + lengthBytes) of a file; less if it ends before. @throws {SyscallError}
+ */
 export function readBytes(
   fd: number,
   offset: number,
@@ -232,13 +273,16 @@ export function readBytes(
   return readInto(new Uint8Array(new ArrayBuffer(lengthBytes)), fd, offset, path);
 }
 
-/** Fills `bytes` with a file's, from `offset` on; what it could fill if the file ends before. @throws {SyscallError} */
+/**
+ * Fills `bytes` from `offset` on; returns what it filled if the file ends before. @throws
+ * {SyscallError}
+ */
 export function readInto<T extends ArrayBufferLike>(
   bytes: Uint8Array<T>,
   fd: number,
   offset: number,
   path: string,
-) {
+): Uint8Array<T> {
   const moved = bytes.byteLength === 0 ? 0 : readAt(fd, addressOf(bytes), bytes.byteLength, offset);
   if (moved < 0) throw new SyscallError("pread", -moved, path);
   return bytes.subarray(0, moved);

@@ -1,19 +1,25 @@
 /**
- * A checkpoint of either format, opened for looking at: one description, whoever wrote it. Metadata has been read and
- * validated, section by section, by the code that a restore uses; page contents have not been touched. What is damaged can be
- * looked at as far as it goes.
+ * A checkpoint of either format, opened to be looked at: one description for both. The code that a
+ * restore uses has read and validated the metadata; page contents have not been touched. A damaged
+ * checkpoint is described as far as it goes.
  */
 import { readdirSync, statSync } from "node:fs";
-import { join } from "node:path";
-import { closeFile } from "../../ffi/index.ts";
+import { basename, join } from "node:path";
 import { SUB_RELEASED, USED } from "../allocator/states.ts";
-import { examineCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
-import type { DecodedCheckpoint } from "../checkpoint/decode.ts";
-import { VERSION } from "../checkpoint/format.ts";
-import { CorruptCheckpointError } from "../errors/errors.ts";
+import { CodecId } from "../codec/codec.ts";
+import type { CheckableFile } from "../checkpoint/decode.ts";
+import {
+  closeContents,
+  examineCheckpoint,
+  type OpenContent,
+  openCheckpoint,
+} from "../checkpoint/directory.ts";
+import { type DecodedFile, VERSION } from "../checkpoint/format.ts";
+import type { ColumnPlace, PageMap } from "../checkpoint/page-map.ts";
+import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
 import { openExport } from "../gvisor/directory.ts";
-import { byteSourceOf } from "../gvisor/import.ts";
 import { PAGE_BYTES, RunState } from "../gvisor/image.ts";
+import { byteSourceOf } from "../gvisor/import.ts";
 import { MAIN_ID, readCheckpoint } from "../gvisor/read-checkpoint.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { UsageError } from "./arguments.ts";
@@ -23,7 +29,7 @@ export type RunStateName = "used" | "sub-released" | "waste";
 
 /** A MemoryFile in a checkpoint. */
 export interface MemoryDescription {
-  /** Its id; null for gVisor's main file, which has none. */
+  /** Its name; null for gVisor's main file, which has none. */
   readonly id: string | null;
   readonly chunkHuge: Uint8Array;
   /** Runs of pages that are not free, as columns. */
@@ -35,28 +41,24 @@ export interface MemoryDescription {
     readonly kind: ArrayLike<number>;
     readonly group: ArrayLike<number>;
   };
-  readonly extents: {
-    readonly start: ArrayLike<number>;
-    readonly length: ArrayLike<number>;
-    readonly offset: Float64Array;
-  };
+  readonly pageMap: PageMap;
   readonly userDataBytes: number | null;
 }
 
 export interface CheckpointDescription extends Disposable {
   readonly format: FormatName;
   readonly version: number;
+  /** null in gVisor's format. */
+  readonly checkpointId: bigint | null;
   readonly pageSize: number;
   /** Files of the directory and their bytes, also those that are no part of the checkpoint. */
   readonly files: Readonly<Record<string, number>>;
   readonly memories: readonly MemoryDescription[];
-  /** CRC-32 of each page with contents, in the order of the extents, file by file; null if the format has none. */
-  readonly checksums: Uint32Array | null;
+  readonly hasChecksums: boolean;
   /** Of the checkpoint as a whole. */
   readonly userDataBytes: number | null;
-  /** The file that holds page contents, open for reading until this is disposed. */
-  readonly pagesFd: number;
-  readonly pagesPath: string;
+  /** By content index. */
+  readonly contents: readonly OpenContent[];
 }
 
 /** @throws {UsageError} */
@@ -65,32 +67,42 @@ export function checkFormat(name: string | undefined): FormatName | undefined {
   throw new UsageError(`Expected --format to be native or gvisor, got ${JSON.stringify(name)}`);
 }
 
-/** @throws {CorruptCheckpointError} {SyscallError} */
+/** @throws {NoCheckpointError} {CorruptCheckpointError} {SyscallError} */
 export function openAnyCheckpoint(
   directory: string,
   format: FormatName | undefined,
 ): CheckpointDescription {
   const files = listFiles(directory);
-  if (formatOf(files, format) === "gvisor") return openGvisor(directory, files);
-  const { image, pagesFd, pagesPath } = openCheckpoint(directory);
-  return describeNative(image, { files, pagesFd, pagesPath });
+  return formatOf(files, format) === "gvisor"
+    ? openGvisor(directory, files)
+    : openNative(directory, files);
+}
+
+/** Contents of one MemoryFile that can be checked. */
+export interface CheckableContents {
+  readonly id: string | null;
+  readonly pageMap: PageMap;
+  /** null: the format has none. */
+  readonly crcs: ColumnPlace | null;
+  readonly hashes: ColumnPlace | null;
 }
 
 /** A checkpoint that may be damaged. */
 export interface Examination extends Disposable {
   readonly format: FormatName;
-  /** What is wrong with the metadata: all of it, for the native format; for gVisor's, which has no parts, the first thing. */
+  /**
+   * What is wrong with the metadata: all of it for the native format; for gVisor's, which has no
+   * parts, the first thing.
+   */
   readonly problems: readonly string[];
-  /** Null if anything is. */
-  readonly checkpoint: CheckpointDescription | null;
-  /** What page contents can be checked against, also where it is not known whose they are. */
-  readonly checksums: Uint32Array | null;
-  readonly pageSize: number;
-  /** Null if the file is missing. */
-  readonly pagesFd: number | null;
+  readonly hasChecksums: boolean;
+  readonly hashSeed: number;
+  readonly checkable: readonly CheckableContents[];
+  /** By content index; null: missing. */
+  readonly contents: readonly (OpenContent | null)[];
 }
 
-/** @throws {SyscallError} */
+/** @throws {NoCheckpointError} {SyscallError} */
 export function examineAnyCheckpoint(
   directory: string,
   format: FormatName | undefined,
@@ -98,45 +110,45 @@ export function examineAnyCheckpoint(
   const files = listFiles(directory);
   const found = formatOf(files, format);
   try {
-    return found === "gvisor" ? examineGvisor(directory, files) : examineNative(directory, files);
+    return found === "gvisor" ? examineGvisor(directory, files) : examineNative(directory);
   } catch (error) {
-    if (!(error instanceof CorruptCheckpointError)) throw error;
-    const nothing = { checkpoint: null, checksums: null, pageSize: PAGE_SIZE, pagesFd: null };
-    return { ...nothing, format: found, problems: [error.message], [Symbol.dispose]: () => {} };
+    if (!(error instanceof CorruptCheckpointError || error instanceof NoCheckpointError))
+      throw error;
+    return {
+      format: found,
+      problems: [error.message],
+      hasChecksums: found === "native",
+      hashSeed: 0,
+      checkable: [],
+      contents: [],
+      [Symbol.dispose]: () => {},
+    };
   }
 }
 
 function examineGvisor(directory: string, files: Record<string, number>): Examination {
-  const checkpoint = openGvisor(directory, files);
-  const { pageSize, pagesFd } = checkpoint;
-  const close = () => checkpoint[Symbol.dispose]();
+  const { memories, contents, ...checkpoint } = openGvisor(directory, files);
   return {
     format: "gvisor",
     problems: [],
-    checkpoint,
-    checksums: null,
-    pageSize,
-    pagesFd,
-    [Symbol.dispose]: close,
+    hasChecksums: false,
+    hashSeed: 0,
+    checkable: memories.map(({ id, pageMap }) => ({ id, pageMap, crcs: null, hashes: null })),
+    contents,
+    [Symbol.dispose]: () => checkpoint[Symbol.dispose](),
   };
 }
 
-function examineNative(directory: string, files: Record<string, number>): Examination {
-  const { image, checksums, problems, pagesFd, pagesPath } = examineCheckpoint(directory);
-  const checkpoint =
-    image === null || pagesFd === null
-      ? null
-      : describeNative(image, { files, pagesFd, pagesPath });
+function examineNative(directory: string): Examination {
+  const { header, problems, checkable, contents } = examineCheckpoint(directory);
   return {
     format: "native",
     problems: problems.map(({ message }) => message),
-    checkpoint,
-    checksums,
-    pageSize: PAGE_SIZE,
-    pagesFd,
-    [Symbol.dispose]: () => {
-      if (pagesFd !== null) closeFile(pagesFd);
-    },
+    hasChecksums: true,
+    hashSeed: header?.hashSeed ?? 0,
+    checkable: checkable.map(({ name, ...rest }: CheckableFile) => ({ id: name, ...rest })),
+    contents,
+    [Symbol.dispose]: () => closeContents(contents),
   };
 }
 
@@ -153,50 +165,31 @@ function listFiles(directory: string): Record<string, number> {
   );
 }
 
-function describeNative(
-  image: DecodedCheckpoint,
-  place: Pick<CheckpointDescription, "files" | "pagesFd" | "pagesPath">,
-): CheckpointDescription {
-  const { checksums, pageSize, userData } = image;
-  let firstPage = 0;
-  const memories = image.files.map(
-    ({ name, chunkHuge, runs, extents, userData, contentPages }): MemoryDescription => {
-      const offset = contiguousOffsets(extents.length, firstPage * pageSize, pageSize);
-      firstPage += contentPages;
-      return {
-        id: name,
-        chunkHuge,
-        runs: { ...runs, state: Array.from(runs.state, (state) => NATIVE_STATES[state]!) },
-        extents: { ...extents, offset },
-        userDataBytes: userData?.byteLength ?? null,
-      };
-    },
-  );
+function openNative(directory: string, files: Record<string, number>): CheckpointDescription {
+  const { manifest, contents } = openCheckpoint(directory);
   return {
     format: "native",
     version: VERSION,
-    pageSize,
-    memories,
-    checksums,
-    userDataBytes: userData?.byteLength ?? null,
-    ...place,
-    [Symbol.dispose]: () => closeFile(place.pagesFd),
+    checkpointId: manifest.id,
+    pageSize: PAGE_SIZE,
+    files,
+    memories: manifest.files.map(describeFile),
+    hasChecksums: true,
+    userDataBytes: manifest.userData?.byteLength ?? null,
+    contents,
+    [Symbol.dispose]: () => closeContents(contents),
   };
 }
 
-/** Contents stand one behind the other, in the order of the extents. */
-function contiguousOffsets(
-  lengths: Uint32Array,
-  firstOffset: number,
-  pageSize: number,
-): Float64Array {
-  const offsets = new Float64Array(lengths.length);
-  let offset = firstOffset;
-  for (let i = 0; i < lengths.length; i++) {
-    offsets[i] = offset;
-    offset += lengths[i]! * pageSize;
-  }
-  return offsets;
+function describeFile(file: DecodedFile): MemoryDescription {
+  const { name, chunkHuge, runs, pageMap, userData } = file;
+  return {
+    id: name,
+    chunkHuge,
+    runs: { ...runs, state: Array.from(runs.state, (state) => NATIVE_STATES[state]!) },
+    pageMap,
+    userDataBytes: userData?.byteLength ?? null,
+  };
 }
 
 const NATIVE_STATES: Readonly<Record<number, RunStateName>> = {
@@ -211,33 +204,57 @@ const GVISOR_STATES: Readonly<Record<number, RunStateName>> = {
 
 function openGvisor(directory: string, files: Record<string, number>): CheckpointDescription {
   const { metadata, pages } = openExport(directory);
-  const contents = pages ?? metadata;
-  const close = () => {
-    closeFile(metadata.fd);
-    if (pages !== null) closeFile(pages.fd);
-  };
+  const contents = pages === null ? [metadata] : [metadata, pages];
   try {
     const images = [...readCheckpoint(byteSourceOf(metadata), pages)];
     return {
       format: "gvisor",
       version: 1,
+      checkpointId: null,
       pageSize: PAGE_BYTES,
       files,
       memories: images.map(([id, { chunkHuge, runs, extents }]) => ({
         id: id === MAIN_ID ? null : id,
         chunkHuge,
         runs: { ...runs, state: Array.from(runs.state, (state) => GVISOR_STATES[state]!) },
-        extents: { start: extents.start, length: extents.length, offset: extents.fileOffset },
+        pageMap: rawPageMap(extents, contents.length - 1),
         userDataBytes: null,
       })),
-      checksums: null,
+      hasChecksums: false,
       userDataBytes: null,
-      pagesFd: contents.fd,
-      pagesPath: contents.path,
-      [Symbol.dispose]: close,
+      contents,
+      [Symbol.dispose]: () => closeContents(contents),
     };
   } catch (error) {
-    close();
+    closeContents(contents);
     throw error;
   }
+}
+
+/** Each extent is a raw frame of one content. */
+function rawPageMap(
+  extents: {
+    readonly start: Uint32Array;
+    readonly length: Uint32Array;
+    readonly fileOffset: Float64Array;
+  },
+  content: number,
+): PageMap {
+  const { start, length, fileOffset } = extents;
+  return {
+    extents: { start, length, frame: start.map((_, i) => i), framePage: start.map(() => 0) },
+    frames: {
+      content: start.map(() => content),
+      codec: start.map(() => CodecId.Raw),
+      offset: fileOffset,
+      storedBytes: Float64Array.from(length, (pages) => pages * PAGE_BYTES),
+      pages: length,
+    },
+  };
+}
+
+/** The file name of a content. */
+export function nameOfContent(contents: readonly (OpenContent | null)[], index: number): string {
+  const content = contents[index];
+  return content === null || content === undefined ? `content ${index}` : basename(content.path);
 }

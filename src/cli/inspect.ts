@@ -1,4 +1,7 @@
-/** `pgalloc inspect DIR`: what a checkpoint holds, for people or as JSON. Reads the metadata, not the page contents. */
+/**
+ * `pgalloc inspect DIR`: what a checkpoint holds, for people or as JSON. Reads the metadata, not
+ * the page contents.
+ */
 import { MemoryKind } from "../pages/units.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
@@ -6,6 +9,7 @@ import {
   type CheckpointDescription,
   checkFormat,
   type MemoryDescription,
+  nameOfContent,
   openAnyCheckpoint,
 } from "./checkpoint-reader.ts";
 
@@ -15,6 +19,25 @@ interface MemorySummary {
   readonly usedBytes: number;
   readonly contentBytes: number;
   readonly userDataBytes: number | null;
+}
+
+/** By CodecId. */
+const CODEC_NAMES = ["raw", "lz4", "zstd"] as const;
+
+/** Frames by codec, and the bytes that they take. */
+interface FrameSummary {
+  readonly raw: number;
+  readonly lz4: number;
+  readonly zstd: number;
+  readonly storedBytes: number;
+}
+
+interface PageFileSummary {
+  readonly bytes: number;
+  /** Stored bytes of frames that are in use, in whole pages. */
+  readonly frameBytes: number;
+  /** Page contents that are in use. */
+  readonly contentBytes: number;
 }
 
 /** Sizes in bytes; what is not in `memories` is of all MemoryFiles together. */
@@ -34,6 +57,9 @@ interface Summary {
   readonly sharedBytes: number;
   readonly extents: number;
   readonly contentBytes: number;
+  readonly frames: FrameSummary;
+  /** Files of page contents by name; in gVisor's format the one there is. */
+  readonly pageFiles: Readonly<Record<string, PageFileSummary>>;
   readonly hasChecksums: boolean;
   readonly userDataBytes: number | null;
   readonly bytesByKind: Readonly<Record<string, number>>;
@@ -94,17 +120,52 @@ function summarize(directory: string, checkpoint: CheckpointDescription): Summar
     wasteBytes: bytes.waste,
     maxReferences,
     sharedBytes,
-    extents: total(({ extents }) => extents.start.length),
-    contentBytes: total(({ extents }) => sum(extents.length)) * pageSize,
-    hasChecksums: checkpoint.checksums !== null,
+    extents: total(({ pageMap }) => pageMap.extents.start.length),
+    contentBytes: total(({ pageMap }) => sum(pageMap.extents.length)) * pageSize,
+    frames: summarizeFrames(memories),
+    pageFiles: summarizePageFiles(checkpoint),
+    hasChecksums: checkpoint.hasChecksums,
     userDataBytes: userData.length === 0 ? null : sum(userData),
     bytesByKind,
     bytesByGroup,
   };
 }
 
+function summarizeFrames(memories: readonly MemoryDescription[]): FrameSummary {
+  const counts = { raw: 0, lz4: 0, zstd: 0 };
+  let storedBytes = 0;
+  for (const { pageMap } of memories) {
+    for (const codec of pageMap.frames.codec) counts[CODEC_NAMES[codec]!]++;
+    storedBytes += sum(pageMap.frames.storedBytes);
+  }
+  return { ...counts, storedBytes };
+}
+
+function summarizePageFiles({
+  memories,
+  contents,
+  pageSize,
+}: CheckpointDescription): Record<string, PageFileSummary> {
+  const files = contents.map(({ sizeBytes }) => ({
+    bytes: sizeBytes,
+    frameBytes: 0,
+    contentBytes: 0,
+  }));
+  for (const { pageMap } of memories) {
+    const { extents, frames } = pageMap;
+    frames.content.forEach((content, row) => {
+      files[content]!.frameBytes += Math.ceil(frames.storedBytes[row]! / pageSize) * pageSize;
+    });
+    extents.frame.forEach((row, i) => {
+      files[frames.content[row]!]!.contentBytes += extents.length[i]! * pageSize;
+    });
+  }
+  const named = files.map((file, i) => [nameOfContent(contents, i), file] as const);
+  return Object.fromEntries(named.filter(([name], i) => i > 0 || name !== "meta"));
+}
+
 function summarizeMemory(
-  { id, runs, extents, userDataBytes }: MemoryDescription,
+  { id, runs, pageMap, userDataBytes }: MemoryDescription,
   pageSize: number,
 ): MemorySummary {
   const usedPages = runs.state.reduce(
@@ -114,7 +175,7 @@ function summarizeMemory(
   return {
     id,
     usedBytes: usedPages * pageSize,
-    contentBytes: sum(extents.length) * pageSize,
+    contentBytes: sum(pageMap.extents.length) * pageSize,
     userDataBytes,
   };
 }
@@ -157,7 +218,12 @@ function describe(summary: Summary): string {
       "contents",
       `${formatBytes(contentBytes)} in ${summary.extents} extents; ${formatBytes(usedBytes - contentBytes)} are zero`,
     ],
-    ["checksums", summary.hasChecksums ? "one a page" : "none in this format"],
+    ["frames", describeFrames(summary.frames)],
+    ...Object.entries(summary.pageFiles).map(([name, file]): [string, string] => [
+      "page file",
+      `${name}: ${formatBytes(file.bytes)}, of which ${formatBytes(file.frameBytes)} are in use`,
+    ]),
+    ["checksums", summary.hasChecksums ? "a CRC-32 and a hash a page" : "none in this format"],
     ["user data", userDataBytes === null ? "none" : formatBytes(userDataBytes)],
     ["by kind", sizes(summary.bytesByKind)],
     ["by group", sizes(summary.bytesByGroup)],
@@ -169,7 +235,16 @@ function describe(summary: Summary): string {
   return lines.map(([name, text]) => `${name.padEnd(14)}${text}`).join("\n");
 }
 
-/** Byte offsets in the MemoryFile with that id; `offset` is in the file of page contents. */
+function describeFrames({ raw, lz4, zstd, storedBytes }: FrameSummary): string {
+  const counts = Object.entries({ raw, lz4, zstd }).filter(([, count]) => count > 0);
+  const text = counts.map(([codec, count]) => `${count} ${codec}`).join(", ") || "none";
+  return `${text}; ${formatBytes(storedBytes)} stored`;
+}
+
+/**
+ * Byte offsets in the MemoryFile with that id; `offset` is in the file of page contents: of the
+ * extent, or of the compressed frame that holds it.
+ */
 interface Rows {
   readonly runList: readonly {
     id: string | null;
@@ -180,10 +255,17 @@ interface Rows {
     kind: number;
     group: number;
   }[];
-  readonly extentList: readonly { id: string | null; start: number; end: number; offset: number }[];
+  readonly extentList: readonly {
+    id: string | null;
+    start: number;
+    end: number;
+    file: string;
+    offset: number;
+    codec: string;
+  }[];
 }
 
-function listRows({ memories, pageSize }: CheckpointDescription): Rows {
+function listRows({ memories, pageSize, contents }: CheckpointDescription): Rows {
   const bounds = (columns: { start: ArrayLike<number>; length: ArrayLike<number> }, i: number) => ({
     start: columns.start[i]! * pageSize,
     end: (columns.start[i]! + columns.length[i]!) * pageSize,
@@ -199,8 +281,13 @@ function listRows({ memories, pageSize }: CheckpointDescription): Rows {
         group: runs.group[i]!,
       })),
     ),
-    extentList: memories.flatMap(({ id, extents }) =>
-      Array.from(extents.offset, (offset, i) => ({ id, ...bounds(extents, i), offset })),
+    extentList: memories.flatMap(({ id, pageMap: { extents, frames } }) =>
+      Array.from(extents.frame, (row, i) => {
+        const codec = CODEC_NAMES[frames.codec[row]!]!;
+        const skipped = codec === "raw" ? extents.framePage[i]! * pageSize : 0;
+        const file = nameOfContent(contents, frames.content[row]!);
+        return { id, ...bounds(extents, i), file, offset: frames.offset[row]! + skipped, codec };
+      }),
     ),
   };
 }
@@ -216,7 +303,8 @@ function describeRows({ runList, extentList }: Rows): string {
     }),
     "extents",
     ...extentList.map(
-      ({ id, start, end, offset }) => `  ${nameOf(id)}[${start}, ${end})  at ${offset}`,
+      ({ id, start, end, file, offset, codec }) =>
+        `  ${nameOf(id)}[${start}, ${end})  at ${offset} of ${file}  ${codec}`,
     ),
   ].join("\n");
 }

@@ -1,28 +1,33 @@
 /**
- * `pgalloc verify DIR`: every section of the metadata and every page of the contents against its checksum. Every bad section and
- * every bad block is named, not only the first; the exit code is 1 if there is any. Damage in one part does not keep the others
- * from being looked at: only without checksums, or without the pages file, are there no contents to check.
+ * `pgalloc verify DIR`: checks every section of the metadata, and every page of the contents
+ * against its checksum and its hash. Names every bad section and every bad block, and exits with 1
+ * if there is any. Damage in one part does not hide the others: only the contents of a MemoryFile
+ * whose extents or frames are damaged cannot be checked.
  */
-import { addressOf, errnoCode, readAt } from "../../ffi/index.ts";
-import { crc32 } from "../checkpoint/format.ts";
+import { crc32, hashPage } from "../checkpoint/format.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
-import { checkFormat, type Examination, examineAnyCheckpoint } from "./checkpoint-reader.ts";
+import {
+  type CheckableContents,
+  checkFormat,
+  type Examination,
+  examineAnyCheckpoint,
+  nameOfContent,
+} from "./checkpoint-reader.ts";
+import { PageReader } from "./page-reader.ts";
+import { type Expected, readExpected } from "./expected-pages.ts";
 
-/** Contents that follow one another in the pages file: those of an extent, or of nobody knows whom. Bytes; null: not known. */
-interface Contents {
-  /** The MemoryFile's; also null in a format that has none. */
+/** Adjacent bad pages of one extent. Offsets in bytes. */
+interface BadBlock {
+  /** The MemoryFile's; null in a format that has none, or if it is damaged. */
   readonly id: string | null;
-  readonly extent: number | null;
-  /** In the file of page contents. */
+  readonly extent: number;
+  /** The page file. */
+  readonly file: string;
+  /** In the page file: of the page, or of the compressed frame that holds it. */
   readonly offset: number;
   readonly lengthBytes: number;
-  /** In memory. */
-  readonly memoryOffset: number | null;
-}
-
-/** Adjacent bad pages of one extent. */
-interface BadBlock extends Contents {
+  readonly memoryOffset: number;
   /** Or the error's code, where reading failed. */
   readonly problem: string;
 }
@@ -30,11 +35,13 @@ interface BadBlock extends Contents {
 interface Verdict {
   readonly directory: string;
   readonly ok: boolean;
-  /** What is wrong with the metadata and the files' sizes. */
+  /** What is wrong with the metadata, and with the files' ids and sizes. */
   readonly metadataErrors: readonly string[];
   readonly format: string;
-  /** Extents and pages that were looked at. */
+  /** What was looked at. */
   readonly extents: number;
+  readonly frames: number;
+  readonly compressedFrames: number;
   readonly pages: number;
   readonly bytes: number;
   readonly hasChecksums: boolean;
@@ -42,7 +49,6 @@ interface Verdict {
   readonly badBlocks: readonly BadBlock[];
 }
 
-const READ_BYTES = 1024 * 1024;
 const INDENT = 10;
 
 export async function verify(args: string[]): Promise<number> {
@@ -59,104 +65,82 @@ export async function verify(args: string[]): Promise<number> {
 
 function verifyCheckpoint(directory: string, format: ReturnType<typeof checkFormat>): Verdict {
   using examination = examineAnyCheckpoint(directory, format);
-  const { problems, checksums, pagesFd, pageSize } = examination;
-  const all = contentsOf(examination);
+  const { contents, checkable, hasChecksums } = examination;
+  const problems = [...examination.problems];
   const badBlocks: BadBlock[] = [];
-  let pages = 0;
-  for (const contents of all) {
-    verifyContents(
-      contents,
-      { fd: pagesFd!, pageSize, checksums: checksums?.subarray(pages) },
-      badBlocks,
-    );
-    pages += contents.lengthBytes / pageSize;
+  const counts = { extents: 0, frames: 0, compressedFrames: 0, pages: 0 };
+  using reader = new PageReader(contents);
+  for (const file of checkable) {
+    const expected = readExpected(file, contents[0], (problem) => problems.push(problem));
+    counts.pages += verifyFile(file, expected, { examination, reader, badBlocks });
+    counts.extents += file.pageMap.extents.start.length;
+    counts.frames += file.pageMap.frames.codec.length;
+    counts.compressedFrames += file.pageMap.frames.codec.filter((codec) => codec !== 0).length;
   }
+  const pageBytes = reader.pageBytes;
   return {
     directory,
     ok: problems.length === 0 && badBlocks.length === 0,
     metadataErrors: problems,
     format: examination.format,
-    extents: all.filter(({ extent }) => extent !== null).length,
-    pages,
-    bytes: pages * pageSize,
-    hasChecksums: checksums !== null,
-    badPages: badBlocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0) / pageSize,
+    ...counts,
+    bytes: counts.pages * pageBytes,
+    hasChecksums,
+    badPages: badBlocks.reduce((sum, { lengthBytes }) => sum + lengthBytes, 0) / pageBytes,
     badBlocks,
   };
 }
 
-/** Every extent's contents; those of the whole pages file, where its extents are not known; none, where nothing can be told. */
-function contentsOf({ checkpoint, checksums, pagesFd, pageSize }: Examination): Contents[] {
-  if (pagesFd === null) return [];
-  if (checkpoint !== null) {
-    return checkpoint.memories.flatMap(({ id, extents }) =>
-      Array.from(extents.start, (start, extent) => ({
+interface Verification {
+  readonly examination: Examination;
+  readonly reader: PageReader;
+  readonly badBlocks: BadBlock[];
+}
+
+/** Checks every page of a MemoryFile. Returns how many there are. */
+function verifyFile(
+  { id, pageMap }: CheckableContents,
+  expected: Expected,
+  { examination, reader, badBlocks }: Verification,
+): number {
+  const { extents, frames } = pageMap;
+  const { hashSeed, contents } = examination;
+  const { pageBytes } = reader;
+  let rank = 0;
+  for (let extent = 0; extent < extents.start.length; extent++) {
+    const row = extents.frame[extent]!;
+    for (let i = 0; i < extents.length[extent]!; i++, rank++) {
+      const framePage = extents.framePage[extent]! + i;
+      const found = reader.read(frames, row, framePage);
+      const problem = typeof found === "string" ? found : judge(found, rank, expected, hashSeed);
+      if (problem === undefined) continue;
+      const isRaw = frames.codec[row] === 0;
+      add(badBlocks, {
         id,
         extent,
-        offset: extents.offset[extent]!,
-        lengthBytes: extents.length[extent]! * pageSize,
-        memoryOffset: start * pageSize,
-      })),
-    );
-  }
-  if (checksums === null || checksums.length === 0) return [];
-  return [
-    {
-      id: null,
-      extent: null,
-      offset: 0,
-      lengthBytes: checksums.length * pageSize,
-      memoryOffset: null,
-    },
-  ];
-}
-
-interface PagesSource {
-  readonly fd: number;
-  readonly pageSize: number;
-  /** Of the contents' pages, and more; undefined if the format has none. */
-  readonly checksums: Uint32Array | undefined;
-}
-
-function verifyContents(
-  contents: Contents,
-  { fd, pageSize, checksums }: PagesSource,
-  bad: BadBlock[],
-): void {
-  const { lengthBytes, offset } = contents;
-  for (let done = 0; done < lengthBytes; done += READ_BYTES) {
-    const bytes = Math.min(READ_BYTES, lengthBytes - done);
-    const filled = readAt(fd, addressOf(buffer), bytes, offset + done);
-    for (let at = 0; at < bytes; at += pageSize) {
-      // Where a whole read fails some of its pages may be readable all the same.
-      const end =
-        filled >= 0
-          ? Math.max(0, filled - at)
-          : readAt(fd, addressOf(buffer) + at, pageSize, offset + done + at);
-      const problem = judge(
-        buffer.subarray(at, at + pageSize),
-        end,
-        checksums?.[(done + at) / pageSize],
-      );
-      if (problem !== undefined) add(bad, { ...pageAt(contents, done + at, pageSize), problem });
+        file: nameOfContent(contents, frames.content[row]!),
+        offset: frames.offset[row]! + (isRaw ? framePage * pageBytes : 0),
+        lengthBytes: pageBytes,
+        memoryOffset: (extents.start[extent]! + i) * pageBytes,
+        problem,
+      });
     }
   }
+  return rank;
 }
 
-const buffer = new Uint8Array(new ArrayBuffer(READ_BYTES));
-
-/** `filled`: bytes of the page that could be read, or more; or a negative error number. */
-function judge(page: Uint8Array, filled: number, checksum: number | undefined): string | undefined {
-  if (filled < 0) return errnoCode(-filled);
-  if (filled < page.byteLength) return "truncated";
-  return checksum === undefined || crc32(page) === checksum ? undefined : "checksum";
-}
-
-/** One page of contents, `at` bytes behind their beginning. */
-function pageAt(contents: Contents, at: number, pageSize: number): Contents {
-  const { offset, memoryOffset } = contents;
-  const inMemory = memoryOffset === null ? null : memoryOffset + at;
-  return { ...contents, offset: offset + at, lengthBytes: pageSize, memoryOffset: inMemory };
+function judge(
+  page: Uint8Array,
+  rank: number,
+  { crcs, hashes }: Expected,
+  hashSeed: number,
+): string | undefined {
+  const crc = crcs?.[rank];
+  const hash = hashes?.[rank];
+  if (crc !== undefined && !Number.isNaN(crc) && crc32(page) !== crc) return "checksum";
+  return hash !== undefined && hash !== null && hashPage(page, hashSeed) !== hash
+    ? "hash"
+    : undefined;
 }
 
 /** Joins a bad page to the block before it, if that ends where it begins. */
@@ -167,7 +151,7 @@ function add(blocks: BadBlock[], page: BadBlock): void {
     last.id === page.id &&
     last.extent === page.extent &&
     last.problem === page.problem;
-  if (follows && last.offset + last.lengthBytes === page.offset) {
+  if (follows && last.memoryOffset + last.lengthBytes === page.memoryOffset) {
     blocks[blocks.length - 1] = { ...last, lengthBytes: last.lengthBytes + page.lengthBytes };
   } else blocks.push(page);
 }
@@ -175,29 +159,31 @@ function add(blocks: BadBlock[], page: BadBlock): void {
 function report(verdict: Verdict): void {
   const bad = "BAD".padEnd(INDENT);
   for (const message of verdict.metadataErrors) console.log(`${bad}metadata: ${message}`);
-  for (const { id, extent, offset, lengthBytes, memoryOffset, problem } of verdict.badBlocks) {
+  for (const {
+    id,
+    extent,
+    file,
+    offset,
+    lengthBytes,
+    memoryOffset,
+    problem,
+  } of verdict.badBlocks) {
     const owner = id === null ? "" : ` of ${JSON.stringify(id)}`;
-    const place = `${extent === null ? "" : `extent ${extent}, `}offset ${offset}, ${lengthBytes} bytes`;
-    console.log(
-      `${bad}${place}${memoryOffset === null ? "" : `, memory offset ${memoryOffset}`}${owner}: ${problem}`,
-    );
+    const place = `extent ${extent}, ${file} offset ${offset}, ${lengthBytes} bytes`;
+    console.log(`${bad}${place}, memory offset ${memoryOffset}${owner}: ${problem}`);
   }
-  const { format, extents, pages, bytes, badPages, hasChecksums, ok, directory, metadataErrors } =
-    verdict;
+  const { format, extents, frames, compressedFrames, pages, bytes, badPages } = verdict;
+  const { hasChecksums, ok, directory, metadataErrors } = verdict;
   console.log(`${ok ? "ok".padEnd(INDENT) : bad}${directory} (${format})`);
   const indent = " ".repeat(INDENT);
   const metadata =
     metadataErrors.length === 0
       ? "metadata is valid"
       : `metadata has ${metadataErrors.length} errors`;
-  console.log(
-    `${indent}${metadata}; ${extents} extents, ${pages} pages, ${formatBytes(bytes)} read, ${badPages} pages bad`,
-  );
-  if (hasChecksums) return;
-  if (metadataErrors.length > 0)
-    console.log(`${indent}contents could not be checked: it is not known what they should be`);
-  else
-    console.log(
-      `${indent}this format has no checksums: contents are all there, whether they are right is not known`,
-    );
+  const read = `${pages} pages, ${formatBytes(bytes)} read, ${badPages} pages bad`;
+  console.log(`${indent}${metadata}; ${extents} extents, ${read}`);
+  if (compressedFrames > 0)
+    console.log(`${indent}${compressedFrames} of ${frames} frames are compressed`);
+  if (!hasChecksums)
+    console.log(`${indent}this format has no checksums: contents are there, right or wrong`);
 }

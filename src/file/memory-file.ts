@@ -10,13 +10,13 @@
  *   accounting/   what is committed, for whom         eviction/   memory that users can do without
  *   checkpoint/   save, and what a restore reads      restore.ts  from a checkpoint's description to a loading file
  */
-import { checkInteger, closeFile, fileStatus } from "../../ffi/index.ts";
+import { checkInteger, fileStatus } from "../../ffi/index.ts";
 import { scanCommitted } from "../accounting/scan.ts";
 import { type Usage, usageOf } from "../accounting/usage.ts";
 import { Placement } from "../allocator/allocator.ts";
 import { dumpRuns } from "../allocator/dump.ts";
 import { HUGE, KIND_SHIFT, USED } from "../allocator/states.ts";
-import { openCheckpoint } from "../checkpoint/directory.ts";
+import { closeContents, openCheckpoint } from "../checkpoint/directory.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 import { NotLoadedError, SeveralFilesError } from "../errors/errors.ts";
@@ -468,15 +468,17 @@ export class MemoryFile implements Disposable {
   static async loadFrom(directory: string, options: LoadOptions = {}): Promise<MemoryFile> {
     checkWatchers(options);
     checkQueue(options.queue);
-    const { image, pagesFd: fd, pagesPath: path } = openCheckpoint(directory);
-    const [only] = image.files;
-    if (only === undefined || image.files.length > 1) {
-      closeFile(fd);
-      const names = image.files.map(({ name }) => name);
-      throw new SeveralFilesError(directory, names);
+    const checkpoint = openCheckpoint(directory);
+    const [only, ...others] = checkpoint.manifest.files;
+    if (others.length > 0) {
+      closeContents(checkpoint.contents);
+      throw new SeveralFilesError(
+        directory,
+        checkpoint.manifest.files.map(({ name }) => name),
+      );
     }
-    const [core] = restoreCores(image, { fd, path }, () => options);
-    return await awaitUnlessBackground(new MemoryFile(core!, only.userData), core!, options);
+    const [core] = restoreCores(checkpoint, () => options);
+    return await awaitUnlessBackground(new MemoryFile(core!, only!.userData), core!, options);
   }
 
   /** True while a restore goes on in the background. */

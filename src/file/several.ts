@@ -1,12 +1,14 @@
 /**
- * Several MemoryFiles in one checkpoint, each found again by its id: gVisor's AsyncPagesFileSave and AsyncPagesFileLoad, in
- * the one format that `saveTo` and `loadFrom` read and write too. One pages file holds the contents of all.
+ * Several MemoryFiles in one checkpoint, each found again by its id: gVisor's AsyncPagesFileSave
+ * and AsyncPagesFileLoad, in the one format that `saveTo` and `loadFrom` read and write too. One
+ * pages file holds the contents of all.
  *
- * Loading goes file by file, in the order in which they were saved: a file's background pass begins when the one before it has
- * ended. A range that somebody waits for comes before all of that, whichever file it is of.
+ * Loading goes file by file, in the order in which they were saved: a file's background pass begins
+ * when the one before it has ended. A range that somebody waits for comes before all of that,
+ * whichever file it is of.
  */
 import { openCheckpoint } from "../checkpoint/directory.ts";
-import { MAX_FILES, MAX_NAME_BYTES } from "../checkpoint/format.ts";
+import { encodeName, LIMITS } from "../checkpoint/limits.ts";
 import { type SaveFile, type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 import type { LoadStats } from "../load/loader.ts";
 import { coreOf, fileOver, MemoryFile } from "./memory-file.ts";
@@ -34,7 +36,9 @@ export interface SaveAllOptions extends SaveOptions {
 export interface LoadAllOptions
   extends Pick<LoadOptions, "background" | "signal" | "queue">,
     Omit<MemoryFileOptions, "name" | "path"> {
-  /** Called now and then, and once when all is loaded. What it throws ends the load of all files. */
+  /**
+   * Called now and then, and once when all is loaded. What it throws ends the load of all files.
+   */
   readonly onProgress?: ((progress: LoadAllProgress) => void) | undefined;
   /** Options of single files, which go before those for all. Default for `name`: the id. */
   readonly fileOptions?: ((id: string) => MemoryFileOptions) | undefined;
@@ -63,13 +67,17 @@ export class CheckpointFiles extends Map<string, MemoryFile> implements Disposab
 }
 
 /**
- * Writes one checkpoint of several files into `directory`, as `MemoryFile.saveTo` does of one: atomically, all or none. Waits
- * until each is loaded. Which pages have references is taken of all files in one turn of the event loop.
+ * Writes one checkpoint of several files into `directory`, as `MemoryFile.saveTo` does of one:
+ * atomically, all or none. Waits until each is loaded. Which pages have references is taken of all
+ * files in one turn of the event loop.
  *
- * @param files by id: 1 to 4096 of them, each id 1 to 255 bytes of UTF-8 without NUL. Loading follows their order.
- * @throws {TypeError} {RangeError} for a bad id, a file that stands twice, or user data for a file that is not there
+ * @param files by id: 1 to 4096 of them, each id 1 to 255 bytes of UTF-8 without NUL. Loading
+ * follows their order.
+ * @throws {TypeError} {RangeError} for a bad id, a file that stands twice, or user data for a file
+ * that is not there
  * @throws {CheckpointBusyError} if a save into the directory is under way
- * @throws {DestroyedError} {SyscallError} the signal's reason; the previous checkpoint is intact then
+ * @throws {DestroyedError} {SyscallError} the signal's reason; the previous checkpoint is intact
+ * then
  */
 export async function saveAll(
   directory: string,
@@ -99,8 +107,8 @@ function listFiles(
   userData: readonly [string, Uint8Array][],
 ): SaveFile[] {
   const entries = entriesOf(files);
-  if (entries.length < 1 || entries.length > MAX_FILES) {
-    throw new RangeError(`Expected 1 to ${MAX_FILES} files, got ${entries.length}`);
+  if (entries.length < 1 || entries.length > LIMITS.files) {
+    throw new RangeError(`Expected 1 to ${LIMITS.files} files, got ${entries.length}`);
   }
   const userDataOf = new Map(userData);
   const seen = new Map<unknown, string>();
@@ -132,19 +140,20 @@ function listFiles(
 
 function checkId(id: string): void {
   if (typeof id !== "string") throw new TypeError(`Expected ids to be strings, got ${String(id)}`);
-  const bytes = new TextEncoder().encode(id).byteLength;
-  if (bytes < 1 || bytes > MAX_NAME_BYTES || id.includes("\0") || !id.isWellFormed()) {
+  if (encodeName(id) === undefined) {
     throw new RangeError(
-      `Expected an id of 1 to ${MAX_NAME_BYTES} bytes of UTF-8 without NUL, got ${JSON.stringify(id)}`,
+      `Expected an id of 1 to ${LIMITS.nameBytes} bytes of UTF-8 without NUL, got ${JSON.stringify(id)}`,
     );
   }
 }
 
 /**
- * Restores all files of a checkpoint, also of one that `saveTo` wrote (its file's id is "main"). With `background` it returns
- * as soon as the metadata stands. Each file is the caller's to destroy; what is left of the others goes on.
+ * Restores all files of a checkpoint, also of one that `saveTo` wrote (its file's id is "main").
+ * With `background` it returns as soon as the metadata stands. Each file is the caller's to
+ * destroy; what is left of the others goes on.
  *
- * @throws {CorruptCheckpointError} {OutOfMemoryError} {SyscallError} as `MemoryFile.loadFrom`; no file is left then
+ * @throws {CorruptCheckpointError} {OutOfMemoryError} {SyscallError} as `MemoryFile.loadFrom`; no
+ * file is left then
  */
 export async function loadAll(
   directory: string,
@@ -152,16 +161,17 @@ export async function loadAll(
 ): Promise<CheckpointFiles> {
   checkWatchers(options);
   checkQueue(options.queue);
-  const { image, pagesFd: fd, pagesPath: path } = openCheckpoint(directory);
-  return await openFiles(options, image.userData, (optionsOf) => {
-    const cores = restoreCores(image, { fd, path }, optionsOf);
-    return image.files.map(({ name, userData }, i) => [name, fileOver(cores[i]!, userData)]);
+  const checkpoint = openCheckpoint(directory);
+  const { files, userData } = checkpoint.manifest;
+  return await openFiles(options, userData, (optionsOf) => {
+    const cores = restoreCores(checkpoint, optionsOf);
+    return files.map(({ name, userData }, i) => [name, fileOver(cores[i]!, userData)]);
   });
 }
 
 /**
- * What a restore of several files has in common between formats: `restore` makes them, in order, each with the options of its
- * id, and leaves none if it throws.
+ * What a restore of several files has in common between formats: `restore` makes them, in order,
+ * each with the options of its id, and leaves none if it throws.
  */
 export async function openFiles(
   options: LoadAllOptions,

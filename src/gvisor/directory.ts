@@ -1,8 +1,9 @@
 /**
  * A gVisor checkpoint's directory: how its two files are found, and replaced together.
  *
- * gVisor opens `pages_meta.img` and `pages.img`, and nothing in either says that they belong together. So they must never
- * be seen as a mix of two exports, least of all by a gVisor that knows nothing of us:
+ * gVisor opens `pages_meta.img` and `pages.img`, and nothing in either says that they belong
+ * together. So they must never be seen as a mix of two exports, least of all by a gVisor that knows
+ * nothing of us:
  *
  *   1. write pages.img.<id>.tmp and pages_meta.img.<id>.tmp, fsync both
  *   2. rename pages.img.<id>.tmp to pages.img.<id>, fsync the directory
@@ -11,9 +12,9 @@
  *   5. rename pages.img.<id> to pages.img, fsync the directory
  *   6. rename pages_meta.img.<id> to pages_meta.img, fsync the directory
  *
- * gVisor sees the old export before 4, nothing until 6, then the new one. We see the old one up to 3 and the new one from
- * then on: whoever reads looks for pages_meta.img.<id> first. An export that failed before 4 leaves the old one; one that
- * finds another stopped behind 3 finishes it.
+ * gVisor sees the old export before 4, nothing until 6, then the new one. We see the old one up to
+ * 3 and the new one from then on: whoever reads looks for pages_meta.img.<id> first. An export that
+ * failed before 4 leaves the old one; one that finds another stopped behind 3 finishes it.
  */
 import {
   closeFile,
@@ -22,9 +23,13 @@ import {
   O_DIRECTORY,
   O_RDONLY,
   openFile,
+  setDirectIo,
+  truncateFile,
 } from "../../ffi/index.ts";
-import { openIfExists, StagingDirectory } from "../checkpoint/staging.ts";
+import { closeAll, openIfExists, StagingDirectory } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError } from "../errors/errors.ts";
+import { describeFile } from "../save/file-writer.ts";
+import type { FileDescription } from "../save/sink.ts";
 
 const META = "pages_meta.img";
 const PAGES = "pages.img";
@@ -45,7 +50,10 @@ export interface OpenedExport {
   readonly pages: OpenedFile | null;
 }
 
-/** @throws {SyscallError} if the directory cannot be read @throws {CorruptCheckpointError} if it holds no such checkpoint */
+/**
+ * @throws {SyscallError} if the directory cannot be read @throws {CorruptCheckpointError} if it
+ * holds no such checkpoint
+ */
 export function openExport(directory: string): OpenedExport {
   const directoryFd = openFile(directory, O_RDONLY | O_DIRECTORY);
   try {
@@ -95,7 +103,10 @@ function openOnce(directoryFd: number, directory: string): OpenedExport | undefi
   return undefined;
 }
 
-/** True if what a reader would open now is still the file behind `fd`; an open file's inode is nobody else's. */
+/**
+ * True if what a reader would open now is still the file behind `fd`; an open file's inode is
+ * nobody else's.
+ */
 function isCurrent(fd: number, directoryFd: number): boolean {
   const id = committedId(listDirectory(directoryFd));
   const now = openIfExists(directoryFd, id === undefined ? META : `${META}.${id}`);
@@ -121,7 +132,10 @@ function committedId(names: readonly string[]): string | undefined {
   return undefined;
 }
 
-/** Steps 4 to 6 of an export that died behind 3, in their order also if the power fails; and temporary files away. */
+/**
+ * Steps 4 to 6 of an export that died behind 3, in their order also if the power fails; and
+ * temporary files away.
+ */
 async function finishEarlierExports(directory: StagingDirectory): Promise<void> {
   const names = directory.list();
   const id = committedId(names);
@@ -170,15 +184,19 @@ export class ExportWriter {
     return `${META}.${this.id}.tmp`;
   }
 
-  get pagesPath(): string {
-    return this.directory.pathOf(this.pagesTemporary);
+  /** How threads write the pages file. `mostBytes`: what it may need. */
+  describe(mostBytes: number): FileDescription {
+    const path = this.directory.pathOf(this.pagesTemporary);
+    return describeFile(this.pagesFd, path, mostBytes);
   }
 
-  /** Makes the export the directory's. The pages must have been written. */
-  async commit(metadata: Uint8Array): Promise<void> {
+  /** Makes the export the directory's. The pages, of so many bytes, must have been written. */
+  async commit(metadata: Uint8Array, pagesBytes: number): Promise<void> {
     const { directory, id } = this;
+    setDirectIo(this.pagesFd, false);
+    truncateFile(this.pagesFd, pagesBytes);
     await directory.syncFile(this.pagesFd, this.pagesTemporary);
-    await directory.write(this.metaTemporary, metadata);
+    await directory.write(this.metaTemporary, [metadata]);
     directory.rename(this.pagesTemporary, `${PAGES}.${id}`);
     await directory.sync();
     directory.rename(this.metaTemporary, `${META}.${id}`);
@@ -199,9 +217,7 @@ export class ExportWriter {
     const names = this.replacing
       ? []
       : [`${META}.${id}`, `${PAGES}.${id}`, this.metaTemporary, this.pagesTemporary];
-    directory.end(
-      this.pagesFd,
-      names.map((name) => () => directory.removeIfExists(name)),
-    );
+    const removals = names.map((name) => () => directory.removeIfExists(name));
+    closeAll([() => closeFile(this.pagesFd), ...removals, () => directory.close()]);
   }
 }

@@ -1,13 +1,17 @@
 /**
- * From a MemoryFile to the two files of a gVisor checkpoint, such that gVisor's own LoadFrom takes them. What is written is
- * what a native save writes, found and written by the same threads; only the metadata is gVisor's.
+ * From a MemoryFile to the two files of a gVisor checkpoint, such that gVisor's own LoadFrom takes
+ * them. What is written is what a native save writes, found and written by the same threads; only
+ * the metadata is gVisor's.
  */
 import { checkInteger } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
 import type { SaveOptions, SaveReport } from "../save/save.ts";
-import { closing } from "../checkpoint/staging.ts";
-import { writeUsedPages } from "../save/write-pages.ts";
+import { absolutePath, closing } from "../checkpoint/staging.ts";
+import { buildMap } from "../save/build-map.ts";
+import { FrameList } from "../save/frame-list.ts";
+import { createTable } from "../save/save-table.ts";
+import { mostBytesOf, writeUsedPages } from "../save/write-pages.ts";
 import { coreOf, type MemoryFile } from "../file/memory-file.ts";
 import { checkWatchers } from "../core/options.ts";
 import { entriesOf } from "../file/several.ts";
@@ -25,12 +29,20 @@ import { frameMetadata } from "./stream.ts";
 /** `userData` has no place in gVisor's format. */
 export interface ExportOptions extends Pick<SaveOptions, "signal" | "onProgress">, ComposeOptions {}
 
+/** What an export did. Sizes in bytes, of all its files together. */
+export type ExportReport = Pick<
+  SaveReport,
+  "directory" | "usedBytes" | "pagesBytes" | "zeroBytes" | "metaBytes" | "extents" | "durationMs"
+>;
+
 /**
- * Writes `pages_meta.img` and `pages.img` (mode 0600) to a directory, which is made if it is not there. All references,
- * kinds, groups, huge chunks and sub-released pages are in them; pages that are uncommitted or zero take no room. Waits
- * until everything is loaded. The directory has the previous export until this one is complete, see directory.ts.
+ * Writes `pages_meta.img` and `pages.img` (mode 0600) to a directory, which is made if it is not
+ * there. All references, kinds, groups, huge chunks and sub-released pages are in them; pages that
+ * are uncommitted or zero take no room. Waits until everything is loaded. The directory has the
+ * previous export until this one is complete, see directory.ts.
  *
- * @throws {RangeError} if a page is of a kind that gVisor does not have (6 to 255) and `foreignKind` is not given
+ * @throws {RangeError} if a page is of a kind that gVisor does not have (6 to 255) and
+ * `foreignKind` is not given
  * @throws {CheckpointBusyError} if another save has the directory
  * @throws {SyscallError} if it cannot be written
  * @throws {UnsupportedError} on a machine whose pages are not 4 KiB
@@ -40,14 +52,15 @@ export async function exportTo(
   file: MemoryFile,
   directory: string,
   options: ExportOptions = {},
-): Promise<SaveReport> {
+): Promise<ExportReport> {
   return await exportFiles({ files: [file], hasMain: true, owners: null }, directory, options);
 }
 
 /**
- * Writes several MemoryFiles to one checkpoint, as a kernel of gVisor's does: their metadata in one file, their contents in the
- * other. Each has a resource id, "container:path" or "path"; the one under "" is the kernel's main file, which has none, and is
- * written first (an empty one if there is none). The others follow in the map's order, in which a restore loads them.
+ * Writes several MemoryFiles to one checkpoint, as a kernel of gVisor's does: their metadata in one
+ * file, their contents in the other. Each has a resource id, "container:path" or "path"; the one
+ * under "" is the kernel's main file, which has none, and is written first (an empty one if there
+ * is none). The others follow in the map's order, in which a restore loads them.
  *
  * @throws as `exportTo` @throws {RangeError} for an id that is none
  */
@@ -55,7 +68,7 @@ export async function exportAll(
   directory: string,
   files: Readonly<Record<string, MemoryFile>> | ReadonlyMap<string, MemoryFile>,
   options: ExportOptions = {},
-): Promise<SaveReport> {
+): Promise<ExportReport> {
   const entries = entriesOf(files);
   const named = entries.filter(([id]) => id !== MAIN_ID);
   const main = entries.filter(([id]) => id === MAIN_ID);
@@ -72,13 +85,15 @@ async function exportFiles(
   plan: ExportPlan,
   directory: string,
   options: ExportOptions,
-): Promise<SaveReport> {
+): Promise<ExportReport> {
   for (const file of plan.files) coreOf(file).requireLive("exportTo()");
   checkWatchers(options);
   if (options.foreignKind !== undefined)
     checkInteger("foreignKind", options.foreignKind, 0, GVISOR_KIND_MAX);
   requireGvisorPageSize();
-  let work = writeExport(plan, directory, options);
+  // Of the call, not of a later turn.
+  const path = absolutePath(directory);
+  let work = writeExport(plan, { directory, path }, options);
   for (const file of plan.files) work = coreOf(file).hold(work);
   return await work;
 }
@@ -87,7 +102,10 @@ interface ExportPlan {
   /** The main file, if there is one, and then the owners'. */
   readonly files: readonly MemoryFile[];
   readonly hasMain: boolean;
-  /** Null for the form of one file. A kernel's checkpoint has the list also where it is empty: its restore reads it. */
+  /**
+   * Null for the form of one file. A kernel's checkpoint has the list also where it is empty: its
+   * restore reads it.
+   */
   readonly owners: readonly ResourceId[] | null;
 }
 
@@ -99,34 +117,43 @@ const NOTHING: ComposedImage = {
 
 async function writeExport(
   plan: ExportPlan,
-  directory: string,
+  { directory, path }: { readonly directory: string; readonly path: string },
   options: ExportOptions,
-): Promise<SaveReport> {
+): Promise<ExportReport> {
   const startedAt = performance.now();
   for (const file of plan.files) await file.awaitLoad(undefined, { signal: options.signal });
   const cores = plan.files.map(coreOf);
   for (const core of cores) core.requireLive("exportTo()");
   const states = cores.map((core) => collectImage(core.allocator));
   for (const { runs } of states) checkKinds(runs, options.foreignKind);
-  const sources = states.map(({ runs }, i) => {
+  const tables = states.map(({ chunkHuge }) => createTable(chunkHuge.length * CHUNK_PAGES, false));
+  const used = states.map(({ runs }) => usedRuns(runs));
+  const sources = used.map((runs, i) => {
     const { control, mapping } = cores[i]!;
-    return { control: control.buffer, fd: mapping.fd, base: mapping.base, ...usedRuns(runs) };
+    const table = tables[i]!.handle;
+    return { control: control.buffer, fd: mapping.fd, base: mapping.base, ...runs, table };
   });
-  const writer = await ExportWriter.open(directory);
+  const writer = await ExportWriter.open(path);
   return await closing(writer, async () => {
+    const mostBytes = sources.reduce((total, source) => total + mostBytesOf(source), 0);
     const written = await writeUsedPages(
-      sources,
-      { fd: writer.pagesFd, path: writer.pagesPath },
+      { ...PLAIN, sources, sink: writer.describe(mostBytes) },
       options,
     );
-    const images = states.map((state, i) => ({ ...state, extents: written.extents[i]! }));
+    const frames = new FrameList();
+    frames.addRows(0, written.frames, written.frameCount);
+    // Contents are raw and in the order of memory, so that the format need not say where they are.
+    const images = states.map((state, i) => ({
+      ...state,
+      extents: buildMap(used[i]!, tables[i]!, frames, () => 1).pageMap.extents,
+    }));
     const metadata = encodeAll(plan, images, options);
     options.signal?.throwIfAborted();
-    await writer.commit(metadata);
+    await writer.commit(metadata, written.writtenBytes);
     return {
       directory,
       usedBytes: sources.reduce((total, { length }) => total + sum(length), 0) * PAGE_SIZE,
-      pagesBytes: images.reduce((total, { extents }) => total + sum(extents.length), 0) * PAGE_SIZE,
+      pagesBytes: written.writtenBytes,
       zeroBytes: written.zeroPages * PAGE_SIZE,
       metaBytes: metadata.byteLength,
       extents: images.reduce((total, { extents }) => total + extents.start.length, 0),
@@ -135,7 +162,13 @@ async function writeExport(
   });
 }
 
-/** One file is its metadata; in a kernel's checkpoint there is the list of their owners behind the main one's. */
+/** How pages are written: as they are, from the beginning of the file. */
+const PLAIN = { hashSeed: 0, compression: "none", firstFrame: 0, writtenBytes: 0 } as const;
+
+/**
+ * One file is its metadata; in a kernel's checkpoint there is the list of their owners behind the
+ * main one's.
+ */
 function encodeAll(
   { hasMain, owners }: ExportPlan,
   images: readonly ComposedImage[],
@@ -148,7 +181,10 @@ function encodeAll(
   return concatenate([frames[0]!, encodeOwners(owners), ...frames.slice(1)]);
 }
 
-/** Into a buffer of its own, which native code may be given: Buffer.concat takes small ones from a pool. */
+/**
+ * Into a buffer of its own, which native code may be given: Buffer.concat takes small ones from a
+ * pool.
+ */
 function concatenate(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(
     new ArrayBuffer(parts.reduce((total, part) => total + part.byteLength, 0)),
@@ -171,9 +207,10 @@ function sum(lengths: Uint32Array): number {
 }
 
 /**
- * The allocator's state at one instant. Waste, and what is being released, becomes what a release would make of it: free, or
- * sub-released where the rest of its huge page is in use. (A huge page none of whose pages is in use is free here, also
- * where gVisor would have lost count of its pages: see COUNTED in allocator.ts.)
+ * The allocator's state at one instant. Waste, and what is being released, becomes what a release
+ * would make of it: free, or sub-released where the rest of its huge page is in use. (A huge page
+ * none of whose pages is in use is free here, also where gVisor would have lost count of its pages:
+ * see COUNTED in allocator.ts.)
  */
 function collectImage(allocator: Allocator): { chunkHuge: Uint8Array; runs: ImageRuns } {
   const runs = new RunBuilder(() => undefined);

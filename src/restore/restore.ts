@@ -1,9 +1,13 @@
 /**
- * Restoring: a validated description of a file becomes a file whose pages are loaded behind the running program. Native
- * checkpoints and gVisor's come here alike; they differ only in who made the description.
+ * Restoring: a validated description of a file becomes a file whose pages are loaded behind the
+ * running program. Native checkpoints and gVisor's come here alike; they differ only in who made
+ * the description.
  */
 import { closeFile, duplicateFile } from "../../ffi/index.ts";
-import type { DecodedCheckpoint } from "../checkpoint/decode.ts";
+import { readCrcs } from "../checkpoint/columns.ts";
+import { closeContents, type OpenCheckpoint } from "../checkpoint/directory.ts";
+import type { DecodedFile } from "../checkpoint/format.ts";
+import { UnsupportedError } from "../errors/errors.ts";
 import { type RestoreImage, restoreRuns } from "./runs.ts";
 import { FileCore } from "../core/core.ts";
 import { Loader } from "../load/loader.ts";
@@ -12,7 +16,7 @@ import type { MemoryFile } from "../file/memory-file.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { createParts } from "../core/parts.ts";
 import { Word } from "../control/control.ts";
-import { PAGES_PER_CHUNK } from "../pages/units.ts";
+import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
 
 const PROGRESS_INTERVAL_MS = 50;
 
@@ -22,14 +26,20 @@ export interface PagesSource {
   readonly fd: number;
   /** For error messages. */
   readonly path: string;
-  /** Byte offset in the file of each extent's contents; a number: of the first, when each follows the one before. */
+  /**
+   * Byte offset in the file of each extent's contents; a number: of the first, when each follows
+   * the one before.
+   */
   readonly extentOffset: Float64Array | number;
-  /** CRC-32 of each page with contents, in the order of the extents; null if the format has none. */
+  /**
+   * CRC-32 of each page with contents, in the order of the extents; null if the format has none.
+   */
   readonly checksums: Uint32Array | null;
 }
 
 /**
- * Makes the file and begins to load it; what nobody waits for, from `turn` on. Precondition: `image` has been validated.
+ * Makes the file and begins to load it; what nobody waits for, from `turn` on. Precondition:
+ * `image` has been validated.
  *
  * @throws {OutOfMemoryError} {SyscallError} with nothing left open
  */
@@ -72,41 +82,59 @@ export function restoreCore(
 }
 
 /**
- * Makes all files of a checkpoint and begins to load them, in order. `pages.fd` is closed in any case: each file has a
- * descriptor of its own for the pages file, so that none depends on how long another one lives.
+ * Makes all files of a checkpoint and begins to load them, in order. The contents are closed in any
+ * case: each file has a descriptor of its own, so that none depends on how long another one lives.
  *
  * @throws as `restoreCore`, with no file left
  */
 export function restoreCores(
-  image: DecodedCheckpoint,
-  pages: Pick<PagesSource, "fd" | "path">,
+  checkpoint: OpenCheckpoint,
   optionsOf: (name: string) => LoadOptions,
 ): FileCore[] {
+  const { manifest, contents } = checkpoint;
   const cores: FileCore[] = [];
-  let firstPage = 0;
   try {
-    for (const file of image.files) {
+    for (const file of manifest.files) {
       // The program's own code, and so before there is a descriptor to close.
       const options = optionsOf(file.name);
-      const source: PagesSource = {
-        fd: duplicateFile(pages.fd),
-        path: pages.path,
-        extentOffset: firstPage * image.pageSize,
-        checksums: image.checksums.subarray(firstPage, firstPage + file.contentPages),
-      };
-      firstPage += file.contentPages;
-      cores.push(restoreCore(file, source, options, cores.at(-1)?.loader?.finished));
+      const { extents } = file.pageMap;
+      const image = { chunkHuge: file.chunkHuge, runs: file.runs, extents };
+      const source = contiguousSource(checkpoint, file);
+      cores.push(restoreCore(image, source, options, cores.at(-1)?.loader?.finished));
     }
     return cores;
   } catch (error) {
     for (const core of cores) core.destroy();
     throw error;
   } finally {
-    closeFile(pages.fd);
+    closeContents(contents);
   }
 }
 
-/** What every restore ends with: the file at once, or when all of it is loaded. A file that cannot be is destroyed. */
+/** The file's contents as one sequence of raw pages. @throws {UnsupportedError} if they are not */
+function contiguousSource({ contents }: OpenCheckpoint, file: DecodedFile): PagesSource {
+  const { extents, frames } = file.pageMap;
+  const crcs = readCrcs(contents[0]!.fd, file.crcs, contents[0]!.path);
+  const content = contents[frames.content[0] ?? 0]!;
+  let first = 0;
+  let pages = 0;
+  for (let i = 0; i < extents.start.length; i++) {
+    const frame = extents.frame[i]!;
+    const offset = frames.offset[frame]! + extents.framePage[i]! * PAGE_SIZE;
+    if (i === 0) first = offset;
+    const isNext = offset === first + pages * PAGE_SIZE && frames.codec[frame] === 0;
+    if (!isNext || frames.content[frame] !== frames.content[0])
+      throw new UnsupportedError("Cannot load contents that are compressed or in several files");
+    pages += extents.length[i]!;
+  }
+  const { path } = content;
+  return { fd: duplicateFile(content.fd), path, extentOffset: first, checksums: crcs };
+}
+
+/**
+ * What every restore ends with: the file at once, or when all of it is loaded. A file that cannot
+ * be is destroyed.
+ */
 export async function awaitUnlessBackground(
   file: MemoryFile,
   core: FileCore,

@@ -1,4 +1,7 @@
-/** Rebuilds an empty file's allocation state from a validated checkpoint: one pass over sorted columns. */
+/**
+ * Rebuilds an empty file's allocation state from a validated checkpoint: one pass over sorted
+ * columns.
+ */
 import type { Allocator } from "../allocator/allocator.ts";
 import { KIND_SHIFT, USED } from "../allocator/states.ts";
 import { OutOfMemoryError } from "../errors/errors.ts";
@@ -7,9 +10,14 @@ import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
 import type { FileImage } from "../checkpoint/format.ts";
 
 /** What a restore needs to know of a file; a FileImage is one. Validated by whoever made it. */
-export type RestoreImage = Pick<FileImage, "chunkHuge" | "runs" | "extents">;
+export interface RestoreImage extends Pick<FileImage, "chunkHuge" | "runs"> {
+  readonly extents: { readonly start: Uint32Array; readonly length: Uint32Array };
+}
 
-/** @throws {OutOfMemoryError} if the checkpoint asks for more than the file may hold; nothing has changed then */
+/**
+ * @throws {OutOfMemoryError} if the checkpoint asks for more than the file may hold; nothing has
+ * changed then
+ */
 export function restoreRuns(allocator: Allocator, control: Control, image: RestoreImage): void {
   const { chunkHuge, runs } = image;
   const { start, length, state, refs, kind, group } = runs;

@@ -1,19 +1,16 @@
 /**
- * Writes what the used pages of memory files hold to a pages file, one extent behind the other: all that saving has in
- * common between formats. Threads do it (write-task.ts); here they are started, watched, and stopped.
+ * Writes the contents of used pages to a sink: what saves of all formats have in common. Threads do
+ * the work (write-task.ts); here they are started, watched and stopped.
  */
-import { fileStatus, setDirectIo } from "../../ffi/index.ts";
+import type { Compression } from "../codec/codec.ts";
+import { fileStatus } from "../../ffi/index.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { runInThread } from "../threads/pool.ts";
-import { PAGE_SIZE } from "../pages/units.ts";
-import {
-  createWriteHandle,
-  openWriteHandle,
-  stopWriting,
-  type WriteSource,
-  type WriteState,
-  WriteWord,
-} from "./write-state.ts";
-import { PIECE_BYTES, type WriteTask } from "./write-task.ts";
+import { createFrames, type FrameRows, openFrames } from "./save-table.ts";
+import type { SinkDescription } from "./sink.ts";
+import { listWork, type WorkList } from "./work-list.ts";
+import { createWriteHandle, openWriteHandle, stopWriting, WriteWord } from "./write-state.ts";
+import type { WriteSource, WriteTask } from "./write-task.ts";
 
 export interface WriteOptions {
   readonly signal?: AbortSignal | undefined;
@@ -23,83 +20,95 @@ export interface WriteOptions {
 /** Bytes of page contents. */
 export interface SaveProgress {
   readonly writtenBytes: number;
-  /** What there is to write at most; it gets smaller as zero pages are found, and is exact at the end. */
+  /**
+   * The most that there is to write; it shrinks as zero and unchanged pages are found, and is exact
+   * at the end.
+   */
   readonly totalBytes: number;
 }
 
-/** A new file that page contents are written to, from its beginning; `path` is for error messages. */
-export interface PagesTarget {
-  readonly fd: number;
-  readonly path: string;
+export interface WritePlan {
+  readonly sources: readonly WriteSource[];
+  readonly hashSeed: number;
+  readonly compression: Compression;
+  /** The number of the first frame that is written. */
+  readonly firstFrame: number;
+  /** Bytes of the page file that have been written before. */
+  readonly writtenBytes: number;
+  readonly sink: SinkDescription;
 }
 
 export interface WrittenPages {
-  /** Extents of each source, in pages of its file. Their contents follow one another, source after source. */
-  readonly extents: readonly { readonly start: Uint32Array; readonly length: Uint32Array }[];
-  /** CRC-32 of each page of the pages file. */
-  readonly checksums: Uint32Array;
-  /** Pages that had memory but only zeros in it. */
+  readonly frames: FrameRows;
+  readonly frameCount: number;
+  /** Bytes of the page file. */
+  readonly writtenBytes: number;
+  /** Pages whose contents were written. */
+  readonly writtenPages: number;
+  /** Pages that had memory, but only zeros. */
   readonly zeroPages: number;
+  /** Pages whose contents the base has. */
+  readonly reusedPages: number;
 }
 
 const PROGRESS_INTERVAL_MS = 50;
-/** As many writes in flight: two do not fill the disk measured here (1.8 GiB/s direct), three or four do. */
+/** Two writes in flight do not fill the disk measured here (1.8 GiB/s direct), three or four do. */
 const MAX_THREADS = 4;
-/**
- * From here on the page cache is left out, where the file system can do that. 2 GiB, synced, on a busy machine with 2 cores: 1.5
- * to 1.8 s direct, 2.0 to 8.5 s through the page cache, which doubles the memory in use just when there is much of it. Less
- * than this is written as fast either way, and may stay cached for a start that follows soon.
- */
-const DIRECT_BYTES = 64 * 1024 * 1024;
+const TICKET_BYTES = HUGE_PAGE_SIZE;
+const MAX_TICKET_ENTRIES = 64;
+
+/** The most bytes that the used pages of a file can hold now. */
+export function mostBytesOf({ fd, length }: Pick<WriteSource, "fd" | "length">): number {
+  const pages = length.reduce((sum, count) => sum + count, 0);
+  return Math.min(pages * PAGE_SIZE, fileStatus(fd).allocatedBytes);
+}
 
 /**
- * @param sources each with its used pages, ordered and disjoint
- * @throws {SyscallError} what the signal or onProgress threw; the file's contents are then of no use
+ * Stores what differs from the save table, and notes in it where.
+ * @throws {SyscallError} or what the signal or onProgress threw; the page file is then of no use
  */
 export async function writeUsedPages(
-  sources: readonly WriteSource[],
-  target: PagesTarget,
+  plan: WritePlan,
   options: WriteOptions,
 ): Promise<WrittenPages> {
   options.signal?.throwIfAborted();
-  let usedPages = 0;
-  let mostBytes = 0;
-  for (const { fd, length } of sources) {
-    const pages = length.reduce((sum, count) => sum + count, 0);
-    usedPages += pages;
-    mostBytes += Math.min(pages * PAGE_SIZE, fileStatus(fd).allocatedBytes);
-  }
-  const handle = createWriteHandle(sources.length, usedPages);
-  const state = openWriteHandle(handle);
-  const direct = mostBytes >= DIRECT_BYTES && setDirectIo(target.fd, true);
-  const threads = Math.max(1, Math.min(MAX_THREADS, Math.ceil(mostBytes / (2 * PIECE_BYTES))));
-  await runThreads(
-    { ...target, sources, handle, allocateBytes: direct ? mostBytes : 0 },
-    threads,
-    state,
-    mostBytes,
-    options,
-  );
-  const { words } = state;
-  const placed = words[WriteWord.PlacedPages]!;
+  const work = listWork(plan.sources);
+  const entries = work.unit.length;
+  const mostBytes = plan.sources.reduce((sum, source) => sum + mostBytesOf(source), 0);
+  const frames = createFrames(entries);
+  const handle = createWriteHandle(plan.writtenBytes);
+  const task: WriteTask = {
+    sources: plan.sources,
+    work,
+    ticketEntries: ticketEntries(work, mostBytes),
+    handle,
+    frames,
+    firstFrame: plan.firstFrame,
+    hashSeed: plan.hashSeed,
+    compression: plan.compression,
+    sink: plan.sink,
+  };
+  const { words, reservedBytes } = openWriteHandle(handle);
+  await runThreads(task, words, mostBytes, options);
   return {
-    extents: sources.map((_, file) => extentsOf(state, file)),
-    checksums: state.checksums.subarray(0, placed),
+    frames: openFrames(frames),
+    frameCount: words[WriteWord.FrameCount]!,
+    writtenBytes: reservedBytes[0]!,
+    writtenPages: words[WriteWord.WrittenPages]!,
     zeroPages: words[WriteWord.ZeroPages]!,
+    reusedPages: words[WriteWord.ReusedPages]!,
   };
 }
 
-function extentsOf({ words, firstExtent, extentStart, extentLength }: WriteState, file: number) {
-  const count = words[WriteWord.ExtentCount]!;
-  const first = file <= words[WriteWord.PlacedFile]! ? firstExtent[file]! : count;
-  const end = file < words[WriteWord.PlacedFile]! ? firstExtent[file + 1]! : count;
-  return { start: extentStart.subarray(first, end), length: extentLength.subarray(first, end) };
+/** So many units that a ticket is about one large write: one where memory is dense. */
+function ticketEntries({ unit }: WorkList, mostBytes: number): number {
+  const ideal = Math.round((unit.length * TICKET_BYTES) / Math.max(1, mostBytes));
+  return Math.max(1, Math.min(MAX_TICKET_ENTRIES, ideal));
 }
 
 async function runThreads(
   task: WriteTask,
-  threads: number,
-  { words }: WriteState,
+  words: Int32Array,
   mostBytes: number,
   { signal, onProgress }: WriteOptions,
 ): Promise<void> {
@@ -110,9 +119,10 @@ async function runThreads(
   };
   const onAbort = () => fail(signal?.reason);
   const report = (isDone: boolean) => {
-    const writtenBytes = Atomics.load(words, WriteWord.WrittenPages) * PAGE_SIZE;
-    const zeroBytes = Atomics.load(words, WriteWord.ZeroPages) * PAGE_SIZE;
-    const totalBytes = isDone ? writtenBytes : Math.max(writtenBytes, mostBytes - zeroBytes);
+    const bytes = (word: number) => Atomics.load(words, word) * PAGE_SIZE;
+    const writtenBytes = bytes(WriteWord.WrittenPages);
+    const left = mostBytes - bytes(WriteWord.ZeroPages) - bytes(WriteWord.ReusedPages);
+    const totalBytes = isDone ? writtenBytes : Math.max(writtenBytes, left);
     try {
       onProgress?.({ writtenBytes, totalBytes });
     } catch (error) {
@@ -122,10 +132,13 @@ async function runThreads(
   signal?.addEventListener("abort", onAbort, { once: true });
   const timer =
     onProgress === undefined ? undefined : setInterval(() => report(false), PROGRESS_INTERVAL_MS);
-  // A thread that dies holds a baton perhaps: the others must not wait for it.
+  const tickets = Math.ceil(task.work.unit.length / task.ticketEntries);
+  const wanted = Math.ceil(mostBytes / (2 * TICKET_BYTES));
+  const threads = Math.min(MAX_THREADS, tickets, Math.max(1, wanted));
+  // The thread whose turn it is may die: the others must not wait for it.
   const runOne = () => runInThread("save.write", task).done.catch(fail);
   try {
-    // All must have left the memory and the file before anybody closes either.
+    // All must have left the memory and the file before either is closed.
     await Promise.all(Array.from({ length: threads }, runOne));
     if (failure === undefined) report(true);
   } finally {

@@ -1,12 +1,13 @@
 /** Saves that are interrupted, and saves beside loads: what the directory holds, and what the files do. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setFaultHook } from "../../ffi/index.ts";
 import { CheckpointBusyError, MemoryFile, PAGE_SIZE, type SaveProgress } from "../../src/index.ts";
 import { expectDescriptors, namedDescriptors } from "../safety/support/descriptors.ts";
 import { checkNumbered, contentsOf, numberedFile } from "./support/contents.ts";
+import { listing } from "./support/page-files.ts";
 
 const PAGES = 600;
 let directory: string;
@@ -21,8 +22,6 @@ afterEach(async () => {
   rmSync(directory, { recursive: true });
   await expectDescriptors(before);
 });
-
-const listing = () => readdirSync(directory).sort();
 
 /** The seed of the file that the directory's checkpoint holds, all of it compared. */
 async function seedInDirectory(): Promise<number> {
@@ -53,7 +52,7 @@ test("aborted at every system call that the saving thread makes: the checkpoint 
     const isAborted = failure instanceof Error;
     if (isAborted) expect(failure.message).toBe(`Aborted at ${at}`);
     if (isAborted) aborted++;
-    expect(listing()).toEqual(["meta", "pages"]);
+    expect(listing(directory)).toEqual(["meta", "pages"]);
     expect(await seedInDirectory()).toBe(isAborted ? 1 : 100_000);
   }
   // Up to the commit an abort is heeded; the save that no call interrupted came through.
@@ -72,7 +71,7 @@ test("an onProgress that throws, at its first report or at its last, ends the sa
         throw new Error(`At the ${throwAt}`);
     };
     await expect(file.saveTo(directory, { onProgress })).rejects.toThrow(`At the ${throwAt}`);
-    expect(listing()).toEqual(["meta", "pages"]);
+    expect(listing(directory)).toEqual(["meta", "pages"]);
     expect(await seedInDirectory()).toBe(1);
   }
   expect(seen.at(-1)).toEqual({ writtenBytes: PAGES * PAGE_SIZE, totalBytes: PAGES * PAGE_SIZE });

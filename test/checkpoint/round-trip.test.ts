@@ -4,8 +4,7 @@ import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { closeFile } from "../../ffi/index.ts";
-import { openCheckpoint } from "../../src/checkpoint/directory.ts";
+import { closeContents, openCheckpoint } from "../../src/checkpoint/directory.ts";
 import {
   CorruptCheckpointError,
   type LoadQueue,
@@ -18,6 +17,7 @@ import {
 import { checkContents, checkRanges } from "../support/expected.ts";
 import { randomFile, type Shape } from "../support/random-file.ts";
 import { checkNumbered, contentsOf, numberedFile } from "./support/contents.ts";
+import { onlyPageFile } from "./support/page-files.ts";
 
 let directory: string;
 
@@ -142,13 +142,13 @@ test("files are their owner's alone, and contents stand at multiples of the page
   for (const page of [3, 100, 513])
     file.decommit({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE });
   await file.saveTo(directory);
-  for (const name of ["meta", "pages"])
-    expect(statSync(join(directory, name)).mode & 0o777).toBe(0o600);
-  const { image, pagesFd } = openCheckpoint(directory);
-  closeFile(pagesFd);
-  const { start, length } = image.files[0]!.extents;
-  expect([...start]).toEqual([1, 4, 101, 514].map((page, i) => (i === 0 ? 0 : page)));
-  const fd = openSync(join(directory, "pages"), "r");
+  for (const path of [join(directory, "meta"), onlyPageFile(directory)])
+    expect(statSync(path).mode & 0o777).toBe(0o600);
+  const { manifest, contents } = openCheckpoint(directory);
+  closeContents(contents);
+  const { start, length } = manifest.files[0]!.pageMap.extents;
+  expect([...start]).toEqual([0, 4, 101, 512, 514]);
+  const fd = openSync(onlyPageFile(directory), "r");
   const word = new Uint32Array(1);
   let at = 0;
   for (const [extent, first] of start.entries()) {
@@ -158,7 +158,7 @@ test("files are their owner's alone, and contents stand at multiples of the page
     }
   }
   closeSync(fd);
-  expect(statSync(join(directory, "pages")).size).toBe(at * PAGE_SIZE);
+  expect(statSync(onlyPageFile(directory)).size).toBe((at + 1) * PAGE_SIZE);
 });
 
 test("every page's checksum is checked: a byte that changed is named by its page, other pages are not touched by it", async () => {
@@ -169,7 +169,7 @@ test("every page's checksum is checked: a byte that changed is named by its page
       fc.nat({ max: 2000 * PAGE_SIZE - 1 }),
       fc.integer({ min: 1, max: 255 }),
       async (offset, flip) => {
-        const fd = openSync(join(directory, "pages"), "r+");
+        const fd = openSync(onlyPageFile(directory), "r+");
         const byte = new Uint8Array(1);
         readSync(fd, byte, 0, 1, offset);
         writeSync(fd, new Uint8Array([byte[0]! ^ flip]), 0, 1, offset);

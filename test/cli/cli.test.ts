@@ -14,8 +14,10 @@ import {
   writeSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
+import { onlyPageFile } from "../checkpoint/support/page-files.ts";
 import packageJson from "../../package.json" with { type: "json" };
+import { HEADER_BYTES, Section, TABLE_ENTRY_BYTES } from "../../src/checkpoint/format.ts";
 import { formatBytes } from "../../src/cli/bytes.ts";
 import { HUGE_PAGE_SIZE, MemoryFile, MemoryKind, PAGE_SIZE } from "../../src/index.ts";
 
@@ -177,7 +179,9 @@ describe("inspect", () => {
       id: "main",
       start: 15 * PAGE_SIZE,
       end: 16 * PAGE_SIZE,
+      file: basename(onlyPageFile(checkpoint)),
       offset: 12 * PAGE_SIZE,
+      codec: "raw",
     });
     const { stdout } = run("inspect", "--list", checkpoint);
     expect(stdout).toContain(`[0, ${10 * PAGE_SIZE})  used  refs 1  kind Tmpfs  group 3`);
@@ -237,7 +241,7 @@ describe("verify", () => {
 
   test("names every bad block by extent and offset, and exits with 1", () => {
     const directory = copy("bad-blocks");
-    const pages = join(directory, "pages");
+    const pages = onlyPageFile(directory);
     for (const page of [2, 3, 4, 12]) overwrite(pages, page * PAGE_SIZE + 7);
     const { exitCode, stdout } = run("verify", directory, "--json");
     expect(exitCode).toBe(1);
@@ -251,6 +255,7 @@ describe("verify", () => {
       {
         id: "main",
         extent: 0,
+        file: basename(pages),
         offset: 2 * PAGE_SIZE,
         lengthBytes: 3 * PAGE_SIZE,
         memoryOffset: 2 * PAGE_SIZE,
@@ -259,6 +264,7 @@ describe("verify", () => {
       {
         id: "main",
         extent: 1,
+        file: basename(pages),
         offset: 12 * PAGE_SIZE,
         lengthBytes: PAGE_SIZE,
         memoryOffset: 15 * PAGE_SIZE,
@@ -267,65 +273,82 @@ describe("verify", () => {
     ]);
     const text = run("verify", directory);
     expect(text.exitCode).toBe(1);
-    expect(text.stdout).toContain(`extent 1, offset ${12 * PAGE_SIZE}, ${PAGE_SIZE} bytes`);
+    expect(text.stdout).toContain(
+      `extent 1, ${basename(pages)} offset ${12 * PAGE_SIZE}, ${PAGE_SIZE} bytes`,
+    );
     expect(text.stdout).toContain("4 pages bad");
   });
 
-  /**
-   * Where a section of `meta` is, by the order in which sections are written: name, chunks, runs,
-   * extents, userData, checksums.
-   */
-  function sectionAt(index: number): { offset: number; lengthBytes: number } {
+  /** Where a section is in `meta`. */
+  function sectionAt(id: number): number {
     const view = new DataView(new Uint8Array(readFileSync(join(checkpoint, "meta"))).buffer);
-    const entry = 64 + 32 * index;
-    return {
-      offset: view.getFloat64(entry + 8, true),
-      lengthBytes: view.getFloat64(entry + 16, true),
-    };
+    for (let entry = HEADER_BYTES; ; entry += TABLE_ENTRY_BYTES)
+      if (view.getUint32(entry, true) === id) return view.getFloat64(entry + 8, true);
   }
+
+  const sectionsOf = (messages: readonly string[]) =>
+    messages.map((message) => /section (\w+)/.exec(message)![1]);
 
   test("names each bad section, and still checks pages", () => {
     const directory = copy("bad-sections");
-    for (const section of [1, 2, 4]) overwrite(join(directory, "meta"), sectionAt(section).offset);
-    for (const page of [3, 4, 12]) overwrite(join(directory, "pages"), page * PAGE_SIZE + 7);
+    for (const section of [Section.Chunks, Section.Runs, Section.UserData])
+      overwrite(join(directory, "meta"), sectionAt(section));
+    for (const page of [3, 4, 12]) overwrite(onlyPageFile(directory), page * PAGE_SIZE + 7);
     const { exitCode, stdout } = run("verify", directory, "--json");
     const { metadataErrors, badBlocks, pages, badPages } = JSON.parse(stdout);
     expect(exitCode).toBe(1);
-    expect(metadataErrors.map((message: string) => /section (\w+)/.exec(message)![1])).toEqual([
-      "chunks",
-      "runs",
-      "userData",
-    ]);
+    expect(sectionsOf(metadataErrors).toSorted()).toEqual(["chunks", "runs", "userData"]);
     expect([pages, badPages]).toEqual([14, 3]);
-    // The owner of these pages is in the damaged part.
-    const place = { id: null, extent: null, memoryOffset: null, problem: "checksum" };
-    expect(badBlocks).toEqual([
-      { ...place, offset: 3 * PAGE_SIZE, lengthBytes: 2 * PAGE_SIZE },
-      { ...place, offset: 12 * PAGE_SIZE, lengthBytes: PAGE_SIZE },
+    expect(badBlocks).toMatchObject([
+      { id: "main", extent: 0, offset: 3 * PAGE_SIZE, lengthBytes: 2 * PAGE_SIZE },
+      { id: "main", extent: 1, offset: 12 * PAGE_SIZE },
     ]);
     const text = run("verify", directory).stdout;
-    expect(text).toContain(`BAD       offset ${12 * PAGE_SIZE}, ${PAGE_SIZE} bytes: checksum`);
-    expect(text).toContain("metadata has 3 errors; 0 extents, 14 pages, 56 KiB read, 3 pages bad");
+    expect(text).toContain(`offset ${12 * PAGE_SIZE}, ${PAGE_SIZE} bytes, memory offset`);
+    expect(text).toContain("metadata has 3 errors; 3 extents, 14 pages, 56 KiB read, 3 pages bad");
+  });
+
+  test("damaged columns are named, and pages are checked by the other one", () => {
+    const directory = copy("bad-columns");
+    overwrite(join(directory, "meta"), sectionAt(Section.PageCrcs) + 5);
+    overwrite(onlyPageFile(directory), 12 * PAGE_SIZE);
+    const one = JSON.parse(run("verify", directory, "--json").stdout);
+    expect(sectionsOf(one.metadataErrors)).toEqual(["pageCrcs"]);
+    expect(one.badBlocks).toMatchObject([{ offset: 12 * PAGE_SIZE, problem: "hash" }]);
+    overwrite(join(directory, "meta"), sectionAt(Section.PageHashes) + 9);
+    const both = JSON.parse(run("verify", directory, "--json").stdout);
+    expect(sectionsOf(both.metadataErrors)).toEqual(["pageCrcs", "pageHashes"]);
+    expect([both.ok, both.badBlocks]).toEqual([false, []]);
+  });
+
+  test("contents without extents or frames cannot be checked, which is an error", () => {
+    for (const section of [Section.Extents, Section.Frames, Section.PageFiles]) {
+      const directory = copy(`bad-map-${section}`);
+      overwrite(join(directory, "meta"), sectionAt(section));
+      const { metadataErrors, pages } = JSON.parse(run("verify", directory, "--json").stdout);
+      expect([metadataErrors.length, pages]).toEqual([1, 0]);
+    }
   });
 
   test("checks the rest behind a damaged header or table", () => {
     const directory = copy("bad-header");
-    // The id in the header; a number in the table's first entry; a checksum's first byte.
-    for (const at of [16, 64 + 8, sectionAt(5).offset]) overwrite(join(directory, "meta"), at);
-    const { metadataErrors, pages } = JSON.parse(run("verify", directory, "--json").stdout);
-    expect(metadataErrors.map((message: string) => message.replace(/ \(.*/, ""))).toEqual([
+    // The id in the header; a number in the table's first entry; the first byte of the runs.
+    for (const at of [16, HEADER_BYTES + 8, sectionAt(Section.Runs)])
+      overwrite(join(directory, "meta"), at);
+    overwrite(onlyPageFile(directory), 12 * PAGE_SIZE);
+    const verdict = JSON.parse(run("verify", directory, "--json").stdout);
+    expect(verdict.metadataErrors.map((text: string) => text.replace(/ \(.*/, ""))).toEqual([
       "Header checksum does not match",
       "Section table checksum does not match",
       expect.stringContaining("is out of place"),
       "Section checksum does not match",
     ]);
-    expect(pages).toBe(0);
-    expect(run("verify", directory).stdout).toContain("contents could not be checked");
+    expect([verdict.pages, verdict.badPages]).toEqual([14, 1]);
   });
 
   test("names a block that cannot be read, and checks the others", () => {
     const directory = copy("unreadable");
-    overwrite(join(directory, "pages"), 12 * PAGE_SIZE);
+    overwrite(onlyPageFile(directory), 12 * PAGE_SIZE);
     const preload = join(root, "unreadable.ts");
     writeFileSync(
       preload,
@@ -365,7 +388,7 @@ describe("verify", () => {
       expect(stdout).toStartWith("BAD       metadata: ");
     }
     const short = copy("short");
-    truncateSync(join(short, "pages"), 13 * PAGE_SIZE);
+    truncateSync(onlyPageFile(short), 13 * PAGE_SIZE);
     expect(run("verify", short)).toMatchObject({
       exitCode: 1,
       stdout: expect.stringContaining(`got ${13 * PAGE_SIZE}`),
@@ -376,7 +399,7 @@ describe("verify", () => {
         { extent: 2, offset: 13 * PAGE_SIZE, lengthBytes: PAGE_SIZE, problem: "truncated" },
       ],
     });
-    rmSync(join(short, "pages"));
+    rmSync(onlyPageFile(short));
     expect(run("verify", short)).toMatchObject({
       exitCode: 1,
       stdout: expect.stringContaining("missing"),

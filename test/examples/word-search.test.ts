@@ -3,6 +3,7 @@ import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { onlyPageFile } from "../checkpoint/support/page-files.ts";
 
 test("word-search answers the same from its checkpoint as before it", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-example-"));
@@ -43,7 +44,7 @@ test("word-search answers the same from its checkpoint as before it", async () =
       expect(output).toContain(part);
     }
     expect(output.match(/nearest to "ocean": sea /g)?.length).toBe(4);
-    expect(statSync(join(checkpoint, "pages")).mode & 0o777).toBe(0o600);
+    expect(statSync(onlyPageFile(checkpoint)).mode & 0o777).toBe(0o600);
   } finally {
     rmSync(directory, { recursive: true });
   }

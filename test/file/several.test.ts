@@ -4,10 +4,11 @@ import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { openCheckpoint } from "../../src/checkpoint/directory.ts";
-import { encodeMeta } from "../../src/checkpoint/format.ts";
-import { decodeMeta } from "../../src/checkpoint/decode.ts";
-import { closeFile } from "../../ffi/index.ts";
+import { closeContents, openCheckpoint } from "../../src/checkpoint/directory.ts";
+import { readCrcs, readHashes } from "../../src/checkpoint/columns.ts";
+import { decodeManifest } from "../../src/checkpoint/decode.ts";
+import { encodeManifest } from "../../src/checkpoint/encode.ts";
+import type { Manifest, SavedFile } from "../../src/checkpoint/format.ts";
 import {
   CheckpointBusyError,
   type CheckpointFiles,
@@ -24,6 +25,7 @@ import {
 import { expectDescriptors, namedDescriptors } from "../safety/support/descriptors.ts";
 import { RandomFileBuilder } from "../support/random-file.ts";
 import { checkNumbered, contentsOf, numberedFile } from "../checkpoint/support/contents.ts";
+import { listing, onlyPageFile } from "../checkpoint/support/page-files.ts";
 
 let directory: string;
 let before: string[];
@@ -89,7 +91,7 @@ test("random files come back by id, in order, with their user data and the check
           expect(file.userData).toEqual(fileUserData.get(id) ?? null);
           expect(file.name).toBe(id);
         }
-        expect(report.pagesBytes).toBe(statSync(join(directory, "pages")).size);
+        expect(report.pagesBytes).toBe(statSync(onlyPageFile(directory)).size - PAGE_SIZE);
         expect(report.usedBytes).toBe(made.reduce((sum, { file }) => sum + file.allocatedBytes, 0));
         for (const { file } of made) file.destroy();
       },
@@ -187,7 +189,7 @@ test("when all is loaded nobody has the pages file open, and files live on one b
 });
 
 async function expectNoPages(): Promise<void> {
-  const open = () => namedDescriptors().filter((path) => path.endsWith("/pages"));
+  const open = () => namedDescriptors().filter((path) => /\/pages-[0-9a-f]+$/.test(path));
   for (let i = 0; i < 400 && open().length > 0; i++) await Bun.sleep(5);
   expect(open()).toEqual([]);
 }
@@ -297,27 +299,35 @@ test("all or none: a file destroyed before the save, another save under way, an 
   const files = await load(directory);
   expect([...files.keys()]).toEqual(["a", "b"]);
   expect(files.userData).toEqual(new Uint8Array([2]));
-  expect(readdirSync(directory).sort()).toEqual(["meta", "pages"]);
+  expect(listing(directory)).toEqual(["meta", "pages"]);
 });
 
-test("metadata of several files is not trusted: ids that stand twice, are no ids, or are too many; contents of another's", async () => {
+test("metadata of several files is not trusted: names that are there twice, are no names, or are too many", async () => {
   await saveAll(directory, { a: numbered(4, 1), b: numbered(4, 9) });
-  const { image, pagesFd } = openCheckpoint(directory);
-  closeFile(pagesFd);
-  const [a, b] = image.files as [(typeof image.files)[0], (typeof image.files)[0]];
-  const decode = (changed: Partial<typeof image>) => () =>
-    decodeMeta(encodeMeta({ ...image, ...changed }), "meta");
+  const { manifest, contents } = openCheckpoint(directory);
+  const { fd, path } = contents[0]!;
+  const saved: SavedFile[] = manifest.files.map((file) => ({
+    ...file,
+    crcs: readCrcs(fd, file.crcs, path),
+    hashes: readHashes(fd, file.hashes, path),
+  }));
+  closeContents(contents);
+  const [a, b] = saved as [SavedFile, SavedFile];
+  const decode = (changed: Partial<Manifest<SavedFile>>) => () => {
+    const { parts, lengthBytes } = encodeManifest({ ...manifest, files: saved, ...changed });
+    return decodeManifest(parts[0], lengthBytes, "meta");
+  };
   expect(decode({})).not.toThrow();
-  const refused: [Partial<typeof image>, string][] = [
+  const refused: [Partial<Manifest<SavedFile>>, string][] = [
     [{ files: [a, { ...b, name: "a" }] }, 'two files "a"'],
-    [{ files: [a, { ...b, name: "" }] }, "a name of 1 to 255 bytes"],
-    [{ files: [a, { ...b, name: "x\0" }] }, "without NUL"],
     [{ files: [] }, "Expected 1 to 4096 files, got 0"],
-    [{ files: [a] }, "Extents hold 4 pages, but there are 8 checksums"],
-    [{ files: [a, { ...b, extents: a.extents }, { ...a, name: "c" }] }, "Extents hold 12 pages"],
+    [{ files: [a, { ...b, crcs: b.crcs.subarray(1) }] }, "Expected 16 bytes for 4 pages, got 12"],
+    [{ pageFiles: [] }, "is in none of 0 page files"],
   ];
   for (const [changed, message] of refused) {
     expect(decode(changed)).toThrow(message);
     expect(decode(changed)).toThrow(CorruptCheckpointError);
   }
+  for (const name of ["", "x\0", "x".repeat(256), "\ud800"])
+    expect(decode({ files: [a, { ...b, name }] })).toThrow(RangeError);
 });

@@ -3,8 +3,9 @@
  * of a loop.
  */
 import { expect, test } from "bun:test";
-import { closeFile, syscallCounts } from "../../ffi/index.ts";
-import { openCheckpoint } from "../../src/checkpoint/directory.ts";
+import { syscallCounts } from "../../ffi/index.ts";
+import { readCrcs } from "../../src/checkpoint/columns.ts";
+import { closeContents, openCheckpoint } from "../../src/checkpoint/directory.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { LoadState, LoadWord } from "../../src/load/load-state.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
@@ -49,26 +50,26 @@ test("loadFrom makes the same system calls for 8 extents and runs as for 4,096",
     const few = await callsOfLoad(await saveExtents(`${root}/few`, 8, true));
     expect(few).toEqual(await callsOfLoad(await saveExtents(`${root}/many`, 4096, true)));
     expect(few).toEqual(await callsOfLoad(await saveExtents(`${root}/one`, 4096, false)));
-    expect(few.pread).toBe(2); // meta, and its id again
+    expect(few.pread).toBe(4); // The header, the metadata, the trailer, the checksums.
   });
 });
 
-test("extents and checksums are used where meta was read, in every thread, and are not copied", async () => {
+test("extents and checksums of a manifest are seen by every thread", async () => {
   await withDirectory(async (root) => {
-    const { image, pagesFd } = openCheckpoint(await saveExtents(root, 100, false));
-    closeFile(pagesFd);
-    const { checksums } = image;
-    const { extents, chunkHuge } = image.files[0]!;
+    const { manifest, contents } = openCheckpoint(await saveExtents(root, 100, false));
+    const { chunkHuge, pageMap, crcs } = manifest.files[0]!;
+    const { extents } = pageMap;
+    const checksums = readCrcs(contents[0]!.fd, crcs, contents[0]!.path);
+    closeContents(contents);
     const plan = { sizePages: chunkHuge.length * PAGES_PER_CHUNK, extentOffset: 0, checksums };
     const state = LoadState.create({
       ...plan,
       extentStart: extents.start,
       extentLength: extents.length,
     });
-    expect(state.handle.columns).toBe(image.checksums.buffer as SharedArrayBuffer);
     const attached = new LoadState(structuredClone(state.handle));
     expect([...attached.extentStart]).toEqual([...extents.start]);
-    expect([...attached.checksums]).toEqual([...image.checksums]);
+    expect([...attached.checksums]).toEqual([...checksums]);
     expect(attached.words[LoadWord.PendingPages]).toBe(100);
   });
 });

@@ -54,6 +54,7 @@ import {
 import { namedDescriptors } from "./support/descriptors.ts";
 import { saveStamped } from "./support/stamped.ts";
 import { runProgram } from "./support/run-program.ts";
+import { onlyPageFile } from "../checkpoint/support/page-files.ts";
 
 function isMapped(name: string): boolean {
   return readFileSync("/proc/self/maps", "utf8").includes(`memfd:${name}`);
@@ -545,7 +546,7 @@ test("every method and property of the class throws DestroyedError after destroy
 test("a page that failed to load is never seen, by no way to look at memory", async () => {
   await withDirectory(async (directory) => {
     await saveStamped(directory, 4, 1);
-    const fd = openSync(join(directory, "pages"), "r+");
+    const fd = openSync(onlyPageFile(directory), "r+");
     writeSync(fd, new Uint8Array([1, 2, 3]), 0, 3, PAGE_SIZE + 100);
     closeSync(fd);
     using file = await MemoryFile.loadFrom(directory, { background: true });

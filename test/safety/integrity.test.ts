@@ -1,10 +1,16 @@
-/** Integrity: no byte of a checkpoint can change unnoticed, and one that has costs its own page, not the others. */
+/**
+ * Integrity: no byte of a checkpoint can change unnoticed, and one that has costs its own page, not
+ * the others.
+ */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { setFaultHook } from "../../ffi/index.ts";
-import { HEADER_BYTES } from "../../src/checkpoint/format.ts";
+import { readHashes } from "../../src/checkpoint/columns.ts";
+import { closeContents, openCheckpoint } from "../../src/checkpoint/directory.ts";
+import type { ColumnPlace } from "../../src/checkpoint/page-map.ts";
+import { HEADER_BYTES, HeaderField } from "../../src/checkpoint/format.ts";
 import {
   CorruptCheckpointError,
   FileRange,
@@ -14,12 +20,14 @@ import {
   PAGE_SIZE,
 } from "../../src/index.ts";
 import { pageWords, stampOf, stampPage } from "./support/stamped.ts";
+import { onlyPageFile } from "../checkpoint/support/page-files.ts";
 
-/** Extents of 3, 1 and 600 pages, the last in two blocks of 2 MiB. */
+/** Extents of 3 and 1 pages, and 600 pages that are two extents, since they are in two units. */
 const EXTENTS = [
   { start: 0, pages: 3 },
   { start: 10, pages: 1 },
-  { start: 20, pages: 600 },
+  { start: 20, pages: 492 },
+  { start: 512, pages: 108 },
 ];
 const ALL_PAGES = EXTENTS.flatMap(({ start, pages }) =>
   Array.from({ length: pages }, (_, i) => start + i),
@@ -29,6 +37,8 @@ let root: string;
 let checkpoint: string;
 let meta: Uint8Array;
 let pages: Uint8Array;
+let hashes: ColumnPlace;
+let pagesName: string;
 
 beforeAll(async () => {
   root = mkdtempSync(join(tmpdir(), "pgalloc-integrity-"));
@@ -38,7 +48,11 @@ beforeAll(async () => {
   for (const page of ALL_PAGES) stampPage(pageWords(file, page), page, 1);
   await file.saveTo(checkpoint, { userData: new Uint8Array(21).fill(3) });
   meta = new Uint8Array(readFileSync(join(checkpoint, "meta")));
-  pages = new Uint8Array(readFileSync(join(checkpoint, "pages")));
+  const { manifest, contents } = openCheckpoint(checkpoint);
+  hashes = manifest.files[0]!.hashes;
+  closeContents(contents);
+  pagesName = basename(onlyPageFile(checkpoint));
+  pages = new Uint8Array(readFileSync(join(checkpoint, pagesName)));
 });
 afterAll(() => rmSync(root, { recursive: true }));
 
@@ -60,16 +74,29 @@ function flipped(bytes: Uint8Array, at: number): Uint8Array {
 describe("metadata", () => {
   test("every byte that is changed is noticed", async () => {
     const step = process.env["CI"] === undefined ? 7 : 1;
+    const { offset, count } = hashes;
     for (let at = 0; at < meta.length; at += step) {
+      // A load does not read the hashes: a save and verify do.
+      if (at >= offset && at < offset + 8 * count) continue;
       await expect(MemoryFile.loadFrom(damaged("meta", flipped(meta, at)))).rejects.toBeInstanceOf(
         CorruptCheckpointError,
       );
     }
   });
 
+  test("every byte of the hashes that is changed is noticed by those who read them", () => {
+    for (let at = 0; at < 8 * hashes.count; at += 97) {
+      const directory = damaged("meta", flipped(meta, hashes.offset + at));
+      const { manifest, contents } = openCheckpoint(directory);
+      const { fd, path } = contents[0]!;
+      expect(() => readHashes(fd, manifest.files[0]!.hashes, path)).toThrow(CorruptCheckpointError);
+      closeContents(contents);
+    }
+  });
+
   test("a sparse file of gigabytes in its place is refused by its header, unread", async () => {
     for (const [start, message] of [
-      [new Uint8Array(HEADER_BYTES), "This is no pgalloc checkpoint"],
+      [new Uint8Array(HEADER_BYTES), "This is not a pgalloc checkpoint"],
       [meta, `Expected ${meta.length} bytes, got ${2 ** 31}`],
     ] as const) {
       const directory = damaged("meta", start);
@@ -90,7 +117,7 @@ describe("metadata", () => {
 
   test("bytes between sections and behind them are known: nothing hides there", async () => {
     const view = new DataView(meta.buffer, meta.byteOffset, meta.byteLength);
-    const ends = Array.from({ length: view.getUint32(40, true) }, (_, i) => {
+    const ends = Array.from({ length: view.getUint32(HeaderField.SectionCount, true) }, (_, i) => {
       const entry = HEADER_BYTES + 32 * i;
       return view.getFloat64(entry + 8, true) + view.getFloat64(entry + 16, true);
     });
@@ -136,7 +163,7 @@ describe("page contents", () => {
       const extent = EXTENTS.findIndex(
         ({ start, pages: count }) => bad >= start && bad < start + count,
       );
-      const directory = damaged("pages", flipped(pages, index * PAGE_SIZE + 77));
+      const directory = damaged(pagesName, flipped(pages, index * PAGE_SIZE + 77));
       for (const queue of ["workers", "inline"] as const) {
         using file = await MemoryFile.loadFrom(directory, { background: true, queue });
         const waits = ALL_PAGES.map((page) =>
@@ -152,7 +179,7 @@ describe("page contents", () => {
         expect(error).toMatchObject({
           section: "pages",
           offset: index * PAGE_SIZE,
-          path: join(directory, "pages"),
+          path: join(directory, pagesName),
         });
         expect((error as Error).message).toContain(`extent ${extent},`);
         expect((error as Error).message).toContain(`offset ${index * PAGE_SIZE}`);
@@ -165,10 +192,10 @@ describe("page contents", () => {
           expect(stampOf(pageWords(file, page), page)).toBe(1);
         expect(() => pageWords(file, bad)).toThrow(NotLoadedError);
         // Repaired on disk, it can be had after all.
-        writeFileSync(join(directory, "pages"), pages, { flag: "r+" });
+        writeFileSync(join(directory, pagesName), pages, { flag: "r+" });
         await file.retryLoad();
         expect(stampOf(pageWords(file, bad), bad)).toBe(1);
-        writeFileSync(join(directory, "pages"), flipped(pages, index * PAGE_SIZE + 77), {
+        writeFileSync(join(directory, pagesName), flipped(pages, index * PAGE_SIZE + 77), {
           flag: "r+",
         });
       }
@@ -178,7 +205,7 @@ describe("page contents", () => {
   test("several bad pages in one block of 2 MiB are each their own waiters' affair", async () => {
     const bytes = pages.slice();
     for (const index of [10, 20, 21]) bytes[index * PAGE_SIZE]! ^= 1;
-    using file = await MemoryFile.loadFrom(damaged("pages", bytes), { background: true });
+    using file = await MemoryFile.loadFrom(damaged(pagesName, bytes), { background: true });
     const block = new FileRange(0, HUGE_PAGE_SIZE);
     await expect(file.awaitLoad(block)).rejects.toBeInstanceOf(CorruptCheckpointError);
     while (file.isLoading) await Bun.sleep(1);
@@ -189,7 +216,7 @@ describe("page contents", () => {
   });
 
   test("a load that nobody watches fails as a whole", async () => {
-    const directory = damaged("pages", flipped(pages, 500 * PAGE_SIZE));
+    const directory = damaged(pagesName, flipped(pages, 500 * PAGE_SIZE));
     await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({
       code: "ERR_CORRUPT_CHECKPOINT",
       offset: 500 * PAGE_SIZE,

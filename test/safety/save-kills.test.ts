@@ -4,9 +4,10 @@
  * (support/fault-hook.ts), for every n until it comes through. bench/kills.ts kills at random moments instead.
  */
 import { expect, test } from "bun:test";
-import { cpSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { listing } from "../checkpoint/support/page-files.ts";
 import { Faults } from "./support/fault-control.ts";
 import { checkStamped, saveStamped } from "./support/stamped.ts";
 
@@ -38,7 +39,7 @@ async function killAtEach(): Promise<Outcome[]> {
   const root = mkdtempSync(join(tmpdir(), "pgalloc-kills-"));
   const original = join(root, "original");
   await saveStamped(original, PAGES, 1);
-  const clean = readdirSync(original).sort();
+  const clean = listing(original);
   const outcomes: Outcome[] = [];
   let next = 0;
   let survived = false;
@@ -54,7 +55,7 @@ async function killAtEach(): Promise<Outcome[]> {
       // Whatever was left behind, the next save works, and leaves nothing of it.
       if (outcome.killed) await saveStamped(directory, PAGES, 3);
       if (outcome.killed) expect(await checkStamped(directory, PAGES)).toBe(3);
-      expect(readdirSync(directory).sort()).toEqual(clean);
+      expect(listing(directory)).toEqual(clean);
       rmSync(directory, { recursive: true });
     }
   };

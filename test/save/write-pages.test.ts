@@ -1,4 +1,7 @@
-/** Finding and writing page contents: against a naive pass over the memory, and what it costs in system calls. */
+/**
+ * Finding and writing page contents: against a naive pass over the memory, and what it costs in
+ * system calls.
+ */
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import fc from "fast-check";
@@ -12,15 +15,16 @@ import {
   setDirectIo,
   setFaultHook,
   syscallCounts,
+  truncateFile,
 } from "../../ffi/index.ts";
-import { type WrittenPages, writeUsedPages } from "../../src/save/write-pages.ts";
-import {
-  createWriteHandle,
-  openWriteHandle,
-  type WriteSource,
-  WriteWord,
-} from "../../src/save/write-state.ts";
-import { run } from "../../src/save/write-task.ts";
+import { buildMap } from "../../src/save/build-map.ts";
+import { describeFile } from "../../src/save/file-writer.ts";
+import { FrameList } from "../../src/save/frame-list.ts";
+import { createFrames, createTable, openTable } from "../../src/save/save-table.ts";
+import { listWork } from "../../src/save/work-list.ts";
+import { mostBytesOf, type WrittenPages, writeUsedPages } from "../../src/save/write-pages.ts";
+import { createWriteHandle, openWriteHandle, WriteWord } from "../../src/save/write-state.ts";
+import { run, type WriteSource } from "../../src/save/write-task.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
 import { withDirectory } from "../checkpoint/support/directory.ts";
@@ -30,7 +34,9 @@ type PageState = "absent" | "zero" | "data" | "unused";
 
 afterEach(() => setFaultHook(undefined));
 
-/** A file with these pages from page 0 on; `data` pages hold their own number and that of the file. */
+/**
+ * A file with these pages from page 0 on; `data` pages hold their own number and that of the file.
+ */
 function fileOf(
   states: readonly PageState[],
   tag: number,
@@ -63,14 +69,39 @@ function fileOf(
       base,
       start: Uint32Array.from(start),
       length: Uint32Array.from(length),
+      table: createTable(Math.max(1, states.length), true).handle,
     },
   };
 }
 
+/** Extents end with their unit: joined to runs of pages. */
+function joined(extents: readonly [number, number][]): [number, number][] {
+  const runs: [number, number][] = [];
+  for (const [start, length] of extents) {
+    const last = runs.at(-1);
+    if (last !== undefined && last[0] + last[1] === start) last[1] += length;
+    else runs.push([start, length]);
+  }
+  return runs;
+}
+
+interface Outcome {
+  readonly written: WrittenPages;
+  readonly sources: readonly WriteSource[];
+}
+
+const HASH_SEED = 77;
+const PLAIN = {
+  hashSeed: HASH_SEED,
+  compression: "none",
+  firstFrame: 0,
+  writtenBytes: 0,
+} as const;
+
 /** What must be written, by looking at every page. */
 function expectWritten(
   files: readonly (readonly PageState[])[],
-  written: WrittenPages,
+  { written, sources }: Outcome,
   path: string,
 ): void {
   const bytes = readFileSync(path);
@@ -78,6 +109,8 @@ function expectWritten(
   let zeroPages = 0;
   files.forEach((states, tag) => {
     const extents: [number, number][] = [];
+    const crcs: number[] = [];
+    const hashes: bigint[] = [];
     states.forEach((state, page) => {
       if (state === "zero") zeroPages++;
       if (state !== "data") return;
@@ -88,13 +121,20 @@ function expectWritten(
       const expected = new Uint32Array(PAGE_SIZE / 4);
       expected[(page * 37) % expected.length] = (tag << 24) | (page + 1);
       expect(contents.equals(new Uint8Array(expected.buffer))).toBe(true);
-      expect(written.checksums[at]).toBe(Bun.hash.crc32(contents));
+      crcs.push(Bun.hash.crc32(contents));
+      hashes.push(Bun.hash.xxHash3(contents, HASH_SEED as never) as bigint);
       at++;
     });
-    const { start, length } = written.extents[tag]!;
-    expect([...start].map((page, i) => [page, length[i]!])).toEqual(extents);
+    const frames = new FrameList();
+    frames.addRows(0, written.frames, written.frameCount);
+    const source = sources[tag]!;
+    const built = buildMap(source, openTable(source.table), frames, () => 1);
+    const { start, length } = built.pageMap.extents;
+    expect(joined([...start].map((page, i) => [page, length[i]!]))).toEqual(extents);
+    expect([...built.crcs]).toEqual(crcs);
+    expect([...built.hashes]).toEqual(hashes);
   });
-  expect(written.checksums.length).toBe(at);
+  expect(written.writtenPages).toBe(at);
   expect(bytes.byteLength).toBe(at * PAGE_SIZE);
   expect(written.zeroPages).toBe(zeroPages);
 }
@@ -102,15 +142,16 @@ function expectWritten(
 async function writeFiles(
   files: readonly (readonly PageState[])[],
   path: string,
-): Promise<WrittenPages> {
+): Promise<Outcome> {
   const made = files.map((states, tag) => fileOf(states, tag));
+  const sources = made.map(({ source }) => source);
   const fd = openFile(path, O_RDWR | O_CREAT);
   try {
-    return await writeUsedPages(
-      made.map(({ source }) => source),
-      { fd, path },
-      {},
-    );
+    const mostBytes = sources.reduce((sum, source) => sum + mostBytesOf(source), 0);
+    const sink = describeFile(fd, path, mostBytes);
+    const written = await writeUsedPages({ ...PLAIN, sources, sink }, {});
+    truncateFile(fd, written.writtenBytes);
+    return { written, sources };
   } finally {
     closeFile(fd);
     for (const { file } of made) file.destroy();
@@ -151,13 +192,22 @@ test("contents stand in the order of memory, whichever thread was faster", async
 });
 
 /** One thread's work, in this thread, with the calls that it makes. */
-function writeHere(states: readonly PageState[], path: string, direct = false) {
+async function writeHere(states: readonly PageState[], path: string, direct = false) {
   const { file, source } = fileOf(states, 0);
   const fd = openFile(path, O_RDWR | O_CREAT);
   const isDirect = direct && setDirectIo(fd, true);
-  const handle = createWriteHandle(1, states.length);
+  const handle = createWriteHandle();
+  const work = listWork([source]);
   const before = { ...syscallCounts };
-  run({ fd, path, sources: [source], handle, allocateBytes: 0 });
+  await run({
+    ...PLAIN,
+    sources: [source],
+    work,
+    ticketEntries: 1,
+    handle,
+    frames: createFrames(work.unit.length),
+    sink: { kind: "file", fd, path, allocation: null },
+  });
   const calls = (name: string) => (syscallCounts[name] ?? 0) - (before[name] ?? 0);
   const counts = { lseek: calls("lseek"), pwrite: calls("pwrite") };
   const flags = Number.parseInt(
@@ -168,7 +218,7 @@ function writeHere(states: readonly PageState[], path: string, direct = false) {
   file.destroy();
   return {
     ...counts,
-    placed: openWriteHandle(handle).words[WriteWord.PlacedPages]!,
+    placed: openWriteHandle(handle).words[WriteWord.WrittenPages]!,
     isDirect,
     endsDirect: (flags & O_DIRECT) !== 0,
   };
@@ -176,19 +226,18 @@ function writeHere(states: readonly PageState[], path: string, direct = false) {
 
 test("system calls: two seeks for an extent, however long, and a write for 2 MiB", async () => {
   await withDirectory(async (root) => {
-    const dense = writeHere(Array<PageState>(8 * PIECE_PAGES).fill("data"), `${root}/dense`);
+    const dense = await writeHere(Array<PageState>(8 * PIECE_PAGES).fill("data"), `${root}/dense`);
     expect(dense).toMatchObject({ lseek: 2, pwrite: 8 });
     const extents = 2 * PIECE_PAGES;
     const states = Array.from(
       { length: 2 * extents },
       (_, page): PageState => (page % 2 === 0 ? "data" : "absent"),
     );
-    const sparse = writeHere(states, `${root}/sparse`);
-    expect(sparse.pwrite).toBe(2);
+    const sparse = await writeHere(states, `${root}/sparse`);
+    expect(sparse.pwrite).toBe(4);
     expect(sparse.lseek).toBeLessThanOrEqual(2 * extents + 4);
-    expect(writeHere(Array<PageState>(4 * PIECE_PAGES).fill("zero"), `${root}/zero`)).toMatchObject(
-      { pwrite: 0, placed: 0 },
-    );
+    const zero = await writeHere(Array<PageState>(4 * PIECE_PAGES).fill("zero"), `${root}/zero`);
+    expect(zero).toMatchObject({ pwrite: 0, placed: 0 });
   });
 });
 
@@ -199,11 +248,11 @@ test("a direct write that the file system refuses is made through the page cache
       syscall === "pwrite" && refusals++ === 0 ? { errno: 22 } : undefined,
     );
     const states = Array<PageState>(2 * PIECE_PAGES).fill("data");
-    const written = writeHere(states, `${root}/pages`, true);
+    const written = await writeHere(states, `${root}/pages`, true);
     expect(written).toMatchObject({ placed: states.length, endsDirect: false, pwrite: 3 });
     expect(readFileSync(`${root}/pages`).byteLength).toBe(states.length * PAGE_SIZE);
     setFaultHook(undefined);
-    const again = writeHere(states, `${root}/again`, true);
+    const again = await writeHere(states, `${root}/again`, true);
     expect(again.endsDirect).toBe(again.isDirect);
     expect(again.pwrite).toBe(2);
   });
@@ -216,7 +265,7 @@ test("what was allocated for zero pages is given back: the file is as long as it
       { length: 36 * PIECE_PAGES },
       (_, page): PageState => (page < 8 * PIECE_PAGES ? "data" : "zero"),
     );
-    const written = await writeFiles([states], path);
+    const { written } = await writeFiles([states], path);
     expect(written).toMatchObject({ zeroPages: 28 * PIECE_PAGES });
     const fd = openFile(path, O_RDWR);
     const { sizeBytes, allocatedBytes } = fileStatus(fd);

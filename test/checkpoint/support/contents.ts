@@ -1,4 +1,7 @@
-/** A file's memory as a checkpoint must give it back: the dump of its runs, and every live page that is not zero. */
+/**
+ * A file's memory as a checkpoint must give it back: the dump of its runs, and every live page that
+ * is not zero.
+ */
 import { MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { coreOf } from "../../../src/file/memory-file.ts";
 import { usedRuns, collectRuns } from "../../../src/save/collect.ts";
@@ -28,7 +31,10 @@ export function contentsOf(file: MemoryFile): Contents {
   return { dump: file.toString(), pages };
 }
 
-/** A file of `count` pages of one allocation; page i holds i + `seed` in its first word and is zero otherwise. */
+/**
+ * A file of `count` pages of one allocation; page i holds i + `seed` in its first word and is zero
+ * otherwise.
+ */
 export function numberedFile(count: number, seed: number): MemoryFile {
   const file = MemoryFile.create({ name: `numbered-${seed}` });
   const words = file.view(file.allocate(count * PAGE_SIZE), Uint32Array);

@@ -1,4 +1,7 @@
-/** Memory around a program's MemoryFiles that nobody may write to: other files' pages, and the JavaScript heap's. */
+/**
+ * Memory around a program's MemoryFiles that nobody may write to: other files' pages, and the
+ * JavaScript heap's.
+ */
 import { type FileRange, MemoryFile } from "../../../src/index.ts";
 
 const FILE_BYTES = 2 ** 20;

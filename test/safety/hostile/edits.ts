@@ -11,7 +11,10 @@ export interface Hostile {
 
 const PAGES_PER_CHUNK = CHUNK_SIZE / PAGE_SIZE;
 
-/** Numbers at which 32-bit, 53-bit and 64-bit arithmetic changes its mind, and numbers that a checkpoint is made of. */
+/**
+ * Numbers at which 32-bit, 53-bit and 64-bit arithmetic changes its mind, and numbers that a
+ * checkpoint is made of.
+ */
 const word = fc.oneof(
   fc.constantFrom(
     0,
@@ -114,7 +117,8 @@ const edit: fc.Arbitrary<Edit> = fc.oneof(
       .tuple(fc.nat(), fc.nat(), fc.constantFrom(...STEPS))
       .map(([s, w, step]) => setWord(s, w, (old) => old + step)),
   },
-  // One number copied over another of the same section: extents that overlap, runs that are out of order.
+  // One number copied over another of the same section: extents that overlap, runs that are out of
+  // order.
   {
     weight: 4,
     arbitrary: fc.tuple(fc.nat(), fc.nat(), fc.nat()).map(([s, from, to]) => copyWord(s, from, to)),
@@ -161,12 +165,21 @@ const edit: fc.Arbitrary<Edit> = fc.oneof(
   { weight: 1, arbitrary: word.map((version) => (raw: RawMeta) => withHeader(raw, { version })) },
   { weight: 1, arbitrary: word.map((pageSize) => (raw: RawMeta) => withHeader(raw, { pageSize })) },
   {
-    weight: 2,
-    arbitrary: float.map((pagesBytes) => (raw: RawMeta) => withHeader(raw, { pagesBytes })),
+    weight: 1,
+    arbitrary: word.map((pageFileCount) => (raw: RawMeta) => withHeader(raw, { pageFileCount })),
   },
   {
     weight: 1,
-    arbitrary: float.map((fileBytes) => (raw: RawMeta) => withHeader(raw, { fileBytes })),
+    arbitrary: float.map((eagerBytes) => (raw: RawMeta) => withHeader(raw, { eagerBytes })),
+  },
+  // A lie in a column of f64: the offset or the length of a frame, the size of a page file.
+  {
+    weight: 4,
+    arbitrary: fc.tuple(fc.nat(), fc.nat(), float).map(([s, i, value]) => setFloat(s, i, value)),
+  },
+  {
+    weight: 1,
+    arbitrary: float.map((manifestBytes) => (raw: RawMeta) => withHeader(raw, { manifestBytes })),
   },
   {
     weight: 1,
@@ -197,6 +210,15 @@ function withHeader(raw: RawMeta, header: Partial<RawMeta["header"]>): RawMeta {
 
 function setWord(section: number, index: number, change: (old: number) => number): Edit {
   return onSection(section, (old) => [{ ...old, bytes: withWord(old.bytes, index, change) }]);
+}
+
+function setFloat(section: number, index: number, value: number): Edit {
+  return onSection(section, (old) => {
+    if (old.bytes.byteLength < 8) return [old];
+    const bytes = old.bytes.slice();
+    new DataView(bytes.buffer).setFloat64(8 * (index % Math.floor(bytes.length / 8)), value, true);
+    return [{ ...old, bytes }];
+  });
 }
 
 function copyWord(section: number, from: number, to: number): Edit {
@@ -247,7 +269,10 @@ const pagesSize = fc.oneof(
   { weight: 1, arbitrary: fc.constantFrom(0, null).map((size) => () => size) },
 );
 
-/** One hostile version of a good checkpoint. A lie about the size of the pages file is made true now and then. */
+/**
+ * One hostile version of a good checkpoint. A lie about the size of the pages file is made true now
+ * and then.
+ */
 export function hostile(meta: Uint8Array, pagesBytes: number): fc.Arbitrary<Hostile> {
   const lie = fc
     .tuple(fc.array(edit, { minLength: 1, maxLength: 3 }), pagesSize)

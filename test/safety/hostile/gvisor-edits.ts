@@ -1,4 +1,7 @@
-/** Hostile versions of a gVisor export: its metadata has no checksum, so every changed byte is a lie that may be believed. */
+/**
+ * Hostile versions of a gVisor export: its metadata has no checksum, so every changed byte is a lie
+ * that may be believed.
+ */
 import fc from "fast-check";
 import { decodeMetadata, encodeMetadata } from "../../../src/gvisor/metadata.ts";
 import { frameMetadata } from "../../../src/gvisor/stream.ts";

@@ -8,6 +8,7 @@ import {
   mkdtempSync,
   readFileSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
 } from "node:fs";
@@ -24,6 +25,7 @@ import {
 } from "../../../src/index.ts";
 import { coreOf } from "../../../src/file/memory-file.ts";
 import { checkInvariants } from "../../../src/segment/invariants.ts";
+import { pageFiles } from "../../checkpoint/support/page-files.ts";
 import { buildCheckpoints } from "./checkpoints.ts";
 import { Canaries } from "./canaries.ts";
 import { hostile, type Hostile } from "./edits.ts";
@@ -37,12 +39,20 @@ const CHECK_EVERY = 200;
 const [format, casesText, seedText] = process.argv.slice(2);
 const isGvisor = format === "gvisor";
 const metaName = isGvisor ? "pages_meta.img" : "meta";
-const pagesName = isGvisor ? "pages.img" : "pages";
+/** The largest file of page contents: the one whose size changes. */
+function pagesPathOf(directory: string): string {
+  if (isGvisor) return join(directory, "pages.img");
+  const paths = pageFiles(directory).map((name) => join(directory, name));
+  paths.sort((a, b) => statSync(b).size - statSync(a).size);
+  return paths[0] ?? join(directory, "pages-none");
+}
+
 const counts = { cases: 0, refused: 0, overLimit: 0, damagedPages: 0, taken: 0 };
 let warmKiB = 0;
 
 interface Target {
   readonly directory: string;
+  readonly pagesPath: string;
   readonly pages: Uint8Array | null;
 }
 
@@ -62,8 +72,7 @@ async function attempt(target: Target, { meta, pagesBytes }: Hostile): Promise<v
 }
 
 /** Gives the pages file another size. Returns what puts it back. */
-function changePages({ directory, pages }: Target, bytes: number | null): () => void {
-  const path = join(directory, pagesName);
+function changePages({ pagesPath: path, pages }: Target, bytes: number | null): () => void {
   if (pages === null || bytes === pages.byteLength) return () => {};
   if (bytes === null) rmSync(path);
   else truncateSync(path, bytes);
@@ -131,7 +140,8 @@ try {
   const targets = (await buildCheckpoints(root, isGvisor)).map(({ directory }) => ({
     directory,
     meta: new Uint8Array(readFileSync(join(directory, metaName))),
-    pages: readIfExists(join(directory, pagesName)),
+    pagesPath: pagesPathOf(directory),
+    pages: readIfExists(pagesPathOf(directory)),
   }));
   const inputs = targets.map((target, index) => {
     const input = isGvisor

@@ -2,7 +2,7 @@
  * The fault hook that obeys a control file (fault-control.ts), and a way into Workers: they get fault-preload.ts as a
  * preload, since Bun does not hand the main thread's on.
  */
-import { readlinkSync } from "node:fs";
+import { fstatSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { isMainThread } from "node:worker_threads";
 import { type Fault, setFaultHook } from "../../../ffi/index.ts";
@@ -19,7 +19,7 @@ export function installFaultHook(path: string): void {
     if (action === FaultAction.None) return undefined;
     const at = (CALL_NAMES as readonly string[]).indexOf(call);
     if (at < 0 || (words[FaultWord.Calls]! & (1 << at)) === 0) return undefined;
-    if (words[FaultWord.OnlyPages] === 1 && !isPagesFile(fd)) return undefined;
+    if (words[FaultWord.OnlyPages] === 1 && !isPagesFile(fd, offset)) return undefined;
     if (!touches(words, offset, lengthBytes)) return undefined;
     if (action === FaultAction.ExitThread && isMainThread) return undefined;
     const number = Atomics.add(words, FaultWord.Seen, 1);
@@ -50,8 +50,10 @@ function touches(words: Int32Array, offset: number, lengthBytes: number): boolea
   );
 }
 
-function isPagesFile(fd: number): boolean {
-  return fd >= 0 && /\/pages[^/]*$/.test(readlinkSync(`/proc/self/fd/${fd}`));
+/** Page contents: not the trailer, which opening a checkpoint reads. */
+function isPagesFile(fd: number, offset: number): boolean {
+  if (fd < 0 || !/\/pages[^/]*$/.test(readlinkSync(`/proc/self/fd/${fd}`))) return false;
+  return offset === 0 || offset !== fstatSync(fd).size - PAGE_SIZE;
 }
 
 /** Makes Workers that this thread starts load the hook first. Returns what undoes it. */

@@ -1,0 +1,190 @@
+/**
+ * Checks of a decoded MemoryFile's columns against each other and against the page files. A load
+ * maps and writes nothing before they pass, and a save runs them over what it is about to commit.
+ */
+import { SUB_RELEASED, USED } from "../allocator/states.ts";
+import {
+  MAX_KIND,
+  PAGE_SIZE,
+  PAGES_PER_CHUNK,
+  PAGES_PER_HUGE_PAGE as PAGES_PER_UNIT,
+} from "../pages/units.ts";
+import { corrupt, type FileImage, type PageFile } from "./format.ts";
+import { LIMITS } from "./limits.ts";
+import { CodecId } from "../codec/codec.ts";
+import type { PageMap } from "./page-map.ts";
+
+/** @throws {CorruptCheckpointError} */
+export function checkChunks({ chunkHuge }: Pick<FileImage, "chunkHuge">, path: string): void {
+  for (let chunk = 0; chunk < chunkHuge.length; chunk++) {
+    if (chunkHuge[chunk]! > 1)
+      throw corrupt(path, `Chunk ${chunk} has unknown kind ${chunkHuge[chunk]}`, "chunks");
+  }
+}
+
+type RunImage = Pick<FileImage, "chunkHuge" | "runs">;
+
+/**
+ * @throws {CorruptCheckpointError} unless runs are ordered, disjoint, and each is in a known state
+ */
+export function checkRuns(image: RunImage, path: string): void {
+  const { start, length, state, refs, kind } = image.runs;
+  const sizePages = image.chunkHuge.length * PAGES_PER_CHUNK;
+  // Builds a message only for the run that needs one: 100,000 strings cost more than all the
+  // checks.
+  const refuse = (i: number, what: string) =>
+    corrupt(path, `Run ${i} [${start[i]}, ${start[i]! + length[i]!}) ${what}`, "runs");
+  let previousEnd = 0;
+  for (let i = 0; i < start.length; i++) {
+    const end = start[i]! + length[i]!;
+    if (length[i] === 0 || start[i]! < previousEnd || end > sizePages)
+      throw refuse(i, `is empty, out of order or beyond ${sizePages} pages`);
+    previousEnd = end;
+    if (chunkKindsDiffer(image.chunkHuge, start[i]!, end))
+      throw refuse(i, "spans chunks of both page sizes");
+    if (state[i] === USED) {
+      if (refs[i] === 0 || refs[i]! >= 2 ** 31 || kind[i]! > MAX_KIND)
+        throw refuse(i, `has ${refs[i]} references and kind ${kind[i]}`);
+    } else if (state[i] === SUB_RELEASED) {
+      const mistake = mistakeOfSubReleased(image, i, end);
+      if (mistake !== undefined) throw refuse(i, mistake);
+    } else {
+      throw refuse(i, `has unknown state ${state[i]}`);
+    }
+  }
+}
+
+function mistakeOfSubReleased(image: RunImage, run: number, end: number): string | undefined {
+  const { start, refs, kind, group } = image.runs;
+  const first = start[run]!;
+  if (
+    refs[run] !== 0 ||
+    kind[run] !== 0 ||
+    group[run]! > 1 ||
+    image.chunkHuge[Math.floor(first / PAGES_PER_CHUNK)] !== 1
+  ) {
+    return "is sub-released, but in use or in a chunk of small pages";
+  }
+  // Pages of group 1 do not count towards freeing their huge page (allocator.ts), which may be all
+  // of one.
+  if (group[run] === 0 && Math.ceil(first / PAGES_PER_UNIT) < Math.floor(end / PAGES_PER_UNIT)) {
+    return "is sub-released, but holds a whole huge page";
+  }
+  return undefined;
+}
+
+function chunkKindsDiffer(chunkHuge: Uint8Array, start: number, end: number): boolean {
+  const last = Math.floor((end - 1) / PAGES_PER_CHUNK);
+  const first = Math.floor(start / PAGES_PER_CHUNK);
+  for (let chunk = first + 1; chunk <= last; chunk++)
+    if (chunkHuge[chunk] !== chunkHuge[first]) return true;
+  return false;
+}
+
+/**
+ * @throws {CorruptCheckpointError} unless frames are ordered, disjoint, and within the page files
+ */
+export function checkFrames(
+  { frames }: PageMap,
+  pageFiles: readonly PageFile[],
+  path: string,
+): void {
+  const { content, codec, offset, storedBytes, pages } = frames;
+  const refuse = (i: number, what: string) =>
+    corrupt(path, `Frame ${i} of content ${content[i]} at ${offset[i]} ${what}`, "frames");
+  let previousContent = 0;
+  let previousEnd = 0;
+  for (let i = 0; i < content.length; i++) {
+    const pageFile = pageFiles[content[i]! - 1];
+    if (pageFile === undefined) throw refuse(i, `is in none of ${pageFiles.length} page files`);
+    const decodedBytes = pages[i]! * PAGE_SIZE;
+    if (pages[i] === 0 || pages[i]! > LIMITS.framePages) throw refuse(i, `has ${pages[i]} pages`);
+    // Compared so that NaN fails.
+    const isSized =
+      Number.isInteger(storedBytes[i]) &&
+      (codec[i] === CodecId.Raw
+        ? storedBytes[i] === decodedBytes
+        : codec[i]! <= CodecId.Zstd && storedBytes[i]! > 0 && storedBytes[i]! < decodedBytes);
+    if (!isSized) throw refuse(i, `of codec ${codec[i]} has ${storedBytes[i]} bytes`);
+    if (content[i]! !== previousContent) previousEnd = 0;
+    const end = offset[i]! + storedBytes[i]!;
+    const isPlaced =
+      offset[i]! % PAGE_SIZE === 0 && offset[i]! >= previousEnd && end <= pageFile.sizeBytes;
+    if (!isPlaced || content[i]! < previousContent)
+      throw refuse(i, `is out of order or beyond ${pageFile.sizeBytes} bytes`);
+    previousContent = content[i]!;
+    previousEnd = end;
+  }
+}
+
+/**
+ * Checks extents against frames; returns how many pages they hold. Extents are ordered and
+ * disjoint, and each lies in one unit. All extents of a frame lie in the same unit and take its
+ * pages in order, each page once; each frame has one.
+ *
+ * @throws {CorruptCheckpointError}
+ */
+export function checkExtents({ extents, frames }: PageMap, path: string): number {
+  const { start, length, frame, framePage } = extents;
+  const refuse = (i: number, what: string) =>
+    corrupt(path, `Extent ${i} [${start[i]}, ${start[i]! + length[i]!}) ${what}`, "extents");
+  const unitOfFrame = new Int32Array(frames.pages.length).fill(-1);
+  const usedPages = new Uint16Array(frames.pages.length);
+  let pages = 0;
+  let previousEnd = 0;
+  let framesSeen = 0;
+  for (let i = 0; i < start.length; i++) {
+    const first = start[i]!;
+    const end = first + length[i]!;
+    if (end === first || first < previousEnd) throw refuse(i, "is empty or out of order");
+    previousEnd = end;
+    pages += end - first;
+    const unit = Math.floor(first / PAGES_PER_UNIT);
+    if (end > (unit + 1) * PAGES_PER_UNIT) throw refuse(i, "crosses the end of its unit");
+    const row = frame[i]!;
+    if (row >= unitOfFrame.length) throw refuse(i, `is in frame ${row} of ${unitOfFrame.length}`);
+    const last = framePage[i]! + length[i]!;
+    if (framePage[i]! < usedPages[row]! || last > frames.pages[row]!)
+      throw refuse(i, `has pages [${framePage[i]}, ${last}) of frame ${row}, which has others`);
+    usedPages[row] = last;
+    if (unitOfFrame[row] === -1) framesSeen++;
+    else if (unitOfFrame[row] !== unit) throw refuse(i, `is in another unit than frame ${row}`);
+    unitOfFrame[row] = unit;
+  }
+  if (framesSeen !== unitOfFrame.length)
+    throw corrupt(path, `${unitOfFrame.length - framesSeen} frames have no extent`, "frames");
+  return pages;
+}
+
+/**
+ * @throws {CorruptCheckpointError} unless extents lie in used runs. Precondition: runs and extents
+ * are ordered
+ */
+export function checkExtentsAreUsed(
+  { runs, pageMap }: Pick<FileImage, "runs" | "pageMap">,
+  path: string,
+): void {
+  const { start, length } = pageMap.extents;
+  let run = -1;
+  // Of the current run: its end, and its first page if it is used.
+  let runEnd = 0;
+  let usedStart = Number.POSITIVE_INFINITY;
+  for (let i = 0; i < start.length; i++) {
+    const first = start[i]!;
+    const end = first + length[i]!;
+    // Most are in the same used run as the one before.
+    if (usedStart <= first && end <= runEnd) continue;
+    for (let page = first; page < end; page = runEnd) {
+      while (runEnd <= page && ++run < runs.start.length) {
+        runEnd = runs.start[run]! + runs.length[run]!;
+        usedStart = runs.state[run] === USED ? runs.start[run]! : Number.POSITIVE_INFINITY;
+      }
+      if (runEnd <= page || usedStart > page)
+        throw corrupt(
+          path,
+          `Extent ${i} [${first}, ${end}) has page ${page}, which is free`,
+          "extents",
+        );
+    }
+  }
+}

@@ -1,0 +1,111 @@
+/**
+ * A checkpoint in a directory. Replacing `meta` by rename is the one instant at which the new
+ * checkpoint becomes the directory's:
+ *
+ *   1. write pages-<id> and meta.<id>.tmp, sync both, sync the directory
+ *   2. rename meta.<id>.tmp to meta, sync the directory              <- commit
+ *   3. remove page files that the new manifest does not name
+ *
+ * A page file that no manifest names is a leftover of a save that died: the next save removes it.
+ */
+import { closeFile, setDirectIo, truncateFile } from "../../ffi/index.ts";
+import {
+  closeContents,
+  META,
+  type OpenCheckpoint,
+  openCheckpoint,
+} from "../checkpoint/directory.ts";
+import { encodeTrailer, hex, pageFileName } from "../checkpoint/page-file.ts";
+import { closeAll, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
+import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
+import { describeFile } from "./file-writer.ts";
+import type { Commit, FileDescription, Sink } from "./sink.ts";
+
+const LEFTOVER = /^(pages-[0-9a-f]{16}|meta\.[0-9a-f]{16}\.tmp)$/;
+
+export class DirectorySink implements Sink {
+  readonly place: string;
+  readonly base: OpenCheckpoint | null;
+  private readonly directory: StagingDirectory;
+  private pages: { readonly fd: number; readonly name: string } | undefined;
+  private temporary: string | undefined;
+  private isCommitted = false;
+  /** False while page files may be those of a manifest that cannot be read. */
+  private readonly knowsPageFiles: boolean;
+
+  /**
+   * `path` is absolute. @throws {CheckpointBusyError} if another save has the directory
+   * @throws {SyscallError}
+   */
+  constructor(path: string) {
+    this.place = path;
+    this.directory = new StagingDirectory(path);
+    try {
+      const base = openBase(this.directory.path);
+      this.base = base === "damaged" ? null : base;
+      this.knowsPageFiles = base !== "damaged";
+    } catch (error) {
+      this.directory.close();
+      throw error;
+    }
+  }
+
+  async beginPages(id: bigint, mostBytes: number): Promise<FileDescription> {
+    await this.removeLeftovers();
+    const name = pageFileName(id);
+    const fd = this.directory.create(name);
+    this.pages = { fd, name };
+    return describeFile(fd, this.directory.pathOf(name), mostBytes);
+  }
+
+  /** Removes what earlier saves left: temporary manifests, and page files of no manifest. */
+  private async removeLeftovers(): Promise<void> {
+    if (!this.knowsPageFiles) return;
+    const kept = new Set(this.base?.manifest.pageFiles.map(({ id }) => pageFileName(id)));
+    for (const name of this.directory.list())
+      if (LEFTOVER.test(name) && !kept.has(name)) await this.directory.remove(name);
+  }
+
+  async commit({ id, manifest, written, pageFiles }: Commit): Promise<void> {
+    const { directory, pages } = this;
+    if (written !== null && pages !== undefined) {
+      const { fd, name } = pages;
+      setDirectIo(fd, false);
+      truncateFile(fd, written.sizeBytes);
+      writeBytes(fd, encodeTrailer(written), written.sizeBytes, directory.pathOf(name));
+      await directory.syncFile(fd, name);
+    }
+    this.temporary = `${META}.${hex(id)}.tmp`;
+    await directory.write(this.temporary, manifest.parts);
+    await directory.sync();
+    directory.rename(this.temporary, META);
+    this.isCommitted = true;
+    await directory.sync();
+    const named = new Set(pageFiles.map(({ id }) => pageFileName(id)));
+    for (const name of directory.list())
+      if (LEFTOVER.test(name) && !named.has(name)) await directory.remove(name);
+  }
+
+  async close(): Promise<void> {
+    const { directory, pages, temporary } = this;
+    const steps: (() => void)[] = [];
+    if (pages !== undefined) steps.push(() => closeFile(pages.fd));
+    if (!this.isCommitted) {
+      if (temporary !== undefined) steps.push(() => directory.removeIfExists(temporary));
+      if (pages !== undefined) steps.push(() => directory.removeIfExists(pages.name));
+    }
+    steps.push(() => closeContents(this.base?.contents ?? []));
+    closeAll([...steps, () => directory.close()]);
+  }
+}
+
+/** The checkpoint in a locked directory, so that it cannot change; null if there is none. */
+function openBase(path: string): OpenCheckpoint | "damaged" | null {
+  try {
+    return openCheckpoint(path);
+  } catch (error) {
+    if (error instanceof NoCheckpointError) return null;
+    if (error instanceof CorruptCheckpointError) return "damaged";
+    throw error;
+  }
+}

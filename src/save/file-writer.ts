@@ -1,0 +1,90 @@
+/**
+ * Writes page contents to a file: past the page cache where that is faster, in blocks allocated
+ * ahead.
+ */
+import {
+  allocateRange,
+  EIO,
+  SyscallError,
+  setDirectIo,
+  truncateFile,
+  writeAt,
+} from "../../ffi/index.ts";
+import type { FileDescription, SinkWriter } from "./sink.ts";
+
+/** Changed by the thread that reserves, which is one at a time. */
+export const FileField = {
+  /** Bytes allocated so far. */
+  AllocatedBytes: 0,
+  /** What the file may need at most. */
+  MostBytes: 1,
+} as const;
+
+const EINVAL = 22;
+/**
+ * From here on the page cache is bypassed where the file system can do that:
+ * docs/decisions/saving.md. A smaller checkpoint is written as fast either way, and may stay cached
+ * for a start that follows soon.
+ */
+const DIRECT_BYTES = 64 * 1024 * 1024;
+/**
+ * Blocks are allocated ahead of the writes: without it direct writes that make the file longer go
+ * one at a time (1.7 to 2.2 s instead of 1.5 to 1.8 for 2 GiB on ext4). In steps, so that a save
+ * takes little more than it needs.
+ */
+const STEP_BYTES = 256 * 1024 * 1024;
+
+/** How threads write to an open file; `mostBytes`: what it may need at most, as far as is known. */
+export function describeFile(fd: number, path: string, mostBytes: number): FileDescription {
+  const isDirect = mostBytes >= DIRECT_BYTES && setDirectIo(fd, true);
+  const allocation = isDirect ? new SharedArrayBuffer(16) : null;
+  if (allocation !== null) new Float64Array(allocation)[FileField.MostBytes] = mostBytes;
+  return { kind: "file", fd, path, allocation };
+}
+
+export class FileWriter implements SinkWriter {
+  private readonly description: FileDescription;
+  private readonly allocation: Float64Array | null;
+
+  constructor(description: FileDescription) {
+    this.description = description;
+    const { allocation } = description;
+    this.allocation = allocation === null ? null : new Float64Array(allocation);
+  }
+
+  reserve(endBytes: number): void {
+    const { allocation } = this;
+    if (allocation === null || endBytes <= allocation[FileField.AllocatedBytes]!) return;
+    const start = allocation[FileField.AllocatedBytes]!;
+    const mostBytes = allocation[FileField.MostBytes]!;
+    if (start >= mostBytes) return;
+    const end = Math.min(mostBytes, Math.max(endBytes, start + STEP_BYTES));
+    const { fd } = this.description;
+    try {
+      allocateRange(fd, start, end - start);
+      allocation[FileField.AllocatedBytes] = end;
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      // No room, or not supported: a part may have been allocated. Writing will tell whether there
+      // is room for the contents.
+      allocation[FileField.MostBytes] = 0;
+      truncateFile(fd, start);
+    }
+  }
+
+  write(address: number, lengthBytes: number, offset: number): void {
+    const { fd, path } = this.description;
+    let written = writeAt(fd, address, lengthBytes, offset);
+    if (written === -EINVAL) {
+      // Direct I/O may want more alignment than pages have, or a short write ended where it cannot
+      // go on.
+      setDirectIo(fd, false);
+      written = writeAt(fd, address, lengthBytes, offset);
+    }
+    if (written < 0) throw new SyscallError("pwrite", -written, path);
+    if (written < lengthBytes)
+      throw new SyscallError("pwrite", EIO, path, `wrote ${written} of ${lengthBytes} bytes`);
+  }
+
+  close(): void {}
+}

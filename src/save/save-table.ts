@@ -1,0 +1,82 @@
+/**
+ * The save table: of every page of the MemoryFiles of a save, where its contents are stored, and
+ * their checksum and hash. Shared columns, indexed by page. Writing threads fill in what they
+ * store; a later copy of a page overrides an earlier one. Where a save builds on a base, the table
+ * begins with what the base has.
+ *
+ * The pages of a unit are written by one thread at a time. Memory that is not touched costs
+ * nothing, so columns are as long as the files.
+ */
+
+/** Structured-cloneable: one MemoryFile's part of the table. */
+export interface TableHandle {
+  /** u32: number of the frame plus 1; 0: the page has no stored contents. */
+  readonly frame: SharedArrayBuffer;
+  /** u16: page of the decoded frame. */
+  readonly framePage: SharedArrayBuffer;
+  /** u32: CRC-32 of the page. */
+  readonly crc: SharedArrayBuffer;
+  /** u64: xxHash3 of the page; null if the save's format has no hashes. */
+  readonly hash: SharedArrayBuffer | null;
+}
+
+export interface FileTable {
+  readonly handle: TableHandle;
+  readonly frame: Uint32Array;
+  readonly framePage: Uint16Array;
+  readonly crc: Uint32Array;
+  readonly hash: BigUint64Array | null;
+}
+
+export function createTable(sizePages: number, hasHashes: boolean): FileTable {
+  return openTable({
+    frame: new SharedArrayBuffer(4 * sizePages),
+    framePage: new SharedArrayBuffer(2 * sizePages),
+    crc: new SharedArrayBuffer(4 * sizePages),
+    hash: hasHashes ? new SharedArrayBuffer(8 * sizePages) : null,
+  });
+}
+
+export function openTable(handle: TableHandle): FileTable {
+  return {
+    handle,
+    frame: new Uint32Array(handle.frame),
+    framePage: new Uint16Array(handle.framePage),
+    crc: new Uint32Array(handle.crc),
+    hash: handle.hash === null ? null : new BigUint64Array(handle.hash),
+  };
+}
+
+/** Columns of frames, a row each, in the order in which they were reserved. */
+export interface FrameRows {
+  readonly codec: Uint8Array;
+  readonly pages: Uint16Array;
+  readonly offset: Float64Array;
+  readonly storedBytes: Float64Array;
+}
+
+/** Structured-cloneable. */
+export interface FramesHandle {
+  readonly codec: SharedArrayBuffer;
+  readonly pages: SharedArrayBuffer;
+  readonly offset: SharedArrayBuffer;
+  readonly storedBytes: SharedArrayBuffer;
+}
+
+export function createFrames(capacity: number): FramesHandle {
+  return {
+    codec: new SharedArrayBuffer(capacity),
+    pages: new SharedArrayBuffer(2 * capacity),
+    offset: new SharedArrayBuffer(8 * capacity),
+    storedBytes: new SharedArrayBuffer(8 * capacity),
+  };
+}
+
+export function openFrames(handle: FramesHandle): FrameRows {
+  return {
+    codec: new Uint8Array(handle.codec),
+    pages: new Uint16Array(handle.pages),
+    offset: new Float64Array(handle.offset),
+    storedBytes: new Float64Array(handle.storedBytes),
+  };
+}

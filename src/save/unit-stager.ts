@@ -1,0 +1,188 @@
+/**
+ * Takes from one unit of memory what is to be stored: finds pages with memory, leaves out zeros and
+ * pages whose contents the base has, copies the rest aside, computes checksums and hashes, and
+ * encodes the frame.
+ *
+ * SEEK_DATA and SEEK_HOLE tell what has memory, exactly, and touch no page: so a save commits
+ * nothing, where gVisor reads uncommitted pages and must decommit them again. Pages are copied
+ * before they are looked at closely: the program may write to them meanwhile, and a checksum must
+ * be that of the bytes written.
+ */
+import { type Codec, CodecId, REFUSED } from "../codec/codec.ts";
+import { crc32, hashPage } from "../checkpoint/format.ts";
+import {
+  bufferAt,
+  copyMemory,
+  detach,
+  isZero,
+  mapAnonymous,
+  unmap,
+  zeroMemory,
+} from "../../ffi/index.ts";
+import { HUGE_PAGE_SIZE as UNIT_BYTES, PAGE_SIZE } from "../pages/units.ts";
+import { DataFinder } from "./data-finder.ts";
+import type { FileTable } from "./save-table.ts";
+
+export const PAGES_PER_UNIT = UNIT_BYTES / PAGE_SIZE;
+
+/** A MemoryFile as a writing thread sees it. */
+export interface StagedFile {
+  readonly base: number;
+  readonly fd: number;
+  readonly start: Uint32Array;
+  readonly length: Uint32Array;
+  readonly table: FileTable;
+}
+
+export interface StagedUnit {
+  /** Pages of the frame, in order. */
+  readonly page: Uint32Array;
+  readonly crc: Uint32Array;
+  readonly hash: BigUint64Array;
+  count: number;
+  codec: CodecId;
+  storedBytes: number;
+  zeroPages: number;
+  reusedPages: number;
+}
+
+/** Native memory, and a view for each page: making them anew costs as much as the checksums. */
+class PageBuffer {
+  readonly address: number;
+  readonly views: readonly Uint8Array[];
+  private readonly buffer: ArrayBuffer;
+  private readonly lengthBytes: number;
+
+  constructor(pages: number) {
+    this.lengthBytes = pages * PAGE_SIZE;
+    this.address = mapAnonymous(this.lengthBytes);
+    this.buffer = bufferAt(this.address, this.lengthBytes);
+    this.views = Array.from(
+      { length: pages },
+      (_, i) => new Uint8Array(this.buffer, i * PAGE_SIZE, PAGE_SIZE),
+    );
+  }
+
+  close(): void {
+    detach(this.buffer);
+    unmap(this.address, this.lengthBytes);
+  }
+}
+
+export class UnitStager {
+  readonly unit: StagedUnit = {
+    page: new Uint32Array(PAGES_PER_UNIT),
+    crc: new Uint32Array(PAGES_PER_UNIT),
+    hash: new BigUint64Array(PAGES_PER_UNIT),
+    count: 0,
+    codec: CodecId.Raw,
+    storedBytes: 0,
+    zeroPages: 0,
+    reusedPages: 0,
+  };
+  private readonly codec: Codec | null;
+  private readonly hashSeed: number;
+  private readonly output: PageBuffer;
+  /** Where pages are copied before they are encoded; null if they are copied to the output. */
+  private readonly scratch: PageBuffer | null;
+  private readonly finder = new DataFinder();
+
+  /** `codec`: null for raw frames. */
+  constructor(codec: Codec | null, hashSeed: number, outputPages: number) {
+    this.codec = codec;
+    this.hashSeed = hashSeed;
+    this.output = new PageBuffer(outputPages);
+    this.scratch = codec === null ? null : new PageBuffer(PAGES_PER_UNIT);
+  }
+
+  get outputAddress(): number {
+    return this.output.address;
+  }
+
+  close(): void {
+    this.output.close();
+    this.scratch?.close();
+  }
+
+  /**
+   * Stages unit `index`, of which `run` is the first used run, and writes its frame to the output
+   * from `outputPage` on, where there is room for a unit. The frame takes whole pages there.
+   */
+  stage(file: StagedFile, index: number, run: number, outputPage: number): void {
+    const { unit } = this;
+    unit.count = unit.zeroPages = unit.reusedPages = unit.storedBytes = 0;
+    const first = index * PAGES_PER_UNIT;
+    const end = first + PAGES_PER_UNIT;
+    for (let i = run; i < file.start.length && file.start[i]! < end; i++) {
+      const runEnd = Math.min(end, file.start[i]! + file.length[i]!);
+      for (let page = Math.max(first, file.start[i]!); page < runEnd; ) {
+        const { dataStart, dataEnd } = this.finder.find(file.fd, page);
+        const holeEnd = Math.max(page, Math.min(runEnd, dataStart));
+        if (page < holeEnd) file.table.frame.fill(0, page, holeEnd);
+        const stop = Math.max(holeEnd, Math.min(runEnd, dataEnd));
+        this.stagePages(file, holeEnd, stop, outputPage);
+        page = stop;
+      }
+    }
+    this.encode(outputPage);
+  }
+
+  /** Copies those of pages [start, end) that are to be stored. */
+  private stagePages(
+    { base, table }: StagedFile,
+    start: number,
+    end: number,
+    outputPage: number,
+  ): void {
+    const { unit, hashSeed } = this;
+    const { address: target, views } = this.scratch ?? this.output;
+    const firstPage = this.scratch === null ? outputPage : 0;
+    for (let page = start; page < end; page++) {
+      const address = base + page * PAGE_SIZE;
+      if (isZero(address, PAGE_SIZE)) {
+        unit.zeroPages++;
+        table.frame[page] = 0;
+        continue;
+      }
+      const at = unit.count;
+      const view = views[firstPage + at]!;
+      copyMemory(target + (firstPage + at) * PAGE_SIZE, address, PAGE_SIZE);
+      const crc = crc32(view);
+      unit.crc[at] = crc;
+      unit.page[at] = page;
+      if (table.hash !== null) {
+        const hash = hashPage(view, hashSeed);
+        if (table.frame[page] !== 0 && table.crc[page] === crc && table.hash[page] === hash) {
+          unit.reusedPages++;
+          continue;
+        }
+        unit.hash[at] = hash;
+      }
+      unit.count++;
+    }
+  }
+
+  /** Encodes the frame: compressed if that saves at least 1/16 of it in whole pages. */
+  private encode(outputPage: number): void {
+    const { unit, codec, scratch } = this;
+    const lengthBytes = unit.count * PAGE_SIZE;
+    unit.codec = CodecId.Raw;
+    unit.storedBytes = lengthBytes;
+    if (codec === null || scratch === null || lengthBytes === 0) return;
+    const source = scratch.address;
+    const destination = this.output.address + outputPage * PAGE_SIZE;
+    const capacityBytes = PAGE_SIZE * Math.floor((unit.count * 15) / 16);
+    const stored =
+      capacityBytes === 0
+        ? REFUSED
+        : codec.encode({ source, lengthBytes, destination, capacityBytes });
+    if (stored === REFUSED) {
+      copyMemory(destination, source, lengthBytes);
+      return;
+    }
+    const padding = (PAGE_SIZE - (stored % PAGE_SIZE)) % PAGE_SIZE;
+    if (padding > 0) zeroMemory(destination + stored, padding);
+    unit.codec = codec.id;
+    unit.storedBytes = stored;
+  }
+}
