@@ -1,0 +1,349 @@
+/**
+ * The memory of a store as one thread sees it: a typed array for each window, and the frame of
+ * every operation.
+ *
+ * Reading: `beginRead`, then plain reads of `words` and `bytes`, which `requireLoaded` must precede
+ * while `isMissing`. Writing: `beginWrite`, changes by `set` (which notes the old value), then
+ * `commit` or `rollBack`, both through `write`. Nested writes join the outer one's lock, not its
+ * journal: each operation commits on its own.
+ *
+ * Invariants: typed arrays cover exactly the windows' ranges, which were checked against the
+ * MemoryFile when the table was read, so that no stored number can lead outside them. What an
+ * operation frees for good (ranges of the file, memory for the kernel) goes after its commit; what
+ * it took goes back in its roll-back.
+ */
+import type { FileCore } from "../core/core.ts";
+import { DestroyedError, NotLoadedError } from "../errors/errors.ts";
+import { CorruptStoreError, ReadOnlyStoreError } from "../errors/store.ts";
+import { coreOf, type MemoryFile } from "../file/memory-file.ts";
+import { Word } from "../control/control.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import { note, rollBack } from "./journal.ts";
+import {
+  bitmapWords,
+  MAX_WINDOWS,
+  PAGES_PER_WINDOW,
+  ROOT_BYTES,
+  ROOT_WORDS,
+  Root,
+  STORE_PAGE,
+  WindowKind,
+  WindowWord,
+  windowAt,
+} from "./layout.ts";
+import type { StoreControl } from "./control.ts";
+import { HugePages } from "./huge-pages.ts";
+
+/** A stamp that no look at pages has, so that the file never takes our views for checked ones. */
+const NO_LOOK = -1;
+
+export class Arena {
+  readonly file: MemoryFile;
+  readonly control: StoreControl;
+  readonly core: FileCore;
+  readonly isReadOnly: boolean;
+  /** By window; undefined where there is none, or none that this thread has looked at. */
+  readonly words: (Int32Array<ArrayBuffer> | undefined)[] = [];
+  readonly bytes: (Uint8Array<ArrayBuffer> | undefined)[] = [];
+  /** Word of a segment's page records. */
+  readonly recordsAt: number[] = [];
+  /** Byte of the MemoryFile at which each window begins, and its kind. */
+  readonly starts: number[] = [];
+  readonly kinds: number[] = [];
+  /** Window 0. */
+  root: Int32Array<ArrayBuffer>;
+  /** True if this operation must ask whether pages are loaded. */
+  isMissing = false;
+  /** True once this thread has closed the store. */
+  isClosed = false;
+  readonly huge: HugePages;
+  private windowsVersion = 0;
+  private batchDepth = 0;
+  /**
+   * Ranges of the file (start, end) that the operation took, and that it gives back if it commits.
+   */
+  private taken: number[] = [];
+  private dropped: number[] = [];
+
+  /** @param rootStart byte of the file at which the root begins; its fixed part is loaded */
+  constructor(file: MemoryFile, control: StoreControl, rootStart: number, isReadOnly: boolean) {
+    this.file = file;
+    this.core = coreOf(file);
+    this.control = control;
+    this.isReadOnly = isReadOnly;
+    this.huge = new HugePages(this.core.mapping);
+    this.root = this.mapWindow(0, rootStart, ROOT_BYTES);
+  }
+
+  /** Before reads of one operation. @throws {DestroyedError} */
+  beginRead(method: string): void {
+    const { core } = this;
+    if (core.words[Word.Destroyed] !== 0 || this.isClosed) this.throwClosed(method);
+    this.isMissing = core.mayMissPages;
+    const { root } = this;
+    if (root.length !== ROOT_WORDS) this.remap();
+    if (this.root[Root.WindowsVersion] !== this.windowsVersion) this.readWindows();
+  }
+
+  private throwClosed(method: string): never {
+    this.core.requireLive(method);
+    throw new DestroyedError("the store", method);
+  }
+
+  /**
+   * Runs `change` as one operation: with the lock, and with all or nothing of it done.
+   *
+   * @throws what `change` throws, with everything as before
+   */
+  write<T>(method: string, change: () => T): T {
+    this.beginWrite(method);
+    try {
+      const result = change();
+      this.commit();
+      return result;
+    } catch (error) {
+      this.rollBack();
+      throw error;
+    } finally {
+      this.endWrite();
+    }
+  }
+
+  /** @throws {ReadOnlyStoreError} {DestroyedError} {FileFailedError} */
+  beginWrite(method: string): void {
+    if (this.isReadOnly) throw new ReadOnlyStoreError(method);
+    if (this.core.words[Word.Destroyed] !== 0 || this.isClosed) this.throwClosed(method);
+    const isInherited = this.batchDepth === 0 && this.control.lock();
+    this.batchDepth++;
+    try {
+      this.beginRead(method);
+      if (isInherited) this.recover();
+    } catch (error) {
+      this.endWrite();
+      throw error;
+    }
+  }
+
+  endWrite(): void {
+    if (--this.batchDepth === 0) this.control.unlock();
+  }
+
+  /** True if another thread may write while this one reads. */
+  get mayBeRaced(): boolean {
+    return this.control.isShared && this.batchDepth === 0;
+  }
+
+  /** Runs `read` with the lock: no other thread writes meanwhile. */
+  readLocked<T>(read: () => T): T {
+    const isInherited = this.batchDepth === 0 && this.control.lock();
+    this.batchDepth++;
+    try {
+      if (isInherited) this.recover();
+      this.beginRead("a read");
+      return read();
+    } finally {
+      this.endWrite();
+    }
+  }
+
+  /** Runs several operations with the lock taken once. */
+  batch<T>(method: string, run: () => T): T {
+    this.beginWrite(method);
+    try {
+      return run();
+    } finally {
+      this.endWrite();
+    }
+  }
+
+  /** @throws {NotLoadedError} if any page of the file is not loaded */
+  requireAllLoaded(): void {
+    if (!this.isMissing || this.core.loader!.isLoaded(0, this.core.words[Word.SizePages]!)) return;
+    throw new NotLoadedError(0, this.core.sizeBytes);
+  }
+
+  /** A writer died: what it had half done is undone, and its marks for readers are taken off. */
+  private recover(): void {
+    rollBack(this.root, this.words);
+    this.readWindows();
+    this.control.clearMarks();
+  }
+
+  /** The operation is done. */
+  commit(): void {
+    this.root[Root.JournalCount] = 0;
+    if (this.control.hasMarks) this.control.unmarkAll();
+    if (this.taken.length > 0) this.taken.length = 0;
+    if (this.dropped.length > 0) this.dropRanges();
+  }
+
+  /** Undoes the operation. */
+  rollBack(): void {
+    rollBack(this.root, this.words);
+    if (this.control.hasMarks) this.control.unmarkAll();
+    this.dropped.length = 0;
+    const { taken } = this;
+    this.taken = [];
+    this.readWindows();
+    for (let i = 0; i < taken.length; i += 2)
+      this.file.decRef({ start: taken[i]!, end: taken[i + 1]! });
+  }
+
+  private dropRanges(): void {
+    const { dropped } = this;
+    this.dropped = [];
+    this.readWindows();
+    for (let i = 0; i < dropped.length; i += 2)
+      this.file.decRef({ start: dropped[i]!, end: dropped[i + 1]! });
+  }
+
+  /**
+   * Changes a word; the journal remembers what it held. @throws {CorruptStoreError}
+   * {NotLoadedError}
+   */
+  set(window: number, word: number, value: number): void {
+    const words = this.words[window];
+    if (words === undefined || word < 0 || word >= words.length) throw this.outside(window, word);
+    if (this.isMissing) this.requireLoaded(window, word, 1);
+    note(this.root, window, word, words[word]!);
+    words[word] = value;
+  }
+
+  /** Changes a word of the root. */
+  setRoot(word: number, value: number): void {
+    const { root } = this;
+    note(root, 0, word, root[word]!);
+    root[word] = value;
+  }
+
+  /** @throws {CorruptStoreError} if the window has no such word @throws {NotLoadedError} */
+  get(window: number, word: number): number {
+    const words = this.words[window];
+    if (words === undefined || word < 0 || word >= words.length) throw this.outside(window, word);
+    if (this.isMissing) this.requireLoaded(window, word, 1);
+    return words[word]!;
+  }
+
+  outside(window: number, word: number): CorruptStoreError {
+    return new CorruptStoreError(
+      `The store refers to word ${word} of window ${window}, outside it`,
+    );
+  }
+
+  /**
+   * Precondition: the words are in the window. @throws {NotLoadedError} if one of them is not
+   * loaded
+   */
+  requireLoaded(window: number, word: number, count: number): void {
+    const start = this.starts[window]! + 4 * word;
+    const first = Math.floor(start / PAGE_SIZE);
+    const last = Math.floor((start + 4 * count - 1) / PAGE_SIZE) + 1;
+    const { loader } = this.core;
+    if (loader === undefined || loader.isLoaded(first, last)) return;
+    const cause = loader.failureOf(first, last);
+    const options = cause === undefined ? undefined : { cause };
+    throw new NotLoadedError(first * PAGE_SIZE, last * PAGE_SIZE, options);
+  }
+
+  /**
+   * Allocates a range of the file for a window. The operation's roll-back frees it. @throws
+   * {OutOfMemoryError}
+   */
+  takeRange(lengthBytes: number): number {
+    const { start, end } = this.file.allocate(lengthBytes);
+    this.taken.push(start, end);
+    return start;
+  }
+
+  /** Frees a window's range when the operation commits. */
+  dropRange(window: number): void {
+    const start = this.starts[window]!;
+    this.dropped.push(start, start + this.bytes[window]!.length);
+  }
+
+  /** Makes the typed arrays of a window of this thread. */
+  mapWindow(window: number, start: number, lengthBytes: number): Int32Array<ArrayBuffer> {
+    const first = start / PAGE_SIZE;
+    const end = first + Math.ceil(lengthBytes / PAGE_SIZE);
+    const view = this.core.views.get(first, end, Uint8Array<ArrayBuffer>, NO_LOOK);
+    const words = new Int32Array(view.buffer, 0, lengthBytes / 4);
+    this.words[window] = words;
+    this.bytes[window] = new Uint8Array(view.buffer, 0, lengthBytes);
+    this.starts[window] = start;
+    return words;
+  }
+
+  /** A program transferred a view's buffer away, and the whole window with it. */
+  private remap(): void {
+    this.root = this.mapWindow(0, this.starts[0]!, ROOT_BYTES);
+    for (let window = 1; window < this.words.length; window++) this.words[window] = undefined;
+    this.readWindows();
+  }
+
+  /**
+   * Looks at the table of windows again: maps what is new, and forgets what is gone. @throws
+   * {CorruptStoreError}
+   */
+  readWindows(): void {
+    const { root } = this;
+    this.windowsVersion = root[Root.WindowsVersion]!;
+    const count = root[Root.WindowCount]!;
+    if (count < 1 || count > MAX_WINDOWS)
+      throw new CorruptStoreError(`Expected 1 to ${MAX_WINDOWS} windows, found ${count}`);
+    if (this.isMissing) this.requireLoaded(0, windowAt(0), windowAt(count) - windowAt(0));
+    for (let window = 1; window < count; window++) this.readWindow(window);
+    for (let window = count; window < this.words.length; window++) this.forgetWindow(window);
+  }
+
+  private readWindow(window: number): void {
+    const { root } = this;
+    const at = windowAt(window);
+    const pages = root[at + WindowWord.Pages]!;
+    if (pages === 0) {
+      this.forgetWindow(window);
+      return;
+    }
+    const start = root[at + WindowWord.Start]! * PAGE_SIZE;
+    const lengthBytes = pages * STORE_PAGE;
+    if (this.words[window]?.length === lengthBytes / 4 && this.starts[window] === start) return;
+    if (pages < 0 || pages > PAGES_PER_WINDOW || start < 0 || lengthBytes % PAGE_SIZE !== 0)
+      throw new CorruptStoreError(`Window ${window} has ${pages} pages at byte ${start}`);
+    const kind = root[at + WindowWord.Kind]!;
+    if (kind !== WindowKind.Segment && kind !== WindowKind.Large)
+      throw new CorruptStoreError(`Window ${window} has no kind: ${kind}`);
+    const first = start / PAGE_SIZE;
+    try {
+      const last = first + lengthBytes / PAGE_SIZE;
+      if (last * PAGE_SIZE > this.core.sizeBytes) throw new RangeError("It ends behind the file");
+      this.core.allocator.requireReferenced(first, last);
+    } catch (cause) {
+      throw new CorruptStoreError(`Window ${window} has pages that are not allocated`, { cause });
+    }
+    this.mapWindow(window, start, lengthBytes);
+    this.recordsAt[window] = bitmapWords(pages);
+    this.kinds[window] = kind;
+  }
+
+  private forgetWindow(window: number): void {
+    this.words[window] = undefined;
+    this.bytes[window] = undefined;
+    this.starts[window] = -1;
+    this.kinds[window] = 0;
+  }
+
+  /**
+   * No two windows share a page. Asked once, when a checkpoint is opened. @throws
+   * {CorruptStoreError}
+   */
+  requireDisjoint(): void {
+    const used = this.starts
+      .map((start, window) => ({ start, window }))
+      .filter(({ window }) => this.words[window] !== undefined)
+      .sort((a, b) => a.start - b.start);
+    for (let i = 1; i < used.length; i++) {
+      const { start, window } = used[i - 1]!;
+      if (start + this.bytes[window]!.length > used[i]!.start)
+        throw new CorruptStoreError(`Windows ${window} and ${used[i]!.window} share pages`);
+    }
+  }
+}

@@ -1,0 +1,13 @@
+/** pgalloc/data: data structures in page memory, that are checkpointed and restored with it. */
+export {
+  CorruptStoreError,
+  DroppedError,
+  ReadOnlyStoreError,
+  StaleHandleError,
+  StoreBusyError,
+  WrongTypeError,
+} from "../errors/store.ts";
+export type { Heap } from "./heap.ts";
+export type { KeyOf, KeyType } from "./keys.ts";
+export type { MapOptions, SetOptions, StoreMap } from "./map.ts";
+export { type AttachOptions, Store, type StoreHandle, type StoreOptions } from "./store.ts";

@@ -1,0 +1,424 @@
+/**
+ * StoreMap: a map whose entries are in a store's memory. Keys of one type, values of bytes.
+ *
+ * | operation            | cost                                                                      |
+ * |----------------------|---------------------------------------------------------------------------|
+ * | get, getView, has    | one word of the directory, one line of a bucket, the entry                |
+ * | set                  | the same, and a block; now and then a bucket is split (397 entries)       |
+ * | delete               | the same; at most the slots behind it in its bucket move                  |
+ * | iteration            | a bucket's keys at a time                                                 |
+ * | clear                | all entries                                                               |
+ *
+ * Other threads read without a lock (control.ts). Writes are operations of the arena: after an
+ * error nothing has changed.
+ */
+import { checkInteger } from "../../ffi/index.ts";
+import { CorruptStoreError } from "../errors/store.ts";
+import type { Arena } from "./arena.ts";
+import { BLOCK_KIND_MASK, BlockKind } from "./layout.ts";
+import { Buckets, ENTRY_WORDS, EXPIRES, expiryAt, MapWord } from "./buckets.ts";
+import { Evictor } from "./evictor.ts";
+import type { HeaderPlace } from "./header.ts";
+import { type KeyOf, Keys, type KeyType } from "./keys.ts";
+import { iterate } from "./map-iterator.ts";
+import type { StoreParts } from "./parts.ts";
+
+export interface MapOptions<K extends KeyType = KeyType> {
+  /** What keys are. Default: "string". Stored: a map has one key type for life. */
+  readonly key?: K | undefined;
+  /** The most entries; beyond it entries that were not read lately go. Stored; 0 for no limit. */
+  readonly maxEntries?: number | undefined;
+  /** The most bytes of entries, with what their blocks waste. Stored; 0 for no limit. */
+  readonly maxBytes?: number | undefined;
+}
+
+export interface SetOptions {
+  /** The entry is gone after so many milliseconds. */
+  readonly ttlMs?: number | undefined;
+}
+
+export const MAX_ENTRY_BYTES = 64 * 1024 * 1024;
+/** Reads that a writer spoilt before a reader takes the lock. */
+const MAX_TRIES = 64;
+const PAUSE_AFTER = 4;
+const NO_OPTIONS: SetOptions = Object.freeze({});
+
+/** What a typed array's own length is, whatever a subclass says. */
+const lengthOf = Object.getOwnPropertyDescriptor(
+  Object.getPrototypeOf(Uint8Array.prototype),
+  "length",
+)!.get as () => number;
+
+/** What a read does with the entry that it found. */
+const Wanted = { Copy: 0, View: 1, Presence: 2 } as const;
+
+export class StoreMap<K extends KeyType = "string"> {
+  readonly name: string;
+  readonly keyType: K;
+  private readonly arena: Arena;
+  private readonly parts: StoreParts;
+  private readonly buckets: Buckets;
+  private readonly key: Keys;
+  private readonly evictor: Evictor;
+  private readonly place: HeaderPlace;
+
+  /** For Store. The header is loaded. */
+  constructor(parts: StoreParts, place: HeaderPlace, keyType: K) {
+    const { arena } = parts;
+    this.name = place.name;
+    this.keyType = keyType;
+    this.place = place;
+    this.parts = parts;
+    this.arena = arena;
+    this.buckets = new Buckets(arena, parts.pages, place);
+    this.key = new Keys(keyType, parts.seedLow, parts.seedHigh);
+    this.evictor = new Evictor(parts, this.buckets);
+  }
+
+  /** For Store: whether this is the map with that header. */
+  isOf(place: HeaderPlace): boolean {
+    return place.structure === this.place.structure && place.created === this.place.created;
+  }
+
+  /** Entries, with those that have expired and were not removed yet. @throws {DestroyedError} */
+  get size(): number {
+    this.begin("size");
+    return this.buckets.header(MapWord.Size) >>> 0;
+  }
+
+  /** Bytes of all entries' blocks. @throws {DestroyedError} */
+  get bytes(): number {
+    this.begin("bytes");
+    return this.buckets.headerNumber(MapWord.Bytes);
+  }
+
+  /**
+   * A copy of the value, or undefined.
+   *
+   * @throws {TypeError} {RangeError} for what is no key of this map
+   * @throws {NotLoadedError} if a page that it needs is not loaded yet: see Store.whenLoaded
+   */
+  get(key: KeyOf[K]): Uint8Array | undefined {
+    this.key.put(key);
+    this.begin("get()");
+    return this.read(Wanted.Copy) as Uint8Array | undefined;
+  }
+
+  /**
+   * The value itself, without a copy: valid until the next write to the store, in the writing
+   * thread only. Its buffer is all of a segment: do not transfer or post it.
+   *
+   * @throws as `get`
+   */
+  getView(key: KeyOf[K]): Uint8Array | undefined {
+    this.key.put(key);
+    this.begin("getView()");
+    return this.read(Wanted.View) as Uint8Array | undefined;
+  }
+
+  /** @throws as `get` */
+  has(key: KeyOf[K]): boolean {
+    this.key.put(key);
+    this.begin("has()");
+    return this.read(Wanted.Presence) !== undefined;
+  }
+
+  private begin(method: string): void {
+    this.arena.beginRead(method);
+    if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
+  }
+
+  private read(wanted: number): Uint8Array | true | undefined {
+    if (this.arena.mayBeRaced) return this.readRaced(wanted);
+    return this.readNow(wanted);
+  }
+
+  private readNow(wanted: number): Uint8Array | true | undefined {
+    const { buckets, arena, key: keys } = this;
+    if (!buckets.find(keys) || this.isExpired()) return undefined;
+    if (buckets.header(MapWord.MaxEntries) !== 0 || buckets.headerNumber(MapWord.MaxBytes) !== 0)
+      arena.control.setRecent(keys.hash);
+    if (wanted === Wanted.Presence) return true;
+    const { entryWindow, valueByte, valueBytes } = buckets;
+    const bytes = arena.bytes[entryWindow]!;
+    if (arena.isMissing)
+      arena.requireLoaded(entryWindow, valueByte >>> 2, Math.ceil(valueBytes / 4));
+    if (wanted === Wanted.View) return bytes.subarray(valueByte, valueByte + valueBytes);
+    return bytes.slice(valueByte, valueByte + valueBytes);
+  }
+
+  /** Reads until no writer was in between. */
+  private readRaced(wanted: number): Uint8Array | true | undefined {
+    const { control } = this.arena;
+    const stripe = control.stripeOf(this.place.structure, this.key.hash);
+    for (let tries = 0; tries < MAX_TRIES; tries++) {
+      if (tries >= PAUSE_AFTER) Atomics.pause();
+      const count = control.countOf(stripe);
+      if ((count & 1) !== 0) continue;
+      let value: Uint8Array | true | undefined;
+      try {
+        value = this.readNow(wanted);
+      } catch (error) {
+        // What a writer was changing may look like anything.
+        if (control.countOf(stripe) === count) throw error;
+        this.arena.readWindows();
+        continue;
+      }
+      if (control.countOf(stripe) === count) return value;
+    }
+    return this.arena.readLocked(() => this.readNow(wanted));
+  }
+
+  private isExpired(): boolean {
+    const { entryWindow, entryWord } = this.buckets;
+    const words = this.arena.words[entryWindow]!;
+    if ((words[entryWord + 1]! & EXPIRES) === 0) return false;
+    return expiryAt(words, entryWord) <= this.parts.now();
+  }
+
+  /**
+   * Sets an entry. Entries beyond the map's limits go, those that were read lately last.
+   *
+   * @throws {TypeError} {RangeError} for a bad key, value or option, or an entry above the map's
+   * limit or 64 MiB
+   * @throws {OutOfMemoryError} {SyscallError} {NotLoadedError} with nothing changed
+   */
+  set(key: KeyOf[K], value: Uint8Array, options: SetOptions = NO_OPTIONS): this {
+    if (!(value instanceof Uint8Array))
+      throw new TypeError(`Expected value to be a Uint8Array, got ${typeof value}`);
+    const { ttlMs } = options;
+    let expiry = -1;
+    if (ttlMs !== undefined) {
+      checkInteger("ttlMs", ttlMs, 1);
+      expiry = this.parts.now() + ttlMs;
+    }
+    this.key.put(key);
+    const length = lengthOf.call(value);
+    const { arena } = this;
+    arena.beginWrite("set()");
+    try {
+      this.requireName("set()");
+      this.put(value, length, expiry);
+      arena.commit();
+    } catch (error) {
+      arena.rollBack();
+      throw error;
+    } finally {
+      arena.endWrite();
+    }
+    this.parts.tidy();
+    return this;
+  }
+
+  private requireName(method: string): void {
+    if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
+  }
+
+  /** Within an operation, which has changed nothing yet: a split commits it. */
+  private put(value: Uint8Array, length: number, expiry: number): void {
+    const { arena, buckets, key: keys } = this;
+    const headBytes = 4 * (ENTRY_WORDS + (expiry < 0 ? 0 : 2) + ((keys.lengthBytes + 3) >>> 2));
+    const bytes = headBytes + length;
+    if (bytes > MAX_ENTRY_BYTES)
+      throw new RangeError(`Expected an entry of at most ${MAX_ENTRY_BYTES} bytes, got ${bytes}`);
+    this.evictor.requireFits(this.parts.blocks.sizeFor(bytes));
+    const isThere = buckets.find(keys);
+    if (isThere && this.overwrite(value, length, expiry)) return;
+    if (isThere) {
+      this.replace(value, bytes, headBytes, length, expiry);
+      return;
+    }
+    for (let tries = 0; buckets.isFull || buckets.slot < 0; tries++) {
+      if ((tries > 32 || !buckets.grow(keys.hash)) && buckets.slot < 0)
+        throw new RangeError(`The map ${JSON.stringify(this.name)} is as large as it can be`);
+      const isFound = buckets.find(keys);
+      if (isFound) throw new CorruptStoreError("A map has an entry in the wrong bucket");
+      if (tries > 32) break;
+    }
+    const { bucketWindow, bucketWord, slot } = buckets;
+    this.write(bytes, headBytes, value, length, expiry);
+    const { window, word } = this.parts.blocks;
+    arena.control.mark(arena.control.stripeOf(this.place.structure, keys.hash));
+    buckets.bucketWindow = bucketWindow;
+    buckets.bucketWord = bucketWord;
+    buckets.slot = slot;
+    buckets.setSlot(keys.hash, window, word);
+    buckets.count(1);
+    this.evictor.added(this.parts.blocks.sizeFor(bytes), expiry >= 0);
+    this.evictor.evict(window, word);
+  }
+
+  /**
+   * Writes the value over the old one, if the block is as large, and no other thread may read it or
+   * have to repair it.
+   */
+  private overwrite(value: Uint8Array, length: number, expiry: number): boolean {
+    const { arena, buckets } = this;
+    if (expiry >= 0 || arena.control.isShared) return false;
+    const { entryWindow, entryWord, valueByte, valueBytes } = buckets;
+    const words = arena.words[entryWindow]!;
+    if ((words[entryWord + 1]! & EXPIRES) !== 0) return false;
+    const { blocks } = this.parts;
+    const headBytes = valueByte - 4 * entryWord;
+    const size = blocks.sizeFor(headBytes + length);
+    if (size !== blocks.sizeFor(headBytes + valueBytes)) return false;
+    if (4 * entryWord + size > 4 * words.length) return false;
+    if (arena.isMissing) arena.requireLoaded(entryWindow, entryWord, size >>> 2);
+    arena.set(entryWindow, entryWord + 2, length);
+    arena.bytes[entryWindow]!.set(value, valueByte);
+    return true;
+  }
+
+  /** Puts a new block in the old one's place. */
+  private replace(
+    value: Uint8Array,
+    bytes: number,
+    headBytes: number,
+    length: number,
+    expiry: number,
+  ): void {
+    const { arena, buckets, evictor } = this;
+    const { entryWindow, entryWord } = buckets;
+    const oldExpires = (arena.words[entryWindow]![entryWord + 1]! & EXPIRES) !== 0;
+    const oldSize = this.parts.blocks.sizeAt(entryWindow, entryWord);
+    this.write(bytes, headBytes, value, length, expiry);
+    const { window, word } = this.parts.blocks;
+    arena.control.mark(arena.control.stripeOf(this.place.structure, this.key.hash));
+    buckets.setSlot(this.key.hash, window, word);
+    evictor.removed(oldSize, oldExpires);
+    evictor.added(this.parts.blocks.sizeFor(bytes), expiry >= 0);
+    this.parts.blocks.free(entryWindow, entryWord);
+    evictor.evict(window, word);
+  }
+
+  /** Allocates and writes an entry. */
+  private write(
+    bytes: number,
+    headBytes: number,
+    value: Uint8Array,
+    length: number,
+    expiry: number,
+  ): void {
+    const { key: keys, arena } = this;
+    const { blocks } = this.parts;
+    const lengths = keys.lengthBytes | (expiry < 0 ? 0 : EXPIRES);
+    blocks.allocate(bytes, (keys.hash & ~BLOCK_KIND_MASK) | BlockKind.Entry, lengths);
+    const words = arena.words[blocks.window]!;
+    let at = blocks.word + 2;
+    words[at++] = length;
+    if (expiry >= 0) {
+      words[at++] = expiry | 0;
+      words[at++] = Math.floor(expiry / 2 ** 32);
+    }
+    const wanted = keys.words;
+    for (let i = 0, end = (keys.lengthBytes + 3) >>> 2; i < end; i++) words[at++] = wanted[i]!;
+    arena.bytes[blocks.window]!.set(value, 4 * blocks.word + headBytes);
+  }
+
+  /** True if there was one. @throws as `set` */
+  delete(key: KeyOf[K]): boolean {
+    this.key.put(key);
+    const { arena, buckets } = this;
+    const isGone = arena.write("delete()", () => {
+      this.requireName("delete()");
+      if (!buckets.find(this.key)) return false;
+      const wasExpired = this.isExpired();
+      this.evictor.remove(this.key.hash);
+      return !wasExpired;
+    });
+    this.parts.tidy();
+    return isGone;
+  }
+
+  /**
+   * Sets many entries, with the lock taken once. Those before one that fails are set. @throws as
+   * `set`
+   */
+  setMany(
+    entries: Iterable<readonly [KeyOf[K], Uint8Array]>,
+    options: SetOptions = NO_OPTIONS,
+  ): this {
+    this.arena.batch("setMany()", () => {
+      for (const [key, value] of entries) this.set(key, value, options);
+    });
+    return this;
+  }
+
+  /**
+   * Sets an entry to what `change` makes of its value, which is a copy; undefined deletes it. No
+   * other thread writes meanwhile. Returns the new value. @throws as `set`, and what `change`
+   * throws
+   */
+  update(
+    key: KeyOf[K],
+    change: (value: Uint8Array | undefined) => Uint8Array | undefined,
+    options: SetOptions = NO_OPTIONS,
+  ): Uint8Array | undefined {
+    return this.arena.batch("update()", () => {
+      const value = change(this.get(key));
+      if (value === undefined) this.delete(key);
+      else this.set(key, value, options);
+      return value;
+    });
+  }
+
+  /** Removes all entries. @throws as `set` */
+  clear(): void {
+    this.arena.batch("clear()", () => {
+      this.requireName("clear()");
+      this.evictor.clear();
+    });
+    this.parts.tidy();
+  }
+
+  /** Removes the entries that have expired. Returns how many. @throws as `set` */
+  removeExpired(): number {
+    let count = 0;
+    this.arena.batch("removeExpired()", () => {
+      for (const key of iterate(this.source, "expired")) if (this.dropExpired(key)) count++;
+    });
+    return count;
+  }
+
+  private dropExpired(key: unknown): boolean {
+    this.key.put(key);
+    return this.arena.write("removeExpired()", () => {
+      if (!this.buckets.find(this.key) || !this.isExpired()) return false;
+      this.evictor.remove(this.key.hash);
+      return true;
+    });
+  }
+
+  private get source() {
+    const { arena, parts, keyType, place } = this;
+    return { arena, parts, keyType, place };
+  }
+
+  /**
+   * The entries, in no particular order. The map may change meanwhile: entries that are there
+   * throughout come exactly once, others at most once. @throws as `get`
+   */
+  *entries(): Generator<[KeyOf[K], Uint8Array]> {
+    for (const key of iterate(this.source, "live")) {
+      const value = this.get(key as KeyOf[K]);
+      if (value !== undefined) yield [key as KeyOf[K], value];
+    }
+  }
+
+  *keys(): Generator<KeyOf[K]> {
+    for (const key of iterate(this.source, "live"))
+      if (this.has(key as KeyOf[K])) yield key as KeyOf[K];
+  }
+
+  *values(): Generator<Uint8Array> {
+    for (const [, value] of this.entries()) yield value;
+  }
+
+  forEach(visit: (value: Uint8Array, key: KeyOf[K], map: this) => void): void {
+    for (const [key, value] of this.entries()) visit(value, key, this);
+  }
+
+  [Symbol.iterator](): Generator<[KeyOf[K], Uint8Array]> {
+    return this.entries();
+  }
+}

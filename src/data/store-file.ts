@@ -1,0 +1,95 @@
+/**
+ * A store's files: the checkpoint that it is opened from and saved to, and the lock file that keeps
+ * a second writer out.
+ *
+ * What a checkpoint knows of the store is in its userData: where the root is. All else is in the
+ * pages.
+ */
+import { existsSync, mkdirSync } from "node:fs";
+import { join } from "node:path";
+import {
+  closeFile,
+  O_CLOEXEC,
+  O_CREAT,
+  O_NOFOLLOW,
+  O_RDWR,
+  openFile,
+  tryLockFile,
+} from "../../ffi/index.ts";
+import type { LoadOptions } from "../core/options.ts";
+import { CorruptStoreError, StoreBusyError } from "../errors/store.ts";
+import { NoCheckpointError } from "../errors/errors.ts";
+import { MemoryFile } from "../file/memory-file.ts";
+import type { SaveReport } from "../save/save.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import { MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES } from "./layout.ts";
+
+const LOCK_NAME = "store.lock";
+const USER_DATA_BYTES = 16;
+
+/** Whether it is the address of a place elsewhere, which has no directory here. */
+const isRemote = (where: string): boolean => /^[a-z][a-z0-9+.-]*:\/\//i.test(where);
+
+/**
+ * The lock of a directory, as a descriptor that ends it when closed; -1 for a remote place. @throws
+ * {StoreBusyError} {SyscallError}
+ */
+export function lockDirectory(where: string): number {
+  if (isRemote(where)) return -1;
+  mkdirSync(where, { recursive: true });
+  const fd = openFile(join(where, LOCK_NAME), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600);
+  try {
+    if (!tryLockFile(fd)) throw new StoreBusyError(where);
+    return fd;
+  } catch (error) {
+    closeFile(fd);
+    throw error;
+  }
+}
+
+export function unlockDirectory(fd: number): void {
+  if (fd >= 0) closeFile(fd);
+}
+
+/**
+ * The checkpoint there, or null if there is none and `create` allows that. @throws
+ * {NoCheckpointError} and as MemoryFile.loadFrom
+ */
+export async function openCheckpointFile(
+  where: string,
+  create: boolean,
+  options: LoadOptions,
+): Promise<MemoryFile | null> {
+  if (!isRemote(where) && !existsSync(join(where, "meta"))) {
+    if (!create) throw new NoCheckpointError(where);
+    return null;
+  }
+  return await MemoryFile.loadFrom(where, { background: true, ...options });
+}
+
+/** Bytes of the file at which the root of a restored store begins. @throws {CorruptStoreError} */
+export function rootOf(file: MemoryFile): number {
+  const { userData } = file;
+  if (userData === null || userData.length !== USER_DATA_BYTES)
+    throw new CorruptStoreError("The checkpoint is not of a store");
+  const view = new DataView(userData.buffer, userData.byteOffset, USER_DATA_BYTES);
+  const start = view.getFloat64(8, true);
+  const isStore = view.getInt32(0, true) === MAGIC_LOW && view.getInt32(4, true) === MAGIC_HIGH;
+  const isRange = Number.isInteger(start) && start >= 0 && start % PAGE_SIZE === 0;
+  if (!isStore || !isRange || start + ROOT_BYTES > file.totalSizeBytes)
+    throw new CorruptStoreError("The checkpoint is not of a store");
+  return start;
+}
+
+/**
+ * Saves a store whose root is at that byte of the file. All writes of the store happened before, or
+ * happen later.
+ */
+export function saveStore(file: MemoryFile, where: string, rootStart: number): Promise<SaveReport> {
+  const userData = new Uint8Array(USER_DATA_BYTES);
+  const view = new DataView(userData.buffer);
+  view.setInt32(0, MAGIC_LOW, true);
+  view.setInt32(4, MAGIC_HIGH, true);
+  view.setFloat64(8, rootStart, true);
+  return file.saveTo(where, { userData });
+}

@@ -1,0 +1,359 @@
+/**
+ * Store: named structures in the page memory of a MemoryFile, that are checkpointed and restored
+ * with it.
+ *
+ * Life: opened (by one writer a directory, or read-only) → used, also by other threads that attach
+ * → closed by its opener, which checkpoints and destroys the file.
+ */
+import { checkInteger } from "../../ffi/index.ts";
+import type { LoadOptions, MemoryFileHandle } from "../core/options.ts";
+import { NotLoadedError } from "../errors/errors.ts";
+import { CorruptStoreError, ReadOnlyStoreError, WrongTypeError } from "../errors/store.ts";
+import { MemoryFile } from "../file/memory-file.ts";
+import type { SaveReport } from "../save/save.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import { Arena } from "./arena.ts";
+import { MapWord } from "./buckets.ts";
+import { StoreControl } from "./control.ts";
+import { KIND_NAMES, checkName, type HeaderPlace, StructureKind } from "./header.ts";
+import { Heap } from "./heap.ts";
+import { KEY_TYPES, type KeyType } from "./keys.ts";
+import { FORMAT_VERSION, JOURNAL_AT, MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES, Root } from "./layout.ts";
+import { type MapOptions, StoreMap } from "./map.ts";
+import { createMap, dropMap } from "./map-header.ts";
+import { StoreParts } from "./parts.ts";
+import {
+  lockDirectory,
+  openCheckpointFile,
+  rootOf,
+  saveStore,
+  unlockDirectory,
+} from "./store-file.ts";
+
+const MIN_CHECKPOINT_MS = 10;
+const MAX_BACKOFF = 64;
+
+export interface StoreOptions extends LoadOptions {
+  /** Make an empty store if there is no checkpoint. Default: false. */
+  readonly create?: boolean | undefined;
+  /** Open for reading, beside a writer or other readers. Default: false. */
+  readonly readOnly?: boolean | undefined;
+  /** Checkpoint every so many milliseconds. Default: only when asked, and on close. */
+  readonly checkpointEveryMs?: number | undefined;
+  /**
+   * Called when a checkpoint that `checkpointEveryMs` asked for fails; it is tried again later.
+   * Default: a warning.
+   */
+  readonly onCheckpointError?: ((error: unknown) => void) | undefined;
+  /** The time in ms, for expiry. Default: Date.now. */
+  readonly now?: (() => number) | undefined;
+}
+
+/** What `share()` gives: structured-cloneable. */
+export interface StoreHandle {
+  readonly kind: "pgalloc.Store";
+  readonly memory: MemoryFileHandle;
+  readonly control: SharedArrayBuffer;
+  readonly rootStart: number;
+}
+
+export interface AttachOptions {
+  /** Only read; other threads' checkpoints need not wait for this one. Default: false. */
+  readonly readOnly?: boolean | undefined;
+  readonly now?: (() => number) | undefined;
+}
+
+/** Who opened the store: undefined in a thread that attached. */
+interface Owner {
+  readonly where: string;
+  readonly lock: number;
+}
+
+export class Store implements Disposable, AsyncDisposable {
+  /** The pages themselves: ranges that a program allocates here are in the store's checkpoints. */
+  readonly memory: MemoryFile;
+  readonly heap: Heap;
+  readonly isReadOnly: boolean;
+  private readonly parts: StoreParts;
+  private readonly arena: Arena;
+  private readonly rootStart: number;
+  private readonly owner: Owner | undefined;
+  private readonly maps = new Map<string, StoreMap<KeyType>>();
+  private timer: ReturnType<typeof setTimeout> | undefined;
+  /** The checkpoint under way. */
+  private saving: Promise<unknown> = Promise.resolve();
+
+  private constructor(arena: Arena, owner: Owner | undefined, now: () => number) {
+    this.arena = arena;
+    this.memory = arena.file;
+    this.rootStart = arena.starts[0]!;
+    this.isReadOnly = arena.isReadOnly;
+    this.owner = owner;
+    this.parts = new StoreParts(arena, now);
+    this.heap = new Heap(this.parts);
+  }
+
+  /**
+   * Opens the store in a directory: resolves when its names are known, and loads the rest behind
+   * the running program (see `whenLoaded`).
+   *
+   * @throws {NoCheckpointError} if there is none, without `create`
+   * @throws {StoreBusyError} if another writer has it open
+   * @throws {CorruptStoreError} if the checkpoint is not of a store, or its pages are damaged
+   * @throws as MemoryFile.loadFrom
+   */
+  static async open(where: string, options: StoreOptions = {}): Promise<Store> {
+    const { create = false, readOnly = false, checkpointEveryMs, onCheckpointError } = options;
+    const { now = Date.now, ...loadOptions } = options;
+    if (typeof where !== "string")
+      throw new TypeError(`Expected where to be a string, got ${typeof where}`);
+    if (checkpointEveryMs !== undefined)
+      checkInteger("checkpointEveryMs", checkpointEveryMs, MIN_CHECKPOINT_MS, 2 ** 31 - 1);
+    const lock = readOnly ? -1 : lockDirectory(where);
+    let file: MemoryFile | null = null;
+    try {
+      file = await openCheckpointFile(where, create && !readOnly, loadOptions);
+      const isNew = file === null;
+      file ??= MemoryFile.create(loadOptions);
+      const arena = isNew ? createArena(file) : await openArena(file, readOnly);
+      const store = new Store(arena, { where, lock }, now);
+      await store.whenLoaded(() => store.names());
+      if (checkpointEveryMs !== undefined && !readOnly)
+        store.checkpointLater(checkpointEveryMs, checkpointEveryMs, onCheckpointError);
+      return store;
+    } catch (error) {
+      file?.destroy();
+      unlockDirectory(lock);
+      throw error;
+    }
+  }
+
+  /** A handle for other threads of this process: post it to a Worker and `attach` it there. */
+  share(): StoreHandle {
+    const memory = this.memory.share();
+    this.arena.control.markShared();
+    const control = this.arena.control.words.buffer;
+    return { kind: "pgalloc.Store", memory, control, rootStart: this.rootStart };
+  }
+
+  /**
+   * Opens a store that another thread of this process shares. Any thread may read at any time; one
+   * writes at a time, and the others wait.
+   *
+   * @throws {TypeError} for a handle that `share()` did not make @throws {DestroyedError}
+   * {TooManyThreadsError}
+   */
+  static attach(handle: StoreHandle, options: AttachOptions = {}): Store {
+    if (handle?.kind !== "pgalloc.Store")
+      throw new TypeError("Expected a handle made by Store.share() in this process");
+    const control = new StoreControl(handle.control);
+    const file = MemoryFile.attach(handle.memory);
+    const arena = new Arena(file, control, handle.rootStart, options.readOnly === true);
+    arena.beginRead("Store.attach()");
+    arena.readWindows();
+    return new Store(arena, undefined, options.now ?? Date.now);
+  }
+
+  /**
+   * The map of that name, made if there is none. A map has one key type for life; limits are set
+   * anew when they are given.
+   *
+   * @throws {WrongTypeError} if it is no map, or one with other keys
+   * @throws {OutOfMemoryError} {NotLoadedError} {ReadOnlyStoreError} with nothing changed
+   */
+  map<K extends KeyType = "string">(name: string, options: MapOptions<K> = {}): StoreMap<K> {
+    checkName(name);
+    const { key: type = "string" as K } = options;
+    if (!KEY_TYPES.includes(type))
+      throw new TypeError(`Expected key to be one of ${KEY_TYPES.join(", ")}, got ${String(type)}`);
+    this.arena.beginRead("map()");
+    let place = this.parts.names.find(name, StructureKind.Map);
+    if (place === undefined || options.maxEntries !== undefined || options.maxBytes !== undefined)
+      place = createMap(this.parts, name, type, options);
+    const known = this.maps.get(name);
+    const stored = KEY_TYPES[this.arena.get(place.window, place.word + MapWord.KeyType)];
+    if (stored === undefined) throw new CorruptStoreError(`A map has an unknown type of keys`);
+    if (stored !== type && (options.key !== undefined || stored !== "string"))
+      throw new WrongTypeError(name, `a map of ${type} keys`, `a map of ${stored} keys`);
+    if (known?.isOf(place) === true) return known as unknown as StoreMap<K>;
+    const map = new StoreMap(this.parts, place, type);
+    this.maps.set(name, map as unknown as StoreMap<KeyType>);
+    return map;
+  }
+
+  /** Names of all structures, and what they are. @throws {NotLoadedError} */
+  names(): { readonly name: string; readonly kind: string }[] {
+    this.arena.beginRead("names()");
+    const read = () =>
+      [...this.parts.names.all().values()].map(({ name, kind }) => ({
+        name,
+        kind: KIND_NAMES[kind]!,
+      }));
+    return this.arena.mayBeRaced ? this.arena.readLocked(read) : read();
+  }
+
+  /**
+   * Removes a structure and all that is in it. False if there is none. @throws {NotLoadedError}
+   * {ReadOnlyStoreError}
+   */
+  drop(name: string): boolean {
+    return this.arena.batch("drop()", () => {
+      const place = this.parts.names.all().get(name);
+      if (place === undefined) return false;
+      this.arena.requireAllLoaded();
+      this.dropPlace(place);
+      this.maps.delete(name);
+      return true;
+    });
+  }
+
+  private dropPlace(place: HeaderPlace): void {
+    if (place.kind === StructureKind.Map) dropMap(this.parts, place);
+  }
+
+  /**
+   * Runs `change` with the lock taken once: no other thread writes, and no checkpoint is taken,
+   * between its operations. Each is still an operation of its own: those before one that throws
+   * stay done.
+   */
+  batch<T>(change: () => T): T {
+    return this.arena.batch("batch()", change);
+  }
+
+  /**
+   * Runs `use`, a synchronous function, when the pages that it reads are loaded: it is run again,
+   * from the start, whenever it met one that is not, and that one is then loaded ahead of the
+   * background. So it should only read, or write once.
+   *
+   * @throws what `use` throws, and why a page cannot be loaded
+   */
+  async whenLoaded<T>(use: () => T): Promise<T> {
+    for (;;) {
+      try {
+        return use();
+      } catch (error) {
+        if (!(error instanceof NotLoadedError)) throw error;
+        await this.memory.awaitLoad({ start: error.start, end: error.end });
+      }
+    }
+  }
+
+  /**
+   * Saves all of the store as of one instant into its directory. After a crash, or kill -9, the
+   * store is as the last checkpoint says: what came later is lost.
+   *
+   * @throws {ReadOnlyStoreError} {SyscallError} {CheckpointBusyError}; the last checkpoint is
+   * intact
+   */
+  checkpoint(): Promise<SaveReport> {
+    const save = this.saving.then(() => this.save());
+    this.saving = save.catch(() => {});
+    return save;
+  }
+
+  private async save(): Promise<SaveReport> {
+    if (this.isReadOnly || this.owner === undefined) throw new ReadOnlyStoreError("checkpoint()");
+    this.arena.beginRead("checkpoint()");
+    return await saveStore(this.memory, this.owner.where, this.rootStart);
+  }
+
+  private checkpointLater(
+    everyMs: number,
+    delayMs: number,
+    onError: ((error: unknown) => void) | undefined,
+  ): void {
+    const tick = async () => {
+      let next = everyMs;
+      try {
+        await this.checkpoint();
+      } catch (error) {
+        if (this.arena.isClosed) return;
+        next = Math.min(2 * delayMs, MAX_BACKOFF * everyMs);
+        reportError(error, onError);
+      }
+      if (!this.arena.isClosed) this.checkpointLater(everyMs, next, onError);
+    };
+    this.timer = setTimeout(() => void tick(), delayMs);
+    this.timer.unref();
+  }
+
+  /**
+   * Checkpoints (unless read-only) and ends the store for all its threads; in a thread that
+   * attached, for that one. Calling it again does nothing. @throws as `checkpoint`: the store is
+   * still open then
+   */
+  async close(): Promise<void> {
+    if (this.arena.isClosed) return;
+    if (this.owner !== undefined && !this.isReadOnly) await this.checkpoint();
+    this[Symbol.dispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
+  /** Ends the store without a checkpoint. */
+  [Symbol.dispose](): void {
+    if (this.arena.isClosed) return;
+    this.arena.isClosed = true;
+    clearTimeout(this.timer);
+    if (this.owner === undefined) return;
+    const { lock } = this.owner;
+    this.memory.destroy();
+    // A checkpoint under way still writes to the directory.
+    void this.saving.then(() => unlockDirectory(lock));
+  }
+}
+
+function reportError(error: unknown, onError: ((error: unknown) => void) | undefined): void {
+  if (onError !== undefined) {
+    onError(error);
+    return;
+  }
+  const reason = error instanceof Error ? error.message : String(error);
+  process.emitWarning(`A checkpoint of a store failed, and will be tried again: ${reason}`, {
+    code: "PGALLOC_CHECKPOINT_FAILED",
+  });
+}
+
+/** An empty store in an empty file. @throws {OutOfMemoryError} */
+function createArena(file: MemoryFile): Arena {
+  const bytes = Math.ceil(ROOT_BYTES / PAGE_SIZE) * PAGE_SIZE;
+  const { start } = file.allocate(bytes);
+  const arena = new Arena(file, new StoreControl(), start, false);
+  const { root } = arena;
+  const seed = crypto.getRandomValues(new Int32Array(2));
+  root[Root.MagicLow] = MAGIC_LOW;
+  root[Root.MagicHigh] = MAGIC_HIGH;
+  root[Root.Version] = FORMAT_VERSION;
+  root[Root.WindowCount] = 1;
+  root[Root.SeedLow] = seed[0]!;
+  root[Root.SeedHigh] = seed[1]!;
+  root[JOURNAL_AT] = 0;
+  return arena;
+}
+
+async function openArena(file: MemoryFile, isReadOnly: boolean): Promise<Arena> {
+  const start = rootOf(file);
+  const end = start + Math.ceil(ROOT_BYTES / PAGE_SIZE) * PAGE_SIZE;
+  try {
+    // Every page of it must have a reference.
+    file.hasUniqueRef({ start, end });
+  } catch (cause) {
+    throw new CorruptStoreError("The store's root is not allocated", { cause });
+  }
+  await file.awaitLoad({ start, end });
+  const arena = new Arena(file, new StoreControl(), start, isReadOnly);
+  const { root } = arena;
+  if (root[Root.MagicLow] !== MAGIC_LOW || root[Root.MagicHigh] !== MAGIC_HIGH)
+    throw new CorruptStoreError("The store's root is damaged");
+  if (root[Root.Version] !== FORMAT_VERSION)
+    throw new CorruptStoreError(
+      `Expected format version ${FORMAT_VERSION}, found ${root[Root.Version]}`,
+    );
+  if (root[Root.JournalCount] !== 0)
+    throw new CorruptStoreError("The checkpoint was taken inside an operation");
+  arena.readWindows();
+  arena.requireDisjoint();
+  return arena;
+}

@@ -1,0 +1,128 @@
+/** Store: opening, names, locks, threads of control. */
+import { afterAll, expect, test } from "bun:test";
+import { join } from "node:path";
+import { Store } from "../../src/data/index.ts";
+import { DestroyedError, MemoryFile } from "../../src/index.ts";
+import { hex, temporaryDirectory } from "./support.ts";
+
+const directory = temporaryDirectory();
+afterAll(directory.remove);
+let count = 0;
+const place = () => join(directory.path, `${count++}`);
+const text = (value: string) => new TextEncoder().encode(value);
+
+test("Store.open without create rejects where there is no checkpoint", async () => {
+  expect(Store.open(place())).rejects.toMatchObject({ code: "ERR_NO_CHECKPOINT" });
+});
+
+test("Store.open finds after a restart what close saved", async () => {
+  const where = place();
+  const first = await Store.open(where, { create: true });
+  first.map("users").set("ann", text("Ann"));
+  first.map("scores", { key: "u32" }).set(7, text("seven"));
+  const handle = first.heap.put(text("on the heap"));
+  await first.close();
+  await using second = await Store.open(where);
+  const read = await second.whenLoaded(() => [
+    second.map("users").get("ann"),
+    second.map("scores", { key: "u32" }).get(7),
+    second.heap.get(handle),
+  ]);
+  expect(read.map(hex)).toEqual(["Ann", "seven", "on the heap"].map((value) => hex(text(value))));
+  expect(second.names()).toEqual([
+    { name: "users", kind: "map" },
+    { name: "scores", kind: "map" },
+  ]);
+});
+
+test("Store.open rejects a second writer, and lets readers in", async () => {
+  const where = place();
+  const writer = await Store.open(where, { create: true });
+  writer.map("m").set("a", text("1"));
+  await writer.checkpoint();
+  expect(Store.open(where)).rejects.toMatchObject({ code: "ERR_STORE_BUSY" });
+  await using reader = await Store.open(where, { readOnly: true });
+  const map = await reader.whenLoaded(() => reader.map("m"));
+  expect(await reader.whenLoaded(() => hex(map.get("a")))).toBe(hex(text("1")));
+  expect(() => map.set("a", text("2"))).toThrow(
+    expect.objectContaining({ code: "ERR_READ_ONLY_STORE" }),
+  );
+  expect(reader.checkpoint()).rejects.toMatchObject({ code: "ERR_READ_ONLY_STORE" });
+  await writer.close();
+  await using next = await Store.open(where);
+  expect(next.isReadOnly).toBe(false);
+});
+
+test("Store.open rejects a checkpoint that is not of a store", async () => {
+  const where = place();
+  using file = MemoryFile.create();
+  file.view(file.allocate(4096))[0] = 1;
+  await file.saveTo(where);
+  expect(Store.open(where)).rejects.toMatchObject({ code: "ERR_CORRUPT_STORE" });
+  await file.saveTo(where, { userData: new Uint8Array(16) });
+  expect(Store.open(where)).rejects.toMatchObject({ code: "ERR_CORRUPT_STORE" });
+});
+
+test("map throws for a name of another key type", async () => {
+  await using store = await Store.open(place(), { create: true });
+  store.map("m", { key: "f64" });
+  expect(() => store.map("m", { key: "string" })).toThrow(
+    expect.objectContaining({ code: "ERR_WRONG_TYPE" }),
+  );
+  expect(() => store.map("m")).toThrow(expect.objectContaining({ code: "ERR_WRONG_TYPE" }));
+});
+
+test("drop removes a structure, and old objects of it throw", async () => {
+  await using store = await Store.open(place(), { create: true });
+  const old = store.map("m");
+  for (let i = 0; i < 5000; i++) old.set(`${i}`, new Uint8Array(300));
+  expect(store.drop("m")).toBe(true);
+  expect(store.drop("m")).toBe(false);
+  expect(store.names()).toEqual([]);
+  expect(() => old.get("1")).toThrow(expect.objectContaining({ code: "ERR_DROPPED" }));
+  const next = store.map("m");
+  expect(next.size).toBe(0);
+  expect(() => old.set("1", text("x"))).toThrow(expect.objectContaining({ code: "ERR_DROPPED" }));
+  expect(next.size).toBe(0);
+});
+
+test("close ends the store for good", async () => {
+  const store = await Store.open(place(), { create: true });
+  const map = store.map("m");
+  map.set("a", text("1"));
+  const view = map.getView("a")!;
+  await store.close();
+  await store.close();
+  expect(view.length).toBe(0);
+  expect(() => map.get("a")).toThrow(DestroyedError);
+  expect(() => map.set("a", text("2"))).toThrow(DestroyedError);
+});
+
+test("checkpointEveryMs saves without being asked", async () => {
+  const where = place();
+  const store = await Store.open(where, { create: true, checkpointEveryMs: 20 });
+  store.map("m").set("a", text("1"));
+  let found: unknown;
+  for (let tries = 0; tries < 200 && found === undefined; tries++) {
+    await Bun.sleep(20);
+    try {
+      using reader = await Store.open(where, { readOnly: true });
+      found = await reader.whenLoaded(() => reader.map("m").get("a"));
+    } catch {}
+  }
+  expect(hex(found as Uint8Array)).toBe(hex(text("1")));
+  await store.close();
+});
+
+test("memory that is freed goes back", async () => {
+  await using store = await Store.open(place(), { create: true });
+  const map = store.map("m");
+  const before = store.memory.totalUsageBytes;
+  for (let round = 0; round < 2; round++) {
+    for (let i = 0; i < 20_000; i++) map.set(`${i}`, new Uint8Array(1000).fill(i));
+    expect(store.memory.totalUsageBytes).toBeGreaterThan(before + 20_000_000);
+    for (let i = 0; i < 20_000; i++) map.delete(`${i}`);
+    await store.memory.released();
+    expect(store.memory.totalUsageBytes).toBeLessThan(before + 8_000_000);
+  }
+});
