@@ -23,7 +23,6 @@ import type { Keys } from "./keys.ts";
 import {
   BLOCK_KIND_MASK,
   BlockKind,
-  pageAddress,
   WINDOW_PAGE_BITS,
   WINDOW_PAGE_MASK,
   WINDOW_UNIT_BITS,
@@ -53,11 +52,10 @@ export const MapWord = {
 } as const;
 
 /** Words of a bucket. */
-const BucketWord = { Depth: 0, Count: 1, Slots: 32 } as const;
+export const BucketWord = { Depth: 0, Count: 1, Slots: 32 } as const;
 export const SLOTS = 496;
 const BUCKET_FULL = 396;
-const MAX_DEPTH = 24;
-const STRIPE_BITS = 10;
+export const MAX_DEPTH = 24;
 const IS_USED = 0x80;
 const HIGH_MASK = 0x7f;
 const LOW_HASH = 0xffff;
@@ -75,8 +73,8 @@ export class Buckets {
   valueByte = 0;
   valueBytes = 0;
   readonly place: HeaderPlace;
-  private readonly arena: Arena;
-  private readonly pages: Pages;
+  readonly arena: Arena;
+  readonly pages: Pages;
 
   constructor(arena: Arena, pages: Pages, place: HeaderPlace) {
     this.arena = arena;
@@ -116,7 +114,8 @@ export class Buckets {
     this.setHeader(MapWord.Moves, (this.header(MapWord.Moves) + 1) | 0);
   }
 
-  private addBucket(depth: number): number {
+  /** An empty bucket that nothing refers to yet. Within an operation. */
+  addBucket(depth: number): number {
     const address = this.pages.allocate(1);
     const words = this.arena.words[address >>> WINDOW_PAGE_BITS]!;
     const at = (address & WINDOW_PAGE_MASK) * WORDS_PER_PAGE;
@@ -176,7 +175,7 @@ export class Buckets {
     const slots = this.findBucket(hash);
     const base = this.bucketWord + BucketWord.Slots;
     const tag = hash << 8;
-    let slot = ((hash & LOW_HASH) * SLOTS) >>> 16;
+    let slot = homeOf(hash);
     for (let n = 0; n < SLOTS; n++) {
       const at = base + 2 * slot;
       const first = slots[at]!;
@@ -293,7 +292,7 @@ export class Buckets {
       from = from === SLOTS - 1 ? 0 : from + 1;
       const first = arena.get(bucketWindow, base + 2 * from);
       if (first === 0) break;
-      const home = (((first >>> 8) & LOW_HASH) * SLOTS) >>> 16;
+      const home = homeOf(first >>> 8);
       if (distance(home, from) < distance(free, from)) continue;
       arena.set(bucketWindow, base + 2 * free, first);
       arena.set(bucketWindow, base + 2 * free + 1, arena.get(bucketWindow, base + 2 * from + 1));
@@ -313,98 +312,10 @@ export class Buckets {
   get isEmpty(): boolean {
     return this.arena.words[this.bucketWindow]![this.bucketWord + BucketWord.Count] === 0;
   }
-
-  /**
-   * Splits the bucket of a hash in two, by one or two operations of its own. False if it cannot be
-   * split: the map is as large as it can be.
-   */
-  grow(hash: number): boolean {
-    const { arena } = this;
-    this.findBucket(hash);
-    if (this.bucketDepth === this.depth) {
-      if (this.depth === MAX_DEPTH) return false;
-      // Apart from the split: pages that it frees may be used by that.
-      arena.write("set()", () => this.doubleDirectory());
-    }
-    arena.write("set()", () => this.split(hash));
-    return true;
-  }
-
-  private split(hash: number): void {
-    const { arena } = this;
-    this.findBucket(hash);
-    const { bucketWindow, bucketWord } = this;
-    const depth = this.bucketDepth;
-    const prefix = depth === 0 ? 0 : hash >>> (32 - depth);
-    const more = STRIPE_BITS - depth;
-    const stripe = more > 0 ? prefix << more : prefix >>> -more;
-    arena.control.markMany(this.place.structure, stripe, 1 << Math.max(0, more));
-    const low = this.addBucket(depth + 1);
-    const high = this.addBucket(depth + 1);
-    this.distribute(depth, low, high);
-    const span = 2 ** (this.depth - depth - 1);
-    const directory = this.header(MapWord.Directory);
-    const word = (directory & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + prefix * 2 * span;
-    for (let i = 0; i < 2 * span; i++)
-      arena.set(directory >>> WINDOW_PAGE_BITS, word + i, i < span ? low : high);
-    this.setHeader(MapWord.Moves, (this.header(MapWord.Moves) + 1) | 0);
-    this.pages.free(pageAddress(bucketWindow, bucketWord / WORDS_PER_PAGE), 1);
-  }
-
-  /**
-   * Puts the current bucket's slots into two new ones, by the bit behind `depth` of their hashes.
-   */
-  private distribute(depth: number, low: number, high: number): void {
-    const { arena } = this;
-    const slots = arena.words[this.bucketWindow]!;
-    const base = this.bucketWord + BucketWord.Slots;
-    for (let slot = 0; slot < SLOTS; slot++) {
-      const first = slots[base + 2 * slot]!;
-      if (first === 0) continue;
-      // The slot knows the low 24 bits; in a small map the entry must be asked.
-      let hash = first >>> 8;
-      if (depth < 8) {
-        this.look(slot);
-        hash = arena.words[this.entryWindow]![this.entryWord]!;
-      }
-      const bucket = ((hash >>> (31 - depth)) & 1) === 0 ? low : high;
-      this.append(bucket, first, slots[base + 2 * slot + 1]!);
-    }
-  }
-
-  /** Puts a slot into a bucket that nothing refers to yet. */
-  private append(bucket: number, first: number, second: number): void {
-    const words = this.arena.words[bucket >>> WINDOW_PAGE_BITS]!;
-    const at = (bucket & WINDOW_PAGE_MASK) * WORDS_PER_PAGE;
-    let slot = (((first >>> 8) & LOW_HASH) * SLOTS) >>> 16;
-    while (words[at + BucketWord.Slots + 2 * slot] !== 0) slot = slot === SLOTS - 1 ? 0 : slot + 1;
-    words[at + BucketWord.Slots + 2 * slot] = first;
-    words[at + BucketWord.Slots + 2 * slot + 1] = second;
-    words[at + BucketWord.Count]! += 1;
-  }
-
-  private doubleDirectory(): void {
-    const { arena } = this;
-    const { depth } = this;
-    const old = this.header(MapWord.Directory);
-    const oldWindow = old >>> WINDOW_PAGE_BITS;
-    const oldWord = (old & WINDOW_PAGE_MASK) * WORDS_PER_PAGE;
-    const length = 2 ** depth;
-    if (oldWord + length > arena.words[oldWindow]!.length)
-      throw arena.outside(oldWindow, oldWord + length);
-    if (arena.isMissing) arena.requireLoaded(oldWindow, oldWord, length);
-    const address = this.pages.allocate(Math.ceil((2 * length) / WORDS_PER_PAGE));
-    const words = arena.words[address >>> WINDOW_PAGE_BITS]!;
-    const word = (address & WINDOW_PAGE_MASK) * WORDS_PER_PAGE;
-    const from = arena.words[oldWindow]!;
-    for (let i = 0; i < length; i++)
-      words[word + 2 * i] = words[word + 2 * i + 1] = from[oldWord + i]!;
-    arena.control.markMany(this.place.structure, 0, 1 << STRIPE_BITS);
-    this.setHeader(MapWord.Directory, address);
-    this.setHeader(MapWord.Depth, depth + 1);
-    this.pages.free(old, Math.max(1, Math.ceil(length / WORDS_PER_PAGE)));
-  }
 }
+
+/** The slot at which the search for a hash begins. */
+export const homeOf = (hash: number): number => ((hash & LOW_HASH) * SLOTS) >>> 16;
 
 /** When an entry that expires does, in ms. */
 export const expiryAt = (words: Int32Array, entryWord: number): number =>

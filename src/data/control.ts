@@ -23,9 +23,8 @@ import { acquireLock, markFailed, releaseLock } from "../control/lock.ts";
  */
 const LOCK_WORDS = 64;
 const STRIPES = 16_384;
-/** Stripes of one structure. */
-export const STRIPES_PER_STRUCTURE = 1024;
-const STRIPE_BITS = 10;
+/** Of the stripes of one structure. */
+export const STRIPE_BITS = 10;
 const RECENT_BITS = 24;
 const RECENT_MASK = (1 << RECENT_BITS) - 1;
 const RECENT_WORDS = (1 << RECENT_BITS) / 32;
@@ -78,7 +77,7 @@ export class StoreControl {
     return this.stripeAt(structure, hash >>> (32 - STRIPE_BITS));
   }
 
-  /** One of a structure's STRIPES_PER_STRUCTURE stripes. */
+  /** One of a structure's 2^STRIPE_BITS stripes. */
   stripeAt(structure: number, index: number): number {
     const first = Math.imul(structure, SPREAD) >>> 18;
     return STRIPES_AT + ((first + index) & (STRIPES - 1));

@@ -12,6 +12,8 @@
 import { StaleHandleError } from "../errors/store.ts";
 import { BLOCK_KIND_MASK, BlockKind, Root, WINDOW_UNIT_BITS, WINDOW_UNIT_MASK } from "./layout.ts";
 import type { StoreParts } from "./parts.ts";
+import { readRaced } from "./racing.ts";
+import { lengthOfBytes } from "./values.ts";
 
 export const MAX_VALUE_BYTES = 64 * 1024 * 1024;
 const HEAD_BYTES = 8;
@@ -20,12 +22,6 @@ const GENERATIONS = 1 << GENERATION_BITS;
 const MAX_GENERATION = 1 << 29;
 /** Stripes of the heap: a number that no named structure has. */
 const STRUCTURE = 1 << 20;
-const MAX_TRIES = 64;
-
-const lengthOf = Object.getOwnPropertyDescriptor(
-  Object.getPrototypeOf(Uint8Array.prototype),
-  "length",
-)!.get as () => number;
 
 export class Heap {
   private readonly parts: StoreParts;
@@ -57,9 +53,7 @@ export class Heap {
    * @throws {OutOfMemoryError} {SyscallError} {NotLoadedError} with nothing changed
    */
   put(value: Uint8Array): number {
-    if (!(value instanceof Uint8Array))
-      throw new TypeError(`Expected value to be a Uint8Array, got ${typeof value}`);
-    const length = lengthOf.call(value);
+    const length = lengthOfBytes("value", value);
     if (length > MAX_VALUE_BYTES)
       throw new RangeError(`Expected at most ${MAX_VALUE_BYTES} bytes, got ${length}`);
     const { arena, blocks } = this.parts;
@@ -124,24 +118,9 @@ export class Heap {
 
   private readRaced<T>(handle: number, read: () => T): T {
     const { arena } = this.parts;
-    const { control } = arena;
     this.split(handle);
-    const stripe = control.stripeAt(STRUCTURE, stripeIndex(this.window, this.word));
-    for (let tries = 0; tries < MAX_TRIES; tries++) {
-      const count = control.countOf(stripe);
-      if ((count & 1) !== 0) {
-        Atomics.pause();
-        continue;
-      }
-      try {
-        const value = read();
-        if (control.countOf(stripe) === count) return value;
-      } catch (error) {
-        if (control.countOf(stripe) === count) throw error;
-        arena.readWindows();
-      }
-    }
-    return arena.readLocked(read);
+    const stripe = arena.control.stripeAt(STRUCTURE, stripeIndex(this.window, this.word));
+    return readRaced(arena, stripe, read);
   }
 
   /** Frees a block. @throws {StaleHandleError} {NotLoadedError} with nothing changed */

@@ -9,5 +9,6 @@ export {
 } from "../errors/store.ts";
 export type { Heap } from "./heap.ts";
 export type { KeyOf, KeyType } from "./keys.ts";
-export type { MapOptions, SetOptions, StoreMap } from "./map.ts";
+export type { StoreMap } from "./map.ts";
+export type { MapOptions, SetOptions } from "./map-options.ts";
 export { type AttachOptions, Store, type StoreHandle, type StoreOptions } from "./store.ts";

@@ -9,8 +9,8 @@
  * (A page here is 4 KiB on every machine.)
  *
  *   root     header · heads of the size classes · names · journal · table of windows
- *   segment  bitmap of free pages · a record for each page · pages          (window of kind SEGMENT)
- *   large    one run of pages and nothing else                               (window of kind LARGE)
+ *   segment  bitmap of free pages · a record for each page · pages
+ *   large    one run of pages and nothing else
  *
  * A run is some pages in a row, a span is a run that is cut into blocks of one size class.
  */

@@ -4,7 +4,7 @@ import { Buckets, MapWord } from "./buckets.ts";
 import { Evictor } from "./evictor.ts";
 import { type HeaderPlace, StructureKind } from "./header.ts";
 import { KEY_TYPES, type KeyType } from "./keys.ts";
-import type { MapOptions } from "./map.ts";
+import type { MapOptions } from "./map-options.ts";
 import type { StoreParts } from "./parts.ts";
 
 /**

@@ -1,13 +1,13 @@
 /**
  * StoreMap: a map whose entries are in a store's memory. Keys of one type, values of bytes.
  *
- * | operation            | cost                                                                      |
- * |----------------------|---------------------------------------------------------------------------|
- * | get, getView, has    | one word of the directory, one line of a bucket, the entry                |
- * | set                  | the same, and a block; now and then a bucket is split (397 entries)       |
- * | delete               | the same; at most the slots behind it in its bucket move                  |
- * | iteration            | a bucket's keys at a time                                                 |
- * | clear                | all entries                                                               |
+ * | operation          | cost                                                        |
+ * |--------------------|-------------------------------------------------------------|
+ * | get, getView, has  | a word of the directory, a line of a bucket, the entry      |
+ * | set                | the same, and a block; now and then a bucket is split       |
+ * | delete             | the same; at most the slots behind it in its bucket move    |
+ * | iteration          | a bucket's keys at a time                                   |
+ * | clear              | all entries                                                 |
  *
  * Other threads read without a lock (control.ts). Writes are operations of the arena: after an
  * error nothing has changed.
@@ -16,38 +16,19 @@ import { checkInteger } from "../../ffi/index.ts";
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
 import { BLOCK_KIND_MASK, BlockKind } from "./layout.ts";
+import { growBucket } from "./bucket-growth.ts";
 import { Buckets, ENTRY_WORDS, EXPIRES, expiryAt, MapWord } from "./buckets.ts";
 import { Evictor } from "./evictor.ts";
 import type { HeaderPlace } from "./header.ts";
 import { type KeyOf, Keys, type KeyType } from "./keys.ts";
+import type { SetOptions } from "./map-options.ts";
 import { iterate } from "./map-iterator.ts";
 import type { StoreParts } from "./parts.ts";
-
-export interface MapOptions<K extends KeyType = KeyType> {
-  /** What keys are. Default: "string". Stored: a map has one key type for life. */
-  readonly key?: K | undefined;
-  /** The most entries; beyond it entries that were not read lately go. Stored; 0 for no limit. */
-  readonly maxEntries?: number | undefined;
-  /** The most bytes of entries, with what their blocks waste. Stored; 0 for no limit. */
-  readonly maxBytes?: number | undefined;
-}
-
-export interface SetOptions {
-  /** The entry is gone after so many milliseconds. */
-  readonly ttlMs?: number | undefined;
-}
+import { readRaced } from "./racing.ts";
+import { lengthOfBytes } from "./values.ts";
 
 export const MAX_ENTRY_BYTES = 64 * 1024 * 1024;
-/** Reads that a writer spoilt before a reader takes the lock. */
-const MAX_TRIES = 64;
-const PAUSE_AFTER = 4;
 const NO_OPTIONS: SetOptions = Object.freeze({});
-
-/** What a typed array's own length is, whatever a subclass says. */
-const lengthOf = Object.getOwnPropertyDescriptor(
-  Object.getPrototypeOf(Uint8Array.prototype),
-  "length",
-)!.get as () => number;
 
 /** What a read does with the entry that it found. */
 const Wanted = { Copy: 0, View: 1, Presence: 2 } as const;
@@ -129,8 +110,10 @@ export class StoreMap<K extends KeyType = "string"> {
   }
 
   private read(wanted: number): Uint8Array | true | undefined {
-    if (this.arena.mayBeRaced) return this.readRaced(wanted);
-    return this.readNow(wanted);
+    const { arena, place } = this;
+    if (!arena.mayBeRaced) return this.readNow(wanted);
+    const stripe = arena.control.stripeOf(place.structure, this.key.hash);
+    return readRaced(arena, stripe, () => this.readNow(wanted));
   }
 
   private readNow(wanted: number): Uint8Array | true | undefined {
@@ -145,28 +128,6 @@ export class StoreMap<K extends KeyType = "string"> {
       arena.requireLoaded(entryWindow, valueByte >>> 2, Math.ceil(valueBytes / 4));
     if (wanted === Wanted.View) return bytes.subarray(valueByte, valueByte + valueBytes);
     return bytes.slice(valueByte, valueByte + valueBytes);
-  }
-
-  /** Reads until no writer was in between. */
-  private readRaced(wanted: number): Uint8Array | true | undefined {
-    const { control } = this.arena;
-    const stripe = control.stripeOf(this.place.structure, this.key.hash);
-    for (let tries = 0; tries < MAX_TRIES; tries++) {
-      if (tries >= PAUSE_AFTER) Atomics.pause();
-      const count = control.countOf(stripe);
-      if ((count & 1) !== 0) continue;
-      let value: Uint8Array | true | undefined;
-      try {
-        value = this.readNow(wanted);
-      } catch (error) {
-        // What a writer was changing may look like anything.
-        if (control.countOf(stripe) === count) throw error;
-        this.arena.readWindows();
-        continue;
-      }
-      if (control.countOf(stripe) === count) return value;
-    }
-    return this.arena.readLocked(() => this.readNow(wanted));
   }
 
   private isExpired(): boolean {
@@ -184,8 +145,7 @@ export class StoreMap<K extends KeyType = "string"> {
    * @throws {OutOfMemoryError} {SyscallError} {NotLoadedError} with nothing changed
    */
   set(key: KeyOf[K], value: Uint8Array, options: SetOptions = NO_OPTIONS): this {
-    if (!(value instanceof Uint8Array))
-      throw new TypeError(`Expected value to be a Uint8Array, got ${typeof value}`);
+    const length = lengthOfBytes("value", value);
     const { ttlMs } = options;
     let expiry = -1;
     if (ttlMs !== undefined) {
@@ -193,7 +153,6 @@ export class StoreMap<K extends KeyType = "string"> {
       expiry = this.parts.now() + ttlMs;
     }
     this.key.put(key);
-    const length = lengthOf.call(value);
     const { arena } = this;
     arena.beginWrite("set()");
     try {
@@ -229,7 +188,7 @@ export class StoreMap<K extends KeyType = "string"> {
       return;
     }
     for (let tries = 0; buckets.isFull || buckets.slot < 0; tries++) {
-      if ((tries > 32 || !buckets.grow(keys.hash)) && buckets.slot < 0)
+      if ((tries > 32 || !growBucket(buckets, keys.hash)) && buckets.slot < 0)
         throw new RangeError(`The map ${JSON.stringify(this.name)} is as large as it can be`);
       const isFound = buckets.find(keys);
       if (isFound) throw new CorruptStoreError("A map has an entry in the wrong bucket");

@@ -19,7 +19,8 @@ import { KIND_NAMES, checkName, type HeaderPlace, StructureKind } from "./header
 import { Heap } from "./heap.ts";
 import { KEY_TYPES, type KeyType } from "./keys.ts";
 import { FORMAT_VERSION, JOURNAL_AT, MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES, Root } from "./layout.ts";
-import { type MapOptions, StoreMap } from "./map.ts";
+import { StoreMap } from "./map.ts";
+import type { MapOptions } from "./map-options.ts";
 import { createMap, dropMap } from "./map-header.ts";
 import { StoreParts } from "./parts.ts";
 import {
@@ -247,7 +248,8 @@ export class Store implements Disposable, AsyncDisposable {
    */
   checkpoint(): Promise<SaveReport> {
     const save = this.saving.then(() => this.save());
-    this.saving = save.catch(() => {});
+    // The caller gets a failure; the next checkpoint only waits for this one's end.
+    this.saving = Promise.allSettled([save]);
     return save;
   }
 

@@ -1,0 +1,98 @@
+/**
+ * Growth of a map's table, bucket by bucket: see buckets.ts. No operation moves more than one bucket's
+ * entries.
+ */
+import type { Arena } from "./arena.ts";
+import { BucketWord, type Buckets, homeOf, MapWord, MAX_DEPTH, SLOTS } from "./buckets.ts";
+import { STRIPE_BITS } from "./control.ts";
+import { pageAddress, WINDOW_PAGE_BITS, WINDOW_PAGE_MASK, WORDS_PER_PAGE } from "./layout.ts";
+
+/**
+ * Splits the bucket of a hash in two, by one or two operations of its own. False if it cannot be
+ * split: the map is as large as it can be.
+ */
+export function growBucket(buckets: Buckets, hash: number): boolean {
+  const { arena } = buckets;
+  buckets.findBucket(hash);
+  if (buckets.bucketDepth === buckets.depth) {
+    if (buckets.depth === MAX_DEPTH) return false;
+    // Apart from the split: pages that it frees may be used by that.
+    arena.write("set()", () => doubleDirectory(buckets));
+  }
+  arena.write("set()", () => split(buckets, hash));
+  return true;
+}
+
+function split(buckets: Buckets, hash: number): void {
+  const { arena } = buckets;
+  buckets.findBucket(hash);
+  const { bucketWindow, bucketWord } = buckets;
+  const depth = buckets.bucketDepth;
+  const prefix = depth === 0 ? 0 : hash >>> (32 - depth);
+  const more = STRIPE_BITS - depth;
+  const stripe = more > 0 ? prefix << more : prefix >>> -more;
+  arena.control.markMany(buckets.place.structure, stripe, 1 << Math.max(0, more));
+  const low = buckets.addBucket(depth + 1);
+  const high = buckets.addBucket(depth + 1);
+  distribute(buckets, depth, low, high);
+  const span = 2 ** (buckets.depth - depth - 1);
+  const directory = buckets.header(MapWord.Directory);
+  const word = (directory & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + prefix * 2 * span;
+  for (let i = 0; i < 2 * span; i++)
+    arena.set(directory >>> WINDOW_PAGE_BITS, word + i, i < span ? low : high);
+  buckets.setHeader(MapWord.Moves, (buckets.header(MapWord.Moves) + 1) | 0);
+  buckets.pages.free(pageAddress(bucketWindow, bucketWord / WORDS_PER_PAGE), 1);
+}
+
+/**
+ * Puts the current bucket's slots into two new ones, by the bit behind `depth` of their hashes.
+ */
+function distribute(buckets: Buckets, depth: number, low: number, high: number): void {
+  const { arena } = buckets;
+  const slots = arena.words[buckets.bucketWindow]!;
+  const base = buckets.bucketWord + BucketWord.Slots;
+  for (let slot = 0; slot < SLOTS; slot++) {
+    const first = slots[base + 2 * slot]!;
+    if (first === 0) continue;
+    // The slot knows the low 24 bits; in a small map the entry must be asked.
+    let hash = first >>> 8;
+    if (depth < 8) {
+      buckets.look(slot);
+      hash = arena.words[buckets.entryWindow]![buckets.entryWord]!;
+    }
+    const bucket = ((hash >>> (31 - depth)) & 1) === 0 ? low : high;
+    append(arena, bucket, first, slots[base + 2 * slot + 1]!);
+  }
+}
+
+/** Puts a slot into a bucket that nothing refers to yet. */
+function append(arena: Arena, bucket: number, first: number, second: number): void {
+  const words = arena.words[bucket >>> WINDOW_PAGE_BITS]!;
+  const at = (bucket & WINDOW_PAGE_MASK) * WORDS_PER_PAGE;
+  let slot = homeOf(first >>> 8);
+  while (words[at + BucketWord.Slots + 2 * slot] !== 0) slot = slot === SLOTS - 1 ? 0 : slot + 1;
+  words[at + BucketWord.Slots + 2 * slot] = first;
+  words[at + BucketWord.Slots + 2 * slot + 1] = second;
+  words[at + BucketWord.Count]! += 1;
+}
+
+function doubleDirectory(buckets: Buckets): void {
+  const { arena, depth } = buckets;
+  const old = buckets.header(MapWord.Directory);
+  const oldWindow = old >>> WINDOW_PAGE_BITS;
+  const oldWord = (old & WINDOW_PAGE_MASK) * WORDS_PER_PAGE;
+  const length = 2 ** depth;
+  if (oldWord + length > arena.words[oldWindow]!.length)
+    throw arena.outside(oldWindow, oldWord + length);
+  if (arena.isMissing) arena.requireLoaded(oldWindow, oldWord, length);
+  const address = buckets.pages.allocate(Math.ceil((2 * length) / WORDS_PER_PAGE));
+  const words = arena.words[address >>> WINDOW_PAGE_BITS]!;
+  const word = (address & WINDOW_PAGE_MASK) * WORDS_PER_PAGE;
+  const from = arena.words[oldWindow]!;
+  for (let i = 0; i < length; i++)
+    words[word + 2 * i] = words[word + 2 * i + 1] = from[oldWord + i]!;
+  arena.control.markMany(buckets.place.structure, 0, 1 << STRIPE_BITS);
+  buckets.setHeader(MapWord.Directory, address);
+  buckets.setHeader(MapWord.Depth, depth + 1);
+  buckets.pages.free(old, Math.max(1, Math.ceil(length / WORDS_PER_PAGE)));
+}

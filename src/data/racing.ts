@@ -1,0 +1,27 @@
+/** Reads beside a writer in another thread: see control.ts. */
+import type { Arena } from "./arena.ts";
+
+/** Reads that a writer spoilt before a reader takes the lock. */
+const MAX_TRIES = 64;
+const PAUSE_AFTER = 4;
+
+/**
+ * What `read` returns or throws in a run during which no writer changed what the stripe covers. `read`
+ * may run several times, and may see anything while a writer is at work.
+ */
+export function readRaced<T>(arena: Arena, stripe: number, read: () => T): T {
+  const { control } = arena;
+  for (let tries = 0; tries < MAX_TRIES; tries++) {
+    if (tries >= PAUSE_AFTER) Atomics.pause();
+    const count = control.countOf(stripe);
+    if ((count & 1) !== 0) continue;
+    try {
+      const value = read();
+      if (control.countOf(stripe) === count) return value;
+    } catch (error) {
+      if (control.countOf(stripe) === count) throw error;
+      arena.readWindows();
+    }
+  }
+  return arena.readLocked(read);
+}
