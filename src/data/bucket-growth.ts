@@ -1,6 +1,6 @@
 /**
- * Growth of a map's table, bucket by bucket: see buckets.ts. No operation moves more than one bucket's
- * entries.
+ * Growth of a map's table, bucket by bucket: see buckets.ts. No operation moves more entries than
+ * one bucket has.
  */
 import type { Arena } from "./arena.ts";
 import { BucketWord, type Buckets, homeOf, MapWord, MAX_DEPTH, SLOTS } from "./buckets.ts";

@@ -6,8 +6,8 @@ const MAX_TRIES = 64;
 const PAUSE_AFTER = 4;
 
 /**
- * What `read` returns or throws in a run during which no writer changed what the stripe covers. `read`
- * may run several times, and may see anything while a writer is at work.
+ * What `read` returns or throws in a run during which no writer changed what the stripe covers.
+ * `read` may run several times, and may see anything while a writer is at work.
  */
 export function readRaced<T>(arena: Arena, stripe: number, read: () => T): T {
   const { control } = arena;
