@@ -41,6 +41,14 @@ export type { LoadQueue } from "./load/choose-queue.ts";
 export type { LoadStats } from "./load/loader.ts";
 export type { ViewConstructor } from "./memory/views.ts";
 export { MemoryFile } from "./file/memory-file.ts";
+export type { HistogramSnapshot } from "./control/counters.ts";
+export type {
+  FileMetrics,
+  LoadMetrics,
+  MemoryMetrics,
+  SaveMetrics,
+} from "./metrics/metrics.ts";
+export { type MetricsSource, prometheus } from "./metrics/prometheus.ts";
 export type {
   AllocateOptions,
   AllocationMode,

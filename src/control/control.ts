@@ -8,6 +8,8 @@
  * hint.
  */
 
+import { COUNTERS, type Counters } from "./counters.ts";
+
 /** Indexes of 32-bit words. */
 export const Word = {
   /** The lock (lock.ts): 0, or its owner's thread word, with a bit for waiters. */
@@ -141,12 +143,13 @@ export const Field = {
 const MAGIC = 0x7067_616c_0002;
 const WORDS = Word.Participants + MAX_PARTICIPANTS * PARTICIPANT_WORDS;
 const FIELDS = 16;
-const LENGTH_BYTES = 4 * WORDS + 8 * FIELDS;
+const LENGTH_BYTES = 4 * WORDS + 8 * FIELDS + 8 * COUNTERS;
 
 export interface Control {
   readonly buffer: SharedArrayBuffer;
   readonly words: Int32Array<SharedArrayBuffer>;
   readonly fields: Float64Array<SharedArrayBuffer>;
+  readonly counters: Counters;
 }
 
 export function createControl(): Control {
@@ -171,6 +174,7 @@ function viewControl(buffer: SharedArrayBuffer): Control {
     buffer,
     words: new Int32Array(buffer, 0, WORDS),
     fields: new Float64Array(buffer, 4 * WORDS, FIELDS),
+    counters: new BigInt64Array(buffer, 4 * WORDS + 8 * FIELDS, COUNTERS),
   };
 }
 

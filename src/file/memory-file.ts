@@ -44,6 +44,8 @@ import {
 } from "../core/options.ts";
 import { makeReadOnly } from "./read-only.ts";
 import { createParts } from "../core/parts.ts";
+import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
+import { recordAwait, recordAwaitSync, recordLoad, recordSave } from "../metrics/record.ts";
 import { placePages } from "../core/place.ts";
 import { awaitUnlessBackground, restoreCores } from "../restore/restore.ts";
 import { Word } from "../control/control.ts";
@@ -451,7 +453,8 @@ export class MemoryFile implements Disposable {
       core: this.#core,
       userData: copyUserData("userData", options.userData),
     };
-    return await saveFiles([file], directory, { ...options, userData: undefined });
+    const save = saveFiles([file], directory, { ...options, userData: undefined });
+    return await recordSave([this.#core], directory, save);
   }
 
   /**
@@ -478,6 +481,7 @@ export class MemoryFile implements Disposable {
       );
     }
     const [core] = restoreCores(checkpoint, () => options);
+    void recordLoad(core!);
     return await awaitUnlessBackground(new MemoryFile(core!, only!.userData), core!, options);
   }
 
@@ -500,6 +504,12 @@ export class MemoryFile implements Disposable {
     return this.#core.loader?.stats() ?? NOTHING_LOADED;
   }
 
+  /** Counters of all threads since the file was made: memory, load, waits, saves, errors. */
+  metrics(): FileMetrics {
+    this.#core.requireLive("metrics()");
+    return metricsOf(this.#core);
+  }
+
   /**
    * Resolves when the range is loaded, ahead of everything that nobody waits for; without a range,
    * when all is.
@@ -512,14 +522,17 @@ export class MemoryFile implements Disposable {
     options: { readonly signal?: AbortSignal | undefined } = {},
   ): Promise<void> {
     const pages = this.#pagesToAwait(range, "awaitLoad()");
-    if (pages !== null)
-      await this.#core.loader!.awaitLoad(
-        pages.start,
-        pages.end,
-        range !== undefined,
-        options.signal,
-      );
-    else options.signal?.throwIfAborted();
+    if (pages === null) {
+      options.signal?.throwIfAborted();
+      return;
+    }
+    const { start, end } = pages;
+    const loader = this.#core.loader!;
+    // Before the wait begins, since it may read at once.
+    const isThere = range !== undefined && loader.isLoaded(start, end);
+    const wait = () => loader.awaitLoad(start, end, range !== undefined, options.signal);
+    if (isThere) await wait();
+    else await recordAwait(this.#core, range === undefined ? "all" : "range", pages, wait);
   }
 
   /**
@@ -542,7 +555,11 @@ export class MemoryFile implements Disposable {
   awaitLoadSync(range?: RangeLike): void {
     const pages = this.#pagesToAwait(range, "awaitLoadSync()");
     if (pages === null) return;
-    whileStill(() => this.#core.loader!.awaitLoadSync(pages.start, pages.end));
+    const { start, end } = pages;
+    const loader = this.#core.loader!;
+    const wait = () => whileStill(() => loader.awaitLoadSync(start, end));
+    if (loader.isLoaded(start, end)) wait();
+    else recordAwaitSync(this.#core, pages, wait);
   }
 
   #pagesToAwait(

@@ -9,6 +9,7 @@
  */
 import { openCheckpoint } from "../checkpoint/directory.ts";
 import { encodeName, LIMITS } from "../checkpoint/limits.ts";
+import { recordLoad, recordSave } from "../metrics/record.ts";
 import { type SaveFile, type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 import type { LoadStats } from "../load/loader.ts";
 import { coreOf, fileOver, MemoryFile } from "./memory-file.ts";
@@ -86,10 +87,13 @@ export async function saveAll(
 ): Promise<SaveReport> {
   checkWatchers(options);
   const userData = copyUserData("userData", options.userData) ?? undefined;
-  return await saveFiles(listFiles(files, entriesOf(options.fileUserData ?? {})), directory, {
-    ...options,
-    userData,
-  });
+  const listed = listFiles(files, entriesOf(options.fileUserData ?? {}));
+  const save = saveFiles(listed, directory, { ...options, userData });
+  return await recordSave(
+    listed.map(({ core }) => core),
+    directory,
+    save,
+  );
 }
 
 /** What is given by id, in order. @throws {TypeError} */
@@ -165,6 +169,7 @@ export async function loadAll(
   const { files, userData } = checkpoint.manifest;
   return await openFiles(options, userData, (optionsOf) => {
     const cores = restoreCores(checkpoint, optionsOf);
+    for (const core of cores) void recordLoad(core);
     return files.map(({ name, userData }, i) => [name, fileOver(cores[i]!, userData)]);
   });
 }

@@ -10,9 +10,9 @@ export const ROWS: readonly (readonly string[])[] = [
   ["checkpoint", "source"],
   ["load", "remote"],
   ["core"],
-  ["save", "restore"],
+  ["save", "restore", "metrics"],
   ["file"],
-  ["data", "gvisor", "metrics"],
+  ["data", "gvisor", "map"],
   ["index", "worker"],
   ["cli"],
 ];

@@ -1,0 +1,130 @@
+/** A plain snapshot of what a file's threads have counted: `MemoryFile.metrics()`. */
+import { fileStatus } from "../../ffi/index.ts";
+import {
+  Counter,
+  Histogram,
+  type HistogramSnapshot,
+  readCount,
+  readErrors,
+  readHistogram,
+} from "../control/counters.ts";
+import { Field, MAX_PARTICIPANTS, PARTICIPANT_WORDS, Word } from "../control/control.ts";
+import type { FileCore } from "../core/core.ts";
+import { Flag } from "../core/parts.ts";
+import { type LoadStats, NOTHING_LOADED } from "../load/loader.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+
+/** Bytes of a file's memory. */
+export interface MemoryMetrics {
+  /** Where the memory is: anonymous memory, or the file at `path`. */
+  readonly backing: "memory" | "disk";
+  /** The file's size; used, waste and free bytes add up to it. */
+  readonly sizeBytes: number;
+  /** With references. */
+  readonly usedBytes: number;
+  /** Without references, not yet returned to the kernel. */
+  readonly wasteBytes: number;
+  readonly freeBytes: number;
+  /** What the kernel spends. */
+  readonly committedBytes: number;
+  readonly limitBytes: number;
+}
+
+/** What a restore has done; see `loadStats()` for the rest. */
+export interface LoadMetrics {
+  readonly isLoading: boolean;
+  readonly totalBytes: number;
+  /** Loaded because a thread waited for them, and by the background pass. */
+  readonly loadedBytes: { readonly demand: number; readonly background: number };
+  readonly failedBytes: number;
+  readonly hugeBytes: number;
+  readonly smallBytes: number;
+  readonly readCalls: number;
+}
+
+export interface SaveMetrics {
+  /** Saves that succeeded, by duration. */
+  readonly durations: HistogramSnapshot;
+  readonly failed: number;
+  /** How long consistent saves stopped the program. */
+  readonly pauses: HistogramSnapshot;
+  /** Written to page files and to manifests, and left in the files of earlier saves. */
+  readonly pagesBytes: number;
+  readonly metaBytes: number;
+  readonly reusedBytes: number;
+  readonly zeroBytes: number;
+}
+
+/** Counters of a file since it was made, of all its threads. */
+export interface FileMetrics {
+  readonly name: string;
+  readonly threads: number;
+  readonly memory: MemoryMetrics;
+  readonly load: LoadMetrics;
+  /** Waits for pages that were not loaded, by what they waited for. */
+  readonly awaits: {
+    readonly range: HistogramSnapshot;
+    readonly all: HistogramSnapshot;
+    readonly sync: HistogramSnapshot;
+  };
+  readonly saves: SaveMetrics;
+  /** Failed saves, loads and waits by code; "system" for the operating system's errors. */
+  readonly errors: Readonly<Record<string, number>>;
+}
+
+export function metricsOf(core: FileCore): FileMetrics {
+  const { counters } = core.control;
+  return {
+    name: core.name,
+    threads: countThreads(core.words),
+    memory: memoryOf(core),
+    load: loadOf(core.loader?.stats() ?? NOTHING_LOADED),
+    awaits: {
+      range: readHistogram(counters, Histogram.AwaitRange),
+      all: readHistogram(counters, Histogram.AwaitAll),
+      sync: readHistogram(counters, Histogram.AwaitSync),
+    },
+    saves: {
+      durations: readHistogram(counters, Histogram.Save),
+      failed: readCount(counters, Counter.SavesFailed),
+      pauses: readHistogram(counters, Histogram.Pause),
+      pagesBytes: readCount(counters, Counter.SavedPagesBytes),
+      metaBytes: readCount(counters, Counter.SavedMetaBytes),
+      reusedBytes: readCount(counters, Counter.ReusedBytes),
+      zeroBytes: readCount(counters, Counter.ZeroBytes),
+    },
+    errors: readErrors(counters),
+  };
+}
+
+function memoryOf(core: FileCore): MemoryMetrics {
+  const { words } = core;
+  const { fields } = core.control;
+  const sizePages = Atomics.load(words, Word.SizePages);
+  const usedPages = Atomics.load(words, Word.UsedPages);
+  const wastePages = Atomics.load(words, Word.WastePages);
+  return {
+    backing: (fields[Field.Flags]! & Flag.OnDisk) === 0 ? "memory" : "disk",
+    sizeBytes: sizePages * PAGE_SIZE,
+    usedBytes: usedPages * PAGE_SIZE,
+    wasteBytes: wastePages * PAGE_SIZE,
+    // The three words change one after another, so that their sum may be off for an instant.
+    freeBytes: Math.max(0, sizePages - usedPages - wastePages) * PAGE_SIZE,
+    committedBytes: fileStatus(core.mapping.fd).allocatedBytes,
+    limitBytes: fields[Field.LimitPages]! * PAGE_SIZE,
+  };
+}
+
+function loadOf(stats: LoadStats): LoadMetrics {
+  const { isLoading, totalBytes, failedBytes, hugeBytes, smallBytes, readCalls } = stats;
+  const demand = Math.min(stats.demandBytes, stats.loadedBytes);
+  const loadedBytes = { demand, background: stats.loadedBytes - demand };
+  return { isLoading, totalBytes, loadedBytes, failedBytes, hugeBytes, smallBytes, readCalls };
+}
+
+function countThreads(words: Int32Array): number {
+  let threads = 0;
+  for (let slot = 0; slot < MAX_PARTICIPANTS; slot++)
+    if (words[Word.Participants + slot * PARTICIPANT_WORDS] !== 0) threads++;
+  return threads;
+}
