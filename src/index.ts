@@ -65,6 +65,8 @@ export {
   type SaveAllOptions,
   saveAll,
 } from "./file/several.ts";
+export type { CredentialProvider, Credentials } from "./http/credentials.ts";
+export type { S3Options } from "./http/s3-options.ts";
 export { FileFailedError } from "./control/lock.ts";
 export { ThreadDiedError, WorkerNotFoundError } from "./threads/errors.ts";
 export { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryKind, PAGE_SIZE } from "./pages/units.ts";

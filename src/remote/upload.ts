@@ -7,7 +7,7 @@
  * without gaps larger than the rest of a page, which stays zero.
  *
  * Shared words:
- *   Failed           1 once a part could not be sent. Any thread writes it.
+ *   Failed           1 once a part could not be sent, or the save has ended. Any thread writes it.
  *   owner[b]         the part that buffer b belongs to. Written by the thread that sent the part
  *                    before; waited for.
  *   filled[b]        bytes written to buffer b. Atomics.add by writing threads.
@@ -90,11 +90,15 @@ class Parts {
     const at = OWNERS + (part % description.bufferCount);
     for (;;) {
       const owner = Atomics.load(words, at);
-      if (Atomics.load(words, FAILED) !== 0) throw new Error("Another part could not be sent");
+      if (this.hasFailed) throw new Error("Another part could not be sent");
       if (owner === part) return;
       const wait = Atomics.waitAsync(words, at, owner, WAIT_MS);
       if (wait.async) await wait.value;
     }
+  }
+
+  get hasFailed(): boolean {
+    return Atomics.load(this.words, FAILED) !== 0;
   }
 
   /** Counts bytes written to a part. Returns how many it has now. */
@@ -141,6 +145,8 @@ class Parts {
 
 /** A thread's way to write contents. */
 export class UploadWriter {
+  /** What this thread sends goes on while it waits for others. */
+  readonly mayBlock = false;
   private readonly parts: Parts;
   private readonly bucket: Promise<Bucket>;
   private readonly sending = new Set<Promise<void>>();
@@ -200,7 +206,14 @@ export class UploadWriter {
 
   /** Resolves when the parts that this thread sends have been sent. @throws what that threw */
   async close(): Promise<void> {
-    await Promise.all(this.sending);
+    const watch = setInterval(() => {
+      if (this.parts.hasFailed) this.abort.abort(new Error("The save has ended"));
+    }, WAIT_MS);
+    try {
+      await Promise.all(this.sending);
+    } finally {
+      clearInterval(watch);
+    }
     if (this.failure !== undefined) throw this.failure;
   }
 }
@@ -210,7 +223,10 @@ export class PageUpload {
   readonly description: UploadDescription;
   private readonly bucket: Bucket;
   private readonly parts: Parts;
+  /** True while there are parts to remove. */
   private isOpen: boolean;
+  /** True once the object may be there. */
+  private isComplete = false;
 
   private constructor(description: UploadDescription, bucket: Bucket) {
     this.description = description;
@@ -266,11 +282,14 @@ export class PageUpload {
     body.set(trailer, tailBytes);
     if (uploadId === null) {
       if (last > 0) throw new Error("More was written than was announced");
+      // Also if the answer is lost.
+      this.isComplete = true;
       return this.bucket.put(key, body);
     }
     const upload = { key, uploadId };
     const sent = Array.from({ length: last }, (_, part) => this.parts.readRecord(part));
     sent.push(await this.bucket.uploadPart(upload, last + 1, body));
+    this.isComplete = true;
     try {
       await this.bucket.completeUpload(upload, sent);
     } catch (error) {
@@ -280,6 +299,17 @@ export class PageUpload {
       if (found?.sizeBytes !== contentBytes + trailer.byteLength) throw error;
     }
     this.isOpen = false;
+  }
+
+  /** Ends the requests of all writers: nothing of the upload is wanted any more. */
+  stop(): void {
+    this.parts.fail();
+  }
+
+  /** Removes what was sent, complete or not. Precondition: no manifest names it. */
+  async remove(): Promise<void> {
+    await this.abort();
+    if (this.isComplete) await this.bucket.delete(this.description.key);
   }
 
   /** Removes what was sent of a page file that is not complete. Idempotent. */

@@ -43,6 +43,7 @@ export function describeFile(fd: number, path: string, mostBytes: number): FileD
 }
 
 export class FileWriter implements SinkWriter {
+  readonly mayBlock = true;
   private readonly description: FileDescription;
   private readonly allocation: Float64Array | null;
 

@@ -2,6 +2,8 @@
 import { FileWriter } from "./file-writer.ts";
 import type { SinkDescription, SinkWriter } from "./sink.ts";
 
-export function openWriter(description: SinkDescription): SinkWriter {
-  return new FileWriter(description);
+export async function openWriter(description: SinkDescription): Promise<SinkWriter> {
+  if (description.kind === "file") return new FileWriter(description);
+  const { UploadWriter } = await import("../remote/upload.ts");
+  return new UploadWriter(description);
 }

@@ -14,10 +14,12 @@ import { absolutePath, closing } from "../checkpoint/staging.ts";
 import { Word } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
+import type { S3Options } from "../http/s3-options.ts";
+import { isRemote } from "../remote/place.ts";
 import { noteBase } from "./base.ts";
 import { buildMap, forEachStored, type UsedRuns } from "./build-map.ts";
 import { collectRuns, usedRuns } from "./collect.ts";
-import { DirectorySink } from "./directory-sink.ts";
+import { openSink } from "./open-sink.ts";
 import { FrameList } from "./frame-list.ts";
 import { createTable, type FileTable } from "./save-table.ts";
 import type { Sink } from "./sink.ts";
@@ -35,13 +37,15 @@ export interface SaveOptions {
    * Do not write contents again that the checkpoint at the destination has. Default: true.
    */
   readonly incremental?: boolean | undefined;
-  /** How page contents are stored. Default: "none". */
+  /** How page contents are stored. Default: "none" in directories, "zstd" in remote places. */
   readonly compression?: Compression | undefined;
   /**
    * Accepted for gVisor's sake. Zero pages are never stored, committed or not: finding them takes
    * no I/O.
    */
   readonly excludeCommittedZeroPages?: boolean | undefined;
+  /** How to reach S3, if the destination is an `s3://` URL. Default: the AWS_* variables. */
+  readonly s3?: S3Options | undefined;
   /** Ends the save; the destination is as it was. */
   readonly signal?: AbortSignal | undefined;
   /** Called now and then with bytes of page contents. An error that it throws ends the save. */
@@ -99,12 +103,14 @@ export function saveFiles(
   directory: string,
   options: SaveOptions,
 ): Promise<SaveReport> {
-  const { incremental = IS_INCREMENTAL, compression = "none", userData = null } = options;
+  const { incremental = IS_INCREMENTAL, userData = null } = options;
+  const { compression = isRemote(directory) ? "zstd" : "none" } = options;
   checkOptions(files, { incremental, compression, userData });
   const plan: Plan = {
     files,
     directory,
-    path: absolutePath(directory),
+    where: isRemote(directory) ? directory : absolutePath(directory),
+    s3: options.s3,
     userData,
     incremental,
     compression,
@@ -120,8 +126,9 @@ interface Plan {
   readonly files: readonly SaveFile[];
   /** As given. */
   readonly directory: string;
-  /** Absolute. */
-  readonly path: string;
+  /** The same, with an absolute path. */
+  readonly where: string;
+  readonly s3: S3Options | undefined;
   readonly userData: Uint8Array | null;
   readonly incremental: boolean;
   readonly compression: Compression;
@@ -156,7 +163,8 @@ async function saveWhenLoaded(plan: Plan): Promise<SaveReport> {
     await core.releaser.released();
   }
   for (const { core } of plan.files) core.requireLive("saveTo()");
-  const sink = new DirectorySink(plan.path);
+  const { where, signal, s3, incremental } = plan;
+  const sink = await openSink(where, { s3, signal, wantsBase: incremental });
   return await closing(sink, () => new Save(plan, sink).run());
 }
 

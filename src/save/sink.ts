@@ -9,6 +9,7 @@
 import type { OpenCheckpoint } from "../checkpoint/directory.ts";
 import type { EncodedManifest } from "../checkpoint/encode.ts";
 import type { PageFile } from "../checkpoint/format.ts";
+import type { UploadDescription } from "../remote/upload.ts";
 
 export interface Sink {
   /** For messages and the report. */
@@ -36,7 +37,7 @@ export interface Commit {
 }
 
 /** Where threads write page contents. Cloneable: each thread opens it (open-writer.ts). */
-export type SinkDescription = FileDescription;
+export type SinkDescription = FileDescription | UploadDescription;
 
 /** An open file. */
 export interface FileDescription {
@@ -50,6 +51,8 @@ export interface FileDescription {
 
 /** A thread's way to write contents to a page file. */
 export interface SinkWriter {
+  /** False if the thread's event loop must go round while it waits for others. */
+  readonly mayBlock: boolean;
   /**
    * Called in order of offsets, by one thread at a time, before `write`: contents up to `endBytes`
    * are about to be written.

@@ -67,6 +67,17 @@ export function waitTurn(words: Int32Array, ticket: number): boolean {
   }
 }
 
+/** The same, while the thread's event loop goes round. */
+export async function waitTurnAsync(words: Int32Array, ticket: number): Promise<boolean> {
+  for (;;) {
+    const turn = Atomics.load(words, WriteWord.Turn);
+    if (Atomics.load(words, WriteWord.Stop) !== 0) return false;
+    if (turn === ticket) return true;
+    const wait = Atomics.waitAsync(words, WriteWord.Turn, turn, STOP_CHECK_MS);
+    if (wait.async) await wait.value;
+  }
+}
+
 /** Passes the turn to the next ticket. */
 export function passTurn(words: Int32Array, ticket: number): void {
   Atomics.store(words, WriteWord.Turn, ticket + 1);

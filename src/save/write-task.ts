@@ -27,6 +27,7 @@ import {
   type WriteState,
   WriteWord,
   waitTurn,
+  waitTurnAsync,
 } from "./write-state.ts";
 
 /** A MemoryFile that is saved. Structured-cloneable. */
@@ -75,7 +76,7 @@ async function writeTickets(task: WriteTask): Promise<void> {
   const { words } = openWriteHandle(task.handle);
   let writer: TicketWriter | undefined;
   try {
-    writer = new TicketWriter(task);
+    writer = new TicketWriter(task, await openWriter(task.sink));
     while (await writer.writeNext());
   } catch (error) {
     stopWriting(words);
@@ -145,8 +146,9 @@ class TicketWriter {
   /** File of the entry last looked at. */
   private file = 0;
 
-  constructor(task: WriteTask) {
+  constructor(task: WriteTask, sink: SinkWriter) {
     this.task = task;
+    this.sink = sink;
     this.state = openWriteHandle(task.handle);
     this.words = this.state.words;
     this.files = task.sources.map(({ base, fd, start, length, table }) => {
@@ -155,7 +157,6 @@ class TicketWriter {
     this.rows = openFrames(task.frames);
     this.pending = new Pending(task.ticketEntries);
     const codec = task.compression === "none" ? null : codecFor(task.compression);
-    this.sink = openWriter(task.sink);
     this.stager = new UnitStager(codec, task.hashSeed, OUTPUT_PAGES);
   }
 
@@ -181,15 +182,20 @@ class TicketWriter {
       const isFull = pending.outputPages > OUTPUT_PAGES - PAGES_PER_UNIT;
       if (!isFull || entry === end - 1) continue;
       // The ticket keeps its turn until all of it is reserved.
-      if (!hasTurn && !waitTurn(words, ticket)) return false;
+      if (!hasTurn && !(await this.waitTurn(ticket))) return false;
       hasTurn = true;
       await this.write(this.reserve());
     }
-    if (!hasTurn && !waitTurn(words, ticket)) return false;
+    if (!hasTurn && !(await this.waitTurn(ticket))) return false;
     const offset = this.reserve();
     passTurn(words, ticket);
     await this.write(offset);
     return Atomics.load(words, WriteWord.Stop) === 0;
+  }
+
+  private waitTurn(ticket: number): boolean | Promise<boolean> {
+    const { words, sink } = this;
+    return sink.mayBlock ? waitTurn(words, ticket) : waitTurnAsync(words, ticket);
   }
 
   /** The file of an entry. Entries come in ascending order. */

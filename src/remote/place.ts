@@ -1,0 +1,89 @@
+/**
+ * RemotePlace: an `s3://bucket/prefix` or `https://host/path` where a checkpoint is, opened by one
+ * thread: its client, its signing, and the credentials that other threads share.
+ *
+ * Over HTTP a place is a checkpoint's directory as a web server shows it: `meta` and `pages-<id>`.
+ * It can be read only.
+ */
+import { Bucket } from "../http/bucket.ts";
+import { Client, type ClientOptions } from "../http/client.ts";
+import { type CounterHandle, createCounters } from "../http/counters.ts";
+import { CredentialOwner, providerOf } from "../http/credentials.ts";
+import { isS3Url, parseS3Place, type S3Options } from "../http/s3-options.ts";
+import { openSigner, type Signing } from "../http/sign.ts";
+
+/** True for places that are reached by requests; others are directories. */
+export function isRemote(where: string): boolean {
+  return isS3Url(where) || isHttpUrl(where);
+}
+
+function isHttpUrl(where: string): boolean {
+  return where.startsWith("http://") || where.startsWith("https://");
+}
+
+export interface RemotePlace {
+  /** For messages: without query and without a slash at its end. */
+  readonly url: string;
+  readonly client: Client;
+  readonly counters: CounterHandle;
+  /** Null: requests go unsigned. */
+  readonly signing: Signing | null;
+  /** Null over HTTP. */
+  readonly bucket: Bucket | null;
+  /** The address of a file over HTTP. */
+  fileUrl(name: string): string;
+  /** Renews credentials that are about to expire. Called before requests of this thread. */
+  ready(): Promise<void>;
+  /** Ends the renewal of credentials. Idempotent. */
+  close(): void;
+}
+
+export interface PlaceOptions extends Pick<ClientOptions, "signal" | "retry" | "patience"> {
+  readonly s3?: S3Options | undefined;
+}
+
+/**
+ * @throws {TypeError} for a URL or options that are wrong @throws {UnsupportedError} without
+ * credentials or aws4fetch @throws what the provider of credentials throws
+ */
+export async function openPlace(url: string, options: PlaceOptions = {}): Promise<RemotePlace> {
+  const counters = createCounters();
+  const { s3 = {}, ...clientOptions } = options;
+  if (!isS3Url(url)) return openHttp(url, new Client({ counters, ...clientOptions }), counters);
+  const place = parseS3Place(url, s3);
+  const owner = new CredentialOwner(providerOf(s3));
+  await owner.ready();
+  const signing = { credentials: owner.handle, region: place.region };
+  const signer = await openSigner(signing.credentials, signing.region);
+  const client = new Client({ signer, counters, ...clientOptions });
+  return {
+    url: place.url,
+    client,
+    counters,
+    signing,
+    bucket: new Bucket(place, client),
+    fileUrl: (name) => `${place.bucketUrl}${place.prefix}${name}`,
+    ready: () => owner.ready(),
+    close: () => owner.close(),
+  };
+}
+
+function openHttp(url: string, client: Client, counters: CounterHandle): RemotePlace {
+  const base = URL.parse(url);
+  if (base === null || !isHttpUrl(url) || base.username !== "" || base.hash !== "")
+    throw new TypeError(`Expected the URL of a checkpoint's directory, got '${url}'`);
+  const { search } = base;
+  base.search = "";
+  const text = base.href.replace(/\/+$/, "");
+  return {
+    url: text,
+    client,
+    counters,
+    signing: null,
+    bucket: null,
+    // A query may hold a signature that is good for the whole directory.
+    fileUrl: (name) => `${text}/${name}${search}`,
+    ready: async () => undefined,
+    close: () => undefined,
+  };
+}

@@ -1,0 +1,165 @@
+/**
+ * A checkpoint in S3:
+ *
+ *   1. send pages-<id> in parts; it is there when all of it is
+ *   2. write manifest/<next sequence> unless there is one              <- commit
+ *
+ * A writer that dies leaves parts or a page file that no manifest names: `pgalloc prune` removes
+ * them. Of two writers one wins, and the other gets a CheckpointConflictError.
+ */
+import { closeFile, createMemoryFd } from "../../ffi/index.ts";
+import type { OpenCheckpoint } from "../checkpoint/directory.ts";
+import type { EncodedManifest } from "../checkpoint/encode.ts";
+import { encodeTrailer } from "../checkpoint/page-file.ts";
+import { writeBytes } from "../checkpoint/staging.ts";
+import { CorruptCheckpointError, UnsupportedError } from "../errors/errors.ts";
+import { CheckpointConflictError, RemoteError } from "../errors/remote-errors.ts";
+import type { Bucket } from "../http/bucket.ts";
+import { pagesKey } from "../remote/keys.ts";
+import { newestPublished, publish, type Published } from "../remote/manifests.ts";
+import { readManifest, readWhole } from "../remote/open-checkpoint.ts";
+import { openPlace, type PlaceOptions, type RemotePlace } from "../remote/place.ts";
+import { checkConditions } from "../remote/preflight.ts";
+import { UPLOAD_MS_MAX } from "../remote/prune.ts";
+import { PageUpload, type UploadDescription } from "../remote/upload.ts";
+import type { Commit, Sink } from "./sink.ts";
+
+/** What is written at most if the save does not know it. */
+const UNKNOWN_BYTES = 2 ** 36;
+
+export class S3Sink implements Sink {
+  readonly place: string;
+  readonly base: OpenCheckpoint | null;
+  private readonly remote: RemotePlace;
+  private readonly bucket: Bucket;
+  /** That of the checkpoint that was there; 0: none. */
+  private readonly baseSequence: number;
+  private readonly signal: AbortSignal | undefined;
+  private readonly onAbort = (): void => this.upload?.stop();
+  private upload: PageUpload | undefined;
+  private beganMs = 0;
+  private isCommitted = false;
+  /** True while the manifest may be written, for all that is known. */
+  private isUnclear = false;
+
+  private constructor(
+    remote: RemotePlace,
+    bucket: Bucket,
+    more: {
+      readonly sequence: number;
+      readonly base: OpenCheckpoint | null;
+      readonly signal: AbortSignal | undefined;
+    },
+  ) {
+    this.place = remote.url;
+    this.remote = remote;
+    this.bucket = bucket;
+    this.base = more.base;
+    this.baseSequence = more.sequence;
+    this.signal = more.signal;
+    this.signal?.addEventListener("abort", this.onAbort);
+  }
+
+  /**
+   * @throws {UnsupportedError} if the store ignores conditions, and for HTTP @throws {RemoteError}
+   */
+  static async open(
+    url: string,
+    options: PlaceOptions & { readonly wantsBase: boolean },
+  ): Promise<S3Sink> {
+    const { wantsBase, signal, ...placeOptions } = options;
+    // Without the signal: what was sent is removed after it, too.
+    const remote = await openPlace(url, placeOptions);
+    try {
+      const { bucket } = remote;
+      if (bucket === null)
+        throw new UnsupportedError(`Cannot save to ${remote.url}: over HTTP, places are read-only`);
+      await checkConditions(bucket);
+      const newest = await newestPublished(bucket);
+      const base = wantsBase && newest !== undefined ? await openBase(bucket, newest) : null;
+      const sequence = newest?.sequence ?? 0;
+      return new S3Sink(remote, bucket, { sequence, base, signal });
+    } catch (error) {
+      remote.close();
+      throw error;
+    }
+  }
+
+  async beginPages(id: bigint, mostBytes: number): Promise<UploadDescription> {
+    const { signing, counters } = this.remote;
+    await this.remote.ready();
+    this.beganMs = performance.now();
+    this.upload = await PageUpload.begin(
+      this.bucket,
+      pagesKey(this.bucket.place, id),
+      (mostBytes === 0 ? UNKNOWN_BYTES : mostBytes) + encodeTrailer({ id, sizeBytes: 0 }).length,
+      { signing: signing!, counters },
+    );
+    return this.upload.description;
+  }
+
+  async commit({ id, manifest, written }: Commit): Promise<void> {
+    await this.remote.ready();
+    this.signal?.throwIfAborted();
+    if (written === null) await this.upload?.abort();
+    else await this.upload!.complete(written.sizeBytes, encodeTrailer(written));
+    if (performance.now() - this.beganMs > UPLOAD_MS_MAX)
+      throw new CheckpointConflictError(this.place, "The save took longer than twelve hours");
+    this.signal?.throwIfAborted();
+    this.isUnclear = true;
+    try {
+      const sequence = this.baseSequence + 1;
+      await publish(this.bucket, { sequence, id, manifest: joinParts(manifest) });
+      this.isCommitted = true;
+    } catch (error) {
+      if (error instanceof CheckpointConflictError) this.isUnclear = false;
+      throw error;
+    }
+  }
+
+  async close(): Promise<void> {
+    const { upload, base, remote } = this;
+    this.signal?.removeEventListener("abort", this.onAbort);
+    for (const content of base?.contents ?? []) closeFile(content.fd);
+    try {
+      if (upload === undefined || this.isCommitted) return;
+      // The page file of a manifest that may be there must stay; prune looks again later.
+      if (!this.isUnclear) await upload.remove();
+    } catch (error) {
+      // The save has failed before, for a better reason. Prune removes what is left.
+      if (!(error instanceof RemoteError)) throw error;
+    } finally {
+      remote.close();
+    }
+  }
+}
+
+function joinParts({ parts, lengthBytes }: EncodedManifest): Uint8Array {
+  const bytes = new Uint8Array(lengthBytes);
+  let at = 0;
+  for (const part of parts) {
+    bytes.set(part, at);
+    at += part.byteLength;
+  }
+  return bytes;
+}
+
+/** The checkpoint that is there, with its manifest in a memory file; null if it is damaged. */
+async function openBase(bucket: Bucket, { key }: Published): Promise<OpenCheckpoint | null> {
+  const url = bucket.url(key);
+  try {
+    const { manifest, content } = await readManifest(bucket.client, url);
+    const bytes = await readWhole(bucket.client, content);
+    const fd = createMemoryFd("pgalloc-manifest");
+    try {
+      writeBytes(fd, bytes, 0, url);
+    } catch (error) {
+      closeFile(fd);
+      throw error;
+    }
+    return { manifest, contents: [{ fd, path: url, sizeBytes: bytes.byteLength }] };
+  } catch (error) {
+    if (error instanceof CorruptCheckpointError) return null;
+    throw error;
+  }
+}
