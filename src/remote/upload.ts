@@ -15,6 +15,7 @@
  * read when all writers are closed.
  */
 import { addressOf, copyMemory } from "../../ffi/index.ts";
+import { RemoteError } from "../errors/remote-errors.ts";
 import { Bucket, type UploadedPart } from "../http/bucket.ts";
 import { Client, type ClientOptions } from "../http/client.ts";
 import type { CounterHandle } from "../http/counters.ts";
@@ -33,6 +34,22 @@ const FAILED = 0;
 const OWNERS = 1;
 const RECORD_BYTES = 128;
 const ETAG_BYTES_MAX = RECORD_BYTES - 4;
+
+/** Completes an upload of so many bytes, also if the answer to the first attempt is lost. */
+export async function completeUpload(
+  bucket: Bucket,
+  upload: { readonly key: string; readonly uploadId: string },
+  parts: readonly UploadedPart[],
+  lengthBytes: number,
+): Promise<void> {
+  try {
+    await bucket.completeUpload(upload, parts);
+  } catch (error) {
+    if (!(error instanceof RemoteError) || error.failure !== "missing") throw error;
+    const found = await bucket.head(upload.key);
+    if (found?.sizeBytes !== lengthBytes) throw error;
+  }
+}
 
 /** What threads need to write. Cloneable. */
 export interface UploadDescription {
@@ -290,14 +307,7 @@ export class PageUpload {
     const sent = Array.from({ length: last }, (_, part) => this.parts.readRecord(part));
     sent.push(await this.bucket.uploadPart(upload, last + 1, body));
     this.isComplete = true;
-    try {
-      await this.bucket.completeUpload(upload, sent);
-    } catch (error) {
-      // The first of several attempts may have succeeded, with its answer lost.
-      if ((error as { failure?: unknown }).failure !== "missing") throw error;
-      const found = await this.bucket.head(key);
-      if (found?.sizeBytes !== contentBytes + trailer.byteLength) throw error;
-    }
+    await completeUpload(this.bucket, upload, sent, contentBytes + trailer.byteLength);
     this.isOpen = false;
   }
 

@@ -77,7 +77,7 @@ test("an incremental save sends what has changed, and shares page files", async 
   expect(manifest.pageFiles.length).toBe(2);
 });
 
-test("of two writers one wins, the other gets a typed error and leaves nothing; both go on", async () => {
+test("of two writers one wins, the other gets a typed error, and both go on", async () => {
   using one = filledFile(10, 1);
   using other = filledFile(10, 2);
   const options = { s3: s3Of(server), compression: "none" } as const;

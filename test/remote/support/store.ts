@@ -34,5 +34,6 @@ export function asDirectory(server: S3Server, prefix = "some/prefix/"): string {
 
 /** Names of what is in the place, without its prefix. */
 export function namesIn(server: S3Server, prefix = "some/prefix/"): string[] {
-  return [...server.objects.keys()].map((key) => key.slice(prefix.length)).sort();
+  const keys = [...server.objects.keys()].filter((key) => key.startsWith(prefix));
+  return keys.map((key) => key.slice(prefix.length)).sort();
 }
