@@ -3,7 +3,7 @@ import { afterAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { Store } from "../../src/data/index.ts";
 import { Root, ROOT_WORDS, JOURNAL_AT, WINDOWS_AT } from "../../src/data/layout.ts";
-import { arenaOf, failAtEachStep, sortedEntries, temporaryDirectory } from "./support.ts";
+import { arenaOf, failAtEachStep, sortedEntries, temporaryDirectory } from "./support/support.ts";
 
 const directory = temporaryDirectory();
 afterAll(directory.remove);

@@ -2,7 +2,7 @@
 import { afterAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { type KeyType, Store } from "../../src/data/index.ts";
-import { hex, sortedEntries, temporaryDirectory } from "./support.ts";
+import { hex, sortedEntries, temporaryDirectory } from "./support/support.ts";
 
 const directory = temporaryDirectory();
 afterAll(directory.remove);

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { Store } from "../../src/data/index.ts";
 import { DestroyedError, MemoryFile } from "../../src/index.ts";
-import { hex, temporaryDirectory } from "./support.ts";
+import { hex, temporaryDirectory } from "./support/support.ts";
 
 const directory = temporaryDirectory();
 afterAll(directory.remove);

@@ -2,8 +2,8 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Arena } from "../../src/data/arena.ts";
-import type { Store } from "../../src/data/index.ts";
+import type { Arena } from "../../../src/data/arena.ts";
+import type { Store } from "../../../src/data/index.ts";
 
 /** A new directory, and what removes it. */
 export function temporaryDirectory(): { path: string; remove: () => void } {
