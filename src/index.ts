@@ -68,5 +68,6 @@ export {
 export type { CredentialProvider, Credentials } from "./http/credentials.ts";
 export type { S3Options } from "./http/s3-options.ts";
 export { FileFailedError } from "./control/lock.ts";
-export { ThreadDiedError, WorkerNotFoundError } from "./threads/errors.ts";
+export { ThreadDiedError, ThreadLimitError, WorkerNotFoundError } from "./threads/errors.ts";
+export { terminateIdleThreads } from "./threads/pool.ts";
 export { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryKind, PAGE_SIZE } from "./pages/units.ts";

@@ -79,6 +79,11 @@ export const Word = {
   Stop: 29,
   /** Changes when a thread has stopped. Waited for by the thread that asked. */
   StopProgress: 30,
+  /**
+   * The service thread that looks after the file, or the thread that starts one; 0 if the file is
+   * not shared. Compare-exchange from 0 or from a dead thread.
+   */
+  Service: 31,
   /** MAX_PARTICIPANTS records of ParticipantWord: the threads that may touch the memory. */
   Participants: 64,
 } as const;

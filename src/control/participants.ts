@@ -1,16 +1,15 @@
 /**
- * Which threads may touch a file's memory, and who unmaps it: the last one to leave after it was
- * destroyed.
+ * The threads that may touch a file's memory, and who unmaps it: the last thread to leave after the
+ * file was destroyed.
  *
  * A thread takes a slot before it touches the memory or the tables, and then looks whether the file
- * is destroyed; `destroy` marks the file and then looks at the slots. Both orders are sequentially
- * consistent, so either the thread sees the mark and leaves, or whoever wants to unmap sees the
- * slot: memory is never unmapped under anybody.
+ * is destroyed. `destroy` marks the file and then looks at the slots. Both are sequentially
+ * consistent: either the thread sees the mark and leaves, or the unmapping thread sees the slot.
  *
- * After the mark each thread leaves at its next call or turn: it detaches its views, then clears
- * its slot. Whoever then sees no slot of a living thread moves Word.Destroyed from 1 to 2, once,
- * and unmaps. A thread that died counts as having left. A thread that never answers keeps the
- * memory mapped, which is reported once.
+ * After the mark each thread leaves at its next call or turn: it detaches its views and clears its
+ * slot. The thread that then finds no slot of a living thread moves Word.Destroyed from 1 to 2,
+ * once, and unmaps. A thread that died has left. One that does not answer keeps the memory mapped,
+ * which is reported once.
  */
 import { TooManyThreadsError } from "../errors/errors.ts";
 import {
@@ -33,8 +32,8 @@ export function slotWord(slot: number): number {
 }
 
 /**
- * Takes a slot for this thread; the memory is not unmapped before `freeSlot`, or this thread's
- * death. The caller then looks at Word.Destroyed, and touches nothing if it is set.
+ * Takes a slot for this thread: the memory stays mapped until `freeSlot` or this thread's death.
+ * The caller then looks at Word.Destroyed, and touches nothing if it is set.
  *
  * @throws {TooManyThreadsError}
  */
@@ -43,12 +42,7 @@ export function takeSlot(words: Int32Array): number {
     for (let slot = 0; slot < MAX_PARTICIPANTS; slot++) {
       const at = slotWord(slot);
       const owner = Atomics.load(words, at + ParticipantWord.Thread);
-      // What a dead thread was releasing is still to be given back, by whom its slot tells of it.
-      if (
-        owner !== 0 &&
-        (!fromDead || words[at + ParticipantWord.ReleaseEnd] !== 0 || isThreadAlive(owner))
-      )
-        continue;
+      if (owner !== 0 && !(fromDead && isLeftBehind(words, at, owner))) continue;
       // Before the slot is taken, and with it the trace of the dead thread.
       if (owner !== 0) noteDeath(words);
       if (Atomics.compareExchange(words, at + ParticipantWord.Thread, owner, THREAD_ID) !== owner)
@@ -59,6 +53,13 @@ export function takeSlot(words: Int32Array): number {
     }
   }
   throw new TooManyThreadsError(MAX_PARTICIPANTS);
+}
+
+/**
+ * The slot of a dead thread, unless it tells what the thread was releasing: that is still waste.
+ */
+function isLeftBehind(words: Int32Array, at: number, owner: number): boolean {
+  return words[at + ParticipantWord.ReleaseEnd] === 0 && !isThreadAlive(owner);
 }
 
 /** This thread touches the memory no more. */
@@ -83,6 +84,17 @@ export function hasParticipants(words: Int32Array): boolean {
  */
 function noteDeath(words: Int32Array): void {
   Atomics.store(words, Word.Escaped, 1);
+}
+
+/**
+ * Makes the calling thread the one that unmaps a destroyed file: "claimed". "in use" if a living
+ * thread has not left the file, "taken" if another thread unmaps it.
+ */
+export function claimUnmapping(words: Int32Array): "claimed" | "in use" | "taken" {
+  if (hasParticipants(words)) return "in use";
+  reach("leave: found no slot in use");
+  const isClaimed = Atomics.compareExchange(words, Word.Destroyed, 1, 2) === 1;
+  return isClaimed ? "claimed" : "taken";
 }
 
 /** Called in a turn of the thread's own. */
@@ -124,7 +136,7 @@ export class Participants {
     });
   }
 
-  /** Marks the file destroyed, and tells the others. */
+  /** Marks the file destroyed and tells the other threads. */
   destroy(): void {
     if (Atomics.compareExchange(this.words, Word.Destroyed, 0, 1) === 0)
       Atomics.notify(this.words, Word.Destroyed);
@@ -132,11 +144,13 @@ export class Participants {
   }
 
   /**
-   * This thread uses the memory no more. Calls `unmap` now, or later if another thread still has to
-   * leave.
+   * This thread does not use the memory any more. If the file is destroyed, the last thread to
+   * leave calls `unmap`, now or later.
    */
   leave(unmap: () => void): void {
     freeSlot(this.words, this.slot);
+    // Of a live file: the thread that destroys it unmaps it, or waits for those that use it.
+    if (Atomics.load(this.words, Word.Destroyed) === 0) return;
     if (!this.unmapIfEmpty(unmap)) this.poll(unmap, performance.now());
   }
 
@@ -146,8 +160,8 @@ export class Participants {
       Atomics.exchange(this.words, Word.DelayReported, 1) === 0
     ) {
       process.emitWarning(
-        `A thread still uses the destroyed ${this.what}; its memory stays mapped until the thread makes a call on it, ` +
-          "comes back to its event loop or ends",
+        `A thread still uses the destroyed ${this.what}; its memory stays mapped until the thread ` +
+          "makes a call on it, comes back to its event loop or ends",
         { type: "MemoryFileWarning", code: "PGALLOC_THREAD_DELAYS_UNMAP" },
       );
     }
@@ -156,11 +170,10 @@ export class Participants {
     }, POLL_MS).unref();
   }
 
-  /** True if the memory is gone, by us or by another thread. */
+  /** True if the memory is unmapped, by this thread or another. */
   private unmapIfEmpty(unmap: () => void): boolean {
-    if (hasParticipants(this.words)) return false;
-    reach("leave: found no slot in use");
-    if (Atomics.compareExchange(this.words, Word.Destroyed, 1, 2) === 1) unmap();
-    return true;
+    const claim = claimUnmapping(this.words);
+    if (claim === "claimed") unmap();
+    return claim !== "in use";
   }
 }

@@ -18,6 +18,7 @@ import type { Mapping } from "../memory/mapping.ts";
 import { Views } from "../memory/views.ts";
 import type { MemoryFileHandle } from "./options.ts";
 import { attachParts, controlOf, describe, Flag, type Parts } from "./parts.ts";
+import { unmapMemory } from "./unmap.ts";
 import { Releaser } from "../memory/releaser.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { Participants } from "../control/participants.ts";
@@ -94,7 +95,7 @@ export class FileCore {
   /** What `requireRange` has just checked, in pages: a range's own bounds may be getters, which answer otherwise the next time. */
   startPage = 0;
   endPage = 0;
-  private readonly tables: Parts["tables"];
+  readonly tables: Parts["tables"];
   private readonly participants: Participants;
   readonly stops: StopPart;
   /** This thread has promised only to read. */
@@ -260,7 +261,15 @@ export class FileCore {
     this.leave();
   }
 
-  /** This thread stops using the file: at once where it can, or when what it has under way has ended. */
+  /**
+   * This thread leaves a file that goes on without it. Precondition: it loads, saves and views
+   * nothing of it.
+   */
+  detach(): void {
+    this.leave();
+  }
+
+  /** This thread stops using the file: at once if it can, else when its work has ended. */
   private leave(): void {
     if (this.hasLeft) return;
     this.hasLeft = true;
@@ -290,11 +299,6 @@ export class FileCore {
   }
 
   private unmapIfLast(): void {
-    this.participants.leave(() => {
-      this.tables.unmap();
-      this.commitment.unmap();
-      this.changes.close();
-      this.mapping.destroy(this.words[Word.Escaped] === 0 ? 0 : this.sizeBytes);
-    });
+    this.participants.leave(() => unmapMemory(this.control, this));
   }
 }

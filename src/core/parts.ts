@@ -155,8 +155,8 @@ function requireLive(control: Control, name: string): void {
     throw new DestroyedError(describe(name), "MemoryFile.attach()");
 }
 
-/** Views of what the control block names. That it was made by a file is checked as far as the kernel can tell. */
-function attachMemory({ fields }: Control): Pick<Parts, "mapping" | "tables"> {
+/** Opens the memory that a control block names. Checks with the kernel that a file made the block. */
+export function attachMemory({ fields }: Control): Pick<Parts, "mapping" | "tables"> {
   const flags = fields[Field.Flags]!;
   const capacityPages = fields[Field.CapacityPages]!;
   const fd = fields[Field.Fd]!;

@@ -47,6 +47,7 @@ import { createParts } from "../core/parts.ts";
 import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
 import { recordAwait, recordAwaitSync, recordLoad, recordSave } from "../metrics/record.ts";
 import { placePages } from "../core/place.ts";
+import { keepServed } from "../core/service.ts";
 import { awaitUnlessBackground, restoreCores } from "../restore/restore.ts";
 import { Word } from "../control/control.ts";
 import { MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "../pages/units.ts";
@@ -104,7 +105,9 @@ export class MemoryFile implements Disposable {
    */
   static attach(handle: MemoryFileHandle, options: AttachOptions = {}): MemoryFile {
     const isReadOnly = options.readOnly === true;
-    const file = new MemoryFile(attachCore(handle, isReadOnly), handle.userData);
+    const core = attachCore(handle, isReadOnly);
+    keepServed(core, handle);
+    const file = new MemoryFile(core, handle.userData);
     return isReadOnly ? makeReadOnly(file) : file;
   }
 
@@ -119,13 +122,15 @@ export class MemoryFile implements Disposable {
       loader === undefined
         ? null
         : { state: loader.state.handle, fd: loader.fd, path: loader.path };
-    return {
+    const handle: MemoryFileHandle = {
       kind: "pgalloc.MemoryFile",
       name: this.name,
       control: this.#core.control.buffer,
       load,
       userData: this.userData,
     };
+    keepServed(this.#core, handle);
+    return handle;
   }
 
   /**

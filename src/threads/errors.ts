@@ -1,15 +1,15 @@
 /**
- * Errors on their way between threads. postMessage keeps a built-in error's class, name, message and stack, but neither
- * the class nor the fields of ours (`code`, `errno`, `path`); so a thrown value is taken apart here into plain data and
- * rebuilt on the other side.
+ * Errors on their way between threads. postMessage keeps the class, name, message and stack of a
+ * built-in error, but neither the class nor the fields of ours (`code`, `errno`, `path`). So a
+ * thrown value is taken apart into plain data here and rebuilt on the other side.
  */
 import { errnoNumber, SyscallError } from "../../ffi/index.ts";
 
-/** The Worker that ran a task is gone: terminated, exited, or ended by an error that nobody caught. */
+/** The Worker that ran a task is gone: terminated, exited, or ended by an uncaught error. */
 export class ThreadDiedError extends Error {
   override readonly name = "ThreadDiedError";
   readonly code = "ERR_THREAD_DIED";
-  /** What the Worker exited with. */
+  /** The Worker's exit code. */
   readonly exitCode: number;
 
   constructor(task: string, exitCode: number, cause?: unknown) {
@@ -21,7 +21,9 @@ export class ThreadDiedError extends Error {
   }
 }
 
-/** A Worker could not begin: its entry file is missing, as in a program that was bundled without it. */
+/**
+ * A Worker could not begin: its entry file is missing, as in a program that was bundled without it.
+ */
 export class WorkerNotFoundError extends Error {
   override readonly name = "WorkerNotFoundError";
   readonly code = "ERR_WORKER_NOT_FOUND";
@@ -29,11 +31,25 @@ export class WorkerNotFoundError extends Error {
 
   constructor(url: string, cause: unknown) {
     super(
-      `There is no Worker at ${url}: a program is bundled with the entry point pgalloc/worker beside its own, ` +
+      `There is no Worker at ${url}: bundle the program with pgalloc/worker as a second entry point ` +
         "and --entry-naming '[name].[ext]'",
       { cause },
     );
     this.url = url;
+  }
+}
+
+/** The system gives this process no more threads (RLIMIT_NPROC, a pids cgroup, or no memory). */
+export class ThreadLimitError extends Error {
+  override readonly name = "ThreadLimitError";
+  readonly code = "ERR_THREAD_LIMIT";
+
+  constructor(cause: unknown) {
+    super(
+      "Cannot start a thread: the system refuses another one; raise the limit of processes " +
+        "(ulimit -u, or pids.max of the cgroup)",
+      { cause },
+    );
   }
 }
 
@@ -45,17 +61,19 @@ export type ToldError =
       readonly name: string;
       readonly message: string;
       readonly stack: string | undefined;
-      /** Own properties, `cause` and `errors` among them; told errors inside are marked with `TOLD`. */
+      /**
+       * Own properties, `cause` and `errors` among them; told errors inside are marked with `TOLD`.
+       */
       readonly fields: Readonly<Record<string, unknown>>;
     };
 
 export type RebuildError = (told: ToldError & { kind: "error" }) => Error;
 
-/** Marks a told error inside `fields`; no field of an error that we know is called this. */
+/** Marks a told error inside `fields`; no error that we know has a field of this name. */
 const TOLD = "pgalloc.told";
-/** A chain of causes deeper than this is cut: it is a cycle, or nobody reads it. */
+/** A deeper chain of causes is cut: it is probably a cycle. */
 const MAX_DEPTH = 8;
-/** Own properties of errors that are not enumerable and must travel. */
+/** Own properties of errors that are not enumerable and travel all the same. */
 const HIDDEN_FIELDS = ["cause", "errors"];
 
 const builtIns: Record<string, new (message: string) => Error> = {
@@ -79,20 +97,24 @@ const rebuilders = new Map<string, RebuildError>([
   ],
 ]);
 
-/** SyscallError wants the positive number; the code is there only to name an unusable one. */
+/** SyscallError takes the positive number; the code serves if there is none. */
 function errnoFromCode(code: string, errno: unknown): number {
   return typeof errno === "number" ? -errno : errnoNumber(code);
 }
 
 /**
- * Says how errors named `name` are rebuilt from what another thread told. Without this, an error of a class that is
- * neither built in nor `SyscallError` arrives as an `Error` with the same name, message, stack and fields.
+ * Registers how errors named `name` are rebuilt from another thread's. An error of any other class
+ * that is neither built in nor `SyscallError` arrives as an `Error` with the same name, message,
+ * stack and fields.
  */
 export function registerErrorClass(name: string, rebuild: RebuildError): void {
   rebuilders.set(name, rebuild);
 }
 
-/** Takes a thrown value apart. Fields that cannot be copied (functions, symbols, class instances) become strings. */
+/**
+ * Takes a thrown value apart. Fields that cannot be copied (functions, symbols, instances of
+ * classes) become strings.
+ */
 export function tellError(thrown: unknown): ToldError {
   return tell(thrown, 0);
 }
@@ -100,7 +122,8 @@ export function tellError(thrown: unknown): ToldError {
 function tell(thrown: unknown, depth: number): ToldError {
   if (!(thrown instanceof Error)) return { kind: "value", value: portable(thrown, depth) };
   const fields: Record<string, unknown> = {};
-  // `cause` and AggregateError's `errors` are not enumerable; neither are the engine's `line` and `column`, which stay here.
+  // `cause` and `errors` are not enumerable. The engine's `line` and `column` are not either and
+  // stay here.
   for (const key of [
     ...Object.keys(thrown),
     ...HIDDEN_FIELDS.filter((hidden) => Object.hasOwn(thrown, hidden)),
@@ -113,10 +136,10 @@ function tell(thrown: unknown, depth: number): ToldError {
 function portable(value: unknown, depth: number): unknown {
   if (typeof value === "function" || typeof value === "symbol") return String(value);
   if (typeof value !== "object" || value === null) return value;
-  if (depth > MAX_DEPTH) return "[deeper than what is told between threads]";
+  if (depth > MAX_DEPTH) return "[too deep to tell another thread]";
   if (value instanceof Error) return { [TOLD]: tell(value, depth) };
   if (Array.isArray(value)) return value.map((item) => portable(item, depth + 1));
-  // A view would drag its whole backing buffer through postMessage: copy just its bytes.
+  // postMessage would copy the view's whole buffer.
   if (ArrayBuffer.isView(value))
     return new Uint8Array(value.buffer, value.byteOffset, value.byteLength).slice();
   const prototype: unknown = Object.getPrototypeOf(value);
@@ -155,7 +178,7 @@ function construct(told: ToldError & { kind: "error" }): Error {
   return new (builtIns[told.name] ?? Error)(told.message);
 }
 
-/** Intrinsic properties stay out of sight of `Object.keys`, as on an error that never travelled. */
+/** Keeps intrinsic properties out of `Object.keys`, as on an error that never travelled. */
 function define(error: Error, key: string, value: unknown): void {
   const hidden = key === "stack" || HIDDEN_FIELDS.includes(key);
   Object.defineProperty(error, key, {

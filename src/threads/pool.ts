@@ -1,36 +1,42 @@
 /**
- * A pool of reusable Workers: one task, one thread. A Worker costs 3 to 180 ms to start, and terminating one is the
- * least trusted part of Bun's Workers, so threads are kept and used again.
+ * A pool of reusable Workers: one task, one thread. A Worker costs 3 to 180 ms to start, and
+ * terminating one is the least reliable part of Bun's Workers, so threads are kept and used again.
  *
- * A Worker's states, and who causes each change (all on the thread that owns the pool):
+ * The states of a Worker, and what causes each change (all on the thread that owns the pool):
  *
  *     (start) ── run() ──> busy ── "returned" / "threw" arrives ──> idle ── run() ──> busy
  *                           │                                        │
  *                           └──────────── "close" event ─────────────┴──> gone
  *
- * - busy: `running` is set. The Worker holds the process alive, unless the task was started with `ref: false`.
- * - idle: in `idle`, unref'd: a process that has nothing else to do exits by itself. More than MAX_IDLE are told to leave.
- * - gone: for whatever reason (terminate, process.exit, an uncaught error): the event "close" comes once, always last,
- *   and a task that was still running is rejected with ThreadDiedError, or WorkerNotFoundError if the thread could not
- *   even begin. A thread that is gone is never used again.
+ * - busy: `running` is set. The Worker keeps the process alive, unless the task was started with
+ *   `ref: false`.
+ * - idle: in `idle`, unref'd: a process that has nothing else to do exits by itself. A pool keeps
+ *   MAX_IDLE threads for IDLE_MS, and tells the others to leave.
+ * - gone: for any reason (terminate, process.exit, an uncaught error). The event "close" comes once
+ *   and last. A task that was still running is rejected with ThreadDiedError, or with
+ *   WorkerNotFoundError if the thread could not begin. A thread that is gone is never used again.
  *
- * A pool starts as many Workers as tasks run at once: the caller bounds that. The module has two pools per JavaScript
- * thread, so that a Worker's tasks do not depend on the thread that started it being awake: one of threads with low priority,
- * which cannot have another one again, and one for all other tasks.
+ * A pool starts as many Workers as tasks run at once: the caller bounds that. Each JavaScript
+ * thread has two pools of its own, so that its tasks do not depend on another thread being awake:
+ * one of threads with low priority, which a thread cannot give up again, and one for all other
+ * tasks.
  */
-import { hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
 import { rebuildError, ThreadDiedError, WorkerNotFoundError } from "./errors.ts";
+import { onReload } from "./reload.ts";
 import type { FromWorker, ToWorker } from "./serve.ts";
+import { startWorker, WORKER_URL } from "./start-worker.ts";
 
 export interface RunningTask {
-  /** The task function's return value. Rejects with what it threw, ThreadDiedError or WorkerNotFoundError. */
+  /**
+   * The task function's value. Rejects with what it threw, ThreadDiedError or WorkerNotFoundError.
+   */
   readonly done: Promise<unknown>;
 }
 
 export interface RunOptions {
   /** Whether the running task keeps the process alive. Default: true. */
   readonly ref?: boolean;
-  /** For what the program does not wait for: the program goes first at the processor. Default: false. */
+  /** For work that the program does not wait for: its own threads go first. Default: false. */
   readonly lowPriority?: boolean;
 }
 
@@ -46,31 +52,45 @@ interface Thread {
   /** Resolves at the event "close". */
   readonly closed: Promise<void>;
   running: Running | undefined;
-  /** What the last "error" event said: the cause of the "close" that follows. */
+  /** The error of the last "error" event: the cause of the "close" that follows. */
   uncaught: Error | undefined;
+  idleSinceMs: number;
 }
 
-/** A load and a save at once, with two helpers each, find their threads here; each idle one costs about 2 MiB. */
+/**
+ * Enough for a load and a save at once, with two helpers each. An idle thread takes about 2 MiB.
+ */
 const MAX_IDLE = 6;
+const IDLE_MS = 5000;
 
 export class ThreadPool<Name extends string = string> {
   readonly #workerUrl: URL;
   readonly #nice: number;
+  readonly #idleMs: number;
   /** Last in, first out: the warmest thread is used first. */
   readonly #idle: Thread[] = [];
   /** Busy and idle. */
   readonly #threads = new Set<Thread>();
   #nextId = 1;
+  #maxIdle = MAX_IDLE;
+  #idleTimer: ReturnType<typeof setTimeout> | undefined;
 
-  /** `workerUrl`: a module that calls `serveTasks`. `nice`: of its threads, 0 to 19, or the process's own if that is more. */
-  constructor(workerUrl: URL, nice = 0) {
+  /**
+   * `workerUrl`: a module that calls `serveTasks`. `nice`: of its threads, 0 to 19, unless the
+   * process is nicer. `idleMs`: how long an idle thread is kept.
+   */
+  constructor(workerUrl: URL, nice = 0, idleMs = IDLE_MS) {
     this.#workerUrl = workerUrl;
     this.#nice = nice;
+    this.#idleMs = idleMs;
   }
 
   /**
-   * Runs a task in a thread of its own. The payload is copied as postMessage does: SharedArrayBuffers are shared.
-   * @throws {DOMException} DataCloneError if the payload cannot be copied; the thread is not lost by that
+   * Runs a task in a thread of its own. postMessage copies the payload: SharedArrayBuffers are
+   * shared.
+   *
+   * @throws {DOMException} DataCloneError if the payload cannot be copied; the thread is not lost
+   * @throws {ThreadLimitError} if no thread is idle and none can be made
    */
   run(task: Name, payload: unknown, options: RunOptions = {}): RunningTask {
     const { promise: done, resolve, reject } = Promise.withResolvers<unknown>();
@@ -104,21 +124,31 @@ export class ThreadPool<Name extends string = string> {
     await Promise.all(leaving.map((thread) => thread.closed));
   }
 
+  /** Ends all threads, the busy ones when their tasks have ended. */
+  retire(): void {
+    this.#maxIdle = 0;
+    for (const thread of this.#idle.splice(0)) this.#dismiss(thread);
+  }
+
   #start(): Thread {
-    const worker = startInBackground(this.#workerUrl);
+    const worker = startWorker(this.#workerUrl);
     const { promise: closed, resolve } = Promise.withResolvers<void>();
-    const thread: Thread = { worker, closed, running: undefined, uncaught: undefined };
+    const thread: Thread = {
+      worker,
+      closed,
+      running: undefined,
+      uncaught: undefined,
+      idleSinceMs: 0,
+    };
     this.#threads.add(thread);
     worker.addEventListener("message", (event: MessageEvent<FromWorker>) =>
       this.#finish(thread, event.data),
     );
     worker.addEventListener("error", (event: ErrorEvent) => {
-      // Handled: it becomes the cause of the ThreadDiedError. Without this it would be printed as uncaught as well.
+      // Handled: it becomes the cause of the ThreadDiedError. Unhandled it would be printed as
+      // well.
       event.preventDefault();
-      const error = event.error instanceof Error ? event.error : new Error(event.message);
-      const isMissing =
-        event.message.includes("ModuleNotFound") && event.message.includes("(entry point)");
-      thread.uncaught = isMissing ? new WorkerNotFoundError(this.#workerUrl.href, error) : error;
+      thread.uncaught = uncaughtError(event, this.#workerUrl);
     });
     worker.addEventListener("close", (event) => {
       this.#bury(thread, (event as CloseEvent).code);
@@ -138,11 +168,30 @@ export class ThreadPool<Name extends string = string> {
 
   #rest(thread: Thread): void {
     thread.worker.unref();
-    if (this.#idle.length < MAX_IDLE) this.#idle.push(thread);
-    else this.#dismiss(thread);
+    if (this.#idle.length >= this.#maxIdle) {
+      this.#dismiss(thread);
+      return;
+    }
+    thread.idleSinceMs = performance.now();
+    this.#idle.push(thread);
+    this.#idleTimer ??= setTimeout(() => this.#dismissIdle(), this.#idleMs).unref();
   }
 
-  /** Asks an idle thread to leave. It is counted no longer, and its memory goes with its "close". */
+  /**
+   * Threads that were idle for too long leave. The one that was used last is the last in `idle`.
+   */
+  #dismissIdle(): void {
+    this.#idleTimer = undefined;
+    const before = performance.now() - this.#idleMs;
+    while (this.#idle.length > 0 && this.#idle[0]!.idleSinceMs <= before)
+      this.#dismiss(this.#idle.shift()!);
+    const next = this.#idle[0];
+    if (next === undefined) return;
+    const waitMs = Math.max(1, next.idleSinceMs - before);
+    this.#idleTimer = setTimeout(() => this.#dismissIdle(), waitMs).unref();
+  }
+
+  /** Asks an idle thread to leave. It no longer counts, and its memory goes with its "close". */
   #dismiss(thread: Thread): void {
     this.#threads.delete(thread);
     const message: ToWorker = { kind: "leave" };
@@ -165,47 +214,34 @@ export class ThreadPool<Name extends string = string> {
   }
 }
 
-/** To start takes a Worker 10 ms of a processor. Whoever wakes up meanwhile need not wait for that. */
-const START_SLICE_NS = 10_000_000;
-
-/** A thread begins with the slice of the one that made it; its entry file gives it the system's own once it has started. */
-function startInBackground(url: URL): Worker {
-  const own = timeSliceNs();
-  hintTimeSlice(START_SLICE_NS);
-  try {
-    return new Worker(url);
-  } finally {
-    hintTimeSlice(own);
-  }
+/** The error of a Worker's "error" event. */
+export function uncaughtError(event: ErrorEvent, url: URL): Error {
+  const error = event.error instanceof Error ? event.error : new Error(event.message);
+  const isMissing =
+    event.message.includes("ModuleNotFound") && event.message.includes("(entry point)");
+  return isMissing ? new WorkerNotFoundError(url.href, error) : error;
 }
 
 /**
- * The Workers' entry file is worker/pgalloc-worker.ts; or, where the program was built, beside the program's own file. There
- * `import.meta.url` may still be that of the source, on the machine that built it: CommonJS has nothing else.
- */
-function workerUrl(): URL {
-  const built = new URL("pgalloc-worker.js", Bun.pathToFileURL(Bun.main));
-  // What an executable embeds is no file.
-  if (Bun.main.startsWith("/$bunfs/") || Bun.file(built).size > 0) return built;
-  return new URL(
-    `../worker/pgalloc-worker.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`,
-    import.meta.url,
-  );
-}
-
-const WORKER_URL = workerUrl();
-/**
- * A tenth of a processor that the program wants as well: without that, a program that has used its share stands back behind the
- * task whenever it wakes up. Less would let a load on a busy machine starve, with pages claimed that somebody waits for.
+ * A tenth of a processor that the program wants as well. Without it a program that has used its
+ * share waits for the task whenever it wakes up. With less a load could starve on a busy machine,
+ * while it has claimed pages that the program waits for.
  */
 const LOW_PRIORITY_NICE = 10;
 
 const pool = new ThreadPool(WORKER_URL);
 const lowPriorityPool = new ThreadPool(WORKER_URL, LOW_PRIORITY_NICE);
 
+onReload(() => {
+  pool.retire();
+  lowPriorityPool.retire();
+});
+
 /**
  * Runs `task` of the table in worker/tasks.ts in a thread of this JavaScript thread's pools.
+ *
  * @throws {DOMException} DataCloneError if the payload cannot be copied
+ * @throws {ThreadLimitError} if no thread can be made
  */
 export function runInThread(task: string, payload: unknown, options?: RunOptions): RunningTask {
   return (options?.lowPriority === true ? lowPriorityPool : pool).run(task, payload, options);
@@ -217,7 +253,10 @@ export function threadCount(): { idle: number; busy: number } {
   return { idle: one.idle + other.idle, busy: one.busy + other.busy };
 }
 
-/** Ends the idle Workers and resolves when their threads are gone: for tests that count threads. */
+/**
+ * Ends the Workers that this JavaScript thread keeps for later work, and resolves when their
+ * threads are gone. Idle Workers end by themselves after five seconds.
+ */
 export async function terminateIdleThreads(): Promise<void> {
   await Promise.all([pool.terminateIdle(), lowPriorityPool.terminateIdle()]);
 }

@@ -1,9 +1,10 @@
 /**
- * A Worker's side of the pool: waits for one task at a time, runs it and tells how it ended. The messages in both
- * directions are declared here.
+ * A Worker's side of the pool: waits for one task at a time, runs it and tells how it ended. The
+ * messages in both directions are declared here.
  *
- * A task may block its thread for as long as it lives (Atomics.wait): no message reaches it meanwhile, so whoever starts
- * such a task needs another way to stop it, such as a word in shared memory.
+ * A task may block its thread for as long as it lives (Atomics.wait): no message reaches it
+ * meanwhile, so whoever starts such a task needs another way to stop it, such as a word in shared
+ * memory.
  */
 import { lowerPriority } from "../../ffi/index.ts";
 import { type ToldError, tellError } from "./errors.ts";
@@ -15,7 +16,10 @@ export interface TaskModule {
 /** Task name to the import of its module: lazily, so that a Worker loads only what it runs. */
 export type TaskTable = Readonly<Record<string, () => Promise<TaskModule>>>;
 
-/** Pool to Worker. `nice`: the thread's from now on, if that is more. `leave`: exit when what runs has ended. */
+/**
+ * Pool to Worker. `nice`: the thread's from now on, if that is more. `leave`: exit when what runs
+ * has ended.
+ */
 export type ToWorker =
   | {
       readonly kind: "run";
@@ -41,7 +45,8 @@ interface WorkerScope {
 export function serveTasks(table: TaskTable): void {
   const scope = globalThis as unknown as WorkerScope;
   scope.onmessage = ({ data }) => {
-    // process.exit ends this Worker only, after its messages are out; terminate() from outside is the rougher way.
+    // process.exit ends this Worker only, after its messages are out; terminate() from outside is
+    // the rougher way.
     if (data.kind === "leave") process.exit(0);
     if (data.nice > 0) lowerPriority(data.nice);
     void runTask(table, data).then((answer) => answerWith(scope, answer));

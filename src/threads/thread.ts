@@ -1,21 +1,27 @@
 /**
- * Which thread this is, in one word that can stand in shared memory; and whether the thread that a word names still lives.
+ * Which thread this is, in one word that can stand in shared memory; and whether the thread that a
+ * word names still lives.
  *
- * The kernel uses thread ids again (after as few as 32,768 threads), so an id alone could take a new thread for a dead one.
- * A word therefore holds the id, below 2^22 on every Linux, and above it the low bits of the time at which the thread
- * started (proc(5): `starttime`, in clock ticks). A wrong "lives" then takes both the same id and a start a multiple of
- * 512 ticks apart. The sign bit stays free for the user of the word, and no thread's word is 0.
+ * The kernel uses thread ids again (after as few as 32,768 threads), so an id alone could take a
+ * new thread for a dead one. A word therefore holds the id, below 2^22 on every Linux, and above it
+ * the low bits of the time at which the thread started (proc(5): `starttime`, in clock ticks). A
+ * wrong "lives" then takes both the same id and a start a multiple of 512 ticks apart. The sign bit
+ * stays free for the user of the word, and no thread's word is 0.
  *
- * A JavaScript thread ends only where the engine looks for it: at a loop's back edge, when a function is entered (a native one
- * too), or asleep. In a blocking system call it lives on until the call returns, and its /proc entry with it: a thread
- * that is not alive touches no memory any more.
+ * A JavaScript thread ends only where the engine looks for it: at a loop's back edge, when a
+ * function is entered (a native one too), or asleep. In a blocking system call it lives on until
+ * the call returns, and its /proc entry with it: a thread that is not alive touches no memory any
+ * more.
  */
 import { readKernelFile } from "../../ffi/index.ts";
 
 const ID_BITS = 22;
 const ID_MASK = (1 << ID_BITS) - 1;
 const START_MASK = 0x1ff;
-/** Of the fields behind the command name in /proc/TID/stat: field 3 is the state, field 22 the start time. Field 1 is the id. */
+/**
+ * Of the fields behind the command name in /proc/TID/stat: field 3 is the state, field 22 the start
+ * time. Field 1 is the id.
+ */
 const STATE_FIELD = 0;
 const START_FIELD = 19;
 
@@ -27,16 +33,23 @@ function wordIn(stat: string): number {
   return Number.parseInt(stat, 10) | ((Number(fields[START_FIELD]) & START_MASK) << ID_BITS);
 }
 
-/** This thread's word. By hand, since every thread reads it when it starts, and few ever look for another. */
+/**
+ * This thread's word. By hand, since every thread reads it when it starts, and few ever look for
+ * another.
+ */
 export const THREAD_ID = wordIn(readKernelFile("/proc/thread-self/stat").toString("latin1"));
 
-/** The kernel's id of that word's thread, as `ps -T` shows it; the main thread's is the process's. */
+/** The kernel's id of that word's thread, as `ps -T` shows it. The main thread has the process's. */
 export const threadNumber = (thread: number): number => thread & ID_MASK;
 
-/** True while the thread of that word may still run. Reads a file of /proc (about 10 µs): for slow paths only. */
+/**
+ * True while the thread of that word may still run. Reads a file of /proc (about 10 µs): for slow
+ * paths only.
+ */
 export function isThreadAlive(thread: number): boolean {
   if (thread === THREAD_ID) return true;
-  // One call, in which no thread can end: who is terminated while it looks leaves no descriptor open.
+  // One call, in which no thread can end: who is terminated while it looks leaves no descriptor
+  // open.
   const { readFileSync } = process.getBuiltinModule("node:fs");
   try {
     return wordIn(readFileSync(`/proc/self/task/${thread & ID_MASK}/stat`, "latin1")) === thread;

@@ -1,8 +1,11 @@
-/** Entry file of a pool's Worker: `pgalloc/worker`, an entry point of its own where a program is bundled (docs/deploying.md). */
+/**
+ * Entry file of the Workers: `pgalloc/worker`, an entry point of its own where a program is bundled
+ * (docs/deploying.md).
+ */
 import { hintTimeSlice } from "../../ffi/index.ts";
 import { serveTasks } from "../threads/serve.ts";
 import { tasks } from "./tasks.ts";
 
 serveTasks(tasks);
-// It began with another one (pool.ts).
+// The thread started with another one (threads/start-worker.ts).
 hintTimeSlice(0);

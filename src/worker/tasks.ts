@@ -1,8 +1,9 @@
-/** What pool threads can run: name to lazily imported module with a `run(payload)`. */
+/** The tasks of pool threads and service threads: name to module with a `run(payload)`. */
 import type { TaskTable } from "../threads/serve.ts";
 
 export const tasks = {
   aio: () => import("../aio/worker-task.ts"),
+  "file.serve": () => import("./serve-file.ts"),
   load: () => import("../load/load-task.ts"),
   "pressure.wait": () => import("../eviction/wait-task.ts"),
   "save.write": () => import("../save/write-task.ts"),

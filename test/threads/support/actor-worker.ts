@@ -78,6 +78,10 @@ export const actions = {
     const user = { evict: () => opened().decRef(range) };
     opened().markEvictable(user, { start: 0, end: 1 });
   },
+  dropAndBlock: (range: RangeLike, waitMs: number) => {
+    opened().decRef(range);
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, waitMs);
+  },
   sizes: () => {
     const { totalSizeBytes, allocatedBytes, totalUsageBytes } = opened();
     return { totalSizeBytes, allocatedBytes, totalUsageBytes };

@@ -1,0 +1,31 @@
+/** The end of a file's memory: once no thread has views of it, everything that was mapped goes. */
+import { Commitment } from "../accounting/commitment.ts";
+import { Changes } from "../changes/changes.ts";
+import { type Control, Word } from "../control/control.ts";
+import { claimUnmapping } from "../control/participants.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import type { MemoryFileHandle } from "./options.ts";
+import { attachMemory, controlOf, type Parts } from "./parts.ts";
+
+/** Precondition: no thread has views of the memory or the tables, and this one may unmap them. */
+export function unmapMemory(
+  control: Control,
+  { mapping, tables }: Pick<Parts, "mapping" | "tables">,
+): void {
+  const sizePages = control.words[Word.SizePages]!;
+  tables.unmap();
+  new Commitment(control).unmap();
+  new Changes(control, { fd: mapping.fd, base: mapping.base, sizePages: () => sizePages }).close();
+  mapping.destroy(control.words[Word.Escaped] === 0 ? 0 : sizePages * PAGE_SIZE);
+}
+
+/**
+ * Unmaps a destroyed file if all its threads have left or ended. Returns true once it is unmapped,
+ * by this thread or another.
+ */
+export function unmapAbandoned(handle: MemoryFileHandle): boolean {
+  const control = controlOf(handle);
+  const claim = claimUnmapping(control.words);
+  if (claim === "claimed") unmapMemory(control, attachMemory(control));
+  return claim !== "in use";
+}
