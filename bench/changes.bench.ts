@@ -4,7 +4,10 @@
  * does where the kernel forbids userfaultfd.
  */
 import { MADV_COLLAPSE, MADV_POPULATE_WRITE, tryAdvise } from "../ffi/index.ts";
+import { PageHashes } from "../src/changes/page-hashes.ts";
 import type { PageRuns, RunCollector } from "../src/changes/page-runs.ts";
+import type { ChangeTracker } from "../src/changes/tracker.ts";
+import type { FileCore } from "../src/core/core.ts";
 import { coreOf } from "../src/file/memory-file.ts";
 import { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../src/index.ts";
 import {
@@ -36,18 +39,15 @@ export const bench: Bench = {
 async function sample(params: Params, run: Run): Promise<Sample> {
   const bytes = number(params, "bytes");
   using file = MemoryFile.create();
-  const { allocator, changes, mapping } = coreOf(file);
+  const core = coreOf(file);
   const range = file.allocate(bytes);
-  if (text(params, "pages") === "huge") makeHuge(mapping.base, bytes);
+  if (text(params, "pages") === "huge") makeHuge(core.mapping.base, bytes);
   const chunks = file.views(range).map((view) => new Uint32Array(view.buffer, view.byteOffset));
   const pages = bytes / PAGE_SIZE;
   for (let page = 0; page < pages; page++) write(chunks, page, 1);
-  allocator.lock();
-  changes.activate(run.by === OURS ? "userfaultfd" : "hashes");
-  allocator.unlock();
-  changes.tryBegin();
   const used = { start: Uint32Array.of(0), length: Uint32Array.of(pages) };
-  const take = () => timed(() => changes.take(used));
+  const tracker = run.by === OURS ? trackWrites(core) : compareHashes(core, pages);
+  const take = () => timed(() => tracker.take(used));
   const armSeconds = take();
   const written = drawPages(pages, SEED);
   const writeAll = (value: number) =>
@@ -63,7 +63,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const later = writeAll(5);
   let taken: RunCollector | undefined;
   const takeSeconds = timed(() => {
-    taken = changes.take(used);
+    taken = tracker.take(used);
   });
   const cleanTakeSeconds = take();
   const hash = hashReported(taken!.runs, written);
@@ -78,6 +78,31 @@ async function sample(params: Params, run: Run): Promise<Sample> {
     },
     hash,
   };
+}
+
+function trackWrites({ allocator, changes }: FileCore): ChangeTracker {
+  allocator.lock();
+  changes.activate();
+  allocator.unlock();
+  changes.tryBegin();
+  return changes;
+}
+
+/** Notes the hash of each page that is reported, as a save does when it stores the page. */
+function compareHashes({ mapping: { fd, base } }: FileCore, pages: number): ChangeTracker {
+  const hashes = new BigUint64Array(pages);
+  return new PageHashes(
+    { fd, base, sizePages: () => pages },
+    {
+      isZero: (page) => hashes[page] === 0n,
+      isEqual: (page, contents) => {
+        const hash = Bun.hash.xxHash3(contents);
+        const isSame = hashes[page] === hash;
+        hashes[page] = hash;
+        return isSame;
+      },
+    },
+  );
 }
 
 function makeHuge(base: number, bytes: number): void {

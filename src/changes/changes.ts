@@ -9,20 +9,19 @@
  * Marks: what no tracker sees has to be said here, after the memory was changed, and before it as
  * well where a thread might die between the two. A take reports marked pages like written ones.
  */
-import { closeFile, openPagemap, openUserfaultfd, trackingUnavailable } from "../../ffi/index.ts";
+import { closeFile, openPagemap, openUserfaultfd } from "../../ffi/index.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { forEachWord } from "../pages/bits.ts";
 import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
-import { PageHashes } from "./page-hashes.ts";
 import { type PageRuns, RunCollector, uniteRuns } from "./page-runs.ts";
 import { TrackingCounter, TrackingTables, TrackingWord } from "./tables.ts";
-import type { ChangeDetection, ChangeTracker } from "./tracker.ts";
+import type { ChangeTracker, TakeOptions } from "./tracker.ts";
 import { type TrackedMemory, WrittenPages } from "./written-pages.ts";
 
 /** What tracking has done for a file so far. */
 export interface ChangeCounters {
-  /** How changes are detected; null before the first save that needs it. */
-  readonly detection: ChangeDetection | null;
+  /** "userfaultfd" once a save has needed it, where the kernel allows it. */
+  readonly detection: "userfaultfd" | null;
   readonly takes: number;
   readonly takeMs: number;
   /** Pages that takes reported, marked ones among them. */
@@ -34,11 +33,12 @@ export interface ChangeCounters {
 }
 
 /** One thread's part in it. */
-export class Changes {
+export class Changes implements ChangeTracker {
+  readonly detection = "userfaultfd";
   private readonly control: Control;
   private readonly memory: TrackedMemory;
   private openTables: TrackingTables | undefined;
-  private tracker: ChangeTracker | undefined;
+  private tracker: WrittenPages | undefined;
 
   constructor(control: Control, memory: TrackedMemory) {
     this.control = control;
@@ -70,23 +70,22 @@ export class Changes {
   }
 
   /**
-   * Begins to track, if no thread has. Precondition: the file's lock is held.
-   * @param detection for tests: "hashes" although the kernel can track
+   * Begins to track, if no thread has. Precondition: the file's lock is held, and
+   * `trackingUnavailable()` is null.
+   *
+   * @throws {SyscallError} with nothing left open
    */
-  activate(detection?: ChangeDetection): void {
+  activate(): void {
     const { words, fields } = this.control;
     if (words[Word.Tracking] !== 0) return;
-    const usesHashes = detection === "hashes" || trackingUnavailable() !== null;
     const capacityPages = fields[Field.CapacityPages]!;
-    const descriptors = usesHashes ? [-1, -1] : openDescriptors();
-    let address: number;
+    const descriptors = openDescriptors();
     try {
-      address = mapTables(capacityPages, descriptors);
+      fields[Field.TrackingAddress] = mapTables(capacityPages, descriptors);
     } catch (error) {
-      for (const fd of descriptors) if (fd !== -1) closeFile(fd);
+      for (const fd of descriptors) closeFile(fd);
       throw error;
     }
-    fields[Field.TrackingAddress] = address;
     Atomics.store(words, Word.Tracking, 1);
   }
 
@@ -103,9 +102,7 @@ export class Changes {
       return false;
     // The dead owner may have taken pages without noting them.
     if (owner !== 0) words[TrackingWord.BaseKnown] = 0;
-    this.tracker = tables.usesHashes
-      ? new PageHashes(tables, this.memory)
-      : new WrittenPages(tables, this.memory);
+    this.tracker = new WrittenPages(tables, this.memory);
     return true;
   }
 
@@ -114,11 +111,6 @@ export class Changes {
     this.tracker?.maintain();
     this.tracker = undefined;
     Atomics.store(this.tables().words, TrackingWord.Owner, 0);
-  }
-
-  /** Owner. How changes are detected. */
-  get detection(): ChangeDetection {
-    return this.tracker!.detection;
   }
 
   /**
@@ -144,16 +136,15 @@ export class Changes {
     words[TrackingWord.BaseKnown] = 1;
   }
 
-  /** Owner. The pages written since the last take; they are noted as changed since the base. */
-  take(used: PageRuns, options?: { readonly isHurried?: boolean }): RunCollector {
+  /** Owner. Pages that are reported are noted as changed since the base. */
+  take(used: PageRuns, options?: TakeOptions): RunCollector {
     const tables = this.tables();
     const { words, counters } = tables;
     const began = performance.now();
     words[TrackingWord.Takes] = (words[TrackingWord.Takes]! + 1) | 0;
     tables.cover(this.memory.sizePages());
     const marks = this.takeMarks(tables);
-    const written = new RunCollector();
-    this.tracker!.take(used, (start, end) => written.add(start, end), options);
+    const written = this.tracker!.take(used, options);
     const taken = marks === undefined ? written : uniteRuns(marks.runs, written.runs);
     const { start, length } = taken.runs;
     for (let i = 0; i < start.length; i++) noteChanged(tables, start[i]!, start[i]! + length[i]!);
@@ -186,9 +177,9 @@ export class Changes {
 
   counters(): ChangeCounters {
     if (!this.isActive) return NOTHING_TRACKED;
-    const { counters, usesHashes } = this.tables();
+    const { counters } = this.tables();
     return {
-      detection: usesHashes ? "hashes" : "userfaultfd",
+      detection: "userfaultfd",
       takes: counters[TrackingCounter.Takes]!,
       takeMs: counters[TrackingCounter.TakeMs]!,
       reportedPages: counters[TrackingCounter.ReportedPages]!,
@@ -212,7 +203,7 @@ export class Changes {
     this.detach();
     const { fields } = this.control;
     TrackingTables.unmap(fields[Field.TrackingAddress]!, fields[Field.CapacityPages]!);
-    for (const fd of descriptors) if (fd !== -1) closeFile(fd);
+    for (const fd of descriptors) closeFile(fd);
   }
 }
 
@@ -230,9 +221,6 @@ function openDescriptors(): number[] {
 function mapTables(capacityPages: number, [userfaultfd, pagemap]: readonly number[]): number {
   const address = TrackingTables.map(capacityPages);
   const tables = new TrackingTables(address, capacityPages);
-  const [low, high] = crypto.getRandomValues(new Int32Array(2));
-  tables.words[TrackingWord.SeedLow] = low!;
-  tables.words[TrackingWord.SeedHigh] = high!;
   tables.words[TrackingWord.Userfaultfd] = userfaultfd!;
   tables.words[TrackingWord.Pagemap] = pagemap!;
   tables.detach();

@@ -8,7 +8,6 @@
  *   changed   a bit a page: differs from the base, perhaps. Only the save that owns the tracker.
  *   lastTake  a byte a unit: the low bits of the last take that reported the unit. As above.
  *   heat      a byte a unit: in how many takes in a row the whole unit was reported, or SPLIT.
- *   hashes    64 bits a page: of the last take, where hashes are compared (page-hashes.ts).
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
 import { PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
@@ -33,9 +32,6 @@ export const TrackingWord = {
   HasMarks: 7,
   /** Takes so far, modulo 2^32. Owner. */
   Takes: 8,
-  /** Seeds of the hashes. Set before the tables are shared. */
-  SeedLow: 9,
-  SeedHigh: 10,
 } as const;
 
 /** Indexes of 64-bit floats behind the words: counters. Owner. */
@@ -58,8 +54,7 @@ function layout(pages: number) {
   const changed = marked + bitmapBytes;
   const lastTake = changed + bitmapBytes;
   const heat = lastTake + unitBytes;
-  const hashes = Math.ceil((heat + unitBytes) / 8) * 8;
-  return { marked, changed, lastTake, heat, hashes, lengthBytes: hashes + 8 * pages };
+  return { marked, changed, lastTake, heat, lengthBytes: heat + unitBytes };
 }
 
 /** One thread's views of the tables, as far as the file reaches. */
@@ -70,7 +65,6 @@ export class TrackingTables {
   changed = new Int32Array(0);
   lastTake = new Uint8Array(0);
   heat = new Uint8Array(0);
-  hashes = new BigUint64Array(0);
   /** How far the views reach. */
   pages = 0;
   private readonly address: number;
@@ -91,10 +85,6 @@ export class TrackingTables {
     return mapAnonymous(layout(capacityPages).lengthBytes);
   }
 
-  get usesHashes(): boolean {
-    return this.words[TrackingWord.Userfaultfd] === -1;
-  }
-
   /** Makes the views reach as far as `pages`, the file's size. */
   cover(pages: number): void {
     if (pages <= this.pages) return;
@@ -105,8 +95,6 @@ export class TrackingTables {
     this.changed = new Int32Array(this.view(at.changed, pages / 8));
     this.lastTake = new Uint8Array(this.view(at.lastTake, units));
     this.heat = new Uint8Array(this.view(at.heat, units));
-    // 2 MiB a GiB, which the collector counts as memory of its own: only where it is used.
-    if (this.usesHashes) this.hashes = new BigUint64Array(this.view(at.hashes, 8 * pages));
     this.pages = pages;
   }
 

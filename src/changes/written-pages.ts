@@ -27,7 +27,7 @@ import {
 import { HUGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import { type PageRuns, RunCollector, uniteRuns } from "./page-runs.ts";
 import { type TrackingTables, TrackingCounter, TrackingWord } from "./tables.ts";
-import type { ChangeTracker, VisitPages } from "./tracker.ts";
+import type { ChangeTracker, TakeOptions } from "./tracker.ts";
 
 /** `heat` of a unit that is mapped in small pages because it was split. */
 const SPLIT = 255;
@@ -59,19 +59,19 @@ export class WrittenPages implements ChangeTracker {
     this.pagemap = tables.words[TrackingWord.Pagemap]!;
   }
 
-  take(_used: PageRuns, visit: VisitPages, { isHurried = false } = {}): void {
+  take(_used: PageRuns, { isHurried = false }: TakeOptions = {}): RunCollector {
     const { words } = this.tables;
     const sizePages = this.memory.sizePages();
     this.tables.cover(sizePages);
     const registered = words[TrackingWord.RegisteredPages]!;
     if (sizePages > registered) this.register(registered, sizePages);
     this.hotUnits = [];
-    const { start, length } = this.scan(sizePages).runs;
+    const written = this.scan(sizePages);
     // Newly registered memory counts as written, which says nothing of its writers.
     if (sizePages > registered)
       this.tables.heat.fill(0, Math.floor(registered / PAGES_PER_HUGE_PAGE));
-    for (let i = 0; i < start.length; i++) visit(start[i]!, start[i]! + length[i]!);
     if (!isHurried) for (const unit of this.hotUnits) this.split(unit);
+    return written;
   }
 
   private register(start: number, end: number): void {
@@ -137,6 +137,7 @@ export class WrittenPages implements ChangeTracker {
     counters[TrackingCounter.SplitUnits]!++;
   }
 
+  /** Work that has time between saves: joins huge pages that nothing has written for long. */
   maintain(): void {
     const { heat, lastTake, words } = this.tables;
     const take = words[TrackingWord.Takes]! & 0xff;

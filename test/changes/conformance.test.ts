@@ -99,15 +99,18 @@ for (const detection of DETECTIONS) {
       expect(tracked.take()).toEqual([last]);
     });
 
-    test("reports marked pages, and keeps marks made before the file grew", () => {
-      make();
-      const first = tracked.fill(40);
-      tracked.take();
-      tracked.core.changes.mark(first + 30, first + 33);
-      tracked.file.allocate(CHUNK_SIZE);
-      const reported = tracked.take();
-      for (const page of [30, 31, 32]) expect(reported).toContain(first + page);
-    });
+    test.skipIf(detection === "hashes")(
+      "reports marked pages, and keeps marks made before the file grew",
+      () => {
+        make();
+        const first = tracked.fill(40);
+        tracked.take();
+        tracked.core.changes.mark(first + 30, first + 33);
+        tracked.file.allocate(CHUNK_SIZE);
+        const reported = tracked.take();
+        for (const page of [30, 31, 32]) expect(reported).toContain(first + page);
+      },
+    );
   });
 
   test(`${detection}: takes never miss a page whose contents differ`, () => {

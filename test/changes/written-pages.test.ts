@@ -136,11 +136,11 @@ describe.skipIf(!isTracked)("WrittenPages", () => {
   });
 });
 
-describe("Changes", () => {
+describe.skipIf(!isTracked)("Changes", () => {
   const changed = (tracked: TrackedFile) => tracked.core.changes.changed().pages;
 
   test("changed collects takes until a save settles", () => {
-    using tracked = new TrackedFile("hashes");
+    using tracked = new TrackedFile("userfaultfd");
     const first = tracked.fill(10);
     const { changes } = tracked.core;
     expect(changes.knowsBase("a")).toBe(false);
@@ -162,14 +162,14 @@ describe("Changes", () => {
   });
 
   test("tryBegin is false while another save of the file goes on", () => {
-    using tracked = new TrackedFile("hashes");
+    using tracked = new TrackedFile("userfaultfd");
     expect(tracked.core.changes.tryBegin()).toBe(false);
     tracked.core.changes.end();
     expect(tracked.core.changes.tryBegin()).toBe(true);
   });
 
   test("mark costs nothing before tracking begins", () => {
-    using tracked = new TrackedFile("hashes");
+    using tracked = new TrackedFile("userfaultfd");
     tracked.file.allocate(CHUNK_SIZE);
     expect(tracked.core.changes.counters().markedPages).toBe(0);
   });
@@ -187,19 +187,15 @@ describe("trackingUnavailable", () => {
     };
   };
 
-  test("tells of a seccomp filter, and hashes detect changes then", () => {
-    const { why, detection, pages } = run([process.execPath, script, "refused"]);
+  test("tells of a seccomp filter", () => {
+    const { why } = run([process.execPath, script, "refused"]);
     expect(why).toMatchObject({ syscall: "userfaultfd", code: "EPERM" });
-    expect(detection).toBe("hashes");
-    expect(pages).toEqual([3]);
   });
 
   test.skipIf(!isTracked || process.getuid!() !== 0)("is null for `nobody`, too", () => {
     const asNobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    const { why, detection, pages } = run([...asNobody, process.execPath, script, "allowed"]);
+    const { why } = run([...asNobody, process.execPath, script, "allowed"]);
     expect(why).toBeNull();
-    expect(detection).toBe("userfaultfd");
-    expect(pages).toEqual([3]);
   });
 });
 

@@ -1,9 +1,8 @@
-/**
- * A MemoryFile whose changes are tracked, as a save tracks them: what the tests of changes/ share.
- */
-import { MemoryFile, type MemoryFileOptions, PAGE_SIZE } from "../../../src/index.ts";
-import type { ChangeDetection } from "../../../src/changes/tracker.ts";
+/** A MemoryFile whose changes are detected, as a save detects them: what tests of changes/ share. */
+import { PageHashes } from "../../../src/changes/page-hashes.ts";
+import type { ChangeDetection, ChangeTracker } from "../../../src/changes/tracker.ts";
 import { coreOf } from "../../../src/file/memory-file.ts";
+import { MemoryFile, type MemoryFileOptions, PAGE_SIZE } from "../../../src/index.ts";
 import { collectRuns, usedRuns } from "../../../src/save/collect.ts";
 
 /** The methods that there are here. */
@@ -12,26 +11,48 @@ export const DETECTIONS: readonly ChangeDetection[] = ["userfaultfd", "hashes"];
 export class TrackedFile implements Disposable {
   readonly file: MemoryFile;
   readonly core: ReturnType<typeof coreOf>;
+  private readonly tracker: ChangeTracker;
+  /** What a save would have stored: copies. A page that is not there is zeros. */
+  private readonly stored = new Map<number, Uint8Array>();
 
   constructor(detection: ChangeDetection, options: MemoryFileOptions = {}) {
     this.file = MemoryFile.create(options);
     this.core = coreOf(this.file);
-    this.core.allocator.lock();
-    try {
-      this.core.changes.activate(detection);
-    } finally {
-      this.core.allocator.unlock();
+    const { changes, mapping, words } = this.core;
+    if (detection === "hashes") {
+      const memory = { fd: mapping.fd, base: mapping.base, sizePages: () => words[3]! };
+      this.tracker = new PageHashes(memory, {
+        isZero: (page) => !this.stored.has(page),
+        isEqual: (page, contents) => {
+          const copy = this.stored.get(page);
+          return copy !== undefined && Buffer.compare(copy, contents) === 0;
+        },
+      });
+      return;
     }
-    if (!this.core.changes.tryBegin()) throw new Error("Another save owns the tracker");
+    this.tracker = changes;
+    activate(this.core);
+    if (!changes.tryBegin()) throw new Error("Another save owns the tracker");
   }
 
-  /** The used pages that a take reports, ascending. */
+  /** The used pages that a take reports, ascending; for hashes they are stored. */
   take(): number[] {
     const { runs } = collectRuns(this.core.allocator);
     const used = usedRuns(runs);
-    const { start, length } = this.core.changes.take(used).runs;
+    const { start, length } = this.tracker.take(used).runs;
     const isUsed = new Set(pagesOf(used.start, used.length));
-    return pagesOf(start, length).filter((page) => isUsed.has(page));
+    const taken = pagesOf(start, length).filter((page) => isUsed.has(page));
+    if (this.tracker.detection === "userfaultfd") return taken;
+    for (const page of taken) this.store(page);
+    for (const page of this.stored.keys()) if (!isUsed.has(page)) this.stored.delete(page);
+    return taken;
+  }
+
+  private store(page: number): void {
+    const start = page * PAGE_SIZE;
+    const contents = this.file.view({ start, end: start + PAGE_SIZE }).slice();
+    if (contents.some((byte) => byte !== 0)) this.stored.set(page, contents);
+    else this.stored.delete(page);
   }
 
   /** Allocates pages and writes to each, so that all have memory. Returns the first page. */
@@ -48,6 +69,15 @@ export class TrackedFile implements Disposable {
 
   [Symbol.dispose](): void {
     this.file.destroy();
+  }
+}
+
+export function activate({ allocator, changes }: ReturnType<typeof coreOf>): void {
+  allocator.lock();
+  try {
+    changes.activate();
+  } finally {
+    allocator.unlock();
   }
 }
 
