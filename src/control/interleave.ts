@@ -19,6 +19,8 @@ export type Point =
   | "release: sub-released"
   | "load: claimed"
   | "drop: claimed"
+  | "failed: taken"
+  | "counts: looked at the bits"
   | "recover: took the slot"
   | "load: bytes in place"
   | "load: bits set"

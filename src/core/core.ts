@@ -14,6 +14,7 @@ import { Evictions } from "../eviction/evictions.ts";
 import { checkBounds, checkOffsets, type RangeLike, throwNoRange } from "../pages/range.ts";
 import { Loader } from "../load/loader.ts";
 import { LoadState } from "../load/load-state.ts";
+import type { LoadHandle } from "../load/load-tables.ts";
 import type { Mapping } from "../memory/mapping.ts";
 import { Views } from "../memory/views.ts";
 import type { MemoryFileHandle } from "./options.ts";
@@ -48,31 +49,25 @@ export function attachCore(handle: MemoryFileHandle, isReadOnly = false): FileCo
     return existing;
   }
   const load = handle.load === null ? null : checkLoadHandle(handle.load);
-  const core = new FileCore(attachParts(control, handle.name));
-  if (load !== null) {
-    const { fd, path } = load;
-    core.loader = new Loader({
-      control,
-      state: new LoadState(load.state),
-      base: core.mapping.base,
-      fd,
-      path,
-    });
-  }
+  const parts = attachParts(control, handle.name);
+  const { base } = parts.mapping;
+  const loader =
+    load === null ? undefined : new Loader({ control, state: new LoadState(load), base });
+  const core = new FileCore(parts, loader);
   core.isReadOnly = isReadOnly;
   core.joinStops();
   return core;
 }
 
-function checkLoadHandle(
-  load: NonNullable<MemoryFileHandle["load"]>,
-): NonNullable<MemoryFileHandle["load"]> {
-  const { state } = load ?? {};
-  const isState =
-    state?.tables instanceof SharedArrayBuffer && state.columns instanceof SharedArrayBuffer;
-  if (!isState || typeof load.path !== "string" || !Number.isInteger(load.fd)) {
+function evictionOf(flags: number): "disabled" | "manual" | "enabled" {
+  if ((flags & Flag.EvictsAtOnce) !== 0) return "disabled";
+  return (flags & Flag.EvictsManually) !== 0 ? "manual" : "enabled";
+}
+
+function checkLoadHandle(load: LoadHandle): LoadHandle {
+  const { tables, group } = load ?? {};
+  if (!(tables instanceof SharedArrayBuffer) || !(group instanceof SharedArrayBuffer))
     throw new TypeError("Expected handle.load to be null or made by MemoryFile.share()");
-  }
   return load;
 }
 
@@ -90,8 +85,8 @@ export class FileCore {
   readonly expectHugepages: boolean;
   private readonly isOnDisk: boolean;
   readonly advises: { readonly huge: boolean; readonly small: boolean };
-  /** Set once, before the file is handed out; undefined for a file that was not restored. */
-  loader: Loader | undefined;
+  /** Undefined for a file that was not restored. */
+  readonly loader: Loader | undefined;
   /** What `requireRange` has just checked, in pages: a range's own bounds may be getters, which answer otherwise the next time. */
   startPage = 0;
   endPage = 0;
@@ -106,8 +101,9 @@ export class FileCore {
   /** This thread has seen that all pages are loaded. It asks no more: to the engine each Atomics.load is a locked instruction. */
   private hasAllPages = false;
 
-  constructor(parts: Parts) {
+  constructor(parts: Parts, loader?: Loader) {
     const { control, mapping } = parts;
+    this.loader = loader;
     this.name = parts.name;
     this.control = control;
     this.words = control.words;
@@ -129,9 +125,9 @@ export class FileCore {
     mapping.onDecommit = (start, end) => this.changes.mark(start / PAGE_SIZE, end / PAGE_SIZE);
     this.allocator = new Allocator(control, parts.tables, parts.slot, {
       grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
-      cancelLoad: (start, end) => this.loader?.state.cancel(control, start, end) ?? false,
+      cancelLoad: (start, end) => loader?.state.cancel(control, start, end) ?? false,
       // Dropped pages whose read failed in the end are as settled as loaded ones: cancel forgets the failure.
-      isSettled: (start, end) => this.loader?.state.cancel(control, start, end) !== true,
+      isSettled: (start, end) => loader?.state.cancel(control, start, end) !== true,
       nextData: (page) => this.nextData(page),
       uncommitted: (start, end) => {
         if (this.commitment.isActive) this.commitment.markUncommitted(start, end);
@@ -140,15 +136,7 @@ export class FileCore {
     });
     this.releaser = new Releaser(control.words, this.allocator, mapping, () => !this.hasLeft);
     this.views = new Views(mapping.base, () => Atomics.store(control.words, Word.Escaped, 1));
-    this.evictions = new Evictions(
-      control,
-      parts.slot,
-      (flags & Flag.EvictsAtOnce) !== 0
-        ? "disabled"
-        : (flags & Flag.EvictsManually) !== 0
-          ? "manual"
-          : "enabled",
-    );
+    this.evictions = new Evictions(control, parts.slot, evictionOf(flags));
     this.participants = new Participants(control, parts.slot, describe(this.name), {
       onDestroyed: () => this.leave(),
       onStop: () => this.stops.safepoint(),

@@ -3,9 +3,9 @@ import { checkInteger, uringUnavailable } from "../../ffi/index.ts";
 import { UringUnavailableError } from "../aio/queue.ts";
 import type { DelayedEviction } from "../eviction/evictions.ts";
 import { DEFAULT_THRESHOLD, type PressureThreshold } from "../eviction/pressure-file.ts";
-import type { LoadQueue } from "../load/choose-queue.ts";
-import type { LoadStats } from "../load/loader.ts";
+import type { LoadStats } from "../load/load-stats.ts";
 import type { LoadHandle } from "../load/load-tables.ts";
+import type { LoadQueue } from "../source/file-source.ts";
 import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "../pages/units.ts";
 
 /** How pages are committed when they are allocated. */
@@ -82,7 +82,7 @@ export interface MemoryFileHandle {
   readonly name: string;
   readonly control: SharedArrayBuffer;
   readonly userData: Uint8Array | null;
-  readonly load: { readonly state: LoadHandle; readonly fd: number; readonly path: string } | null;
+  readonly load: LoadHandle | null;
 }
 
 const MODES: readonly string[] = ["uncommitted", "callerIndirectCommit", "commit", "writePopulate"];

@@ -55,6 +55,26 @@ export class NoCheckpointError extends Error {
   }
 }
 
+/**
+ * A page source failed to read a page. `code` and `cause` are those of the source's error, if it
+ * has a code. Call `retryLoad` once the source works again.
+ */
+export class PageReadError extends Error {
+  override readonly name = "PageReadError";
+  readonly code: string;
+  readonly path: string;
+  /** Byte offset in the content named by `path`. */
+  readonly offset: number;
+
+  constructor(cause: Error, { path, offset }: { path: string; offset: number }) {
+    super(`Cannot read '${path}' at offset ${offset}: ${cause.message}`, { cause });
+    const { code } = cause as { code?: unknown };
+    this.code = typeof code === "string" ? code : "ERR_PAGE_READ";
+    this.path = path;
+    this.offset = offset;
+  }
+}
+
 /** The request is not possible on this machine, or in this format. The message says what is. */
 export class UnsupportedError extends Error {
   override readonly name = "UnsupportedError";

@@ -6,6 +6,7 @@ export {
   CorruptCheckpointError,
   type CorruptionDetails,
   NoCheckpointError,
+  PageReadError,
   SeveralFilesError,
   UnsupportedError,
 } from "./checkpoint.ts";

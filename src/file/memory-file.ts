@@ -25,7 +25,7 @@ import type { EvictableRange } from "../eviction/range-list.ts";
 import { whileStill } from "../control/stops.ts";
 import { attachCore, FileCore } from "../core/core.ts";
 import { FileRange, type RangeLike } from "../pages/range.ts";
-import { type LoadStats, NOTHING_LOADED } from "../load/loader.ts";
+import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
 import type { ViewConstructor } from "../memory/views.ts";
 import {
   type AllocateOptions,
@@ -48,7 +48,7 @@ import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
 import { recordAwait, recordAwaitSync, recordLoad, recordSave } from "../metrics/record.ts";
 import { placePages } from "../core/place.ts";
 import { keepServed } from "../core/service.ts";
-import { awaitUnlessBackground, restoreCores } from "../restore/restore.ts";
+import { restoreCheckpoint } from "../restore/native.ts";
 import { Word } from "../control/control.ts";
 import { MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "../pages/units.ts";
 
@@ -118,10 +118,7 @@ export class MemoryFile implements Disposable {
     // From now on others may use the file, and this thread takes the lock.
     Atomics.store(this.#core.words, Word.Shared, 1);
     this.#core.joinStops();
-    const load =
-      loader === undefined
-        ? null
-        : { state: loader.state.handle, fd: loader.fd, path: loader.path };
+    const load = loader?.state.handle ?? null;
     const handle: MemoryFileHandle = {
       kind: "pgalloc.MemoryFile",
       name: this.name,
@@ -477,17 +474,22 @@ export class MemoryFile implements Disposable {
     checkWatchers(options);
     checkQueue(options.queue);
     const checkpoint = openCheckpoint(directory);
-    const [only, ...others] = checkpoint.manifest.files;
-    if (others.length > 0) {
+    const { files } = checkpoint.manifest;
+    const [only] = files;
+    if (only === undefined || files.length > 1) {
       closeContents(checkpoint.contents);
-      throw new SeveralFilesError(
-        directory,
-        checkpoint.manifest.files.map(({ name }) => name),
-      );
+      const names = files.map(({ name }) => name);
+      throw new SeveralFilesError(directory, names);
     }
-    const [core] = restoreCores(checkpoint, () => options);
-    void recordLoad(core!);
-    return await awaitUnlessBackground(new MemoryFile(core!, only!.userData), core!, options);
+    const { onProgress } = options;
+    const restored = restoreCheckpoint(checkpoint, () => options, {
+      ...options,
+      report: onProgress && (([loader]) => onProgress(loader!.stats())),
+    });
+    void recordLoad(restored.cores[0]!);
+    const file = new MemoryFile(restored.cores[0]!, only.userData);
+    await restored.finish();
+    return file;
   }
 
   /** True while a restore goes on in the background. */

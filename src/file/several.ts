@@ -11,7 +11,8 @@ import { openCheckpoint } from "../checkpoint/directory.ts";
 import { encodeName, LIMITS } from "../checkpoint/limits.ts";
 import { recordLoad, recordSave } from "../metrics/record.ts";
 import { type SaveFile, type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
-import type { LoadStats } from "../load/loader.ts";
+import type { LoadStats } from "../load/load-stats.ts";
+import type { Loader } from "../load/loader.ts";
 import { coreOf, fileOver, MemoryFile } from "./memory-file.ts";
 import {
   checkQueue,
@@ -20,9 +21,8 @@ import {
   type LoadOptions,
   type MemoryFileOptions,
 } from "../core/options.ts";
-import { restoreCores } from "../restore/restore.ts";
-
-const PROGRESS_INTERVAL_MS = 50;
+import { restoreCheckpoint } from "../restore/native.ts";
+import type { RestoreOptions } from "../restore/restore.ts";
 
 export interface SaveAllOptions extends SaveOptions {
   /** Stored for the checkpoint as a whole: `userData` of what `loadAll` gives. */
@@ -167,88 +167,35 @@ export async function loadAll(
   checkQueue(options.queue);
   const checkpoint = openCheckpoint(directory);
   const { files, userData } = checkpoint.manifest;
-  return await openFiles(options, userData, (optionsOf) => {
-    const cores = restoreCores(checkpoint, optionsOf);
-    for (const core of cores) void recordLoad(core);
-    return files.map(({ name, userData }, i) => [name, fileOver(cores[i]!, userData)]);
-  });
+  const restored = restoreCheckpoint(checkpoint, optionsById(options), restoreOptions(options));
+  for (const core of restored.cores) void recordLoad(core);
+  const named = files.map(
+    (file, i) => [file.name, fileOver(restored.cores[i]!, file.userData)] as const,
+  );
+  await restored.finish();
+  return new CheckpointFiles(named, userData);
 }
 
-/**
- * What a restore of several files has in common between formats: `restore` makes them, in order,
- * each with the options of its id, and leaves none if it throws.
- */
-export async function openFiles(
-  options: LoadAllOptions,
-  userData: Uint8Array | null,
-  restore: (optionsOf: (id: string) => LoadOptions) => Iterable<readonly [string, MemoryFile]>,
-): Promise<CheckpointFiles> {
-  const progress = new SharedProgress(options);
-  const { onProgress, signal } = progress;
+/** The options of each file: its own before those for all. Default for `name`: the id. */
+export function optionsById(options: LoadAllOptions): (id: string) => MemoryFileOptions {
   const { fileOptions, ...common } = options;
-  const optionsOf = (id: string): LoadOptions => ({
-    ...common,
-    name: id || undefined,
-    ...fileOptions?.(id),
-    onProgress,
-    signal,
-  });
-  const files = new CheckpointFiles(restore(optionsOf), userData);
-  progress.files = [...files.values()];
-  if (options.background === true) return files;
-  try {
-    for (const file of files.values()) await file.awaitLoad(undefined, { signal });
-    for (const file of files.values()) coreOf(file).loader?.report();
-    signal?.throwIfAborted();
-    return files;
-  } catch (error) {
-    files[Symbol.dispose]();
-    throw error;
-  }
+  return (id) => ({ ...common, name: id || undefined, ...fileOptions?.(id) });
 }
 
-/** Sums up the files' progress, for one callback whose failure ends the load of all. */
-class SharedProgress {
-  files: readonly MemoryFile[] = [];
-  readonly onProgress: (() => void) | undefined;
-  readonly signal: AbortSignal | undefined;
-  private reportedAt = 0;
-  private isDone = false;
+/** What concerns all files; the progress is that of all together. */
+export function restoreOptions(options: LoadAllOptions): RestoreOptions {
+  const { onProgress } = options;
+  return { ...options, report: onProgress && ((loaders) => onProgress(sumUp(loaders))) };
+}
 
-  constructor({ onProgress, signal }: LoadAllOptions) {
-    if (onProgress === undefined) {
-      this.signal = signal;
-      return;
-    }
-    const failure = new AbortController();
-    this.signal = signal === undefined ? failure.signal : AbortSignal.any([signal, failure.signal]);
-    this.onProgress = () => {
-      const progress = this.sum();
-      // Each file reports by a clock of its own.
-      const now = performance.now();
-      if (this.isDone || (progress.isLoading && now < this.reportedAt + PROGRESS_INTERVAL_MS))
-        return;
-      this.reportedAt = now;
-      this.isDone = !progress.isLoading;
-      try {
-        onProgress(progress);
-      } catch (error) {
-        failure.abort(error);
-      }
-    };
+function sumUp(loaders: readonly Loader[]): LoadAllProgress {
+  const sum = { isLoading: false, totalBytes: 0, loadedBytes: 0, failedBytes: 0 };
+  for (const loader of loaders) {
+    const { isLoading, totalBytes, loadedBytes, failedBytes } = loader.stats();
+    sum.isLoading ||= isLoading;
+    sum.totalBytes += totalBytes;
+    sum.loadedBytes += loadedBytes;
+    sum.failedBytes += failedBytes;
   }
-
-  private sum(): LoadAllProgress {
-    const all = this.files
-      .filter((file) => !coreOf(file).isDetached)
-      .map((file) => file.loadStats());
-    const sum = (key: "totalBytes" | "loadedBytes" | "failedBytes") =>
-      all.reduce((total, stats) => total + stats[key], 0);
-    return {
-      isLoading: all.some(({ isLoading }) => isLoading),
-      totalBytes: sum("totalBytes"),
-      loadedBytes: sum("loadedBytes"),
-      failedBytes: sum("failedBytes"),
-    };
-  }
+  return sum;
 }

@@ -5,16 +5,32 @@
  *
  * gVisor's format has no checksums: damaged metadata is detected, damaged page contents are not.
  */
-import { closeFile, duplicateFile } from "../../ffi/index.ts";
+import { closeFile } from "../../ffi/index.ts";
 import { SUB_RELEASED, USED, WASTE } from "../allocator/states.ts";
-import type { RestoreImage } from "../restore/runs.ts";
 import { readBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError } from "../errors/errors.ts";
-import type { FileCore } from "../core/core.ts";
-import { coreOf, fileOver, type MemoryFile } from "../file/memory-file.ts";
-import { checkQueue, checkWatchers, type LoadOptions } from "../core/options.ts";
-import { awaitUnlessBackground, restoreCore } from "../restore/restore.ts";
-import { type CheckpointFiles, type LoadAllOptions, openFiles } from "../file/several.ts";
+import { fileOver, type MemoryFile } from "../file/memory-file.ts";
+import {
+  checkQueue,
+  checkWatchers,
+  type LoadOptions,
+  type MemoryFileOptions,
+} from "../core/options.ts";
+import {
+  type Restored,
+  type RestoreFile,
+  restoreFiles,
+  type RestoreOptions,
+} from "../restore/restore.ts";
+import { duplicateFiles } from "../source/file-source.ts";
+import { CodecId } from "../codec/codec.ts";
+import type { PageMap } from "../checkpoint/page-map.ts";
+import {
+  CheckpointFiles,
+  type LoadAllOptions,
+  optionsById,
+  restoreOptions,
+} from "../file/several.ts";
 import { Word } from "../control/control.ts";
 import { type OpenedFile, openExport } from "./directory.ts";
 import {
@@ -55,9 +71,15 @@ export async function importFrom(
   checkWatchers(options);
   checkQueue(options.queue);
   requireGvisorPageSize();
-  const files = startImport(directory, () => options, [MAIN_ID]);
-  const file = files.get(MAIN_ID)!;
-  return await awaitUnlessBackground(file, coreOf(file), options);
+  const { onProgress } = options;
+  const { ids, restored } = startImport(directory, () => options, {
+    ...options,
+    report: onProgress && (([loader]) => onProgress(loader!.stats())),
+    ids: [MAIN_ID],
+  });
+  const file = fileOver(restored.cores[ids.indexOf(MAIN_ID)]!, null);
+  await restored.finish();
+  return file;
 }
 
 /**
@@ -77,51 +99,41 @@ export async function importAll(
   checkWatchers(options);
   checkQueue(options.queue);
   requireGvisorPageSize();
-  return await openFiles(options, null, (optionsOf) => startImport(directory, optionsOf));
+  const importing = restoreOptions(options);
+  const { ids, restored } = startImport(directory, optionsById(options), importing);
+  const files = ids.map((id, i) => [id, fileOver(restored.cores[i]!, null)] as const);
+  await restored.finish();
+  return new CheckpointFiles(files, null);
 }
 
-/** Files whose loads have begun, by id: all files of the checkpoint, or those of `ids`. */
+/** Files whose loads have begun: all of the checkpoint, or those of `ids`. */
 function startImport(
   directory: string,
-  optionsOf: (id: string) => LoadOptions,
-  ids?: readonly string[],
-): Map<string, MemoryFile> {
+  optionsOf: (id: string) => MemoryFileOptions,
+  options: RestoreOptions & { readonly ids?: readonly string[] },
+): { readonly ids: readonly string[]; readonly restored: Restored } {
   const { metadata, pages } = openExport(directory);
-  const contents = pages ?? metadata;
-  const files = new Map<string, MemoryFile>();
+  const ids: string[] = [];
+  const files: RestoreFile[] = [];
   try {
-    let turn: Promise<void> | undefined;
     for (const [id, image] of readCheckpoint(byteSourceOf(metadata), pages)) {
-      if (ids !== undefined && !ids.includes(id)) continue;
-      const core = restoreImage(image, contents, optionsOf(id), turn);
-      files.set(id, fileOver(core, null));
-      turn = core.loader?.finished;
+      if (options.ids !== undefined && !options.ids.includes(id)) continue;
+      ids.push(id);
+      files.push({ ...toRestorable(image), checksums: null, options: optionsOf(id) });
     }
-    return files;
-  } catch (error) {
-    for (const file of files.values()) file.destroy();
-    throw error;
+    const { fd, path } = pages ?? metadata;
+    const source = duplicateFiles([
+      { fd: -1, path: metadata.path },
+      { fd, path },
+    ]);
+    const restored = restoreFiles(source, files, options);
+    for (const core of restored.cores)
+      if (core.words[Word.WastePages]! > 0) core.releaser.schedule();
+    return { ids, restored };
   } finally {
     closeFile(metadata.fd);
     if (pages !== null) closeFile(pages.fd);
   }
-}
-
-function restoreImage(
-  source: MemoryFileImage,
-  { fd, path }: OpenedFile,
-  options: LoadOptions,
-  turn: Promise<void> | undefined,
-): FileCore {
-  const { image, extentOffset } = toRestorable(source);
-  const core = restoreCore(
-    image,
-    { fd: duplicateFile(fd), path, extentOffset, checksums: null },
-    options,
-    turn,
-  );
-  if (core.words[Word.WastePages]! > 0) core.releaser.schedule();
-  return core;
 }
 
 /** An open file as the format's codec reads it. */
@@ -140,12 +152,11 @@ export function byteSourceOf({ fd, path, sizeBytes }: OpenedFile): ByteSource {
   };
 }
 
-interface Restorable {
-  readonly image: RestoreImage;
-  readonly extentOffset: Float64Array;
-}
-
-function toRestorable({ chunkHuge, runs, extents }: MemoryFileImage): Restorable {
+function toRestorable({
+  chunkHuge,
+  runs,
+  extents,
+}: MemoryFileImage): Pick<RestoreFile, "image" | "map"> {
   const used = keepUsed(runs, extents);
   return {
     image: {
@@ -161,9 +172,27 @@ function toRestorable({ chunkHuge, runs, extents }: MemoryFileImage): Restorable
         ),
         group: runs.group.map((group, i) => (runs.state[i] === RunState.used ? group : 0)),
       },
-      extents: { start: used.start, length: used.length },
     },
-    extentOffset: used.fileOffset,
+    map: mapOf(used),
+  };
+}
+
+/** Each extent is a raw frame of content 1: gVisor's offsets have gaps. */
+function mapOf({ start, length, fileOffset }: ImageExtents): PageMap {
+  return {
+    extents: {
+      start,
+      length,
+      frame: Uint32Array.from(start, (_, i) => i),
+      framePage: new Uint32Array(start.length),
+    },
+    frames: {
+      content: new Uint32Array(start.length).fill(1),
+      codec: new Uint32Array(start.length).fill(CodecId.Raw),
+      offset: fileOffset,
+      storedBytes: Float64Array.from(length, (pages) => pages * PAGE_BYTES),
+      pages: length,
+    },
   };
 }
 

@@ -1,12 +1,15 @@
 /**
- * How many units a background pass keeps in flight: as few as the device needs, since everything in flight stands before a
- * page that somebody waits for. Measured while loading: it begins with two units, doubles as long as that brings a twentieth
- * more bytes a second, goes back by one step when it did not, and tries again soon. While somebody waits, it is one.
+ * Depth: how many units a background pass keeps in flight. As few as the device needs, since all of
+ * them are ahead of a page that a program waits for. Measured while loading: it begins with two
+ * units, doubles while that brings a twentieth more bytes a second, goes back one step when it does
+ * not, and tries again soon. While a program waits, it is one.
  *
- * Where 1, 2, 4, 8 and 16 units came to 0.87, 1.00, 1.11, 1.15 and 1.15 GiB/s, this came to 1.12, and to 1.05 when it wanted a fifth
- * more and tried again after 16 windows (2 GiB, dense, cache cold; medians of 7 and 9 loads, in turns).
+ * Where 1, 2, 4, 8 and 16 units reached 0.87, 1.00, 1.11, 1.15 and 1.15 GiB/s, this reached 1.12,
+ * and 1.05 when it wanted a fifth more and tried again after 16 windows (2 GiB, dense, cache cold;
+ * medians of 7 and 9 loads, in turns).
  *
- * The idea is the usual hill climbing of congestion control; a step is judged over a window of many units, never by one.
+ * The idea is hill climbing, as in congestion control. A step is judged over a window of many
+ * units, never by one.
  */
 
 const WINDOW_UNITS_MIN = 16;
@@ -14,7 +17,7 @@ const WINDOW_MS_MIN = 10;
 const GAIN = 1.05;
 /** Windows between two attempts at more. */
 const REST_WINDOWS = 4;
-/** For so long after somebody waited, others are expected to. */
+/** After a wait, another one is expected for so long. */
 const YIELD_MS = 20;
 
 export class Depth {
@@ -38,7 +41,7 @@ export class Depth {
     return nowMs < this.yieldUntilMs ? 1 : this.current;
   }
 
-  /** Somebody waits for a page. What is measured meanwhile says nothing about the device alone. */
+  /** A program waits for a page. Measurements meanwhile say nothing about the device alone. */
   giveWay(nowMs: number): void {
     this.yieldUntilMs = nowMs + YIELD_MS;
     this.windowStartMs = -1;

@@ -1,171 +1,262 @@
 /**
- * What a loading thread runs (threads/tasks.ts: "load").
+ * What a loading thread runs (worker/tasks.ts: "load"), for all loads of a group in their order.
  *
- * A background thread takes unit after unit. In line it reads one at a time, what is wanted first; over io_uring it keeps as
- * many in flight as the device needs (depth.ts), and leaves what is wanted to the demand thread, which sleeps until a waiter
- * wants something and reads that at once: nothing stands before it. A spare thread is a background thread that leaves its
- * processor to the program while that waits for pages.
+ * - A background thread takes unit after unit. A source that it reads inline, it reads one unit at
+ *   a time, wanted ones first. With a source that reads ahead (io_uring, a remote one) it keeps as
+ *   many units in flight as pay (depth.ts), and leaves wanted pages to the demand thread.
+ * - The demand thread sleeps until a waiter wants pages and reads those at once: no other read is
+ *   before them.
+ * - A spare thread is a background thread that leaves its processor to the program while that waits
+ *   for pages.
+ *
+ * A thread whose source needs the event loop never blocks while reads are in flight. If a load is
+ * stopped, it closes its reader, which ends reads that might never be answered, and opens another.
  */
 import { hintTimeSlice } from "../../ffi/index.ts";
-import { InlineQueue } from "../aio/inline-queue.ts";
-import { UringQueue } from "../aio/uring-queue.ts";
-import { type Control, openControl, Word } from "../control/control.ts";
-import { freeSlot, takeSlot } from "../control/participants.ts";
 import { reach } from "../control/interleave.ts";
-import { nap } from "../threads/thread.ts";
-import { HUGE_PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
+import { openControl } from "../control/control.ts";
+import { nap, THREAD_ID } from "../threads/thread.ts";
+import { HUGE_PAGE_SIZE } from "../pages/units.ts";
+import type { PageSource } from "../source/description.ts";
+import { openReader } from "../source/open.ts";
+import type { ReaderCapabilities } from "../source/reader.ts";
+import { correctCounts, recoverDeadClaims } from "./dead-threads.ts";
+import { DemandQueue } from "./demand-queue.ts";
 import { Depth } from "./depth.ts";
-import { type LoadHandle, LoadState, LoadWord, URING_DEPTH_MAX } from "./load-state.ts";
+import { GroupWord, LoadGroup } from "./group.ts";
+import { LoadState } from "./load-state.ts";
+import { DEPTH_MAX, LoadWord, WORDS_PER_UNIT } from "./load-tables.ts";
+import { type LoadEntry, OpenLoad } from "./open-load.ts";
+import { takeUnit } from "./order.ts";
 import { UnitReader } from "./unit-reader.ts";
 
 export interface LoadTask {
   readonly role: "background" | "spare" | "demand";
-  readonly queue: "inline" | "uring";
-  readonly control: SharedArrayBuffer;
-  readonly state: LoadHandle;
-  readonly base: number;
-  readonly fd: number;
-  readonly directFd: number;
+  readonly source: PageSource;
+  /** Loads of one group, at least one. */
+  readonly loads: readonly LoadEntry[];
 }
 
 /**
- * Whoever wakes up, be it the demand thread or the program, takes a processor from the background pass at once and not when
- * its slice (1.4 ms on two processors) is over. On a machine that others used, the better half of seven loads had a p99 of 3.3 to
- * 4.9 ms with it and of 4.4 to 9.7 without; the other half was noise in both.
+ * A thread that wakes up, the demand thread or the program, takes a processor from the background
+ * pass at once and not when its slice (1.4 ms on two processors) is over. On a machine with other
+ * users, the better half of seven loads had a p99 of 3.3 to 4.9 ms with it and of 4.4 to 9.7
+ * without; the other half was noise in both.
  */
 const SLICE_NS = { background: 10_000_000, spare: 10_000_000, demand: 100_000 } as const;
-/**
- * In line, contents are checked after each so many bytes, while the processor has them in its cache: to read and check 2 MiB took
- * 508 us at once, 427 to 454 in such pieces (two threads, page cache hot). From a device they do not come by way of the cache.
- */
-export const INLINE_READ_BYTES = 512 * 1024;
-/** A sleeper looks this often whether a thread died with a claim, or before it had counted what it read. */
+/** A sleeper looks this often for dead threads with claims or uncounted pages. */
 export const LIVENESS_CHECK_MS = 200;
-/** For so long after somebody wanted pages, others are expected to, and spare threads sleep. */
+/** After a demand, others are expected for so long, and spare threads sleep. */
 export const YIELD_MS = 10;
+/** Loads that one liveness check looks at. */
+const CHECKED_LOADS = 16;
 
 export async function run(task: LoadTask): Promise<void> {
-  const control = openControl(task.control);
-  // The thread that started this one may die, and the file with it, while this one reads.
-  const slot = takeSlot(control.words);
-  hintTimeSlice(SLICE_NS[task.role]);
+  const { role, loads } = task;
+  hintTimeSlice(SLICE_NS[role]);
+  const thread = new LoadingThread(task, new LoadGroup(loads[0]!.state.group));
   try {
-    if (Atomics.load(control.words, Word.Destroyed) === 0) await read(task, control);
+    await thread.open();
+    if (role === "demand") await thread.serveDemand();
+    else await thread.readAll();
   } finally {
+    await thread.close();
     // The pool's next task is another one.
     hintTimeSlice(0);
-    freeSlot(control.words, slot);
   }
 }
 
-async function read(task: LoadTask, control: Control): Promise<void> {
-  const state = new LoadState(task.state);
-  const isInline = task.queue === "inline";
-  const depth = isInline ? 1 : URING_DEPTH_MAX;
-  const queue = isInline ? new InlineQueue(depth) : new UringQueue(depth, state.rings);
-  const readBytes = isInline ? INLINE_READ_BYTES : HUGE_PAGE_SIZE;
-  // This thread makes hardly any garbage: a buffer for a whole chunk has it collect once in 1 GiB.
-  const reader = new UnitReader({ ...task, control, state }, queue, {
-    depth,
-    readBytes,
-    windowPages: PAGES_PER_CHUNK,
-  });
-  try {
-    if (task.role !== "demand") Atomics.store(state.words, LoadWord.Begun, 1);
-    if (task.role === "demand") serveDemand(state, reader, control);
-    else if (task.role === "spare") readSpare(state, reader);
-    else if (isInline) while (readNext(state, reader));
-    else readDeep(state, reader, new Depth(depth));
-  } finally {
-    await queue.destroy();
-    reader.close();
+/** Units that a reader should have in flight at most. */
+function depthFor({ readsInFlight, readBytesMax }: ReaderCapabilities): number {
+  const units = Math.floor((readsInFlight * readBytesMax) / HUGE_PAGE_SIZE);
+  return Math.max(1, Math.min(DEPTH_MAX, units));
+}
+
+class LoadingThread {
+  private readonly task: LoadTask;
+  private readonly group: LoadGroup;
+  private reader: UnitReader | undefined;
+  private checkedMs = performance.now();
+  private nextChecked = 0;
+
+  constructor(task: LoadTask, group: LoadGroup) {
+    this.task = task;
+    this.group = group;
+  }
+
+  async open(): Promise<void> {
+    const { role, source } = this.task;
+    const use = role === "demand" ? "demand" : "background";
+    const opened = await openReader(source, use, this.group.rings);
+    const isOneByOne = role === "demand" && opened.capabilities.mayBlock;
+    this.reader = new UnitReader(opened, isOneByOne ? 1 : depthFor(opened.capabilities));
+  }
+
+  async close(): Promise<void> {
+    await this.reader?.close();
+    this.reader = undefined;
+  }
+
+  /** Ends reads of a stopped load, whatever the source does. */
+  private async reopen(): Promise<UnitReader> {
+    await this.close();
+    await this.open();
+    return this.reader!;
+  }
+
+  /** The background pass: one load after the other. */
+  async readAll(): Promise<void> {
+    for (const entry of this.task.loads) {
+      const load = OpenLoad.enter(entry);
+      if (load === null) continue;
+      Atomics.store(this.group.words, GroupWord.Begun, 1);
+      try {
+        const reader = this.reader!;
+        if (!reader.mayBlock || reader.depth > 1) await this.readDeep(load);
+        else if (this.task.role === "spare") this.readSpare(load, reader);
+        else while (readNext(load, reader));
+      } finally {
+        if (load.inFlight > 0) await this.close();
+        load.close();
+      }
+    }
+  }
+
+  /** A background pass that sleeps while pages are wanted. */
+  private readSpare(load: OpenLoad, reader: UnitReader): void {
+    const { group } = this;
+    let known = group.demand;
+    while (readNext(load, reader)) {
+      for (let demand = group.demand; demand !== known; demand = group.demand) {
+        if (!load.state.isLoading) return;
+        known = demand;
+        // Not on Demand itself: it would be woken with the demand thread, for nothing.
+        nap(YIELD_MS);
+      }
+    }
+  }
+
+  private async readDeep(load: OpenLoad): Promise<void> {
+    const { group } = this;
+    const { state } = load;
+    let reader = this.reader!;
+    const depth = new Depth(reader.depth);
+    // Not the word's present value: what was wanted before this thread began is seen as well.
+    let demand = 0;
+    for (let isMore = true; isMore || load.inFlight > 0; ) {
+      if (Atomics.load(state.words, LoadWord.Stop) !== 0) {
+        isMore = false;
+        if (load.inFlight > 0 && !reader.mayBlock) reader = await this.reopen();
+        if (load.inFlight === 0) return;
+      }
+      const nowMs = performance.now();
+      const seen = group.demand;
+      if (seen !== demand) {
+        depth.giveWay(nowMs);
+        // The demand thread starts when the thread that called `loadFrom` lets it.
+        while (!group.isServed && startDemanded(load, reader));
+      }
+      demand = seen;
+      const units = depth.units(nowMs);
+      while (isMore && reader.inFlight < units) isMore = startNext(load, reader);
+      const before = reader.inFlight;
+      if (before === 0) continue;
+      if (reader.mayBlock) reader.collect();
+      else await collectOrWake(reader, group, seen);
+      for (let arrived = before - reader.inFlight; arrived > 0; arrived--)
+        depth.observe(performance.now());
+    }
+  }
+
+  async serveDemand(): Promise<void> {
+    const { words } = this.group;
+    const queue = new DemandQueue(this.task.loads);
+    Atomics.store(words, GroupWord.DemandServed, THREAD_ID);
+    try {
+      while (queue.isLoading) await this.serveOnce(queue);
+    } finally {
+      Atomics.compareExchange(words, GroupWord.DemandServed, THREAD_ID, 0);
+      await this.close();
+      queue.close();
+    }
+  }
+
+  private async serveOnce(queue: DemandQueue): Promise<void> {
+    const { group } = this;
+    const seen = group.demand;
+    let reader = this.reader!;
+    if (queue.hasStopped) reader = await this.reopen();
+    if (reader.inFlight < reader.depth) {
+      const wanted = queue.take();
+      if (wanted !== null) {
+        reader.startPages(wanted.load, wanted.unit, queue.want);
+        if (reader.mayBlock) reader.drain();
+        return;
+      }
+    }
+    if (reader.inFlight > 0) {
+      await collectOrWake(reader, group, seen);
+      return;
+    }
+    queue.leaveEnded();
+    if (performance.now() >= this.checkedMs + LIVENESS_CHECK_MS) {
+      this.checkDead();
+      return;
+    }
+    reach("demand: found nothing wanted");
+    Atomics.wait(group.words, GroupWord.Demand, seen, LIVENESS_CHECK_MS);
+  }
+
+  /** This thread is the last to leave: no other one would find out. */
+  private checkDead(): void {
+    const { loads } = this.task;
+    for (let i = 0; i < Math.min(CHECKED_LOADS, loads.length); i++) {
+      const { state: handle, control } = loads[this.nextChecked++ % loads.length]!;
+      const state = new LoadState(handle);
+      if (!state.isLoading) continue;
+      recoverDeadClaims(state);
+      correctCounts(state, openControl(control));
+    }
+    this.checkedMs = performance.now();
   }
 }
 
-/** One step of a background pass in line: false when it has come to the end, or is to stop. */
-export function readNext(state: LoadState, reader: UnitReader): boolean {
-  if (Atomics.load(state.words, LoadWord.Stop) !== 0) return false;
-  if (reader.readDemanded()) return true;
-  const isMore = startNext(state, reader);
-  while (reader.inFlight > 0) reader.collect();
+/** Waits for reads, or for the next demand (a stopped load is one, too). */
+async function collectOrWake(reader: UnitReader, group: LoadGroup, seen: number): Promise<void> {
+  const wait = Atomics.waitAsync(group.words, GroupWord.Demand, seen, LIVENESS_CHECK_MS);
+  if (wait.async) await Promise.race([reader.collectAsync(), wait.value]);
+}
+
+/** One step of a background pass in line: false at its end, or if the load is stopped. */
+export function readNext(load: OpenLoad, reader: UnitReader): boolean {
+  if (Atomics.load(load.state.words, LoadWord.Stop) !== 0) return false;
+  if (startDemanded(load, reader)) {
+    reader.drain();
+    return true;
+  }
+  const isMore = startNext(load, reader);
+  reader.drain();
   return isMore;
 }
 
-/** Begins the background pass's next unit. False at the end. */
-function startNext(state: LoadState, reader: UnitReader): boolean {
-  const unit = Atomics.add(state.words, LoadWord.NextUnit, 1);
-  if (unit >= state.unitCount) return false;
-  reader.startUnit(unit);
+/** Begins the background pass's next unit. False at the end, or if the load is stopped. */
+function startNext(load: OpenLoad, reader: UnitReader): boolean {
+  const { state } = load;
+  if (Atomics.load(state.words, LoadWord.Stop) !== 0) return false;
+  const unit = takeUnit(state.words, state.unitCount);
+  if (unit < 0) return false;
+  reader.startUnit(load, unit);
   return true;
 }
 
-/** A background pass in line that sleeps while pages are wanted. */
-function readSpare(state: LoadState, reader: UnitReader): void {
-  const { words } = state;
-  let known = Atomics.load(words, LoadWord.Demand);
-  while (readNext(state, reader)) {
-    for (
-      let demand = Atomics.load(words, LoadWord.Demand);
-      demand !== known;
-      demand = Atomics.load(words, LoadWord.Demand)
-    ) {
-      if (Atomics.load(words, LoadWord.Stop) !== 0) return;
-      known = demand;
-      // Not on Demand itself: it would be woken with the demand thread, for nothing.
-      nap(YIELD_MS);
-    }
-  }
-}
+const wanted = new Int32Array(WORDS_PER_UNIT);
 
-function readDeep(state: LoadState, reader: UnitReader, depth: Depth): void {
-  const { words } = state;
-  // Not what the word is now: what was wanted before this thread began is seen as well.
-  let demand = 0;
-  for (let isMore = true; isMore || reader.inFlight > 0; ) {
-    const nowMs = performance.now();
-    const seen = Atomics.load(words, LoadWord.Demand);
-    if (seen !== demand) {
-      depth.giveWay(nowMs);
-      // The demand thread starts only when the thread that called `loadFrom` lets it, which may be busy.
-      while (Atomics.load(words, LoadWord.DemandServed) === 0 && reader.readDemanded());
-    }
-    demand = seen;
-    const units = depth.units(nowMs);
-    while (isMore && reader.inFlight < units)
-      isMore = Atomics.load(words, LoadWord.Stop) === 0 && startNext(state, reader);
-    const before = reader.inFlight;
-    if (before === 0) continue;
-    reader.collect();
-    for (let arrived = before - reader.inFlight; arrived > 0; arrived--)
-      depth.observe(performance.now());
-  }
-}
-
-function serveDemand(state: LoadState, reader: UnitReader, control: Control): void {
-  const { words } = state;
-  Atomics.store(words, LoadWord.DemandServed, 1);
-  try {
-    readWanted(state, reader, control);
-  } finally {
-    Atomics.store(words, LoadWord.DemandServed, 0);
-  }
-}
-
-function readWanted(state: LoadState, reader: UnitReader, control: Control): void {
-  const { words } = state;
-  for (let checkedMs = performance.now(); ; ) {
-    const seen = Atomics.load(words, LoadWord.Demand);
-    if (Atomics.load(words, LoadWord.Stop) !== 0) return;
-    if (reader.readDemanded()) continue;
-    if (Atomics.load(words, LoadWord.PendingPages) === 0) return;
-    if (performance.now() >= checkedMs + LIVENESS_CHECK_MS) {
-      // This thread is the last to leave: nobody else would find out.
-      state.recoverDeadClaims();
-      state.endIfAllRead(control);
-      checkedMs = performance.now();
-      continue;
-    }
-    reach("demand: found nothing wanted");
-    Atomics.wait(words, LoadWord.Demand, seen, LIVENESS_CHECK_MS);
-  }
+/** Begins to read a wanted unit of the load. False if there is none, or no room. */
+function startDemanded(load: OpenLoad, reader: UnitReader): boolean {
+  if (reader.inFlight === reader.depth && !reader.mayBlock) return false;
+  while (reader.inFlight === reader.depth) reader.collect();
+  const unit = load.state.demands.take(wanted);
+  if (unit < 0) return false;
+  reader.startPages(load, unit, wanted);
+  return true;
 }

@@ -1,9 +1,9 @@
 /**
- * A buffer over the stretch of memory that was looked at last, made anew when something outside is looked at.
+ * MemoryWindow: a buffer over the stretch of memory that was used last, made anew for another one.
  *
- * The collector counts a new buffer's bytes as garbage to come, and runs when that is some 6 MB: with a buffer for each 2 MiB
- * that is read, after every third. So who goes through memory takes large stretches, and who looks at a page here and there,
- * those pages alone.
+ * The collector counts a new buffer's bytes as garbage to come, and runs when that is some 6 MB:
+ * with a buffer for each 2 MiB that is read, after every third. So a reader that goes through
+ * memory takes large stretches, and one that looks at single pages takes those alone.
  */
 import { bufferAt, detach } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -16,14 +16,14 @@ export class MemoryWindow {
   private start = 0;
   private end = 0;
 
-  /** Over pages [0, sizePages) at address `base`; stretches begin and end at multiples of `alignPages`. */
+  /** Over pages [0, sizePages) at `base`. Stretches begin and end at multiples of `alignPages`. */
   constructor(base: number, sizePages: number, alignPages: number) {
     this.base = base;
     this.sizePages = sizePages;
     this.alignPages = alignPages;
   }
 
-  /** Sees to it that `pages` can be called for what lies in [start, end), a range of the memory. */
+  /** Makes `pages` valid for [start, end), a range of the memory. */
   cover(start: number, end: number): void {
     if (start >= this.start && end <= this.end) return;
     this.close();
@@ -33,7 +33,7 @@ export class MemoryWindow {
     this.buffer = bufferAt(this.base + this.start * PAGE_SIZE, (this.end - this.start) * PAGE_SIZE);
   }
 
-  /** The bytes of pages [start, start + count). Of no use after the next call of `cover` or `close`. */
+  /** The bytes of pages [start, start + count). Valid until the next `cover` or `close`. */
   pages(start: number, count: number): Uint8Array {
     return new Uint8Array(this.buffer!, (start - this.start) * PAGE_SIZE, count * PAGE_SIZE);
   }

@@ -1,7 +1,8 @@
 /**
- * The CRC-32 of several pages from the CRC-32 of each: crc(A + B) = shift(crc(A)) ^ crc(B), where `shift` appends a page of
- * zero bytes, which is linear over GF(2) (zlib's crc32_combine). So contents are checked by one call for a whole run of pages:
- * 36 us for 2 MiB, where a call and a view for each page took 77 to 105 us.
+ * The CRC-32 of several pages from the CRC-32 of each: crc(A + B) = shift(crc(A)) ^ crc(B), where
+ * `shift` appends a page of zero bytes, which is linear over GF(2) (zlib's crc32_combine). So one
+ * call checks a whole run of pages: 36 us for 2 MiB, where a call and a view for each page take 77
+ * to 105 us.
  */
 import { PAGE_SIZE } from "../pages/units.ts";
 
@@ -23,9 +24,9 @@ export function combineChecksums(checksums: Uint32Array, first: number, count: n
 }
 
 /**
- * From what `shift` does to each bit, which the checksum itself answers: going on from a checksum over a page of zeros is
- * `shift` and a constant. In a fresh thread, where all of this runs interpreted, this module is there in 0.5 ms; when it squared
- * the polynomial's matrix, in 6 to 7.
+ * Made from what `shift` does to each bit, which the checksum itself answers: going on from a
+ * checksum over a page of zeros is `shift` and a constant. In a fresh thread, where this runs
+ * interpreted, the module loads in 0.5 ms; squaring the polynomial's matrix took 6 to 7.
  */
 function makeShiftTable(): Uint32Array {
   const zeros = new Uint8Array(PAGE_SIZE);
@@ -35,7 +36,7 @@ function makeShiftTable(): Uint32Array {
     const place = 256 * (bit >>> 3);
     const value = 1 << (bit & 7);
     const shifted = Bun.hash.crc32(zeros, (1 << bit) >>> 0) ^ constant;
-    // Values below this bit's stand there already; with the bit they are that, and what it shifts to.
+    // Values below this bit are there already; with the bit they are that, xor what it shifts to.
     for (let low = 0; low < value; low++)
       table[place + value + low] = table[place + low]! ^ shifted;
   }

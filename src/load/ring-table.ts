@@ -1,16 +1,26 @@
 /**
- * The io_uring rings of the threads that load. The kernel goes on with a direct read when the thread that asked for it is dead: what
- * that thread had claimed may be given back only when nothing is in flight in its ring, or the read would land in pages that
- * have been loaded, and written to, by somebody else meanwhile. So each ring is recorded before its thread reads by it, and
- * whoever takes a dead thread's claims back looks into the ring first, and closes it.
+ * RingTable: the io_uring rings of the threads that load.
  *
- * A record is a ring's: three words, and six floats that say where it stands. It is its thread's from `add` to `remove`. Into
- * a dead thread's ring one thread looks at a time, the keeper, since one that was unmapped meanwhile must not be looked at.
+ * The kernel goes on with a direct read when the thread that asked for it is dead. That thread's
+ * claims may be given back only when nothing is in flight in its ring: else the read would land in
+ * pages that another thread has loaded, and a program has written to, meanwhile. So each ring is
+ * recorded before its thread reads by it. A thread that gives back claims looks into the ring
+ * first, and closes it.
+ *
+ * A record has three words, and six floats that describe the ring's memory. It belongs to its
+ * thread from `add` to `remove`. One thread at a time, the keeper, looks into a dead thread's ring:
+ * one that was unmapped meanwhile must not be touched.
  */
 import { closeRing, isRingDrained, type RingPlace } from "../../ffi/index.ts";
+import { UringUnavailableError } from "../aio/queue.ts";
 import type { RingRegistry } from "../aio/uring-queue.ts";
 import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
-import { RING_FIELDS, RING_WORDS, RINGS } from "./load-tables.ts";
+
+/** Rings that the loading threads of a group may have at once, those of dead threads among them. */
+export const RINGS = 32;
+/** Words and floats of a record. */
+export const RING_WORDS = 3;
+export const RING_FIELDS = 6;
 
 const RingWord = {
   /** The thread's word; 0 when the record is free. */
@@ -54,7 +64,7 @@ export class RingTable implements RingRegistry {
       Atomics.store(this.words, at + RingWord.Fd, fd + 1);
       return;
     }
-    throw new Error(`More than ${RINGS} rings load at once`);
+    throw new UringUnavailableError(`${RINGS} rings of this load are open`);
   }
 
   remove({ fd }: RingPlace): void {
@@ -90,7 +100,7 @@ export class RingTable implements RingRegistry {
       if (fd >= 0) {
         const place = this.placeOf(record, fd);
         if (!isRingDrained(place)) return false;
-        // First, so that nobody looks into it any more: if this thread dies now, a descriptor stays open, and nothing worse.
+        // First, so that no thread looks into it any more: if this one dies now, a descriptor leaks.
         Atomics.store(words, at + RingWord.Fd, 0);
         closeRing(place);
       }

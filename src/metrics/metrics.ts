@@ -11,7 +11,7 @@ import {
 import { Field, MAX_PARTICIPANTS, PARTICIPANT_WORDS, Word } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
 import { Flag } from "../core/parts.ts";
-import { type LoadStats, NOTHING_LOADED } from "../load/loader.ts";
+import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 
 /** Bytes of a file's memory. */

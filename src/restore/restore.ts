@@ -1,188 +1,186 @@
 /**
- * Restoring: a validated description of a file becomes a file whose pages are loaded behind the
- * running program. Native checkpoints and gVisor's come here alike; they differ only in who made
- * the description.
+ * Restoring: validated descriptions of files become files whose pages are loaded behind the running
+ * program. Native checkpoints and gVisor's come here alike; only their descriptions are made
+ * differently.
+ *
+ * The files of a checkpoint share its page source, and one group of loads: the number of threads
+ * and descriptors does not depend on the number of files. Loading goes file by file; pages that a
+ * program waits for come first, in whichever file they are.
  */
-import { closeFile, duplicateFile } from "../../ffi/index.ts";
-import { readCrcs } from "../checkpoint/columns.ts";
-import { closeContents, type OpenCheckpoint } from "../checkpoint/directory.ts";
-import type { DecodedFile } from "../checkpoint/format.ts";
-import { UnsupportedError } from "../errors/errors.ts";
-import { type RestoreImage, restoreRuns } from "./runs.ts";
-import { FileCore } from "../core/core.ts";
-import { Loader } from "../load/loader.ts";
-import { LoadState, LoadWord } from "../load/load-state.ts";
-import type { MemoryFile } from "../file/memory-file.ts";
-import type { LoadOptions } from "../core/options.ts";
-import { createParts } from "../core/parts.ts";
+import { type CodecId, CodecId as Codecs } from "../codec/codec.ts";
+import { openCodec } from "../codec/open-codec.ts";
 import { Word } from "../control/control.ts";
-import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
+import { FileCore } from "../core/core.ts";
+import type { LoadOptions, MemoryFileOptions } from "../core/options.ts";
+import { createParts } from "../core/parts.ts";
+import type { ColumnPlace, PageMap } from "../checkpoint/page-map.ts";
+import { createGroup } from "../load/group.ts";
+import { QUEUES } from "../load/load-stats.ts";
+import { LoadState } from "../load/load-state.ts";
+import { LoadWord } from "../load/load-tables.ts";
+import { Loader } from "../load/loader.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import type { PageSource } from "../source/description.ts";
+import { chooseEngine } from "../source/file-source.ts";
+import { describeSource, holdSource, releaseSource } from "../source/open.ts";
+import { Progress } from "./progress.ts";
+import { type RestoreImage, restoreRuns } from "./runs.ts";
 
-const PROGRESS_INTERVAL_MS = 50;
+/** A file to restore. Validated. */
+export interface RestoreFile {
+  readonly image: RestoreImage;
+  readonly map: PageMap;
+  /** CRC-32 of each page by rank, or where they are in the manifest; null if there are none. */
+  readonly checksums: Uint32Array | ColumnPlace | null;
+  readonly options: MemoryFileOptions;
+}
 
-/** Where page contents are read from. */
-export interface PagesSource {
-  /** Open for reading; closed by the restore, also if it fails. */
-  readonly fd: number;
-  /** For error messages. */
-  readonly path: string;
+/** What concerns all files of a restore. */
+export interface RestoreOptions extends Pick<LoadOptions, "background" | "signal" | "queue"> {
+  /** Calls the program's `onProgress`, if it has one. */
+  readonly report?: ((loaders: readonly Loader[]) => void) | undefined;
+}
+
+/** Files whose loads have begun. */
+export interface Restored {
+  readonly cores: readonly FileCore[];
   /**
-   * Byte offset in the file of each extent's contents; a number: of the first, when each follows
-   * the one before.
+   * What every restore ends with: resolves at once for a load in the background, else when all of
+   * it is loaded. Files that cannot be loaded are destroyed.
    */
-  readonly extentOffset: Float64Array | number;
-  /**
-   * CRC-32 of each page with contents, in the order of the extents; null if the format has none.
-   */
-  readonly checksums: Uint32Array | null;
+  finish(): Promise<void>;
 }
 
 /**
- * Makes the file and begins to load it; what nobody waits for, from `turn` on. Precondition:
- * `image` has been validated.
+ * Makes the files and begins to load them in order. Takes over one hold of the source, in any case.
  *
- * @throws {OutOfMemoryError} {SyscallError} with nothing left open
+ * @throws {OutOfMemoryError} {SyscallError} {CodecUnavailableError} with no file left
  */
-export function restoreCore(
-  image: RestoreImage,
-  source: PagesSource,
-  options: LoadOptions,
-  turn?: Promise<void>,
-): FileCore {
-  const { fd, path } = source;
-  let core: FileCore | undefined;
-  let loader: Loader;
-  try {
-    core = new FileCore(
-      createParts({
-        ...options,
-        expectHugepages: options.expectHugepages ?? image.chunkHuge.includes(1),
-      }),
-    );
-    restoreRuns(core.allocator, core.control, image);
-    const state = LoadState.create({
-      sizePages: image.chunkHuge.length * PAGES_PER_CHUNK,
-      extentStart: image.extents.start,
-      extentLength: image.extents.length,
-      extentOffset: source.extentOffset,
-      checksums: source.checksums,
-    });
-    loader = new Loader({ control: core.control, state, base: core.mapping.base, fd, path });
-    loader.turn = turn;
-    core.loader = loader;
-    if (state.words[LoadWord.PendingPages]! > 0) loader.choose(options.queue ?? "auto");
-  } catch (error) {
-    closeFile(fd);
-    core?.destroy();
-    throw error;
-  }
-  if (loader.state.words[LoadWord.PendingPages] === 0) closeFile(fd);
-  else startLoading(core, loader, options);
-  return core;
-}
-
-/**
- * Makes all files of a checkpoint and begins to load them, in order. The contents are closed in any
- * case: each file has a descriptor of its own, so that none depends on how long another one lives.
- *
- * @throws as `restoreCore`, with no file left
- */
-export function restoreCores(
-  checkpoint: OpenCheckpoint,
-  optionsOf: (name: string) => LoadOptions,
-): FileCore[] {
-  const { manifest, contents } = checkpoint;
+export function restoreFiles(
+  given: PageSource,
+  files: readonly RestoreFile[],
+  options: RestoreOptions,
+): Restored {
   const cores: FileCore[] = [];
+  let source = given;
   try {
-    for (const file of manifest.files) {
-      // The program's own code, and so before there is a descriptor to close.
-      const options = optionsOf(file.name);
-      const { extents } = file.pageMap;
-      const image = { chunkHuge: file.chunkHuge, runs: file.runs, extents };
-      const source = contiguousSource(checkpoint, file);
-      cores.push(restoreCore(image, source, options, cores.at(-1)?.loader?.finished));
-    }
-    return cores;
+    requireCodecs(files);
+    source = chooseSource(given, files, options.queue ?? "auto");
+    const group = createGroup(files.length);
+    const isInline = options.queue === "inline" && source.kind === "file";
+    files.forEach((file, index) => {
+      const state = createState(file, { source, group, index, isInline });
+      cores.push(restoreFile(file, state));
+    });
   } catch (error) {
     for (const core of cores) core.destroy();
     throw error;
   } finally {
-    closeContents(contents);
+    releaseSource(source);
   }
+  return startLoading(cores, options);
 }
 
-/** The file's contents as one sequence of raw pages. @throws {UnsupportedError} if they are not */
-function contiguousSource({ contents }: OpenCheckpoint, file: DecodedFile): PagesSource {
-  const { extents, frames } = file.pageMap;
-  const crcs = readCrcs(contents[0]!.fd, file.crcs, contents[0]!.path);
-  const content = contents[frames.content[0] ?? 0]!;
-  let first = 0;
+/** @throws {CodecUnavailableError} before anything is loaded */
+function requireCodecs(files: readonly RestoreFile[]): void {
+  const used = new Set<number>();
+  for (const { map } of files) for (const codec of map.frames.codec) used.add(codec);
+  used.delete(Codecs.Raw);
+  for (const codec of used) openCodec(codec as CodecId);
+}
+
+function chooseSource(
+  source: PageSource,
+  files: readonly RestoreFile[],
+  queue: NonNullable<RestoreOptions["queue"]>,
+): PageSource {
+  if (source.kind !== "file") return source;
   let pages = 0;
-  for (let i = 0; i < extents.start.length; i++) {
-    const frame = extents.frame[i]!;
-    const offset = frames.offset[frame]! + extents.framePage[i]! * PAGE_SIZE;
-    if (i === 0) first = offset;
-    const isNext = offset === first + pages * PAGE_SIZE && frames.codec[frame] === 0;
-    if (!isNext || frames.content[frame] !== frames.content[0])
-      throw new UnsupportedError("Cannot load contents that are compressed or in several files");
-    pages += extents.length[i]!;
+  let isAligned = true;
+  for (const { map } of files) {
+    for (const length of map.extents.length) pages += length;
+    const { codec, offset } = map.frames;
+    isAligned &&= offset.every((at, i) => codec[i] !== Codecs.Raw || at % PAGE_SIZE === 0);
   }
-  const { path } = content;
-  return { fd: duplicateFile(content.fd), path, extentOffset: first, checksums: crcs };
+  return chooseEngine(source, { queue, bytes: pages * PAGE_SIZE, isAligned });
 }
 
-/**
- * What every restore ends with: the file at once, or when all of it is loaded. A file that cannot
- * be is destroyed.
- */
-export async function awaitUnlessBackground(
-  file: MemoryFile,
-  core: FileCore,
-  options: LoadOptions,
-): Promise<MemoryFile> {
-  if (options.background === true) return file;
+interface LoadPlace {
+  readonly source: PageSource;
+  readonly group: SharedArrayBuffer;
+  readonly index: number;
+  readonly isInline: boolean;
+}
+
+function createState(file: RestoreFile, { source, group, index, isInline }: LoadPlace): LoadState {
+  const { map, checksums } = file;
+  const state = LoadState.create({ map, checksums, source, group, index });
+  const used = isInline ? "inline" : describeSource(source).isUring ? "uring" : "workers";
+  const isEmpty = state.words[LoadWord.PendingPages] === 0;
+  state.words[LoadWord.Queue] = QUEUES.indexOf(isEmpty ? null : used);
+  return state;
+}
+
+function restoreFile({ image, options }: RestoreFile, state: LoadState): FileCore {
+  const parts = createParts({
+    ...options,
+    expectHugepages: options.expectHugepages ?? image.chunkHuge.includes(1),
+  });
+  const { control } = parts;
+  holdSource(state.handle.source);
+  const core = new FileCore(parts, new Loader({ control, state, base: parts.mapping.base }));
   try {
-    await file.awaitLoad(undefined, { signal: options.signal });
-    core.loader?.report();
-    return file;
+    restoreRuns(core.allocator, control, image);
   } catch (error) {
-    file.destroy();
+    core.destroy();
     throw error;
   }
+  if (state.isLoading) Atomics.store(core.words, Word.Loading, 1);
+  return core;
 }
 
-function startLoading(core: FileCore, loader: Loader, options: LoadOptions): void {
-  Atomics.store(core.words, Word.Loading, 1);
-  const { signal, onProgress } = options;
-  const onAbort = () => loader.abort(signal?.reason);
+function startLoading(cores: readonly FileCore[], options: RestoreOptions): Restored {
+  const { signal, report } = options;
+  const loaders = cores.map(({ loader }) => loader!);
+  const abortAll = (reason: unknown) => {
+    for (const loader of loaders) if (loader.isLoading) loader.abort(reason);
+  };
+  const onAbort = () => abortAll(signal?.reason);
   signal?.addEventListener("abort", onAbort, { once: true });
-  let failure: { readonly error: unknown } | undefined;
-  let hasEnded = onProgress === undefined;
-  loader.report = () => {
-    if (failure !== undefined) throw failure.error;
-    if (hasEnded) return;
-    const stats = loader.stats();
-    hasEnded = !stats.isLoading;
-    try {
-      onProgress?.(stats);
-    } catch (error) {
-      failure = { error };
-      throw error;
-    }
-  };
-  const reportOrAbort = () => {
-    try {
-      loader.report();
-    } catch (error) {
-      loader.abort(error);
-    }
-  };
-  const timer =
-    onProgress === undefined ? undefined : setInterval(reportOrAbort, PROGRESS_INTERVAL_MS);
-  timer?.unref();
-  void loader.start().then(() => {
-    clearInterval(timer);
+  const live = () => cores.flatMap((core) => (core.isDetached ? [] : [core.loader!]));
+  const progress =
+    report === undefined
+      ? undefined
+      : new Progress({
+          report: () => report(live()),
+          isLoading: () => live().some((loader) => loader.isLoading),
+          hasFiles: () => cores.some((core) => !core.isDetached),
+          abort: abortAll,
+        });
+  void Loader.run(loaders).then(() => {
     signal?.removeEventListener("abort", onAbort);
-    if (!core.isDetached) reportOrAbort();
+    progress?.tell();
   });
+  return { cores, finish: () => finish(cores, progress, options) };
+}
+
+async function finish(
+  cores: readonly FileCore[],
+  progress: Progress | undefined,
+  { background, signal }: RestoreOptions,
+): Promise<void> {
+  if (background === true) return;
+  try {
+    for (const core of cores) {
+      core.requireLive("awaitLoad()");
+      if (!core.mayMissPages) continue;
+      await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, signal);
+    }
+    progress?.tell();
+    progress?.throwIfFailed();
+    signal?.throwIfAborted();
+  } catch (error) {
+    for (const core of cores) core.destroy();
+    throw error;
+  }
 }

@@ -9,13 +9,11 @@ import { type Control, Field } from "../control/control.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
 import type { FileImage } from "../checkpoint/format.ts";
 
-/** What a restore needs to know of a file; a FileImage is one. Validated by whoever made it. */
-export interface RestoreImage extends Pick<FileImage, "chunkHuge" | "runs"> {
-  readonly extents: { readonly start: Uint32Array; readonly length: Uint32Array };
-}
+/** What a restore needs to know of a file; a FileImage is one. Validated. */
+export type RestoreImage = Pick<FileImage, "chunkHuge" | "runs">;
 
 /**
- * @throws {OutOfMemoryError} if the checkpoint asks for more than the file may hold; nothing has
+ * @throws {OutOfMemoryError} if the checkpoint needs more than the file may hold; nothing has
  * changed then
  */
 export function restoreRuns(allocator: Allocator, control: Control, image: RestoreImage): void {

@@ -144,13 +144,13 @@ export function openFileReader(
     }
   }
   const options = { isDirect: false, readBytesMax: INLINE_READ_BYTES };
-  return new QueueReader(new InlineQueue(URING_DEPTH_MAX), contents, options);
+  return new QueueReader(new InlineQueue(1), contents, options);
 }
 
 /** Undefined if the kernel, or the table of rings, has no room for another one. */
 function tryUring(rings: RingRegistry | undefined): UringQueue | undefined {
   try {
-    return new UringQueue(2 * URING_DEPTH_MAX, rings);
+    return new UringQueue(URING_DEPTH_MAX, rings);
   } catch (error) {
     if (error instanceof UringUnavailableError || error instanceof SyscallError) return undefined;
     throw error;

@@ -5,7 +5,6 @@ import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { uringUnavailableReason } from "../../src/aio/index.ts";
 import {
-  closeFile,
   mapAnonymous,
   niceOf,
   O_CREAT,
@@ -14,9 +13,13 @@ import {
   truncateFile,
   unmap,
 } from "../../ffi/index.ts";
-import { LoadState, LoadWord, PAGES_PER_UNIT } from "../../src/load/load-state.ts";
+import type { LoadState } from "../../src/load/load-state.ts";
+import { LoadWord, PAGES_PER_UNIT } from "../../src/load/load-tables.ts";
 import type { LoadTask } from "../../src/load/load-task.ts";
-import { LoadThreads } from "../../src/load/load-threads.ts";
+import { GroupWord } from "../../src/load/group.ts";
+import { LoadThreads } from "../../src/load/threads.ts";
+import { fileSource, releaseFiles } from "../../src/source/file-source.ts";
+import { contiguousMap, stateOf } from "./support/dense-state.ts";
 import { coreOf, MemoryFile } from "../../src/file/memory-file.ts";
 import { createControl } from "../../src/control/control.ts";
 import { runInThread, terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
@@ -37,36 +40,37 @@ afterAll(async () => {
 async function withSparseLoad(
   use: (state: LoadState, shared: Omit<LoadTask, "role">) => Promise<void>,
   units = UNITS,
+  engine: "cache" | "uring" = "cache",
 ): Promise<void> {
-  const state = LoadState.create({
-    sizePages: units * PAGES_PER_UNIT,
-    extentStart: Uint32Array.from({ length: units }, (_, unit) => unit * PAGES_PER_UNIT),
-    extentLength: new Uint32Array(units).fill(1),
-    extentOffset: 0,
-    checksums: null,
-  });
-  const fd = openFile(join(directory, "pages"), O_RDWR | O_CREAT, 0o600);
+  const path = join(directory, "pages");
+  const fd = openFile(path, O_RDWR | O_CREAT, 0o600);
   truncateFile(fd, units * PAGE_SIZE);
+  const files = fileSource([
+    { fd: -1, path },
+    { fd, path },
+  ]);
+  const source = engine === "uring" ? ({ ...files, engine } as const) : files;
+  const extents = Array.from({ length: units }, (_, unit) => [unit * PAGES_PER_UNIT, 1] as const);
+  const state = stateOf(contiguousMap(extents), source);
   const base = mapAnonymous(units * HUGE_PAGE_SIZE);
+  const entry = { control: createControl().buffer, state: state.handle, base };
   try {
-    await use(state, {
-      control: createControl().buffer,
-      state: state.handle,
-      base,
-      fd,
-      directFd: -1,
-      queue: "inline",
-    });
+    await use(state, { source, loads: [entry] });
   } finally {
     unmap(base, units * HUGE_PAGE_SIZE);
-    closeFile(fd);
+    releaseFiles(files);
   }
+}
+
+/** The threads of one load. */
+function threadsOf(state: LoadState, { loads }: Omit<LoadTask, "role">): LoadThreads {
+  return new LoadThreads([{ state, entry: loads[0]! }], fail);
 }
 
 /** As a program does that waits for one page after the other. */
 async function wantUntil(state: LoadState, isEnough: () => boolean): Promise<void> {
   while (!isEnough()) {
-    state.wakeDemand();
+    state.group.wake();
     await new Promise((resolve) => setImmediate(resolve));
   }
 }
@@ -88,7 +92,7 @@ test("a spare thread is not started while pages are wanted", () =>
   withSparseLoad(async (state, shared) => {
     const before = threadCount().busy;
     let most = 0;
-    const run = new LoadThreads(state, shared, undefined, fail).run();
+    const run = threadsOf(state, shared).run();
     await wantUntil(state, () => {
       most = Math.max(most, threadCount().busy - before);
       return !state.isLoading;
@@ -100,46 +104,32 @@ test("a spare thread is not started while pages are wanted", () =>
     expect(most).toBeLessThanOrEqual(steady + 1);
   }));
 
-test("demands are served while the background pass waits for its turn", () =>
-  withSparseLoad(async (state, shared) => {
-    const turn = Promise.withResolvers<void>();
-    const before = threadCount().busy;
-    const run = new LoadThreads(state, shared, turn.promise, fail).run();
-    // Behind another file's load there is nothing to wait for: the demand thread serves alone.
-    while (Atomics.load(state.words, LoadWord.DemandServed) === 0)
-      await new Promise((resolve) => setImmediate(resolve));
-    expect(threadCount().busy - before).toBe(1);
-    expect(state.words[LoadWord.LoadedPages]).toBe(0);
-    turn.resolve();
-    await run;
-    expect(state.isLoading).toBe(false);
-  }));
-
 test("the demand thread comes though all that has been read was wanted", () =>
   withSparseLoad(async (state, shared) => {
     const { words } = state;
-    state.demand(0, 16 * UNITS * PAGES_PER_UNIT);
-    const run = new LoadThreads(state, shared, undefined, fail).run();
-    while (state.isLoading && Atomics.load(words, LoadWord.DemandServed) === 0) await Bun.sleep(1);
+    state.demands.demand(0, 16 * UNITS * PAGES_PER_UNIT);
+    const run = threadsOf(state, shared).run();
+    while (state.isLoading && Atomics.load(state.group.words, GroupWord.DemandServed) === 0)
+      await Bun.sleep(1);
     expect(words[LoadWord.NextUnit]).toBe(0);
-    expect(words[LoadWord.DemandServed]).toBe(1);
+    expect(state.group.isServed).toBe(true);
     Atomics.store(words, LoadWord.Stop, 1);
-    state.wakeDemand();
+    state.group.wake();
     await run;
   }, 16 * UNITS));
 
 test.if(uringUnavailableReason() === null)(
   "what was wanted before a background thread began is read before the demand thread is there",
   () =>
-    withSparseLoad(async (state, shared) => {
-      state.demand(0, UNITS * PAGES_PER_UNIT);
-      await runInThread(
-        "load",
-        { ...shared, role: "background", queue: "uring" },
-        { lowPriority: true },
-      ).done;
-      expect(state.words[LoadWord.DemandPages]).toBe(UNITS);
-    }),
+    withSparseLoad(
+      async (state, shared) => {
+        state.demands.demand(0, UNITS * PAGES_PER_UNIT);
+        await runInThread("load", { ...shared, role: "background" }, { lowPriority: true }).done;
+        expect(state.words[LoadWord.DemandPages]).toBe(UNITS);
+      },
+      UNITS,
+      "uring",
+    ),
 );
 
 test("who reads a page itself makes background threads give way as well", async () => {
@@ -149,10 +139,10 @@ test("who reads a page itself makes background threads give way as well", async 
   await source.saveTo(path);
   source.destroy();
   using file = await MemoryFile.loadFrom(path, { background: true, queue: "inline" });
-  const { words } = coreOf(file).loader!.state;
-  const before = words[LoadWord.Demand]!;
+  const { group } = coreOf(file).loader!.state;
+  const before = group.demand;
   file.awaitLoadSync({ start: 2 ** 26 - PAGE_SIZE, end: 2 ** 26 });
-  expect(words[LoadWord.Demand]).toBeGreaterThan(before);
+  expect(group.demand).toBeGreaterThan(before);
   await file.awaitLoad();
 });
 

@@ -7,8 +7,10 @@ import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeSync
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { addressOf, closeFile, openFile, uringUnavailable } from "../../ffi/index.ts";
-import { PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+import { PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-tables.ts";
 import { threadCount } from "../../src/threads/pool.ts";
+import { hasClaims, recoverDeadClaims } from "../../src/load/dead-threads.ts";
+import { RINGS } from "../../src/load/ring-table.ts";
 import { Actor } from "../threads/support/actor.ts";
 import { denseState } from "./support/dense-state.ts";
 
@@ -68,8 +70,8 @@ test.skipIf(uringUnavailable() !== null)(
 
     const slot = state.takeSlot();
     for (let i = 0; i < 3; i++) {
-      state.recoverDeadClaims();
-      expect(state.hasClaims()).toBe(true);
+      recoverDeadClaims(state);
+      expect(hasClaims(state)).toBe(true);
       expect(state.claim(slot, 1, every())).toBe(0);
     }
     expect(state.claim(slot, 0, every())).toBe(PAGES_PER_UNIT);
@@ -77,9 +79,9 @@ test.skipIf(uringUnavailable() !== null)(
     expect(openRings()).toBe(before + 1);
 
     writeSync(fd, new Uint8Array(4096));
-    while (state.hasClaims()) await Bun.sleep(1);
+    while (hasClaims(state)) await Bun.sleep(1);
     expect(openRings()).toBe(before);
-    state.recoverDeadClaims();
+    recoverDeadClaims(state);
     expect(state.claim(slot, 1, every())).toBe(PAGES_PER_UNIT);
     closeFile(fd);
   },
@@ -91,13 +93,13 @@ test.skipIf(uringUnavailable() !== null)(
     const state = denseState(2);
     const before = openRings();
     // More than there are places.
-    for (let i = 0; i < 12; i++) {
+    for (let i = 0; i < RINGS + 4; i++) {
       const actor = new Actor();
       await actor.call("readByRing", state.handle, i % 2, -1, 0);
       await actor.terminate();
-      state.recoverDeadClaims();
+      recoverDeadClaims(state);
       expect(openRings()).toBe(before);
-      expect(state.hasClaims()).toBe(false);
+      expect(hasClaims(state)).toBe(false);
     }
   },
 );

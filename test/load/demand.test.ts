@@ -5,12 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { syscallCounts } from "../../ffi/index.ts";
 import { FileRange, type LoadQueue, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import {
-  type LoadState,
-  PAGES_PER_UNIT,
-  URING_DEPTH_MAX,
-  WORDS_PER_UNIT,
-} from "../../src/load/load-state.ts";
+import type { LoadState } from "../../src/load/load-state.ts";
+import { PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-tables.ts";
+import { DEPTH_MAX, SLOTS } from "../../src/load/load-tables.ts";
 import { MAX_PARTICIPANTS } from "../../src/control/control.ts";
 import { terminateIdleThreads } from "../../src/threads/pool.ts";
 import { denseState } from "./support/dense-state.ts";
@@ -41,7 +38,7 @@ async function restore(queue: LoadQueue): Promise<MemoryFile> {
 function takeAll(state: LoadState): number[] {
   const want = new Int32Array(WORDS_PER_UNIT);
   const units: number[] = [];
-  for (let unit = state.takeDemand(want); unit >= 0; unit = state.takeDemand(want))
+  for (let unit = state.demands.take(want); unit >= 0; unit = state.demands.take(want))
     units.push(unit);
   return units;
 }
@@ -49,11 +46,11 @@ function takeAll(state: LoadState): number[] {
 test("a page that is wanted last does not stand behind a long range that was wanted before", () => {
   const state = denseState(256);
   const want = new Int32Array(WORDS_PER_UNIT);
-  state.demand(0, 200 * PAGES_PER_UNIT);
-  expect(state.takeDemand(want)).toBe(0);
-  expect(state.takeDemand(want)).toBe(1);
-  state.demand(220 * PAGES_PER_UNIT + 7, 220 * PAGES_PER_UNIT + 8);
-  expect(state.takeDemand(want)).toBe(220);
+  state.demands.demand(0, 200 * PAGES_PER_UNIT);
+  expect(state.demands.take(want)).toBe(0);
+  expect(state.demands.take(want)).toBe(1);
+  state.demands.demand(220 * PAGES_PER_UNIT + 7, 220 * PAGES_PER_UNIT + 8);
+  expect(state.demands.take(want)).toBe(220);
   expect([...want].filter((word) => word !== 0)).toEqual([1 << 7]);
   expect(takeAll(state)).toHaveLength(198);
 });
@@ -61,9 +58,9 @@ test("a page that is wanted last does not stand behind a long range that was wan
 test("demands are taken in turn: a long range that is wanted later does not go before what is left of an earlier one", () => {
   const state = denseState(256);
   const want = new Int32Array(WORDS_PER_UNIT);
-  state.demand(100 * PAGES_PER_UNIT, 200 * PAGES_PER_UNIT);
-  for (let i = 0; i < 40; i++) state.takeDemand(want);
-  state.demand(0, 90 * PAGES_PER_UNIT);
+  state.demands.demand(100 * PAGES_PER_UNIT, 200 * PAGES_PER_UNIT);
+  for (let i = 0; i < 40; i++) state.demands.take(want);
+  state.demands.demand(0, 90 * PAGES_PER_UNIT);
   const units = takeAll(state);
   expect(units[0]).toBe(0);
   expect(units.indexOf(199)).toBeLessThan(units.indexOf(32));
@@ -75,11 +72,10 @@ test("demands are taken in turn: a long range that is wanted later does not go b
 
 test("every thread of a file has slots for its claims, to read and to drop, and whoever reads ahead has one a unit", () => {
   const state = denseState(1);
-  const slots = Array.from({ length: 2 * MAX_PARTICIPANTS + URING_DEPTH_MAX }, () =>
-    state.takeSlot(),
-  );
+  const slots = Array.from({ length: SLOTS }, () => state.takeSlot());
+  expect(SLOTS).toBeGreaterThanOrEqual(2 * MAX_PARTICIPANTS + 2 * DEPTH_MAX);
   expect(new Set(slots).size).toBe(slots.length);
-  expect(() => state.takeSlot()).toThrow("threads load at once");
+  expect(() => state.takeSlot()).toThrow("claims at once");
   state.freeSlot(slots[7]!);
   expect(state.takeSlot()).toBe(slots[7]!);
 });

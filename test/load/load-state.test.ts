@@ -1,16 +1,18 @@
 /** What is counted for threads that died between setting pages' bits and counting them, and when it must not be. */
 import { expect, test } from "bun:test";
 import { PAGE_SIZE } from "../../src/index.ts";
-import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-state.ts";
+import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-tables.ts";
 import { SLOT_WORDS } from "../../src/load/load-tables.ts";
 import { Word } from "../../src/control/control.ts";
+import { correctCounts, recoverDeadClaims } from "../../src/load/dead-threads.ts";
+import { setInterleavingHook } from "../../src/control/interleave.ts";
 import { heldLoad } from "../threads/support/held-load.ts";
 
 /** Every page but those that this thread has claimed of one unit has its bit, as if a thread had died before it counted any. */
 async function heldUncounted() {
   const held = await heldLoad();
   const { state, control, page } = held;
-  const loaded = Reflect.get(state, "loaded") as Int32Array;
+  const loaded = state.tables.loaded;
   const firstWord = page.start / PAGE_SIZE / 32;
   loaded.forEach((_, word) => {
     if (word < firstWord || word >= firstWord + WORDS_PER_UNIT) loaded[word] = -1;
@@ -29,41 +31,68 @@ test("what a dead thread did not count is counted when every page has a bit and 
   expect(before.loading).toBe(1);
   loaded.fill(-1);
   // This thread, which has a claim, may be about to count.
-  state.endIfAllRead(control);
+  correctCounts(state, control);
   expect(counts()).toEqual(before);
   letGo();
   loaded[firstWord] = ~1;
-  state.endIfAllRead(control);
-  expect(counts()).toEqual(before);
+  correctCounts(state, control);
+  expect(counts()).toEqual({ pending: 1, missing: 1, loading: 1 });
   loaded[firstWord] = -1;
-  state.endIfAllRead(control);
+  correctCounts(state, control);
   expect(counts()).toEqual({ pending: 0, missing: 0, loading: 0 });
   end();
 });
 
-test("pages that fail and are tried again while somebody looks whether every page has a bit are not taken for loaded", async () => {
+test("correctCounts does not count pages as settled that are tried again while it looks", async () => {
   const { state, control, page, counts, letGo, fail, end } = await heldUncounted();
   const before = counts();
   letGo();
+  fail(PAGES_PER_UNIT);
   const first = page.start / PAGE_SIZE;
-  const { everyBit } = state as unknown as { everyBit: (...args: unknown[]) => boolean };
   let looks = 0;
-  Object.assign(state, {
-    everyBit(...args: unknown[]) {
-      fail(PAGES_PER_UNIT);
-      return everyBit.apply(state, args);
-    },
-    hasClaims() {
-      // The second look comes after the bits. As many are pending then as at the beginning.
-      if (++looks === 2) expect(state.retry(first, first + PAGES_PER_UNIT)).toBe(PAGES_PER_UNIT);
-      return false;
-    },
+  setInterleavingHook((point) => {
+    if (point !== "counts: looked at the bits") return;
+    looks++;
+    expect(state.retry(first, first + PAGES_PER_UNIT)).toBe(PAGES_PER_UNIT);
   });
-  state.endIfAllRead(control);
-  expect(looks).toBe(2);
+  correctCounts(state, control);
+  setInterleavingHook(undefined);
+  expect(looks).toBe(1);
   expect(counts()).toEqual(before);
   expect(state.isLoaded(first, first + 1)).toBe(false);
   end();
+});
+
+/** Ends this thread at a point, as far as the load's state can tell. */
+function endAt(at: string, action: () => void): void {
+  setInterleavingHook((point) => {
+    if (point === at) throw new Error("The thread ends here");
+  });
+  expect(action).toThrow("ends here");
+  setInterleavingHook(undefined);
+}
+
+test("a thread that dies while it tries pages again, or forgets them: they are failed pages", async () => {
+  for (const action of ["retry", "cancel"] as const) {
+    const { state, control, page, letGo, slots, fail, end } = await heldUncounted();
+    fail(3);
+    letGo();
+    const first = page.start / PAGE_SIZE;
+    endAt("failed: taken", () => {
+      if (action === "retry") state.retry(first, first + 3);
+      else state.cancel(control, first, first + 3);
+    });
+    // What was this thread's is a dead one's.
+    for (let at = 0; at < slots.length; at += SLOT_WORDS) if (slots[at + 1]! < 0) slots[at] = 1;
+    expect(state.failedPage(first, first + 3)).toBe(-1);
+    recoverDeadClaims(state);
+    expect(state.failedPage(first, first + 3)).toBe(first);
+    correctCounts(state, control);
+    expect(state.words[LoadWord.FailedPages]).toBe(3);
+    expect(state.words[LoadWord.PendingPages]).toBe(0);
+    expect(state.retry(first, first + 3)).toBe(3);
+    end();
+  }
 });
 
 test("pages that a thread failed to read before it died are not taken back from whoever tries them again", async () => {
@@ -82,7 +111,7 @@ test("pages that a thread failed to read before it died are not taken back from 
   expect(state.claim(state.takeSlot(), first / PAGES_PER_UNIT, firstPage())).toBe(1);
   // No thread of this process.
   slots[slot * SLOT_WORDS] = 1;
-  state.recoverDeadClaims();
+  recoverDeadClaims(state);
   expect(state.claim(state.takeSlot(), first / PAGES_PER_UNIT, firstPage())).toBe(0);
   end();
 });

@@ -20,7 +20,7 @@ import {
   MemoryFile,
   PAGE_SIZE,
 } from "../../src/index.ts";
-import { INLINE_READ_BYTES } from "../../src/load/load-task.ts";
+import { INLINE_READ_BYTES } from "../../src/source/file-source.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
 import type { Faults } from "../safety/support/fault-control.ts";
 import { beginFaults } from "../safety/support/in-process.ts";

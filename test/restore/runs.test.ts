@@ -7,10 +7,10 @@ import { syscallCounts } from "../../ffi/index.ts";
 import { readCrcs } from "../../src/checkpoint/columns.ts";
 import { closeContents, openCheckpoint } from "../../src/checkpoint/directory.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { LoadState, LoadWord } from "../../src/load/load-state.ts";
+import { LoadState } from "../../src/load/load-state.ts";
+import { LoadWord } from "../../src/load/load-tables.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
 import { checkInvariants } from "../../src/segment/invariants.ts";
-import { PAGES_PER_CHUNK } from "../../src/pages/units.ts";
 import { withDirectory } from "../checkpoint/support/directory.ts";
 
 /**
@@ -50,27 +50,23 @@ test("loadFrom makes the same system calls for 8 extents and runs as for 4,096",
     const few = await callsOfLoad(await saveExtents(`${root}/few`, 8, true));
     expect(few).toEqual(await callsOfLoad(await saveExtents(`${root}/many`, 4096, true)));
     expect(few).toEqual(await callsOfLoad(await saveExtents(`${root}/one`, 4096, false)));
-    expect(few.pread).toBe(4); // The header, the metadata, the trailer, the checksums.
+    expect(few.pread).toBe(3); // The header, the metadata, the trailer.
   });
 });
 
 test("extents and checksums of a manifest are seen by every thread", async () => {
   await withDirectory(async (root) => {
     const { manifest, contents } = openCheckpoint(await saveExtents(root, 100, false));
-    const { chunkHuge, pageMap, crcs } = manifest.files[0]!;
-    const { extents } = pageMap;
+    const { pageMap, crcs } = manifest.files[0]!;
     const checksums = readCrcs(contents[0]!.fd, crcs, contents[0]!.path);
     closeContents(contents);
-    const plan = { sizePages: chunkHuge.length * PAGES_PER_CHUNK, extentOffset: 0, checksums };
-    const state = LoadState.create({
-      ...plan,
-      extentStart: extents.start,
-      extentLength: extents.length,
-    });
+    const file = await MemoryFile.loadFrom(root);
+    const { state } = coreOf(file).loader!;
     const attached = new LoadState(structuredClone(state.handle));
-    expect([...attached.extentStart]).toEqual([...extents.start]);
-    expect([...attached.checksums]).toEqual([...checksums]);
-    expect(attached.words[LoadWord.PendingPages]).toBe(100);
+    expect([...attached.handle.map.extents.start]).toEqual([...pageMap.extents.start]);
+    expect([...attached.checksums!.values]).toEqual([...checksums]);
+    expect(attached.words[LoadWord.ContentPages]).toBe(100);
+    file.destroy();
   });
 });
 

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileFailedError, type FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { PAGES_PER_UNIT } from "../../src/load/load-state.ts";
+import { PAGES_PER_UNIT } from "../../src/load/load-tables.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
 import { Word } from "../../src/control/control.ts";
 import type { Point } from "../../src/control/interleave.ts";
@@ -383,7 +383,7 @@ test("a thread that dies between setting pages' bits and counting them: whoever 
     file.awaitLoadSync();
     await file.awaitLoad();
     await until(() => !file.isLoading);
-    await coreOf(file).loader!.finished;
+    await until(() => coreOf(file).loader!.isFinished);
     expect(coreOf(file).words[Word.Loading]).toBe(0);
     expect(file.view(page)[0]).toBe(9);
     end();

@@ -12,7 +12,7 @@ import {
   NotLoadedError,
   PAGE_SIZE,
 } from "../../src/index.ts";
-import { LoadWord, PAGES_PER_UNIT } from "../../src/load/load-state.ts";
+import { LoadWord, PAGES_PER_UNIT } from "../../src/load/load-tables.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
 import { Word } from "../../src/control/control.ts";
 import { setInterleavingHook } from "../../src/control/interleave.ts";
@@ -300,7 +300,7 @@ test("demand: wanted between the look for work and the sleep, the demand thread 
   await idle.reached();
   load.giveBack();
   const { start, end } = load.page;
-  load.state.demand(start / PAGE_SIZE, end / PAGE_SIZE);
+  load.state.demands.demand(start / PAGE_SIZE, end / PAGE_SIZE);
   idle.open();
   // This one sleeps without a limit: a lost wake-up would be for ever.
   await until(() => load.state.isLoaded(start / PAGE_SIZE, end / PAGE_SIZE));

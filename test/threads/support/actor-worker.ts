@@ -5,7 +5,8 @@ import { coreOf } from "../../../src/file/memory-file.ts";
 import { setInterleavingHook } from "../../../src/control/interleave.ts";
 import { THREAD_ID } from "../../../src/threads/thread.ts";
 import { UringQueue } from "../../../src/aio/uring-queue.ts";
-import { type LoadHandle, LoadState, WORDS_PER_UNIT } from "../../../src/load/load-state.ts";
+import { LoadState } from "../../../src/load/load-state.ts";
+import { type LoadHandle, WORDS_PER_UNIT } from "../../../src/load/load-tables.ts";
 import { run as runLoadTask } from "../../../src/load/load-task.ts";
 import { GateWord, type FromActor, type StopRequest, type ToActor } from "./actor.ts";
 
@@ -95,26 +96,17 @@ export const actions = {
     Bun.sleepSync(waitMs);
   },
   serveDemand: () => {
-    const { control, loader, mapping } = coreOf(opened());
-    const { state, fd } = loader!;
+    const { entry } = coreOf(opened()).loader!;
     // Without its look for the dead, so that a wake-up that is lost is lost for ever.
     const { wait } = Atomics;
     Atomics.wait = ((words: Int32Array, index: number, value: number) =>
       wait(words, index, value)) as typeof wait;
-    runLoadTask({
-      role: "demand",
-      queue: "inline",
-      directFd: -1,
-      control: control.buffer,
-      state: state.handle,
-      base: mapping.base,
-      fd,
-    });
+    return runLoadTask({ role: "demand", source: entry.state.source, loads: [entry] });
   },
   /** Claims a unit and begins a read of 4 KiB that nobody waits for; none with `fd` -1. Returns how many pages were claimed. */
   readByRing: (handle: LoadHandle, unit: number, fd: number, address: number) => {
     const state = new LoadState(handle);
-    const queue = new UringQueue(8, state.rings);
+    const queue = new UringQueue(8, state.group.rings);
     const claimed = state.claim(state.takeSlot(), unit, new Int32Array(WORDS_PER_UNIT).fill(-1));
     if (fd < 0) return claimed;
     queue.read(1, fd, address, 4096, 0);

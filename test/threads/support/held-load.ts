@@ -2,8 +2,14 @@ import { expect } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FileRange, type LoadQueue, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
-import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../../src/load/load-state.ts";
+import {
+  FileRange,
+  type LoadQueue,
+  MemoryFile,
+  PAGE_SIZE,
+  SyscallError,
+} from "../../../src/index.ts";
+import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../../src/load/load-tables.ts";
 import { SLOT_WORDS } from "../../../src/load/load-tables.ts";
 import { coreOf } from "../../../src/file/memory-file.ts";
 
@@ -41,7 +47,7 @@ export async function heldLoad({
   const unit = counts.lastIndexOf(PAGES_PER_UNIT);
   expect(unit).toBeGreaterThan(0);
   // A slot names one claim: of all that this thread has made, the unit's.
-  const slots = Reflect.get(state, "slots") as Int32Array;
+  const slots = state.tables.slots;
   slots.fill(-1, slot * SLOT_WORDS + 2, (slot + 1) * SLOT_WORDS);
   slots[slot * SLOT_WORDS + 1] = unit + 1;
   const page = new FileRange(
@@ -75,7 +81,7 @@ export async function heldLoad({
         bad,
         mismatched,
         badCount,
-        error: EIO,
+        error: state.errors.add(new SyscallError("pread", EIO)),
       });
     },
     /** This thread claims nothing any more, and gives nothing back. */

@@ -1,0 +1,72 @@
+/** What `loadStats` reports. */
+import { PAGE_SIZE } from "../pages/units.ts";
+import { describeSource } from "../source/open.ts";
+import { failureOf } from "./failures.ts";
+import type { LoadState } from "./load-state.ts";
+import { LoadWord } from "./load-tables.ts";
+
+/** What a background pass reads by. */
+export type UsedQueue = "workers" | "uring" | "inline";
+
+/** By LoadWord.Queue. */
+export const QUEUES = [null, "workers", "uring", "inline"] as const;
+
+/** What a restore has done so far; sizes in bytes. */
+export interface LoadStats {
+  readonly isLoading: boolean;
+  /** Contents to load: pages that the checkpoint holds. */
+  readonly totalBytes: number;
+  readonly loadedBytes: number;
+  /** Contents whose read failed; they stay failed until `retryLoad`. */
+  readonly failedBytes: number;
+  /** Loaded because a program waited for them. */
+  readonly demandBytes: number;
+  /** Loaded into huge pages, and into small ones. */
+  readonly hugeBytes: number;
+  readonly smallBytes: number;
+  /** What the background pass reads by; null if there is nothing to load. */
+  readonly queue: UsedQueue | null;
+  /** True if it reads past the page cache (O_DIRECT). */
+  readonly isDirect: boolean;
+  /** Reads of contents, and the most that one thread had in flight at once. */
+  readonly readCalls: number;
+  readonly readsInFlightMax: number;
+  /** The first failure, or null. */
+  readonly error: Error | null;
+}
+
+/** The statistics of a file that was not restored. */
+export const NOTHING_LOADED: LoadStats = {
+  isLoading: false,
+  totalBytes: 0,
+  loadedBytes: 0,
+  failedBytes: 0,
+  demandBytes: 0,
+  hugeBytes: 0,
+  smallBytes: 0,
+  queue: null,
+  isDirect: false,
+  readCalls: 0,
+  readsInFlightMax: 0,
+  error: null,
+};
+
+/** `stopped`: why the load was ended early, or null. */
+export function statsOf(state: LoadState, isLoading: boolean, stopped: Error | null): LoadStats {
+  const { words } = state;
+  return {
+    isLoading,
+    totalBytes: words[LoadWord.ContentPages]! * PAGE_SIZE,
+    loadedBytes: words[LoadWord.LoadedPages]! * PAGE_SIZE,
+    failedBytes: words[LoadWord.FailedPages]! * PAGE_SIZE,
+    demandBytes: words[LoadWord.DemandPages]! * PAGE_SIZE,
+    hugeBytes: words[LoadWord.HugePages]! * PAGE_SIZE,
+    // A thread may have died between the two counts.
+    smallBytes: Math.max(0, words[LoadWord.LoadedPages]! - words[LoadWord.HugePages]!) * PAGE_SIZE,
+    queue: QUEUES[words[LoadWord.Queue]!]!,
+    isDirect: describeSource(state.handle.source).isDirect,
+    readCalls: words[LoadWord.ReadCalls]!,
+    readsInFlightMax: words[LoadWord.MostInFlight]!,
+    error: failureOf(state) ?? stopped,
+  };
+}

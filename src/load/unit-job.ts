@@ -1,0 +1,104 @@
+/** UnitJob: a claimed unit on its way. Reused for one unit after the other. */
+import { mapAnonymous, unmap } from "../../ffi/index.ts";
+import { HUGE_PAGE_SIZE } from "../pages/units.ts";
+import { type ClaimedPages, ERROR_CHECKSUM } from "./load-state.ts";
+import { PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
+import type { OpenLoad } from "./open-load.ts";
+import { READS_MAX, ReadPlan } from "./read-plan.ts";
+
+/** A unit's compressed frames are smaller than its contents; blocks of checksums are 64 KiB. */
+const SCRATCH_BYTES = HUGE_PAGE_SIZE + 65_536;
+const SCRATCH_ALIGNMENT = 4096;
+
+export class UnitJob implements ClaimedPages {
+  readonly index: number;
+  /** Set while the job is in flight, with the slot of its claim. */
+  load: OpenLoad | undefined;
+  slot = -1;
+  unit = 0;
+  /** The claimed pages' bits. */
+  readonly want = new Int32Array(WORDS_PER_UNIT);
+  count = 0;
+  readonly plan = new ReadPlan();
+  /** Reads that have been added, and that have ended. */
+  added = 0;
+  ended = 0;
+  isHuge = false;
+  /** A program waits for it. */
+  isDemanded = false;
+  /** Checksums are read beside the contents: pages are checked when all reads have ended. */
+  checksLater = false;
+  /** Reads that failed. */
+  failedReads = 0;
+  /** The first error; a checksum's only if all could be read. */
+  error = 0;
+  /** Bits of pages that could not be read or are damaged, and of the damaged ones alone. */
+  readonly bad = new Int32Array(WORDS_PER_UNIT);
+  readonly mismatched = new Int32Array(WORDS_PER_UNIT);
+  badCount = 0;
+  /** Scratch memory of reads in flight: where each read's part is, and the reads that have one. */
+  readonly scratchAt = new Float64Array(READS_MAX);
+  private scratch = 0;
+  private scratchUsed = 0;
+  private scratchReads = 0;
+
+  constructor(index: number) {
+    this.index = index;
+  }
+
+  /** Begins with pages that have just been claimed; `want` and `count` say which. */
+  begin(load: OpenLoad, slot: number, unit: number, isDemanded: boolean): void {
+    this.load = load;
+    this.slot = slot;
+    this.unit = unit;
+    this.isDemanded = isDemanded;
+    this.added = this.ended = this.failedReads = this.error = this.badCount = 0;
+    this.bad.fill(0);
+    this.mismatched.fill(0);
+    this.isHuge = this.checksLater = false;
+  }
+
+  markBad(error: number, first: number, pages: number): void {
+    if (pages > 0 && (this.error === 0 || this.error === ERROR_CHECKSUM)) this.error = error;
+    for (let page = first; page < first + pages; page++) {
+      if (this.isBad(page)) continue;
+      const bit = page - this.unit * PAGES_PER_UNIT;
+      this.bad[bit >>> 5]! |= 1 << (bit & 31);
+      if (error === ERROR_CHECKSUM) this.mismatched[bit >>> 5]! |= 1 << (bit & 31);
+      this.badCount++;
+    }
+  }
+
+  isBad(page: number): boolean {
+    const bit = page - this.unit * PAGES_PER_UNIT;
+    return (this.bad[bit >>> 5]! & (1 << (bit & 31))) !== 0;
+  }
+
+  /** Scratch memory for a read, or 0 until others have given theirs back. */
+  takeScratch(op: number, lengthBytes: number): number {
+    if (lengthBytes > SCRATCH_BYTES)
+      throw new RangeError(
+        `Expected a frame of at most ${SCRATCH_BYTES} bytes, got ${lengthBytes}`,
+      );
+    if (this.scratchReads === 0) this.scratchUsed = 0;
+    const rounded = Math.ceil(lengthBytes / SCRATCH_ALIGNMENT) * SCRATCH_ALIGNMENT;
+    if (this.scratchUsed + rounded > SCRATCH_BYTES) return 0;
+    if (this.scratch === 0) this.scratch = mapAnonymous(SCRATCH_BYTES);
+    const address = this.scratch + this.scratchUsed;
+    this.scratchAt[op] = address;
+    this.scratchUsed += rounded;
+    this.scratchReads++;
+    return address;
+  }
+
+  freeScratch(): void {
+    this.scratchReads--;
+  }
+
+  /** Precondition: no read of its is in flight. */
+  close(): void {
+    if (this.scratch !== 0) unmap(this.scratch, SCRATCH_BYTES);
+    this.scratch = 0;
+    this.scratchReads = 0;
+  }
+}
