@@ -53,7 +53,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const ranges = Array.from(trace.fill, (pages) => file.allocate(pages * PAGE_SIZE));
   if (text(params, "shape") === "mixed")
     for (let i = 1; i < ranges.length; i += 2) file.incRef(ranges[i]!);
-  const before = file.toString();
+  const before = file.dump();
   const { slots } = trace;
   const replay = (ops: number) => {
     for (let i = 0; i < ops; i++) {
@@ -63,7 +63,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
     }
   };
   const { avg } = await measure(() => replay(slots.length), budget(run));
-  if (file.toString() !== before)
+  if (file.dump() !== before)
     throw new Error("References differ after as many were dropped as were added");
   const hash = new WordHash();
   for (const range of ranges) hash.add(file.hasUniqueRef(range) ? 1 : 2);

@@ -9,7 +9,7 @@
 import { Commitment } from "../accounting/commitment.ts";
 import { Allocator } from "../allocator/allocator.ts";
 import { Changes } from "../changes/changes.ts";
-import { DestroyedError } from "../errors/errors.ts";
+import { DestroyedError, NotLoadedError } from "../errors/errors.ts";
 import { Evictions } from "../eviction/evictions.ts";
 import { checkBounds, checkOffsets, type RangeLike, throwNoRange } from "../pages/range.ts";
 import { Loader } from "../load/loader.ts";
@@ -24,7 +24,7 @@ import { Releaser } from "../memory/releaser.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { Participants } from "../control/participants.ts";
 import { StopPart } from "../control/stops.ts";
-import { PAGE_SIZE, pageOf } from "../pages/units.ts";
+import { PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "../pages/units.ts";
 
 /** How long to wait until pinned buffers are tried again: twice as long each time. */
 const FIRST_PINNED_RETRY_MS = 1;
@@ -41,6 +41,7 @@ const cores = new Map<number, FileCore>();
  */
 export function attachCore(handle: MemoryFileHandle, isReadOnly = false): FileCore {
   const control = controlOf(handle);
+  const load = handle.load === null ? null : checkLoadHandle(handle.load);
   const existing = cores.get(control.fields[Field.FileId]!);
   if (existing !== undefined) {
     existing.requireLive("MemoryFile.attach()");
@@ -48,11 +49,11 @@ export function attachCore(handle: MemoryFileHandle, isReadOnly = false): FileCo
     existing.joinStops();
     return existing;
   }
-  const load = handle.load === null ? null : checkLoadHandle(handle.load);
+  // What may throw comes before this thread takes a slot.
+  const state = load === null ? undefined : new LoadState(load);
   const parts = attachParts(control, handle.name);
   const { base } = parts.mapping;
-  const loader =
-    load === null ? undefined : new Loader({ control, state: new LoadState(load), base });
+  const loader = state === undefined ? undefined : new Loader({ control, state, base });
   const core = new FileCore(parts, loader);
   core.isReadOnly = isReadOnly;
   core.joinStops();
@@ -150,6 +151,11 @@ export class FileCore {
     return this.words[Word.SizePages]! * PAGE_SIZE;
   }
 
+  /** The most bytes that may be in use. */
+  get limitBytes(): number {
+    return this.control.fields[Field.LimitPages]! * PAGE_SIZE;
+  }
+
   /** True once this thread may not touch the memory any more. */
   get isDetached(): boolean {
     return this.hasLeft;
@@ -197,6 +203,36 @@ export class FileCore {
   private throwNoRange(range: unknown, method: string): never {
     this.requireLive(method);
     throwNoRange(range);
+  }
+
+  /** Drops a reference of each page, and has waste released. @throws {RangeError} as `decRef` */
+  dropPages(startPage: number, endPage: number): void {
+    if (this.allocator.decRef(startPage, endPage)) this.releaser.schedule();
+  }
+
+  /** @throws {RangeError} if a page has no reference @throws {NotLoadedError} if one is not loaded */
+  requireReadable(startPage: number, endPage: number): void {
+    this.allocator.requireReferenced(startPage, endPage);
+    if (!this.mayMissPages || this.loader!.isLoaded(startPage, endPage)) return;
+    const cause = this.loader!.failureOf(startPage, endPage);
+    throw new NotLoadedError(
+      startPage * PAGE_SIZE,
+      endPage * PAGE_SIZE,
+      cause === undefined ? undefined : { cause },
+    );
+  }
+
+  /** The views of the pages, one a chunk. @throws as `requireReadable` */
+  viewsOf(startPage: number, endPage: number): Uint8Array<ArrayBuffer>[] {
+    const { discards } = this;
+    this.requireReadable(startPage, endPage);
+    const views: Uint8Array<ArrayBuffer>[] = [];
+    for (let start = startPage; start < endPage; ) {
+      const end = Math.min(endPage, start - (start % PAGES_PER_CHUNK) + PAGES_PER_CHUNK);
+      views.push(this.views.get(start, end, Uint8Array<ArrayBuffer>, discards));
+      start = end;
+    }
+    return views;
   }
 
   /** The first page at or after `page` that may be committed. Other file systems than the kernel's own memory may not know. */
@@ -258,7 +294,7 @@ export class FileCore {
   }
 
   /** This thread stops using the file: at once if it can, else when its work has ended. */
-  private leave(): void {
+  leave(): void {
     if (this.hasLeft) return;
     this.hasLeft = true;
     cores.delete(this.control.fields[Field.FileId]!);

@@ -1,5 +1,5 @@
-/** What a MemoryFile's methods take, and the checks of it. */
-import { checkInteger, uringUnavailable } from "../../ffi/index.ts";
+/** What a MemoryFile's methods take, and its checks. `null` for an optional option means absent. */
+import { checkInteger, quote, showValue, uringUnavailable } from "../../ffi/index.ts";
 import { UringUnavailableError } from "../aio/queue.ts";
 import type { DelayedEviction } from "../eviction/evictions.ts";
 import { DEFAULT_THRESHOLD, type PressureThreshold } from "../eviction/pressure-file.ts";
@@ -7,6 +7,7 @@ import type { LoadStats } from "../load/load-stats.ts";
 import type { LoadHandle } from "../load/load-tables.ts";
 import type { LoadQueue } from "../source/file-source.ts";
 import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "../pages/units.ts";
+import { checkSignal } from "./wait.ts";
 
 /** How pages are committed when they are allocated. */
 export type AllocationMode =
@@ -85,6 +86,35 @@ export interface MemoryFileHandle {
   readonly load: LoadHandle | null;
 }
 
+/** Options as a program may give them: `null` means absent. */
+export type Nullable<T> = { readonly [K in keyof T]: T[K] | null };
+
+/**
+ * The options as plain data: each property is read once, during the call, and `null` means absent.
+ *
+ * @throws {TypeError} unless they are an object, null or undefined
+ */
+export function readOptions<T extends object>(options: Nullable<T> | null | undefined): T {
+  const read: Record<string, unknown> = {};
+  if (options != null && typeof options !== "object")
+    throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
+  for (const key of keysOf(options ?? {})) {
+    const value = (options as Record<string, unknown>)[key];
+    if (value !== null) read[key] = value;
+  }
+  return read as T;
+}
+
+/** The names of an object's properties, inherited and hidden ones included. */
+function keysOf(object: object): Set<string> {
+  const keys = new Set<string>();
+  for (let at: object | null = object; at !== null && at !== Object.prototype; ) {
+    for (const key of Object.getOwnPropertyNames(at)) if (key !== "constructor") keys.add(key);
+    at = Object.getPrototypeOf(at) as object | null;
+  }
+  return keys;
+}
+
 const MODES: readonly string[] = ["uncommitted", "callerIndirectCommit", "commit", "writePopulate"];
 
 export const checkLength = (lengthBytes: number, huge: boolean): void => {
@@ -94,24 +124,34 @@ export const checkLength = (lengthBytes: number, huge: boolean): void => {
     throw new RangeError(`Expected lengthBytes to be a multiple of ${unit}, got ${lengthBytes}`);
 };
 
-export const isTopDown = (direction: string | undefined): boolean => {
-  if (direction === undefined || direction === "bottomUp") return false;
+export const isTopDown = (direction: string | null | undefined): boolean => {
+  if (direction == null || direction === "bottomUp") return false;
   if (direction === "topDown") return true;
   throw new TypeError(
-    `Expected direction to be "bottomUp" or "topDown", got ${JSON.stringify(direction)}`,
+    `Expected direction to be "bottomUp" or "topDown", got ${showValue(direction)}`,
   );
 };
 
 /** @throws {TypeError} for another queue @throws {UringUnavailableError} for "uring" where it cannot be used */
-export function checkQueue(queue: string | undefined): void {
-  if (queue === undefined || queue === "auto" || queue === "workers" || queue === "inline") return;
+export function checkQueue(queue: string | null | undefined): void {
+  if (queue == null || queue === "auto" || queue === "workers" || queue === "inline") return;
   if (queue !== "uring") {
     throw new TypeError(
-      `Expected queue to be "auto", "workers", "uring" or "inline", got ${JSON.stringify(queue)}`,
+      `Expected queue to be "auto", "workers", "uring" or "inline", got ${showValue(queue)}`,
     );
   }
   const reason = uringUnavailable();
   if (reason !== null) throw new UringUnavailableError(reason);
+}
+
+/** @throws {TypeError} unless the place of a checkpoint is a string that can be one */
+export function checkPlace(directory: unknown): asserts directory is string {
+  if (typeof directory !== "string")
+    throw new TypeError(`Expected directory to be a string, got ${showValue(directory)}`);
+  if (directory === "" || directory.includes("\0"))
+    throw new TypeError(
+      `Expected directory to be a path without NUL characters, got ${quote(directory)}`,
+    );
 }
 
 /** What loads and saves have in common. @throws {TypeError} for something else @throws the signal's reason */
@@ -122,27 +162,26 @@ export function checkWatchers({
   signal?: unknown;
   onProgress?: unknown;
 }): void {
-  if (onProgress !== undefined && typeof onProgress !== "function") {
-    throw new TypeError(`Expected onProgress to be a function, got ${String(onProgress)}`);
-  }
-  if (signal === undefined) return;
-  if (!(signal instanceof AbortSignal))
-    throw new TypeError(`Expected signal to be an AbortSignal, got ${String(signal)}`);
-  signal.throwIfAborted();
+  if (onProgress != null && typeof onProgress !== "function")
+    throw new TypeError(`Expected onProgress to be a function, got ${showValue(onProgress)}`);
+  checkSignal(signal);
 }
 
 /** A copy: what the program does with its bytes during a save must not matter. @throws {TypeError} */
-export function copyUserData(name: string, userData: Uint8Array | undefined): Uint8Array | null {
-  if (userData === undefined) return null;
+export function copyUserData(
+  name: string,
+  userData: Uint8Array | null | undefined,
+): Uint8Array | null {
+  if (userData == null) return null;
   if (!(userData instanceof Uint8Array))
-    throw new TypeError(`Expected ${name} to be a Uint8Array, got ${typeof userData}`);
+    throw new TypeError(`Expected ${name} to be a Uint8Array, got ${showValue(userData)}`);
   return new Uint8Array(userData);
 }
 
 /** @throws {TypeError} {RangeError} */
 export const checkAllocation = (mode: AllocationMode, kind: number, group: number): void => {
   if (mode !== "uncommitted" && !MODES.includes(mode))
-    throw new TypeError(`Expected mode to be one of ${MODES.join(", ")}, got ${String(mode)}`);
+    throw new TypeError(`Expected mode to be one of ${MODES.join(", ")}, got ${showValue(mode)}`);
   checkInteger("kind", kind, 0, MAX_KIND);
   checkInteger("group", group, 0, MAX_GROUP);
 };
@@ -155,7 +194,7 @@ export function checkGroups(groups: Iterable<number> | undefined): ReadonlySet<n
     typeof groups !== "object" ||
     typeof groups[Symbol.iterator] !== "function"
   ) {
-    throw new TypeError(`Expected groups to be an iterable of numbers, got ${String(groups)}`);
+    throw new TypeError(`Expected groups to be an iterable of numbers, got ${showValue(groups)}`);
   }
   const set = new Set(groups);
   for (const group of set) checkInteger("group", group, 0, MAX_GROUP);
@@ -169,7 +208,7 @@ export function checkEviction(options: MemoryFileOptions): {
 } {
   const delayedEviction = options.delayedEviction ?? "enabled";
   if (!["enabled", "disabled", "manual"].includes(delayedEviction)) {
-    const got = JSON.stringify(delayedEviction);
+    const got = showValue(delayedEviction);
     throw new TypeError(
       `Expected delayedEviction to be "enabled", "disabled" or "manual", got ${got}`,
     );

@@ -1,11 +1,24 @@
 /** What a MemoryFile is made of, newly created or opened from another thread's handle. */
-import { checkInteger, fileStatus, isMapped, SyscallError } from "../../ffi/index.ts";
+import {
+  checkInteger,
+  fileStatus,
+  isMapped,
+  quote,
+  showValue,
+  SyscallError,
+} from "../../ffi/index.ts";
 import { Allocator } from "../allocator/allocator.ts";
 import type { TableMemory } from "../allocator/tables.ts";
 import { DestroyedError } from "../errors/errors.ts";
 import type { PressureThreshold } from "../eviction/pressure-file.ts";
 import { Mapping } from "../memory/mapping.ts";
-import { checkEviction, type MemoryFileHandle, type MemoryFileOptions } from "./options.ts";
+import {
+  checkEviction,
+  type MemoryFileHandle,
+  type MemoryFileOptions,
+  type Nullable,
+  readOptions,
+} from "./options.ts";
 import { type Control, createControl, Field, openControl, Word } from "../control/control.ts";
 import { freeSlot, takeSlot } from "../control/participants.ts";
 import { reach } from "../control/interleave.ts";
@@ -39,8 +52,42 @@ export function describe(name: string): string {
   return `MemoryFile "${name}"`;
 }
 
-export function createParts(options: MemoryFileOptions): Parts {
-  // Each is read once: getters may answer otherwise the next time.
+/** memfd_create(2) takes so many. */
+const MAX_NAME_BYTES = 249;
+
+/** @throws {TypeError} {RangeError} */
+function checkName(name: unknown): asserts name is string {
+  if (typeof name !== "string")
+    throw new TypeError(`Expected name to be a string, got ${showValue(name)}`);
+  if (name.includes("\0"))
+    throw new TypeError(`Expected name to have no NUL character, got ${quote(name)}`);
+  const bytes = Buffer.byteLength(name);
+  if (bytes > MAX_NAME_BYTES)
+    throw new RangeError(
+      `Expected name to be at most ${MAX_NAME_BYTES} bytes of UTF-8, got ${bytes}: ${quote(name)}`,
+    );
+}
+
+/** The name, cut to what a MemoryFile's may be: ids in a checkpoint may be longer. */
+export function cutName(name: string): string {
+  let cut = name;
+  while (Buffer.byteLength(cut) > MAX_NAME_BYTES) cut = [...cut].slice(0, -1).join("");
+  return cut;
+}
+
+/** @throws {TypeError} {RangeError} */
+function checkPath(path: unknown): asserts path is string | undefined {
+  if (path === undefined) return;
+  if (typeof path !== "string")
+    throw new TypeError(`Expected path to be a string, got ${showValue(path)}`);
+  if (path === "" || path.includes("\0"))
+    throw new TypeError(
+      `Expected path to be a file name without NUL characters, got ${quote(path)}`,
+    );
+}
+
+export function createParts(given: Nullable<MemoryFileOptions>): Parts {
+  const options = readOptions(given);
   const {
     limitBytes,
     path,
@@ -56,8 +103,8 @@ export function createParts(options: MemoryFileOptions): Parts {
       );
   }
   const name = options.name ?? "pgalloc";
-  if (typeof name !== "string")
-    throw new TypeError(`Expected name to be a string, got ${typeof name}`);
+  checkName(name);
+  checkPath(path);
   // Twice the limit: fragmentation and chunks of both page sizes need room beyond what is in use.
   const wanted = Math.max(DEFAULT_CAPACITY_BYTES, 2 * (limitBytes ?? 0));
   const capacityBytes = Math.min(MAX_CAPACITY_BYTES, Math.ceil(wanted / CHUNK_SIZE) * CHUNK_SIZE);
@@ -122,10 +169,17 @@ function newFileId(): number {
 /** The control block behind a handle. @throws {TypeError} if it is no handle of this process */
 export function controlOf(handle: MemoryFileHandle): Control {
   if (handle === null || typeof handle !== "object" || handle.kind !== "pgalloc.MemoryFile") {
-    throw new TypeError("Expected a handle made by MemoryFile.share()");
+    throw new TypeError(
+      `Expected a handle made by MemoryFile.share() in this process, got ${showValue(handle)}`,
+    );
   }
   if (typeof handle.name !== "string")
-    throw new TypeError(`Expected handle.name to be a string, got ${typeof handle.name}`);
+    throw new TypeError(`Expected handle.name to be a string, got ${showValue(handle.name)}`);
+  const { userData } = handle;
+  if (userData !== null && !(userData instanceof Uint8Array))
+    throw new TypeError(
+      `Expected handle.userData to be null or a Uint8Array, got ${showValue(userData)}`,
+    );
   return openControl(handle.control);
 }
 

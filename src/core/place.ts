@@ -47,17 +47,20 @@ export function placePages(
     return allocator.allocate(pages, tag, group, how | Placement.Grow);
   } catch (error) {
     if (!(error instanceof OutOfMemoryError) || pages * PAGE_SIZE > error.limitBytes) throw error;
-    return placeInFreed(core, error, () =>
-      allocator.allocate(pages, tag, group, how | Placement.Grow),
-    );
+    return placeInFreed(core, error, { pages, tag, group, how: how | Placement.Grow });
   }
 }
 
-/**
- * Frees memory until `allocate` finds room. @throws {OutOfMemoryError} once nothing more can be
- * freed
- */
-function placeInFreed(core: FileCore, error: OutOfMemoryError, allocate: () => number): number {
+/** What `Allocator.allocate` takes: an object and no closure, which each allocation would make. */
+interface Wanted {
+  readonly pages: number;
+  readonly tag: number;
+  readonly group: number;
+  readonly how: number;
+}
+
+/** Frees memory until there is room. @throws {OutOfMemoryError} once nothing more can be freed */
+function placeInFreed(core: FileCore, error: OutOfMemoryError, wanted: Wanted): number {
   const { evictions } = core;
   const sources = [
     () => true,
@@ -68,7 +71,7 @@ function placeInFreed(core: FileCore, error: OutOfMemoryError, allocate: () => n
     if (!hasWaste()) continue;
     // A user's code may have destroyed the file.
     core.requireLive("allocate()");
-    const start = placeInWaste(core, allocate);
+    const start = placeInWaste(core, wanted);
     if (start >= 0) return start;
   }
   throw error;
@@ -77,12 +80,12 @@ function placeInFreed(core: FileCore, error: OutOfMemoryError, allocate: () => n
 /**
  * Allocates once the waste is released, by this thread or others. Returns -1 if that is too little.
  */
-function placeInWaste({ releaser, words }: FileCore, allocate: () => number): number {
+function placeInWaste({ releaser, words, allocator }: FileCore, wanted: Wanted): number {
   for (const until = performance.now() + RELEASE_WAIT_MS; ; ) {
     const seen = Atomics.load(words, Word.Releases);
     releaser.releaseAll();
     try {
-      return allocate();
+      return allocator.allocate(wanted.pages, wanted.tag, wanted.group, wanted.how);
     } catch (error) {
       if (!(error instanceof OutOfMemoryError)) throw error;
     }

@@ -1,65 +1,57 @@
 /**
- * MemoryFile: page-granular, reference-counted memory outside the JavaScript heap, that can be checkpointed and restored in
- * the background. A port of gVisor's pkg/sentry/pgalloc; the page states are described in allocator/states.ts.
+ * MemoryFile: page-granular, reference-counted memory outside the JavaScript heap, that can be
+ * checkpointed and restored in the background. A port of gVisor's pkg/sentry/pgalloc; the states of
+ * pages are described in allocator/states.ts.
  *
- * This file is the public surface: it checks what it is given, and hands it on. Who does what:
- *
- *   file-core.ts  what a file is made of, its life    mapping/    the memory, and views of it
- *   allocator/    which pages are whose               load/       what is loaded, and waiting for it
- *   releaser.ts   waste back to the kernel            shared/     words and lock shared by all threads
- *   accounting/   what is committed, for whom         eviction/   memory that users can do without
- *   checkpoint/   save, and what a restore reads      restore.ts  from a checkpoint's description to a loading file
+ * This file is the public surface: it checks arguments and hands them on. core/core.ts holds what a
+ * file is made of; ARCHITECTURE.md shows the way through the rooms.
  */
-import { checkInteger, fileStatus } from "../../ffi/index.ts";
+import { fileStatus } from "../../ffi/index.ts";
 import { scanCommitted } from "../accounting/scan.ts";
 import { type Usage, usageOf } from "../accounting/usage.ts";
-import { Placement } from "../allocator/allocator.ts";
 import { dumpRuns } from "../allocator/dump.ts";
-import { HUGE, KIND_SHIFT, USED } from "../allocator/states.ts";
 import { closeContents, openCheckpoint } from "../checkpoint/directory.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
-import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
-import { NotLoadedError, SeveralFilesError } from "../errors/errors.ts";
-import type { EvictableMemoryUser, EvictionTrigger } from "../eviction/evictions.ts";
-import type { EvictableRange } from "../eviction/range-list.ts";
-import { whileStill } from "../control/stops.ts";
+import { Word } from "../control/control.ts";
+import { allocatePages } from "../core/allocate.ts";
 import { attachCore, FileCore } from "../core/core.ts";
-import { FileRange, type RangeLike } from "../pages/range.ts";
-import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
-import type { ViewConstructor } from "../memory/views.ts";
+import { describeFile, describeHandle, INSPECT, REFUSES_CLONES } from "../core/describe.ts";
 import {
   type AllocateOptions,
-  type AllocationMode,
   type AttachOptions,
-  checkAllocation,
   checkGroups,
-  checkLength,
+  checkPlace,
   checkQueue,
   checkWatchers,
   copyUserData,
-  isTopDown,
   type LoadOptions,
   type MemoryFileHandle,
   type MemoryFileOptions,
+  type Nullable,
+  readOptions,
 } from "../core/options.ts";
+import { awaitLoad, awaitLoadSync, retryLoad } from "./await-load.ts";
 import { makeReadOnly } from "./read-only.ts";
 import { createParts } from "../core/parts.ts";
-import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
-import { recordAwait, recordAwaitSync, recordLoad, recordSave } from "../metrics/record.ts";
-import { placePages } from "../core/place.ts";
+import { signalOf, unlessAborted, type WaitOptions } from "../core/wait.ts";
 import { keepServed } from "../core/service.ts";
+import { SeveralFilesError } from "../errors/errors.ts";
+import type { EvictableMemoryUser, EvictionTrigger } from "../eviction/evictions.ts";
+import type { EvictableRange } from "../eviction/range-list.ts";
+import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
+import type { ViewConstructor } from "../memory/views.ts";
+import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
+import { recordLoad, recordSave } from "../metrics/record.ts";
+import { FileRange, type RangeLike } from "../pages/range.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 import { restoreCheckpoint } from "../restore/native.ts";
-import { Word } from "../control/control.ts";
-import { MemoryKind, PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "../pages/units.ts";
+import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 
-/**
- * For the library's other modules, not for programs: what is behind a file, and a file over what
- * they made.
- */
+/** For the library's other modules: the core of a file, and a file over a core. */
 export let coreOf: (file: MemoryFile) => FileCore;
 export let fileOver: (core: FileCore, userData: Uint8Array | null) => MemoryFile;
 
-const NO_OPTIONS: AllocateOptions = Object.freeze({});
+const NO_OPTIONS = Object.freeze({});
 
 export class MemoryFile implements Disposable {
   /**
@@ -75,25 +67,30 @@ export class MemoryFile implements Disposable {
   }
 
   private constructor(core: FileCore, userData: Uint8Array | null) {
+    if (!(core instanceof FileCore))
+      throw new TypeError(
+        "Cannot construct a MemoryFile: use MemoryFile.create(), loadFrom() or attach()",
+      );
     this.#core = core;
     this.userData = userData;
     this.name = core.name;
+    // structuredClone and postMessage look at string keys only.
+    Object.defineProperty(this, "use share()", { value: REFUSES_CLONES, enumerable: true });
   }
 
   /**
    * Makes an empty file.
    *
-   * @throws {RangeError} if limitBytes is no multiple of PAGE_SIZE between PAGE_SIZE and 1 TiB
-   * @throws {SyscallError} if the file or its address space cannot be had
+   * @throws {TypeError} {RangeError} for a bad option
+   * @throws {SyscallError} if the kernel refuses the file or its address space
    */
-  static create(options: MemoryFileOptions = {}): MemoryFile {
-    return new MemoryFile(new FileCore(createParts(options)), null);
+  static create(options: Nullable<MemoryFileOptions> | null = NO_OPTIONS): MemoryFile {
+    return new MemoryFile(new FileCore(createParts(options ?? NO_OPTIONS)), null);
   }
 
   /**
-   * Opens a file that another thread of this process shares. However often a thread attaches, and
-   * if it made the file itself: all its MemoryFile objects are one participant, and `destroy` of
-   * one ends them all.
+   * Opens a file that another thread of this process shares. All MemoryFile objects of one file in
+   * one thread are one participant: `destroy` of one ends them all.
    *
    * A consistent save stops all threads that attached: see `safepoint`. One that attaches with
    * `readOnly` never has to stop. It promises not to write to views, and methods that change the
@@ -103,8 +100,8 @@ export class MemoryFile implements Disposable {
    * @throws {DestroyedError} if the file was destroyed meanwhile
    * @throws {TooManyThreadsError} if 192 threads use it
    */
-  static attach(handle: MemoryFileHandle, options: AttachOptions = {}): MemoryFile {
-    const isReadOnly = options.readOnly === true;
+  static attach(handle: MemoryFileHandle, options?: Nullable<AttachOptions> | null): MemoryFile {
+    const isReadOnly = readOptions<AttachOptions>(options).readOnly === true;
     const core = attachCore(handle, isReadOnly);
     keepServed(core, handle);
     const file = new MemoryFile(core, handle.userData);
@@ -119,20 +116,20 @@ export class MemoryFile implements Disposable {
     Atomics.store(this.#core.words, Word.Shared, 1);
     this.#core.joinStops();
     const load = loader?.state.handle ?? null;
-    const handle: MemoryFileHandle = {
+    const handle = describeHandle({
       kind: "pgalloc.MemoryFile",
       name: this.name,
       control: this.#core.control.buffer,
       load,
       userData: this.userData,
-    };
+    });
     keepServed(this.#core, handle);
     return handle;
   }
 
   /**
-   * Stops here while another thread saves the file at one instant: for turns that take long. Costs a
-   * look at one word otherwise. A thread also stops between turns of its event loop and in
+   * Stops here while another thread saves the file at one instant: for turns that take long. Costs
+   * a look at one word otherwise. A thread also stops between turns of its event loop and in
    * `awaitLoadSync`, and nowhere else: what it writes between two such points is saved as a whole.
    *
    * (I/O that is under way into a view is the program's: it goes on.)
@@ -143,8 +140,8 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Runs `work`, which blocks this thread and uses nothing of the file, and returns what it returns.
-   * This thread counts as stopped meanwhile, so that a save need not wait for it.
+   * Runs `work`, which blocks this thread and uses nothing of the file, and returns what it
+   * returns. This thread counts as stopped meanwhile, so that a save need not wait for it.
    */
   parked<T>(work: () => T): T {
     this.#core.requireLive("parked()");
@@ -155,83 +152,12 @@ export class MemoryFile implements Disposable {
    * Allocates zeroed pages, one reference each.
    *
    * @param lengthBytes a positive multiple of PAGE_SIZE (of HUGE_PAGE_SIZE with `huge`)
-   * @throws {RangeError} {TypeError} for a bad argument
+   * @throws {RangeError} {TypeError} for a bad argument, with nothing changed
    * @throws {OutOfMemoryError} code "ENOMEM", if limitBytes or the address space is exhausted
    * @throws {SyscallError} if the kernel has no memory to commit
    */
-  allocate(lengthBytes: number, options: AllocateOptions = NO_OPTIONS): FileRange {
-    // Each is read once, and before the rest: a getter may answer otherwise the next time, or
-    // destroy the file.
-    const {
-      kind = MemoryKind.Anonymous,
-      group = 0,
-      mode = "uncommitted",
-      huge: wantsHuge = false,
-      direction,
-      fill,
-    } = options;
-    this.#core.requireLive("allocate()");
-    checkLength(lengthBytes, wantsHuge);
-    checkAllocation(mode, kind, group);
-    const huge = wantsHuge && this.#core.expectHugepages;
-    const how =
-      (isTopDown(direction) ? Placement.TopDown : 0) |
-      (mode === "uncommitted" ? 0 : Placement.Recycle);
-    const tag = USED | (huge ? HUGE : 0) | (kind << KIND_SHIFT);
-    const start = placePages(this.#core, lengthBytes / PAGE_SIZE, tag, group, how) * PAGE_SIZE;
-    const range = new FileRange(start, start + lengthBytes);
-    if (mode !== "uncommitted") this.#commit(range, mode, huge);
-    return fill === undefined ? range : this.#fill(range, fill);
-  }
-
-  #commit(range: FileRange, mode: AllocationMode, huge: boolean): void {
-    const { allocator, mapping, words, advises } = this.#core;
-    const { start, end } = range;
-    const { recycled } = allocator;
-    let seen = true;
-    try {
-      if (recycled || mode === "writePopulate" || (huge ? advises.huge : advises.small)) {
-        // Committed through our mapping, since only that carries the advice about huge pages.
-        seen = mapping.populate(start, end);
-      } else if (mode === "commit") {
-        // Allocated without being touched.
-        seen = false;
-        mapping.commit(start, end);
-      }
-      if (recycled) mapping.zero(start, end);
-      if (seen) return;
-      Atomics.store(words, Word.UnseenCommits, 1);
-      this.#core.noteCommitted(pageOf(start), pageOf(end));
-    } catch (error) {
-      // A part of the pages may have been allocated.
-      if (!seen) Atomics.store(words, Word.UnseenCommits, 1);
-      this.decRef(range);
-      throw error;
-    }
-  }
-
-  #fill(range: FileRange, fill: (destination: Uint8Array) => number): FileRange {
-    let filled = range.start;
-    try {
-      for (const view of this.views(range)) {
-        let done = 0;
-        while (done < view.byteLength) {
-          const count = fill(view.subarray(done));
-          this.#core.requireLive("allocate()");
-          checkInteger("fill's result", count, 0, view.byteLength - done);
-          if (count === 0) break;
-          done += count;
-        }
-        filled += done;
-        if (done < view.byteLength) break;
-      }
-    } catch (error) {
-      if (!this.#core.isDetached) this.decRef(range);
-      throw error;
-    }
-    const end = filled - (filled % PAGE_SIZE);
-    if (end < range.end) this.decRef(new FileRange(end, range.end));
-    return end === range.end ? range : new FileRange(range.start, end);
+  allocate(lengthBytes: number, options: Nullable<AllocateOptions> | null = NO_OPTIONS): FileRange {
+    return allocatePages(this.#core, lengthBytes, options ?? NO_OPTIONS);
   }
 
   /**
@@ -252,7 +178,7 @@ export class MemoryFile implements Disposable {
   decRef(range: RangeLike): void {
     const core = this.#core;
     core.requireRange(range, "decRef()");
-    if (core.allocator.decRef(core.startPage, core.endPage)) core.releaser.schedule();
+    core.dropPages(core.startPage, core.endPage);
   }
 
   /** True if every page has exactly one reference. @throws {RangeError} if a page has none */
@@ -275,17 +201,17 @@ export class MemoryFile implements Disposable {
 
   /**
    * Gives the pages' memory back to the kernel: they read as zero, and stay referenced.
-   * @throws {RangeError}
+   * @throws {RangeError} if a page has no reference
    */
   decommit(range: RangeLike): void {
-    this.#core.requireRange(range, "decommit()");
-    const { startPage: start, endPage: end } = this.#core;
-    this.#core.allocator.requireReferenced(start, end);
-    // What is still to be loaded need not be; what is being read must land before it is thrown
-    // away.
-    this.#core.loader?.dropSync(start, end);
-    this.#core.mapping.decommit(start * PAGE_SIZE, end * PAGE_SIZE);
-    this.#core.noteUncommitted(start, end);
+    const core = this.#core;
+    core.requireRange(range, "decommit()");
+    const { startPage: start, endPage: end } = core;
+    core.allocator.requireReferenced(start, end);
+    // Pages that wait to be loaded are skipped; a read under way must land before.
+    core.loader?.dropSync(start, end);
+    core.mapping.decommit(start * PAGE_SIZE, end * PAGE_SIZE);
+    core.noteUncommitted(start, end);
   }
 
   /**
@@ -304,7 +230,7 @@ export class MemoryFile implements Disposable {
     const { startPage, endPage, discards, views } = core;
     const view = views.find(startPage, endPage, type);
     if (view !== undefined && views.isFresh(view, discards)) return view;
-    this.#requireReadable(startPage, endPage);
+    core.requireReadable(startPage, endPage);
     if (view === undefined) return views.get(startPage, endPage, type, discards);
     views.renew(view, discards);
     return view;
@@ -312,25 +238,18 @@ export class MemoryFile implements Disposable {
 
   /** The range's views, one a chunk, for ranges of any length. @throws as `view` */
   views(range: RangeLike): Uint8Array<ArrayBuffer>[] {
-    this.#core.requireRange(range, "views()");
-    const { startPage, endPage: last, discards } = this.#core;
-    this.#requireReadable(startPage, last);
-    const views: Uint8Array<ArrayBuffer>[] = [];
-    for (let start = startPage; start < last; ) {
-      const end = Math.min(last, start - (start % PAGES_PER_CHUNK) + PAGES_PER_CHUNK);
-      views.push(this.#core.views.get(start, end, Uint8Array<ArrayBuffer>, discards));
-      start = end;
-    }
-    return views;
+    const core = this.#core;
+    core.requireRange(range, "views()");
+    return core.viewsOf(core.startPage, core.endPage);
   }
 
   /**
-   * Resolves when no page is waste or being released. Dropped references release in the background
-   * anyway.
+   * Resolves when no page is waste or being released, or the file is destroyed. Dropped references
+   * release in the background anyway. @throws the signal's reason
    */
-  async released(): Promise<void> {
+  async released(options?: WaitOptions | null): Promise<void> {
     this.#core.requireLive("released()");
-    await this.#core.releaser.released();
+    await this.#core.releaser.released(signalOf(options));
   }
 
   /** Memory and swap that the kernel spends on the file: exact, from fstat(2). */
@@ -341,25 +260,21 @@ export class MemoryFile implements Disposable {
 
   /**
    * Looks for memory that was committed since the last look, for `usage()`; of the given groups
-   * only, or of all. A look at all is not repeated before eight times what the last one took has
-   * passed. True if it looked; false if all was known, or the last look is too recent, or another
-   * thread is looking.
+   * only, or of all. A look at all is not repeated before eight times its duration has passed.
+   * Returns whether it looked; it does not if another thread is looking.
    *
-   * @throws {TypeError} {RangeError} if groups are no integers from 0 to 2^32 - 1
+   * @throws {TypeError} {RangeError} unless groups are integers from 0 to 2^32 - 1
    * @throws {SyscallError}
    */
-  updateUsage(groups?: Iterable<number>): boolean {
+  updateUsage(groups?: Iterable<number> | null): boolean {
     this.#core.requireLive("updateUsage()");
-    const wanted = checkGroups(groups);
-    // The groups' iterator is the program's own code, and may have destroyed the file.
+    const wanted = checkGroups(groups ?? undefined);
+    // The groups' iterator is the program's code, and may have destroyed the file.
     this.#core.requireLive("updateUsage()");
     return scanCommitted(this.#core, wanted);
   }
 
-  /**
-   * Committed memory of each kind and group, as of the last `updateUsage`; what was given back
-   * since is deducted.
-   */
+  /** Committed memory by kind and group, as of the last `updateUsage`, less what was released. */
   usage(): Usage {
     this.#core.requireLive("usage()");
     return usageOf(this.#core.allocator, this.#core.commitment);
@@ -367,7 +282,7 @@ export class MemoryFile implements Disposable {
 
   /**
    * Allows the file to ask this thread's `user` to evict `range` (offsets of the user's own), from
-   * now on; when, see `delayedEviction`. Marking again has no effect.
+   * now on; see `delayedEviction`. Marking again has no effect.
    * @throws {TypeError} {RangeError}
    */
   markEvictable(user: EvictableMemoryUser, range: EvictableRange): void {
@@ -376,7 +291,7 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Takes that back for what of the range has not been evicted.
+   * Takes that back for what has not been evicted of the range.
    * @throws {TypeError} {RangeError}
    */
   markUnevictable(user: EvictableMemoryUser, range: EvictableRange): void {
@@ -399,10 +314,11 @@ export class MemoryFile implements Disposable {
   /**
    * Resolves when no thread evicts, or the file is destroyed.
    * @throws {EvictionError} if users of this thread threw, unless an earlier wait was told
+   * @throws the signal's reason
    */
-  async waitForEvictions(): Promise<void> {
+  async waitForEvictions(options?: WaitOptions | null): Promise<void> {
     this.#core.requireLive("waitForEvictions()");
-    await this.#core.evictions.waitForAll();
+    await unlessAborted(this.#core.evictions.waitForAll(), signalOf(options));
   }
 
   /** True if evictions are put off for so long that caching in evictable memory is worth it. */
@@ -411,13 +327,13 @@ export class MemoryFile implements Disposable {
     return this.#core.evictions.shouldCache();
   }
 
-  /** What makes evictions start; where the host tells of no pressure, why. */
+  /** What starts evictions; if the host does not tell of pressure, why. */
   get evictionTrigger(): EvictionTrigger {
     this.#core.requireLive("evictionTrigger");
     return this.#core.evictions.trigger;
   }
 
-  /** The file's size: a multiple of CHUNK_SIZE, that only grows. */
+  /** The file's size: a multiple of CHUNK_SIZE that only grows. */
   get totalSizeBytes(): number {
     this.#core.requireLive("totalSizeBytes");
     return this.#core.sizeBytes;
@@ -430,9 +346,24 @@ export class MemoryFile implements Disposable {
   }
 
   /** The state of every page, a line for each run of equal pages. */
+  dump(): string {
+    this.#core.requireLive("dump()");
+    return dumpRuns(this.#core.allocator);
+  }
+
+  /** Name, sizes and state, in one line. `dump()` lists the pages. */
   toString(): string {
     this.#core.requireLive("toString()");
-    return dumpRuns(this.#core.allocator);
+    return describeFile(this.#core);
+  }
+
+  /** For template strings: as `toString`, also after `destroy()`. */
+  [Symbol.toPrimitive](): string {
+    return describeFile(this.#core);
+  }
+
+  [INSPECT](): string {
+    return describeFile(this.#core);
   }
 
   /**
@@ -447,8 +378,10 @@ export class MemoryFile implements Disposable {
    * @throws {SyscallError} ENOSPC and the like: the previous checkpoint is intact, temporary files
    * are gone
    */
-  async saveTo(directory: string, options: SaveOptions = {}): Promise<SaveReport> {
+  async saveTo(directory: string, given?: Nullable<SaveOptions> | null): Promise<SaveReport> {
     this.#core.requireLive("saveTo()");
+    checkPlace(directory);
+    const options = readOptions<SaveOptions>(given);
     checkWatchers(options);
     const file = {
       name: MAIN_NAME,
@@ -461,16 +394,20 @@ export class MemoryFile implements Disposable {
 
   /**
    * Restores a file from a checkpoint directory. With `background` it returns as soon as the
-   * metadata stands; see `awaitLoad`. The checkpoint's files may be deleted or replaced meanwhile:
-   * what is open stays readable.
+   * metadata is restored; see `awaitLoad`. The checkpoint's files may be deleted or replaced
+   * meanwhile: what is open stays readable.
    *
    * @throws {SeveralFilesError} if the checkpoint has several files: see `loadAll`
-   * @throws {CorruptCheckpointError} if the directory holds no checkpoint, or one whose bytes are
-   * wrong
+   * @throws {CorruptCheckpointError} if the directory holds no checkpoint, or a damaged one
    * @throws {OutOfMemoryError} if it asks for more than limitBytes
    * @throws {SyscallError} if it cannot be read
    */
-  static async loadFrom(directory: string, options: LoadOptions = {}): Promise<MemoryFile> {
+  static async loadFrom(
+    directory: string,
+    given?: Nullable<LoadOptions> | null,
+  ): Promise<MemoryFile> {
+    checkPlace(directory);
+    const options = readOptions<LoadOptions>(given);
     checkWatchers(options);
     checkQueue(options.queue);
     const checkpoint = openCheckpoint(directory);
@@ -518,66 +455,28 @@ export class MemoryFile implements Disposable {
   }
 
   /**
-   * Resolves when the range is loaded, ahead of everything that nobody waits for; without a range,
-   * when all is.
+   * Resolves when the range is loaded, which goes ahead of the background pass; without a range,
+   * when all is loaded.
    *
    * @throws {CorruptCheckpointError} {SyscallError} if a page of it cannot be loaded
    * @throws the signal's reason; the load itself goes on
    */
-  async awaitLoad(
-    range?: RangeLike,
-    options: { readonly signal?: AbortSignal | undefined } = {},
-  ): Promise<void> {
-    const pages = this.#pagesToAwait(range, "awaitLoad()");
-    if (pages === null) {
-      options.signal?.throwIfAborted();
-      return;
-    }
-    const { start, end } = pages;
-    const loader = this.#core.loader!;
-    // Before the wait begins, since it may read at once.
-    const isThere = range !== undefined && loader.isLoaded(start, end);
-    const wait = () => loader.awaitLoad(start, end, range !== undefined, options.signal);
-    if (isThere) await wait();
-    else await recordAwait(this.#core, range === undefined ? "all" : "range", pages, wait);
+  async awaitLoad(range?: RangeLike | null, options?: WaitOptions | null): Promise<void> {
+    await awaitLoad(this.#core, range, options);
   }
 
   /**
-   * Tries again what could not be loaded of the range (without a range: of the file), and makes a
-   * load go on that its signal had aborted. Resolves and rejects as `awaitLoad` does: a failure is
-   * told to every waiter until then.
+   * Tries again what could not be loaded of the range (without a range: of the file), and continues
+   * a load that its signal had aborted. Resolves and rejects as `awaitLoad` does: until then every
+   * waiter is told of the failure.
    */
-  async retryLoad(
-    range?: RangeLike,
-    options: { readonly signal?: AbortSignal | undefined } = {},
-  ): Promise<void> {
-    const pages = this.#pagesToAwait(range, "retryLoad()");
-    options.signal?.throwIfAborted();
-    if (pages === null) return;
-    await this.#core.loader!.retry(pages.start, pages.end);
-    await this.awaitLoad(range, options);
+  async retryLoad(range?: RangeLike | null, options?: WaitOptions | null): Promise<void> {
+    await retryLoad(this.#core, range, options);
   }
 
   /** As `awaitLoad`, blocking this thread: for Workers and for start-up code. */
-  awaitLoadSync(range?: RangeLike): void {
-    const pages = this.#pagesToAwait(range, "awaitLoadSync()");
-    if (pages === null) return;
-    const { start, end } = pages;
-    const loader = this.#core.loader!;
-    const wait = () => whileStill(() => loader.awaitLoadSync(start, end));
-    if (loader.isLoaded(start, end)) wait();
-    else recordAwaitSync(this.#core, pages, wait);
-  }
-
-  #pagesToAwait(
-    range: RangeLike | undefined,
-    method: string,
-  ): { start: number; end: number } | null {
-    if (range === undefined) this.#core.requireLive(method);
-    else this.#core.requireRange(range, method);
-    if (!this.#core.mayMissPages) return null;
-    if (range === undefined) return { start: 0, end: this.#core.words[Word.SizePages]! };
-    return { start: this.#core.startPage, end: this.#core.endPage };
+  awaitLoadSync(range?: RangeLike | null): void {
+    awaitLoadSync(this.#core, range);
   }
 
   /**
@@ -592,16 +491,5 @@ export class MemoryFile implements Disposable {
 
   [Symbol.dispose](): void {
     this.destroy();
-  }
-
-  #requireReadable(start: number, end: number): void {
-    this.#core.allocator.requireReferenced(start, end);
-    if (!this.#core.mayMissPages || this.#core.loader!.isLoaded(start, end)) return;
-    const cause = this.#core.loader!.failureOf(start, end);
-    throw new NotLoadedError(
-      start * PAGE_SIZE,
-      end * PAGE_SIZE,
-      cause === undefined ? undefined : { cause },
-    );
   }
 }

@@ -7,6 +7,7 @@
  * when the one before it has ended. A range that somebody waits for comes before all of that,
  * whichever file it is of.
  */
+import { quote, showValue } from "../../ffi/index.ts";
 import { openCheckpoint } from "../checkpoint/directory.ts";
 import { encodeName, LIMITS } from "../checkpoint/limits.ts";
 import { recordLoad, recordSave } from "../metrics/record.ts";
@@ -15,12 +16,16 @@ import type { LoadStats } from "../load/load-stats.ts";
 import type { Loader } from "../load/loader.ts";
 import { coreOf, fileOver, MemoryFile } from "./memory-file.ts";
 import {
+  checkPlace,
   checkQueue,
   checkWatchers,
   copyUserData,
   type LoadOptions,
   type MemoryFileOptions,
+  type Nullable,
+  readOptions,
 } from "../core/options.ts";
+import { cutName } from "../core/parts.ts";
 import { restoreCheckpoint } from "../restore/native.ts";
 import type { RestoreOptions } from "../restore/restore.ts";
 
@@ -42,7 +47,9 @@ export interface LoadAllOptions
    */
   readonly onProgress?: ((progress: LoadAllProgress) => void) | undefined;
   /** Options of single files, which go before those for all. Default for `name`: the id. */
-  readonly fileOptions?: ((id: string) => MemoryFileOptions) | undefined;
+  readonly fileOptions?:
+    | ((id: string) => Nullable<MemoryFileOptions> | null | undefined)
+    | undefined;
 }
 
 /** How far the files that are not destroyed are, all together. Bytes, as in LoadStats. */
@@ -83,12 +90,14 @@ export class CheckpointFiles extends Map<string, MemoryFile> implements Disposab
 export async function saveAll(
   directory: string,
   files: Readonly<Record<string, MemoryFile>> | ReadonlyMap<string, MemoryFile>,
-  options: SaveAllOptions = {},
+  options?: Nullable<SaveAllOptions> | null,
 ): Promise<SaveReport> {
-  checkWatchers(options);
-  const userData = copyUserData("userData", options.userData) ?? undefined;
-  const listed = listFiles(files, entriesOf(options.fileUserData ?? {}));
-  const save = saveFiles(listed, directory, { ...options, userData });
+  checkPlace(directory);
+  const { fileUserData = {}, ...given } = readOptions<SaveAllOptions>(options);
+  checkWatchers(given);
+  const userData = copyUserData("userData", given.userData) ?? undefined;
+  const listed = listFiles(files, entriesOf("fileUserData", fileUserData));
+  const save = saveFiles(listed, directory, { ...given, userData });
   return await recordSave(
     listed.map(({ core }) => core),
     directory,
@@ -96,13 +105,15 @@ export async function saveAll(
   );
 }
 
-/** What is given by id, in order. @throws {TypeError} */
+/** What is given by id, in order; `name` is that of the argument. @throws {TypeError} */
 export function entriesOf<T>(
+  name: string,
   collection: Readonly<Record<string, T>> | ReadonlyMap<string, T>,
 ): [string, T][] {
-  if (collection === null || typeof collection !== "object") {
-    throw new TypeError(`Expected an object or a Map by id, got ${String(collection)}`);
-  }
+  if (collection === null || typeof collection !== "object")
+    throw new TypeError(
+      `Expected ${name} to be an object or a Map by id, got ${showValue(collection)}`,
+    );
   return collection instanceof Map ? [...collection] : Object.entries(collection);
 }
 
@@ -110,7 +121,7 @@ function listFiles(
   files: Readonly<Record<string, MemoryFile>> | ReadonlyMap<string, MemoryFile>,
   userData: readonly [string, Uint8Array][],
 ): SaveFile[] {
-  const entries = entriesOf(files);
+  const entries = entriesOf("files", files);
   if (entries.length < 1 || entries.length > LIMITS.files) {
     throw new RangeError(`Expected 1 to ${LIMITS.files} files, got ${entries.length}`);
   }
@@ -119,34 +130,33 @@ function listFiles(
   const list = entries.map(([id, file]): SaveFile => {
     checkId(id);
     if (!(file instanceof MemoryFile))
-      throw new TypeError(`Expected ${JSON.stringify(id)} to be a MemoryFile, got ${String(file)}`);
+      throw new TypeError(`Expected ${quote(id)} to be a MemoryFile, got ${showValue(file)}`);
     const core = coreOf(file);
     core.requireLive("saveAll()");
     const other = seen.get(core);
     if (other !== undefined)
       throw new TypeError(
-        `Expected each file once, ${JSON.stringify(other)} is ${JSON.stringify(id)} too`,
+        `Expected each file once, got one file as ${quote(other)} and ${quote(id)}`,
       );
     seen.set(core, id);
     return {
       name: id,
       core,
-      userData: copyUserData(`fileUserData[${JSON.stringify(id)}]`, userDataOf.get(id)),
+      userData: copyUserData(`fileUserData[${quote(id)}]`, userDataOf.get(id)),
     };
   });
   const stray = userData.find(([id]) => !list.some(({ name }) => name === id));
   if (stray !== undefined)
-    throw new RangeError(
-      `Expected fileUserData of files that are saved, got ${JSON.stringify(stray[0])}`,
-    );
+    throw new RangeError(`Expected fileUserData of files that are saved, got ${quote(stray[0])}`);
   return list;
 }
 
 function checkId(id: string): void {
-  if (typeof id !== "string") throw new TypeError(`Expected ids to be strings, got ${String(id)}`);
+  if (typeof id !== "string")
+    throw new TypeError(`Expected ids to be strings, got ${showValue(id)}`);
   if (encodeName(id) === undefined) {
     throw new RangeError(
-      `Expected an id of 1 to ${LIMITS.nameBytes} bytes of UTF-8 without NUL, got ${JSON.stringify(id)}`,
+      `Expected an id of 1 to ${LIMITS.nameBytes} bytes of UTF-8 without NUL, got ${quote(id)}`,
     );
   }
 }
@@ -161,8 +171,10 @@ function checkId(id: string): void {
  */
 export async function loadAll(
   directory: string,
-  options: LoadAllOptions = {},
+  given?: Nullable<LoadAllOptions> | null,
 ): Promise<CheckpointFiles> {
+  checkPlace(directory);
+  const options = readOptions<LoadAllOptions>(given);
   checkWatchers(options);
   checkQueue(options.queue);
   const checkpoint = openCheckpoint(directory);
@@ -179,7 +191,11 @@ export async function loadAll(
 /** The options of each file: its own before those for all. Default for `name`: the id. */
 export function optionsById(options: LoadAllOptions): (id: string) => MemoryFileOptions {
   const { fileOptions, ...common } = options;
-  return (id) => ({ ...common, name: id || undefined, ...fileOptions?.(id) });
+  return (id) => ({
+    ...common,
+    name: id === "" ? undefined : cutName(id),
+    ...readOptions<MemoryFileOptions>(fileOptions?.(id)),
+  });
 }
 
 /** What concerns all files; the progress is that of all together. */

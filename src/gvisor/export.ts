@@ -13,7 +13,7 @@ import { FrameList } from "../save/frame-list.ts";
 import { createTable } from "../save/save-table.ts";
 import { mostBytesOf, writeUsedPages } from "../save/write-pages.ts";
 import { coreOf, type MemoryFile } from "../file/memory-file.ts";
-import { checkWatchers } from "../core/options.ts";
+import { checkWatchers, type Nullable, readOptions } from "../core/options.ts";
 import { entriesOf } from "../file/several.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { type ComposedImage, type ComposeOptions, checkKinds, imageToMetadata } from "./compose.ts";
@@ -51,8 +51,9 @@ export type ExportReport = Pick<
 export async function exportTo(
   file: MemoryFile,
   directory: string,
-  options: ExportOptions = {},
+  given?: Nullable<ExportOptions> | null,
 ): Promise<ExportReport> {
+  const options = readOptions<ExportOptions>(given);
   return await exportFiles({ files: [file], hasMain: true, owners: null }, directory, options);
 }
 
@@ -67,9 +68,10 @@ export async function exportTo(
 export async function exportAll(
   directory: string,
   files: Readonly<Record<string, MemoryFile>> | ReadonlyMap<string, MemoryFile>,
-  options: ExportOptions = {},
+  given?: Nullable<ExportOptions> | null,
 ): Promise<ExportReport> {
-  const entries = entriesOf(files);
+  const options = readOptions<ExportOptions>(given);
+  const entries = entriesOf("files", files);
   const named = entries.filter(([id]) => id !== MAIN_ID);
   const main = entries.filter(([id]) => id === MAIN_ID);
   const owners = named.map(([id]) => parseResourceId(id));

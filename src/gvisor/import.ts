@@ -15,6 +15,8 @@ import {
   checkWatchers,
   type LoadOptions,
   type MemoryFileOptions,
+  type Nullable,
+  readOptions,
 } from "../core/options.ts";
 import {
   type Restored,
@@ -66,8 +68,9 @@ const STATE_OF_RUN: Readonly<Record<number, number>> = {
  */
 export async function importFrom(
   directory: string,
-  options: LoadOptions = {},
+  given?: Nullable<LoadOptions> | null,
 ): Promise<MemoryFile> {
+  const options = readOptions<LoadOptions>(given);
   checkWatchers(options);
   checkQueue(options.queue);
   requireGvisorPageSize();
@@ -94,8 +97,9 @@ export async function importFrom(
  */
 export async function importAll(
   directory: string,
-  options: LoadAllOptions = {},
+  given?: Nullable<LoadAllOptions> | null,
 ): Promise<CheckpointFiles> {
+  const options = readOptions<LoadAllOptions>(given);
   checkWatchers(options);
   checkQueue(options.queue);
   requireGvisorPageSize();

@@ -145,9 +145,10 @@ export class Releaser {
     if (Atomics.load(words, Word.ReleaseWaiters) > 0) Atomics.notify(words, Word.Releases);
   }
 
-  /** Resolves when no page is waste, held or being released. */
-  async released(): Promise<void> {
+  /** Resolves when no page is waste, held or being released. @throws the signal's reason */
+  async released(signal?: AbortSignal): Promise<void> {
     while (this.isLive() && this.words[Word.WastePages]! > 0) {
+      signal?.throwIfAborted();
       if (this.releaseFor(TURN_MS)) await new Promise((resolve) => setImmediate(resolve));
       // The rest is held until its load is done, or another thread releases it, unless that died.
       else if (this.words[Word.WastePages]! > 0 && !this.allocator.reclaimFromDead()) {

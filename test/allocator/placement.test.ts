@@ -211,7 +211,7 @@ test("recycled pages read as zero, are one allocation with one reference, and th
   expect(range.start).toBe(0);
   expect(file.view(range).every((byte) => byte === 0)).toBe(true);
   expect(file.hasUniqueRef(range)).toBe(true);
-  expect(file.toString().split("\n").slice(0, 2)).toEqual([
+  expect(file.dump().split("\n").slice(0, 2)).toEqual([
     `[0, ${5 * PAGE_SIZE}) used refs=1 kind=1 group=0`,
     `[${5 * PAGE_SIZE}, ${8 * PAGE_SIZE}) waste`,
   ]);
@@ -223,7 +223,7 @@ test("kind and group do not matter for placement, but keep runs apart", async ()
   const b = file.allocate(2 * PAGE_SIZE, { kind: 2, group: 8 });
   const c = file.allocate(2 * PAGE_SIZE, { kind: 2, group: 8 });
   expect([a.start, b.start, c.start].map((start) => start / PAGE_SIZE)).toEqual([0, 2, 4]);
-  expect(file.toString().split("\n").slice(0, 2)).toEqual([
+  expect(file.dump().split("\n").slice(0, 2)).toEqual([
     `[0, ${2 * PAGE_SIZE}) used refs=1 kind=2 group=7`,
     `[${2 * PAGE_SIZE}, ${6 * PAGE_SIZE}) used refs=1 kind=2 group=8`,
   ]);

@@ -34,7 +34,7 @@ test("what no page needs is not viewed", async () => {
   // Waste has been looked for, small and huge.
   expect(bytes()).toBeLessThan(6.5 * MIB);
   const owned = file.allocate(PAGE_SIZE, { kind: MemoryKind.Ramdiskfs, group: 7 });
-  expect(file.toString()).toContain("group=7");
+  expect(file.dump()).toContain("group=7");
   file.incRef(owned);
   // Twelve bytes a page of 4 GiB.
   expect(bytes()).toBeGreaterThan(12 * MIB);

@@ -11,7 +11,8 @@ async function declaredCodes(): Promise<Map<string, string>> {
   for (const path of new Bun.Glob("{src,ffi}/**/*.ts").scanSync({ cwd: root })) {
     const text = await Bun.file(join(root, path)).text();
     for (const [, name, body] of text.matchAll(/class (\w+) extends \w+ \{([\s\S]*?)\n\}/g)) {
-      const code = /readonly code = "(\w+)"/.exec(body!)?.[1];
+      // A class may also pass on its cause's code, and have its own for causes without one.
+      const code = /(?:readonly code = |this\.code = .*: )"(\w+)"/.exec(body!)?.[1];
       if (code !== undefined) declared.set(name!, code);
     }
   }

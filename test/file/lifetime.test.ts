@@ -60,7 +60,7 @@ test("every method throws DestroyedError after destroy", async () => {
     () => file.loadStats(),
     () => file.awaitLoadSync(range),
     () => file.share(),
-    () => file.toString(),
+    () => file.dump(),
   ];
   for (const call of calls) expect(call).toThrow(DestroyedError);
   for (const call of [

@@ -33,7 +33,7 @@ function rangeOf(live: Live): FileRange {
 
 function compare(model: Model, file: MemoryFile): void {
   // Sub-released runs that count and those that do not look alike in both texts, but are separate runs in the file.
-  expect(joined(file.toString())).toBe(joined(model.naive.toString()));
+  expect(joined(file.dump())).toBe(joined(model.naive.dump()));
   expect(file.allocatedBytes).toBe(model.naive.usedPages * PAGE_SIZE);
   for (const live of model.live) {
     for (

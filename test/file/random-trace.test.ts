@@ -142,7 +142,7 @@ class Replay {
   }
 
   private refuse(op: Step["op"], range: FileRange): void {
-    const before = this.file.toString();
+    const before = this.file.dump();
     const method = {
       incRef: "incRef",
       decRef: "decRef",
@@ -150,7 +150,7 @@ class Replay {
       shared: "firstSharedRange",
     } as const;
     expect(() => this.file[method[op as keyof typeof method]](range)).toThrow(RangeError);
-    expect(this.file.toString()).toBe(before);
+    expect(this.file.dump()).toBe(before);
     reached.refused++;
   }
 

@@ -269,15 +269,15 @@ test("bad arguments are refused by name, before anything is written", async () =
   const file = numbered(1, 1);
   const refused: [unknown, unknown, string][] = [
     [{}, {}, "1 to 4096 files, got 0"],
-    [null, {}, "Expected an object or a Map by id, got null"],
+    [null, {}, "Expected files to be an object or a Map by id, got null"],
     [{ "": file }, {}, 'got ""'],
     [{ ["x".repeat(256)]: file }, {}, "1 to 255 bytes"],
     [{ "a\0b": file }, {}, "without NUL"],
     [{ "\ud800": file }, {}, "UTF-8"],
     [new Map([[1, file]]), {}, "ids to be strings, got 1"],
     [{ a: {} }, {}, '"a" to be a MemoryFile'],
-    [{ a: file, b: file }, {}, '"a" is "b" too'],
-    [{ a: file }, { userData: "x" }, "userData to be a Uint8Array, got string"],
+    [{ a: file, b: file }, {}, 'one file as "a" and "b"'],
+    [{ a: file }, { userData: "x" }, 'userData to be a Uint8Array, got "x" (a string)'],
     [{ a: file }, { fileUserData: { b: new Uint8Array(1) } }, 'files that are saved, got "b"'],
     [{ a: file }, { fileUserData: { a: [] } }, 'fileUserData["a"] to be a Uint8Array'],
   ];

@@ -106,7 +106,7 @@ describe.each(["small", "huge", "inline"])("gVisor's own file %s, exported again
     if (name === "huge") expect(b.byteLength).toBe(a.byteLength);
     else expect(b).toEqual(a);
     using back = await importFrom(written);
-    expect(back.toString()).toBe(file.toString());
+    expect(back.dump()).toBe(file.dump());
     checkContents(back, expected);
   });
 });
@@ -118,7 +118,7 @@ test("exportTo writes pending waste and sub-released pages as released", async (
   file.view(huge).fill(1);
   file.decRef({ start: small.start + PAGE_SIZE, end: small.end });
   file.decRef({ start: huge.start + PAGE_SIZE, end: huge.end });
-  expect(file.toString()).toContain("waste");
+  expect(file.dump()).toContain("waste");
   const directory = newDirectory();
   const report = await exportTo(file, directory);
   expect(report.pagesBytes).toBe(PAGE_SIZE);
@@ -127,7 +127,7 @@ test("exportTo writes pending waste and sub-released pages as released", async (
   expect(comparableText(back)).toBe(comparableText(file));
   back.decRef({ start: huge.start, end: huge.start + PAGE_SIZE });
   await back.released();
-  expect(back.toString()).toContain(`[${huge.start}, ${huge.start + 2 ** 30}) huge free`);
+  expect(back.dump()).toContain(`[${huge.start}, ${huge.start + 2 ** 30}) huge free`);
 });
 
 test("importFrom releases waste, and does not load its contents", async () => {
@@ -194,8 +194,8 @@ test("importFrom releases waste, and does not load its contents", async () => {
     expect(file.loadStats().totalBytes).toBe(16 * PAGE_SIZE);
     await file.released();
     expect(file.totalUsageBytes).toBe(16 * PAGE_SIZE);
-    expect(file.toString()).not.toContain("waste");
-    expect(file.toString()).toContain(
+    expect(file.dump()).not.toContain("waste");
+    expect(file.dump()).toContain(
       `[${page(hugeFirst + 256)}, ${page(hugeFirst + 512)}) huge sub-released`,
     );
     checkRanges(file, expected);
@@ -216,7 +216,7 @@ describe("kinds that gVisor does not have", () => {
     }
     await exportTo(file, directory, { foreignKind: 4 });
     using back = await importFrom(directory);
-    expect(back.toString()).toContain("refs=1 kind=4 group=0");
+    expect(back.dump()).toContain("refs=1 kind=4 group=0");
   });
 
   test("do not matter once their pages are free", async () => {
@@ -267,7 +267,7 @@ test("exportTo writes the most references that a page can have, and refuses one 
   };
   write(2 ** 31 - 1);
   using file = await importFrom(directory);
-  expect(file.toString()).toContain("refs=2147483647 kind=5 group=4294967295");
+  expect(file.dump()).toContain("refs=2147483647 kind=5 group=4294967295");
   expect(() => file.incRef({ start: 0, end: PAGE_SIZE })).toThrow(RangeError);
   const metadata = contentsOf(directory, "pages_meta.img");
   await exportTo(file, directory);

@@ -75,7 +75,7 @@ test("an option of allocate() or create() that is a getter is what it answered f
   file.allocate(PAGE_SIZE, shifting("group", 1, -1.5));
   file.allocate(PAGE_SIZE, shifting("huge", false, true));
   const used = file
-    .toString()
+    .dump()
     .split("\n")
     .filter((line) => line.includes("used"));
   expect(used).toEqual([

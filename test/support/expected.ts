@@ -40,7 +40,7 @@ export function stampPage(page: Uint8Array, index: number): void {
 /** Pages of the file with references; equal neighbours are joined. */
 export function liveRanges(file: MemoryFile): LiveRange[] {
   const ranges: LiveRange[] = [];
-  for (const line of file.toString().split("\n")) {
+  for (const line of file.dump().split("\n")) {
     const match = /^\[(\d+), (\d+)\) (huge )?used refs=(\d+) kind=(\d+) group=(\d+)$/.exec(line);
     if (match === null) continue;
     const [start, end, , refs, kind, group] = match.slice(1).map(Number) as [
@@ -129,7 +129,7 @@ export async function checkDrop(file: MemoryFile, expected: Expected): Promise<v
   await file.released();
   expect(file.allocatedBytes).toBe(0);
   expect(file.totalUsageBytes).toBe(0);
-  for (const line of file.toString().split("\n")) expect(line).toMatch(/^$| free$/);
+  for (const line of file.dump().split("\n")) expect(line).toMatch(/^$| free$/);
   for (const { start, end, huge } of chunkRows(file)) {
     expect(`${file.allocate(end - start, { huge })}`).toBe(`[${start}, ${end})`);
   }
@@ -154,7 +154,7 @@ function cutAtHugePages(range: LiveRange): LiveRange[] {
 
 /** Rows of chunks of one page size, in a file that is all free. */
 function chunkRows(file: MemoryFile): { start: number; end: number; huge: boolean }[] {
-  return [...file.toString().matchAll(/^\[(\d+), (\d+)\) (huge )?free$/gm)].map(
+  return [...file.dump().matchAll(/^\[(\d+), (\d+)\) (huge )?free$/gm)].map(
     ([, start, end, huge]) => {
       expect(Number(start) % CHUNK_SIZE).toBe(0);
       return { start: Number(start), end: Number(end), huge: huge !== undefined };
@@ -166,9 +166,9 @@ function chunkRows(file: MemoryFile): { start: number; end: number; huge: boolea
  * The file's runs as text, equal for files with equal contents: sub-released pages are joined, and
  * whole huge pages of them are free.
  */
-export function comparableText(file: { toString(): string }): string {
+export function comparableText(file: { dump(): string }): string {
   const text = file
-    .toString()
+    .dump()
     .replace(/, (\d+)\) huge sub-released\n\[\1(?=, \d+\) huge sub-released)/g, "");
   const lines = text.split("\n").flatMap((line) => {
     const match = /^\[(\d+), (\d+)\) huge (sub-released|free)$/.exec(line);

@@ -162,8 +162,8 @@ export class NaiveFile {
     return pages;
   }
 
-  /** As MemoryFile's toString(). */
-  toString(): string {
+  /** As MemoryFile.dump(). */
+  dump(): string {
     const lines: string[] = [];
     const describe = (page: number) => {
       const owner = this.owner[page]!;

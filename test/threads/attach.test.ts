@@ -71,8 +71,8 @@ test("what one thread does every other sees: contents, references, sizes, releas
   expect((await failureOf(a.call("read", range, 0))).message).toContain("to have a reference");
   await a.call("released");
   expect(file.totalUsageBytes).toBe(0);
-  expect(file.toString()).toBe(`[0, ${CHUNK_SIZE}) free`);
-  expect(await b.call("text")).toBe(file.toString());
+  expect(file.dump()).toBe(`[0, ${CHUNK_SIZE}) free`);
+  expect(await b.call("text")).toBe(file.dump());
 });
 
 test("a thread that does nothing but view sees that others dropped the range, or destroyed the file", async () => {
@@ -123,7 +123,7 @@ test("a thread that comes back to a run finds it as others have left it", async 
     start: first + from * PAGE_SIZE,
     end: first + to * PAGE_SIZE,
   });
-  const refsOf = () => file.toString().match(/refs=\d+/g);
+  const refsOf = () => file.dump().match(/refs=\d+/g);
   file.incRef(pages(10, 12));
   file.decRef(pages(10, 12));
   await worker.call("incRef", pages(20, 24));

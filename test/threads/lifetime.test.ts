@@ -122,7 +122,7 @@ test("a thread that is terminated has left: its views are gone with it, its memo
 /** Pages of the file that are neither free nor in `ranges`. */
 function strayLines(file: MemoryFile): string[] {
   return file
-    .toString()
+    .dump()
     .split("\n")
     .filter((line) => !line.endsWith(" free"));
 }
@@ -168,7 +168,7 @@ test("what a thread was releasing when it died is released by another", async ()
     const gate = await worker.stopAt("release: began");
     await worker.call("decRef", range);
     await gate.reached();
-    expect(file.toString()).toContain("releasing");
+    expect(file.dump()).toContain("releasing");
     await worker.terminate();
     await file.released();
     expect(strayLines(file)).toEqual([]);

@@ -28,7 +28,7 @@ export function contentsOf(file: MemoryFile): Contents {
       if (hash !== ZERO_PAGE) pages.set(start[run]! + page, hash.toString());
     }
   }
-  return { dump: file.toString(), pages };
+  return { dump: file.dump(), pages };
 }
 
 /**

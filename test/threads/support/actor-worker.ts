@@ -91,7 +91,7 @@ export const actions = {
   loadStats: () => opened().loadStats(),
   save: async (directory: string) => (await opened().saveTo(directory)).usedBytes,
   destroy: () => opened().destroy(),
-  text: () => opened().toString(),
+  text: () => opened().dump(),
   blockFor: (waitMs: number) => {
     Bun.sleepSync(waitMs);
   },

@@ -175,7 +175,7 @@ class StressRun {
   /** Runs of pages: their range, their state as text, and whose they are. */
   #runs(): { range: FileRange; text: string; refs: number; group: number }[] {
     return this.#file
-      .toString()
+      .dump()
       .split("\n")
       .map((text) => {
         const [, start, end] = /^\[(\d+), (\d+)\)/.exec(text)!;

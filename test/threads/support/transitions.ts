@@ -158,7 +158,7 @@ export class PairRunner implements AsyncDisposable {
     for (const { range } of owned) file.decRef(range);
     await file.released();
     const left = file
-      .toString()
+      .dump()
       .split("\n")
       .filter((run) => !run.endsWith(" free"));
     if (left.length > 0) throw new Error(`Expected all pages to be free, got ${left.join("; ")}`);

@@ -1,0 +1,42 @@
+/** Waiting that a signal can end. */
+import { showValue } from "../../ffi/index.ts";
+
+/** What methods that wait take. */
+export interface WaitOptions {
+  /** Ends the wait: it rejects with the signal's reason. The awaited work goes on. */
+  readonly signal?: AbortSignal | null | undefined;
+}
+
+/** The signal of `options`, checked. @throws {TypeError} @throws the signal's reason */
+export function signalOf(options: WaitOptions | null | undefined): AbortSignal | undefined {
+  if (options == null) return undefined;
+  if (typeof options !== "object")
+    throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
+  const { signal } = options;
+  checkSignal(signal);
+  return signal ?? undefined;
+}
+
+/** @throws {TypeError} @throws the signal's reason */
+export function checkSignal(signal: unknown): void {
+  if (signal == null) return;
+  if (!(signal instanceof AbortSignal))
+    throw new TypeError(`Expected signal to be an AbortSignal, got ${showValue(signal)}`);
+  signal.throwIfAborted();
+}
+
+/** Settles as `work` does, or rejects with the signal's reason once it is aborted. */
+export async function unlessAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+): Promise<T> {
+  if (signal === undefined) return await work;
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = () => reject(signal.reason);
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener("abort", onAbort);
+  }
+}

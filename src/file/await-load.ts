@@ -1,0 +1,68 @@
+/** Waiting for a load: what MemoryFile's awaitLoad, retryLoad and awaitLoadSync do. */
+import { Word } from "../control/control.ts";
+import { whileStill } from "../control/stops.ts";
+import type { FileCore } from "../core/core.ts";
+import { signalOf, type WaitOptions } from "../core/wait.ts";
+import { recordAwait, recordAwaitSync } from "../metrics/record.ts";
+import type { RangeLike } from "../pages/range.ts";
+
+interface Pages {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** As MemoryFile.awaitLoad. */
+export async function awaitLoad(
+  core: FileCore,
+  range: RangeLike | null | undefined,
+  options: WaitOptions | null | undefined,
+): Promise<void> {
+  const pages = pagesToAwait(core, range, "awaitLoad()");
+  const signal = signalOf(options);
+  if (pages === null) return;
+  const isRange = range != null;
+  const { start, end } = pages;
+  const loader = core.loader!;
+  // Before the wait begins, since it may read at once.
+  const isThere = isRange && loader.isLoaded(start, end);
+  const wait = () => loader.awaitLoad(start, end, isRange, signal);
+  if (isThere) await wait();
+  else await recordAwait(core, isRange ? "range" : "all", pages, wait);
+}
+
+/** As MemoryFile.retryLoad. */
+export async function retryLoad(
+  core: FileCore,
+  range: RangeLike | null | undefined,
+  options: WaitOptions | null | undefined,
+): Promise<void> {
+  const pages = pagesToAwait(core, range, "retryLoad()");
+  const signal = signalOf(options);
+  if (pages === null) return;
+  await core.loader!.retry(pages.start, pages.end);
+  await awaitLoad(core, range, { signal });
+}
+
+/** As MemoryFile.awaitLoadSync. */
+export function awaitLoadSync(core: FileCore, range: RangeLike | null | undefined): void {
+  const pages = pagesToAwait(core, range, "awaitLoadSync()");
+  if (pages === null) return;
+  const { start, end } = pages;
+  const loader = core.loader!;
+  const wait = () => whileStill(() => loader.awaitLoadSync(start, end));
+  if (loader.isLoaded(start, end)) wait();
+  else recordAwaitSync(core, pages, wait);
+}
+
+/** The range's pages, or all; null if all is loaded. @throws {RangeError} {DestroyedError} */
+function pagesToAwait(
+  core: FileCore,
+  range: RangeLike | null | undefined,
+  method: string,
+): Pages | null {
+  if (range == null) core.requireLive(method);
+  else core.requireRange(range, method);
+  if (!core.mayMissPages) return null;
+  if (range == null) return { start: 0, end: core.words[Word.SizePages]! };
+  return { start: core.startPage, end: core.endPage };
+}
