@@ -40,7 +40,8 @@ export { UringUnavailableError } from "./aio/queue.ts";
 export type { LoadQueue } from "./source/file-source.ts";
 export type { LoadStats } from "./load/load-stats.ts";
 export type { ViewConstructor } from "./memory/views.ts";
-export { MemoryFile } from "./file/memory-file.ts";
+export { type CheckpointEveryOptions, MemoryFile } from "./file/memory-file.ts";
+export type { PeriodicOptions, PeriodicSaves } from "./file/periodic-saves.ts";
 export type { HistogramSnapshot } from "./control/counters.ts";
 export type {
   FileMetrics,
@@ -56,6 +57,7 @@ export type {
   LoadOptions,
   MemoryFileHandle,
   MemoryFileOptions,
+  OpenOptions,
 } from "./core/options.ts";
 export {
   CheckpointFiles,

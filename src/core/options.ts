@@ -77,6 +77,11 @@ export interface LoadOptions extends MemoryFileOptions {
   readonly queue?: LoadQueue | undefined;
 }
 
+export interface OpenOptions extends LoadOptions {
+  /** Make an empty file if there is no checkpoint. Default: false. */
+  readonly create?: boolean | undefined;
+}
+
 /** What `share()` gives: structured-cloneable. */
 export interface MemoryFileHandle {
   readonly kind: "pgalloc.MemoryFile";

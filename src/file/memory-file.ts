@@ -28,14 +28,16 @@ import {
   type MemoryFileHandle,
   type MemoryFileOptions,
   type Nullable,
+  type OpenOptions,
   readOptions,
 } from "../core/options.ts";
 import { awaitLoad, awaitLoadSync, retryLoad } from "./await-load.ts";
+import { type PausedReport, type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
 import { makeReadOnly } from "./read-only.ts";
 import { createParts } from "../core/parts.ts";
 import { signalOf, unlessAborted, type WaitOptions } from "../core/wait.ts";
 import { keepServed } from "../core/service.ts";
-import { SeveralFilesError } from "../errors/errors.ts";
+import { NoCheckpointError, SeveralFilesError } from "../errors/errors.ts";
 import type { EvictableMemoryUser, EvictionTrigger } from "../eviction/evictions.ts";
 import type { EvictableRange } from "../eviction/range-list.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
@@ -50,6 +52,9 @@ import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 /** For the library's other modules: the core of a file, and a file over a core. */
 export let coreOf: (file: MemoryFile) => FileCore;
 export let fileOver: (core: FileCore, userData: Uint8Array | null) => MemoryFile;
+
+/** `onSave` and `onError` beside the options of each save. */
+export type CheckpointEveryOptions = SaveOptions & PeriodicOptions<SaveReport & PausedReport>;
 
 const NO_OPTIONS = Object.freeze({});
 
@@ -390,6 +395,52 @@ export class MemoryFile implements Disposable {
     };
     const save = saveFiles([file], directory, { ...options, userData: undefined });
     return await recordSave([this.#core], directory, save);
+  }
+
+  /**
+   * Saves to `where` in the background, `everyMs` after the last save began, until `stop()` of what
+   * it returns, the signal, or the file's end. The timer keeps no process alive. Saves never
+   * overlap, wait longer after errors, and take at most 5 % of the time in pauses.
+   *
+   * @throws {TypeError} {RangeError} for a bad option
+   */
+  checkpointEvery(
+    where: string,
+    everyMs: number,
+    options?: Nullable<CheckpointEveryOptions> | null,
+  ): PeriodicSaves<SaveReport & PausedReport> {
+    this.#core.requireLive("checkpointEvery()");
+    checkPlace(where);
+    const read = readOptions<CheckpointEveryOptions>(options);
+    const save = async () => ({ pauseMs: 0, ...(await this.saveTo(where, read)) });
+    return new PeriodicSaves(save, everyMs, read);
+  }
+
+  /**
+   * The pages of a range were, or may have been, written in a way that saves do not see: by a write
+   * to the memory file itself, or through another mapping. Writes to views need no mark.
+   */
+  markWritten(range: RangeLike): void {
+    this.#core.requireRange(range, "markWritten()");
+    this.#core.changes.mark(this.#core.startPage, this.#core.endPage);
+  }
+
+  /**
+   * Restores the checkpoint at `where`, or makes an empty file if there is none and `create` is
+   * true. A damaged checkpoint never counts as none.
+   *
+   * @throws {NoCheckpointError} if there is none, without `create`, or as `loadFrom` and `create`
+   */
+  static async open(where: string, given?: Nullable<OpenOptions> | null): Promise<MemoryFile> {
+    const { create = false, ...options } = readOptions<OpenOptions>(given);
+    if (typeof create !== "boolean")
+      throw new TypeError(`Expected create to be a boolean, got ${String(create)}`);
+    try {
+      return await MemoryFile.loadFrom(where, options);
+    } catch (error) {
+      if (!create || !(error instanceof NoCheckpointError)) throw error;
+      return MemoryFile.create(options);
+    }
   }
 
   /**

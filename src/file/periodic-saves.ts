@@ -1,0 +1,120 @@
+/**
+ * Saves again and again, in the background of a program, until it is told to stop or the file ends.
+ *
+ * Saves never overlap: the next one begins `everyMs` after the last one began, or when that has
+ * ended. After an error the wait doubles, up to a minute or `everyMs`. Pauses take at most 5 % of
+ * the time: a save that stopped the program for 100 ms is followed by 1.9 s without one, at least.
+ */
+import { checkInteger } from "../../ffi/index.ts";
+import { DestroyedError } from "../errors/errors.ts";
+
+/** What a save has to tell: how long the program stood still. */
+export interface PausedReport {
+  readonly pauseMs: number;
+}
+
+export interface PeriodicOptions<Report extends PausedReport> {
+  /** Called after each save. */
+  readonly onSave?: ((report: Report) => void) | undefined;
+  /**
+   * Called when a save has failed; saving goes on. Default: a process warning with code
+   * PGALLOC_CHECKPOINT_FAILED, for the first of failures in a row.
+   */
+  readonly onError?: ((error: unknown) => void) | undefined;
+  /** Begins no more saves once it is aborted, and ends the one under way. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+const PAUSE_SHARE_MAX = 0.05;
+const ERROR_WAIT_MAX_MS = 60_000;
+/** The longest wait of a timer. */
+const EVERY_MAX_MS = 2 ** 31 - 1;
+
+export class PeriodicSaves<Report extends PausedReport> implements AsyncDisposable {
+  /** What the last save that came through reported. */
+  lastReport: Report | undefined;
+  /** Failures since then. */
+  failures = 0;
+  private readonly save: () => Promise<Report>;
+  private readonly everyMs: number;
+  private readonly options: PeriodicOptions<Report>;
+  private timer: NodeJS.Timeout | undefined;
+  private running: Promise<void> | undefined;
+  private isStopped = false;
+
+  /** @throws {TypeError} {RangeError} */
+  constructor(save: () => Promise<Report>, everyMs: number, options: PeriodicOptions<Report> = {}) {
+    checkInteger("everyMs", everyMs, 1, EVERY_MAX_MS);
+    for (const name of ["onSave", "onError"] as const) {
+      const value: unknown = options[name];
+      if (value !== undefined && typeof value !== "function")
+        throw new TypeError(`Expected ${name} to be a function, got ${String(value)}`);
+    }
+    this.save = save;
+    this.everyMs = everyMs;
+    this.options = options;
+    options.signal?.addEventListener("abort", () => void this.stop(), { once: true });
+    this.wait(everyMs);
+  }
+
+  /**
+   * Begins no more saves, and tells of none that fails from now on. Resolves when the one that is
+   * under way has ended.
+   */
+  async stop(): Promise<void> {
+    this.isStopped = true;
+    clearTimeout(this.timer);
+    await this.running;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  /** The process may end meanwhile. */
+  private wait(waitMs: number): void {
+    if (this.isStopped) return;
+    this.timer = setTimeout(() => {
+      this.running = this.saveOnce().finally(() => {
+        this.running = undefined;
+      });
+    }, waitMs);
+    this.timer.unref();
+  }
+
+  private async saveOnce(): Promise<void> {
+    const began = performance.now();
+    let restMs = 0;
+    try {
+      const report = await this.save();
+      this.lastReport = report;
+      this.failures = 0;
+      restMs = report.pauseMs / PAUSE_SHARE_MAX - report.pauseMs;
+      this.options.onSave?.(report);
+    } catch (error) {
+      if (error instanceof DestroyedError) this.isStopped = true;
+      if (this.isStopped) return;
+      this.failures++;
+      restMs = Math.max(
+        this.everyMs,
+        Math.min(ERROR_WAIT_MAX_MS, this.everyMs * 2 ** Math.min(this.failures, 20)),
+      );
+      this.tell(error);
+    }
+    const leftMs = this.everyMs - (performance.now() - began);
+    this.wait(Math.min(EVERY_MAX_MS, Math.max(0, leftMs, restMs)));
+  }
+
+  private tell(error: unknown): void {
+    if (this.options.onError !== undefined) {
+      this.options.onError(error);
+      return;
+    }
+    if (this.failures > 1) return;
+    const message = error instanceof Error ? error.message : String(error);
+    process.emitWarning(`A periodic checkpoint failed, and is tried again: ${message}`, {
+      type: "MemoryFileWarning",
+      code: "PGALLOC_CHECKPOINT_FAILED",
+    });
+  }
+}
