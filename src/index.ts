@@ -14,6 +14,7 @@ export {
   NoCheckpointError,
   NotLoadedError,
   OutOfMemoryError,
+  PageReadError,
   type PgallocErrorCode,
   PressureUnavailableError,
   ReadOnlyError,
@@ -69,6 +70,7 @@ export {
 } from "./file/several.ts";
 export type { CredentialProvider, Credentials } from "./http/credentials.ts";
 export type { S3Options } from "./http/s3-options.ts";
+export { openSource } from "./restore/open-place.ts";
 export { FileFailedError } from "./control/lock.ts";
 export { ThreadDiedError, ThreadLimitError, WorkerNotFoundError } from "./threads/errors.ts";
 export { terminateIdleThreads } from "./threads/pool.ts";

@@ -30,6 +30,21 @@ const commands: Readonly<Record<string, Command>> = {
     summary: "check every section and every page of a checkpoint; exits with 1 if any is bad",
     run: async (args) => (await import("./verify.ts")).verify(args),
   },
+  list: {
+    usage: "list URL [--json] [--endpoint URL] [--region NAME] [--path-style]",
+    summary: "the checkpoints at s3://bucket/prefix, the newest first",
+    run: async (args) => (await import("./list.ts")).list(args),
+  },
+  copy: {
+    usage: "copy FROM TO [--json] [--endpoint URL] [--region NAME] [--path-style]",
+    summary: "copy a checkpoint between directories, s3:// URLs, and from https:// URLs",
+    run: async (args) => (await import("./copy.ts")).copy(args),
+  },
+  prune: {
+    usage: "prune URL --keep N [--min-age HOURS] [--dry-run] [--json] [--endpoint URL] ...",
+    summary: "remove old checkpoints at s3://bucket/prefix, and what writers that died left",
+    run: async (args) => (await import("./prune.ts")).prune(args),
+  },
   bench: {
     usage: "bench [--help] ...",
     summary: "measure this machine, beside gVisor, fio and Bun's own ways",

@@ -3,6 +3,7 @@ import { checkInteger, quote, showValue, uringUnavailable } from "../../ffi/inde
 import { UringUnavailableError } from "../aio/queue.ts";
 import type { DelayedEviction } from "../eviction/evictions.ts";
 import { DEFAULT_THRESHOLD, type PressureThreshold } from "../eviction/pressure-file.ts";
+import type { S3Options } from "../http/s3-options.ts";
 import type { LoadStats } from "../load/load-stats.ts";
 import type { LoadHandle } from "../load/load-tables.ts";
 import type { LoadQueue } from "../source/file-source.ts";
@@ -75,6 +76,8 @@ export interface LoadOptions extends MemoryFileOptions {
   /** Called now and then, and once when all is loaded. What it throws ends the load. */
   readonly onProgress?: ((progress: LoadStats) => void) | undefined;
   readonly queue?: LoadQueue | undefined;
+  /** How to reach S3, for `s3://` URLs. Default: the AWS_* variables. */
+  readonly s3?: S3Options | undefined;
 }
 
 export interface OpenOptions extends LoadOptions {

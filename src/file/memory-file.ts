@@ -10,7 +10,7 @@ import { fileStatus } from "../../ffi/index.ts";
 import { scanCommitted } from "../accounting/scan.ts";
 import { type Usage, usageOf } from "../accounting/usage.ts";
 import { dumpRuns } from "../allocator/dump.ts";
-import { closeContents, openCheckpoint } from "../checkpoint/directory.ts";
+import { closeOpened, openCheckpointAt } from "../restore/open-place.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { Word } from "../control/control.ts";
 import { allocatePages } from "../core/allocate.ts";
@@ -461,11 +461,12 @@ export class MemoryFile implements Disposable {
     const options = readOptions<LoadOptions>(given);
     checkWatchers(options);
     checkQueue(options.queue);
-    const checkpoint = openCheckpoint(directory);
+    const opening = openCheckpointAt(directory, options);
+    const checkpoint = opening instanceof Promise ? await opening : opening;
     const { files } = checkpoint.manifest;
     const [only] = files;
     if (only === undefined || files.length > 1) {
-      closeContents(checkpoint.contents);
+      closeOpened(checkpoint);
       const names = files.map(({ name }) => name);
       throw new SeveralFilesError(directory, names);
     }

@@ -8,7 +8,7 @@
  * whichever file it is of.
  */
 import { quote, showValue } from "../../ffi/index.ts";
-import { openCheckpoint } from "../checkpoint/directory.ts";
+import { openCheckpointAt } from "../restore/open-place.ts";
 import { encodeName, LIMITS } from "../checkpoint/limits.ts";
 import { recordLoad, recordSave } from "../metrics/record.ts";
 import { type SaveFile, type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
@@ -40,7 +40,7 @@ export interface SaveAllOptions extends SaveOptions {
 }
 
 export interface LoadAllOptions
-  extends Pick<LoadOptions, "background" | "signal" | "queue">,
+  extends Pick<LoadOptions, "background" | "signal" | "queue" | "s3">,
     Omit<MemoryFileOptions, "name" | "path"> {
   /**
    * Called now and then, and once when all is loaded. What it throws ends the load of all files.
@@ -177,7 +177,8 @@ export async function loadAll(
   const options = readOptions<LoadAllOptions>(given);
   checkWatchers(options);
   checkQueue(options.queue);
-  const checkpoint = openCheckpoint(directory);
+  const opening = openCheckpointAt(directory, options);
+  const checkpoint = opening instanceof Promise ? await opening : opening;
   const { files, userData } = checkpoint.manifest;
   const restored = restoreCheckpoint(checkpoint, optionsById(options), restoreOptions(options));
   for (const core of restored.cores) void recordLoad(core);

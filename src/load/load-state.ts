@@ -102,6 +102,11 @@ export class LoadState {
     return this.words[LoadWord.PendingPages]! > 0 && this.words[LoadWord.Stop] === 0;
   }
 
+  /** True when no contents are needed any more: nothing is outstanding, and nothing has failed. */
+  get isComplete(): boolean {
+    return this.words[LoadWord.PendingPages] === 0 && this.words[LoadWord.FailedPages] === 0;
+  }
+
   /** The unit behind the last one that [.., end) touches. New pages of a grown file have none. */
   lastUnitOf(end: number): number {
     return Math.min(this.unitCount, Math.ceil(end / PAGES_PER_UNIT));

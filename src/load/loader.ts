@@ -115,8 +115,7 @@ export class Loader implements Runnable {
 
   /** Ends the hold of the source if nothing can need it any more. */
   private releaseIfDone(): void {
-    const { words } = this.state;
-    if (words[LoadWord.PendingPages] === 0 && words[LoadWord.FailedPages] === 0) this.release();
+    if (this.state.isComplete) this.release();
   }
 
   private release(): void {

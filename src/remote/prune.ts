@@ -73,7 +73,7 @@ class Pruning {
     // Oldest first: if it ends in the middle, no gap is left.
     await this.remove(old.toReversed());
     const left = published.filter((one) => !old.includes(one));
-    const pageFiles = await this.removePageFiles(left);
+    const pageFiles = await this.removePageFiles(old);
     await this.removePreflights();
     return {
       kept: left.map(({ sequence }) => sequence),
@@ -97,7 +97,7 @@ class Pruning {
     this.options.onProgress?.(key);
   }
 
-  private async removePageFiles(kept: readonly Published[]): Promise<number> {
+  private async removePageFiles(removed: readonly Published[]): Promise<number> {
     const { bucket, beforeMs } = this;
     const { place } = bucket;
     const found = await all(bucket.list(`${place.prefix}pages-`));
@@ -105,12 +105,13 @@ class Pruning {
       ({ key, modifiedMs }) => modifiedMs < beforeMs && pagesIdOf(place, key) !== undefined,
     );
     if (old.length === 0) return 0;
-    // Also those that were published since this began.
-    const since = await all(listPublished(bucket));
-    const known = new Set(kept.map(({ key }) => key));
+    // Listed again: others may have been published since this began.
+    const gone = new Set(removed.map(({ key }) => key));
     const needed = new Set<bigint>();
-    for (const { key } of [...kept, ...since.filter(({ key }) => !known.has(key))])
+    for await (const { key } of listPublished(bucket)) {
+      if (gone.has(key)) continue;
       for (const { id } of await manifestPageFiles(bucket, key)) needed.add(id);
+    }
     const orphans = old.filter(({ key }) => !needed.has(pagesIdOf(place, key)!));
     await this.remove(orphans);
     return orphans.length;

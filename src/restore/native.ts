@@ -1,30 +1,29 @@
 /** Restores the files of an opened native checkpoint. */
-import { closeContents, type OpenCheckpoint } from "../checkpoint/directory.ts";
 import type { MemoryFileOptions } from "../core/options.ts";
-import { fileSource } from "../source/file-source.ts";
+import { closeOpened, type OpenedCheckpoint } from "./open-place.ts";
 import { type Restored, type RestoreFile, restoreFiles, type RestoreOptions } from "./restore.ts";
 
 /**
- * Takes over the checkpoint's descriptors. `optionsOf` is the program's own code.
+ * Takes over the opened checkpoint. `optionsOf` is the program's own code.
  *
  * @throws as `restoreFiles`, with no file left
  */
 export function restoreCheckpoint(
-  { manifest, contents }: OpenCheckpoint,
+  opened: OpenedCheckpoint,
   optionsOf: (name: string) => MemoryFileOptions,
   options: RestoreOptions,
 ): Restored {
   let files: RestoreFile[];
   try {
-    files = manifest.files.map((file) => ({
+    files = opened.manifest.files.map((file) => ({
       image: file,
       map: file.pageMap,
       checksums: file.crcs,
       options: optionsOf(file.name),
     }));
   } catch (error) {
-    closeContents(contents);
+    closeOpened(opened);
     throw error;
   }
-  return restoreFiles(fileSource(contents), files, options);
+  return restoreFiles(opened.source, files, { ...options, onLoaded: () => opened.close() });
 }

@@ -39,6 +39,8 @@ export interface RestoreFile {
 export interface RestoreOptions extends Pick<LoadOptions, "background" | "signal" | "queue"> {
   /** Calls the program's `onProgress`, if it has one. */
   readonly report?: ((loaders: readonly Loader[]) => void) | undefined;
+  /** Called when no contents are needed any more: all is loaded. */
+  readonly onLoaded?: (() => void) | undefined;
 }
 
 /** Files whose loads have begun. */
@@ -160,6 +162,7 @@ function startLoading(cores: readonly FileCore[], options: RestoreOptions): Rest
   void Loader.run(loaders).then(() => {
     signal?.removeEventListener("abort", onAbort);
     progress?.tell();
+    if (loaders.every(({ state }) => state.isComplete)) options.onLoaded?.();
   });
   return { cores, finish: () => finish(cores, progress, options) };
 }

@@ -1,0 +1,41 @@
+/** What commands over remote places have in common: flags of S3, and progress on a terminal. */
+import type { S3Options } from "../http/s3-options.ts";
+import { formatBytes } from "./bytes.ts";
+
+export const S3_FLAGS = {
+  endpoint: { type: "string" },
+  region: { type: "string" },
+  "path-style": { type: "boolean" },
+} as const;
+
+/** Flags go before the AWS_* variables. Credentials come from these variables. */
+export function s3Of(values: {
+  endpoint?: string | undefined;
+  region?: string | undefined;
+  "path-style"?: boolean | undefined;
+}): S3Options {
+  return {
+    ...(values.endpoint === undefined ? {} : { endpoint: values.endpoint }),
+    ...(values.region === undefined ? {} : { region: values.region }),
+    ...(values["path-style"] === undefined ? {} : { pathStyle: values["path-style"] }),
+  };
+}
+
+/** Shows how far a transfer is, if standard error is a terminal. Standard output is for results. */
+export class TransferProgress {
+  private readonly beganMs = performance.now();
+  private shownMs = 0;
+
+  show(doneBytes: number, totalBytes: number): void {
+    const nowMs = performance.now();
+    if (!process.stderr.isTTY || nowMs - this.shownMs < 100) return;
+    this.shownMs = nowMs;
+    const rate = doneBytes / ((nowMs - this.beganMs) / 1000);
+    const text = `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${formatBytes(rate)}/s`;
+    process.stderr.write(`\r${text.padEnd(60)}`);
+  }
+
+  end(): void {
+    if (this.shownMs > 0) process.stderr.write(`\r${" ".repeat(60)}\r`);
+  }
+}

@@ -1,0 +1,175 @@
+/** Restores from S3 and from web servers, in the background and over servers that misbehave. */
+import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
+import {
+  MemoryFile,
+  NoCheckpointError,
+  openSource,
+  PAGE_SIZE,
+  PageReadError,
+  loadAll,
+  saveAll,
+} from "../../src/index.ts";
+import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { pattern } from "../aio/support/memory.ts";
+import { S3Server } from "../http/support/s3-server.ts";
+import { filledFile, PLACE, s3Of } from "./support/store.ts";
+
+const PAGES = 4000;
+let server: S3Server;
+
+beforeEach(async () => {
+  server = await S3Server.start();
+});
+afterEach(() => server[Symbol.asyncDispose]());
+afterAll(() => terminateIdleThreads());
+
+function expectContents(file: MemoryFile, pages = PAGES, seed = 1): void {
+  const contents = file.view({ start: 0, end: pages * PAGE_SIZE });
+  expect(Buffer.compare(contents, pattern(pages * PAGE_SIZE, seed))).toBe(0);
+}
+
+async function save(where = PLACE, compression: "none" | "zstd" = "none"): Promise<void> {
+  using file = filledFile(PAGES);
+  await file.saveTo(where, { s3: s3Of(server), compression, userData: Buffer.from("roots") });
+}
+
+/** The newest checkpoint as a directory of a web server. */
+function publishOverHttp(): string {
+  const [manifest] = [...server.objects.keys()].filter((key) => key.includes("manifest/")).sort();
+  server.put("www/meta", server.objects.get(manifest!)!.bytes);
+  for (const [key, { bytes }] of [...server.objects])
+    if (key.includes("prefix/pages-")) server.put(key.replace("some/prefix", "www"), bytes);
+  return `${server.endpoint}/bucket/www`;
+}
+
+for (const compression of ["none", "zstd"] as const) {
+  describe(`compression ${compression}`, () => {
+    test("loadFrom restores from S3", async () => {
+      await save(PLACE, compression);
+      using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server) });
+      expectContents(file);
+      expect(Buffer.from(file.userData!).toString()).toBe("roots");
+      expect(file.loadStats()).toMatchObject({ isLoading: false, failedBytes: 0 });
+    });
+
+    test("loadFrom restores from a web server", async () => {
+      await save(PLACE, compression);
+      using file = await MemoryFile.loadFrom(publishOverHttp());
+      expectContents(file);
+    });
+
+    test("loadFrom restores over a server that fails now and then", async () => {
+      await save(PLACE, compression);
+      server.misbehave(
+        { path: /pages-/, skip: 2, times: 1, fault: { cutAfterBytes: 5000 } },
+        { path: /pages-/, skip: 2, times: 2, fault: { status: 503, s3Code: "SlowDown" } },
+        { path: /pages-/, skip: 1, times: 1, fault: { shiftBytes: 4096 } },
+        { path: /pages-/, skip: 1, times: 1, fault: { flipsByte: true, losesAnswer: true } },
+      );
+      using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server) });
+      expectContents(file);
+    });
+  });
+}
+
+test("a restore in the background loads what is awaited first", async () => {
+  using made = MemoryFile.create();
+  const range = made.allocate(2 ** 26);
+  made.view(range).set(pattern(2 ** 26));
+  await made.saveTo(PLACE, { s3: s3Of(server), compression: "none" });
+  server.misbehave({ path: /pages-/, fault: { delayMs: 30 } });
+  using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server), background: true });
+  expect(file.isLoading).toBe(true);
+  const last = { start: 2 ** 26 - 8192, end: 2 ** 26 };
+  await file.awaitLoad(last);
+  expect(Buffer.compare(file.view(last), pattern(2 ** 26).subarray(-8192))).toBe(0);
+  const { loadedBytes, demandBytes } = file.loadStats();
+  expect(demandBytes).toBeGreaterThanOrEqual(8192);
+  expect(loadedBytes).toBeLessThan(2 ** 26);
+  await file.awaitLoad();
+  expectContents(file, 2 ** 14);
+});
+
+/** Until the load has tried every page. */
+async function loadEnded(file: MemoryFile): Promise<void> {
+  while (file.isLoading) await Bun.sleep(5);
+}
+
+test("pages that arrive damaged fail their waiters, and retryLoad reads them again", async () => {
+  await save();
+  server.misbehave({ path: /pages-/, skip: 1, fault: { flipsByte: true } });
+  using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server), background: true });
+  await expect(file.awaitLoad()).rejects.toThrow("Checksum does not match");
+  await loadEnded(file);
+  server.misbehave();
+  await file.retryLoad();
+  await file.awaitLoad();
+  expectContents(file);
+});
+
+test("a store that is away fails what is awaited; retryLoad goes on when it is back", async () => {
+  await save();
+  server.misbehave({ path: /pages-/, skip: 2, fault: { status: 404 } });
+  using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server), background: true });
+  await expect(file.awaitLoad()).rejects.toThrow(PageReadError);
+  await loadEnded(file);
+  server.misbehave();
+  await file.retryLoad();
+  await file.awaitLoad();
+  expectContents(file);
+});
+
+test("destroy ends the requests of a load at once", async () => {
+  await save();
+  server.misbehave({ path: /pages-/, skip: 1, fault: { stallAfterBytes: 100 } });
+  const file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server), background: true });
+  await Bun.sleep(50);
+  file.destroy();
+  await Bun.sleep(300);
+  const { length } = server.seen;
+  await Bun.sleep(300);
+  expect(server.seen.length).toBe(length);
+});
+
+test("a signal ends a load, its requests and its waiters", async () => {
+  await save();
+  server.misbehave({ path: /pages-/, skip: 1, fault: { stallAfterBytes: 100 } });
+  const abort = new AbortController();
+  setTimeout(() => abort.abort(new Error("the program's reason")), 100);
+  const loading = MemoryFile.loadFrom(PLACE, { s3: s3Of(server), signal: abort.signal });
+  await expect(loading).rejects.toThrow("the program's reason");
+});
+
+test("a restored file saves on, incrementally, to where it came from", async () => {
+  await save();
+  using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server) });
+  file.view({ start: 0, end: PAGE_SIZE }).fill(9);
+  const report = await file.saveTo(PLACE, {
+    s3: s3Of(server),
+    compression: "none",
+    incremental: true,
+  });
+  expect(report.writtenBytes).toBe(PAGE_SIZE);
+  using again = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server) });
+  expect(again.view({ start: 0, end: PAGE_SIZE }).every((byte) => byte === 9)).toBe(true);
+});
+
+test("several files go through S3 together", async () => {
+  using one = filledFile(100, 1);
+  using other = filledFile(200, 2);
+  await saveAll(PLACE, { one, other }, { s3: s3Of(server) });
+  using files = await loadAll(PLACE, { s3: s3Of(server) });
+  expectContents(files.get("one")!, 100, 1);
+  expectContents(files.get("other")!, 200, 2);
+});
+
+test("loadFrom says where there is no checkpoint, and what is wrong with a URL", async () => {
+  await expect(MemoryFile.loadFrom(PLACE, { s3: s3Of(server) })).rejects.toThrow(NoCheckpointError);
+  await expect(MemoryFile.loadFrom("s3://B/x", { s3: s3Of(server) })).rejects.toThrow(TypeError);
+});
+
+test("openSource gives the contents of a place", async () => {
+  await save();
+  const source = await openSource(PLACE, { s3: s3Of(server) });
+  expect(source.kind).toBe("remote");
+});
