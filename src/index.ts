@@ -50,6 +50,8 @@ export type {
   MemoryMetrics,
   SaveMetrics,
 } from "./metrics/metrics.ts";
+export type { MapOptions, MapServer } from "./map/serve.ts";
+export { serveMap } from "./map/serve-map.ts";
 export { type MetricsSource, prometheus } from "./metrics/prometheus.ts";
 export type {
   AllocateOptions,

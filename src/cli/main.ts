@@ -45,6 +45,11 @@ const commands: Readonly<Record<string, Command>> = {
     summary: "remove old checkpoints at s3://bucket/prefix, and what writers that died left",
     run: async (args) => (await import("./prune.ts")).prune(args),
   },
+  map: {
+    usage: "map DIR --out FILE.html [--format native|gvisor]",
+    summary: "what a checkpoint holds, page by page, as one HTML file",
+    run: async (args) => (await import("./map.ts")).map(args),
+  },
   bench: {
     usage: "bench [--help] ...",
     summary: "measure this machine, beside gVisor, fio and Bun's own ways",

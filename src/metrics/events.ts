@@ -14,9 +14,12 @@ export type EventName = "pgalloc:load" | "pgalloc:save" | "pgalloc:await";
 /** Messages that are kept until the module is loaded; later ones are dropped. */
 const PENDING_MAX = 1_000;
 
+const NAMES: readonly EventName[] = ["pgalloc:load", "pgalloc:save", "pgalloc:await"];
+
 let pending: { readonly name: EventName; readonly message: object }[] = [];
 let channels: ReadonlyMap<EventName, Channel> | undefined;
-let loading: Promise<void> | undefined;
+/** True once the module is being loaded. */
+let isOpening = false;
 
 /** Sends a message to the subscribers of the channel, if there are any. */
 export function publish(name: EventName, message: object): void {
@@ -26,15 +29,29 @@ export function publish(name: EventName, message: object): void {
     return;
   }
   if (pending.length < PENDING_MAX) pending.push({ name, message });
-  if (name !== "pgalloc:await") loading ??= loadChannels();
+  if (name === "pgalloc:await" || isOpening) return;
+  isOpening = true;
+  // Not in the turn in which the program gets its answer.
+  setTimeout(() => void openChannels(), 0).unref();
 }
 
-async function loadChannels(): Promise<void> {
-  // Not in the turn in which the program gets its answer.
-  await new Promise((resolve) => setTimeout(resolve, 0).unref());
+/** Subscribes; also to kept messages, unless they were sent. Returns what ends the subscription. */
+export async function subscribe(
+  name: EventName,
+  listen: (message: unknown) => void,
+): Promise<() => void> {
   const { channel } = await import("node:diagnostics_channel");
-  const names: readonly EventName[] = ["pgalloc:load", "pgalloc:save", "pgalloc:await"];
-  channels = new Map(names.map((name) => [name, channel(name)]));
+  const channelOfName = channel(name);
+  channelOfName.subscribe(listen);
+  await openChannels();
+  return () => {
+    channelOfName.unsubscribe(listen);
+  };
+}
+
+async function openChannels(): Promise<void> {
+  const { channel } = await import("node:diagnostics_channel");
+  channels ??= new Map(NAMES.map((name) => [name, channel(name)]));
   const kept = pending;
   pending = [];
   for (const { name, message } of kept) publish(name, message);

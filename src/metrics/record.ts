@@ -3,6 +3,7 @@
  * becomes an event (events.ts).
  */
 import { count, Counter, countError, Histogram, observe } from "../control/counters.ts";
+import { Field } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { publish } from "./events.ts";
@@ -24,12 +25,14 @@ function noteAwait(
   beganMs: number,
   error?: unknown,
 ): void {
-  const waitMs = performance.now() - beganMs;
+  const endedMs = performance.now();
+  const waitMs = endedMs - beganMs;
+  const fileId = core.control.fields[Field.FileId]!;
   observe(core.control.counters, AWAITS[cause], waitMs);
   if (error !== undefined) countError(core.control.counters, error);
   const start = pages.start * PAGE_SIZE;
   const end = pages.end * PAGE_SIZE;
-  publish("pgalloc:await", { name: core.name, cause, start, end, waitMs, error });
+  publish("pgalloc:await", { name: core.name, fileId, cause, start, end, endedMs, waitMs, error });
 }
 
 /** Records a wait that blocks the thread. */

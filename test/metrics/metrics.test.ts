@@ -153,6 +153,6 @@ test("diagnostics_channel receives saves, loads and waits", async () => {
   ]);
   expect(received).toContain("pgalloc:load durationMs,name,stats");
   expect(received.filter((line) => line.startsWith("pgalloc:await"))).toEqual([
-    "pgalloc:await cause,end,error,name,start,waitMs",
+    "pgalloc:await cause,end,endedMs,error,fileId,name,start,waitMs",
   ]);
 });

@@ -1,0 +1,3 @@
+/** rows.js as text, for the page that contains it. */
+declare const text: string;
+export default text;

@@ -1,0 +1,3 @@
+/** view.js as text, for the page that contains it. */
+declare const text: string;
+export default text;

@@ -1,0 +1,87 @@
+/**
+ * MapModel: what the page map shows, as plain data that travels as JSON. from-file.ts makes it of a
+ * running file, cli/map.ts of a checkpoint; client.js draws it.
+ */
+
+/** States of a run, in the order of the legend. */
+export const RUN_STATES = ["free", "used", "waste", "held", "releasing", "sub-released"] as const;
+export type RunState = (typeof RUN_STATES)[number];
+
+/** Runs of equal pages: ordered and disjoint. Pages in no run are free. */
+export interface RunRows {
+  readonly start: number[];
+  readonly length: number[];
+  /** Indexes of RUN_STATES. */
+  readonly state: number[];
+  readonly kind: number[];
+  readonly group: number[];
+  readonly refs: number[];
+}
+
+/** Where contents of a checkpoint's pages are: ordered and disjoint. */
+export interface ExtentRows {
+  readonly start: number[];
+  readonly length: number[];
+  /** Indexes of `contents`. */
+  readonly content: number[];
+  /** Byte offset of the frame that has them. */
+  readonly offset: number[];
+  readonly storedBytes: number[];
+  /** Indexes of `codecs`. */
+  readonly codec: number[];
+}
+
+export interface FileMap {
+  readonly name: string;
+  readonly sizePages: number;
+  /** 1 for a chunk of huge pages. */
+  readonly chunkHuge: number[];
+  readonly runs: RunRows;
+  /** Null for a running file. */
+  readonly extents: ExtentRows | null;
+}
+
+export interface MapModel {
+  readonly title: string;
+  /** A live map is updated by the server that serves it. */
+  readonly isLive: boolean;
+  readonly pageBytes: number;
+  readonly unitPages: number;
+  readonly chunkPages: number;
+  readonly states: readonly string[];
+  readonly kinds: readonly string[];
+  readonly contents: readonly string[];
+  readonly codecs: readonly string[];
+  readonly files: readonly FileMap[];
+}
+
+/** States of a unit, or of a page, of a file that loads. */
+export const LoadMark = { Loaded: 0, Pending: 1, Failed: 2 } as const;
+
+/** A wait for pages, in milliseconds since the process started. */
+export interface AwaitRow {
+  readonly cause: string;
+  readonly start: number;
+  readonly end: number;
+  readonly endedMs: number;
+  readonly waitMs: number;
+}
+
+/** What changes while a file runs, as sent to its live maps. */
+export interface LiveUpdate {
+  readonly nowMs: number;
+  /** Changes when the runs may have changed: the map then asks for the model again. */
+  readonly version: string;
+  readonly files: readonly {
+    /** A LoadMark for each unit, in base64; "" when all is loaded. */
+    readonly units: string;
+    readonly loadedBytes: number;
+    readonly totalBytes: number;
+    readonly usedBytes: number;
+    readonly committedBytes: number;
+    /** The slowest waits, slowest first. */
+    readonly awaits: readonly AwaitRow[];
+  }[];
+}
+
+export const KIND_NAMES = ["System", "Anonymous", "PageCache", "Tmpfs", "Ramdiskfs", "Mapped"];

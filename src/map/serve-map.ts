@@ -1,0 +1,27 @@
+/** `serveMap`: the page map of running files. The server is loaded when it is asked for. */
+import { coreOf, MemoryFile } from "../file/memory-file.ts";
+import type { MapOptions, MapServer } from "./serve.ts";
+
+/**
+ * Serves a page that shows the file live: which pages are used, loaded, waste; the slowest waits;
+ * kinds, groups and references. For development: it answers on the loopback interface by default.
+ *
+ * @returns when the server listens
+ * @throws {TypeError} for something that is no MemoryFile
+ * @throws {DestroyedError}
+ */
+export async function serveMap(
+  files: MemoryFile | Iterable<MemoryFile>,
+  options: MapOptions = {},
+): Promise<MapServer> {
+  const list = files instanceof MemoryFile ? [files] : [...files];
+  const cores = list.map((file) => {
+    if (!(file instanceof MemoryFile))
+      throw new TypeError(`Expected a MemoryFile, got ${String(file)}`);
+    const core = coreOf(file);
+    core.requireLive("serveMap()");
+    return core;
+  });
+  const { serveCores } = await import("./serve.ts");
+  return await serveCores(cores, options);
+}
