@@ -9,6 +9,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { FileRange } from "../pages/range.ts";
 import { MemoryFile } from "../file/memory-file.ts";
+import type { MapServer } from "../map/serve.ts";
+import { serveMap } from "../map/serve-map.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { parseArguments, parseInteger, UsageError } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
@@ -23,16 +25,17 @@ const RESTORE_VARIABLE = "PGALLOC_DEMO_RESTORE";
 export async function demo(args: string[]): Promise<number> {
   const { values } = parseArguments(
     args,
-    { size: { type: "string" }, directory: { type: "string" } },
+    { size: { type: "string" }, directory: { type: "string" }, web: { type: "boolean" } },
     [],
   );
   const sizeMiB = parseInteger("--size", values.size ?? "512", 1, 65536);
   const restoreFrom = process.env[RESTORE_VARIABLE];
-  if (restoreFrom !== undefined) return await restore(restoreFrom);
+  const isOnWeb = values.web === true;
+  if (restoreFrom !== undefined) return await restore(restoreFrom, isOnWeb);
   const directory = values.directory ?? mkdtempSync(join(tmpdir(), "pgalloc-demo-"));
   if (values.directory !== undefined) requireUnused(directory);
   try {
-    return await firstStart(directory, sizeMiB * 2 ** 20);
+    return await firstStart(directory, sizeMiB * 2 ** 20, isOnWeb);
   } finally {
     if (values.directory === undefined) rmSync(directory, { recursive: true });
   }
@@ -48,7 +51,7 @@ function requireUnused(directory: string): void {
   }
 }
 
-async function firstStart(directory: string, sizeBytes: number): Promise<number> {
+async function firstStart(directory: string, sizeBytes: number, isOnWeb: boolean): Promise<number> {
   const timeline = new Timeline("First start");
   using file = MemoryFile.create({ name: "demo" });
   const table = file.allocate(sizeBytes);
@@ -70,7 +73,9 @@ async function firstStart(directory: string, sizeBytes: number): Promise<number>
   console.log(
     `${" ".repeat(15)}filling took ${(filled - filledFrom).toFixed(0)} ms; no later start does it again`,
   );
-  const child = Bun.spawn([process.execPath, join(import.meta.dir, "main.ts"), "demo"], {
+  const flags = isOnWeb ? ["--web"] : [];
+  const program = join(import.meta.dir, "main.ts");
+  const child = Bun.spawn([process.execPath, program, "demo", ...flags], {
     env: { ...process.env, [RESTORE_VARIABLE]: directory },
     stdin: "ignore",
     stdout: "inherit",
@@ -79,7 +84,7 @@ async function firstStart(directory: string, sizeBytes: number): Promise<number>
   return await child.exited;
 }
 
-async function restore(directory: string): Promise<number> {
+async function restore(directory: string, isOnWeb: boolean): Promise<number> {
   const timeline = new Timeline("Every later start, in a new process");
   timeline.mark("process is up");
   const onProgress = (now: { loadedBytes: number; totalBytes: number }) =>
@@ -87,6 +92,8 @@ async function restore(directory: string): Promise<number> {
   const startedMs = performance.now();
   using file = await MemoryFile.loadFrom(directory, { background: true, onProgress });
   timeline.mark("metadata is read: the file is there, its pages are loading");
+  const map = isOnWeb ? await serveMap(file, { title: "pgalloc demo" }) : undefined;
+  if (map !== undefined) timeline.mark(`the page map is at ${map.url}`);
   const { start, end, answers } = JSON.parse(
     new TextDecoder().decode(file.userData ?? new Uint8Array()),
   );
@@ -112,7 +119,17 @@ async function restore(directory: string): Promise<number> {
       ? "\nThe answers are the same, and so is every page."
       : `\nDIFFERENT: ${wrong} pages are not what they were.`,
   );
+  if (map !== undefined) await untilInterrupted(map);
   return same ? 0 : 1;
+}
+
+/** Keeps the page map until the user ends the program. */
+async function untilInterrupted(map: MapServer): Promise<void> {
+  console.log(`\nThe page map stays at ${map.url} until you press Ctrl-C.`);
+  await new Promise<void>((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
+  });
+  await map.stop();
 }
 
 const WORDS = PAGE_SIZE / 4;

@@ -16,7 +16,7 @@ interface Command {
 /** Commands import their module when they run: `--version` must not need native memory. */
 const commands: Readonly<Record<string, Command>> = {
   demo: {
-    usage: "demo [--size MIB] [--directory DIR]",
+    usage: "demo [--size MIB] [--directory DIR] [--web]",
     summary: "fill memory, checkpoint it, and restore it in a new process while that runs",
     run: async (args) => (await import("./demo.ts")).demo(args),
   },

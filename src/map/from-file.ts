@@ -2,7 +2,7 @@
 import { FREE, HELD, RELEASING, SUB_RELEASED, USED, WASTE } from "../allocator/states.ts";
 import { Word } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
-import { NOTHING_LOADED } from "../load/loader.ts";
+import { NOTHING_LOADED } from "../load/load-stats.ts";
 import { CHUNK_SIZE, HUGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
 import {
   type AwaitRow,

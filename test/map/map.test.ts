@@ -211,3 +211,23 @@ describe.skipIf(!hasBrowser)("in Chromium", () => {
     await page.close();
   }, 60_000);
 });
+
+test("pgalloc demo --web serves the page map until it is interrupted", async () => {
+  const demo = Bun.spawn([process.execPath, main, "demo", "--size", "8", "--web"], {
+    stdout: "pipe",
+    stderr: "inherit",
+    detached: true,
+  });
+  let output = "";
+  for await (const chunk of demo.stdout) {
+    output += new TextDecoder().decode(chunk);
+    if (!output.includes("Ctrl-C")) continue;
+    const url = /The page map stays at (\S+)/.exec(output)![1]!;
+    expect(await (await fetch(url)).text()).toContain("pgalloc demo");
+    // As a terminal does: to the whole group, that is to both processes of the demo.
+    process.kill(-demo.pid, "SIGINT");
+    break;
+  }
+  await demo.exited;
+  expect(output).toContain("so is every page");
+}, 60_000);
