@@ -18,7 +18,7 @@ import { CorruptStoreError, ReadOnlyStoreError } from "../errors/store.ts";
 import { coreOf, type MemoryFile } from "../file/memory-file.ts";
 import { Word } from "../control/control.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
-import { note, rollBack } from "./journal.ts";
+import { note, putBack } from "./journal.ts";
 import {
   bitmapWords,
   MAX_WINDOWS,
@@ -27,6 +27,8 @@ import {
   ROOT_WORDS,
   Root,
   STORE_PAGE,
+  WINDOW_PAGE_BITS,
+  WINDOW_PAGE_MASK,
   WindowKind,
   WindowWord,
   windowAt,
@@ -82,7 +84,26 @@ export class Arena {
     this.isMissing = core.mayMissPages;
     const { root } = this;
     if (root.length !== ROOT_WORDS) this.remap();
-    if (this.root[Root.WindowsVersion] !== this.windowsVersion) this.readWindows();
+    if (this.root[Root.WindowsVersion] !== this.windowsVersion) this.refresh();
+  }
+
+  /**
+   * Looks at the table of windows if it changed; with the lock, for a writer may be changing it.
+   */
+  refresh(): void {
+    if (this.root[Root.WindowsVersion] === this.windowsVersion) return;
+    if (!this.mayBeRaced) {
+      this.readWindows();
+      return;
+    }
+    const isInherited = this.control.lock();
+    this.batchDepth++;
+    try {
+      if (isInherited) this.recover();
+      this.readWindows();
+    } finally {
+      this.endWrite();
+    }
   }
 
   private throwClosed(method: string): never {
@@ -116,8 +137,8 @@ export class Arena {
     const isInherited = this.batchDepth === 0 && this.control.lock();
     this.batchDepth++;
     try {
-      this.beginRead(method);
       if (isInherited) this.recover();
+      this.beginRead(method);
     } catch (error) {
       this.endWrite();
       throw error;
@@ -164,8 +185,7 @@ export class Arena {
 
   /** A writer died: what it had half done is undone, and its marks for readers are taken off. */
   private recover(): void {
-    rollBack(this.root, this.words);
-    this.readWindows();
+    this.undo();
     this.control.clearMarks();
   }
 
@@ -177,14 +197,31 @@ export class Arena {
     if (this.dropped.length > 0) this.dropRanges();
   }
 
+  /**
+   * Puts back what the journal has. The versions that others compare go on, so that one never
+   * stands for two states.
+   */
+  private undo(): void {
+    const { root } = this;
+    const windows = root[Root.WindowsVersion]!;
+    const names = root[Root.NamesVersion]!;
+    // The root first: the table in it says which windows there were.
+    putBack(root, [root]);
+    this.readWindows();
+    putBack(root, this.words);
+    root[Root.JournalCount] = 0;
+    if (root[Root.WindowsVersion] !== windows) root[Root.WindowsVersion] = (windows + 1) | 0;
+    if (root[Root.NamesVersion] !== names) root[Root.NamesVersion] = (names + 1) | 0;
+    this.windowsVersion = root[Root.WindowsVersion]!;
+  }
+
   /** Undoes the operation. */
   rollBack(): void {
-    rollBack(this.root, this.words);
+    this.undo();
     if (this.control.hasMarks) this.control.unmarkAll();
     this.dropped.length = 0;
     const { taken } = this;
     this.taken = [];
-    this.readWindows();
     for (let i = 0; i < taken.length; i += 2)
       this.file.decRef({ start: taken[i]!, end: taken[i + 1]! });
   }
@@ -273,6 +310,39 @@ export class Arena {
     return words;
   }
 
+  /**
+   * A typed array over the beginning of a run of pages, with a buffer of the run alone where the
+   * system's pages allow that. @throws {CorruptStoreError} {NotLoadedError}
+   */
+  viewOf<T extends ArrayBufferView>(
+    address: number,
+    pages: number,
+    type: (new (
+      buffer: ArrayBuffer,
+      at?: number,
+      length?: number,
+    ) => T) & {
+      readonly BYTES_PER_ELEMENT: number;
+    },
+    length: number,
+  ): T {
+    const window = address >>> WINDOW_PAGE_BITS;
+    const byte = (address & WINDOW_PAGE_MASK) * STORE_PAGE;
+    const bytes = this.bytes[window];
+    const end = byte + pages * STORE_PAGE;
+    const isInside = window > 0 && bytes !== undefined && end <= bytes.length;
+    if (!isInside || length * type.BYTES_PER_ELEMENT > pages * STORE_PAGE)
+      throw this.outside(window, byte >>> 2);
+    if (this.isMissing) this.requireLoaded(window, byte >>> 2, pages * (STORE_PAGE / 4));
+    const start = this.starts[window]! + byte;
+    const first = start / PAGE_SIZE;
+    const last = (start + pages * STORE_PAGE) / PAGE_SIZE;
+    if (!Number.isInteger(first) || !Number.isInteger(last))
+      return new type(bytes.buffer, byte, length);
+    const view = this.core.views.get(first, last, Uint8Array<ArrayBuffer>, NO_LOOK);
+    return new type(view.buffer, 0, length);
+  }
+
   /** A program transferred a view's buffer away, and the whole window with it. */
   private remap(): void {
     this.root = this.mapWindow(0, this.starts[0]!, ROOT_BYTES);
@@ -329,21 +399,5 @@ export class Arena {
     this.bytes[window] = undefined;
     this.starts[window] = -1;
     this.kinds[window] = 0;
-  }
-
-  /**
-   * No two windows share a page. Asked once, when a checkpoint is opened. @throws
-   * {CorruptStoreError}
-   */
-  requireDisjoint(): void {
-    const used = this.starts
-      .map((start, window) => ({ start, window }))
-      .filter(({ window }) => this.words[window] !== undefined)
-      .sort((a, b) => a.start - b.start);
-    for (let i = 1; i < used.length; i++) {
-      const { start, window } = used[i - 1]!;
-      if (start + this.bytes[window]!.length > used[i]!.start)
-        throw new CorruptStoreError(`Windows ${window} and ${used[i]!.window} share pages`);
-    }
   }
 }

@@ -7,8 +7,10 @@ export {
   StoreBusyError,
   WrongTypeError,
 } from "../errors/store.ts";
+export type { CellOf, ColumnType, InputOf, RowInput, RowOf, Schema } from "./column-types.ts";
 export type { Heap } from "./heap.ts";
 export type { KeyOf, KeyType } from "./keys.ts";
 export type { StoreMap } from "./map.ts";
 export type { MapOptions, SetOptions } from "./map-options.ts";
+export type { Table } from "./table.ts";
 export { type AttachOptions, Store, type StoreHandle, type StoreOptions } from "./store.ts";

@@ -24,8 +24,8 @@ export const note = (root: Int32Array, window: number, word: number, value: numb
   root[Root.JournalCount] = count + 1;
 };
 
-/** Puts back what all noted words held, newest first, and empties the journal. */
-export function rollBack(root: Int32Array, windows: readonly (Int32Array | undefined)[]): void {
+/** Puts back what all noted words of these windows held, newest first. The journal stays. */
+export function putBack(root: Int32Array, windows: readonly (Int32Array | undefined)[]): void {
   const count = Math.max(0, Math.min(JOURNAL_MAX, root[Root.JournalCount]!));
   for (let i = count - 1; i >= 0; i--) {
     const at = JOURNAL_AT + JOURNAL_WORDS * i;
@@ -34,5 +34,4 @@ export function rollBack(root: Int32Array, windows: readonly (Int32Array | undef
     // A window that the operation had made is not there any more, and needs nothing.
     if (words !== undefined && word >= 0 && word < words.length) words[word] = root[at + 2]!;
   }
-  root[Root.JournalCount] = 0;
 }

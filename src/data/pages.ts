@@ -195,8 +195,11 @@ export class Pages {
       arena.setRoot(Root.WindowCount, window + 1);
     }
     const at = windowAt(window);
-    const record = [start / PAGE_SIZE, pages, kind, 0, 0, 0, 0];
-    for (const [word, value] of record.entries()) arena.setRoot(at + word, value);
+    arena.setRoot(at + WindowWord.Start, start / PAGE_SIZE);
+    arena.setRoot(at + WindowWord.Pages, pages);
+    arena.setRoot(at + WindowWord.Kind, kind);
+    for (let word = WindowWord.FreePages; word <= WindowWord.Hint; word++)
+      arena.setRoot(at + word, 0);
     arena.setRoot(Root.WindowsVersion, (root[Root.WindowsVersion]! + 1) | 0);
     arena.readWindows();
     return window;

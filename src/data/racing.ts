@@ -15,12 +15,13 @@ export function readRaced<T>(arena: Arena, stripe: number, read: () => T): T {
     if (tries >= PAUSE_AFTER) Atomics.pause();
     const count = control.countOf(stripe);
     if ((count & 1) !== 0) continue;
+    // What the count covers may be in a window that the writer has added.
+    arena.refresh();
     try {
       const value = read();
       if (control.countOf(stripe) === count) return value;
     } catch (error) {
       if (control.countOf(stripe) === count) throw error;
-      arena.readWindows();
     }
   }
   return arena.readLocked(read);

@@ -11,25 +11,21 @@ import { NotLoadedError } from "../errors/errors.ts";
 import { CorruptStoreError, ReadOnlyStoreError, WrongTypeError } from "../errors/store.ts";
 import { MemoryFile } from "../file/memory-file.ts";
 import type { SaveReport } from "../save/save.ts";
-import { PAGE_SIZE } from "../pages/units.ts";
 import { Arena } from "./arena.ts";
 import { MapWord } from "./buckets.ts";
 import { StoreControl } from "./control.ts";
+import { createArena, openArena } from "./open-arena.ts";
 import { KIND_NAMES, checkName, type HeaderPlace, StructureKind } from "./header.ts";
 import { Heap } from "./heap.ts";
 import { KEY_TYPES, type KeyType } from "./keys.ts";
-import { FORMAT_VERSION, JOURNAL_AT, MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES, Root } from "./layout.ts";
 import { StoreMap } from "./map.ts";
 import type { MapOptions } from "./map-options.ts";
 import { createMap, dropMap } from "./map-header.ts";
+import type { Schema } from "./column-types.ts";
+import { Table } from "./table.ts";
+import { dropTable, openTable } from "./table-header.ts";
 import { StoreParts } from "./parts.ts";
-import {
-  lockDirectory,
-  openCheckpointFile,
-  rootOf,
-  saveStore,
-  unlockDirectory,
-} from "./store-file.ts";
+import { lockDirectory, openCheckpointFile, saveStore, unlockDirectory } from "./store-file.ts";
 
 const MIN_CHECKPOINT_MS = 10;
 const MAX_BACKOFF = 64;
@@ -80,6 +76,7 @@ export class Store implements Disposable, AsyncDisposable {
   private readonly rootStart: number;
   private readonly owner: Owner | undefined;
   private readonly maps = new Map<string, StoreMap<KeyType>>();
+  private readonly tables = new Map<string, Table>();
   private timer: ReturnType<typeof setTimeout> | undefined;
   /** The checkpoint under way. */
   private saving: Promise<unknown> = Promise.resolve();
@@ -168,7 +165,8 @@ export class Store implements Disposable, AsyncDisposable {
     if (!KEY_TYPES.includes(type))
       throw new TypeError(`Expected key to be one of ${KEY_TYPES.join(", ")}, got ${String(type)}`);
     this.arena.beginRead("map()");
-    let place = this.parts.names.find(name, StructureKind.Map);
+    const find = () => this.parts.names.find(name, StructureKind.Map);
+    let place = this.arena.mayBeRaced ? this.arena.readLocked(find) : find();
     if (place === undefined || options.maxEntries !== undefined || options.maxBytes !== undefined)
       place = createMap(this.parts, name, type, options);
     const known = this.maps.get(name);
@@ -180,6 +178,25 @@ export class Store implements Disposable, AsyncDisposable {
     const map = new StoreMap(this.parts, place, type);
     this.maps.set(name, map as unknown as StoreMap<KeyType>);
     return map;
+  }
+
+  /**
+   * The table of that name, made if there is none. `schema` names columns and their types; more may
+   * be stored. Without it the table must exist.
+   *
+   * @throws {WrongTypeError} if it is no table, or a column is missing or of another type
+   * @throws {OutOfMemoryError} {NotLoadedError} {ReadOnlyStoreError} with nothing changed
+   */
+  table<S extends Schema>(name: string, schema?: S): Table<S> {
+    checkName(name);
+    this.arena.beginRead("table()");
+    const open = () => openTable(this.parts, name, schema);
+    const place = this.arena.mayBeRaced ? this.arena.readLocked(open) : open();
+    const known = this.tables.get(name);
+    if (known?.isOf(place) === true) return known as unknown as Table<S>;
+    const table = new Table<S>(this.parts, place);
+    this.tables.set(name, table as unknown as Table);
+    return table;
   }
 
   /** Names of all structures, and what they are. @throws {NotLoadedError} */
@@ -204,12 +221,14 @@ export class Store implements Disposable, AsyncDisposable {
       this.arena.requireAllLoaded();
       this.dropPlace(place);
       this.maps.delete(name);
+      this.tables.delete(name);
       return true;
     });
   }
 
   private dropPlace(place: HeaderPlace): void {
     if (place.kind === StructureKind.Map) dropMap(this.parts, place);
+    else dropTable(this.parts, place);
   }
 
   /**
@@ -316,46 +335,4 @@ function reportError(error: unknown, onError: ((error: unknown) => void) | undef
   process.emitWarning(`A checkpoint of a store failed, and will be tried again: ${reason}`, {
     code: "PGALLOC_CHECKPOINT_FAILED",
   });
-}
-
-/** An empty store in an empty file. @throws {OutOfMemoryError} */
-function createArena(file: MemoryFile): Arena {
-  const bytes = Math.ceil(ROOT_BYTES / PAGE_SIZE) * PAGE_SIZE;
-  const { start } = file.allocate(bytes);
-  const arena = new Arena(file, new StoreControl(), start, false);
-  const { root } = arena;
-  const seed = crypto.getRandomValues(new Int32Array(2));
-  root[Root.MagicLow] = MAGIC_LOW;
-  root[Root.MagicHigh] = MAGIC_HIGH;
-  root[Root.Version] = FORMAT_VERSION;
-  root[Root.WindowCount] = 1;
-  root[Root.SeedLow] = seed[0]!;
-  root[Root.SeedHigh] = seed[1]!;
-  root[JOURNAL_AT] = 0;
-  return arena;
-}
-
-async function openArena(file: MemoryFile, isReadOnly: boolean): Promise<Arena> {
-  const start = rootOf(file);
-  const end = start + Math.ceil(ROOT_BYTES / PAGE_SIZE) * PAGE_SIZE;
-  try {
-    // Every page of it must have a reference.
-    file.hasUniqueRef({ start, end });
-  } catch (cause) {
-    throw new CorruptStoreError("The store's root is not allocated", { cause });
-  }
-  await file.awaitLoad({ start, end });
-  const arena = new Arena(file, new StoreControl(), start, isReadOnly);
-  const { root } = arena;
-  if (root[Root.MagicLow] !== MAGIC_LOW || root[Root.MagicHigh] !== MAGIC_HIGH)
-    throw new CorruptStoreError("The store's root is damaged");
-  if (root[Root.Version] !== FORMAT_VERSION)
-    throw new CorruptStoreError(
-      `Expected format version ${FORMAT_VERSION}, found ${root[Root.Version]}`,
-    );
-  if (root[Root.JournalCount] !== 0)
-    throw new CorruptStoreError("The checkpoint was taken inside an operation");
-  arena.readWindows();
-  arena.requireDisjoint();
-  return arena;
 }

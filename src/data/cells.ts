@@ -1,0 +1,181 @@
+/**
+ * Cells of a table: reads them, and writes them so that neither a failure nor a thread that dies
+ * leaves half a row.
+ *
+ * A small cell's old words go to the journal. A larger vector would fill it, and is written by one
+ * native call, inside which no thread ends and nothing fails; such writes come last in their
+ * operation.
+ */
+import { CorruptStoreError } from "../errors/store.ts";
+import type { Column, Columns } from "./columns.ts";
+import { BLOCK_KIND_MASK, BlockKind, WINDOW_UNIT_BITS, WINDOW_UNIT_MASK } from "./layout.ts";
+import type { StoreParts } from "./parts.ts";
+
+const JOURNALED_BYTES = 256;
+const HEAD_BYTES = 8;
+const IS_USED = 0x80;
+const HIGH_MASK = 0x7f;
+
+/** A write that is to come last. */
+interface Pending {
+  readonly window: number;
+  readonly byte: number;
+  readonly bytes: Uint8Array;
+}
+
+export class Cells {
+  private readonly parts: StoreParts;
+  private readonly columns: Columns;
+  private pending: Pending[] = [];
+  /** Blocks (window, word) that the operation frees at its end. */
+  private freed: number[] = [];
+
+  constructor(parts: StoreParts, columns: Columns) {
+    this.parts = parts;
+    this.columns = columns;
+  }
+
+  /**
+   * A copy of the bytes of a cell, or of the block that it refers to. @throws {CorruptStoreError}
+   * {NotLoadedError}
+   */
+  read(column: Column, row: number): Uint8Array {
+    const { columns } = this;
+    const { arena } = this.parts;
+    const { codec } = column;
+    if (!columns.locate(column, row)) return new Uint8Array(codec.isBytes ? 0 : codec.widthBytes);
+    const { window, byte } = columns;
+    if (!codec.isBytes) return arena.bytes[window]!.slice(byte, byte + codec.widthBytes);
+    if (!this.findBlock(window, byte >>> 2)) return new Uint8Array(0);
+    const start = 4 * this.blockWord + HEAD_BYTES;
+    return arena.bytes[this.blockWindow]!.slice(start, start + this.blockBytes);
+  }
+
+  private blockWindow = 0;
+  private blockWord = 0;
+  private blockBytes = 0;
+
+  /** Finds the block that a cell refers to. False if it is empty. */
+  private findBlock(window: number, word: number): boolean {
+    const { arena } = this.parts;
+    const first = arena.get(window, word);
+    if (first === 0) return false;
+    const second = arena.get(window, word + 1);
+    const blockWindow = ((first & HIGH_MASK) << 9) | (second >>> WINDOW_UNIT_BITS);
+    const blockWord = (second & WINDOW_UNIT_MASK) << 2;
+    const kind = arena.get(blockWindow, blockWord) & BLOCK_KIND_MASK;
+    const length = arena.get(blockWindow, blockWord + 1);
+    if (kind !== BlockKind.Cell || blockWindow === 0)
+      throw new CorruptStoreError("A table refers to a block that is no cell");
+    const end = 4 * blockWord + HEAD_BYTES + length;
+    if (length < 0 || end > arena.bytes[blockWindow]!.length)
+      throw arena.outside(blockWindow, end >>> 2);
+    if (arena.isMissing) arena.requireLoaded(blockWindow, blockWord, 2 + Math.ceil(length / 4));
+    this.blockWindow = blockWindow;
+    this.blockWord = blockWord;
+    this.blockBytes = length;
+    return true;
+  }
+
+  /**
+   * Has a cell hold those bytes. `isNew`: it holds nothing of value. Within an operation; `finish`
+   * follows.
+   */
+  write(column: Column, row: number, bytes: Uint8Array, isNew: boolean): void {
+    const { columns } = this;
+    columns.locateForWrite(column, row);
+    const { window, byte } = columns;
+    if (column.codec.isBytes) this.writeBlock(window, byte >>> 2, bytes, isNew);
+    else this.store(window, byte, bytes);
+  }
+
+  private writeBlock(window: number, word: number, bytes: Uint8Array, isNew: boolean): void {
+    const { arena, blocks } = this.parts;
+    if (!isNew) this.freeLater(window, word);
+    if (bytes.length === 0) {
+      arena.set(window, word, 0);
+      return;
+    }
+    blocks.allocate(HEAD_BYTES + bytes.length, BlockKind.Cell, bytes.length);
+    arena.bytes[blocks.window]!.set(bytes, 4 * blocks.word + HEAD_BYTES);
+    arena.set(window, word, IS_USED | (blocks.window >>> 9));
+    arena.set(window, word + 1, (blocks.window << WINDOW_UNIT_BITS) | (blocks.word >>> 2));
+  }
+
+  private store(window: number, byte: number, bytes: Uint8Array): void {
+    const { arena } = this.parts;
+    if (bytes.length < 4 && (byte & 3) + bytes.length <= 4) {
+      this.storeSmall(window, byte, bytes);
+      return;
+    }
+    if (bytes.length > JOURNALED_BYTES || (byte & 3) !== 0 || (bytes.length & 3) !== 0) {
+      this.pending.push({ window, byte, bytes });
+      return;
+    }
+    const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
+    for (let i = 0; i < words.length; i++) arena.set(window, (byte >> 2) + i, words[i]!);
+  }
+
+  /** One or two bytes of a word. */
+  private storeSmall(window: number, byte: number, bytes: Uint8Array): void {
+    const { arena } = this.parts;
+    let word = arena.get(window, byte >>> 2);
+    for (const [i, value] of bytes.entries()) {
+      const shift = 8 * ((byte + i) & 3);
+      word = (word & ~(0xff << shift)) | (value << shift);
+    }
+    arena.set(window, byte >>> 2, word);
+  }
+
+  /** Puts the cell of one row into another, which is then the only one that refers to its block. */
+  move(column: Column, from: number, to: number): void {
+    const { columns } = this;
+    const { arena } = this.parts;
+    if (column.codec.isBytes) {
+      if (columns.locate(column, to)) this.freeLater(columns.window, columns.byte >>> 2);
+      const isThere = columns.locate(column, from);
+      const word = columns.byte >>> 2;
+      const fromWindow = columns.window;
+      const first = isThere ? arena.get(fromWindow, word) : 0;
+      const second = isThere ? arena.get(fromWindow, word + 1) : 0;
+      if (isThere) arena.set(fromWindow, word, 0);
+      if (first === 0 && !columns.locate(column, to)) return;
+      columns.locateForWrite(column, to);
+      arena.set(columns.window, columns.byte >>> 2, first);
+      arena.set(columns.window, (columns.byte >>> 2) + 1, second);
+      return;
+    }
+    const bytes = this.read(column, from);
+    columns.locateForWrite(column, to);
+    this.store(columns.window, columns.byte, bytes);
+  }
+
+  /** Frees the block of a cell, which then is empty. */
+  clear(column: Column, row: number): void {
+    const { columns } = this;
+    if (!column.codec.isBytes || !columns.locate(column, row)) return;
+    const { window, byte } = columns;
+    this.freeLater(window, byte >>> 2);
+    this.parts.arena.set(window, byte >>> 2, 0);
+  }
+
+  private freeLater(window: number, word: number): void {
+    if (this.findBlock(window, word)) this.freed.push(this.blockWindow, this.blockWord);
+  }
+
+  /** The last steps of an operation: frees what it replaced, then writes what cannot be undone. */
+  finish(): void {
+    const { arena, blocks } = this.parts;
+    const { freed, pending } = this;
+    this.reset();
+    for (let i = 0; i < freed.length; i += 2) blocks.free(freed[i]!, freed[i + 1]!);
+    this.columns.freeRetired();
+    for (const { window, byte, bytes } of pending) arena.bytes[window]!.set(bytes, byte);
+  }
+
+  /** Forgets the steps of an operation that failed. */
+  reset(): void {
+    this.pending = [];
+    this.freed = [];
+  }
+}

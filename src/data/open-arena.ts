@@ -1,0 +1,66 @@
+/**
+ * The arena of a new store, and of one that was restored: what is checked before anything is
+ * believed.
+ */
+import { CorruptStoreError } from "../errors/store.ts";
+import type { MemoryFile } from "../file/memory-file.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import { Arena } from "./arena.ts";
+import { StoreControl } from "./control.ts";
+import { FORMAT_VERSION, MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES, Root } from "./layout.ts";
+import { rootOf } from "./store-file.ts";
+
+/** An empty store in an empty file. @throws {OutOfMemoryError} */
+export function createArena(file: MemoryFile): Arena {
+  const bytes = Math.ceil(ROOT_BYTES / PAGE_SIZE) * PAGE_SIZE;
+  const { start } = file.allocate(bytes);
+  const arena = new Arena(file, new StoreControl(), start, false);
+  const { root } = arena;
+  const seed = crypto.getRandomValues(new Int32Array(2));
+  root[Root.MagicLow] = MAGIC_LOW;
+  root[Root.MagicHigh] = MAGIC_HIGH;
+  root[Root.Version] = FORMAT_VERSION;
+  root[Root.WindowCount] = 1;
+  root[Root.SeedLow] = seed[0]!;
+  root[Root.SeedHigh] = seed[1]!;
+  return arena;
+}
+
+/** The store in a restored file: its root is loaded, and valid. @throws {CorruptStoreError} */
+export async function openArena(file: MemoryFile, isReadOnly: boolean): Promise<Arena> {
+  const start = rootOf(file);
+  const end = start + Math.ceil(ROOT_BYTES / PAGE_SIZE) * PAGE_SIZE;
+  try {
+    // Every page of it must have a reference.
+    file.hasUniqueRef({ start, end });
+  } catch (cause) {
+    throw new CorruptStoreError("The store's root is not allocated", { cause });
+  }
+  await file.awaitLoad({ start, end });
+  const arena = new Arena(file, new StoreControl(), start, isReadOnly);
+  const { root } = arena;
+  if (root[Root.MagicLow] !== MAGIC_LOW || root[Root.MagicHigh] !== MAGIC_HIGH)
+    throw new CorruptStoreError("The store's root is damaged");
+  if (root[Root.Version] !== FORMAT_VERSION)
+    throw new CorruptStoreError(
+      `Expected format version ${FORMAT_VERSION}, found ${root[Root.Version]}`,
+    );
+  if (root[Root.JournalCount] !== 0)
+    throw new CorruptStoreError("The checkpoint was taken inside an operation");
+  arena.readWindows();
+  requireDisjoint(arena);
+  return arena;
+}
+
+/** No two windows share a page. */
+function requireDisjoint({ starts, words, bytes }: Arena): void {
+  const used = starts
+    .map((start, window) => ({ start, window }))
+    .filter(({ window }) => words[window] !== undefined)
+    .sort((a, b) => a.start - b.start);
+  for (let i = 1; i < used.length; i++) {
+    const { start, window } = used[i - 1]!;
+    if (start + bytes[window]!.length > used[i]!.start)
+      throw new CorruptStoreError(`Windows ${window} and ${used[i]!.window} share pages`);
+  }
+}

@@ -1,0 +1,290 @@
+/**
+ * Table: rows of typed columns in a store's memory. A row is a number from 0 to `length` - 1.
+ *
+ * | operation         | cost                                                             |
+ * |-------------------|------------------------------------------------------------------|
+ * | get, set, push    | the row's cells; now and then a chunk of zeros                   |
+ * | swapRemove        | the last row's cells, which move                                 |
+ * | column            | a typed array for each chunk, without a copy                     |
+ * | truncate          | the rows that go                                                 |
+ * | addColumn         | nothing: cells that were never written are zeros                 |
+ *
+ * Other threads may call `get` at any time, and see rows whole (control.ts). What `column` gives is
+ * the memory itself: there a reader beside a writer may see half of a vector, and asks `get` before
+ * it believes one.
+ */
+import { checkInteger } from "../../ffi/index.ts";
+import type { Arena } from "./arena.ts";
+import { Cells } from "./cells.ts";
+import {
+  ColumnCodec,
+  type ColumnType,
+  type RowInput,
+  type RowOf,
+  type ScalarColumn,
+  type Schema,
+} from "./column-types.ts";
+import { type Column, Columns, MAX_ROWS, TableWord } from "./columns.ts";
+import type { HeaderPlace } from "./header.ts";
+import type { StoreParts } from "./parts.ts";
+import { readRaced } from "./racing.ts";
+import { lengthOfBytes } from "./values.ts";
+
+const STRIPE_MASK = 1023;
+const MAX_CELL_BYTES = 64 * 1024 * 1024;
+/** Rows that one operation of `truncate` removes. */
+const TRUNCATE_ROWS = 32;
+
+/** A cell that is to be written. */
+interface Input {
+  readonly column: Column;
+  readonly bytes: Uint8Array;
+}
+
+export class Table<S extends Schema = Schema> {
+  readonly name: string;
+  private readonly arena: Arena;
+  private readonly parts: StoreParts;
+  private readonly place: HeaderPlace;
+  private readonly columns: Columns;
+  private readonly cells: Cells;
+
+  /** For Store. The header and the columns are loaded. */
+  constructor(parts: StoreParts, place: HeaderPlace) {
+    this.name = place.name;
+    this.parts = parts;
+    this.arena = parts.arena;
+    this.place = place;
+    this.columns = new Columns(parts, place);
+    this.cells = new Cells(parts, this.columns);
+  }
+
+  /** For Store: whether this is the table with that header. */
+  isOf(place: HeaderPlace): boolean {
+    return place.structure === this.place.structure && place.created === this.place.created;
+  }
+
+  private begin(method: string): void {
+    this.arena.beginRead(method);
+    if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
+  }
+
+  /** Rows. */
+  get length(): number {
+    this.begin("length");
+    return this.columns.length;
+  }
+
+  /** The columns and their types, in the order in which they were made. */
+  get schema(): S {
+    this.begin("schema");
+    const entries = this.columns.all().map(({ name, codec }) => [name, codec.columnType]);
+    return Object.fromEntries(entries) as S;
+  }
+
+  private change<T>(method: string, change: () => T): T {
+    const result = this.arena.write(method, () => {
+      if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
+      this.cells.reset();
+      this.columns.forgetRetired();
+      const value = change();
+      this.cells.finish();
+      return value;
+    });
+    this.parts.tidy();
+    return result;
+  }
+
+  private requireRow(row: number): void {
+    checkInteger("row", row, 0, this.columns.length - 1);
+  }
+
+  /** The values to write, checked before anything changes. */
+  private inputs(row: RowInput<S>): Input[] {
+    if (row === null || typeof row !== "object")
+      throw new TypeError(`Expected a row of values, got ${typeof row}`);
+    return Object.entries(row)
+      .filter(([, value]) => value !== undefined)
+      .map(([name, value]) => {
+        const column = this.columns.named(name);
+        const bytes = column.codec.encode(name, value);
+        if (column.codec.isBytes && lengthOfBytes(name, bytes) > MAX_CELL_BYTES)
+          throw new RangeError(`Expected ${name} to have at most ${MAX_CELL_BYTES} bytes`);
+        return { column, bytes: plain(bytes) };
+      });
+  }
+
+  private mark(row: number): void {
+    const { control } = this.arena;
+    control.mark(control.stripeAt(this.place.structure, row & STRIPE_MASK));
+  }
+
+  /**
+   * Adds a row; columns without a value are 0 or empty. Returns its number.
+   *
+   * @throws {TypeError} {RangeError} for bad values, or a full table
+   * @throws {OutOfMemoryError} {SyscallError} {NotLoadedError} with nothing changed
+   */
+  push(row: RowInput<S>): number {
+    this.begin("push()");
+    const inputs = this.inputs(row);
+    return this.change("push()", () => {
+      const at = this.columns.length;
+      if (at >= MAX_ROWS) throw new RangeError(`A table has at most ${MAX_ROWS} rows`);
+      this.mark(at);
+      const given = new Set(inputs.map(({ column }) => column));
+      // What an earlier row left there goes.
+      for (const column of this.columns.all())
+        if (!given.has(column) && this.columns.locate(column, at))
+          this.cells.write(
+            column,
+            at,
+            new Uint8Array(column.codec.isBytes ? 0 : column.codec.widthBytes),
+            true,
+          );
+      for (const { column, bytes } of inputs) this.cells.write(column, at, bytes, true);
+      this.columns.setHeader(TableWord.Length, at + 1);
+      return at;
+    });
+  }
+
+  /** A copy of a row. @throws {RangeError} if there is none @throws {NotLoadedError} */
+  get(row: number): RowOf<S> {
+    this.begin("get()");
+    const read = () => {
+      this.requireRow(row);
+      const values: Record<string, unknown> = {};
+      for (const column of this.columns.all())
+        values[column.name] = column.codec.decode(this.cells.read(column, row));
+      return values as RowOf<S>;
+    };
+    return this.arena.mayBeRaced ? readRaced(this.arena, this.stripe(row), read) : read();
+  }
+
+  /** A copy of one cell. @throws as `get` */
+  cell<K extends keyof S & string>(row: number, name: K): RowOf<S>[K] {
+    this.begin("cell()");
+    const read = () => {
+      this.requireRow(row);
+      const column = this.columns.named(name);
+      return column.codec.decode(this.cells.read(column, row)) as RowOf<S>[K];
+    };
+    return this.arena.mayBeRaced ? readRaced(this.arena, this.stripe(row), read) : read();
+  }
+
+  private stripe(row: number): number {
+    return this.arena.control.stripeAt(this.place.structure, row & STRIPE_MASK);
+  }
+
+  /** Sets some columns of a row. @throws as `push` */
+  set(row: number, values: RowInput<S>): void {
+    this.begin("set()");
+    const inputs = this.inputs(values);
+    this.change("set()", () => {
+      this.requireRow(row);
+      this.mark(row);
+      for (const { column, bytes } of inputs) this.cells.write(column, row, bytes, false);
+    });
+  }
+
+  /**
+   * Removes a row: the last row takes its number. Returns the number that the moved row had, or -1
+   * if it was the last one. @throws as `push`
+   */
+  swapRemove(row: number): number {
+    return this.change("swapRemove()", () => {
+      this.requireRow(row);
+      const last = this.columns.length - 1;
+      this.mark(row);
+      this.mark(last);
+      for (const column of this.columns.all()) {
+        if (row === last) this.cells.clear(column, row);
+        else this.cells.move(column, last, row);
+      }
+      this.columns.setHeader(TableWord.Length, last);
+      return row === last ? -1 : last;
+    });
+  }
+
+  /** Removes all rows from `length` on. @throws {RangeError} and as `push` */
+  truncate(length: number): void {
+    this.arena.batch("truncate()", () => {
+      this.begin("truncate()");
+      checkInteger("length", length, 0, this.columns.length);
+      this.arena.requireAllLoaded();
+      while (this.columns.length > length) this.removeLast(length);
+    });
+    this.parts.tidy();
+  }
+
+  /** Removes some of the last rows, and the chunk that they were the first rows of. */
+  private removeLast(length: number): void {
+    const bits = this.columns.chunkBits;
+    const old = this.columns.length;
+    const next = Math.max(length, old - TRUNCATE_ROWS, ((old - 1) >>> bits) << bits);
+    this.change("truncate()", () => {
+      for (let row = next; row < old; row++) {
+        this.mark(row);
+        for (const column of this.columns.all()) this.cells.clear(column, row);
+      }
+      this.columns.setHeader(TableWord.Length, next);
+    });
+    if (next !== (next >>> bits) << bits) return;
+    for (const column of this.columns.all())
+      this.change("truncate()", () => this.columns.freeChunk(column, next >>> bits));
+  }
+
+  /** Adds a column, of zeros or empty bytes. @throws {TypeError} {RangeError} and as `push` */
+  addColumn<K extends string, T extends ColumnType>(
+    name: K,
+    type: T,
+  ): Table<S & { readonly [P in K]: T }> {
+    const codec = ColumnCodec.of(name, type);
+    this.begin("addColumn()");
+    if (this.columns.all().some((column) => column.name === name))
+      throw new RangeError(`The table ${JSON.stringify(this.name)} has a column ${name}`);
+    this.change("addColumn()", () => {
+      this.arena.control.markMany(this.place.structure, 0, STRIPE_MASK + 1);
+      this.columns.add(name, codec);
+    });
+    return this as never;
+  }
+
+  /**
+   * A column of numbers or vectors as it is in memory: a typed array for each chunk, row after row,
+   * a vector's numbers one after the other. Valid until the next write to the store. A change to
+   * them is a write, and needs `store.batch`. @throws {TypeError} for a column of bytes @throws
+   * {NotLoadedError}
+   */
+  column<K extends keyof S & string>(name: K): ScalarColumn<S[K]>[] {
+    this.begin("column()");
+    const { columns, arena } = this;
+    const column = columns.named(name);
+    const { codec } = column;
+    if (codec.isBytes) throw new TypeError(`Expected a column of numbers, got ${name} of bytes`);
+    const rowsPerChunk = 2 ** columns.chunkBits;
+    const perRow = Math.max(1, codec.length);
+    const arrays: unknown[] = [];
+    for (let first = 0, { length } = columns; first < length; first += rowsPerChunk) {
+      const count = Math.min(rowsPerChunk, length - first) * perRow;
+      const address = columns.chunk(column, first / rowsPerChunk);
+      if (address === 0) arrays.push(new codec.array!(count));
+      else
+        arrays.push(arena.viewOf(address, columns.chunkPages(column), codec.array as never, count));
+    }
+    return arrays as ScalarColumn<S[K]>[];
+  }
+
+  /** For Store. Frees all that is in the table. Operations of their own. */
+  free(): void {
+    this.truncate(0);
+    this.change("drop()", () => this.columns.freeRecords());
+  }
+}
+
+/** A plain array over the same bytes: a subclass may say anything of itself. */
+function plain(bytes: Uint8Array): Uint8Array {
+  const isPlain = Object.getPrototypeOf(bytes) === Uint8Array.prototype;
+  if (isPlain && !Object.hasOwn(bytes, "length")) return bytes;
+  return new Uint8Array(bytes);
+}
