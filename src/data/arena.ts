@@ -92,18 +92,8 @@ export class Arena {
    */
   refresh(): void {
     if (this.root[Root.WindowsVersion] === this.windowsVersion) return;
-    if (!this.mayBeRaced) {
-      this.readWindows();
-      return;
-    }
-    const isInherited = this.control.lock();
-    this.batchDepth++;
-    try {
-      if (isInherited) this.recover();
-      this.readWindows();
-    } finally {
-      this.endWrite();
-    }
+    if (this.mayBeRaced) this.locked(() => this.readWindows());
+    else this.readWindows();
   }
 
   private throwClosed(method: string): never {
@@ -156,12 +146,18 @@ export class Arena {
 
   /** Runs `read` with the lock: no other thread writes meanwhile. */
   readLocked<T>(read: () => T): T {
+    return this.locked(() => {
+      this.beginRead("a read");
+      return read();
+    });
+  }
+
+  private locked<T>(run: () => T): T {
     const isInherited = this.batchDepth === 0 && this.control.lock();
     this.batchDepth++;
     try {
       if (isInherited) this.recover();
-      this.beginRead("a read");
-      return read();
+      return run();
     } finally {
       this.endWrite();
     }
