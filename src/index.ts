@@ -1,7 +1,7 @@
 /** pgalloc: page memory for Bun programs, with checkpoints that are restored in the background. */
 export type { KindUsage, Usage } from "./accounting/usage.ts";
 export type { SaveOptions, SaveReport } from "./save/save.ts";
-export type { SaveProgress } from "./save/write-pages.ts";
+export type { SaveProgress } from "./save/options.ts";
 export {
   CheckpointBusyError,
   CodecUnavailableError,

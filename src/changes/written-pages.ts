@@ -81,27 +81,32 @@ export class WrittenPages implements ChangeTracker {
   }
 
   private scan(sizePages: number): RunCollector {
-    const written = new RunCollector();
+    const parts: RunCollector[] = [];
     try {
-      this.scanInto(written, sizePages);
-      return written;
+      this.scanInto(parts, sizePages);
     } catch (error) {
       if (!(error instanceof SyscallError) || error.code !== "EPERM") throw error;
+      // Something was mapped over a registered part. What has been reported is protected already.
+      this.register(0, sizePages);
+      this.scanInto(parts, sizePages);
     }
-    // Something was mapped over a registered part. What has been reported is protected already.
-    this.register(0, sizePages);
-    const rest = new RunCollector();
-    this.scanInto(rest, sizePages);
-    return uniteRuns(written.runs, rest.runs);
+    return parts.reduce((all, part) => uniteRuns(all.runs, part.runs), new RunCollector());
   }
 
-  private scanInto(written: RunCollector, sizePages: number): void {
+  /**
+   * Adds what is written to parts, each of which is in order. While other threads write, the kernel
+   * may come back to addresses that it has reported and protected: they are written again.
+   */
+  private scanInto(parts: RunCollector[], sizePages: number): void {
     const { base } = this.memory;
+    let end = Number.POSITIVE_INFINITY;
     scanWritten(this.pagemap, base, base + sizePages * PAGE_SIZE, (from, to) => {
       const first = (from - base) / PAGE_SIZE;
       const last = (to - base) / PAGE_SIZE;
       this.note(first, last);
-      written.add(first, last);
+      if (first < end) parts.push(new RunCollector());
+      parts.at(-1)!.add(first, last);
+      end = last;
     });
   }
 

@@ -175,15 +175,26 @@ export function checkWatchers({
   checkSignal(signal);
 }
 
-/** A copy: what the program does with its bytes during a save must not matter. @throws {TypeError} */
+/** User data of a save: bytes, a function that gives them at the instant, or none. */
+export type UserData = Uint8Array | (() => Uint8Array) | null;
+
+/**
+ * A copy: what the program does with its bytes during a save must not matter. A function's bytes
+ * are checked and copied when it is called. @throws {TypeError}
+ */
 export function copyUserData(
   name: string,
-  userData: Uint8Array | null | undefined,
-): Uint8Array | null {
+  userData: Uint8Array | (() => Uint8Array) | null | undefined,
+): UserData {
   if (userData == null) return null;
-  if (!(userData instanceof Uint8Array))
-    throw new TypeError(`Expected ${name} to be a Uint8Array, got ${showValue(userData)}`);
-  return new Uint8Array(userData);
+  if (typeof userData === "function") return () => copyBytes(`result of ${name}`, userData());
+  return copyBytes(name, userData);
+}
+
+function copyBytes(name: string, bytes: Uint8Array): Uint8Array {
+  if (!(bytes instanceof Uint8Array))
+    throw new TypeError(`Expected ${name} to be a Uint8Array, got ${showValue(bytes)}`);
+  return new Uint8Array(bytes);
 }
 
 /** @throws {TypeError} {RangeError} */

@@ -117,6 +117,27 @@ export class SeveralFilesError extends Error {
 const MAX_LISTED_IDS = 16;
 
 /**
+ * More memory changed during the rounds of a consistent save than its last pass may copy. The
+ * destination is as it was. Allow more with `pauseMemoryBytes`, write less during saves, or save
+ * with `consistent: false`.
+ */
+export class PauseMemoryError extends Error {
+  override readonly name = "PauseMemoryError";
+  readonly code = "ERR_PAUSE_MEMORY";
+  readonly neededBytes: number;
+  readonly limitBytes: number;
+
+  constructor(neededBytes: number, limitBytes: number) {
+    super(
+      `Expected at most pauseMemoryBytes, ${limitBytes}, to copy at the instant of the save, ` +
+        `got ${neededBytes}; allow more, write less during saves, or use consistent: false`,
+    );
+    this.neededBytes = neededBytes;
+    this.limitBytes = limitBytes;
+  }
+}
+
+/**
  * Another save into the same directory is under way, in this process or another. Wait for it, or
  * save into another directory.
  */

@@ -7,6 +7,7 @@ export {
   type CorruptionDetails,
   NoCheckpointError,
   PageReadError,
+  PauseMemoryError,
   SeveralFilesError,
   UnsupportedError,
 } from "./checkpoint.ts";

@@ -32,7 +32,7 @@ import {
   readOptions,
 } from "../core/options.ts";
 import { awaitLoad, awaitLoadSync, retryLoad } from "./await-load.ts";
-import { type PausedReport, type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
+import { type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
 import { makeReadOnly } from "./read-only.ts";
 import { createParts } from "../core/parts.ts";
 import { signalOf, unlessAborted, type WaitOptions } from "../core/wait.ts";
@@ -54,7 +54,7 @@ export let coreOf: (file: MemoryFile) => FileCore;
 export let fileOver: (core: FileCore, userData: Uint8Array | null) => MemoryFile;
 
 /** `onSave` and `onError` beside the options of each save. */
-export type CheckpointEveryOptions = SaveOptions & PeriodicOptions<SaveReport & PausedReport>;
+export type CheckpointEveryOptions = SaveOptions & PeriodicOptions<SaveReport>;
 
 const NO_OPTIONS = Object.freeze({});
 
@@ -388,12 +388,9 @@ export class MemoryFile implements Disposable {
     checkPlace(directory);
     const options = readOptions<SaveOptions>(given);
     checkWatchers(options);
-    const file = {
-      name: MAIN_NAME,
-      core: this.#core,
-      userData: copyUserData("userData", options.userData),
-    };
-    const save = saveFiles([file], directory, { ...options, userData: undefined });
+    const userData = copyUserData("userData", options.userData);
+    const file = { name: MAIN_NAME, core: this.#core, userData };
+    const save = saveFiles([file], null, directory, options);
     return await recordSave([this.#core], directory, save);
   }
 
@@ -408,12 +405,11 @@ export class MemoryFile implements Disposable {
     where: string,
     everyMs: number,
     options?: Nullable<CheckpointEveryOptions> | null,
-  ): PeriodicSaves<SaveReport & PausedReport> {
+  ): PeriodicSaves<SaveReport> {
     this.#core.requireLive("checkpointEvery()");
     checkPlace(where);
     const read = readOptions<CheckpointEveryOptions>(options);
-    const save = async () => ({ pauseMs: 0, ...(await this.saveTo(where, read)) });
-    return new PeriodicSaves(save, everyMs, read);
+    return new PeriodicSaves(() => this.saveTo(where, read), everyMs, read);
   }
 
   /**

@@ -31,11 +31,11 @@ import type { RestoreOptions } from "../restore/restore.ts";
 
 export interface SaveAllOptions extends SaveOptions {
   /** Stored for the checkpoint as a whole: `userData` of what `loadAll` gives. */
-  readonly userData?: Uint8Array | undefined;
+  readonly userData?: SaveOptions["userData"];
   /** Stored for single files, by id: `userData` of each file that `loadAll` gives. */
   readonly fileUserData?:
-    | Readonly<Record<string, Uint8Array>>
-    | ReadonlyMap<string, Uint8Array>
+    | Readonly<Record<string, Uint8Array | (() => Uint8Array)>>
+    | ReadonlyMap<string, Uint8Array | (() => Uint8Array)>
     | undefined;
 }
 
@@ -95,9 +95,9 @@ export async function saveAll(
   checkPlace(directory);
   const { fileUserData = {}, ...given } = readOptions<SaveAllOptions>(options);
   checkWatchers(given);
-  const userData = copyUserData("userData", given.userData) ?? undefined;
+  const userData = copyUserData("userData", given.userData);
   const listed = listFiles(files, entriesOf("fileUserData", fileUserData));
-  const save = saveFiles(listed, directory, { ...given, userData });
+  const save = saveFiles(listed, userData, directory, given);
   return await recordSave(
     listed.map(({ core }) => core),
     directory,
@@ -119,7 +119,7 @@ export function entriesOf<T>(
 
 function listFiles(
   files: Readonly<Record<string, MemoryFile>> | ReadonlyMap<string, MemoryFile>,
-  userData: readonly [string, Uint8Array][],
+  userData: readonly [string, Uint8Array | (() => Uint8Array)][],
 ): SaveFile[] {
   const entries = entriesOf("files", files);
   if (entries.length < 1 || entries.length > LIMITS.files) {

@@ -5,13 +5,15 @@
  */
 import { checkInteger } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
+import type { FileCore } from "../core/core.ts";
 import { USED } from "../allocator/states.ts";
-import type { SaveOptions, SaveReport } from "../save/save.ts";
+import type { SaveOptions, SaveReport } from "../save/options.ts";
 import { absolutePath, closing } from "../checkpoint/staging.ts";
 import { buildMap } from "../save/build-map.ts";
 import { FrameList } from "../save/frame-list.ts";
-import { createTable } from "../save/save-table.ts";
+import { createTable, openTable } from "../save/save-table.ts";
 import { mostBytesOf, writeUsedPages } from "../save/write-pages.ts";
+import type { WriteSource } from "../save/write-task.ts";
 import { coreOf, type MemoryFile } from "../file/memory-file.ts";
 import { checkWatchers, type Nullable, readOptions } from "../core/options.ts";
 import { entriesOf } from "../file/several.ts";
@@ -128,13 +130,7 @@ async function writeExport(
   for (const core of cores) core.requireLive("exportTo()");
   const states = cores.map((core) => collectImage(core.allocator));
   for (const { runs } of states) checkKinds(runs, options.foreignKind);
-  const tables = states.map(({ chunkHuge }) => createTable(chunkHuge.length * CHUNK_PAGES, false));
-  const used = states.map(({ runs }) => usedRuns(runs));
-  const sources = used.map((runs, i) => {
-    const { control, mapping } = cores[i]!;
-    const table = tables[i]!.handle;
-    return { control: control.buffer, fd: mapping.fd, base: mapping.base, ...runs, table };
-  });
+  const sources = states.map((state, i) => sourceOf(cores[i]!, state));
   const writer = await ExportWriter.open(path);
   return await closing(writer, async () => {
     const mostBytes = sources.reduce((total, source) => total + mostBytesOf(source), 0);
@@ -147,7 +143,7 @@ async function writeExport(
     // Contents are raw and in the order of memory, so that the format need not say where they are.
     const images = states.map((state, i) => ({
       ...state,
-      extents: buildMap(used[i]!, tables[i]!, frames, () => 1).pageMap.extents,
+      extents: buildMap(sources[i]!, openTable(sources[i]!.table), frames, () => 1).pageMap.extents,
     }));
     const metadata = encodeAll(plan, images, options);
     options.signal?.throwIfAborted();
@@ -164,8 +160,25 @@ async function writeExport(
   });
 }
 
+/** What threads need to know of a file. Each has a table of its own. */
+function sourceOf(
+  { control, mapping }: FileCore,
+  { chunkHuge, runs }: Pick<ComposedImage, "chunkHuge" | "runs">,
+): WriteSource {
+  const table = createTable(chunkHuge.length * CHUNK_PAGES, false).handle;
+  const { fd, base } = mapping;
+  return { control: control.buffer, fd, base, ...usedRuns(runs), address: null, table };
+}
+
 /** How pages are written: as they are, from the beginning of the file. */
-const PLAIN = { hashSeed: 0, compression: "none", firstFrame: 0, writtenBytes: 0 } as const;
+const PLAIN = {
+  hashSeed: 0,
+  compression: "none",
+  firstFrame: 0,
+  writtenBytes: 0,
+  progressBytes: 0,
+  isLast: true,
+} as const;
 
 /**
  * One file is its metadata; in a kernel's checkpoint there is the list of their owners behind the

@@ -22,6 +22,8 @@ export interface TableHandle {
 
 export interface FileTable {
   readonly handle: TableHandle;
+  /** Pages that the columns reach. */
+  readonly pages: number;
   readonly frame: Uint32Array;
   readonly framePage: Uint16Array;
   readonly crc: Uint32Array;
@@ -40,11 +42,23 @@ export function createTable(sizePages: number, hasHashes: boolean): FileTable {
 export function openTable(handle: TableHandle): FileTable {
   return {
     handle,
+    pages: handle.frame.byteLength / 4,
     frame: new Uint32Array(handle.frame),
     framePage: new Uint16Array(handle.framePage),
     crc: new Uint32Array(handle.crc),
     hash: handle.hash === null ? null : new BigUint64Array(handle.hash),
   };
+}
+
+/** The table itself if it reaches `pages`, else a longer one with the same rows. */
+export function coverPages(table: FileTable, pages: number): FileTable {
+  if (pages <= table.pages) return table;
+  const longer = createTable(pages, table.hash !== null);
+  longer.frame.set(table.frame);
+  longer.framePage.set(table.framePage);
+  longer.crc.set(table.crc);
+  if (table.hash !== null) longer.hash?.set(table.hash);
+  return longer;
 }
 
 /** Columns of frames, a row each, in the order in which they were reserved. */

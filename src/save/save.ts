@@ -1,98 +1,44 @@
 /**
- * Saving: the allocators' runs at one instant; then threads find and store contents, and the
- * manifest is committed. The program goes on meanwhile. What it writes during the save may or may
- * not be in the checkpoint, page by page.
+ * Saving: an instant is taken (instant.ts), contents go to a page file of the sink, and the
+ * manifest is committed. A save builds on the checkpoint at the destination, its base, and writes
+ * what that does not have.
  */
-import type { Compression } from "../codec/codec.ts";
-import { codecFor, isCompression } from "../codec/open-codec.ts";
+import { fileStatus } from "../../ffi/index.ts";
 import { decodeManifest } from "../checkpoint/decode.ts";
 import { type EncodedManifest, encodeManifest } from "../checkpoint/encode.ts";
-import type { Manifest, PageFile, RunColumns, SavedFile } from "../checkpoint/format.ts";
-import { checkLimit } from "../checkpoint/limits.ts";
+import type { Manifest, PageFile, SavedFile } from "../checkpoint/format.ts";
 import { hex } from "../checkpoint/page-file.ts";
-import { absolutePath, closing } from "../checkpoint/staging.ts";
+import { closing } from "../checkpoint/staging.ts";
 import { Word } from "../control/control.ts";
-import type { FileCore } from "../core/core.ts";
-import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
-import type { S3Options } from "../http/s3-options.ts";
-import { isRemote } from "../remote/place.ts";
+import type { UserData } from "../core/options.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 import { noteBase } from "./base.ts";
-import { buildMap, forEachStored, type UsedRuns } from "./build-map.ts";
-import { collectRuns, usedRuns } from "./collect.ts";
-import { openSink } from "./open-sink.ts";
+import { buildMap, forEachStored } from "./build-map.ts";
+import { Detectors } from "./detectors.ts";
 import { FrameList } from "./frame-list.ts";
-import { createTable, type FileTable } from "./save-table.ts";
-import type { Sink } from "./sink.ts";
 import {
-  mostBytesOf,
-  type SaveProgress,
-  type WrittenPages,
-  writeUsedPages,
-} from "./write-pages.ts";
+  bytesAtOnce,
+  collectState,
+  type FileState,
+  type Instant,
+  InstantTaker,
+  type PassRuns,
+  type SavedCore,
+} from "./instant.ts";
+import {
+  checkUserDataBytes,
+  planSave,
+  type SaveFile,
+  type SaveOptions,
+  type SavePlan,
+  type SaveReport,
+} from "./options.ts";
+import { openSink } from "./open-sink.ts";
+import { createTable } from "./save-table.ts";
+import type { Sink, SinkDescription } from "./sink.ts";
+import { writeUsedPages } from "./write-pages.ts";
 
-export interface SaveOptions {
-  /** Stored beside the pages and given back as `userData`: the program's roots, its index. */
-  readonly userData?: Uint8Array | undefined;
-  /**
-   * Do not write contents again that the checkpoint at the destination has. Default: true.
-   */
-  readonly incremental?: boolean | undefined;
-  /** How page contents are stored. Default: "none" in directories, "zstd" in remote places. */
-  readonly compression?: Compression | undefined;
-  /**
-   * Accepted for gVisor's sake. Zero pages are never stored, committed or not: finding them takes
-   * no I/O.
-   */
-  readonly excludeCommittedZeroPages?: boolean | undefined;
-  /** How to reach S3, if the destination is an `s3://` URL. Default: the AWS_* variables. */
-  readonly s3?: S3Options | undefined;
-  /** Ends the save; the destination is as it was. */
-  readonly signal?: AbortSignal | undefined;
-  /** Called now and then with bytes of page contents. An error that it throws ends the save. */
-  readonly onProgress?: ((progress: SaveProgress) => void) | undefined;
-}
-
-/** What a save did. Sizes in bytes, of all its files together. */
-export interface SaveReport {
-  readonly directory: string;
-  /** The checkpoint's: 16 hexadecimal digits. */
-  readonly id: string;
-  readonly usedBytes: number;
-  /** Page contents in the checkpoint. */
-  readonly pagesBytes: number;
-  /** Bytes written to page files. */
-  readonly writtenBytes: number;
-  /** Page contents that were not written, because the previous checkpoint has them. */
-  readonly reusedBytes: number;
-  /** Committed memory that held only zeros, and was not written. */
-  readonly zeroBytes: number;
-  readonly metaBytes: number;
-  readonly extents: number;
-  /** Page files of the checkpoint. */
-  readonly pageFiles: number;
-  readonly compression: CompressionReport;
-  readonly durationMs: number;
-}
-
-/** What was compressed, of what this save wrote. */
-export interface CompressionReport {
-  readonly codec: Compression;
-  readonly frames: number;
-  /** The others are raw: compression would have saved less than 1/16. */
-  readonly compressedFrames: number;
-  readonly contentBytes: number;
-  readonly storedBytes: number;
-}
-
-export interface SaveFile {
-  /** Unique in the checkpoint. */
-  readonly name: string;
-  readonly core: FileCore;
-  readonly userData: Uint8Array | null;
-}
-
-/** Default of `incremental`. */
-const IS_INCREMENTAL = false;
+export type { SaveFile, SaveOptions, SaveReport } from "./options.ts";
 
 /**
  * Saves the files as one checkpoint. Each stays mapped until the save has ended, even if it is
@@ -100,112 +46,152 @@ const IS_INCREMENTAL = false;
  */
 export function saveFiles(
   files: readonly SaveFile[],
+  userData: UserData,
   directory: string,
   options: SaveOptions,
 ): Promise<SaveReport> {
-  const { incremental = IS_INCREMENTAL, userData = null } = options;
-  const { compression = isRemote(directory) ? "zstd" : "none" } = options;
-  checkOptions(files, { incremental, compression, userData });
-  const plan: Plan = {
-    files,
-    directory,
-    where: isRemote(directory) ? directory : absolutePath(directory),
-    s3: options.s3,
-    userData,
-    incremental,
-    compression,
-    signal: options.signal,
-    onProgress: options.onProgress,
-  };
+  const plan = planSave(files, userData, directory, options);
   const work = saveWhenLoaded(plan);
   for (const { core } of files) core.hold(work);
   return work;
 }
 
-interface Plan {
-  readonly files: readonly SaveFile[];
-  /** As given. */
-  readonly directory: string;
-  /** The same, with an absolute path. */
-  readonly where: string;
-  readonly s3: S3Options | undefined;
-  readonly userData: Uint8Array | null;
-  readonly incremental: boolean;
-  readonly compression: Compression;
-  readonly signal: AbortSignal | undefined;
-  readonly onProgress: SaveOptions["onProgress"];
-}
-
-/** @throws {TypeError} {RangeError} {CodecUnavailableError} */
-function checkOptions(
-  files: readonly SaveFile[],
-  { incremental, compression, userData }: Pick<Plan, "incremental" | "compression" | "userData">,
-): void {
-  if (typeof incremental !== "boolean")
-    throw new TypeError(`Expected incremental to be a boolean, got ${String(incremental)}`);
-  if (!isCompression(compression))
-    throw new TypeError(
-      `Expected compression to be "none", "lz4" or "zstd", got ${String(compression)}`,
-    );
-  codecFor(compression);
-  const userDataBytes = [userData, ...files.map((file) => file.userData)].reduce(
-    (sum, bytes) => sum + (bytes?.byteLength ?? 0),
-    0,
-  );
-  checkLimit("files", "files", files.length);
-  checkLimit("userDataBytes", "bytes of userData", userDataBytes);
-}
-
-async function saveWhenLoaded(plan: Plan): Promise<SaveReport> {
+async function saveWhenLoaded(plan: SavePlan): Promise<SaveReport> {
   for (const { core } of plan.files) {
     if (core.mayMissPages)
       await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, plan.signal);
     await core.releaser.released();
   }
   for (const { core } of plan.files) core.requireLive("saveTo()");
-  const { where, signal, s3, incremental } = plan;
-  const sink = await openSink(where, { s3, signal, wantsBase: incremental });
+  const { where, signal, s3, isIncremental } = plan;
+  const sink = await openSink(where, { s3, signal, wantsBase: isIncremental });
   return await closing(sink, () => new Save(plan, sink).run());
 }
 
-/** What is saved of one MemoryFile. */
-interface FileState {
-  readonly file: SaveFile;
-  readonly chunkHuge: Uint8Array;
-  readonly runs: RunColumns;
-  readonly used: UsedRuns;
-  readonly usedPages: number;
-  readonly table: FileTable;
+/** What the passes of a save have written, all together. */
+interface Totals {
+  frames: number;
+  compressedFrames: number;
+  writtenBytes: number;
+  writtenPages: number;
+  zeroPages: number;
+  reusedPages: number;
 }
 
 /** One save into an opened sink. */
 class Save {
   private readonly startedAt = performance.now();
   private readonly id = randomId();
-  private readonly plan: Plan;
+  private readonly pageFileId = randomId();
+  private readonly plan: SavePlan;
   private readonly sink: Sink;
   private readonly hashSeed: number;
   private readonly frames = new FrameList();
-  /** The base's page files, then the new one. */
-  private readonly pageFiles: PageFile[];
+  /** The base's page files; the new one follows. */
+  private readonly basePageFiles: readonly PageFile[];
+  private readonly isOnBase: boolean;
+  private readonly userData = new Map<UserData, Uint8Array | null>();
+  private readonly totals: Totals = {
+    frames: 0,
+    compressedFrames: 0,
+    writtenBytes: 0,
+    writtenPages: 0,
+    zeroPages: 0,
+    reusedPages: 0,
+  };
+  private description: SinkDescription | undefined;
 
-  constructor(plan: Plan, sink: Sink) {
+  constructor(plan: SavePlan, sink: Sink) {
     this.plan = plan;
     this.sink = sink;
-    const base = plan.incremental ? sink.base : null;
+    const base = plan.isIncremental ? sink.base : null;
+    this.isOnBase = base !== null;
     this.hashSeed = base?.manifest.hashSeed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
-    this.pageFiles = [...(base?.manifest.pageFiles ?? [])];
+    this.basePageFiles = base?.manifest.pageFiles ?? [];
   }
 
   async run(): Promise<SaveReport> {
+    const { plan } = this;
+    const detectors = new Detectors();
+    const isTracked = plan.isConsistent && mostBytes(plan) > bytesAtOnce(plan);
+    return await closing(detectors, async () => {
+      if (isTracked) await detectors.begin(plan, this.hashSeed, this.baseId);
+      const cores = plan.files.map(({ name, core }): SavedCore => {
+        const table = createTable(core.sizeBytes / PAGE_SIZE, true);
+        if (this.isOnBase) noteBase(this.sink.base!, name, table, this.frames);
+        return { core, table, detector: detectors.of(core) };
+      });
+      const instant = await this.copy(cores);
+      const report = await this.commit(cores, instant);
+      detectors.committed(report.id);
+      return report;
+    });
+  }
+
+  private get baseId(): string | null {
+    return this.isOnBase ? hex(this.sink.base!.manifest.id) : null;
+  }
+
+  private async copy(cores: readonly SavedCore[]): Promise<Instant> {
     const { plan, sink } = this;
-    const states = plan.files.map((file) => this.collect(file));
-    const newFile = randomId();
-    const written = await this.write(states, newFile);
-    const pageFile = { id: newFile, sizeBytes: written.writtenBytes };
-    this.frames.addRows(this.pageFiles.length, written.frames, written.frameCount);
-    this.pageFiles.push(pageFile);
-    const manifest = this.compose(states);
+    const isFull = this.frames.count === 0;
+    this.description = await sink.beginPages(this.pageFileId, isFull ? mostBytes(plan) : 0);
+    const write = (runs: readonly PassRuns[], isLast: boolean) => this.write(cores, runs, isLast);
+    if (plan.isConsistent)
+      return await new InstantTaker(cores, plan, write).take(() => this.readUserData());
+    this.readUserData();
+    const states = cores.map(({ core }) => collectState(core));
+    await write(
+      states.map(({ used }) => ({ ...used, address: null })),
+      true,
+    );
+    return { states, pauseMs: 0, rounds: [], detection: "none" };
+  }
+
+  private readUserData(): void {
+    const { userData, files } = this.plan;
+    for (const given of [userData, ...files.map((file) => file.userData)])
+      this.userData.set(given, typeof given === "function" ? given() : given);
+    checkUserDataBytes([...this.userData.values()]);
+  }
+
+  /** Writes what differs from the tables. */
+  private async write(
+    cores: readonly SavedCore[],
+    runs: readonly PassRuns[],
+    isLast: boolean,
+  ): Promise<void> {
+    const { plan, frames, totals } = this;
+    const sources = cores.map(({ core, table }, i) => {
+      const { fd, base } = core.mapping;
+      return { control: core.words.buffer, fd, base, ...runs[i]!, table: table.handle };
+    });
+    const written = await writeUsedPages(
+      {
+        sources,
+        hashSeed: this.hashSeed,
+        compression: plan.compression,
+        firstFrame: frames.count,
+        writtenBytes: totals.writtenBytes,
+        sink: this.description!,
+        progressBytes: totals.writtenPages * PAGE_SIZE,
+        isLast,
+      },
+      plan,
+    );
+    frames.addRows(this.basePageFiles.length, written.frames, written.frameCount);
+    totals.frames += written.frameCount;
+    totals.compressedFrames += countCompressed(written.frames.codec, written.frameCount);
+    totals.writtenBytes = written.writtenBytes;
+    totals.writtenPages += written.writtenPages;
+    totals.zeroPages += written.zeroPages;
+    totals.reusedPages += written.reusedPages;
+  }
+
+  private async commit(cores: readonly SavedCore[], instant: Instant): Promise<SaveReport> {
+    const { plan, sink } = this;
+    const pageFile = { id: this.pageFileId, sizeBytes: this.totals.writtenBytes };
+    const manifest = this.compose(cores, instant.states, pageFile);
     const encoded = encodeChecked(manifest, `${sink.place}/meta`);
     plan.signal?.throwIfAborted();
     await sink.commit({
@@ -214,88 +200,87 @@ class Save {
       written: manifest.pageFiles.includes(pageFile) ? pageFile : null,
       pageFiles: manifest.pageFiles,
     });
-    return this.report(states, manifest, written, encoded);
-  }
-
-  private collect(file: SaveFile): FileState {
-    const { chunkHuge, runs, usedPages } = collectRuns(file.core.allocator);
-    const table = createTable(chunkHuge.length * PAGES_PER_CHUNK, true);
-    const { base } = this.sink;
-    if (this.plan.incremental && base !== null) noteBase(base, file.name, table, this.frames);
-    return { file, chunkHuge, runs, used: usedRuns(runs), usedPages, table };
-  }
-
-  private async write(states: readonly FileState[], id: bigint): Promise<WrittenPages> {
-    const { plan, sink, frames, hashSeed } = this;
-    const sources = states.map(({ file, used, table }) => {
-      const { fd, base } = file.core.mapping;
-      return { control: file.core.words.buffer, fd, base, ...used, table: table.handle };
-    });
-    const isFull = frames.count === 0;
-    const mostBytes = isFull ? sources.reduce((sum, source) => sum + mostBytesOf(source), 0) : 0;
-    const description = await sink.beginPages(id, mostBytes);
-    const { compression } = plan;
-    const firstFrame = frames.count;
-    return await writeUsedPages(
-      { sources, hashSeed, compression, firstFrame, writtenBytes: 0, sink: description },
-      plan,
-    );
+    return this.report(instant, manifest, encoded);
   }
 
   /** The manifest, with the page files that have live contents. */
-  private compose(states: readonly FileState[]): Manifest<SavedFile> {
-    const isLive = this.pageFiles.map(() => false);
-    for (const { used, table } of states) {
-      forEachStored(used, table, (_, frame) => {
+  private compose(
+    cores: readonly SavedCore[],
+    states: readonly FileState[],
+    written: PageFile,
+  ): Manifest<SavedFile> {
+    const pageFiles = [...this.basePageFiles, written];
+    const isLive = pageFiles.map(() => false);
+    cores.forEach(({ table }, i) => {
+      forEachStored(states[i]!.used, table, (_, frame) => {
         isLive[this.frames.pageFile[frame - 1]!] = true;
       });
-    }
+    });
     let contents = 0;
     const contentOf = isLive.map((live) => (live ? ++contents : 0));
     return {
       id: this.id,
       hashSeed: this.hashSeed,
-      pageFiles: this.pageFiles.filter((_, i) => isLive[i]),
-      files: states.map(({ file: { name, userData }, chunkHuge, runs, used, table }) => ({
-        name,
-        chunkHuge,
-        runs,
-        userData,
-        ...buildMap(used, table, this.frames, (pageFile) => contentOf[pageFile]!),
-      })),
-      userData: this.plan.userData,
+      pageFiles: pageFiles.filter((_, i) => isLive[i]),
+      files: cores.map(({ table }, i) => {
+        const { name, userData } = this.plan.files[i]!;
+        const { chunkHuge, runs, used } = states[i]!;
+        const map = buildMap(used, table, this.frames, (pageFile) => contentOf[pageFile]!);
+        return { name, chunkHuge, runs, userData: this.userData.get(userData) ?? null, ...map };
+      }),
+      userData: this.userData.get(this.plan.userData) ?? null,
     };
   }
 
   private report(
-    states: readonly FileState[],
+    { states, pauseMs, rounds, detection }: Instant,
     { files, pageFiles }: Manifest<SavedFile>,
-    written: WrittenPages,
     { lengthBytes }: EncodedManifest,
   ): SaveReport {
+    const { plan, totals } = this;
     const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
+    const contentPages = sum(files.map(({ crcs }) => crcs.length));
     return {
-      directory: this.plan.directory,
+      directory: plan.directory,
       id: hex(this.id),
+      isConsistent: plan.isConsistent,
+      pauseMs,
+      rounds,
+      detection,
       usedBytes: sum(states.map(({ usedPages }) => usedPages)) * PAGE_SIZE,
-      pagesBytes: sum(files.map(({ crcs }) => crcs.length)) * PAGE_SIZE,
-      writtenBytes: written.writtenBytes,
-      reusedBytes: written.reusedPages * PAGE_SIZE,
-      zeroBytes: written.zeroPages * PAGE_SIZE,
+      pagesBytes: contentPages * PAGE_SIZE,
+      writtenBytes: totals.writtenBytes,
+      reusedBytes: totals.reusedPages * PAGE_SIZE,
+      zeroBytes: totals.zeroPages * PAGE_SIZE,
       metaBytes: lengthBytes,
       extents: sum(files.map(({ pageMap }) => pageMap.extents.start.length)),
       pageFiles: pageFiles.length,
       compression: {
-        codec: this.plan.compression,
-        frames: written.frameCount,
-        compressedFrames: written.frames.codec.subarray(0, written.frameCount).filter(Boolean)
-          .length,
-        contentBytes: written.writtenPages * PAGE_SIZE,
-        storedBytes: written.writtenBytes,
+        codec: plan.compression,
+        frames: totals.frames,
+        compressedFrames: totals.compressedFrames,
+        contentBytes: totals.writtenPages * PAGE_SIZE,
+        storedBytes: totals.writtenBytes,
       },
       durationMs: performance.now() - this.startedAt,
     };
   }
+}
+
+/** The most bytes of contents that the files can have now. */
+function mostBytes({ files }: SavePlan): number {
+  return files.reduce(
+    (sum, { core }) =>
+      sum +
+      Math.min(core.words[Word.UsedPages]! * PAGE_SIZE, fileStatus(core.mapping.fd).allocatedBytes),
+    0,
+  );
+}
+
+function countCompressed(codecs: Uint8Array, count: number): number {
+  let compressed = 0;
+  for (let i = 0; i < count; i++) if (codecs[i] !== 0) compressed++;
+  return compressed;
 }
 
 /** Encodes a manifest, and runs a load's own checks over it. */

@@ -31,7 +31,16 @@ export interface StagedFile {
   readonly fd: number;
   readonly start: Uint32Array;
   readonly length: Uint32Array;
+  /** Where each run was copied to; null: the runs are in the file's mapping. */
+  readonly address: Float64Array | null;
   readonly table: FileTable;
+}
+
+/** Pages [start, end), whose frame begins at a page of the output. */
+interface PageSpan {
+  readonly start: number;
+  readonly end: number;
+  readonly outputPage: number;
 }
 
 export interface StagedUnit {
@@ -114,31 +123,36 @@ export class UnitStager {
     const first = index * PAGES_PER_UNIT;
     const end = first + PAGES_PER_UNIT;
     for (let i = run; i < file.start.length && file.start[i]! < end; i++) {
-      const runEnd = Math.min(end, file.start[i]! + file.length[i]!);
-      for (let page = Math.max(first, file.start[i]!); page < runEnd; ) {
-        const { dataStart, dataEnd } = this.finder.find(file.fd, page);
-        const holeEnd = Math.max(page, Math.min(runEnd, dataStart));
-        if (page < holeEnd) file.table.frame.fill(0, page, holeEnd);
-        const stop = Math.max(holeEnd, Math.min(runEnd, dataEnd));
-        this.stagePages(file, holeEnd, stop, outputPage);
-        page = stop;
+      const from = Math.max(first, file.start[i]!);
+      const to = Math.min(end, file.start[i]! + file.length[i]!);
+      if (file.address === null) this.stageMapped(file, from, to, outputPage);
+      else {
+        const origin = file.address[i]! - file.start[i]! * PAGE_SIZE;
+        this.stagePages(file.table, origin, { start: from, end: to, outputPage });
       }
     }
     this.encode(outputPage);
   }
 
-  /** Copies those of pages [start, end) that are to be stored. */
-  private stagePages(
-    { base, table }: StagedFile,
-    start: number,
-    end: number,
-    outputPage: number,
-  ): void {
+  /** Stages those of pages [start, end) that have memory. */
+  private stageMapped(file: StagedFile, start: number, end: number, outputPage: number): void {
+    for (let page = start; page < end; ) {
+      const { dataStart, dataEnd } = this.finder.find(file.fd, page);
+      const holeEnd = Math.max(page, Math.min(end, dataStart));
+      if (page < holeEnd) file.table.frame.fill(0, page, holeEnd);
+      const stop = Math.max(holeEnd, Math.min(end, dataEnd));
+      this.stagePages(file.table, file.base, { start: holeEnd, end: stop, outputPage });
+      page = stop;
+    }
+  }
+
+  /** Copies those pages that are to be stored. Page 0 would be at `origin`. */
+  private stagePages(table: FileTable, origin: number, { start, end, outputPage }: PageSpan): void {
     const { unit, hashSeed } = this;
     const { address: target, views } = this.scratch ?? this.output;
     const firstPage = this.scratch === null ? outputPage : 0;
     for (let page = start; page < end; page++) {
-      const address = base + page * PAGE_SIZE;
+      const address = origin + page * PAGE_SIZE;
       if (isZero(address, PAGE_SIZE)) {
         unit.zeroPages++;
         table.frame[page] = 0;

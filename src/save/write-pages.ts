@@ -6,6 +6,7 @@ import type { Compression } from "../codec/codec.ts";
 import { fileStatus } from "../../ffi/index.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { runInThread } from "../threads/pool.ts";
+import type { SaveProgress } from "./options.ts";
 import { createFrames, type FrameRows, openFrames } from "./save-table.ts";
 import type { SinkDescription } from "./sink.ts";
 import { listWork, type WorkList } from "./work-list.ts";
@@ -17,16 +18,6 @@ export interface WriteOptions {
   readonly onProgress?: ((progress: SaveProgress) => void) | undefined;
 }
 
-/** Bytes of page contents. */
-export interface SaveProgress {
-  readonly writtenBytes: number;
-  /**
-   * The most that there is to write; it shrinks as zero and unchanged pages are found, and is exact
-   * at the end.
-   */
-  readonly totalBytes: number;
-}
-
 export interface WritePlan {
   readonly sources: readonly WriteSource[];
   readonly hashSeed: number;
@@ -36,6 +27,10 @@ export interface WritePlan {
   /** Bytes of the page file that have been written before. */
   readonly writtenBytes: number;
   readonly sink: SinkDescription;
+  /** Page contents that earlier passes of the save have written. */
+  readonly progressBytes: number;
+  /** The last pass of the save: progress is exact at its end. */
+  readonly isLast: boolean;
 }
 
 export interface WrittenPages {
@@ -58,8 +53,13 @@ const TICKET_BYTES = HUGE_PAGE_SIZE;
 const MAX_TICKET_ENTRIES = 64;
 
 /** The most bytes that the used pages of a file can hold now. */
-export function mostBytesOf({ fd, length }: Pick<WriteSource, "fd" | "length">): number {
+export function mostBytesOf({
+  fd,
+  length,
+  address,
+}: Pick<WriteSource, "fd" | "length" | "address">): number {
   const pages = length.reduce((sum, count) => sum + count, 0);
+  if (address !== null) return pages * PAGE_SIZE;
   return Math.min(pages * PAGE_SIZE, fileStatus(fd).allocatedBytes);
 }
 
@@ -89,7 +89,7 @@ export async function writeUsedPages(
     sink: plan.sink,
   };
   const { words, reservedBytes } = openWriteHandle(handle);
-  await runThreads(task, words, mostBytes, options);
+  await runThreads(task, words, { ...plan, mostBytes }, options);
   return {
     frames: openFrames(frames),
     frameCount: words[WriteWord.FrameCount]!,
@@ -109,7 +109,7 @@ function ticketEntries({ unit }: WorkList, mostBytes: number): number {
 async function runThreads(
   task: WriteTask,
   words: Int32Array,
-  mostBytes: number,
+  { mostBytes, progressBytes, isLast }: WritePlan & { readonly mostBytes: number },
   { signal, onProgress }: WriteOptions,
 ): Promise<void> {
   let failure: { readonly error: unknown } | undefined;
@@ -120,8 +120,9 @@ async function runThreads(
   const onAbort = () => fail(signal?.reason);
   const report = (isDone: boolean) => {
     const bytes = (word: number) => Atomics.load(words, word) * PAGE_SIZE;
-    const writtenBytes = bytes(WriteWord.WrittenPages);
-    const left = mostBytes - bytes(WriteWord.ZeroPages) - bytes(WriteWord.ReusedPages);
+    const writtenBytes = progressBytes + bytes(WriteWord.WrittenPages);
+    const left =
+      progressBytes + mostBytes - bytes(WriteWord.ZeroPages) - bytes(WriteWord.ReusedPages);
     const totalBytes = isDone ? writtenBytes : Math.max(writtenBytes, left);
     try {
       onProgress?.({ writtenBytes, totalBytes });
@@ -140,7 +141,7 @@ async function runThreads(
   try {
     // All must have left the memory and the file before either is closed.
     await Promise.all(Array.from({ length: threads }, runOne));
-    if (failure === undefined) report(true);
+    if (failure === undefined && isLast) report(true);
   } finally {
     clearInterval(timer);
     signal?.removeEventListener("abort", onAbort);

@@ -41,6 +41,8 @@ export interface WriteSource {
   /** Used pages: runs, ordered and disjoint. */
   readonly start: Uint32Array;
   readonly length: Uint32Array;
+  /** Where each run was copied to; null: the runs are in the file's mapping. */
+  readonly address: Float64Array | null;
   readonly table: TableHandle;
 }
 
@@ -151,9 +153,10 @@ class TicketWriter {
     this.sink = sink;
     this.state = openWriteHandle(task.handle);
     this.words = this.state.words;
-    this.files = task.sources.map(({ base, fd, start, length, table }) => {
-      return { base, fd, start, length, table: openTable(table) };
-    });
+    this.files = task.sources.map((source) => ({
+      ...source,
+      table: openTable(source.table),
+    }));
     this.rows = openFrames(task.frames);
     this.pending = new Pending(task.ticketEntries);
     const codec = task.compression === "none" ? null : codecFor(task.compression);

@@ -115,11 +115,15 @@ test("a write that moves nothing is an error, not an endless loop", async () => 
 
 test("a writing Worker that dies ends the save with an error", async () => {
   const clean = listing();
-  for (const calls of [["pwrite"], ["lseek"]] as const) {
-    faults.arm({ action: "ExitThread", calls, until: 1 });
-    await expect(saveStamped(directory, PAGES, 2)).rejects.toMatchObject({
-      code: "ERR_THREAD_DIED",
-    });
+  using file = stampedFile(PAGES, 2);
+  for (const [call, consistent] of [
+    ["pwrite", true],
+    ["pwrite", false],
+    ["lseek", false],
+  ] as const) {
+    faults.arm({ action: "ExitThread", calls: [call], until: 1 });
+    const save = file.saveTo(directory, { consistent });
+    await expect(save).rejects.toMatchObject({ code: "ERR_THREAD_DIED" });
     faults.disarm();
     expect(listing()).toEqual(clean);
     expect(await checkStamped(directory, PAGES)).toBe(1);

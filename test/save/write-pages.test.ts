@@ -69,6 +69,7 @@ function fileOf(
       base,
       start: Uint32Array.from(start),
       length: Uint32Array.from(length),
+      address: null,
       table: createTable(Math.max(1, states.length), true).handle,
     },
   };
@@ -96,6 +97,8 @@ const PLAIN = {
   compression: "none",
   firstFrame: 0,
   writtenBytes: 0,
+  progressBytes: 0,
+  isLast: true,
 } as const;
 
 /** What must be written, by looking at every page. */

@@ -1,0 +1,128 @@
+/**
+ * Aside: memory into which pages are copied while the program is stopped, so that it can go on
+ * before they are written.
+ *
+ * Pages are copied by pread(2) from the memory file: unlike a look through the mapping, that gives
+ * no memory to a hole.
+ */
+import {
+  MADV_POPULATE_WRITE,
+  mapAnonymous,
+  readAt,
+  SyscallError,
+  tryAdvise,
+  unmap,
+} from "../../ffi/index.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import type { UsedRuns } from "./build-map.ts";
+import { DataFinder } from "./data-finder.ts";
+
+/** Runs that were copied, and where to. */
+export interface CopiedRuns extends UsedRuns {
+  readonly address: Float64Array;
+}
+
+/** A longer run is looked at for holes first. */
+const DIRECT_PAGES = 64;
+/** Memory that is mapped when what was made ready does not suffice. */
+const SEGMENT_BYTES = 16 * 2 ** 20;
+
+interface Segment {
+  readonly address: number;
+  readonly lengthBytes: number;
+}
+
+export class Aside {
+  private readonly segments: Segment[] = [];
+  /** Free memory of the last segment. */
+  private next = 0;
+  private end = 0;
+  private readonly finder = new DataFinder();
+
+  /** Maps memory and gives it pages, so that copying takes no faults. */
+  makeReady(lengthBytes: number): void {
+    if (lengthBytes <= this.end - this.next) return;
+    this.addSegment(lengthBytes);
+    // A hint: without it the copies take the faults.
+    tryAdvise(this.next, lengthBytes, MADV_POPULATE_WRITE);
+  }
+
+  private addSegment(lengthBytes: number): void {
+    const address = mapAnonymous(lengthBytes);
+    this.segments.push({ address, lengthBytes });
+    this.next = address;
+    this.end = address + lengthBytes;
+  }
+
+  /**
+   * Copies what has memory of a file's runs. `onHole` is told of the rest. @throws {SyscallError}
+   */
+  copy(
+    fd: number,
+    { start, length }: UsedRuns,
+    onHole: (start: number, end: number) => void,
+  ): CopiedRuns {
+    const copied = new CopiedColumns();
+    for (let i = 0; i < start.length; i++) {
+      const end = start[i]! + length[i]!;
+      if (length[i]! <= DIRECT_PAGES) this.copyRun(fd, start[i]!, end, copied);
+      else this.copyData(fd, start[i]!, end, copied, onHole);
+    }
+    return copied.finish();
+  }
+
+  private copyData(
+    fd: number,
+    start: number,
+    end: number,
+    copied: CopiedColumns,
+    onHole: (start: number, end: number) => void,
+  ): void {
+    for (let page = start; page < end; ) {
+      const { dataStart, dataEnd } = this.finder.find(fd, page);
+      const holeEnd = Math.max(page, Math.min(end, dataStart));
+      if (page < holeEnd) onHole(page, holeEnd);
+      const stop = Math.max(holeEnd, Math.min(end, dataEnd));
+      this.copyRun(fd, holeEnd, stop, copied);
+      page = stop;
+    }
+  }
+
+  private copyRun(fd: number, start: number, end: number, copied: CopiedColumns): void {
+    for (let page = start; page < end; ) {
+      if (this.next === this.end) this.addSegment(SEGMENT_BYTES);
+      const pages = Math.min(end - page, (this.end - this.next) / PAGE_SIZE);
+      const bytes = pages * PAGE_SIZE;
+      const moved = readAt(fd, this.next, bytes, page * PAGE_SIZE);
+      if (moved < 0) throw new SyscallError("pread", -moved);
+      copied.add(page, pages, this.next);
+      this.next += bytes;
+      page += pages;
+    }
+  }
+
+  close(): void {
+    for (const { address, lengthBytes } of this.segments) unmap(address, lengthBytes);
+    this.segments.length = this.next = this.end = 0;
+  }
+}
+
+class CopiedColumns {
+  private readonly start: number[] = [];
+  private readonly length: number[] = [];
+  private readonly address: number[] = [];
+
+  add(start: number, length: number, address: number): void {
+    this.start.push(start);
+    this.length.push(length);
+    this.address.push(address);
+  }
+
+  finish(): CopiedRuns {
+    return {
+      start: Uint32Array.from(this.start),
+      length: Uint32Array.from(this.length),
+      address: Float64Array.from(this.address),
+    };
+  }
+}

@@ -1,0 +1,91 @@
+/**
+ * Detectors: how a save finds what changed since it copied a page. The kernel tracks writes, or
+ * hashes of the save table are compared with memory.
+ */
+import { PageHashes } from "../changes/page-hashes.ts";
+import { type PageRuns, RunCollector } from "../changes/page-runs.ts";
+import type { ChangeDetection } from "../changes/tracker.ts";
+import { hashPage } from "../checkpoint/format.ts";
+import type { FileCore } from "../core/core.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import type { FileTable } from "./save-table.ts";
+
+export interface Detector {
+  readonly detection: ChangeDetection;
+  /** Rounds that may help. */
+  readonly maxRounds: number;
+  /** What may differ from the table before anything was copied. */
+  first(used: PageRuns): PageRuns;
+  /** What may have changed since the last call. @param isHurried the program is stopped */
+  changed(used: PageRuns, table: FileTable, isHurried: boolean): PageRuns;
+  /** The checkpoint of that id has been committed. */
+  committed(id: string): void;
+}
+
+/** The kernel tracks writes. The save owns the file's tracker (changes/changes.ts). */
+export class TrackingDetector implements Detector {
+  readonly detection = "userfaultfd";
+  readonly maxRounds = 8;
+  private readonly core: FileCore;
+  private readonly baseId: string | null;
+
+  /** `baseId`: of the checkpoint that the table begins with. */
+  constructor(core: FileCore, baseId: string | null) {
+    this.core = core;
+    this.baseId = baseId;
+  }
+
+  first(used: PageRuns): PageRuns {
+    const { changes } = this.core;
+    const isKnown = this.baseId !== null && changes.knowsBase(this.baseId);
+    changes.take(used);
+    return isKnown ? changes.changed().runs : used;
+  }
+
+  changed(used: PageRuns, _table: FileTable, isHurried: boolean): PageRuns {
+    return this.core.changes.take(used, { isHurried }).runs;
+  }
+
+  committed(id: string): void {
+    this.core.changes.settle(id);
+  }
+}
+
+/** Memory is compared with the hashes of the save table: about 10 GiB/s, and a pause as long. */
+export class HashDetector implements Detector {
+  readonly detection = "hashes";
+  readonly maxRounds = 1;
+  private readonly core: FileCore;
+  private readonly hashSeed: number;
+
+  constructor(core: FileCore, hashSeed: number) {
+    this.core = core;
+    this.hashSeed = hashSeed;
+  }
+
+  first(used: PageRuns): PageRuns {
+    return used;
+  }
+
+  changed(used: PageRuns, table: FileTable, isHurried: boolean): PageRuns {
+    // Between rounds it would only say what the look at the instant says again.
+    if (!isHurried) return new RunCollector().runs;
+    const { mapping, sizeBytes } = this.core;
+    const { frame, hash } = table;
+    const { hashSeed } = this;
+    // Pages behind the table are undefined, so that they differ.
+    const hashes = new PageHashes(
+      { fd: mapping.fd, base: mapping.base, sizePages: () => sizeBytes / PAGE_SIZE },
+      {
+        isZero: (page) => frame[page] === 0,
+        isEqual: (page, contents) =>
+          frame[page] !== undefined &&
+          frame[page] !== 0 &&
+          hash![page] === hashPage(contents, hashSeed),
+      },
+    );
+    return hashes.take(used).runs;
+  }
+
+  committed(): void {}
+}

@@ -1,0 +1,69 @@
+/** The detectors of one save's files, from the save's beginning to its end. */
+import { SyscallError, trackingUnavailable } from "../../ffi/index.ts";
+import { Field } from "../control/control.ts";
+import type { FileCore } from "../core/core.ts";
+import { type Detector, HashDetector, TrackingDetector } from "./detector.ts";
+import type { SavePlan } from "./options.ts";
+
+const TRACKER_POLL_MS = 2;
+
+/** The detectors of a save's files. Where writes are tracked the save owns the files' trackers. */
+export class Detectors {
+  private readonly detectors = new Map<FileCore, Detector>();
+  private readonly owned: FileCore[] = [];
+
+  of(core: FileCore): Detector | null {
+    return this.detectors.get(core) ?? null;
+  }
+
+  /**
+   * Waits while another save owns a tracker. In the order of ids, so that saves do not wait for
+   * each other.
+   */
+  async begin(plan: SavePlan, hashSeed: number, baseId: string | null): Promise<void> {
+    const cores = plan.files.map(({ core }) => core);
+    cores.sort((a, b) => a.control.fields[Field.FileId]! - b.control.fields[Field.FileId]!);
+    for (const core of cores) {
+      if (!canTrack(core)) {
+        this.detectors.set(core, new HashDetector(core, hashSeed));
+        continue;
+      }
+      while (!core.changes.tryBegin()) {
+        await Bun.sleep(TRACKER_POLL_MS);
+        plan.signal?.throwIfAborted();
+        core.requireLive("saveTo()");
+      }
+      this.owned.push(core);
+      this.detectors.set(core, new TrackingDetector(core, baseId));
+    }
+  }
+
+  committed(id: string): void {
+    for (const detector of this.detectors.values()) detector.committed(id);
+  }
+
+  close(): void {
+    for (const core of this.owned) {
+      core.changes.end();
+      if (core.isDetached) core.changes.detach();
+    }
+  }
+}
+
+/** True if the kernel tracks the file's pages from now on. */
+function canTrack({ changes, allocator }: FileCore): boolean {
+  if (!changes.isActive) {
+    if (trackingUnavailable() !== null) return false;
+    allocator.lock();
+    try {
+      changes.activate();
+    } catch (error) {
+      // Tracking is optional: descriptors may be used up, or the container refuses.
+      if (error instanceof SyscallError) return false;
+      throw error;
+    } finally {
+      allocator.unlock();
+    }
+  }
+  return changes.counters().detection === "userfaultfd";
+}

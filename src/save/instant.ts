@@ -1,0 +1,243 @@
+/**
+ * The instant that a checkpoint shows. Pages are copied in rounds while the program runs, each
+ * round what changed since the one before. When the rest is small, or stops shrinking, all threads
+ * of the files stop; user data, the allocators' runs and the rest are copied at once; the threads
+ * go on, and the rest is written.
+ *
+ *   first pass ─> what changed? ─> another round ─> … ─> [stop: user data, runs, what changed, copy
+ *   aside] ─> write the rest
+ *
+ * A page that was not used at the last look is looked at again when it is used: it may have been
+ * freed and given out anew, which no detector tells.
+ */
+import { fileStatus } from "../../ffi/index.ts";
+import { type PageRuns, RunCollector, intersectRuns, uniteRuns } from "../changes/page-runs.ts";
+import type { ChangeDetection } from "../changes/tracker.ts";
+import type { RunColumns } from "../checkpoint/format.ts";
+import { whileStopped } from "../control/stops.ts";
+import type { FileCore } from "../core/core.ts";
+import { PauseMemoryError } from "../errors/errors.ts";
+import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
+import { Aside, type CopiedRuns } from "./aside.ts";
+import type { UsedRuns } from "./build-map.ts";
+import { collectRuns, usedRuns } from "./collect.ts";
+import type { Detector } from "./detector.ts";
+import type { RoundReport, SavePlan } from "./options.ts";
+import { coverPages, type FileTable } from "./save-table.ts";
+
+/** A MemoryFile while it is saved. */
+export interface SavedCore {
+  readonly core: FileCore;
+  table: FileTable;
+  /** null: all is copied at the instant. */
+  readonly detector: Detector | null;
+}
+
+/** A MemoryFile's allocation state at the instant. */
+export interface FileState {
+  readonly chunkHuge: Uint8Array;
+  readonly runs: RunColumns;
+  readonly used: UsedRuns;
+  readonly usedPages: number;
+}
+
+export interface Instant {
+  readonly states: readonly FileState[];
+  readonly pauseMs: number;
+  readonly rounds: readonly RoundReport[];
+  readonly detection: ChangeDetection | "none";
+}
+
+/** What a pass looks at, of one file. */
+export interface PassRuns extends UsedRuns {
+  /** Where each run was copied to; null: the runs are in the file's mapping. */
+  readonly address: Float64Array | null;
+}
+
+/** Writes what differs from the tables, of each file. */
+export type WritePass = (runs: readonly PassRuns[], isLast: boolean) => Promise<void>;
+
+/** Pages that are copied in a millisecond, one by one. */
+const PAGES_PER_MS = 400;
+/** So many pages are always few. */
+const FEW_PAGES = 256;
+/** A round that leaves more of the one before has not helped. */
+const SHRINKS_TO = 0.75;
+
+/** So many bytes are copied at the instant without a round before. */
+export function bytesAtOnce({ targetPauseMs }: Pick<SavePlan, "targetPauseMs">): number {
+  return targetPauseMs * PAGES_PER_MS * PAGE_SIZE;
+}
+
+export function collectState(core: FileCore): FileState {
+  core.requireLive("saveTo()");
+  const { chunkHuge, runs, usedPages } = collectRuns(core.allocator);
+  return { chunkHuge, runs, used: usedRuns(runs), usedPages };
+}
+
+/** One save's way to its instant. */
+export class InstantTaker {
+  private readonly files: readonly SavedCore[];
+  private readonly plan: SavePlan;
+  private readonly write: WritePass;
+  private readonly rounds: RoundReport[] = [];
+  private readonly aside = new Aside();
+  /** What the table holds, or will after the next pass, of each file. */
+  private covered: UsedRuns[];
+  /** What the next pass looks at, of each file. */
+  private pending: PageRuns[];
+
+  constructor(files: readonly SavedCore[], plan: SavePlan, write: WritePass) {
+    this.files = files;
+    this.plan = plan;
+    this.write = write;
+    this.covered = files.map(() => NOTHING);
+    this.pending = files.map(() => NOTHING);
+  }
+
+  /** `readUserData` is called at the instant. @throws {StopTimeoutError} {PauseMemoryError} */
+  async take(readUserData: () => void): Promise<Instant> {
+    try {
+      const { files } = this;
+      if (files.some(({ detector }) => detector !== null)) await this.copyInRounds();
+      this.aside.makeReady(this.readyBytes());
+      const { value, pauseMs } = whileStopped(
+        files.map(({ core }) => core.control),
+        { timeoutMs: this.plan.stopTimeoutMs },
+        () => this.stop(readUserData),
+      );
+      const { states, copied } = value;
+      files.forEach((file, i) => {
+        file.table = coverPages(file.table, states[i]!.chunkHuge.length * PAGES_PER_CHUNK);
+        const { start, length } = copied[i]!.holes;
+        for (let hole = 0; hole < start.length; hole++)
+          file.table.frame.fill(0, start[hole]!, start[hole]! + length[hole]!);
+      });
+      await this.write(
+        copied.map(({ runs }) => runs),
+        true,
+      );
+      const detection = files.find(({ detector }) => detector !== null)?.detector?.detection;
+      return { states, pauseMs, rounds: this.rounds, detection: detection ?? "none" };
+    } finally {
+      this.aside.close();
+    }
+  }
+
+  private async copyInRounds(): Promise<void> {
+    const { files } = this;
+    const states = files.map(({ core }) => collectState(core));
+    this.covered = states.map(({ used }) => used);
+    this.pending = files.map(({ detector }, i) => {
+      const { used } = states[i]!;
+      return detector === null ? used : intersectRuns(detector.first(used), used).runs;
+    });
+    const maxRounds = Math.max(...files.map(({ detector }) => detector?.maxRounds ?? 1));
+    for (let previous = Number.POSITIVE_INFINITY; ; ) {
+      await this.copyRound();
+      const lookMs = this.look();
+      const pages = countPages(this.pending);
+      const budget = (this.plan.targetPauseMs - lookMs) * PAGES_PER_MS;
+      if (pages <= Math.max(FEW_PAGES, budget)) return;
+      if (pages > SHRINKS_TO * previous || this.rounds.length >= maxRounds) return;
+      previous = pages;
+    }
+  }
+
+  private async copyRound(): Promise<void> {
+    const beganMs = performance.now();
+    this.coverTables();
+    const pass = this.pending.map((runs) => ({ ...runs, address: null }));
+    await this.write(pass, false);
+    const durationMs = performance.now() - beganMs;
+    this.rounds.push({ pages: countPages(this.pending), durationMs });
+    this.plan.signal?.throwIfAborted();
+  }
+
+  private coverTables(): void {
+    for (const file of this.files) {
+      // A chunk more than now: the file may grow before the instant.
+      const pages = file.core.sizeBytes / PAGE_SIZE + PAGES_PER_CHUNK;
+      file.table = coverPages(file.table, pages);
+    }
+  }
+
+  /** Finds what changed since the last look. Returns how long that took. */
+  private look(): number {
+    const beganMs = performance.now();
+    const states = this.files.map(({ core }) => collectState(core));
+    this.files.forEach((file, i) => {
+      this.pending[i] = this.toCopy(file, i, states[i]!.used, NOTHING, false);
+      this.covered[i] = states[i]!.used;
+    });
+    return performance.now() - beganMs;
+  }
+
+  /** What must be copied of the used pages: what changed, is left from before, or is newly used. */
+  private toCopy(
+    { detector, table }: SavedCore,
+    index: number,
+    used: UsedRuns,
+    left: PageRuns,
+    isHurried: boolean,
+  ): PageRuns {
+    if (detector === null) return used;
+    const changed = uniteRuns(detector.changed(used, table, isHurried), left).runs;
+    const fresh = subtractRuns(used, this.covered[index]!);
+    return uniteRuns(intersectRuns(changed, used).runs, fresh).runs;
+  }
+
+  private readyBytes(): number {
+    const pages = Math.ceil(1.5 * countPages(this.pending)) + FEW_PAGES;
+    return Math.min(pages * PAGE_SIZE, Math.max(this.plan.pauseMemoryBytes, PAGE_SIZE));
+  }
+
+  /** While all threads are stopped. */
+  private stop(readUserData: () => void) {
+    const { files, plan, aside } = this;
+    readUserData();
+    const states = files.map(({ core }) => collectState(core));
+    const runs = files.map((file, i) =>
+      this.toCopy(file, i, states[i]!.used, this.pending[i]!, true),
+    );
+    const bytes = runs.reduce((sum, each, i) => {
+      const pages = countPages([each]);
+      return (
+        sum + Math.min(pages * PAGE_SIZE, fileStatus(files[i]!.core.mapping.fd).allocatedBytes)
+      );
+    }, 0);
+    if (bytes > plan.pauseMemoryBytes) throw new PauseMemoryError(bytes, plan.pauseMemoryBytes);
+    const copied = files.map(({ core }, i) => {
+      const holes = new RunCollector();
+      const addHole = (start: number, end: number) => holes.add(start, end);
+      const found: CopiedRuns = aside.copy(core.mapping.fd, runs[i]!, addHole);
+      return { runs: found, holes: holes.runs };
+    });
+    return { states, copied };
+  }
+}
+
+const NOTHING: UsedRuns = { start: new Uint32Array(0), length: new Uint32Array(0) };
+
+function countPages(files: readonly PageRuns[]): number {
+  let pages = 0;
+  for (const { length } of files) for (const count of length) pages += count;
+  return pages;
+}
+
+/** The pages of `a` that are not in `b`. Time: O(runs of both). */
+function subtractRuns(a: PageRuns, b: PageRuns): PageRuns {
+  const rest = new RunCollector();
+  let j = 0;
+  for (let i = 0; i < a.start.length; i++) {
+    const end = a.start[i]! + a.length[i]!;
+    let page = a.start[i]!;
+    while (page < end) {
+      while (j < b.start.length && b.start[j]! + b.length[j]! <= page) j++;
+      const from = j < b.start.length ? b.start[j]! : end;
+      if (page < from) rest.add(page, Math.min(end, from));
+      page = j < b.start.length ? Math.max(from, b.start[j]! + b.length[j]!) : end;
+    }
+  }
+  return rest.runs;
+}

@@ -1,0 +1,184 @@
+/**
+ * What a program says of a save, and what a save reports. Options are checked and resolved during
+ * the call.
+ */
+import type { Compression } from "../codec/codec.ts";
+import { codecFor, isCompression } from "../codec/open-codec.ts";
+import type { ChangeDetection } from "../changes/tracker.ts";
+import { checkLimit } from "../checkpoint/limits.ts";
+import { absolutePath } from "../checkpoint/staging.ts";
+import type { UserData } from "../core/options.ts";
+import type { FileCore } from "../core/core.ts";
+import { checkInteger } from "../../ffi/index.ts";
+import type { S3Options } from "../http/s3-options.ts";
+import { isRemote } from "../remote/place.ts";
+
+/** Bytes of page contents. */
+export interface SaveProgress {
+  readonly writtenBytes: number;
+  /**
+   * The most that there is to write; it shrinks as zero and unchanged pages are found. Exact at the
+   * end.
+   */
+  readonly totalBytes: number;
+}
+
+export interface SaveOptions {
+  /**
+   * Stored beside the pages and given back as `userData`: the program's roots, its index. A
+   * function is called at the instant that the checkpoint shows, synchronously: it must not wait.
+   */
+  readonly userData?: Uint8Array | (() => Uint8Array) | undefined;
+  /**
+   * The checkpoint shows one instant: memory, references and user data belong together. Threads
+   * that use the file stop for some milliseconds. False: each page is of some time during the save.
+   * Default: true.
+   */
+  readonly consistent?: boolean | undefined;
+  /** Do not write contents again that the checkpoint at the destination has. Default: true. */
+  readonly incremental?: boolean | undefined;
+  /** How page contents are stored. Default: "none" in directories, "zstd" in remote places. */
+  readonly compression?: Compression | undefined;
+  /**
+   * Pages are copied in rounds while the program runs, until the rest can be copied in that time,
+   * or the rest stops shrinking. Default: 5.
+   */
+  readonly targetPauseMs?: number | undefined;
+  /** The most that may be copied while the program is stopped. Default: 256 MiB. */
+  readonly pauseMemoryBytes?: number | undefined;
+  /** How long to wait for other threads to stop. Default: 1000. */
+  readonly stopTimeoutMs?: number | undefined;
+  /** Accepted for gVisor's sake. Zero pages are never stored, committed or not. */
+  readonly excludeCommittedZeroPages?: boolean | undefined;
+  /** How to reach S3, if the destination is an `s3://` URL. Default: the AWS_* variables. */
+  readonly s3?: S3Options | undefined;
+  /** Ends the save; the destination is as it was. */
+  readonly signal?: AbortSignal | undefined;
+  /** Called now and then with bytes of page contents. An error that it throws ends the save. */
+  readonly onProgress?: ((progress: SaveProgress) => void) | undefined;
+}
+
+/** What a save did. Sizes in bytes, of all its files together. */
+export interface SaveReport {
+  readonly directory: string;
+  /** The checkpoint's: 16 hexadecimal digits. */
+  readonly id: string;
+  readonly isConsistent: boolean;
+  /** How long the program was stopped, from the first thread's stop to the last one's going on. */
+  readonly pauseMs: number;
+  /** Copies while the program ran, the first of everything that may differ from the base. */
+  readonly rounds: readonly RoundReport[];
+  /** How changes during the save were found; "none" if all was copied at the instant. */
+  readonly detection: ChangeDetection | "none";
+  readonly usedBytes: number;
+  /** Page contents in the checkpoint. */
+  readonly pagesBytes: number;
+  /** Bytes written to page files. */
+  readonly writtenBytes: number;
+  /** Page contents that were not written, because the previous checkpoint has them. */
+  readonly reusedBytes: number;
+  /** Committed memory that held only zeros, and was not written. */
+  readonly zeroBytes: number;
+  readonly metaBytes: number;
+  readonly extents: number;
+  /** Page files of the checkpoint. */
+  readonly pageFiles: number;
+  readonly compression: CompressionReport;
+  readonly durationMs: number;
+}
+
+export interface RoundReport {
+  /** Pages that were looked at. */
+  readonly pages: number;
+  readonly durationMs: number;
+}
+
+/** What was compressed, of what this save wrote. */
+export interface CompressionReport {
+  readonly codec: Compression;
+  readonly frames: number;
+  /** The others are raw: compression would have saved less than 1/16. */
+  readonly compressedFrames: number;
+  readonly contentBytes: number;
+  readonly storedBytes: number;
+}
+
+export interface SaveFile {
+  /** Unique in the checkpoint. */
+  readonly name: string;
+  readonly core: FileCore;
+  readonly userData: UserData;
+}
+
+/** A save as it was asked for, with defaults. */
+export interface SavePlan {
+  readonly files: readonly SaveFile[];
+  /** As given. */
+  readonly directory: string;
+  /** The same, with an absolute path. */
+  readonly where: string;
+  readonly s3: S3Options | undefined;
+  readonly userData: UserData;
+  readonly isConsistent: boolean;
+  readonly isIncremental: boolean;
+  readonly compression: Compression;
+  readonly targetPauseMs: number;
+  readonly pauseMemoryBytes: number;
+  readonly stopTimeoutMs: number;
+  readonly signal: AbortSignal | undefined;
+  readonly onProgress: SaveOptions["onProgress"];
+}
+
+const MIB = 2 ** 20;
+
+/** @throws {TypeError} {RangeError} {CodecUnavailableError} */
+export function planSave(
+  files: readonly SaveFile[],
+  userData: UserData,
+  directory: string,
+  options: SaveOptions,
+): SavePlan {
+  const plan: SavePlan = {
+    files,
+    directory,
+    where: isRemote(directory) ? directory : absolutePath(directory),
+    s3: options.s3 ?? undefined,
+    userData,
+    isConsistent: options.consistent ?? true,
+    isIncremental: options.incremental ?? IS_INCREMENTAL,
+    compression: options.compression ?? (isRemote(directory) ? "zstd" : "none"),
+    targetPauseMs: options.targetPauseMs ?? 5,
+    pauseMemoryBytes: options.pauseMemoryBytes ?? 256 * MIB,
+    stopTimeoutMs: options.stopTimeoutMs ?? 1000,
+    signal: options.signal,
+    onProgress: options.onProgress,
+  };
+  checkBoolean("consistent", plan.isConsistent);
+  checkBoolean("incremental", plan.isIncremental);
+  checkInteger("targetPauseMs", plan.targetPauseMs, 1, 60_000);
+  checkInteger("pauseMemoryBytes", plan.pauseMemoryBytes, 0, 2 ** 40);
+  checkInteger("stopTimeoutMs", plan.stopTimeoutMs, 0, 3_600_000);
+  if (!isCompression(plan.compression))
+    throw new TypeError(
+      `Expected compression to be "none", "lz4" or "zstd", got ${String(plan.compression)}`,
+    );
+  codecFor(plan.compression);
+  checkLimit("files", "files", files.length);
+  const given = [userData, ...files.map((file) => file.userData)];
+  checkUserDataBytes(given.filter((data) => data instanceof Uint8Array));
+  return plan;
+}
+
+/** Default of `incremental`. */
+const IS_INCREMENTAL = false;
+
+/** @throws {RangeError} if it is more than a load takes */
+export function checkUserDataBytes(all: readonly (Uint8Array | null)[]): void {
+  const bytes = all.reduce((sum, data) => sum + (data?.byteLength ?? 0), 0);
+  checkLimit("userDataBytes", "bytes of userData", bytes);
+}
+
+function checkBoolean(name: string, value: boolean): void {
+  if (typeof value !== "boolean")
+    throw new TypeError(`Expected ${name} to be a boolean, got ${String(value)}`);
+}
