@@ -242,6 +242,10 @@ export function copyMemory(destination: number, source: number, lengthBytes: num
   libc.memcpy(destination, source, lengthBytes);
 }
 
+export function fillMemory(address: number, byte: number, lengthBytes: number): void {
+  libc.memset(address, byte, lengthBytes);
+}
+
 export function zeroMemory(address: number, lengthBytes: number): void {
   libc.memset(address, 0, lengthBytes);
 }

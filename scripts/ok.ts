@@ -25,6 +25,8 @@ function run(name: string, command: string[]): void {
     stderr: "inherit",
     env: {
       ...process.env,
+      // Tests check whole structures (src/errors/invariant.ts).
+      PGALLOC_ASSERT: "1",
       PATH: `${join(root, "node_modules/.bin")}:${process.env["PATH"] ?? ""}`,
     },
   });

@@ -12,7 +12,7 @@
  * last chunk of the same kind are part. Source: findAllocatableAndMarkUsed, extendChunksLocked and
  * releaseLocked in gVisor's pgalloc.go.
  */
-import { OutOfMemoryError } from "../errors/errors.ts";
+import { assert, checksStructures, OutOfMemoryError } from "../errors/errors.ts";
 import { SegmentSet } from "../segment/segment-set.ts";
 import type { RunColumns } from "../segment/value.ts";
 import { type Control, Field, ParticipantWord, Word } from "../control/control.ts";
@@ -20,6 +20,7 @@ import { acquireLock, FileFailedError, markFailed, releaseLock } from "../contro
 import { slotWord } from "../control/participants.ts";
 import { reach } from "../control/interleave.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
+import { checkAllocator } from "./check.ts";
 import { recoverTables, returnDeadReleases } from "./recover.ts";
 import {
   FREE,
@@ -56,6 +57,10 @@ export interface Backing {
   nextData(page: number): number;
   /** The pages have been decommitted, and are about to become free or sub-released. */
   uncommitted(start: number, end: number): void;
+  /** For checks: pages have just lost their last reference. */
+  discarded?: ((start: number, end: number) => void) | undefined;
+  /** For checks: the end of a message about pages without references. */
+  whereDropped?: ((start: number, end: number) => string) | undefined;
   /** A thread died in the middle of a change; the runs are right again. */
   recovered(set: SegmentSet): void;
 }
@@ -259,6 +264,7 @@ export class Allocator {
       if (set.tagAt(last) === (FREE | huge)) tail = set.lengthAt(last);
     }
     const chunks = Math.ceil((pages - tail) / PAGES_PER_CHUNK);
+    assert(set.size % PAGES_PER_CHUNK === 0, () => `${set.size} pages are no whole chunks`);
     if (set.size + chunks * PAGES_PER_CHUNK > this.capacityPages)
       this.throwOutOfMemory(pages, this.words[Word.UsedPages]!);
     this.addChunks(chunks, huge);
@@ -338,6 +344,7 @@ export class Allocator {
     words[Word.UsedPages]! -= end - start;
     words[Word.WastePages]! += end - start;
     if (held) words[Word.HeldPages]! += end - start;
+    else this.backing.discarded?.(start, end);
   }
 
   /**
@@ -367,7 +374,8 @@ export class Allocator {
     const from = Math.max(run, start) * PAGE_SIZE;
     const to = Math.min(this.set.endOf(run), end) * PAGE_SIZE;
     throw new RangeError(
-      `Expected every page of [${start * PAGE_SIZE}, ${end * PAGE_SIZE}) to have a reference, [${from}, ${to}) has none`,
+      `Expected every page of [${start * PAGE_SIZE}, ${end * PAGE_SIZE}) to have a reference, [${from}, ${to}) has none` +
+        (this.backing.whereDropped?.(from / PAGE_SIZE, to / PAGE_SIZE) ?? ""),
     );
   }
 
@@ -378,6 +386,19 @@ export class Allocator {
     try {
       set.seek(start);
       this.checkReferenced(start, end, MAX_REFS, set.runStart, set.runEnd);
+    } finally {
+      this.unlock();
+    }
+  }
+
+  /** True if every page has a reference. */
+  areReferenced(start: number, end: number): boolean {
+    const { set } = this;
+    this.lock();
+    try {
+      for (let run = set.startOf(start); run < end; run = set.endOf(run))
+        if (stateOf(set.tagAt(run)) !== USED) return false;
+      return true;
     } finally {
       this.unlock();
     }
@@ -444,6 +465,7 @@ export class Allocator {
         Atomics.store(this.words, Word.SizePages, set.size);
         chunk = end;
       }
+      assert(row === runs.start.length, () => `${runs.start.length - row} runs lie in no chunk`);
       for (let i = 0; i < row; i++) {
         if (stateOf(runs.tag[i]!) === USED) this.words[Word.UsedPages]! += runs.length[i]!;
         if (stateOf(runs.tag[i]!) === WASTE) this.words[Word.WastePages]! += runs.length[i]!;
@@ -455,6 +477,10 @@ export class Allocator {
 
   /** Detaches this thread's views of the tables. No method may be called afterwards. */
   detach(): void {
+    const { words } = this;
+    // Of a file that other threads use, the lock may never come free any more.
+    if (checksStructures && words[Word.Shared] === 0 && words[Word.Failed] === 0)
+      checkAllocator(this.set, words);
     this.tables.detach();
   }
 }

@@ -17,6 +17,7 @@ import { LoadState } from "../load/load-state.ts";
 import type { LoadHandle } from "../load/load-tables.ts";
 import type { Mapping } from "../memory/mapping.ts";
 import { Views } from "../memory/views.ts";
+import { Checks } from "./checks.ts";
 import type { MemoryFileHandle } from "./options.ts";
 import { attachParts, controlOf, describe, Flag, type Parts } from "./parts.ts";
 import { unmapMemory } from "./unmap.ts";
@@ -143,7 +144,26 @@ export class FileCore {
       onStop: () => this.stops.safepoint(),
     });
     this.stops = new StopPart(control, parts.slot);
+    if ((flags & Flag.Checks) !== 0) this.beginChecks();
     cores.set(control.fields[Field.FileId]!, this);
+  }
+
+  /** An own `requireRange`, so that the one of files without checks stays as fast as it is. */
+  private beginChecks(): void {
+    const checks = new Checks(this);
+    const { backing } = this.allocator;
+    backing.discarded = (start, end) => checks.discarded(start, end);
+    backing.whereDropped = (start, end) => checks.whereDropped(start, end);
+    const requireRange = this.requireRange.bind(this);
+    this.requireRange = (range, method) => {
+      requireRange(range, method);
+      checks.endStaleViews();
+    };
+    const dropPages = this.dropPages.bind(this);
+    this.dropPages = (start, end) => {
+      dropPages(start, end);
+      checks.endStaleViews();
+    };
   }
 
   /** The file's size: a multiple of CHUNK_SIZE, that only grows. */
@@ -236,7 +256,7 @@ export class FileCore {
   }
 
   /** The first page at or after `page` that may be committed. Other file systems than the kernel's own memory may not know. */
-  private nextData(page: number): number {
+  nextData(page: number): number {
     if (this.isOnDisk || this.words[Word.UnseenCommits] !== 0) return page;
     return this.mapping.nextData(page * PAGE_SIZE) / PAGE_SIZE;
   }
@@ -261,6 +281,11 @@ export class FileCore {
     } finally {
       this.allocator.unlock();
     }
+  }
+
+  /** True while a load, save or eviction is under way in this thread. */
+  get isBusy(): boolean {
+    return this.holds.size > 0 || this.loader?.isFinished === false || this.evictions.isEvicting;
   }
 
   /** Keeps the memory mapped until `work` has ended, however it ends. Returns `work`. */

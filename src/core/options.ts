@@ -59,6 +59,12 @@ export interface MemoryFileOptions {
    * near, "disabled" at once, "manual" when `startEvictions` is called. Default: "enabled".
    */
   readonly delayedEviction?: DelayedEviction | undefined;
+  /**
+   * Catch mistakes with freed pages: their views end, they are filled with 0xDB, and messages name
+   * the first drop. For tests: it costs time and memory. Default: PGALLOC_CHECKS=1 in the
+   * environment.
+   */
+  readonly checks?: boolean | undefined;
   /** What counts as short of memory. Default: tasks waited for memory for 150 ms within 2,000 ms. */
   readonly memoryPressure?: PressureThreshold | undefined;
 }

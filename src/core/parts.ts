@@ -45,6 +45,7 @@ export const Flag = {
   OnDisk: 8,
   EvictsAtOnce: 16,
   EvictsManually: 32,
+  Checks: 64,
 } as const;
 
 /** How a file is named in messages. */
@@ -94,6 +95,7 @@ export function createParts(given: Nullable<MemoryFileOptions>): Parts {
     expectHugepages = false,
     adviseHugepage = false,
     adviseNoHugepage = false,
+    checks = process.env["PGALLOC_CHECKS"] === "1",
   } = options;
   if (limitBytes !== undefined) {
     checkInteger("limitBytes", limitBytes, PAGE_SIZE, MAX_CAPACITY_BYTES);
@@ -115,7 +117,8 @@ export function createParts(given: Nullable<MemoryFileOptions>): Parts {
     (adviseNoHugepage === true ? Flag.AdviseNoHugepage : 0) |
     (path === undefined ? 0 : Flag.OnDisk) |
     (eviction.delayedEviction === "disabled" ? Flag.EvictsAtOnce : 0) |
-    (eviction.delayedEviction === "manual" ? Flag.EvictsManually : 0);
+    (eviction.delayedEviction === "manual" ? Flag.EvictsManually : 0) |
+    (checks ? Flag.Checks : 0);
   const mapping = Mapping.create(capacityBytes, { name, path, adviseHugepage, adviseNoHugepage });
   try {
     return describeMapping(mapping, {

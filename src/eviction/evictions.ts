@@ -297,6 +297,11 @@ export class Evictions {
     await this.requests.answered(() => this.isClosed);
   }
 
+  /** True while a user of this thread evicts. */
+  get isEvicting(): boolean {
+    return this.running > 0;
+  }
+
   /** Resolves when this thread evicts nothing. */
   private async idle(): Promise<void> {
     while (this.running > 0 && !this.isClosed)

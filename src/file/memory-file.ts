@@ -33,6 +33,7 @@ import {
 } from "../core/options.ts";
 import { awaitLoad, awaitLoadSync, retryLoad } from "./await-load.ts";
 import { type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
+import { watchForgotten } from "./forgotten.ts";
 import { makeReadOnly } from "./read-only.ts";
 import { createParts } from "../core/parts.ts";
 import { signalOf, unlessAborted, type WaitOptions } from "../core/wait.ts";
@@ -79,6 +80,7 @@ export class MemoryFile implements Disposable {
     this.#core = core;
     this.userData = userData;
     this.name = core.name;
+    watchForgotten(this, core);
     // structuredClone and postMessage look at string keys only.
     Object.defineProperty(this, "use share()", { value: REFUSES_CLONES, enumerable: true });
   }

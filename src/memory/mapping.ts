@@ -32,6 +32,7 @@ import {
   unmap,
   zeroMemory,
 } from "../../ffi/index.ts";
+import { assert } from "../errors/errors.ts";
 import { CHUNK_SIZE, HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 
 const EINVAL = 22;
@@ -159,6 +160,7 @@ export class Mapping {
    * are not given back, but become memory of nobody's, which reads as zero: something out of reach may still point there.
    */
   destroy(keepBytes: number): void {
+    assert(keepBytes <= this.capacityBytes, () => `${keepBytes} bytes to keep of the mapping`);
     if (keepBytes > 0) mapAnonymousAt(this.base, keepBytes);
     if (keepBytes < this.capacityBytes)
       unmap(this.base + keepBytes, this.capacityBytes - keepBytes);

@@ -23,6 +23,7 @@
  */
 import { totalmem } from "node:os";
 import { bufferAt, detach, MAX_BUFFER_BYTES } from "../../ffi/index.ts";
+import { assert } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { BYTES, SLOT_WORDS, USED, ViewTable } from "./view-table.ts";
 
@@ -135,6 +136,7 @@ export class Views {
   private create(start: number, end: number): ArrayBuffer {
     if (this.hasEnded)
       throw new TypeError("Cannot make a view: the file was destroyed during the call");
+    assert(start >= 0 && start < end, () => `a view of pages [${start}, ${end})`);
     const bytes = (end - start) * PAGE_SIZE;
     if (bytes > MAX_BUFFER_BYTES) {
       throw new RangeError(
@@ -231,6 +233,13 @@ export class Views {
     this.letGoViews = this.letGoViews.filter(
       ({ buffer, start, end }) => !isEnded(start, end) || !detach(buffer.deref()!),
     );
+  }
+
+  /** True if the program holds a view. No view is kept for it any more. */
+  hasLive(): boolean {
+    this.letGoAll();
+    this.sweep();
+    return this.letGoViews.length > 0;
   }
 
   /**
