@@ -27,8 +27,6 @@ import {
   ROOT_WORDS,
   Root,
   STORE_PAGE,
-  WINDOW_PAGE_BITS,
-  WINDOW_PAGE_MASK,
   WindowKind,
   WindowWord,
   windowAt,
@@ -37,7 +35,7 @@ import type { StoreControl } from "./control.ts";
 import { HugePages } from "./huge-pages.ts";
 
 /** A stamp that no look at pages has, so that the file never takes our views for checked ones. */
-const NO_LOOK = -1;
+export const NO_LOOK = -1;
 
 export class Arena {
   readonly file: MemoryFile;
@@ -81,6 +79,7 @@ export class Arena {
   beginRead(method: string): void {
     const { core } = this;
     if (core.words[Word.Destroyed] !== 0 || this.isClosed) this.throwClosed(method);
+    if (this.mayBeRaced && !this.isReadOnly) core.stops.safepoint();
     this.isMissing = core.mayMissPages;
     const { root } = this;
     if (root.length !== ROOT_WORDS) this.remap();
@@ -124,6 +123,8 @@ export class Arena {
   beginWrite(method: string): void {
     if (this.isReadOnly) throw new ReadOnlyStoreError(method);
     if (this.core.words[Word.Destroyed] !== 0 || this.isClosed) this.throwClosed(method);
+    // Before the lock: a thread that stops for a save must not hold it.
+    if (this.mayBeRaced) this.core.stops.safepoint();
     const isInherited = this.batchDepth === 0 && this.control.lock();
     this.batchDepth++;
     try {
@@ -304,39 +305,6 @@ export class Arena {
     this.bytes[window] = new Uint8Array(view.buffer, 0, lengthBytes);
     this.starts[window] = start;
     return words;
-  }
-
-  /**
-   * A typed array over the beginning of a run of pages, with a buffer of the run alone where the
-   * system's pages allow that. @throws {CorruptStoreError} {NotLoadedError}
-   */
-  viewOf<T extends ArrayBufferView>(
-    address: number,
-    pages: number,
-    type: (new (
-      buffer: ArrayBuffer,
-      at?: number,
-      length?: number,
-    ) => T) & {
-      readonly BYTES_PER_ELEMENT: number;
-    },
-    length: number,
-  ): T {
-    const window = address >>> WINDOW_PAGE_BITS;
-    const byte = (address & WINDOW_PAGE_MASK) * STORE_PAGE;
-    const bytes = this.bytes[window];
-    const end = byte + pages * STORE_PAGE;
-    const isInside = window > 0 && bytes !== undefined && end <= bytes.length;
-    if (!isInside || length * type.BYTES_PER_ELEMENT > pages * STORE_PAGE)
-      throw this.outside(window, byte >>> 2);
-    if (this.isMissing) this.requireLoaded(window, byte >>> 2, pages * (STORE_PAGE / 4));
-    const start = this.starts[window]! + byte;
-    const first = start / PAGE_SIZE;
-    const last = (start + pages * STORE_PAGE) / PAGE_SIZE;
-    if (!Number.isInteger(first) || !Number.isInteger(last))
-      return new type(bytes.buffer, byte, length);
-    const view = this.core.views.get(first, last, Uint8Array<ArrayBuffer>, NO_LOOK);
-    return new type(view.buffer, 0, length);
   }
 
   /** A program transferred a view's buffer away, and the whole window with it. */

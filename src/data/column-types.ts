@@ -26,7 +26,7 @@ export interface ArrayOf {
 export type CellOf<T extends ColumnType> = T extends readonly [infer S extends ScalarType, number]
   ? ArrayOf[S]
   : T extends "bytes"
-    ? Uint8Array
+    ? Uint8Array<ArrayBuffer>
     : T extends BigType
       ? bigint
       : number;
@@ -34,7 +34,9 @@ export type CellOf<T extends ColumnType> = T extends readonly [infer S extends S
 /** What `push` and `set` take for a column. */
 export type InputOf<T extends ColumnType> = T extends readonly [infer S extends ScalarType, number]
   ? ArrayOf[S] | readonly (S extends BigType ? bigint : number)[]
-  : CellOf<T>;
+  : T extends "bytes"
+    ? Uint8Array
+    : CellOf<T>;
 
 export type RowOf<S extends Schema> = { -readonly [K in keyof S]: CellOf<S[K]> };
 export type RowInput<S extends Schema> = { readonly [K in keyof S]?: InputOf<S[K]> };

@@ -85,7 +85,7 @@ export class Heap {
   }
 
   /** A copy of a block's bytes. @throws {StaleHandleError} {NotLoadedError} */
-  get(handle: number): Uint8Array {
+  get(handle: number): Uint8Array<ArrayBuffer> {
     const { arena } = this.parts;
     arena.beginRead("get()");
     const copy = () => {
@@ -100,7 +100,7 @@ export class Heap {
    * The block's bytes themselves, valid until the next write to the store, in the writing thread
    * only. @throws as `get`
    */
-  getView(handle: number): Uint8Array {
+  getView(handle: number): Uint8Array<ArrayBuffer> {
     const { arena } = this.parts;
     arena.beginRead("getView()");
     this.locate(handle);

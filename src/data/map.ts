@@ -79,10 +79,10 @@ export class StoreMap<K extends KeyType = "string"> {
    * @throws {TypeError} {RangeError} for what is no key of this map
    * @throws {NotLoadedError} if a page that it needs is not loaded yet: see Store.whenLoaded
    */
-  get(key: KeyOf[K]): Uint8Array | undefined {
+  get(key: KeyOf[K]): Uint8Array<ArrayBuffer> | undefined {
     this.key.put(key);
     this.begin("get()");
-    return this.read(Wanted.Copy) as Uint8Array | undefined;
+    return this.read(Wanted.Copy) as Uint8Array<ArrayBuffer> | undefined;
   }
 
   /**
@@ -91,10 +91,10 @@ export class StoreMap<K extends KeyType = "string"> {
    *
    * @throws as `get`
    */
-  getView(key: KeyOf[K]): Uint8Array | undefined {
+  getView(key: KeyOf[K]): Uint8Array<ArrayBuffer> | undefined {
     this.key.put(key);
     this.begin("getView()");
-    return this.read(Wanted.View) as Uint8Array | undefined;
+    return this.read(Wanted.View) as Uint8Array<ArrayBuffer> | undefined;
   }
 
   /** @throws as `get` */
@@ -109,14 +109,14 @@ export class StoreMap<K extends KeyType = "string"> {
     if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
   }
 
-  private read(wanted: number): Uint8Array | true | undefined {
+  private read(wanted: number): Uint8Array<ArrayBuffer> | true | undefined {
     const { arena, place } = this;
     if (!arena.mayBeRaced) return this.readNow(wanted);
     const stripe = arena.control.stripeOf(place.structure, this.key.hash);
     return readRaced(arena, stripe, () => this.readNow(wanted));
   }
 
-  private readNow(wanted: number): Uint8Array | true | undefined {
+  private readNow(wanted: number): Uint8Array<ArrayBuffer> | true | undefined {
     const { buckets, arena, key: keys } = this;
     if (!buckets.find(keys) || this.isExpired()) return undefined;
     if (buckets.header(MapWord.MaxEntries) !== 0 || buckets.headerNumber(MapWord.MaxBytes) !== 0)
@@ -357,7 +357,7 @@ export class StoreMap<K extends KeyType = "string"> {
    * The entries, in no particular order. The map may change meanwhile: entries that are there
    * throughout come exactly once, others at most once. @throws as `get`
    */
-  *entries(): Generator<[KeyOf[K], Uint8Array]> {
+  *entries(): Generator<[KeyOf[K], Uint8Array<ArrayBuffer>]> {
     for (const key of iterate(this.source, "live")) {
       const value = this.get(key as KeyOf[K]);
       if (value !== undefined) yield [key as KeyOf[K], value];
@@ -369,7 +369,7 @@ export class StoreMap<K extends KeyType = "string"> {
       if (this.has(key as KeyOf[K])) yield key as KeyOf[K];
   }
 
-  *values(): Generator<Uint8Array> {
+  *values(): Generator<Uint8Array<ArrayBuffer>> {
     for (const [, value] of this.entries()) yield value;
   }
 
@@ -377,7 +377,7 @@ export class StoreMap<K extends KeyType = "string"> {
     for (const [key, value] of this.entries()) visit(value, key, this);
   }
 
-  [Symbol.iterator](): Generator<[KeyOf[K], Uint8Array]> {
+  [Symbol.iterator](): Generator<[KeyOf[K], Uint8Array<ArrayBuffer>]> {
     return this.entries();
   }
 }

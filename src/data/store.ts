@@ -145,7 +145,7 @@ export class Store implements Disposable, AsyncDisposable {
     if (handle?.kind !== "pgalloc.Store")
       throw new TypeError("Expected a handle made by Store.share() in this process");
     const control = new StoreControl(handle.control);
-    const file = MemoryFile.attach(handle.memory);
+    const file = MemoryFile.attach(handle.memory, { readOnly: options.readOnly === true });
     const arena = new Arena(file, control, handle.rootStart, options.readOnly === true);
     arena.beginRead("Store.attach()");
     arena.readWindows();

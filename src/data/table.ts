@@ -28,6 +28,7 @@ import { type Column, Columns, MAX_ROWS, TableWord } from "./columns.ts";
 import type { HeaderPlace } from "./header.ts";
 import type { StoreParts } from "./parts.ts";
 import { readRaced } from "./racing.ts";
+import { viewRun } from "./run-view.ts";
 import { lengthOfBytes } from "./values.ts";
 
 const STRIPE_MASK = 1023;
@@ -270,7 +271,9 @@ export class Table<S extends Schema = Schema> {
       const address = columns.chunk(column, first / rowsPerChunk);
       if (address === 0) arrays.push(new codec.array!(count));
       else
-        arrays.push(arena.viewOf(address, columns.chunkPages(column), codec.array as never, count));
+        arrays.push(
+          viewRun(arena, address, columns.chunkPages(column), codec.array as never, count),
+        );
     }
     return arrays as ScalarColumn<S[K]>[];
   }
