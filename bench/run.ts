@@ -10,6 +10,7 @@ import { bench as allocate } from "./allocate.bench.ts";
 import { bench as big } from "./big.bench.ts";
 import { bench as changes } from "./changes.bench.ts";
 import { bench as coalesce } from "./coalesce.bench.ts";
+import { bench as frames } from "./frames.bench.ts";
 import { bench as load } from "./load.bench.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
 import { bench as exchange } from "./exchange.bench.ts";
@@ -51,6 +52,7 @@ const SINGLE: readonly Bench[] = [
   aio,
   exchange,
   changes,
+  frames,
 ];
 /** Figures of what a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];

@@ -2,7 +2,7 @@
 import { SyscallError } from "../../ffi/index.ts";
 import { CorruptCheckpointError, PageReadError } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
-import { contentName } from "../source/open.ts";
+import { contentName } from "../source/describe.ts";
 import { ERROR_CHECKSUM, ERROR_FRAME, ERROR_SHORT, type LoadState } from "./load-state.ts";
 
 /** The error of the first failed page in [start, end), or undefined. */

@@ -1,6 +1,6 @@
 /** What `loadStats` reports. */
 import { PAGE_SIZE } from "../pages/units.ts";
-import { describeSource } from "../source/open.ts";
+import { describeSource } from "../source/describe.ts";
 import { failureOf } from "./failures.ts";
 import type { LoadState } from "./load-state.ts";
 import { LoadWord } from "./load-tables.ts";

@@ -13,7 +13,8 @@
 import { DestroyedError } from "../errors/errors.ts";
 import { type Control, openControl, wakeWaiters, Word } from "../control/control.ts";
 import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
-import { canBlock, releaseSource } from "../source/open.ts";
+import { releaseSource } from "../source/describe.ts";
+import { canBlock } from "../source/open.ts";
 import { correctCounts, hasClaims, recoverDeadClaims } from "./dead-threads.ts";
 import { failureOf } from "./failures.ts";
 import { type LoadStats, QUEUES, statsOf } from "./load-stats.ts";

@@ -12,11 +12,22 @@ export interface PagePlace {
   readonly offset: number;
 }
 
+/** Runs of pages whose contents follow one another in a frame: a row each. */
+export class Pieces {
+  readonly page = new Uint32Array(PAGES_PER_UNIT);
+  readonly pages = new Uint32Array(PAGES_PER_UNIT);
+  readonly rank = new Uint32Array(PAGES_PER_UNIT);
+  readonly frame = new Uint32Array(PAGES_PER_UNIT);
+  /** Page of the decoded frame at which the run's contents begin. */
+  readonly framePage = new Uint32Array(PAGES_PER_UNIT);
+}
+
 export class Places {
   private readonly map: PageMap;
   private readonly unitFirstExtent: Int32Array;
   private readonly unitFirstRank: Int32Array;
   private readonly hasFrames: boolean;
+  private readonly pieces = new Pieces();
 
   constructor(map: PageMap, tables: LoadTables) {
     this.map = map;
@@ -51,38 +62,35 @@ export class Places {
     };
   }
 
-  /** Calls `visit` for each piece of the pages in `want` (bits of the unit), in their order. */
-  forEachPiece(
-    unit: number,
-    want: Int32Array,
-    visit: (page: number, pages: number, rank: number, frame: number, framePage: number) => void,
-  ): void {
+  /**
+   * Lists the pieces of the pages in `want` (bits of the unit), in their order. Returns how many.
+   * One flat loop: in a fresh thread it runs interpreted, where a call for each piece costs more
+   * than all the work.
+   */
+  listPieces(unit: number, want: Int32Array, pieces: Pieces): number {
     const { start: starts, length: lengths, frame, framePage } = this.map.extents;
     const first = unit * PAGES_PER_UNIT;
     const end = first + PAGES_PER_UNIT;
+    let count = 0;
     let rank = this.unitFirstRank[unit]!;
     let extent = this.unitFirstExtent[unit]!;
-    if (extent < 0) return;
-    for (; extent < starts.length; rank += lengths[extent++]!) {
+    if (extent < 0) return 0;
+    for (; extent < starts.length && starts[extent]! < end; rank += lengths[extent++]!) {
       const start = starts[extent]!;
-      if (start >= end) return;
-      const stop = Math.min(end, start + lengths[extent]!);
-      for (let page = Math.max(first, start); page < stop; ) {
-        const from = nextBit(want, page - first, stop - first, true);
-        const to = nextBit(want, from, stop - first, false);
+      const stop = Math.min(end, start + lengths[extent]!) - first;
+      for (let at = Math.max(first, start) - first; at < stop; ) {
+        const from = nextBit(want, at, stop, true);
+        at = nextBit(want, from, stop, false);
+        if (at === from) break;
         const skipped = first + from - start;
-        if (to > from) {
-          visit(
-            first + from,
-            to - from,
-            rank + skipped,
-            frame[extent]!,
-            framePage[extent]! + skipped,
-          );
-        }
-        page = first + to;
+        pieces.page[count] = first + from;
+        pieces.pages[count] = at - from;
+        pieces.rank[count] = rank + skipped;
+        pieces.frame[count] = frame[extent]!;
+        pieces.framePage[count++] = framePage[extent]! + skipped;
       }
     }
+    return count;
   }
 
   /**
@@ -91,16 +99,18 @@ export class Places {
    */
   extendToFrames(unit: number, want: Int32Array): void {
     if (!this.hasFrames) return;
+    const { codec } = this.map.frames;
     const touched = new Set<number>();
-    this.forEachPiece(unit, want, (_page, _pages, _rank, frame) => {
-      if (this.map.frames.codec[frame] !== CodecId.Raw) touched.add(frame);
-    });
+    const { pieces } = this;
+    for (let i = this.listPieces(unit, want, pieces) - 1; i >= 0; i--)
+      if (codec[pieces.frame[i]!] !== CodecId.Raw) touched.add(pieces.frame[i]!);
     if (touched.size === 0) return;
-    this.forEachPiece(unit, EVERY_PAGE, (page, pages, _rank, frame) => {
-      if (!touched.has(frame)) return;
-      for (let bit = page % PAGES_PER_UNIT, end = bit + pages; bit < end; bit++)
+    for (let i = this.listPieces(unit, EVERY_PAGE, pieces) - 1; i >= 0; i--) {
+      if (!touched.has(pieces.frame[i]!)) continue;
+      const first = pieces.page[i]! % PAGES_PER_UNIT;
+      for (let bit = first; bit < first + pieces.pages[i]!; bit++)
         want[bit >>> 5]! |= 1 << (bit & 31);
-    });
+    }
   }
 }
 

@@ -11,11 +11,10 @@
  * A Pages read covers `pages` pages from page `skip` of its first run on, so that it can be cut, or
  * split after a failure, without changing the runs. All state is in typed arrays that are reused.
  */
-import { MAX_IOVECS } from "../../ffi/index.ts";
 import { CodecId } from "../codec/codec.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { PAGES_PER_UNIT } from "./load-tables.ts";
-import type { Places } from "./places.ts";
+import { Pieces, type Places } from "./places.ts";
 
 export const ReadKind = { Pages: 0, Frame: 1, Block: 2 } as const;
 
@@ -43,64 +42,62 @@ export class ReadPlan {
   private readonly firstRun = new Uint32Array(READS_MAX);
   private readonly skip = new Uint32Array(READS_MAX);
   private readonly pages = new Uint32Array(READS_MAX);
+  private readonly pieces = new Pieces();
   private runCount = 0;
   private readonly runPage = new Uint32Array(RUNS_MAX);
   private readonly runPages = new Uint32Array(RUNS_MAX);
   private readonly runRank = new Uint32Array(RUNS_MAX);
-  private readonly runFrame = new Uint32Array(RUNS_MAX);
   private readonly runFramePage = new Uint32Array(RUNS_MAX);
-  private readonly iovecs = new Float64Array(2 * MAX_IOVECS);
+  private readonly iovecs = new Float64Array(2 * RUNS_MAX);
 
   /** Plans to read the pages in `want`, bits of the unit. */
   build(places: Places, unit: number, want: Int32Array, limits: PlanLimits): void {
-    const { frames } = places;
+    const { pieces } = this;
+    const { codec, content, offset } = places.frames;
+    const { readBytesMax } = limits;
+    const count = places.listPieces(unit, want, pieces);
     this.readCount = this.runCount = 0;
-    this.firstRank = this.endRank = -1;
+    // Pieces are in the order of their ranks.
+    this.firstRank = pieces.rank[0]!;
+    this.endRank = pieces.rank[count - 1]! + pieces.pages[count - 1]!;
     let hasFrames = false;
     let op = -1;
-    // Pieces come in the order of their ranks.
-    places.forEachPiece(unit, want, (page, pages, rank, frame, framePage) => {
-      if (this.firstRank < 0) this.firstRank = rank;
-      this.endRank = rank + pages;
-      if (frames.codec[frame] !== CodecId.Raw) {
-        hasFrames = true;
-        return;
+    for (let i = 0; i < count; i++) {
+      const frame = pieces.frame[i]!;
+      if (codec[frame] !== CodecId.Raw) hasFrames = true;
+      else {
+        const at = offset[frame]! + pieces.framePage[i]! * PAGE_SIZE;
+        op = this.addRaw(op, content[frame]!, at, i, readBytesMax);
       }
-      const offset = frames.offset[frame]! + framePage * PAGE_SIZE;
-      op = this.addRaw(op, frames.content[frame]!, offset, page, pages, rank, limits.readBytesMax);
-    });
-    if (hasFrames) this.addFrames(places, unit, want);
+    }
+    if (hasFrames) this.addFrames(places, count);
   }
 
-  /** Adds a raw run: to read `op` if it goes on there. Returns the read that the run ends in. */
-  private addRaw(
-    op: number,
-    content: number,
-    offset: number,
-    page: number,
-    pages: number,
-    rank: number,
-    readBytesMax: number,
-  ): number {
-    let joins = op >= 0 && content === this.content[op];
-    joins &&= this.offset[op]! + this.lengthBytes[op]! === offset;
+  /** Adds raw piece `i`: to read `op` if it goes on there. Returns the read that it ends in. */
+  private addRaw(op: number, content: number, offset: number, i: number, readBytesMax: number) {
+    const { pieces, lengthBytes, runPage, runPages } = this;
+    const page = pieces.page[i]!;
+    const pages = pieces.pages[i]!;
+    let joins =
+      op >= 0 &&
+      content === this.content[op] &&
+      this.offset[op]! + lengthBytes[op]! === offset &&
+      lengthBytes[op]! < readBytesMax;
     let run = this.runCount - 1;
-    if (joins && this.runPage[run]! + this.runPages[run]! === page) this.runPages[run]! += pages;
-    else run = this.addRun(page, pages, rank);
-    if (joins && run - this.firstRun[op]! >= MAX_IOVECS) joins = false;
+    if (joins && runPage[run]! + runPages[run]! === page) runPages[run]! += pages;
+    else run = this.addRun(page, pages, pieces.rank[i]!);
     let at = offset;
-    let skip = this.runPages[run]! - pages;
+    let skip = runPages[run]! - pages;
     for (let left = pages; left > 0; ) {
-      if (!joins || this.lengthBytes[op]! >= readBytesMax) {
+      if (!joins || lengthBytes[op]! >= readBytesMax) {
         op = this.addRead(ReadKind.Pages, content, at, 0);
         this.firstRun[op] = run;
         this.skip[op] = skip;
+        joins = true;
       }
-      joins = true;
-      const room = (readBytesMax - this.lengthBytes[op]!) / PAGE_SIZE;
-      const taken = Math.min(left, room);
+      const taken = Math.min(left, (readBytesMax - lengthBytes[op]!) / PAGE_SIZE);
       this.pages[op]! += taken;
-      this.lengthBytes[op]! += taken * PAGE_SIZE;
+      lengthBytes[op]! += taken * PAGE_SIZE;
       at += taken * PAGE_SIZE;
       skip += taken;
       left -= taken;
@@ -127,32 +124,28 @@ export class ReadPlan {
   }
 
   /** One read for each compressed frame that has wanted pages, with their runs one by one. */
-  private addFrames(places: Places, unit: number, want: Int32Array): void {
-    const { frames } = places;
-    const done = new Set<number>([-1]);
-    for (let next = 0; next >= 0; ) {
-      let current = -1;
-      next = -1;
-      let op = -1;
-      places.forEachPiece(unit, want, (page, pages, rank, frame, framePage) => {
-        if (frames.codec[frame] === CodecId.Raw || done.has(frame)) return;
-        if (current < 0) {
-          current = frame;
-          const stored = frames.storedBytes[frame]!;
-          op = this.addRead(ReadKind.Frame, frames.content[frame]!, frames.offset[frame]!, stored);
-          this.item[op] = frame;
-          this.firstRun[op] = this.runCount;
-        }
-        if (frame !== current) {
-          next = frame;
-          return;
-        }
-        const run = this.addRun(page, pages, rank);
-        this.runFrame[run] = frame;
-        this.runFramePage[run] = framePage;
-        this.pages[op]! += pages;
-      });
-      done.add(current);
+  private addFrames({ frames }: Places, count: number): void {
+    const { pieces } = this;
+    const done = new Set<number>();
+    for (let first = 0; first < count; first++) {
+      const frame = pieces.frame[first]!;
+      if (frames.codec[frame] === CodecId.Raw || done.has(frame)) continue;
+      done.add(frame);
+      const stored = frames.storedBytes[frame]!;
+      const op = this.addRead(
+        ReadKind.Frame,
+        frames.content[frame]!,
+        frames.offset[frame]!,
+        stored,
+      );
+      this.item[op] = frame;
+      this.firstRun[op] = this.runCount;
+      for (let i = first; i < count; i++) {
+        if (pieces.frame[i] !== frame) continue;
+        const run = this.addRun(pieces.page[i]!, pieces.pages[i]!, pieces.rank[i]!);
+        this.runFramePage[run] = pieces.framePage[i]!;
+        this.pages[op]! += pieces.pages[i]!;
+      }
     }
   }
 
@@ -190,12 +183,17 @@ export class ReadPlan {
 
   /** Memory of a Pages read, with `base` the address of page 0: valid until the next call. */
   iovecsOf(op: number, base: number): { iovecs: Float64Array; count: number } {
-    const { iovecs } = this;
+    const { iovecs, runPage, runPages } = this;
     let count = 0;
-    this.forEachRun(op, (page, pages) => {
-      iovecs[2 * count] = base + page * PAGE_SIZE;
+    let skip = this.skip[op]!;
+    let left = this.pages[op]!;
+    for (let run = this.firstRun[op]!; left > 0; run++) {
+      const pages = Math.min(left, runPages[run]! - skip);
+      iovecs[2 * count] = base + (runPage[run]! + skip) * PAGE_SIZE;
       iovecs[2 * count++ + 1] = pages * PAGE_SIZE;
-    });
+      left -= pages;
+      skip = 0;
+    }
     return { iovecs, count };
   }
 

@@ -14,10 +14,12 @@ import { availableParallelism } from "node:os";
 import { WorkerNotFoundError } from "../threads/errors.ts";
 import { runInThread } from "../threads/pool.ts";
 import type { PageSource } from "../source/description.ts";
-import { canBlock, describeSource } from "../source/open.ts";
+import { describeSource } from "../source/describe.ts";
+import { canBlock } from "../source/open.ts";
 import { recoverDeadClaims } from "./dead-threads.ts";
 import { GroupWord, type LoadGroup } from "./group.ts";
 import type { LoadState } from "./load-state.ts";
+import { LoadWord } from "./load-tables.ts";
 import { type LoadTask, YIELD_MS } from "./load-task.ts";
 import type { LoadEntry } from "./open-load.ts";
 import { restartOrder } from "./order.ts";
@@ -60,8 +62,10 @@ export class LoadThreads {
     const background: LoadTask = { ...shared, role: "background" };
     const spare: LoadTask = { ...shared, role: "spare" };
     const demand: LoadTask = { ...shared, role: "demand" };
-    // A source that reads ahead needs one thread only.
-    const isAhead = describeSource(this.source).isUring || !canBlock(this.source);
+    // A source that reads ahead needs one thread only, unless frames are to be decoded.
+    const readsAhead = describeSource(this.source).isUring || !canBlock(this.source);
+    const hasFrames = this.loads.some(({ state }) => state.words[LoadWord.HasFrames] !== 0);
+    const isAhead = readsAhead && !hasFrames;
     const helpers = Array.from({ length: isAhead ? 0 : BACKGROUND_THREADS - 1 }, (_, i) =>
       i + 1 < STEADY_THREADS ? background : spare,
     );

@@ -6,7 +6,7 @@ import { openRemoteCheckpoint } from "../remote/open-checkpoint.ts";
 import { isRemote, openPlace } from "../remote/place.ts";
 import type { PageSource } from "../source/description.ts";
 import { fileSource } from "../source/file-source.ts";
-import { releaseSource } from "../source/open.ts";
+import { releaseSource } from "../source/describe.ts";
 
 export interface OpenedCheckpoint {
   readonly manifest: DecodedManifest;

@@ -1,0 +1,30 @@
+/** Who holds a PageSource, and what messages and statistics say of it. */
+import { shownUrl } from "../http/answer.ts";
+import type { PageSource } from "./description.ts";
+import { holdFiles, isDirect, releaseFiles } from "./file-source.ts";
+
+/** One load more holds the source. Precondition: a load holds it. */
+export function holdSource(source: PageSource): void {
+  if (source.kind === "file") holdFiles(source);
+}
+
+/** Ends one hold. The last one gives back what the source keeps for the process. */
+export function releaseSource(source: PageSource): void {
+  if (source.kind === "file") releaseFiles(source);
+}
+
+/** A content's name for messages: a path or a URL. */
+export function contentName(source: PageSource, content: number): string {
+  if (source.kind === "file") return source.contents[content]?.path ?? `content ${content}`;
+  if (source.kind === "remote") {
+    const url = source.contents[content]?.url;
+    return url === undefined ? `content ${content}` : shownUrl(url);
+  }
+  return source.names?.[content] ?? `content ${content} of ${source.module}`;
+}
+
+/** How the background pass reads, as `loadStats` reports it. */
+export function describeSource(source: PageSource): { isUring: boolean; isDirect: boolean } {
+  if (source.kind !== "file") return { isUring: false, isDirect: false };
+  return { isUring: source.engine === "uring", isDirect: isDirect(source) };
+}
