@@ -42,3 +42,13 @@ export class SyscallError extends Error {
     if (path !== undefined) this.path = path;
   }
 }
+
+const REFUSALS: readonly string[] = ["EPERM", "EACCES", "ENOSYS", "EINVAL", "ENODEV", "ENOTSUP"];
+
+/**
+ * True if the kernel, a seccomp filter or the file system does not offer the call. (ENOTSUP and
+ * EOPNOTSUPP are one number on Linux.) An optional call then counts as not made.
+ */
+export function isRefused(error: SyscallError): boolean {
+  return REFUSALS.includes(error.code) || error.code === "EOPNOTSUPP";
+}

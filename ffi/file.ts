@@ -1,11 +1,10 @@
 /**
- * Files: open, read, write, sync, and the calls that only memory files need. Every wrapper checks its integers, retries
- * EINTR and throws `SyscallError`; the transfer functions finish short reads and writes.
+ * Files: open, sync, close, and the calls that only memory files need. Every wrapper checks its
+ * integers, retries EINTR and throws `SyscallError`. Reads and writes are in transfer.ts.
  */
-import { ptr, read } from "bun:ffi";
 import { type Fault, enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
-import { SyscallError } from "./errors.ts";
+import { isRefused, SyscallError } from "./errors.ts";
 import { errno, libc } from "./libc.ts";
 
 export const O_RDONLY = 0;
@@ -17,7 +16,7 @@ export const O_TRUNC = 0o1000;
 export const O_NONBLOCK = 0o4000;
 export const O_CLOEXEC = 0o2000000;
 export const O_PATH = 0o10000000;
-// These three differ by architecture (asm/fcntl.h of arm64 swaps O_DIRECT and O_DIRECTORY's neighbours).
+// These three differ by architecture (asm/fcntl.h).
 const ARM64 = process.arch === "arm64";
 export const O_DIRECTORY = ARM64 ? 0o40000 : 0o200000;
 export const O_NOFOLLOW = ARM64 ? 0o100000 : 0o400000;
@@ -41,10 +40,7 @@ export const EWOULDBLOCK = 11;
 export const EIO = 5;
 const EBADF = 9;
 
-/** IOV_MAX: more segments in one call are EINVAL. */
-export const MAX_IOVECS = 1024;
-
-/** For this folder: text as C has it. @throws {TypeError} */
+/** For this folder: text as a C string. @throws {TypeError} */
 export function cString(text: string): Buffer {
   if (typeof text !== "string")
     throw new TypeError(`Expected a path to be a string, got ${String(text)}`);
@@ -53,7 +49,10 @@ export function cString(text: string): Buffer {
   return Buffer.from(`${text}\0`);
 }
 
-/** For this folder: runs a call that answers -1 on failure, again after EINTR. `fd`: -1 where it has none. @throws {SyscallError} */
+/**
+ * For this folder: makes a call that returns -1 on failure, again after EINTR. `fd` is -1 if the call
+ * has none. @throws {SyscallError}
+ */
 export function check(
   syscall: string,
   fd: number,
@@ -84,7 +83,10 @@ export function openFile(path: string, flags: number, mode = 0o600): number {
   return check("open", -1, path, () => libc.open(name as never, flags | O_CLOEXEC, mode));
 }
 
-/** The same file once more, for reading past the page cache (O_DIRECT), or -1 where the file system or /proc does not allow it. */
+/**
+ * Opens the same file again for reading past the page cache (O_DIRECT). Returns -1 where the file
+ * system or /proc does not allow it.
+ */
 export function reopenDirect(fd: number): number {
   try {
     return openFile(`/proc/self/fd/${fd}`, O_RDONLY | O_DIRECT);
@@ -108,9 +110,9 @@ export function duplicateFile(fd: number): number {
 }
 
 /**
- * close(2). The descriptor is gone whatever the answer is (so EINTR is not retried), and what an answer of EIO or ENOSPC says is
- * that earlier writes failed. Files whose writes matter here are synced before they are closed, and fsync has said it then.
- * What is left is EBADF, a mistake of ours. @throws {SyscallError}
+ * close(2). The descriptor is gone even if the call fails, so EINTR is not retried. EIO and ENOSPC
+ * say that earlier writes failed; files whose writes matter are synced before, and fsync has reported
+ * it. That leaves EBADF, a mistake of ours. @throws {SyscallError}
  */
 export function closeFile(fd: number): void {
   checkInteger("fd", fd, 0, 2 ** 31 - 1);
@@ -124,8 +126,8 @@ function requireClosed(fault: Fault, error: number): void {
 }
 
 /**
- * The error number of a call of node:fs, in a thread of the runtime's; 0 if it came through. (By hand, and loaded when it is
- * needed: `promisify` would have every thread load node:util, for 2 ms, and node:fs takes 2 to 4.)
+ * Makes a call of node:fs in a thread of the runtime. Resolves to its error number, or 0. (node:fs is
+ * loaded on first use, which takes 2 to 4 ms, and `promisify` would load node:util for 2 ms more.)
  */
 function inRuntime(name: "close" | "fsync", fd: number): Promise<number> {
   return new Promise((resolve, reject) => {
@@ -137,8 +139,8 @@ function inRuntime(name: "close" | "fsync", fd: number): Promise<number> {
 }
 
 /**
- * close(2) in a thread of the runtime's, for a file that may have lost its last name: freeing gigabytes of blocks takes 0.15
- * s/GiB on ext4. @throws as `closeFile`
+ * close(2) in a thread of the runtime, for a file that may have lost its last name: freeing its blocks
+ * takes 0.15 s/GiB on ext4. @throws as `closeFile`
  */
 export async function closeInBackground(fd: number): Promise<void> {
   checkInteger("fd", fd, 0, 2 ** 31 - 1);
@@ -146,7 +148,7 @@ export async function closeInBackground(fd: number): Promise<void> {
   requireClosed(fault, await inRuntime("close", fd));
 }
 
-/** fsync(2) in a thread of the runtime's: a sync of gigabytes takes seconds. @throws {SyscallError} with `path` */
+/** fsync(2) in a thread of the runtime: gigabytes take seconds. @throws {SyscallError} with `path` */
 export async function syncFile(fd: number, path: string): Promise<void> {
   const fault = enter("fsync", fd, 0, 0);
   if (fault !== undefined && "errno" in fault) throw new SyscallError("fsync", fault.errno, path);
@@ -162,12 +164,20 @@ export function createMemoryFd(name: string): number {
   );
 }
 
-/** Forbids anybody to shrink a memory file: nobody can turn our mapped pages into SIGBUS. */
+/**
+ * Forbids to shrink a memory file, so that no process can turn our mapped pages into SIGBUS. A kernel
+ * that refuses it leaves the file as it is.
+ */
 export function sealAgainstShrinking(fd: number): void {
-  checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK));
+  try {
+    checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK));
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    // The file is ours alone unless another process opens it through /proc.
+  }
 }
 
-/** Turns O_DIRECT on or off for an open file. False if its file system has no direct I/O. */
+/** Turns O_DIRECT on or off for an open file. Returns false if its file system has no direct I/O. */
 export function setDirectIo(fd: number, on: boolean): boolean {
   try {
     const flags = checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_GETFL, 0));
@@ -176,7 +186,7 @@ export function setDirectIo(fd: number, on: boolean): boolean {
     );
     return true;
   } catch (error) {
-    if (error instanceof SyscallError && error.code === "EINVAL") return false;
+    if (error instanceof SyscallError && isRefused(error)) return false;
     throw error;
   }
 }
@@ -186,7 +196,7 @@ export function truncateFile(fd: number, lengthBytes: number): void {
   checkOn("ftruncate", fd, undefined, () => libc.ftruncate(fd, lengthBytes));
 }
 
-/** Commits a range of the file: the kernel allocates its pages now. */
+/** Commits a range of the file: the kernel allocates its pages now. @throws {SyscallError} */
 export function allocateRange(fd: number, offset: number, lengthBytes: number): void {
   checkInteger("offset", offset);
   checkInteger("lengthBytes", lengthBytes, 1);
@@ -200,7 +210,7 @@ export function allocateRange(fd: number, offset: number, lengthBytes: number): 
   );
 }
 
-/** Decommits a range of the file: its pages go back to the kernel and read as zero. */
+/** Decommits a range: its pages go back to the kernel and read as zero. @throws {SyscallError} */
 export function punchHole(fd: number, offset: number, lengthBytes: number): void {
   checkInteger("offset", offset);
   checkInteger("lengthBytes", lengthBytes, 1);
@@ -214,12 +224,12 @@ export function punchHole(fd: number, offset: number, lengthBytes: number): void
   );
 }
 
-/** The first byte at or after `offset` that the file has data for, or -1 when only a hole follows. Touches no page. */
+/** The first byte at or after `offset` with data, or -1 if only a hole follows. Touches no page. */
 export function seekData(fd: number, offset: number): number {
   return seek(fd, offset, SEEK_DATA);
 }
 
-/** The first byte at or after `offset` that is in a hole (the file's end counts as one). */
+/** The first byte at or after `offset` that is in a hole. The file's end counts as one. */
 export function seekHole(fd: number, offset: number): number {
   return seek(fd, offset, SEEK_HOLE);
 }
@@ -245,7 +255,7 @@ export interface FileStatus {
   readonly isFile: boolean;
 }
 
-// struct stat: st_dev at 0, st_ino at 8, st_size at 48, st_blocks at 64 on x64 and arm64 alike (asm/stat.h).
+// struct stat (asm/stat.h) of x64 and arm64: st_dev at 0, st_ino at 8, st_size at 48, st_blocks at 64.
 const statWords = new BigInt64Array(new ArrayBuffer(256));
 // st_mode is at 24 on x64 and at 16 on arm64.
 const statMode = new Uint32Array(statWords.buffer, ARM64 ? 16 : 24, 1);
@@ -267,134 +277,3 @@ export function dropPageCache(fd: number): void {
   const error = libc.posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
   if (error !== 0) throw new SyscallError("posix_fadvise", error);
 }
-
-type Transfer = (fd: number, address: number, count: number, offset: number) => number | bigint;
-
-/** One transfer: bytes moved, or the negative error number. EINTR is retried, a short count is the caller's affair. */
-function transferOnce(
-  transfer: Transfer,
-  fd: number,
-  address: number,
-  count: number,
-  offset: number,
-  fault: Fault,
-): number {
-  if (fault !== undefined && "errno" in fault) return -fault.errno;
-  for (;;) {
-    const moved = Number(transfer(fd, address, count, offset));
-    if (moved !== -1) return moved;
-    const error = errno();
-    if (error !== EINTR) return -error;
-  }
-}
-
-function limited(fault: Fault, lengthBytes: number): number {
-  return fault !== undefined && "maxBytes" in fault
-    ? Math.min(fault.maxBytes, lengthBytes)
-    : lengthBytes;
-}
-
-function checkTransfer(fd: number, address: number, lengthBytes: number, offset: number): void {
-  checkInteger("fd", fd, 0, 2 ** 31 - 1);
-  checkInteger("address", address, 1);
-  checkInteger("lengthBytes", lengthBytes);
-  checkInteger("offset", offset);
-}
-
-/** pread(2) to native memory. Returns bytes read (short only at the end of the file) or the negative error number. */
-export function readAt(fd: number, address: number, lengthBytes: number, offset: number): number {
-  return transferAll("pread", libc.pread as Transfer, fd, address, lengthBytes, offset);
-}
-
-/** pwrite(2) from native memory. Returns bytes written (all of them) or the negative error number. */
-export function writeAt(fd: number, address: number, lengthBytes: number, offset: number): number {
-  return transferAll("pwrite", libc.pwrite as Transfer, fd, address, lengthBytes, offset);
-}
-
-function transferAll(
-  syscall: string,
-  transfer: Transfer,
-  fd: number,
-  address: number,
-  lengthBytes: number,
-  offset: number,
-): number {
-  checkTransfer(fd, address, lengthBytes, offset);
-  let done = 0;
-  while (done < lengthBytes) {
-    const fault = enter(syscall, fd, offset + done, lengthBytes - done);
-    const count = limited(fault, lengthBytes - done);
-    const moved =
-      count === 0 ? 0 : transferOnce(transfer, fd, address + done, count, offset + done, fault);
-    if (moved < 0) return moved;
-    if (moved === 0) break;
-    done += moved;
-  }
-  return done;
-}
-
-/**
- * preadv(2) into iovecs that stand at `iovecs` (count <= 1024). Returns bytes read in one call, short counts included,
- * or the negative error number. `lengthBytes` is the sum of the segments.
- */
-export function readVectorAt(
-  fd: number,
-  iovecs: number,
-  count: number,
-  lengthBytes: number,
-  offset: number,
-): number {
-  return vectorOnce("preadv", libc.preadv as Transfer, fd, iovecs, count, lengthBytes, offset);
-}
-
-/** pwritev(2), as `readVectorAt`. */
-export function writeVectorAt(
-  fd: number,
-  iovecs: number,
-  count: number,
-  lengthBytes: number,
-  offset: number,
-): number {
-  return vectorOnce("pwritev", libc.pwritev as Transfer, fd, iovecs, count, lengthBytes, offset);
-}
-
-function vectorOnce(
-  syscall: string,
-  transfer: Transfer,
-  fd: number,
-  iovecs: number,
-  count: number,
-  lengthBytes: number,
-  offset: number,
-): number {
-  checkTransfer(fd, iovecs, lengthBytes, offset);
-  checkInteger("iovec count", count, 1, MAX_IOVECS);
-  const fault = enter(syscall, fd, offset, lengthBytes);
-  if (fault !== undefined && "maxBytes" in fault)
-    return shortVector(transfer, fd, iovecs, fault.maxBytes, offset);
-  return transferOnce(transfer, fd, iovecs, count, offset, fault);
-}
-
-/** What a fault makes of a vector call: it ends inside its first segment. */
-function shortVector(
-  transfer: Transfer,
-  fd: number,
-  iovecs: number,
-  maxBytes: number,
-  offset: number,
-): number {
-  const first = new BigUint64Array(new ArrayBuffer(16));
-  first[0] = read.u64(iovecs as never, 0);
-  first[1] = BigInt(Math.min(maxBytes, Number(read.u64(iovecs as never, 8))));
-  return transferOnce(transfer, fd, ptr(first) as number, 1, offset, undefined);
-}
-
-/**
- * write(2), for a file that has no positions: a pipe, an event descriptor. Blocks until all is
- * written. Returns the bytes written, or the negative error number.
- */
-export function writeStream(fd: number, address: number, lengthBytes: number): number {
-  return transferAll("write", writeHere, fd, address, lengthBytes, 0);
-}
-
-const writeHere: Transfer = (fd, address, count) => libc.write(fd, address, count);

@@ -1,4 +1,5 @@
 /** Native calls, typed and checked. Nothing outside this folder imports bun:ffi. */
+export * from "./attributes.ts";
 export * from "./calls.ts";
 export * from "./check.ts";
 export * from "./codecs.ts";
@@ -10,5 +11,6 @@ export { SYSTEM_PAGE_SIZE } from "./libc.ts";
 export * from "./memory.ts";
 export * from "./poll.ts";
 export * from "./schedule.ts";
+export * from "./transfer.ts";
 export * from "./uring.ts";
 export * from "./userfaultfd.ts";

@@ -42,6 +42,10 @@ const symbols = {
   unlinkat: { args: [T.i32, T.ptr, T.i32], returns: T.i32 },
   // int flock(int fd, int operation)
   flock: { args: [T.i32, T.i32], returns: T.i32 },
+  // int fsetxattr(int fd, const char *name, const void *value, size_t size, int flags)
+  fsetxattr: { args: [T.i32, T.ptr, T.u64, T.u64, T.i32], returns: T.i32 },
+  // ssize_t fgetxattr(int fd, const char *name, void *value, size_t size)
+  fgetxattr: { args: [T.i32, T.ptr, T.u64, T.u64], returns: T.i64_fast },
   // int close(int fd)
   close: { args: [T.i32], returns: T.i32 },
   // int fcntl(int fd, int cmd, long arg)

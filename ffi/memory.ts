@@ -19,6 +19,7 @@ const MAP_PRIVATE = 0x02;
 const MAP_FIXED = 0x10;
 const MAP_ANONYMOUS = 0x20;
 const MAP_NORESERVE = 0x4000;
+const MAP_FIXED_NOREPLACE = 0x100000;
 const MAP_POPULATE = 0x8000;
 
 export const MADV_DONTNEED = 4;
@@ -32,6 +33,8 @@ const MS_ASYNC = 1;
 
 const EINTR = 4;
 const EAGAIN = 11;
+const EEXIST = 17;
+const EINVAL = 22;
 
 /** The largest view that one ArrayBuffer can be: 4 GiB. Source: `toArrayBuffer` throws above it. */
 export const MAX_BUFFER_BYTES = 2 ** 32;
@@ -101,6 +104,26 @@ export function mapAnonymousAt(address: number, lengthBytes: number): void {
     -1,
     0,
   );
+}
+
+/**
+ * Maps zeroed private memory at `address` if nothing is mapped there yet. Returns true if this call
+ * mapped it, false if something was mapped already.
+ *
+ * @throws {SyscallError} if the address cannot be had, also before Linux 4.17
+ */
+export function mapAnonymousOnce(address: number, lengthBytes: number): boolean {
+  try {
+    const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
+    const mapped = map(address, lengthBytes, PROT_READ_WRITE, flags, -1, 0);
+    if (mapped === address) return true;
+    // An older kernel takes the address as a hint.
+    unmap(mapped, lengthBytes);
+    throw new SyscallError("mmap", EINVAL);
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === -EEXIST) return false;
+    throw error;
+  }
 }
 
 /** Zeroed private memory outside the JavaScript heap; it costs nothing until it is touched. */

@@ -1,7 +1,8 @@
 /** Waiting for file descriptors on a thread that does nothing else: poll(2), and the eventfd that ends the wait. */
 import { enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
-import { EINTR, writeStream } from "./file.ts";
+import { EINTR } from "./file.ts";
+import { writeStream } from "./transfer.ts";
 import { SyscallError } from "./errors.ts";
 import { errno, libc } from "./libc.ts";
 import { addressOf } from "./memory.ts";

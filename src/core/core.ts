@@ -19,10 +19,12 @@ import type { Mapping } from "../memory/mapping.ts";
 import { Views } from "../memory/views.ts";
 import { Checks } from "./checks.ts";
 import type { MemoryFileHandle } from "./options.ts";
-import { attachParts, controlOf, describe, Flag, type Parts } from "./parts.ts";
+import { Flag } from "./check-options.ts";
+import { attachParts, controlOf, describe, type Parts } from "./parts.ts";
 import { unmapMemory } from "./unmap.ts";
 import { Releaser } from "../memory/releaser.ts";
 import { type Control, Field, Word } from "../control/control.ts";
+import { letGo } from "../control/holdings.ts";
 import { Participants } from "../control/participants.ts";
 import { StopPart } from "../control/stops.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "../pages/units.ts";
@@ -93,6 +95,7 @@ export class FileCore {
   startPage = 0;
   endPage = 0;
   readonly tables: Parts["tables"];
+  private holding: number;
   private readonly participants: Participants;
   readonly stops: StopPart;
   /** This thread has promised only to read. */
@@ -111,6 +114,7 @@ export class FileCore {
     this.words = control.words;
     this.mapping = mapping;
     this.tables = parts.tables;
+    this.holding = parts.holding;
     const flags = control.fields[Field.Flags]!;
     this.expectHugepages = (flags & Flag.ExpectHugepages) !== 0;
     this.isOnDisk = (flags & Flag.OnDisk) !== 0;
@@ -301,6 +305,18 @@ export class FileCore {
     if (!this.isReadOnly) this.stops.begin();
   }
 
+  /** From now on other threads may use the file, and this thread takes its lock. */
+  share(): void {
+    Atomics.store(this.words, Word.Shared, 1);
+    // Other threads may have it now: it does not end with this one.
+    this.letGo();
+  }
+
+  private letGo(): void {
+    letGo(this.holding);
+    this.holding = -1;
+  }
+
   /** Ends the file for all its threads; see MemoryFile.destroy. */
   destroy(): void {
     if (this.hasLeft) return;
@@ -315,12 +331,23 @@ export class FileCore {
    * nothing of it.
    */
   detach(): void {
-    this.leave();
+    this.endUse();
+    this.participants.leave(() => unmapMemory(this.control, this));
   }
 
   /** This thread stops using the file: at once if it can, else when its work has ended. */
   leave(): void {
     if (this.hasLeft) return;
+    this.endUse();
+    if (this.views.detachAll() && (this.loader?.isFinished ?? true) && this.holds.size === 0) {
+      this.loader?.close();
+      this.unmapIfLast();
+    } else {
+      void this.leaveLater();
+    }
+  }
+
+  private endUse(): void {
     this.hasLeft = true;
     cores.delete(this.control.fields[Field.FileId]!);
     this.allocator.detach();
@@ -328,12 +355,6 @@ export class FileCore {
     this.changes.detach();
     this.stops.end();
     this.evictions.close();
-    if (this.views.detachAll() && (this.loader?.isFinished ?? true) && this.holds.size === 0) {
-      this.loader?.close();
-      this.unmapIfLast();
-    } else {
-      void this.leaveLater();
-    }
   }
 
   private async leaveLater(): Promise<void> {
@@ -348,6 +369,7 @@ export class FileCore {
   }
 
   private unmapIfLast(): void {
+    this.letGo();
     this.participants.leave(() => unmapMemory(this.control, this));
   }
 }

@@ -40,14 +40,22 @@ export interface AllocateOptions {
 export interface MemoryFileOptions {
   /** Shown in /proc/PID/maps. Default: "pgalloc". */
   readonly name?: string | undefined;
-  /** The most bytes that may be in use at once, up to 1 TiB. Default: 256 GiB of address space is the limit. */
+  /**
+   * The most bytes that may be in use at once, up to 1 TiB. Default: the address space that the file
+   * reserves, 256 GiB or what the process may have (`ulimit -v`). A small limit reserves little.
+   */
   readonly limitBytes?: number | undefined;
   /**
-   * A file on disk to hold the memory; created, or emptied. Default: anonymous memory. Where a disk may become full allocate
-   * with `mode: "commit"`, which throws ENOSPC then: a touch of a page that the disk has no room for kills the process, as does
-   * one of a page that somebody else has cut off the file. Neither can happen to anonymous memory, which is sealed.
+   * A file on disk to hold the memory; created, or emptied if a MemoryFile made it. Default:
+   * anonymous memory. While the MemoryFile lives the file is locked: no other one can use it.
+   *
+   * Where a disk may become full, allocate with `mode: "commit"`, which then throws ENOSPC. Touching
+   * a page that the disk has no room for kills the process, and so does touching one that another
+   * program has cut off the file. Neither can happen to anonymous memory.
    */
   readonly path?: string | undefined;
+  /** Permissions of the file at `path` if it is created, less the umask. Default: 0o600. */
+  readonly mode?: number | undefined;
   /** Keep allocations with `huge` apart from others. Default: false, `huge` is ignored then. */
   readonly expectHugepages?: boolean | undefined;
   /** madvise(MADV_HUGEPAGE) for chunks of huge allocations. */

@@ -1,166 +1,102 @@
-/** What a MemoryFile is made of, newly created or opened from another thread's handle. */
-import {
-  checkInteger,
-  fileStatus,
-  isMapped,
-  quote,
-  showValue,
-  SyscallError,
-} from "../../ffi/index.ts";
+/** The parts of a MemoryFile: newly created, or opened from another thread's handle. */
+import { fileStatus, isMapped, showValue, SyscallError } from "../../ffi/index.ts";
 import { Allocator } from "../allocator/allocator.ts";
 import type { TableMemory } from "../allocator/tables.ts";
-import { DestroyedError } from "../errors/errors.ts";
-import type { PressureThreshold } from "../eviction/pressure-file.ts";
-import { Mapping } from "../memory/mapping.ts";
-import {
-  checkEviction,
-  type MemoryFileHandle,
-  type MemoryFileOptions,
-  type Nullable,
-  readOptions,
-} from "./options.ts";
 import { type Control, createControl, Field, openControl, Word } from "../control/control.ts";
-import { freeSlot, takeSlot } from "../control/participants.ts";
+import { hold, startSweeping, stopSweeping } from "../control/holdings.ts";
 import { reach } from "../control/interleave.ts";
+import { freeSlot, takeSlot } from "../control/participants.ts";
+import { DestroyedError } from "../errors/errors.ts";
+import { Mapping } from "../memory/mapping.ts";
 import { CHUNK_SIZE, PAGE_SIZE } from "../pages/units.ts";
+import { onReload } from "../threads/reload.ts";
+import {
+  type CheckedOptions,
+  capacityFor,
+  checkOptions,
+  Flag,
+  MAX_CAPACITY_BYTES,
+} from "./check-options.ts";
+import type { MemoryFileHandle, MemoryFileOptions, Nullable } from "./options.ts";
 
-/** Address space that a file reserves unless `limitBytes` asks for more. Reserved is not used: it costs nothing. */
-const DEFAULT_CAPACITY_BYTES = 256 * CHUNK_SIZE;
-const MAX_CAPACITY_BYTES = 1024 * CHUNK_SIZE;
+// Workers may end without freeing what they held; the main thread outlives them.
+if (Bun.isMainThread) {
+  startSweeping();
+  onReload(stopSweeping);
+}
 
 export interface Parts {
   readonly control: Control;
   readonly name: string;
   readonly mapping: Mapping;
   readonly tables: TableMemory;
-  /** This thread's among the file's participants: as long as it has it, the memory stays mapped. */
+  /** This thread's among the file's participants. The memory stays mapped while it has it. */
   readonly slot: number;
+  /** This thread's record of a file that it made and has not shared; -1 if there is none. */
+  readonly holding: number;
 }
 
-/** Bits of Field.Flags. */
-export const Flag = {
-  ExpectHugepages: 1,
-  AdviseHugepage: 2,
-  AdviseNoHugepage: 4,
-  OnDisk: 8,
-  EvictsAtOnce: 16,
-  EvictsManually: 32,
-  Checks: 64,
-} as const;
-
-/** How a file is named in messages. */
+/** The name of a file in messages. */
 export function describe(name: string): string {
   return `MemoryFile "${name}"`;
 }
 
-/** memfd_create(2) takes so many. */
-const MAX_NAME_BYTES = 249;
-
-/** @throws {TypeError} {RangeError} */
-function checkName(name: unknown): asserts name is string {
-  if (typeof name !== "string")
-    throw new TypeError(`Expected name to be a string, got ${showValue(name)}`);
-  if (name.includes("\0"))
-    throw new TypeError(`Expected name to have no NUL character, got ${quote(name)}`);
-  const bytes = Buffer.byteLength(name);
-  if (bytes > MAX_NAME_BYTES)
-    throw new RangeError(
-      `Expected name to be at most ${MAX_NAME_BYTES} bytes of UTF-8, got ${bytes}: ${quote(name)}`,
-    );
-}
-
-/** The name, cut to what a MemoryFile's may be: ids in a checkpoint may be longer. */
-export function cutName(name: string): string {
-  let cut = name;
-  while (Buffer.byteLength(cut) > MAX_NAME_BYTES) cut = [...cut].slice(0, -1).join("");
-  return cut;
-}
-
-/** @throws {TypeError} {RangeError} */
-function checkPath(path: unknown): asserts path is string | undefined {
-  if (path === undefined) return;
-  if (typeof path !== "string")
-    throw new TypeError(`Expected path to be a string, got ${showValue(path)}`);
-  if (path === "" || path.includes("\0"))
-    throw new TypeError(
-      `Expected path to be a file name without NUL characters, got ${quote(path)}`,
-    );
-}
-
-export function createParts(given: Nullable<MemoryFileOptions>): Parts {
-  const options = readOptions(given);
-  const {
-    limitBytes,
-    path,
-    expectHugepages = false,
-    adviseHugepage = false,
-    adviseNoHugepage = false,
-    checks = process.env["PGALLOC_CHECKS"] === "1",
-  } = options;
-  if (limitBytes !== undefined) {
-    checkInteger("limitBytes", limitBytes, PAGE_SIZE, MAX_CAPACITY_BYTES);
-    if (limitBytes % PAGE_SIZE !== 0)
-      throw new RangeError(
-        `Expected limitBytes to be a multiple of ${PAGE_SIZE}, got ${limitBytes}`,
-      );
+/**
+ * Makes a file with room for `minChunks` at least.
+ *
+ * @throws {TypeError} {RangeError} for a bad option, with nothing made
+ * @throws {PathInUseError} {NotMemoryError} {SyscallError} with nothing left open
+ */
+export function createParts(options: Nullable<MemoryFileOptions>, minChunks = 0): Parts {
+  const checked = checkOptions(options);
+  const { limitBytes, expectHugepages } = checked;
+  const leastBytes = CHUNK_SIZE * Math.max(minChunks, expectHugepages ? 2 : 1);
+  let capacityBytes = Math.max(leastBytes, capacityFor(limitBytes, expectHugepages));
+  for (;;) {
+    try {
+      return makeParts(checked, capacityBytes);
+    } catch (error) {
+      const isFull = error instanceof SyscallError && error.code === "ENOMEM";
+      if (!isFull || capacityBytes <= leastBytes) throw error;
+      // Less address space will do where there is little of it (ulimit -v, ulimit -d).
+      capacityBytes = Math.max(leastBytes, Math.ceil(capacityBytes / 4 / CHUNK_SIZE) * CHUNK_SIZE);
+    }
   }
-  const name = options.name ?? "pgalloc";
-  checkName(name);
-  checkPath(path);
-  // Twice the limit: fragmentation and chunks of both page sizes need room beyond what is in use.
-  const wanted = Math.max(DEFAULT_CAPACITY_BYTES, 2 * (limitBytes ?? 0));
-  const capacityBytes = Math.min(MAX_CAPACITY_BYTES, Math.ceil(wanted / CHUNK_SIZE) * CHUNK_SIZE);
-  const eviction = checkEviction(options);
-  const flags =
-    (expectHugepages === true ? Flag.ExpectHugepages : 0) |
-    (adviseHugepage === true ? Flag.AdviseHugepage : 0) |
-    (adviseNoHugepage === true ? Flag.AdviseNoHugepage : 0) |
-    (path === undefined ? 0 : Flag.OnDisk) |
-    (eviction.delayedEviction === "disabled" ? Flag.EvictsAtOnce : 0) |
-    (eviction.delayedEviction === "manual" ? Flag.EvictsManually : 0) |
-    (checks ? Flag.Checks : 0);
-  const mapping = Mapping.create(capacityBytes, { name, path, adviseHugepage, adviseNoHugepage });
+}
+
+/** @throws as `createParts` */
+function makeParts(checked: CheckedOptions, capacityBytes: number): Parts {
+  const mapping = Mapping.create({ ...checked, capacityBytes });
   try {
-    return describeMapping(mapping, {
-      name,
-      flags,
-      limitBytes: limitBytes ?? capacityBytes,
-      threshold: eviction.threshold,
-    });
+    return describeMapping(mapping, checked);
   } catch (error) {
     mapping.destroy(0);
     throw error;
   }
 }
 
-interface Description {
-  readonly name: string;
-  readonly flags: number;
-  readonly limitBytes: number;
-  readonly threshold: PressureThreshold;
-}
-
-function describeMapping(
-  mapping: Mapping,
-  { name, flags, limitBytes, threshold }: Description,
-): Parts {
-  const { capacityBytes } = mapping;
-  const { inode } = fileStatus(mapping.fd);
-  // What can fail comes before this, which somebody would have to take back.
-  const tables = Allocator.createTables(capacityBytes / PAGE_SIZE);
+function describeMapping(mapping: Mapping, checked: CheckedOptions): Parts {
+  const { capacityBytes, fd, base } = mapping;
+  const { name, flags, threshold } = checked;
+  const capacityPages = capacityBytes / PAGE_SIZE;
+  const { inode } = fileStatus(fd);
+  const tables = Allocator.createTables(capacityPages);
   const control = createControl();
   const { fields } = control;
-  fields[Field.BaseAddress] = mapping.base;
+  fields[Field.BaseAddress] = base;
   fields[Field.TableAddress] = tables.address;
-  fields[Field.CapacityPages] = capacityBytes / PAGE_SIZE;
-  fields[Field.LimitPages] = limitBytes / PAGE_SIZE;
-  fields[Field.Fd] = mapping.fd;
+  fields[Field.CapacityPages] = capacityPages;
+  fields[Field.LimitPages] = (checked.limitBytes ?? capacityBytes) / PAGE_SIZE;
+  fields[Field.Fd] = fd;
   fields[Field.Inode] = inode;
   fields[Field.FileId] = newFileId();
   fields[Field.Flags] = flags;
   control.words[Word.PressureStallMs] = threshold.stallMs;
   control.words[Word.PressureWindowMs] = threshold.windowMs;
-  return { control, name, mapping, tables, slot: takeSlot(control.words) };
+  const tableBytes = Allocator.tableBytes(capacityPages);
+  const memory = { address: base, lengthBytes: capacityBytes };
+  const holding = hold({ fd, mapping: { ...memory, tableAddress: tables.address, tableBytes } });
+  return { control, name, mapping, tables, slot: takeSlot(control.words), holding };
 }
 
 /** 48 random bits: threads make files without asking each other. */
@@ -169,7 +105,7 @@ function newFileId(): number {
   return (high! & 0xffff) * 2 ** 32 + low!;
 }
 
-/** The control block behind a handle. @throws {TypeError} if it is no handle of this process */
+/** The control block of a handle. @throws {TypeError} if it is no handle of this process */
 export function controlOf(handle: MemoryFileHandle): Control {
   if (handle === null || typeof handle !== "object" || handle.kind !== "pgalloc.MemoryFile") {
     throw new TypeError(
@@ -187,8 +123,8 @@ export function controlOf(handle: MemoryFileHandle): Control {
 }
 
 /**
- * What a file of another thread is made of. The slot is taken before an address is looked at, and only then does the word
- * Destroyed tell whether the memory is there (shared/participants.ts).
+ * The parts of another thread's file. The slot is taken before an address is used; only then does
+ * Word.Destroyed tell whether the memory is there (control/participants.ts).
  *
  * @throws {TypeError} if no file of this process can have made the handle
  * @throws {DestroyedError} {TooManyThreadsError}
@@ -200,7 +136,7 @@ export function attachParts(control: Control, name: string): Parts {
   try {
     reach("attach: took a slot");
     requireLive(control, name);
-    return { control, name, slot, ...attachMemory(control) };
+    return { control, name, slot, holding: -1, ...attachMemory(control) };
   } catch (error) {
     freeSlot(control.words, slot);
     throw error;
@@ -212,7 +148,9 @@ function requireLive(control: Control, name: string): void {
     throw new DestroyedError(describe(name), "MemoryFile.attach()");
 }
 
-/** Opens the memory that a control block names. Checks with the kernel that a file made the block. */
+/**
+ * Opens the memory that a control block names. Checks with the kernel that a file made the block.
+ */
 export function attachMemory({ fields }: Control): Pick<Parts, "mapping" | "tables"> {
   const flags = fields[Field.Flags]!;
   const capacityPages = fields[Field.CapacityPages]!;
@@ -238,7 +176,7 @@ export function attachMemory({ fields }: Control): Pick<Parts, "mapping" | "tabl
   return { mapping, tables: Allocator.attachTables(address, capacityPages) };
 }
 
-/** The inode behind a descriptor, or undefined if it is none. */
+/** The inode of an open file, or undefined if the descriptor is not open. */
 function inodeOf(fd: number): number | undefined {
   if (!Number.isInteger(fd) || fd < 0 || fd >= 2 ** 31) return undefined;
   try {

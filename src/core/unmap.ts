@@ -3,6 +3,7 @@ import { Commitment } from "../accounting/commitment.ts";
 import { Changes } from "../changes/changes.ts";
 import { type Control, Word } from "../control/control.ts";
 import { claimUnmapping } from "../control/participants.ts";
+import { Loader } from "../load/loader.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { MemoryFileHandle } from "./options.ts";
 import { attachMemory, controlOf, type Parts } from "./parts.ts";
@@ -26,6 +27,12 @@ export function unmapMemory(
 export function unmapAbandoned(handle: MemoryFileHandle): boolean {
   const control = controlOf(handle);
   const claim = claimUnmapping(control.words);
-  if (claim === "claimed") unmapMemory(control, attachMemory(control));
+  if (claim === "claimed") {
+    const memory = attachMemory(control);
+    // No thread is left that loads: what the load has open is closed here.
+    if (handle.load !== null)
+      Loader.attach(handle.load, handle.control, memory.mapping.base).close();
+    unmapMemory(control, memory);
+  }
   return claim !== "in use";
 }

@@ -14,5 +14,12 @@ export {
 export { type PgallocErrorCode, PGALLOC_ERROR_CODES } from "./codes.ts";
 export { EvictionError, type EvictionFailure, PressureUnavailableError } from "./eviction.ts";
 export { assert, checksStructures, InvariantError } from "./invariant.ts";
-export { DestroyedError, NotLoadedError, OutOfMemoryError, TooManyThreadsError } from "./memory.ts";
+export {
+  DestroyedError,
+  NotLoadedError,
+  NotMemoryError,
+  OutOfMemoryError,
+  PathInUseError,
+  TooManyThreadsError,
+} from "./memory.ts";
 export { ReadOnlyError, StopTimeoutError } from "./stops.ts";

@@ -73,3 +73,39 @@ export class TooManyThreadsError extends Error {
     this.limit = limit;
   }
 }
+
+/**
+ * `path` names a file that holds the memory of another MemoryFile, in this process or another one.
+ * Nothing has changed. Destroy that one first, or choose another path.
+ */
+export class PathInUseError extends Error {
+  override readonly name = "PathInUseError";
+  readonly code = "ERR_PATH_IN_USE";
+  readonly path: string;
+
+  constructor(path: string) {
+    super(
+      `Cannot use '${path}' as memory: another MemoryFile of this or another process uses it; ` +
+        "destroy that one first, or choose another path",
+    );
+    this.path = path;
+  }
+}
+
+/**
+ * `path` names something that is not empty and was not made by this library. Nothing has changed.
+ * Delete it, or choose another path.
+ */
+export class NotMemoryError extends Error {
+  override readonly name = "NotMemoryError";
+  readonly code = "ERR_NOT_MEMORY";
+  readonly path: string;
+
+  constructor(path: string) {
+    super(
+      `Cannot use '${path}' as memory: it is not an empty file, and no MemoryFile made it; ` +
+        "delete it, or choose another path",
+    );
+    this.path = path;
+  }
+}

@@ -119,8 +119,7 @@ export class MemoryFile implements Disposable {
   share(): MemoryFileHandle {
     this.#core.requireLive("share()");
     const loader = this.#core.loader;
-    // From now on others may use the file, and this thread takes the lock.
-    Atomics.store(this.#core.words, Word.Shared, 1);
+    this.#core.share();
     this.#core.joinStops();
     const load = loader?.state.handle ?? null;
     const handle = describeHandle({

@@ -25,7 +25,7 @@ import {
   type Nullable,
   readOptions,
 } from "../core/options.ts";
-import { cutName } from "../core/parts.ts";
+import { cutName } from "../core/check-options.ts";
 import { restoreCheckpoint } from "../restore/native.ts";
 import type { RestoreOptions } from "../restore/restore.ts";
 

@@ -1,48 +1,45 @@
 /**
- * The memory behind a MemoryFile: a memory file (or a file on disk) and one stretch of reserved address space into which
- * its chunks are mapped, in order, never moved. So address = base + byte offset, in every thread of the process.
+ * The memory behind a MemoryFile: a memory file (or a file on disk) and one stretch of reserved
+ * address space into which its chunks are mapped, in order. They never move, so address = base +
+ * byte offset in every thread of the process.
  *
- * gVisor maps each chunk wherever the kernel likes; one stretch makes a range that crosses a chunk border one view, and
- * is aligned by us to huge pages, which the kernel does not do for a reservation.
+ * gVisor maps each chunk wherever the kernel likes. With one stretch a range that crosses a chunk
+ * border is one view. We align it to huge pages, which the kernel does not do for a reservation.
  */
 import {
-  advise,
   allocateRange,
   closeFile,
-  createMemoryFd,
+  isRefused,
   MADV_DONTDUMP,
   MADV_HUGEPAGE,
   MADV_NOHUGEPAGE,
   MADV_POPULATE_WRITE,
   mapAnonymousAt,
   mapFileAt,
-  O_CREAT,
-  O_NOFOLLOW,
-  O_RDWR,
-  O_TRUNC,
-  openFile,
   punchHole,
   reserve,
   reserveAt,
   SyscallError,
   seekData,
-  sealAgainstShrinking,
   truncateFile,
   tryAdvise,
   unmap,
+  writeZeros,
   zeroMemory,
 } from "../../ffi/index.ts";
 import { assert } from "../errors/errors.ts";
 import { CHUNK_SIZE, HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
-
-const EINVAL = 22;
+import { openAnonymous, openOnDisk } from "./backing-file.ts";
 
 export interface MappingOptions {
   readonly name: string;
-  /** A file on disk instead of memory; created or emptied. */
+  /** A file on disk instead of anonymous memory, and its permissions if it is created. */
   readonly path: string | undefined;
+  readonly mode: number;
   readonly adviseHugepage: boolean;
   readonly adviseNoHugepage: boolean;
+  /** Address space to reserve. */
+  readonly capacityBytes: number;
 }
 
 export class Mapping {
@@ -66,14 +63,11 @@ export class Mapping {
     this.adviseNoHugepage = advice.adviseNoHugepage;
   }
 
-  /** @throws {SyscallError} with nothing left open */
-  static create(capacityBytes: number, options: MappingOptions): Mapping {
-    const fd =
-      options.path === undefined
-        ? createMemoryFd(options.name)
-        : openFile(options.path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, 0o600);
+  /** @throws {PathInUseError} {NotMemoryError} {SyscallError} with nothing left open */
+  static create(options: MappingOptions): Mapping {
+    const { path, capacityBytes } = options;
+    const fd = path === undefined ? openAnonymous(options.name) : openOnDisk(path, options.mode);
     try {
-      if (options.path === undefined) sealAgainstShrinking(fd);
       return new Mapping(fd, reserve(capacityBytes, HUGE_PAGE_SIZE), capacityBytes, options);
     } catch (error) {
       closeFile(fd);
@@ -81,45 +75,64 @@ export class Mapping {
     }
   }
 
-  /** Makes the file larger by whole chunks and maps them. @throws {SyscallError} with the file as before */
+  /** Makes the file larger by whole chunks and maps them. @throws {SyscallError} with nothing mapped */
   grow(sizeBytes: number, chunks: number, huge: boolean): void {
     const lengthBytes = chunks * CHUNK_SIZE;
-    // A sealed memory file cannot shrink again if mapping fails; its size without a mapping is no harm.
-    truncateFile(this.fd, sizeBytes + lengthBytes);
+    // A sealed file cannot shrink again if mapping fails. Its size does no harm without a mapping.
+    this.truncate(sizeBytes + lengthBytes);
     const address = this.base + sizeBytes;
     try {
       mapFileAt(address, lengthBytes, this.fd, sizeBytes);
-      if (huge && this.adviseHugepage) advise(address, lengthBytes, MADV_HUGEPAGE);
-      if (!huge && this.adviseNoHugepage) advise(address, lengthBytes, MADV_NOHUGEPAGE);
     } catch (error) {
       reserveAt(address, lengthBytes);
       throw error;
     }
-    // Gigabytes of data in a core dump help nobody; a kernel that does not know the advice is fine.
+    // Advice that the kernel does not take changes speed and core dumps, not what memory holds.
+    if (huge && this.adviseHugepage) tryAdvise(address, lengthBytes, MADV_HUGEPAGE);
+    if (!huge && this.adviseNoHugepage) tryAdvise(address, lengthBytes, MADV_NOHUGEPAGE);
     tryAdvise(address, lengthBytes, MADV_DONTDUMP);
   }
 
-  /** Makes the kernel allocate the bytes now; SEEK_DATA does not show them before they are touched. @throws {SyscallError} ENOSPC, for instance */
-  commit(start: number, end: number): void {
-    allocateRange(this.fd, start, end - start);
+  private truncate(lengthBytes: number): void {
+    try {
+      truncateFile(this.fd, lengthBytes);
+    } catch (error) {
+      if (!(error instanceof SyscallError) || error.code !== "EFBIG") throw error;
+      const detail = `${lengthBytes} bytes are more than the largest file allowed (ulimit -f)`;
+      throw new SyscallError("ftruncate", -error.errno, undefined, detail);
+    }
   }
 
   /**
-   * Makes the kernel allocate the bytes and this process's page table entries for them. False if it could only allocate
-   * them, as `commit` does. @throws {SyscallError}
+   * Makes the kernel allocate the bytes now, whose contents are zero. SEEK_DATA may not show them
+   * before they are touched. @throws {SyscallError} ENOSPC, for instance
+   */
+  commit(start: number, end: number): void {
+    try {
+      allocateRange(this.fd, start, end - start);
+    } catch (error) {
+      if (!(error instanceof SyscallError) || !isRefused(error)) throw error;
+      writeZeros(this.fd, start, end - start);
+    }
+  }
+
+  /**
+   * Makes the kernel allocate the bytes and this process's page table entries for them. Returns
+   * false if it only allocated them, as `commit` does. @throws {SyscallError}
    */
   populate(start: number, end: number): boolean {
-    const error = tryAdvise(this.base + start, end - start, MADV_POPULATE_WRITE);
-    if (error === 0) return true;
-    // Before Linux 5.14 there is no such advice; allocating is the part that can fail later otherwise.
-    if (error !== EINVAL) throw new SyscallError("madvise", error);
+    const errno = tryAdvise(this.base + start, end - start, MADV_POPULATE_WRITE);
+    if (errno === 0) return true;
+    const error = new SyscallError("madvise", errno);
+    if (!isRefused(error)) throw error;
+    // Before Linux 5.14. Page tables are filled at the first touch, which cannot fail any more.
     this.commit(start, end);
     return false;
   }
 
   /**
-   * The first byte at or after `start` whose page has been touched, rounded down to a page; the capacity if there is none.
-   * Pages that `commit` allocated and nobody touched are not seen.
+   * The first byte at or after `start` whose page has been touched, rounded down to a page; the
+   * capacity if there is none. Pages that were allocated and never touched are not seen.
    */
   nextData(start: number): number {
     try {
@@ -127,17 +140,17 @@ export class Mapping {
       return data < 0 ? this.capacityBytes : data - (data % PAGE_SIZE);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      // Nothing is known: there may be data right here.
+      // Unknown: there may be data right here.
       return start;
     }
   }
 
-  /** For the tracking of changes, which does not see holes: called before and after each decommit. */
+  /** For the tracking of changes, which does not see holes: called around each decommit. */
   onDecommit: (start: number, end: number) => void = () => {};
 
   /**
-   * Gives the bytes back to the kernel; they read as zero. Zeroes them by hand where the file system
-   * cannot.
+   * Gives the bytes back to the kernel; they read as zero. Where the file system cannot, writes
+   * zeros.
    */
   decommit(start: number, end: number): void {
     this.onDecommit(start, end);
@@ -145,7 +158,7 @@ export class Mapping {
       punchHole(this.fd, start, end - start);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      // The promise is zeros; the memory itself comes back when the file goes.
+      // The memory itself comes back when the file goes.
       this.zero(start, end);
     }
     this.onDecommit(start, end);
@@ -156,8 +169,9 @@ export class Mapping {
   }
 
   /**
-   * Precondition: no view of the memory is left, in any thread. With `keepBytes` the first so many bytes of address space
-   * are not given back, but become memory of nobody's, which reads as zero: something out of reach may still point there.
+   * Precondition: no view of the memory is left, in any thread. The first `keepBytes` of address
+   * space are not given back, but become private memory that reads as zero, for buffers that may
+   * still refer to it.
    */
   destroy(keepBytes: number): void {
     assert(keepBytes <= this.capacityBytes, () => `${keepBytes} bytes to keep of the mapping`);

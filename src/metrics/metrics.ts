@@ -10,7 +10,7 @@ import {
 } from "../control/counters.ts";
 import { Field, MAX_PARTICIPANTS, PARTICIPANT_WORDS, Word } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
-import { Flag } from "../core/parts.ts";
+import { Flag } from "../core/check-options.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 

@@ -126,10 +126,8 @@ function createState(file: RestoreFile, { source, group, index, isInline }: Load
 }
 
 function restoreFile({ image, options }: RestoreFile, state: LoadState): FileCore {
-  const parts = createParts({
-    ...options,
-    expectHugepages: options.expectHugepages ?? image.chunkHuge.includes(1),
-  });
+  const expectHugepages = options.expectHugepages ?? image.chunkHuge.includes(1);
+  const parts = createParts({ ...options, expectHugepages }, image.chunkHuge.length);
   const { control } = parts;
   holdSource(state.handle.source);
   const core = new FileCore(parts, new Loader({ control, state, base: parts.mapping.base }));

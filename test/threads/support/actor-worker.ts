@@ -1,6 +1,12 @@
 /** The other side of actor.ts: does with a MemoryFile what it is told, and stops at the points it is told. */
 import { openFile } from "../../../ffi/index.ts";
-import { MemoryFile, type MemoryFileHandle, type RangeLike } from "../../../src/index.ts";
+import {
+  MemoryFile,
+  type MemoryFileHandle,
+  type MemoryFileOptions,
+  type RangeLike,
+  type SaveOptions,
+} from "../../../src/index.ts";
 import { coreOf } from "../../../src/file/memory-file.ts";
 import { setInterleavingHook } from "../../../src/control/interleave.ts";
 import { THREAD_ID } from "../../../src/threads/thread.ts";
@@ -43,6 +49,9 @@ export const actions = {
   attach: (handle: MemoryFileHandle) => {
     file = MemoryFile.attach(handle);
     return { name: file.name, userData: file.userData };
+  },
+  createOwn: (options: MemoryFileOptions) => {
+    file = MemoryFile.create(options);
   },
   create: (name: string) => {
     file = MemoryFile.create({ name });
@@ -89,7 +98,8 @@ export const actions = {
   },
   isLoading: () => opened().isLoading,
   loadStats: () => opened().loadStats(),
-  save: async (directory: string) => (await opened().saveTo(directory)).usedBytes,
+  save: async (directory: string, options: SaveOptions = {}) =>
+    (await opened().saveTo(directory, options)).usedBytes,
   destroy: () => opened().destroy(),
   text: () => opened().dump(),
   blockFor: (waitMs: number) => {

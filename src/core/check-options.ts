@@ -1,0 +1,110 @@
+/** The options of a new MemoryFile: checked, complete, and as flags of its control block. */
+import { checkInteger, quote, showValue } from "../../ffi/index.ts";
+import type { PressureThreshold } from "../eviction/pressure-file.ts";
+import { CHUNK_SIZE, PAGE_SIZE } from "../pages/units.ts";
+import { checkEviction, type MemoryFileOptions, type Nullable, readOptions } from "./options.ts";
+
+/** Address space that a file without a limit reserves. It costs nothing until it is used. */
+const DEFAULT_CAPACITY_BYTES = 256 * CHUNK_SIZE;
+export const MAX_CAPACITY_BYTES = 1024 * CHUNK_SIZE;
+const DEFAULT_MODE = 0o600;
+
+/** Bits of Field.Flags. */
+export const Flag = {
+  ExpectHugepages: 1,
+  AdviseHugepage: 2,
+  AdviseNoHugepage: 4,
+  OnDisk: 8,
+  EvictsAtOnce: 16,
+  EvictsManually: 32,
+  Checks: 64,
+} as const;
+
+/** The most that memfd_create(2) takes. */
+const MAX_NAME_BYTES = 249;
+
+/** @throws {TypeError} {RangeError} */
+function checkName(name: unknown): asserts name is string {
+  if (typeof name !== "string")
+    throw new TypeError(`Expected name to be a string, got ${showValue(name)}`);
+  if (name.includes("\0"))
+    throw new TypeError(`Expected name to have no NUL character, got ${quote(name)}`);
+  const bytes = Buffer.byteLength(name);
+  if (bytes > MAX_NAME_BYTES)
+    throw new RangeError(
+      `Expected name to be at most ${MAX_NAME_BYTES} bytes of UTF-8, got ${bytes}: ${quote(name)}`,
+    );
+}
+
+/** The name, cut to the length that a MemoryFile's may have: ids in a checkpoint may be longer. */
+export function cutName(name: string): string {
+  let cut = name;
+  while (Buffer.byteLength(cut) > MAX_NAME_BYTES) cut = [...cut].slice(0, -1).join("");
+  return cut;
+}
+
+/** @throws {TypeError} {RangeError} */
+function checkPath(path: unknown): asserts path is string | undefined {
+  if (path === undefined) return;
+  if (typeof path !== "string")
+    throw new TypeError(`Expected path to be a string, got ${showValue(path)}`);
+  if (path === "" || path.includes("\0"))
+    throw new TypeError(
+      `Expected path to be a file name without NUL characters, got ${quote(path)}`,
+    );
+}
+
+/** Twice the limit, for fragmentation, and a chunk more for the other page size. */
+export function capacityFor(limitBytes: number | undefined, expectHugepages: boolean): number {
+  if (limitBytes === undefined) return DEFAULT_CAPACITY_BYTES;
+  const chunks = Math.ceil((2 * limitBytes) / CHUNK_SIZE) + (expectHugepages ? 1 : 0);
+  return Math.min(MAX_CAPACITY_BYTES, chunks * CHUNK_SIZE);
+}
+
+/** The options of a new file, complete. */
+export interface CheckedOptions {
+  readonly name: string;
+  readonly limitBytes: number | undefined;
+  readonly path: string | undefined;
+  readonly mode: number;
+  readonly expectHugepages: boolean;
+  readonly adviseHugepage: boolean;
+  readonly adviseNoHugepage: boolean;
+  readonly flags: number;
+  readonly threshold: PressureThreshold;
+}
+
+/**
+ * Reads each option once, because getters may answer otherwise the next time.
+ * @throws {TypeError} {RangeError}
+ */
+export function checkOptions(given: Nullable<MemoryFileOptions>): CheckedOptions {
+  const options = readOptions(given);
+  const { limitBytes, path, mode = DEFAULT_MODE, name = "pgalloc" } = options;
+  const { checks = process.env["PGALLOC_CHECKS"] === "1" } = options;
+  const expectHugepages = options.expectHugepages === true;
+  const adviseHugepage = options.adviseHugepage === true;
+  const adviseNoHugepage = options.adviseNoHugepage === true;
+  const { delayedEviction, threshold } = checkEviction(options);
+  if (limitBytes !== undefined) checkLimit(limitBytes);
+  checkPath(path);
+  checkInteger("mode", mode, 0, 0o777);
+  checkName(name);
+  const flags =
+    (expectHugepages ? Flag.ExpectHugepages : 0) |
+    (adviseHugepage ? Flag.AdviseHugepage : 0) |
+    (adviseNoHugepage ? Flag.AdviseNoHugepage : 0) |
+    (path === undefined ? 0 : Flag.OnDisk) |
+    (delayedEviction === "disabled" ? Flag.EvictsAtOnce : 0) |
+    (delayedEviction === "manual" ? Flag.EvictsManually : 0) |
+    (checks ? Flag.Checks : 0);
+  const advice = { expectHugepages, adviseHugepage, adviseNoHugepage };
+  return { name, limitBytes, path, mode, ...advice, flags, threshold };
+}
+
+/** @throws {TypeError} {RangeError} */
+function checkLimit(limitBytes: number): void {
+  checkInteger("limitBytes", limitBytes, PAGE_SIZE, MAX_CAPACITY_BYTES);
+  if (limitBytes % PAGE_SIZE !== 0)
+    throw new RangeError(`Expected limitBytes to be a multiple of ${PAGE_SIZE}, got ${limitBytes}`);
+}

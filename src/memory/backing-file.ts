@@ -1,0 +1,82 @@
+/**
+ * The file that holds a MemoryFile's memory: anonymous, or on a disk.
+ *
+ * A file on disk is locked while its MemoryFile lives (flock(2): the lock ends with the
+ * descriptor), and marked with an extended attribute. So memory that another MemoryFile uses, in
+ * this process or another one, is never emptied, and a file of another origin is never overwritten.
+ */
+import {
+  closeFile,
+  createMemoryFd,
+  fileStatus,
+  isMarked,
+  markFile,
+  O_CREAT,
+  O_NOFOLLOW,
+  O_NONBLOCK,
+  O_RDWR,
+  openFile,
+  SyscallError,
+  sealAgainstShrinking,
+  truncateFile,
+  tryLockFile,
+} from "../../ffi/index.ts";
+import { freeHoldingsOfDead } from "../control/holdings.ts";
+import { NotMemoryError, PathInUseError } from "../errors/memory.ts";
+
+const MARK = "user.pgalloc.memory";
+
+/** Memory without a path, which no process can shorten. @throws {SyscallError} */
+export function openAnonymous(name: string): number {
+  const fd = createMemoryFd(name);
+  try {
+    sealAgainstShrinking(fd);
+    return fd;
+  } catch (error) {
+    closeFile(fd);
+    throw error;
+  }
+}
+
+/**
+ * Opens a file on disk, empty and locked.
+ *
+ * @throws {PathInUseError} {NotMemoryError} {SyscallError} with the file as before
+ */
+export function openOnDisk(path: string, mode: number): number {
+  // Without O_NONBLOCK the open of a FIFO would wait for a writer.
+  const fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode);
+  try {
+    if (!lock(fd)) throw new PathInUseError(path);
+    const { sizeBytes, isFile } = fileStatus(fd);
+    if (!isFile || (sizeBytes > 0 && !isMarked(fd, MARK))) throw new NotMemoryError(path);
+    // Without attributes the file cannot be used again once it is not empty.
+    markFile(fd, MARK);
+    truncateFile(fd, 0);
+    return fd;
+  } catch (error) {
+    closeFile(fd);
+    throw error;
+  }
+}
+
+function open(path: string, flags: number, mode: number): number {
+  try {
+    return openFile(path, flags, mode);
+  } catch (error) {
+    if (!(error instanceof SyscallError) || error.code !== "ELOOP") throw error;
+    throw new SyscallError("open", -error.errno, path, "it is a symbolic link; name its target");
+  }
+}
+
+/** A thread that ended may have left the lock. File systems without locks have none to keep. */
+function lock(fd: number): boolean {
+  try {
+    if (tryLockFile(fd)) return true;
+    freeHoldingsOfDead();
+    return tryLockFile(fd);
+  } catch (error) {
+    if (error instanceof SyscallError) return true;
+    throw error;
+  }
+}
