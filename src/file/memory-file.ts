@@ -10,6 +10,8 @@ import { fileStatus } from "../../ffi/index.ts";
 import { scanCommitted } from "../accounting/scan.ts";
 import { type Usage, usageOf } from "../accounting/usage.ts";
 import { dumpRuns } from "../allocator/dump.ts";
+import { absolutePath } from "../checkpoint/staging.ts";
+import { isRemote } from "../remote/place.ts";
 import { closeOpened, openCheckpointAt } from "../restore/open-place.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { Word } from "../control/control.ts";
@@ -66,6 +68,8 @@ export class MemoryFile implements Disposable {
   readonly userData: Uint8Array | null;
   readonly name: string;
   readonly #core: FileCore;
+  /** Where this file was saved to last, or loaded from: for `compact`. */
+  #place: string | undefined;
 
   static {
     coreOf = (file) => file.#core;
@@ -391,8 +395,28 @@ export class MemoryFile implements Disposable {
     checkWatchers(options);
     const userData = copyUserData("userData", options.userData);
     const file = { name: MAIN_NAME, core: this.#core, userData };
+    const place = isRemote(directory) ? directory : absolutePath(directory);
     const save = saveFiles([file], null, directory, options);
-    return await recordSave([this.#core], directory, save);
+    const report = await recordSave([this.#core], directory, save);
+    this.#place = place;
+    return report;
+  }
+
+  /**
+   * Writes the checkpoint at `where` anew: all contents in one page file, without garbage. Saves
+   * keep garbage bounded by themselves, so that only the smallest checkpoint needs this.
+   *
+   * @param where default: the place that this file was saved to last, or loaded from
+   * @throws {TypeError} if there is no such place @throws as `saveTo`
+   */
+  async compact(
+    where: string | null = this.#place ?? null,
+    options?: Nullable<SaveOptions> | null,
+  ): Promise<SaveReport> {
+    this.#core.requireLive("compact()");
+    if (where === null)
+      throw new TypeError("Expected where: this file was neither saved nor loaded before");
+    return await this.saveTo(where, { ...options, incremental: false });
   }
 
   /**
@@ -458,6 +482,7 @@ export class MemoryFile implements Disposable {
     const options = readOptions<LoadOptions>(given);
     checkWatchers(options);
     checkQueue(options.queue);
+    const place = isRemote(directory) ? directory : absolutePath(directory);
     const opening = openCheckpointAt(directory, options);
     const checkpoint = opening instanceof Promise ? await opening : opening;
     const { files } = checkpoint.manifest;
@@ -474,6 +499,7 @@ export class MemoryFile implements Disposable {
     });
     void recordLoad(restored.cores[0]!);
     const file = new MemoryFile(restored.cores[0]!, only.userData);
+    file.#place = place;
     await restored.finish();
     return file;
   }

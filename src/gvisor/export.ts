@@ -138,6 +138,8 @@ async function writeExport(
       { ...PLAIN, sources, sink: writer.describe(mostBytes) },
       options,
     );
+    const { writtenBytes } = written;
+    options.onProgress?.({ writtenBytes, totalBytes: writtenBytes });
     const frames = new FrameList();
     frames.addRows(0, written.frames, written.frameCount);
     // Contents are raw and in the order of memory, so that the format need not say where they are.
@@ -177,7 +179,7 @@ const PLAIN = {
   firstFrame: 0,
   writtenBytes: 0,
   progressBytes: 0,
-  isLast: true,
+  isMove: false,
 } as const;
 
 /**

@@ -55,7 +55,7 @@ export interface PassRuns extends UsedRuns {
 }
 
 /** Writes what differs from the tables, of each file. */
-export type WritePass = (runs: readonly PassRuns[], isLast: boolean) => Promise<void>;
+export type WritePass = (runs: readonly PassRuns[]) => Promise<void>;
 
 /** Pages that are copied in a millisecond, one by one. */
 const PAGES_PER_MS = 400;
@@ -113,10 +113,7 @@ export class InstantTaker {
         for (let hole = 0; hole < start.length; hole++)
           file.table.frame.fill(0, start[hole]!, start[hole]! + length[hole]!);
       });
-      await this.write(
-        copied.map(({ runs }) => runs),
-        true,
-      );
+      await this.write(copied.map(({ runs }) => runs));
       const detection = files.find(({ detector }) => detector !== null)?.detector?.detection;
       return { states, pauseMs, rounds: this.rounds, detection: detection ?? "none" };
     } finally {
@@ -148,7 +145,7 @@ export class InstantTaker {
     const beganMs = performance.now();
     this.coverTables();
     const pass = this.pending.map((runs) => ({ ...runs, address: null }));
-    await this.write(pass, false);
+    await this.write(pass);
     const durationMs = performance.now() - beganMs;
     this.rounds.push({ pages: countPages(this.pending), durationMs });
     this.plan.signal?.throwIfAborted();

@@ -170,7 +170,7 @@ export function planSave(
 }
 
 /** Default of `incremental`. */
-const IS_INCREMENTAL = false;
+const IS_INCREMENTAL = true;
 
 /** @throws {RangeError} if it is more than a load takes */
 export function checkUserDataBytes(all: readonly (Uint8Array | null)[]): void {

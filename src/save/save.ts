@@ -14,6 +14,7 @@ import type { UserData } from "../core/options.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { noteBase } from "./base.ts";
 import { buildMap, forEachStored } from "./build-map.ts";
+import { LEAST_MOVED_BYTES, measureUse, pagesToMove, planMoves } from "./compaction.ts";
 import { Detectors } from "./detectors.ts";
 import { FrameList } from "./frame-list.ts";
 import {
@@ -122,6 +123,8 @@ class Save {
         return { core, table, detector: detectors.of(core) };
       });
       const instant = await this.copy(cores);
+      await this.compact(cores, instant.states);
+      this.reportProgress();
       const report = await this.commit(cores, instant);
       detectors.committed(report.id);
       return report;
@@ -136,15 +139,12 @@ class Save {
     const { plan, sink } = this;
     const isFull = this.frames.count === 0;
     this.description = await sink.beginPages(this.pageFileId, isFull ? mostBytes(plan) : 0);
-    const write = (runs: readonly PassRuns[], isLast: boolean) => this.write(cores, runs, isLast);
+    const write = (runs: readonly PassRuns[]) => this.write(cores, runs);
     if (plan.isConsistent)
       return await new InstantTaker(cores, plan, write).take(() => this.readUserData());
     this.readUserData();
     const states = cores.map(({ core }) => collectState(core));
-    await write(
-      states.map(({ used }) => ({ ...used, address: null })),
-      true,
-    );
+    await write(states.map(({ used }) => ({ ...used, address: null })));
     return { states, pauseMs: 0, rounds: [], detection: "none" };
   }
 
@@ -159,7 +159,7 @@ class Save {
   private async write(
     cores: readonly SavedCore[],
     runs: readonly PassRuns[],
-    isLast: boolean,
+    isMove = false,
   ): Promise<void> {
     const { plan, frames, totals } = this;
     const sources = cores.map(({ core, table }, i) => {
@@ -175,7 +175,7 @@ class Save {
         writtenBytes: totals.writtenBytes,
         sink: this.description!,
         progressBytes: totals.writtenPages * PAGE_SIZE,
-        isLast,
+        isMove,
       },
       plan,
     );
@@ -186,6 +186,29 @@ class Save {
     totals.writtenPages += written.writtenPages;
     totals.zeroPages += written.zeroPages;
     totals.reusedPages += written.reusedPages;
+  }
+
+  /** Moves live pages of old page files to the new one, so that garbage stays bounded. */
+  private async compact(cores: readonly SavedCore[], states: readonly FileState[]): Promise<void> {
+    const { frames, totals } = this;
+    if (!this.isOnBase) return;
+    const files = cores.map(({ table }, i) => ({ table, used: states[i]!.used }));
+    const sizes = [...this.basePageFiles.map(({ sizeBytes }) => sizeBytes), totals.writtenBytes];
+    const budget = Math.max(2 * totals.writtenBytes, LEAST_MOVED_BYTES);
+    const moves = planMoves(measureUse(files, frames, sizes), budget);
+    if (moves.size === 0) return;
+    const runs = pagesToMove(files, frames, moves);
+    await this.write(
+      cores,
+      runs.map((pages) => ({ ...pages, address: null })),
+      true,
+    );
+  }
+
+  /** The last report: all that was to be written has been. */
+  private reportProgress(): void {
+    const writtenBytes = this.totals.writtenPages * PAGE_SIZE;
+    this.plan.onProgress?.({ writtenBytes, totalBytes: writtenBytes });
   }
 
   private async commit(cores: readonly SavedCore[], instant: Instant): Promise<SaveReport> {

@@ -78,6 +78,14 @@ class PageBuffer {
   }
 }
 
+export interface StagerOptions {
+  /** null: frames are raw. */
+  readonly codec: Codec | null;
+  readonly hashSeed: number;
+  /** Store pages whose contents are those in the table, and leave all others as they are. */
+  readonly isMove: boolean;
+}
+
 export class UnitStager {
   readonly unit: StagedUnit = {
     page: new Uint32Array(PAGES_PER_UNIT),
@@ -91,15 +99,16 @@ export class UnitStager {
   };
   private readonly codec: Codec | null;
   private readonly hashSeed: number;
+  private readonly isMove: boolean;
   private readonly output: PageBuffer;
   /** Where pages are copied before they are encoded; null if they are copied to the output. */
   private readonly scratch: PageBuffer | null;
   private readonly finder = new DataFinder();
 
-  /** `codec`: null for raw frames. */
-  constructor(codec: Codec | null, hashSeed: number, outputPages: number) {
+  constructor({ codec, hashSeed, isMove }: StagerOptions, outputPages: number) {
     this.codec = codec;
     this.hashSeed = hashSeed;
+    this.isMove = isMove;
     this.output = new PageBuffer(outputPages);
     this.scratch = codec === null ? null : new PageBuffer(PAGES_PER_UNIT);
   }
@@ -139,7 +148,7 @@ export class UnitStager {
     for (let page = start; page < end; ) {
       const { dataStart, dataEnd } = this.finder.find(file.fd, page);
       const holeEnd = Math.max(page, Math.min(end, dataStart));
-      if (page < holeEnd) file.table.frame.fill(0, page, holeEnd);
+      if (page < holeEnd && !this.isMove) file.table.frame.fill(0, page, holeEnd);
       const stop = Math.max(holeEnd, Math.min(end, dataEnd));
       this.stagePages(file.table, file.base, { start: holeEnd, end: stop, outputPage });
       page = stop;
@@ -154,6 +163,7 @@ export class UnitStager {
     for (let page = start; page < end; page++) {
       const address = origin + page * PAGE_SIZE;
       if (isZero(address, PAGE_SIZE)) {
+        if (this.isMove) continue;
         unit.zeroPages++;
         table.frame[page] = 0;
         continue;
@@ -166,8 +176,10 @@ export class UnitStager {
       unit.page[at] = page;
       if (table.hash !== null) {
         const hash = hashPage(view, hashSeed);
-        if (table.frame[page] !== 0 && table.crc[page] === crc && table.hash[page] === hash) {
-          unit.reusedPages++;
+        const isStored =
+          table.frame[page] !== 0 && table.crc[page] === crc && table.hash[page] === hash;
+        if (isStored !== this.isMove) {
+          if (isStored) unit.reusedPages++;
           continue;
         }
         unit.hash[at] = hash;

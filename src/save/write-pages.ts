@@ -22,6 +22,8 @@ export interface WritePlan {
   readonly sources: readonly WriteSource[];
   readonly hashSeed: number;
   readonly compression: Compression;
+  /** Move what is stored as the table says, instead of storing what differs from it. */
+  readonly isMove: boolean;
   /** The number of the first frame that is written. */
   readonly firstFrame: number;
   /** Bytes of the page file that have been written before. */
@@ -29,8 +31,6 @@ export interface WritePlan {
   readonly sink: SinkDescription;
   /** Page contents that earlier passes of the save have written. */
   readonly progressBytes: number;
-  /** The last pass of the save: progress is exact at its end. */
-  readonly isLast: boolean;
 }
 
 export interface WrittenPages {
@@ -86,6 +86,7 @@ export async function writeUsedPages(
     firstFrame: plan.firstFrame,
     hashSeed: plan.hashSeed,
     compression: plan.compression,
+    isMove: plan.isMove,
     sink: plan.sink,
   };
   const { words, reservedBytes } = openWriteHandle(handle);
@@ -109,7 +110,7 @@ function ticketEntries({ unit }: WorkList, mostBytes: number): number {
 async function runThreads(
   task: WriteTask,
   words: Int32Array,
-  { mostBytes, progressBytes, isLast }: WritePlan & { readonly mostBytes: number },
+  { mostBytes, progressBytes }: WritePlan & { readonly mostBytes: number },
   { signal, onProgress }: WriteOptions,
 ): Promise<void> {
   let failure: { readonly error: unknown } | undefined;
@@ -118,12 +119,12 @@ async function runThreads(
     stopWriting(words);
   };
   const onAbort = () => fail(signal?.reason);
-  const report = (isDone: boolean) => {
+  const report = () => {
     const bytes = (word: number) => Atomics.load(words, word) * PAGE_SIZE;
     const writtenBytes = progressBytes + bytes(WriteWord.WrittenPages);
     const left =
       progressBytes + mostBytes - bytes(WriteWord.ZeroPages) - bytes(WriteWord.ReusedPages);
-    const totalBytes = isDone ? writtenBytes : Math.max(writtenBytes, left);
+    const totalBytes = Math.max(writtenBytes, left);
     try {
       onProgress?.({ writtenBytes, totalBytes });
     } catch (error) {
@@ -131,8 +132,7 @@ async function runThreads(
     }
   };
   signal?.addEventListener("abort", onAbort, { once: true });
-  const timer =
-    onProgress === undefined ? undefined : setInterval(() => report(false), PROGRESS_INTERVAL_MS);
+  const timer = onProgress === undefined ? undefined : setInterval(report, PROGRESS_INTERVAL_MS);
   const tickets = Math.ceil(task.work.unit.length / task.ticketEntries);
   const wanted = Math.ceil(mostBytes / (2 * TICKET_BYTES));
   const threads = Math.min(MAX_THREADS, tickets, Math.max(1, wanted));
@@ -141,7 +141,6 @@ async function runThreads(
   try {
     // All must have left the memory and the file before either is closed.
     await Promise.all(Array.from({ length: threads }, runOne));
-    if (failure === undefined && isLast) report(true);
   } finally {
     clearInterval(timer);
     signal?.removeEventListener("abort", onAbort);

@@ -57,6 +57,8 @@ export interface WriteTask {
   readonly firstFrame: number;
   readonly hashSeed: number;
   readonly compression: Compression;
+  /** See StagerOptions. */
+  readonly isMove: boolean;
   readonly sink: SinkDescription;
 }
 
@@ -160,7 +162,8 @@ class TicketWriter {
     this.rows = openFrames(task.frames);
     this.pending = new Pending(task.ticketEntries);
     const codec = task.compression === "none" ? null : codecFor(task.compression);
-    this.stager = new UnitStager(codec, task.hashSeed, OUTPUT_PAGES);
+    const { hashSeed, isMove } = task;
+    this.stager = new UnitStager({ codec, hashSeed, isMove }, OUTPUT_PAGES);
   }
 
   async close(): Promise<void> {

@@ -48,7 +48,11 @@ async function save(times = 1): Promise<string> {
   using file = filledFile(100);
   let id = "";
   for (let i = 0; i < times; i++)
-    ({ id } = await file.saveTo(PLACE, { s3: s3Of(server), compression: "none" }));
+    ({ id } = await file.saveTo(PLACE, {
+      s3: s3Of(server),
+      compression: "none",
+      incremental: false,
+    }));
   return id;
 }
 

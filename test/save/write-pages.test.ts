@@ -98,7 +98,7 @@ const PLAIN = {
   firstFrame: 0,
   writtenBytes: 0,
   progressBytes: 0,
-  isLast: true,
+  isMove: false,
 } as const;
 
 /** What must be written, by looking at every page. */
