@@ -1,0 +1,29 @@
+/** Ranges as a real web server gives them, straight and behind a proxy with latency and faults. */
+import { afterAll, describe, expect, test } from "bun:test";
+import { join } from "node:path";
+import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { pattern } from "../aio/support/memory.ts";
+import { filledFile } from "../remote/support/store.ts";
+import { httpServers } from "./support/environment.ts";
+
+const PAGES = 30_000;
+afterAll(() => terminateIdleThreads());
+
+for (const { title, url, directory } of httpServers()) {
+  describe(title, () => {
+    test("a checkpoint's directory is restored while it is read", async () => {
+      const name = crypto.randomUUID();
+      using made = filledFile(PAGES);
+      await made.saveTo(join(directory, name));
+      using file = await MemoryFile.loadFrom(`${url}/${name}`, { background: true });
+      const last = { start: (PAGES - 1) * PAGE_SIZE, end: PAGES * PAGE_SIZE };
+      await file.awaitLoad(last);
+      const expected = pattern(PAGES * PAGE_SIZE);
+      expect(Buffer.compare(file.view(last), expected.subarray(-PAGE_SIZE))).toBe(0);
+      await file.awaitLoad();
+      const contents = file.view({ start: 0, end: expected.length });
+      expect(Buffer.compare(contents, expected)).toBe(0);
+    });
+  });
+}
