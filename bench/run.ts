@@ -16,6 +16,7 @@ import { type Options, parseOptions, USAGE } from "./options.ts";
 import { bench as exchange } from "./exchange.bench.ts";
 import { Fio, FIO_RUNS, FIO_WRITE } from "./peers/fio.ts";
 import { GvisorPeer } from "./peers/gvisor.ts";
+import { bench as remote } from "./remote.bench.ts";
 import { bench as references } from "./references.bench.ts";
 import { drawChart } from "./report/chart.ts";
 import { type CaseResult, makeCase, type Results } from "./report/results.ts";
@@ -53,6 +54,7 @@ const SINGLE: readonly Bench[] = [
   exchange,
   changes,
   frames,
+  remote,
 ];
 /** Figures of what a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];

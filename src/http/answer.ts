@@ -10,9 +10,16 @@ export interface Patience {
   readonly answerMs: number;
   /** In each such period at least STALL_BYTES arrive, or the answer ends. */
   readonly stallMs: number;
+  /** A body that is read at once has `stallMs`, and more for its length at this rate. */
+  readonly bytesPerMs: number;
 }
 
-export const PATIENCE: Patience = { answerMs: 20_000, stallMs: 10_000 };
+export const PATIENCE: Patience = { answerMs: 20_000, stallMs: 10_000, bytesPerMs: 64 };
+/**
+ * Bodies up to this length, if it is announced, are read at once: 128 of 2 MiB took 0.48 s of a
+ * processor so, and 0.62 s piece by piece, with half the throughput on a busy machine.
+ */
+const WHOLE_BYTES_MAX = 2 ** 24;
 const STALL_BYTES = 2 ** 14;
 
 /** The address without what may be secret in it: its query, and a user's name. */
@@ -58,6 +65,37 @@ export class Answer {
    * @throws {RemoteError} "long" beyond `limitBytes`, "stalled", or "truncated"
    */
   async read(limitBytes: number, take: (piece: Uint8Array) => void): Promise<number> {
+    // An answer to HEAD announces a length, too.
+    if (this.response.body === null) return 0;
+    const announced = this.lengthBytes;
+    if (announced !== undefined && announced <= Math.min(limitBytes, WHOLE_BYTES_MAX))
+      return this.readWhole(announced, take);
+    return this.readPieces(limitBytes, take);
+  }
+
+  private async readWhole(lengthBytes: number, take: (piece: Uint8Array) => void): Promise<number> {
+    const { stallMs, bytesPerMs } = this.patience;
+    const waitMs = stallMs + lengthBytes / bytesPerMs;
+    const timer = setTimeout(() => {
+      const message = `Got less than ${lengthBytes} bytes in ${Math.round(waitMs)} ms`;
+      this.abort(this.error("stalled", message));
+    }, waitMs);
+    let bytes: Uint8Array;
+    try {
+      bytes = new Uint8Array(await this.response.arrayBuffer());
+    } catch (error) {
+      this.abort(error);
+      throw this.failureOf(error, 0);
+    } finally {
+      clearTimeout(timer);
+    }
+    if (bytes.byteLength > 0) take(bytes);
+    if (bytes.byteLength !== lengthBytes)
+      throw this.error("truncated", `Expected ${lengthBytes} bytes, got ${bytes.byteLength}`);
+    return lengthBytes;
+  }
+
+  private async readPieces(limitBytes: number, take: (piece: Uint8Array) => void): Promise<number> {
     const reader = this.response.body?.getReader();
     if (reader === undefined) return 0;
     const watch = this.watch();
@@ -103,7 +141,8 @@ export class Answer {
   private failureOf(error: unknown, bytes: number): unknown {
     const isConnection = error instanceof TypeError && "code" in error;
     if (!isConnection) return error;
-    return this.error("truncated", `The connection ended after ${bytes} bytes`, {
+    const after = bytes === 0 ? "within the answer" : `after ${bytes} bytes`;
+    return this.error("truncated", `The connection ended ${after}`, {
       cause: new Error(error.message),
     });
   }

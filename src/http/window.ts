@@ -6,7 +6,8 @@
  * holds.
  */
 
-const LIMIT_START = 4;
+/** A round trip of 30 ms and parts of 2 MiB: 1 GiB/s. */
+const LIMIT_START = 16;
 /** A window that grew must gain this much to grow again. */
 const GAIN = 1.05;
 const GROWTH = 1.5;

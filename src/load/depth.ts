@@ -30,15 +30,22 @@ export class Depth {
   private windowStartMs = -1;
   private yieldUntilMs = Number.NEGATIVE_INFINITY;
 
-  /** Precondition: maxUnits >= 1. */
-  constructor(maxUnits: number) {
+  private readonly yieldUnits: number;
+
+  /**
+   * `limitsItself`: the source has a window of its own (http/window.ts) and latency, so units that
+   * wait cost nothing. It gets all it can take, and keeps a few while a program waits.
+   * Precondition: maxUnits >= 1.
+   */
+  constructor(maxUnits: number, limitsItself = false) {
     this.maxUnits = maxUnits;
-    this.current = Math.min(2, maxUnits);
+    this.current = limitsItself ? maxUnits : Math.min(2, maxUnits);
+    this.yieldUnits = limitsItself ? Math.ceil(maxUnits / 8) : 1;
   }
 
   /** Units to keep in flight, in [1, maxUnits]. */
   units(nowMs: number): number {
-    return nowMs < this.yieldUntilMs ? 1 : this.current;
+    return nowMs < this.yieldUntilMs ? this.yieldUnits : this.current;
   }
 
   /** A program waits for a page. Measurements meanwhile say nothing about the device alone. */

@@ -140,7 +140,7 @@ class LoadingThread {
     const { group } = this;
     const { state } = load;
     let reader = this.reader!;
-    const depth = new Depth(reader.depth);
+    const depth = new Depth(reader.depth, !reader.mayBlock);
     // Not the word's present value: what was wanted before this thread began is seen as well.
     let demand = 0;
     for (let isMore = true; isMore || load.inFlight > 0; ) {
