@@ -4,7 +4,7 @@
  */
 import { FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 
-const ROUNDS = 3;
+const ROUNDS = 8;
 const count = Number(process.argv[2]);
 const file = MemoryFile.create();
 const ranges = Array.from({ length: 100 }, (_, i) => file.allocate((1 + (i % 64)) * PAGE_SIZE));
