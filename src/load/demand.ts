@@ -56,12 +56,14 @@ export class DemandBoard {
   }
 
   /**
-   * Takes one unit with wanted pages, whose bits go to `want`; -1 if there is none. The first unit
-   * of the newest demand comes first, then one after the other in turn: a short range does not wait
-   * behind all of a long one, nor the other way round.
+   * Takes one unit with wanted pages, whose bits go to `want`; -1 if there is none, or the load is
+   * stopped: what is wanted then stays wanted. The first unit of the newest demand comes first,
+   * then one after the other in turn: a short range does not wait behind all of a long one, nor the
+   * other way round.
    */
   take(want: Int32Array): number {
     const { words, unitWanted } = this;
+    if (Atomics.load(words, LoadWord.Stop) !== 0) return -1;
     const newest = Atomics.exchange(words, LoadWord.NewestDemand, 0) - 1;
     if (newest >= 0 && this.takeWanted(newest, want)) return newest;
     const first = Atomics.load(words, LoadWord.NextDemand) >>> 5;

@@ -138,6 +138,8 @@ export class Loader implements Runnable {
       Atomics.store(words, LoadWord.Stop, 0);
       // A thread that destroys sets Destroyed and then Stop: one of the two sees the other.
       if (Atomics.load(this.control.words, Word.Destroyed) !== 0) return this.requestStop();
+      // Pages that became wanted while the load was stopped.
+      this.state.demands.ring();
     }
     this.state.retry(start, end);
     if (this.state.isLoading) void Loader.run([this]);

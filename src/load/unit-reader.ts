@@ -148,6 +148,8 @@ export class UnitReader {
     if (Atomics.load(state.words, LoadWord.Stop) !== 0) {
       state.unclaim(slot, unit, job.want);
       state.freeSlot(slot);
+      // A retry may have restarted the order already, and no thread would come back to the unit.
+      state.demands.demandBits(unit, job.want);
       return;
     }
     this.idle.pop();
