@@ -90,6 +90,12 @@ export interface LoadOptions extends MemoryFileOptions {
   /** Called now and then, and once when all is loaded. What it throws ends the load. */
   readonly onProgress?: ((progress: LoadStats) => void) | undefined;
   readonly queue?: LoadQueue | undefined;
+  /**
+   * Where the working set of a start is recorded, for a load in the background: which pages the
+   * program uses first, so that the next start reads them first. A path, or false for nowhere.
+   * Default: the file "working-set" in the checkpoint's directory; nowhere for a remote place.
+   */
+  readonly workingSet?: string | false | undefined;
   /** How to reach S3, for `s3://` URLs. Default: the AWS_* variables. */
   readonly s3?: S3Options | undefined;
 }

@@ -4,6 +4,7 @@ import { whileStill } from "../control/stops.ts";
 import type { FileCore } from "../core/core.ts";
 import { signalOf, type WaitOptions } from "../core/wait.ts";
 import { recordAwait, recordAwaitSync } from "../metrics/record.ts";
+import { noteUse } from "../restore/working-set.ts";
 import type { RangeLike } from "../pages/range.ts";
 
 interface Pages {
@@ -22,6 +23,7 @@ export async function awaitLoad(
   if (pages === null) return;
   const isRange = range != null;
   const { start, end } = pages;
+  if (isRange) noteUse(core, start, end);
   const loader = core.loader!;
   // Before the wait begins, since it may read at once.
   const isThere = isRange && loader.isLoaded(start, end);
@@ -48,6 +50,7 @@ export function awaitLoadSync(core: FileCore, range: RangeLike | null | undefine
   const pages = pagesToAwait(core, range, "awaitLoadSync()");
   if (pages === null) return;
   const { start, end } = pages;
+  if (range != null) noteUse(core, start, end);
   const loader = core.loader!;
   const wait = () => whileStill(() => loader.awaitLoadSync(start, end));
   if (loader.isLoaded(start, end)) wait();
@@ -62,7 +65,11 @@ function pagesToAwait(
 ): Pages | null {
   if (range == null) core.requireLive(method);
   else core.requireRange(range, method);
-  if (!core.mayMissPages) return null;
+  if (!core.mayMissPages) {
+    // What is loaded already counts, too, until the program is ready.
+    if (range != null) noteUse(core, core.startPage, core.endPage);
+    return null;
+  }
   if (range == null) return { start: 0, end: core.words[Word.SizePages]! };
   return { start: core.startPage, end: core.endPage };
 }

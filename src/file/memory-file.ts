@@ -33,6 +33,7 @@ import {
   type OpenOptions,
   readOptions,
 } from "../core/options.ts";
+import { endRecording, noteUse, workingSetPath, workingSetStats } from "../restore/working-set.ts";
 import { awaitLoad, awaitLoadSync, retryLoad } from "./await-load.ts";
 import { type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
 import { watchForgotten } from "./forgotten.ts";
@@ -43,6 +44,7 @@ import { keepServed } from "../core/service.ts";
 import { NoCheckpointError, SeveralFilesError } from "../errors/errors.ts";
 import type { EvictableMemoryUser, EvictionTrigger } from "../eviction/evictions.ts";
 import type { EvictableRange } from "../eviction/range-list.ts";
+import type { Loader } from "../load/loader.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
 import type { ViewConstructor } from "../memory/views.ts";
 import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
@@ -240,6 +242,7 @@ export class MemoryFile implements Disposable {
     const { startPage, endPage, discards, views } = core;
     const view = views.find(startPage, endPage, type);
     if (view !== undefined && views.isFresh(view, discards)) return view;
+    if (core.mayMissPages) noteUse(core, startPage, endPage);
     core.requireReadable(startPage, endPage);
     if (view === undefined) return views.get(startPage, endPage, type, discards);
     views.renew(view, discards);
@@ -483,6 +486,7 @@ export class MemoryFile implements Disposable {
     checkWatchers(options);
     checkQueue(options.queue);
     const place = isRemote(directory) ? directory : absolutePath(directory);
+    const workingSet = workingSetPath(directory, options);
     const opening = openCheckpointAt(directory, options);
     const checkpoint = opening instanceof Promise ? await opening : opening;
     const { files } = checkpoint.manifest;
@@ -493,10 +497,11 @@ export class MemoryFile implements Disposable {
       throw new SeveralFilesError(directory, names);
     }
     const { onProgress } = options;
-    const restored = restoreCheckpoint(checkpoint, () => options, {
+    const restoring = {
       ...options,
-      report: onProgress && (([loader]) => onProgress(loader!.stats())),
-    });
+      report: onProgress && (([loader]: readonly Loader[]) => onProgress(loader!.stats())),
+    };
+    const restored = restoreCheckpoint(checkpoint, () => options, restoring, workingSet);
     void recordLoad(restored.cores[0]!);
     const file = new MemoryFile(restored.cores[0]!, only.userData);
     file.#place = place;
@@ -520,7 +525,18 @@ export class MemoryFile implements Disposable {
   /** What the restore has done so far; all zeros for a file that was not restored. */
   loadStats(): LoadStats {
     this.#core.requireLive("loadStats()");
-    return this.#core.loader?.stats() ?? NOTHING_LOADED;
+    const stats = this.#core.loader?.stats() ?? NOTHING_LOADED;
+    return { ...stats, ...workingSetStats(this.#core) };
+  }
+
+  /**
+   * Ends the recording of the working set: what the program uses from now on is no part of its
+   * start. Without this call recording ends after 300 ms in which the program awaits or views
+   * nothing new, and after 10 s at most.
+   */
+  markReady(): void {
+    this.#core.requireLive("markReady()");
+    endRecording(this.#core);
   }
 
   /** Counters of all threads since the file was made: memory, load, waits, saves, errors. */

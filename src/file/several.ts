@@ -26,6 +26,7 @@ import {
   readOptions,
 } from "../core/options.ts";
 import { cutName } from "../core/check-options.ts";
+import { workingSetPath } from "../restore/working-set.ts";
 import { restoreCheckpoint } from "../restore/native.ts";
 import type { RestoreOptions } from "../restore/restore.ts";
 
@@ -177,10 +178,16 @@ export async function loadAll(
   const options = readOptions<LoadAllOptions>(given);
   checkWatchers(options);
   checkQueue(options.queue);
+  const workingSet = workingSetPath(directory, options);
   const opening = openCheckpointAt(directory, options);
   const checkpoint = opening instanceof Promise ? await opening : opening;
   const { files, userData } = checkpoint.manifest;
-  const restored = restoreCheckpoint(checkpoint, optionsById(options), restoreOptions(options));
+  const restored = restoreCheckpoint(
+    checkpoint,
+    optionsById(options),
+    restoreOptions(options),
+    workingSet,
+  );
   for (const core of restored.cores) void recordLoad(core);
   const named = files.map(
     (file, i) => [file.name, fileOver(restored.cores[i]!, file.userData)] as const,

@@ -21,6 +21,10 @@ export interface LoadStats {
   readonly failedBytes: number;
   /** Loaded because a program waited for them. */
   readonly demandBytes: number;
+  /** What earlier starts used and this one read first; in blocks of 64 KiB. */
+  readonly workingSetBytes: number;
+  /** What of it this start has not used. */
+  readonly wastedBytes: number;
   /** Loaded into huge pages, and into small ones. */
   readonly hugeBytes: number;
   readonly smallBytes: number;
@@ -42,6 +46,8 @@ export const NOTHING_LOADED: LoadStats = {
   loadedBytes: 0,
   failedBytes: 0,
   demandBytes: 0,
+  workingSetBytes: 0,
+  wastedBytes: 0,
   hugeBytes: 0,
   smallBytes: 0,
   queue: null,
@@ -60,6 +66,9 @@ export function statsOf(state: LoadState, isLoading: boolean, stopped: Error | n
     loadedBytes: words[LoadWord.LoadedPages]! * PAGE_SIZE,
     failedBytes: words[LoadWord.FailedPages]! * PAGE_SIZE,
     demandBytes: words[LoadWord.DemandPages]! * PAGE_SIZE,
+    // MemoryFile.loadStats knows (restore/working-set.ts).
+    workingSetBytes: 0,
+    wastedBytes: 0,
     hugeBytes: words[LoadWord.HugePages]! * PAGE_SIZE,
     // A thread may have died between the two counts.
     smallBytes: Math.max(0, words[LoadWord.LoadedPages]! - words[LoadWord.HugePages]!) * PAGE_SIZE,

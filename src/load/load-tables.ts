@@ -65,6 +65,8 @@ export const LoadWord = {
   Revision: 17,
   /** 1 if some frames are compressed. Written before sharing. */
   HasFrames: 18,
+  /** Position in the pages that come first (first-pages.ts). Atomics.add. */
+  NextFirst: 19,
 } as const;
 
 /**
@@ -92,6 +94,8 @@ export interface LoadPlan {
   /** The group's shared memory, and the load's index in it (group.ts). */
   readonly group: SharedArrayBuffer;
   readonly index: number;
+  /** What the background pass reads first (first-pages.ts), or null. */
+  readonly first?: Int32Array<SharedArrayBuffer> | null;
 }
 
 /** A column of checksums, by rank, in blocks that are read on first use (checksum-column.ts). */
@@ -112,6 +116,7 @@ export interface LoadHandle {
   readonly source: PageSource;
   readonly group: SharedArrayBuffer;
   readonly index: number;
+  readonly first: Int32Array<SharedArrayBuffer> | null;
 }
 
 export interface LoadTables {
@@ -181,8 +186,8 @@ export function createLoad(plan: LoadPlan): LoadHandle {
   opened.words[LoadWord.HasFrames] = map.frames.codec.some((codec) => codec !== CodecId.Raw)
     ? 1
     : 0;
-  const { source, group, index } = plan;
-  return { tables, map, checksums: shareChecksums(plan.checksums), source, group, index };
+  const { source, group, index, first = null } = plan;
+  return { tables, map, checksums: shareChecksums(plan.checksums), source, group, index, first };
 }
 
 function shareMap({ extents, frames }: PageMap): PageMap {

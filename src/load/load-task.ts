@@ -23,6 +23,7 @@ import type { ReaderCapabilities } from "../source/reader.ts";
 import { correctCounts, recoverDeadClaims } from "./dead-threads.ts";
 import { DemandQueue } from "./demand-queue.ts";
 import { Depth } from "./depth.ts";
+import { takeFirst } from "./first-pages.ts";
 import { GroupWord, LoadGroup } from "./group.ts";
 import { LoadState } from "./load-state.ts";
 import { DEPTH_MAX, LoadWord, WORDS_PER_UNIT } from "./load-tables.ts";
@@ -243,6 +244,11 @@ export function readNext(load: OpenLoad, reader: UnitReader): boolean {
 function startNext(load: OpenLoad, reader: UnitReader): boolean {
   const { state } = load;
   if (Atomics.load(state.words, LoadWord.Stop) !== 0) return false;
+  const first = takeFirst(state.words, state.handle.first, state.unitCount, wanted);
+  if (first >= 0) {
+    reader.startFirst(load, first, wanted);
+    return true;
+  }
   const unit = takeUnit(state.words, state.unitCount);
   if (unit < 0) return false;
   reader.startUnit(load, unit);

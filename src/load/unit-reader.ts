@@ -69,10 +69,19 @@ export class UnitReader {
 
   /** The same for pages of a unit that a program waits for, by their bits. */
   startPages(load: OpenLoad, unit: number, want: Int32Array): void {
+    this.startSome(load, unit, want, true);
+  }
+
+  /** The same for pages that the background pass reads before the rest. */
+  startFirst(load: OpenLoad, unit: number, want: Int32Array): void {
+    this.startSome(load, unit, want, false);
+  }
+
+  private startSome(load: OpenLoad, unit: number, want: Int32Array, isDemanded: boolean): void {
     const job = this.idle.at(-1)!;
     job.want.set(want);
     load.state.places.extendToFrames(unit, job.want);
-    this.begin(job, load, unit, true);
+    this.begin(job, load, unit, isDemanded);
   }
 
   /** Reads what no thread has started of pages [start, end) of a unit. Precondition: `mayBlock`. */

@@ -1,7 +1,9 @@
 /** Restores the files of an opened native checkpoint. */
 import type { MemoryFileOptions } from "../core/options.ts";
+import { listFirstPages } from "../load/first-pages.ts";
 import { closeOpened, type OpenedCheckpoint } from "./open-place.ts";
 import { type Restored, type RestoreFile, restoreFiles, type RestoreOptions } from "./restore.ts";
+import { BLOCK_PAGES, WorkingSet } from "./working-set.ts";
 
 /**
  * Takes over the opened checkpoint. `optionsOf` is the program's own code.
@@ -12,18 +14,36 @@ export function restoreCheckpoint(
   opened: OpenedCheckpoint,
   optionsOf: (name: string) => MemoryFileOptions,
   options: RestoreOptions,
+  workingSetPath?: string,
 ): Restored {
+  const { files: described, id } = opened.manifest;
+  const workingSet =
+    workingSetPath === undefined || options.background !== true
+      ? undefined
+      : new WorkingSet(workingSetPath, id.toString(16).padStart(16, "0"));
   let files: RestoreFile[];
   try {
-    files = opened.manifest.files.map((file) => ({
+    files = described.map((file) => ({
       image: file,
       map: file.pageMap,
       checksums: file.crcs,
       options: optionsOf(file.name),
+      first: firstPagesOf(workingSet, file.name),
     }));
   } catch (error) {
     closeOpened(opened);
     throw error;
   }
-  return restoreFiles(opened.source, files, { ...options, onLoaded: () => opened.close() });
+  const restored = restoreFiles(opened.source, files, {
+    ...options,
+    onLoaded: () => opened.close(),
+  });
+  const named = restored.cores.map((core, index) => [described[index]!.name, core] as const);
+  workingSet?.record(new Map(named));
+  return restored;
+}
+
+function firstPagesOf(workingSet: WorkingSet | undefined, name: string): RestoreFile["first"] {
+  const blocks = [...(workingSet?.blocksOf(name).keys() ?? [])];
+  return blocks.length === 0 ? null : listFirstPages(blocks, BLOCK_PAGES);
 }

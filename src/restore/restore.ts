@@ -33,6 +33,8 @@ export interface RestoreFile {
   /** CRC-32 of each page by rank, or where they are in the manifest; null if there are none. */
   readonly checksums: Uint32Array | ColumnPlace | null;
   readonly options: MemoryFileOptions;
+  /** What the background pass reads first, or null. */
+  readonly first?: Int32Array<SharedArrayBuffer> | null | undefined;
 }
 
 /** What concerns all files of a restore. */
@@ -117,8 +119,8 @@ interface LoadPlace {
 }
 
 function createState(file: RestoreFile, { source, group, index, isInline }: LoadPlace): LoadState {
-  const { map, checksums } = file;
-  const state = LoadState.create({ map, checksums, source, group, index });
+  const { map, checksums, first = null } = file;
+  const state = LoadState.create({ map, checksums, source, group, index, first });
   const used = isInline ? "inline" : describeSource(source).isUring ? "uring" : "workers";
   const isEmpty = state.words[LoadWord.PendingPages] === 0;
   state.words[LoadWord.Queue] = QUEUES.indexOf(isEmpty ? null : used);

@@ -48,6 +48,7 @@ export const KNOWN = {
     "src/gvisor/compose.ts",
     "src/gvisor/validate.ts",
     "src/gvisor/wire.ts",
+    "src/load/first-pages.ts",
     "src/load/load-state.ts",
     "src/load/ring-table.ts",
     "src/load/unit-reader.ts",
