@@ -17,6 +17,7 @@ import { bench as exchange } from "./exchange.bench.ts";
 import { Fio, FIO_RUNS, FIO_WRITE } from "./peers/fio.ts";
 import { GvisorPeer } from "./peers/gvisor.ts";
 import { bench as remote } from "./remote.bench.ts";
+import { bench as instant } from "./instant.bench.ts";
 import { bench as references } from "./references.bench.ts";
 import { drawChart } from "./report/chart.ts";
 import { type CaseResult, makeCase, type Results } from "./report/results.ts";
@@ -55,6 +56,7 @@ const SINGLE: readonly Bench[] = [
   changes,
   frames,
   remote,
+  instant,
 ];
 /** Figures of what a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];

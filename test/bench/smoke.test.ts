@@ -32,6 +32,7 @@ const FIGURES: Record<string, string[]> = {
   segment: ["nsPerOperation"],
   "zero-scan": ["nsPerPage", "gibPerSecond"],
   coalesce: ["nsPerPiece"],
+  instant: ["fullSaveSeconds", "saveSeconds", "pauseSeconds", "writtenBytes", "busyPauseSeconds"],
   changes: ["armSeconds", "cleanTakeSeconds", "takeSeconds", "firstWriteNs", "laterWriteNs"],
   aio: ["nsPerRead", "nsPerReadAsync"],
   exchange: [],
