@@ -52,7 +52,7 @@ function showObject(value: object): string {
   if (prototype !== null && prototype !== Object.prototype) {
     const { constructor: maker } = prototype as { constructor?: unknown };
     const name = typeof maker === "function" ? maker.name : "";
-    return name === "" ? "an object" : `${/^[AEIOU]/.test(name) ? "an" : "a"} ${name}`;
+    return name === "" ? "an object" : `${/^[AEIO]/.test(name) ? "an" : "a"} ${name}`;
   }
   // Descriptors, not properties: a getter is the program's code.
   const fields = Object.entries(Object.getOwnPropertyDescriptors(value)).map(

@@ -1,5 +1,7 @@
 /** The operating system's errors, in the shape of Node's: `code`, negative `errno`, `syscall`, `path`. */
+import { readlinkSync } from "node:fs";
 import { constants } from "node:os";
+import { isAbsolute, join } from "node:path";
 
 /** Node's table, and what it leaves out that we use (asm-generic/errno.h: the same on x64 and arm64). */
 const numberByCode: Readonly<Record<string, number>> = { ...constants.errno, EOWNERDEAD: 130 };
@@ -22,6 +24,29 @@ export function errnoNumber(code: string): number {
   return number;
 }
 
+/** What a code means, or for one call what to do about it: the end of a message. */
+const MEANINGS: Readonly<Record<string, string>> = {
+  EACCES: "permission denied",
+  EBUSY: "it is in use",
+  EDQUOT: "the disk quota is used up",
+  EIO: "the device failed",
+  EMFILE: "the process has as many files open as it may; raise `ulimit -n`",
+  ENFILE: "the system has as many files open as it may",
+  ENOENT: "no such file or directory",
+  ENOSPC: "no space is left on the device",
+  ENOSYS: "the kernel does not have this call",
+  ENOTDIR: "it, or a part of the path, is no directory",
+  EPERM: "the process may not do this",
+  EROFS: "the file system is read-only",
+  "open EISDIR": "it is a directory",
+  "open ELOOP": "it is a symbolic link, which is not followed; give the path of the file itself",
+  "ftruncate EFBIG": "files may not become that large; raise `ulimit -f`",
+  "fallocate EFBIG": "files may not become that large; raise `ulimit -f`",
+  "pwrite EFBIG": "files may not become that large; raise `ulimit -f`",
+  "mmap ENOMEM":
+    "there is no address space, or there are too many mappings; see `ulimit -v` and vm.max_map_count",
+};
+
 /** A system call failed. `code` is stable ("ENOSPC"); `errno` is negative, as in Node. */
 export class SyscallError extends Error {
   override readonly name = "SyscallError";
@@ -33,9 +58,9 @@ export class SyscallError extends Error {
   /** `errno` is the positive number from the C library. */
   constructor(syscall: string, errno: number, path?: string, detail?: string) {
     const code = errnoCode(errno);
-    super(
-      `${code}: ${syscall} failed${path === undefined ? "" : ` for '${path}'`}${detail === undefined ? "" : `: ${detail}`}`,
-    );
+    const meaning = detail ?? MEANINGS[`${syscall} ${code}`] ?? MEANINGS[code];
+    const place = path === undefined ? "" : ` for '${path}'`;
+    super(`${code}: ${syscall} failed${place}${meaning === undefined ? "" : `: ${meaning}`}`);
     this.code = code;
     this.errno = -errno;
     this.syscall = syscall;
@@ -51,4 +76,21 @@ const REFUSALS: readonly string[] = ["EPERM", "EACCES", "ENOSYS", "EINVAL", "ENO
  */
 export function isRefused(error: SyscallError): boolean {
   return REFUSALS.includes(error.code) || error.code === "EOPNOTSUPP";
+}
+
+/** For messages: a name below the open directory `fd` with that directory's path. */
+export function wholePath(fd: number, path: string | undefined): string | undefined {
+  if (path === undefined || fd < 0 || isAbsolute(path)) return path;
+  const directory = attempt(() => readlinkSync(`/proc/self/fd/${fd}`));
+  return directory === undefined ? path : join(directory, path);
+}
+
+function attempt<T>(work: () => T): T | undefined {
+  try {
+    return work();
+  } catch (error) {
+    // Without /proc, a message has to do with the name.
+    if (error instanceof Error) return undefined;
+    throw error;
+  }
 }

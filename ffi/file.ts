@@ -4,7 +4,7 @@
  */
 import { type Fault, enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
-import { isRefused, SyscallError } from "./errors.ts";
+import { isRefused, SyscallError, wholePath } from "./errors.ts";
 import { errno, libc } from "./libc.ts";
 
 export const O_RDONLY = 0;
@@ -62,12 +62,13 @@ export function check(
   lengthBytes = 0,
 ): number {
   const fault = enter(syscall, fd, offset, lengthBytes);
-  if (fault !== undefined && "errno" in fault) throw new SyscallError(syscall, fault.errno, path);
+  if (fault !== undefined && "errno" in fault)
+    throw new SyscallError(syscall, fault.errno, wholePath(fd, path));
   for (;;) {
     const result = call();
     if (result !== -1) return result;
     const error = errno();
-    if (error !== EINTR) throw new SyscallError(syscall, error, path);
+    if (error !== EINTR) throw new SyscallError(syscall, error, wholePath(fd, path));
   }
 }
 

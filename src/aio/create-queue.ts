@@ -1,6 +1,6 @@
 /** Chooses a queue. */
 import { availableParallelism } from "node:os";
-import { checkInteger, uringUnavailable } from "../../ffi/index.ts";
+import { checkInteger, showValue, uringUnavailable } from "../../ffi/index.ts";
 import { InlineQueue } from "./inline-queue.ts";
 import { MAX_THREADS } from "./operations.ts";
 import type { Queue } from "./queue.ts";
@@ -17,12 +17,12 @@ export type QueueKind = "auto" | "workers" | "uring" | "inline";
 
 export interface QueueOptions {
   /** The most operations in flight, 1 to 4096. Default: 32. */
-  readonly capacity?: number | undefined;
+  readonly capacity?: number | null | undefined;
   /**
    * Workers of a `workers` queue, 1 to 48; not more than `capacity` are started. Default: the
    * number of processors, 2 to 8.
    */
-  readonly threads?: number | undefined;
+  readonly threads?: number | null | undefined;
 }
 
 const DEFAULT_CAPACITY = 32;
@@ -37,13 +37,13 @@ export function uringUnavailableReason(): string | null {
  * @throws {UringUnavailableError} for "uring" where it cannot be used
  * @throws {TypeError} {RangeError} for another kind or number
  */
-export function createQueue(kind: QueueKind = "auto", options: QueueOptions = {}): Queue {
-  const {
-    capacity = DEFAULT_CAPACITY,
-    threads = Math.min(8, Math.max(2, availableParallelism())),
-  } = options;
+export function createQueue(kind?: QueueKind | null, options?: QueueOptions | null): Queue {
+  if (options != null && typeof options !== "object")
+    throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
+  const capacity = options?.capacity ?? DEFAULT_CAPACITY;
+  const threads = options?.threads ?? Math.min(8, Math.max(2, availableParallelism()));
   checkInteger("threads", threads, 1, MAX_THREADS);
-  switch (kind) {
+  switch (kind ?? "auto") {
     case "inline":
       return new InlineQueue(capacity);
     case "workers":
@@ -56,7 +56,7 @@ export function createQueue(kind: QueueKind = "auto", options: QueueOptions = {}
         : new WorkerQueue(capacity, threads);
     default:
       throw new TypeError(
-        `Expected kind to be "auto", "workers", "uring" or "inline", got ${JSON.stringify(kind)}`,
+        `Expected kind to be "auto", "workers", "uring" or "inline", got ${showValue(kind)}`,
       );
   }
 }

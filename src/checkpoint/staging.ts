@@ -4,6 +4,7 @@
  * (save/directory-sink.ts, gvisor/directory.ts). The directory itself is the lock file (flock): the
  * lock ends with the process that held it.
  */
+import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import {
   addressOf,
@@ -211,8 +212,10 @@ function makeIfAbsent(path: string): boolean {
     makeDirectory(path, 0o700);
     return true;
   } catch (error) {
-    if (error instanceof SyscallError && error.code === "EEXIST") return false;
-    throw error;
+    if (!(error instanceof SyscallError && error.code === "EEXIST")) throw error;
+    if (!existsSync(path))
+      throw new SyscallError("mkdir", -error.errno, path, "it is a symbolic link to nothing");
+    return false;
   }
 }
 

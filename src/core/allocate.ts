@@ -29,6 +29,8 @@ export function allocatePages(
 ): FileRange {
   // Each is read once, before the file is looked at: a getter may destroy it.
   const { kind, group, mode, huge: wantsHuge, direction, fill } = options;
+  if (typeof options !== "object")
+    throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
   core.requireLive("allocate()");
   const how = mode ?? "uncommitted";
   const isHuge = wantsHuge ?? false;

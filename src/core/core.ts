@@ -209,6 +209,13 @@ export class FileCore {
     throw new DestroyedError(describe(this.name), method);
   }
 
+  /** As `requireLive`, for a call that is under way. */
+  requireStillLive(method: string): void {
+    if (this.words[Word.Destroyed] === 0) return;
+    this.leave();
+    throw new DestroyedError(describe(this.name), method, true);
+  }
+
   /** Sets `startPage` and `endPage`. @throws {DestroyedError} {TypeError} {RangeError} unless the range lies within the live file */
   requireRange(range: RangeLike, method: string): void {
     // With `range?.start` view, incRef and decRef took up to a tenth longer: the engine then knows less of what it has read.
@@ -358,7 +365,7 @@ export class FileCore {
   }
 
   private async leaveLater(): Promise<void> {
-    await this.loader?.stop(new DestroyedError(describe(this.name), "awaitLoad()"));
+    await this.loader?.stop(new DestroyedError(describe(this.name), "awaitLoad()", true));
     await Promise.allSettled(this.holds);
     // Buffers that I/O pins cannot be detached before it ends, and no event tells of its end.
     for (let waitMs = FIRST_PINNED_RETRY_MS; !this.views.detachAll(); ) {

@@ -146,10 +146,13 @@ function keysOf(object: object): Set<string> {
 const MODES: readonly string[] = ["uncommitted", "callerIndirectCommit", "commit", "writePopulate"];
 
 export const checkLength = (lengthBytes: number, huge: boolean): void => {
-  checkInteger("lengthBytes", lengthBytes, 1);
   const unit = huge ? HUGE_PAGE_SIZE : PAGE_SIZE;
-  if (lengthBytes % unit !== 0)
-    throw new RangeError(`Expected lengthBytes to be a multiple of ${unit}, got ${lengthBytes}`);
+  if (typeof lengthBytes !== "number")
+    throw new TypeError(`Expected lengthBytes to be a number, got ${showValue(lengthBytes)}`);
+  if (!Number.isSafeInteger(lengthBytes) || lengthBytes < unit || lengthBytes % unit !== 0)
+    throw new RangeError(
+      `Expected lengthBytes to be a positive multiple of ${unit}, got ${lengthBytes}`,
+    );
 };
 
 export const isTopDown = (direction: string | null | undefined): boolean => {

@@ -45,10 +45,10 @@ export class NoCheckpointError extends Error {
   readonly code = "ERR_NO_CHECKPOINT";
   readonly path: string;
 
-  constructor(path: string, cause?: unknown) {
+  constructor(path: string, cause?: unknown, { kind = "checkpoint", file = "meta" } = {}) {
     super(
-      `There is no checkpoint in '${path}': ` +
-        (cause === undefined ? "it has no file meta" : "the directory does not exist (ENOENT)"),
+      `There is no ${kind} in '${path}': ` +
+        (cause === undefined ? `it has no file ${file}` : "the directory does not exist (ENOENT)"),
       cause === undefined ? undefined : { cause },
     );
     this.path = path;

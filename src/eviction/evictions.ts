@@ -18,7 +18,7 @@
  * Source: MarkEvictable, startEvictionGoroutineLocked and ShouldCacheEvictable in gVisor's
  * pgalloc.go.
  */
-import { checkInteger } from "../../ffi/index.ts";
+import { checkInteger, showValue } from "../../ffi/index.ts";
 import { type EvictionFailure, EvictionError } from "../errors/errors.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { type PressureListener, type PressureWatch, watchPressure } from "./pressure.ts";
@@ -337,9 +337,7 @@ export class Evictions {
 
 function checkUser(user: EvictableMemoryUser): void {
   if (user === null || typeof user !== "object" || typeof user.evict !== "function") {
-    throw new TypeError(
-      `Expected user to have a method evict, got ${user === null ? "null" : typeof user}`,
-    );
+    throw new TypeError(`Expected user to have a method evict, got ${showValue(user)}`);
   }
 }
 

@@ -234,9 +234,10 @@ export class MemoryFile implements Disposable {
    * @throws {RangeError} if a page has no reference
    * @throws {NotLoadedError} if a page is not loaded yet
    */
-  view(range: RangeLike): Uint8Array<ArrayBuffer>;
+  view(range: RangeLike, type?: null): Uint8Array<ArrayBuffer>;
   view<T>(range: RangeLike, type: ViewConstructor<T>): T;
-  view<T>(range: RangeLike, type: ViewConstructor<T> = Uint8Array as never): T {
+  view<T>(range: RangeLike, given?: ViewConstructor<T> | null): T {
+    const type = given ?? (Uint8Array as never);
     const core = this.#core;
     core.requireRange(range, "view()");
     const { startPage, endPage, discards, views } = core;

@@ -27,7 +27,7 @@ import {
   truncateFile,
 } from "../../ffi/index.ts";
 import { closeAll, openIfExists, StagingDirectory } from "../checkpoint/staging.ts";
-import { CorruptCheckpointError } from "../errors/errors.ts";
+import { NoCheckpointError, SyscallError } from "../errors/errors.ts";
 import { describeFile } from "../save/file-writer.ts";
 import type { FileDescription } from "../save/sink.ts";
 
@@ -36,6 +36,9 @@ const PAGES = "pages.img";
 const COMMITTED_META = /^pages_meta\.img\.([0-9a-f]{16})$/;
 const UNFINISHED = /^pages(_meta)?\.img\.[0-9a-f]{16}(\.tmp)?$/;
 const OPEN_ATTEMPTS = 16;
+
+/** How a NoCheckpointError names what is missing. */
+const KIND = { kind: "gVisor checkpoint", file: META };
 
 export interface OpenedFile {
   /** Open for reading; the caller's to close. */
@@ -51,26 +54,31 @@ export interface OpenedExport {
 }
 
 /**
- * @throws {SyscallError} if the directory cannot be read @throws {CorruptCheckpointError} if it
- * holds no such checkpoint
+ * @throws {NoCheckpointError} if it holds no such checkpoint, or does not exist
+ * @throws {SyscallError} if the directory cannot be read
  */
 export function openExport(directory: string): OpenedExport {
-  const directoryFd = openFile(directory, O_RDONLY | O_DIRECTORY);
+  const directoryFd = openDirectory(directory);
   try {
     for (let attempt = 1; ; attempt++) {
       const found = openOnce(directoryFd, directory);
       if (found !== undefined) return found;
       if (attempt === OPEN_ATTEMPTS) {
-        throw new CorruptCheckpointError(
-          `There is no gVisor checkpoint in '${directory}': it has no file ${META}`,
-          {
-            path: `${directory}/${META}`,
-          },
-        );
+        throw new NoCheckpointError(directory, undefined, KIND);
       }
     }
   } finally {
     closeFile(directoryFd);
+  }
+}
+
+function openDirectory(directory: string): number {
+  try {
+    return openFile(directory, O_RDONLY | O_DIRECTORY);
+  } catch (error) {
+    if (error instanceof SyscallError && error.code === "ENOENT")
+      throw new NoCheckpointError(directory, error, KIND);
+    throw error;
   }
 }
 

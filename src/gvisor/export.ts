@@ -127,7 +127,7 @@ async function writeExport(
   const startedAt = performance.now();
   for (const file of plan.files) await file.awaitLoad(undefined, { signal: options.signal });
   const cores = plan.files.map(coreOf);
-  for (const core of cores) core.requireLive("exportTo()");
+  for (const core of cores) core.requireStillLive("exportTo()");
   const states = cores.map((core) => collectImage(core.allocator));
   for (const { runs } of states) checkKinds(runs, options.foreignKind);
   const sources = states.map((state, i) => sourceOf(cores[i]!, state));

@@ -182,7 +182,7 @@ export class Loader implements Runnable {
     if (this.state.words[LoadWord.Stop] === 0) return undefined;
     if (this.stopReason !== undefined) return this.stopReason;
     if (Atomics.load(this.control.words, Word.Destroyed) !== 0)
-      return new DestroyedError("MemoryFile", "awaitLoad()");
+      return new DestroyedError("MemoryFile", "awaitLoad()", true);
     return new DOMException("The load was ended by another thread", "AbortError");
   }
 

@@ -22,7 +22,7 @@
  *    made it ended without leaving the file (participants.ts).
  */
 import { totalmem } from "node:os";
-import { bufferAt, detach, MAX_BUFFER_BYTES } from "../../ffi/index.ts";
+import { bufferAt, detach, MAX_BUFFER_BYTES, showValue } from "../../ffi/index.ts";
 import { assert } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { BYTES, SLOT_WORDS, USED, ViewTable } from "./view-table.ts";
@@ -123,6 +123,10 @@ export class Views {
    * A view of that type. Its constructor may be the program's code, so the buffer is kept first.
    */
   private retype<T>(start: number, buffer: ArrayBuffer, type: ViewConstructor<T>): T {
+    if (typeof type !== "function")
+      throw new TypeError(
+        `Expected type to be a typed array's constructor, got ${showValue(type)}`,
+      );
     const view = new type(buffer);
     if (!ArrayBuffer.isView(view))
       throw new TypeError(

@@ -177,7 +177,7 @@ async function finish(
   if (background === true) return;
   try {
     for (const core of cores) {
-      core.requireLive("awaitLoad()");
+      core.requireStillLive("awaitLoad()");
       if (!core.mayMissPages) continue;
       await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, signal);
     }

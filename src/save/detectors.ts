@@ -31,7 +31,7 @@ export class Detectors {
       while (!core.changes.tryBegin()) {
         await Bun.sleep(TRACKER_POLL_MS);
         plan.signal?.throwIfAborted();
-        core.requireLive("saveTo()");
+        core.requireStillLive("saveTo()");
       }
       this.owned.push(core);
       this.detectors.set(core, new TrackingDetector(core, baseId));

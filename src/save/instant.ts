@@ -70,7 +70,7 @@ export function bytesAtOnce({ targetPauseMs }: Pick<SavePlan, "targetPauseMs">):
 }
 
 export function collectState(core: FileCore): FileState {
-  core.requireLive("saveTo()");
+  core.requireStillLive("saveTo()");
   const { chunkHuge, runs, usedPages } = collectRuns(core.allocator);
   return { chunkHuge, runs, used: usedRuns(runs), usedPages };
 }

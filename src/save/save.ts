@@ -63,7 +63,7 @@ async function saveWhenLoaded(plan: SavePlan): Promise<SaveReport> {
       await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, plan.signal);
     await core.releaser.released();
   }
-  for (const { core } of plan.files) core.requireLive("saveTo()");
+  for (const { core } of plan.files) core.requireStillLive("saveTo()");
   const { where, signal, s3, isIncremental } = plan;
   const sink = await openSink(where, { s3, signal, wantsBase: isIncremental });
   return await closing(sink, () => new Save(plan, sink).run());

@@ -69,7 +69,7 @@ export async function run(task: WriteTask): Promise<void> {
     // A file that is destroyed while it is saved stays mapped by the slot of the thread that saves
     // it, if that lives.
     if (files.some((words) => Atomics.load(words, Word.Destroyed) === 2))
-      throw new DestroyedError("MemoryFile", "saveTo()");
+      throw new DestroyedError("MemoryFile", "saveTo()", true);
     await writeTickets(task);
   } finally {
     for (const [file, words] of files.entries()) freeSlot(words, slots[file]!);

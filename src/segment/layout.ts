@@ -40,7 +40,7 @@ export interface SegmentTables {
 export function segmentLayout(capacity: number): SegmentLayout {
   if (!Number.isInteger(capacity) || capacity < 1 || capacity > MAX_CAPACITY) {
     throw new RangeError(
-      `Expected capacity to be an integer in [1, ${MAX_CAPACITY}], got ${capacity}`,
+      `Expected capacity to be an integer in [1, ${MAX_CAPACITY}], got ${JSON.stringify(capacity)}`,
     );
   }
   return {

@@ -1,0 +1,136 @@
+/** What is said to mistakes: the mistake, the value with its type, the whole path, what to do. */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createQueue } from "../../src/aio/index.ts";
+import { importAll, importFrom } from "../../src/gvisor/index.ts";
+import { loadAll, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "pgalloc-messages-"));
+const at = (name: string) => join(directory, name);
+beforeAll(() => {
+  chmodSync(directory, 0o755);
+  mkdirSync(at("empty"));
+  writeFileSync(at("a file"), "");
+  symlinkSync(at("a file"), at("link"));
+  symlinkSync(at("nothing"), at("dangling"));
+});
+afterAll(() => rmSync(directory, { recursive: true }));
+
+/** Name, code and message of what the call throws or rejects with. */
+async function said(call: (file: MemoryFile) => unknown): Promise<string> {
+  using file = MemoryFile.create({ name: "cache" });
+  try {
+    await call(file);
+  } catch (error) {
+    const { name, code, message } = error as Error & { code?: string };
+    return `${name} ${code} ${message}`;
+  }
+  return "nothing";
+}
+
+const any = (value: unknown): never => value as never;
+const doubled = (file: MemoryFile) => {
+  const range = file.allocate(PAGE_SIZE);
+  file.decRef(range);
+  file.decRef(range);
+};
+const destroyedDuring = (work: (file: MemoryFile) => Promise<unknown>) => async () => {
+  const file = MemoryFile.create();
+  file.allocate(PAGE_SIZE);
+  const working = work(file);
+  file.destroy();
+  await working;
+};
+const NO_CHECKPOINT = ["NoCheckpointError", "ERR_NO_CHECKPOINT"];
+
+/** Each call, and what its message has. */
+const MISTAKES: Record<string, [(file: MemoryFile) => unknown, string[]]> = {
+  "a length as text": [(file) => file.allocate(any("4096")), ['"4096" (a string)']],
+  "a length as bigint": [(file) => file.allocate(any(4096n)), ["4096n (a bigint)"]],
+  "a part of a page": [
+    (file) => {
+      file.allocate(PAGE_SIZE);
+      file.view({ start: 512, end: 1024 });
+    },
+    ["RangeError", "page", "[512, 1024)", "subarray"],
+  ],
+  "two numbers for a range": [(file) => file.view(any(0)), ["{ start, end }", "got 0"]],
+  "no range": [(file) => file.view(any(null)), ["{ start, end }", "got null"]],
+  "a type by name": [
+    (file) => file.view(file.allocate(PAGE_SIZE), any("Uint8Array")),
+    ["constructor", '"Uint8Array" (a string)'],
+  ],
+  "a double free": [doubled, ["RangeError", "has none", "checks: true"]],
+  "an option that is no object": [
+    (file) => file.allocate(PAGE_SIZE, any(3)),
+    ["options to be an object", "got 3"],
+  ],
+  "destroyed during a save": [
+    destroyedDuring((file) => file.saveTo(at("ck"))),
+    ["ERR_DESTROYED", "while saveTo()"],
+  ],
+  "a file for a handle": [(file) => MemoryFile.attach(any(file)), ["share()", "a MemoryFile"]],
+  "no directory": [() => MemoryFile.loadFrom(at("none")), [...NO_CHECKPOINT, at("none")]],
+  "an empty directory": [() => MemoryFile.loadFrom(at("empty")), [...NO_CHECKPOINT, at("empty")]],
+  "no directory for several": [() => loadAll(at("none")), NO_CHECKPOINT],
+  "no directory of gVisor's": [() => importFrom(at("none")), NO_CHECKPOINT],
+  "an empty directory for gVisor": [() => importAll(at("empty")), NO_CHECKPOINT],
+  "a file for a directory": [
+    (file) => file.saveTo(at("a file")),
+    ["ENOTDIR", at("a file"), "no directory"],
+  ],
+  "a dangling link": [(file) => file.saveTo(at("dangling")), [at("dangling"), "link to nothing"]],
+  "a link as path": [
+    () => MemoryFile.create({ path: at("link") }),
+    ["ELOOP", at("link"), "symbolic link"],
+  ],
+  "a directory as path": [
+    () => MemoryFile.create({ path: at("empty") }),
+    ["EISDIR", at("empty"), "it is a directory"],
+  ],
+  "a URL as path": [() => MemoryFile.create({ path: any(new URL("file:///x")) }), ["a URL"]],
+  "an unknown queue": [() => createQueue(any("fast")), ['"uring"', '"fast" (a string)']],
+};
+
+test.each(Object.entries(MISTAKES))("%s", async (_, [call, parts]) => {
+  const message = await said(call);
+  for (const part of parts) expect(message).toContain(part);
+  expect(message).not.toMatch(/\[object |undefined is not|\.$/);
+});
+
+const isRoot = process.getuid!() === 0;
+
+test.skipIf(!isRoot)("a file of a checkpoint that may not be read is named with its path", () => {
+  const place = at("denied");
+  const run = (program: string, ...prefix: string[]) =>
+    Bun.spawnSync([...prefix, process.execPath, "-e", program], {
+      cwd: directory,
+    }).stdout.toString();
+  const library = JSON.stringify(join(import.meta.dir, "../../src/index.ts"));
+  mkdirSync(place, { mode: 0o755 });
+  writeFileSync(join(place, "meta"), "x", { mode: 0o000 });
+  const program = `
+    const { MemoryFile } = await import(${library});
+    const said = (error) => console.log(error.message);
+    await MemoryFile.loadFrom(${JSON.stringify(place)}).catch(said);`;
+  const asNobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+  if (run("console.log(1)", ...asNobody) !== "1\n") return;
+  expect(run(program, ...asNobody)).toContain(join(place, "meta"));
+});
+
+test("a limit on the size of files is named where a file cannot grow", () => {
+  const library = JSON.stringify(join(import.meta.dir, "../../src/index.ts"));
+  const program = `
+    const { MemoryFile } = await import(${library});
+    try { MemoryFile.create().allocate(4096); } catch (error) { console.log(error.message); }`;
+  const child = Bun.spawnSync([
+    "bash",
+    "-c",
+    'ulimit -f 1000; exec "$0" -e "$1"',
+    process.execPath,
+    program,
+  ]);
+  expect(child.stdout.toString()).toMatch(/EFBIG.*ulimit -f/);
+});
