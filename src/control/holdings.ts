@@ -9,24 +9,33 @@
  * so each record is freed once. The main thread writes no records: its end is that of the process.
  */
 import {
+  addressOf,
   bufferAt,
   closeFile,
   fileStatus,
   mapAnonymousAt,
   mapAnonymousOnce,
+  O_RDONLY,
+  openFile,
+  readAt,
   SyscallError,
   unmap,
 } from "../../ffi/index.ts";
-import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
+import { isThreadAlive, nap, THREAD_ID } from "../threads/thread.ts";
 
 /**
- * Far from where Linux places mappings: programs are below, and the others grow down from the top.
- * The last digits are the table's version. The second address is for 39 bits of address space.
+ * Linux places programs near the top of the address space or above its middle, and other mappings
+ * from the top down: so these addresses are free at the start. The second one is for 39 bits of
+ * address space. This module maps the table before the library reserves any memory.
  */
-const ADDRESSES = [0x7067_6c00_1000, 0x32_6c00_1000];
+const ADDRESSES = [0x1067_6c00_1000, 0x32_6c00_1000];
+/** Marks the table, with the version of its layout. */
+const MAGIC = 0x7067_6101;
+const MAGIC_ATTEMPTS = 100;
 const RECORDS = 4096;
 const RECORD_BYTES = 64;
-const TABLE_BYTES = RECORDS * RECORD_BYTES;
+/** The first record's place has the magic number. */
+const TABLE_BYTES = (1 + RECORDS) * RECORD_BYTES;
 
 /** Indexes of a record's 32-bit words, and of its 64-bit floats. */
 const RecordWord = { Thread: 0, IsComplete: 1 } as const;
@@ -51,22 +60,49 @@ interface Table {
   readonly fields: Float64Array;
 }
 
-let table: Table | null | undefined;
+let table: Table | undefined;
 
-/** The process's table; null if it cannot be had. */
-function openTable(): Table | null {
+/** Maps the process's table, or finds it. Returns 0 if it cannot be had. */
+function findTable(): number {
   for (const address of ADDRESSES) {
     try {
-      mapAnonymousOnce(address, TABLE_BYTES);
+      if (mapAnonymousOnce(address, TABLE_BYTES)) {
+        Atomics.store(new Int32Array(bufferAt(address, 4)), 0, MAGIC);
+        return address;
+      }
+      if (isTable(address)) return address;
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       // Without a table a dead thread's holdings stay until the process ends.
-      continue;
     }
-    const buffer = bufferAt(address, TABLE_BYTES);
-    return { words: new Int32Array(buffer), fields: new Float64Array(buffer) };
   }
-  return null;
+  return 0;
+}
+
+/** True if what is mapped there is a table. It may be any memory, so it is read through the kernel. */
+function isTable(address: number): boolean {
+  const fd = openFile("/proc/self/mem", O_RDONLY);
+  try {
+    const magic = new Int32Array(new ArrayBuffer(4));
+    for (let attempt = 0; attempt < MAGIC_ATTEMPTS; attempt++) {
+      if (readAt(fd, addressOf(magic), 4, address) !== 4) return false;
+      if (magic[0] !== 0) return magic[0] === MAGIC;
+      // Another thread has just mapped it.
+      nap(1);
+    }
+    return false;
+  } finally {
+    closeFile(fd);
+  }
+}
+
+const tableAddress = findTable();
+
+/** The process's table; undefined if it cannot be had. */
+function openTable(): Table | undefined {
+  if (tableAddress === 0) return undefined;
+  const buffer = bufferAt(tableAddress + RECORD_BYTES, TABLE_BYTES - RECORD_BYTES);
+  return { words: new Int32Array(buffer), fields: new Float64Array(buffer) };
 }
 
 /**
@@ -75,7 +111,7 @@ function openTable(): Table | null {
 export function hold({ fd, mapping }: Holding): number {
   if (Bun.isMainThread) return -1;
   table ??= openTable();
-  if (table === null) return -1;
+  if (table === undefined) return -1;
   const { words, fields } = table;
   for (let record = 0; record < RECORDS; record++) {
     const at = record * WORDS;
@@ -94,7 +130,7 @@ export function hold({ fd, mapping }: Holding): number {
 
 /** This thread frees the holding itself, or others know of it now. */
 export function letGo(record: number): void {
-  if (record < 0 || table === null || table === undefined) return;
+  if (record < 0 || table === undefined) return;
   const at = record * WORDS;
   Atomics.store(table.words, at + RecordWord.IsComplete, 0);
   Atomics.store(table.words, at + RecordWord.Thread, 0);
@@ -103,7 +139,7 @@ export function letGo(record: number): void {
 /** Frees what threads held that have ended. Returns how many holdings. */
 export function freeHoldingsOfDead(): number {
   table ??= openTable();
-  if (table === null) return 0;
+  if (table === undefined) return 0;
   const { words } = table;
   let freed = 0;
   for (let record = 0; record < RECORDS; record++) {

@@ -81,3 +81,9 @@ test("a path whose thread ended can be used at once", async () => {
     rmSync(root, { recursive: true });
   }
 });
+
+test("the table is apart from the address space that many files reserve", () => {
+  const files = Array.from({ length: 300 }, () => MemoryFile.create());
+  expect(freeHoldingsOfDead()).toBe(0);
+  for (const file of files) file.destroy();
+});
