@@ -7,6 +7,9 @@
  */
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
 
+/** Units of first pages in flight over io_uring: as many bytes as one whole unit, at 64 KiB each. */
+export const FIRST_IN_FLIGHT = 32;
+
 /** The unit, then the bits of its pages. */
 const ENTRY_WORDS = 1 + WORDS_PER_UNIT;
 
@@ -34,6 +37,11 @@ export function listFirstPages(
     at += ENTRY_WORDS;
   }
   return entries;
+}
+
+/** True while there are pages that come first. `words` are LoadWord's. */
+export function hasFirst(words: Int32Array, entries: Int32Array | null): boolean {
+  return entries !== null && words[LoadWord.NextFirst]! < entries.length / ENTRY_WORDS;
 }
 
 /** Takes the next unit, whose pages' bits go to `want`; -1 at the end. `words` are LoadWord's. */

@@ -23,7 +23,7 @@ import type { ReaderCapabilities } from "../source/reader.ts";
 import { correctCounts, recoverDeadClaims } from "./dead-threads.ts";
 import { DemandQueue } from "./demand-queue.ts";
 import { Depth } from "./depth.ts";
-import { takeFirst } from "./first-pages.ts";
+import { FIRST_IN_FLIGHT, hasFirst, takeFirst } from "./first-pages.ts";
 import { GroupWord, LoadGroup } from "./group.ts";
 import { LoadState } from "./load-state.ts";
 import { DEPTH_MAX, LoadWord, WORDS_PER_UNIT } from "./load-tables.ts";
@@ -158,7 +158,9 @@ class LoadingThread {
         while (!group.isServed && startDemanded(load, reader));
       }
       demand = seen;
-      const units = depth.units(nowMs);
+      // First pages are few for each unit, and what the program waits for next.
+      const isFirst = hasFirst(state.words, state.handle.first);
+      const units = isFirst ? Math.min(reader.depth, FIRST_IN_FLIGHT) : depth.units(nowMs);
       while (isMore && reader.inFlight < units) isMore = startNext(load, reader);
       const before = reader.inFlight;
       if (before === 0) continue;
