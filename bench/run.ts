@@ -12,6 +12,7 @@ import { bench as changes } from "./changes.bench.ts";
 import { bench as coalesce } from "./coalesce.bench.ts";
 import { bench as frames } from "./frames.bench.ts";
 import { bench as load } from "./load.bench.ts";
+import { bench as data } from "./data.bench.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
 import { bench as exchange } from "./exchange.bench.ts";
 import { Fio, FIO_RUNS, FIO_WRITE } from "./peers/fio.ts";
@@ -57,6 +58,7 @@ const SINGLE: readonly Bench[] = [
   frames,
   remote,
   instant,
+  data,
 ];
 /** Figures of what a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];

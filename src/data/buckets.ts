@@ -91,6 +91,18 @@ export class Buckets {
     this.arena.set(this.place.window, this.place.word + word, value);
   }
 
+  /** True if the map has a limit, so that it must know which entries are read. */
+  get isLimited(): boolean {
+    const { window, word } = this.place;
+    const words = this.arena.words[window]!;
+    return (
+      (words[word + MapWord.MaxEntries]! |
+        words[word + MapWord.MaxBytes]! |
+        words[word + MapWord.MaxBytes + 1]!) !==
+      0
+    );
+  }
+
   /** A number in two words of the header. */
   headerNumber(word: number): number {
     return (this.header(word + 1) >>> 0) * 2 ** 32 + (this.header(word) >>> 0);
@@ -135,11 +147,14 @@ export class Buckets {
    * {NotLoadedError}
    */
   findBucket(hash: number): Int32Array {
-    const { arena } = this;
-    const { depth } = this;
-    const directory = this.header(MapWord.Directory);
+    const { arena, place } = this;
+    const header = arena.words[place.window]!;
+    const depth = header[place.word + MapWord.Depth]!;
+    if (depth >>> 0 > MAX_DEPTH) throw new CorruptStoreError(`A map has a depth of ${depth}`);
+    const directory = header[place.word + MapWord.Directory]!;
     const window = directory >>> WINDOW_PAGE_BITS;
-    const index = depth === 0 ? 0 : hash >>> (32 - depth);
+    // In two steps, for a shift by 32 is none.
+    const index = (hash >>> 1) >>> (31 - depth);
     const word = (directory & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + index;
     const words = arena.words[window];
     if (window === 0 || words === undefined || word >= words.length)

@@ -119,8 +119,7 @@ export class StoreMap<K extends KeyType = "string"> {
   private readNow(wanted: number): Uint8Array<ArrayBuffer> | true | undefined {
     const { buckets, arena, key: keys } = this;
     if (!buckets.find(keys) || this.isExpired()) return undefined;
-    if (buckets.header(MapWord.MaxEntries) !== 0 || buckets.headerNumber(MapWord.MaxBytes) !== 0)
-      arena.control.setRecent(keys.hash);
+    if (buckets.isLimited) arena.control.setRecent(keys.hash);
     if (wanted === Wanted.Presence) return true;
     const { entryWindow, valueByte, valueBytes } = buckets;
     const bytes = arena.bytes[entryWindow]!;
