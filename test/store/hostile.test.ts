@@ -143,7 +143,7 @@ function useAll(store: Store): void {
   for (const name of ["m", "t"]) attempt(() => store.drop(name));
 }
 
-test("a store with hostile pages throws typed errors, and writes to its own pages only", async () => {
+test("a store with hostile pages throws typed errors, and writes to no other pages", async () => {
   let opened = 0;
   await fc.assert(
     fc.asyncProperty(fc.array(edit, { minLength: 1, maxLength: 6 }), async (edits) => {
