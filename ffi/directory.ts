@@ -1,6 +1,7 @@
 /**
- * Directories: make, list, lock, and what changes the names in one. All but `makeDirectory` work on an open directory, so that
- * it may be renamed or replaced meanwhile and they still mean the same one.
+ * Directories: make, list, lock, and what changes the names in one. All but `makeDirectory` work on
+ * an open directory, so that it may be renamed or replaced meanwhile and they still mean the same
+ * one.
  */
 import { check, checkOn, cString, EWOULDBLOCK } from "./file.ts";
 import { SyscallError } from "./errors.ts";
@@ -54,7 +55,10 @@ export function unlinkAt(directoryFd: number, name: string): void {
   checkOn("unlinkat", directoryFd, name, () => libc.unlinkat(directoryFd, bytes as never, 0));
 }
 
-/** Takes an exclusive lock that ends with the descriptor or the process. False if somebody else holds it. */
+/**
+ * Takes an exclusive lock that ends with the descriptor or the process. False if somebody else
+ * holds it.
+ */
 export function tryLockFile(fd: number): boolean {
   try {
     checkOn("flock", fd, undefined, () => libc.flock(fd, LOCK_EX | LOCK_NB));

@@ -50,8 +50,8 @@ export function cString(text: string): Buffer {
 }
 
 /**
- * For this folder: makes a call that returns -1 on failure, again after EINTR. `fd` is -1 if the call
- * has none. @throws {SyscallError}
+ * For this folder: makes a call that returns -1 on failure, again after EINTR. `fd` is -1 if the
+ * call has none. @throws {SyscallError}
  */
 export function check(
   syscall: string,
@@ -112,8 +112,8 @@ export function duplicateFile(fd: number): number {
 
 /**
  * close(2). The descriptor is gone even if the call fails, so EINTR is not retried. EIO and ENOSPC
- * say that earlier writes failed; files whose writes matter are synced before, and fsync has reported
- * it. That leaves EBADF, a mistake of ours. @throws {SyscallError}
+ * say that earlier writes failed; files whose writes matter are synced before, and fsync has
+ * reported it. That leaves EBADF, a mistake of ours. @throws {SyscallError}
  */
 export function closeFile(fd: number): void {
   checkInteger("fd", fd, 0, 2 ** 31 - 1);
@@ -127,8 +127,9 @@ function requireClosed(fault: Fault, error: number): void {
 }
 
 /**
- * Makes a call of node:fs in a thread of the runtime. Resolves to its error number, or 0. (node:fs is
- * loaded on first use, which takes 2 to 4 ms, and `promisify` would load node:util for 2 ms more.)
+ * Makes a call of node:fs in a thread of the runtime. Resolves to its error number, or 0. (node:fs
+ * is loaded on first use, which takes 2 to 4 ms, and `promisify` would load node:util for 2 ms
+ * more.)
  */
 function inRuntime(name: "close" | "fsync", fd: number): Promise<number> {
   return new Promise((resolve, reject) => {
@@ -140,8 +141,8 @@ function inRuntime(name: "close" | "fsync", fd: number): Promise<number> {
 }
 
 /**
- * close(2) in a thread of the runtime, for a file that may have lost its last name: freeing its blocks
- * takes 0.15 s/GiB on ext4. @throws as `closeFile`
+ * close(2) in a thread of the runtime, for a file that may have lost its last name: freeing its
+ * blocks takes 0.15 s/GiB on ext4. @throws as `closeFile`
  */
 export async function closeInBackground(fd: number): Promise<void> {
   checkInteger("fd", fd, 0, 2 ** 31 - 1);
@@ -149,7 +150,10 @@ export async function closeInBackground(fd: number): Promise<void> {
   requireClosed(fault, await inRuntime("close", fd));
 }
 
-/** fsync(2) in a thread of the runtime: gigabytes take seconds. @throws {SyscallError} with `path` */
+/**
+ * fsync(2) in a thread of the runtime: gigabytes take seconds.
+ * @throws {SyscallError} with `path`
+ */
 export async function syncFile(fd: number, path: string): Promise<void> {
   const fault = enter("fsync", fd, 0, 0);
   if (fault !== undefined && "errno" in fault) throw new SyscallError("fsync", fault.errno, path);
@@ -166,8 +170,8 @@ export function createMemoryFd(name: string): number {
 }
 
 /**
- * Forbids to shrink a memory file, so that no process can turn our mapped pages into SIGBUS. A kernel
- * that refuses it leaves the file as it is.
+ * Forbids to shrink a memory file, so that no process can turn our mapped pages into SIGBUS. A
+ * kernel that refuses it leaves the file as it is.
  */
 export function sealAgainstShrinking(fd: number): void {
   try {
@@ -178,7 +182,9 @@ export function sealAgainstShrinking(fd: number): void {
   }
 }
 
-/** Turns O_DIRECT on or off for an open file. Returns false if its file system has no direct I/O. */
+/**
+ * Turns O_DIRECT on or off for an open file. Returns false if its file system has no direct I/O.
+ */
 export function setDirectIo(fd: number, on: boolean): boolean {
   try {
     const flags = checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_GETFL, 0));
@@ -256,7 +262,8 @@ export interface FileStatus {
   readonly isFile: boolean;
 }
 
-// struct stat (asm/stat.h) of x64 and arm64: st_dev at 0, st_ino at 8, st_size at 48, st_blocks at 64.
+// struct stat (asm/stat.h) of x64 and arm64: st_dev at 0, st_ino at 8, st_size at 48, st_blocks at
+// 64.
 const statWords = new BigInt64Array(new ArrayBuffer(256));
 // st_mode is at 24 on x64 and at 16 on arm64.
 const statMode = new Uint32Array(statWords.buffer, ARM64 ? 16 : 24, 1);

@@ -1,9 +1,10 @@
 /**
- * Files that the kernel makes up while they are read (/proc). By hand: loading node:fs takes every thread 2 to 4 ms. They are
- * no files of the program's, so their calls are neither counted nor made to fail (calls.ts).
+ * Files that the kernel makes up while they are read (/proc). By hand: loading node:fs takes every
+ * thread 2 to 4 ms. They are no files of the program's, so their calls are neither counted nor made
+ * to fail (calls.ts).
  *
- * A thread that is terminated between `open` and `close` leaves the descriptor open. So the two stand close together, and what
- * a thread looks at again and again is not read by this.
+ * A thread that is terminated between `open` and `close` leaves the descriptor open. So the two
+ * stand close together, and what a thread looks at again and again is not read by this.
  */
 import { SyscallError } from "./errors.ts";
 import { cString, EINTR, O_CLOEXEC, O_RDONLY } from "./file.ts";
@@ -12,7 +13,10 @@ import { addressOf } from "./memory.ts";
 
 const FIRST_BYTES = 4096;
 
-/** All that such a file says. @throws {SyscallError} with `path`: ENOENT, and ESRCH where a thread has gone meanwhile */
+/**
+ * All that such a file says.
+ * @throws {SyscallError} with `path`: ENOENT, and ESRCH where a thread has gone meanwhile
+ */
 export function readKernelFile(path: string): Buffer {
   const name = cString(path);
   let bytes = Buffer.from(new ArrayBuffer(FIRST_BYTES));

@@ -1,4 +1,7 @@
-/** Waiting for file descriptors on a thread that does nothing else: poll(2), and the eventfd that ends the wait. */
+/**
+ * Waiting for file descriptors on a thread that does nothing else: poll(2), and the eventfd that
+ * ends the wait.
+ */
 import { enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
 import { EINTR } from "./file.ts";
@@ -23,8 +26,8 @@ export interface PollEntry {
 const POLLFD_BYTES = 8;
 
 /**
- * poll(2): blocks this thread until an entry has an event or `timeoutMs` have passed. The events of each entry, all 0 when
- * the time is up. After EINTR the wait begins again.
+ * poll(2): blocks this thread until an entry has an event or `timeoutMs` have passed. The events of
+ * each entry, all 0 when the time is up. After EINTR the wait begins again.
  *
  * @throws {SyscallError}
  */

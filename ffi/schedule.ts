@@ -1,10 +1,13 @@
 /**
- * How the kernel shares the processors between threads, as far as a thread without privileges may say.
+ * How the kernel shares the processors between threads, as far as a thread without privileges may
+ * say.
  *
- * - Slice: how long it lets an ordinary thread run before it looks whether another one should, since Linux 6.12. A thread that
- *   wakes up takes the processor at once from one whose slice is longer than its own; each one's share of the processor stays as
- *   it is (https://lwn.net/Articles/969062/).
- * - Nice: a thread's share beside others that want the same processor. A thread may make its own smaller, and never larger again.
+ * - Slice: how long it lets an ordinary thread run before it looks whether another one should,
+ *   since Linux 6.12. A thread that wakes up takes the processor at once from one whose slice is
+ *   longer than its own; each one's share of the processor stays as it is
+ *   (https://lwn.net/Articles/969062/).
+ * - Nice: a thread's share beside others that want the same processor. A thread may make its own
+ *   smaller, and never larger again.
  *
  * A new thread begins with both as its maker has them (sched(7)).
  */
@@ -15,7 +18,8 @@ const ARM64 = process.arch === "arm64";
 const SYS_SCHED_SETATTR = ARM64 ? 274 : 314;
 const SYS_SCHED_GETATTR = ARM64 ? 275 : 315;
 
-// struct sched_attr { u32 size, policy; u64 flags; s32 nice; u32 priority; u64 runtime, deadline, period; }
+// struct sched_attr { u32 size, policy; u64 flags; s32 nice; u32 priority; u64 runtime, deadline,
+// period; }
 const ATTR_BYTES = 48;
 const POLICY_AT = 4;
 const FLAGS_AT = 8;
@@ -24,7 +28,10 @@ const RUNTIME_AT = 24;
 const SCHED_OTHER = 0;
 const SCHED_FLAG_KEEP_POLICY = 8n;
 
-/** One thread, one instance of this module: read and written within one call. A buffer of its own cannot move. */
+/**
+ * One thread, one instance of this module: read and written within one call. A buffer of its own
+ * cannot move.
+ */
 const attributes = new DataView(new ArrayBuffer(ATTR_BYTES));
 
 /** False if the kernel does not tell, or the thread is none of the ordinary ones. */
@@ -46,8 +53,9 @@ export function timeSliceNs(): number {
 }
 
 /**
- * Asks for slices of `sliceNs` for the calling thread (the kernel keeps to 0.1 to 100 ms); 0: the system's own again. A hint:
- * an older kernel takes no notice, and false means that it was refused, or the thread is none of the ordinary ones.
+ * Asks for slices of `sliceNs` for the calling thread (the kernel keeps to 0.1 to 100 ms); 0: the
+ * system's own again. A hint: an older kernel takes no notice, and false means that it was refused,
+ * or the thread is none of the ordinary ones.
  */
 export function hintTimeSlice(sliceNs: number): boolean {
   if (!readAttributes()) return false;
@@ -56,8 +64,9 @@ export function hintTimeSlice(sliceNs: number): boolean {
 }
 
 /**
- * Makes the calling thread no less nice than `nice`, 0 to 19, for the rest of its life: 10 is a tenth of the processor beside one
- * that is not nice. False if it was refused, or the thread is none of the ordinary ones.
+ * Makes the calling thread no less nice than `nice`, 0 to 19, for the rest of its life: 10 is a
+ * tenth of the processor beside one that is not nice. False if it was refused, or the thread is
+ * none of the ordinary ones.
  */
 export function lowerPriority(nice: number): boolean {
   if (!readAttributes()) return false;

@@ -1,11 +1,13 @@
 /**
  * io_uring(7) without liburing: the two rings that the kernel shares with us, as typed arrays.
  *
- * The set-up, entry and register calls are numbers 425, 426 and 427 on x64 and arm64 alike (all calls since Linux 5.1 have
- * one number everywhere: asm-generic/unistd.h). Offsets below are those of io_uring.h, the same on both.
+ * The set-up, entry and register calls are numbers 425, 426 and 427 on x64 and arm64 alike (all
+ * calls since Linux 5.1 have one number everywhere: asm-generic/unistd.h). Offsets below are those
+ * of io_uring.h, the same on both.
  *
- * One thread owns a ring. Submission entry i is written first, then the tail is stored, then `enter` tells the kernel;
- * a completion is read between the kernel's tail and our head, which is stored after.
+ * One thread owns a ring. Submission entry i is written first, then the tail is stored, then
+ * `enter` tells the kernel; a completion is read between the kernel's tail and our head, which is
+ * stored after.
  */
 import { enter as countCall } from "./calls.ts";
 import { checkInteger } from "./check.ts";
@@ -67,7 +69,10 @@ function probe(): string | null {
     if (error.code === "ENOSYS")
       return "the kernel has no io_uring, or a container's seccomp filter hides it (ENOSYS)";
     if (error.code === "EPERM")
-      return "io_uring is forbidden: by a container's seccomp filter or kernel.io_uring_disabled (EPERM)";
+      return (
+        "io_uring is forbidden: by a container's seccomp filter or kernel.io_uring_disabled " +
+        "(EPERM)"
+      );
     return error.message;
   }
   try {
@@ -84,7 +89,10 @@ export interface RingPlace {
   readonly ringBytes: number;
   readonly entryAddress: number;
   readonly entryBytes: number;
-  /** Indexes of the ring's 32-bit words: entries that the kernel has taken, and completions that it has written. */
+  /**
+   * Indexes of the ring's 32-bit words: entries that the kernel has taken, and completions that it
+   * has written.
+   */
   readonly submissionHead: number;
   readonly completionTail: number;
 }
@@ -118,7 +126,8 @@ export class Uring {
   /** @throws {SyscallError} ENOSYS or EPERM where it is forbidden */
   constructor(entries: number) {
     checkInteger("entries", entries, 1, 32768);
-    // struct io_uring_params: 10 words, then struct io_sqring_offsets and struct io_cqring_offsets of 10 words each.
+    // struct io_uring_params: 10 words, then struct io_sqring_offsets and struct io_cqring_offsets
+    // of 10 words each.
     const params = new Uint32Array(new ArrayBuffer(120));
     this.fd = call("io_uring_setup", SYS_IO_URING_SETUP, entries, addressOf(params), 0, 0, -1);
     this.entries = params[0]!;
@@ -149,7 +158,8 @@ export class Uring {
     this.completionTail = params[21]! >>> 2;
     this.completionMask = this.words[params[22]! >>> 2]!;
     this.completions = params[25]! >>> 2;
-    // The array that says which entry stands at which place of the ring: once and for all, the entry of the same number.
+    // The array that says which entry stands at which place of the ring: once and for all, the
+    // entry of the same number.
     for (let i = 0; i < this.entries; i++) this.words[(params[16]! >>> 2) + i] = i;
     this.tail = Atomics.load(this.words, this.submissionTail);
   }
@@ -188,8 +198,9 @@ export class Uring {
   }
 
   /**
-   * Writes a submission entry; the kernel sees it at the next `enter`. `tag`, 32 bits, comes back with its completion. `advice`
-   * is madvise's. AsyncCancel's address is the tag to cancel. Precondition: `room` > 0.
+   * Writes a submission entry; the kernel sees it at the next `enter`. `tag`, 32 bits, comes back
+   * with its completion. `advice` is madvise's. AsyncCancel's address is the tag to cancel.
+   * Precondition: `room` > 0.
    */
   push(
     op: number,
@@ -218,15 +229,17 @@ export class Uring {
   }
 
   /**
-   * Hands over what was pushed, and blocks until at least `minCompletions` completions stand in the ring. May return early
-   * when the kernel has no memory for requests and others are in flight: reap, and call it again.
+   * Hands over what was pushed, and blocks until at least `minCompletions` completions stand in the
+   * ring. May return early when the kernel has no memory for requests and others are in flight:
+   * reap, and call it again.
    */
   enter(minCompletions: number): void {
     Atomics.store(this.words, this.submissionTail, this.tail);
     for (let attempt = 0; this.unsubmitted > 0 || this.ready < minCompletions; ) {
       const error = this.enterOnce(this.unsubmitted, minCompletions);
       if (error === 0 || error === EINTR) continue;
-      // No memory for requests (EAGAIN), or completions must be reaped first (EBUSY): room comes as completions do.
+      // No memory for requests (EAGAIN), or completions must be reaped first (EBUSY): room comes as
+      // completions do.
       if (error !== EAGAIN && error !== EBUSY) throw new SyscallError("io_uring_enter", error);
       if (this.inFlight > 0) {
         if (minCompletions > 0 && this.ready === 0) this.enterOnce(0, 1);
@@ -311,9 +324,10 @@ export class Uring {
 }
 
 /**
- * True if all that the kernel has taken from the ring is complete. Each entry has one completion, and there is always room for
- * it (twice as many places as entries, of which no more are in flight), so both counts are equal exactly then.
- * Precondition: the ring is mapped, and no thread submits to it.
+ * True if all that the kernel has taken from the ring is complete. Each entry has one completion,
+ * and there is always room for it (twice as many places as entries, of which no more are in
+ * flight), so both counts are equal exactly then. Precondition: the ring is mapped, and no thread
+ * submits to it.
  */
 export function isRingDrained({
   ringAddress,

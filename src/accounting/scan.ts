@@ -1,14 +1,17 @@
 /**
- * The scan: asks the kernel which pages of a file are committed, window by window, without the file's lock, and tells the
- * commitment (commitment.ts) what it saw, with the lock.
+ * The scan: asks the kernel which pages of a file are committed, window by window, without the
+ * file's lock, and tells the commitment (commitment.ts) what it saw, with the lock.
  *
- * It asks with SEEK_DATA and SEEK_HOLE. They see pages that are swapped out, which mincore(2) sees only while a copy is left
- * in memory, and cost next to nothing for memory that is not committed. Measured on 1 GiB: empty 0 ms (mincore 9), dense 9 ms (0.6 to 19, by what
- * this process has mapped), every fourth page 56 ms (10 to 13). Known pages are skipped, so that price is paid once.
- * What neither call sees are pages that fallocate(2) committed and nobody has touched; allocations say those themselves.
+ * It asks with SEEK_DATA and SEEK_HOLE. They see pages that are swapped out, which mincore(2) sees
+ * only while a copy is left in memory, and cost next to nothing for memory that is not committed.
+ * Measured on 1 GiB: empty 0 ms (mincore 9), dense 9 ms (0.6 to 19, by what this process has
+ * mapped), every fourth page 56 ms (10 to 13). Known pages are skipped, so that price is paid once.
+ * What neither call sees are pages that fallocate(2) committed and nobody has touched; allocations
+ * say those themselves.
  *
- * One thread scans at a time: Word.Scanner is its thread word. A full scan that finds another at work leaves it alone; a
- * scan of some groups waits, since the other may be of other groups. If the scanner died its claim counts for nothing.
+ * One thread scans at a time: Word.Scanner is its thread word. A full scan that finds another at
+ * work leaves it alone; a scan of some groups waits, since the other may be of other groups. If the
+ * scanner died its claim counts for nothing.
  *
  * Source: UpdateUsage and updateUsageLocked in gVisor's pgalloc.go.
  */
@@ -21,7 +24,10 @@ import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { type Commitment, WINDOW_PAGES, WINDOW_WORDS } from "./commitment.ts";
 
-/** A full scan is not repeated before this many times its duration have passed since it began: 1/8 of a core at most. */
+/**
+ * A full scan is not repeated before this many times its duration have passed since it began: 1/8
+ * of a core at most.
+ */
 const INTERVAL_RATIO = 8;
 const LIVENESS_CHECK_MS = 100;
 
@@ -33,8 +39,9 @@ export interface ScanSource {
 }
 
 /**
- * Brings the commitment up to date: for all pages, or for those of some groups. True if it looked; false if all was
- * known, or the last full scan is too recent, or a full scan is under way in another thread.
+ * Brings the commitment up to date: for all pages, or for those of some groups. True if it looked;
+ * false if all was known, or the last full scan is too recent, or a full scan is under way in
+ * another thread.
  *
  * @throws {SyscallError}
  */
@@ -48,8 +55,8 @@ export function scanCommitted(source: ScanSource, groups?: ReadonlySet<number>):
     if (commitment.knownPages === committedPages) return false;
     commitment.activate();
     if (groups === undefined && isThrottled(fields, now())) return false;
-    // More than the kernel has: a thread died after it gave pages back and before it said so. What no look can find again
-    // is not thrown away for that.
+    // More than the kernel has: a thread died after it gave pages back and before it said so. What
+    // no look can find again is not thrown away for that.
     const isTooMuch = commitment.knownPages > committedPages;
     if (isTooMuch && groups === undefined && words[Word.UnseenCommits] === 0) commitment.forget();
   } finally {
@@ -72,7 +79,10 @@ function now(): number {
   return performance.timeOrigin + performance.now();
 }
 
-/** Lock held. A clock that was set back must not silence scans: a beginning in the future does not count. */
+/**
+ * Lock held. A clock that was set back must not silence scans: a beginning in the future does not
+ * count.
+ */
 function isThrottled(fields: Float64Array, time: number): boolean {
   const sinceMs = time - fields[Field.ScanBeganMs]!;
   return sinceMs >= 0 && sinceMs < INTERVAL_RATIO * fields[Field.ScanTookMs]!;
@@ -153,7 +163,10 @@ function usedBy(allocator: Allocator, groups: ReadonlySet<number>, first: number
   return ranges;
 }
 
-/** Sets the bits in `seen` of the committed pages of [start, end) that are not `known`; both begin at page `first`. */
+/**
+ * Sets the bits in `seen` of the committed pages of [start, end) that are not `known`; both begin
+ * at page `first`.
+ */
 function look(
   fd: number,
   { first, start, end }: { first: number; start: number; end: number },

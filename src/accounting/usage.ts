@@ -1,9 +1,11 @@
 /**
- * Usage: how much committed memory each kind and each group has, from the known pages and the allocator's runs.
+ * Usage: how much committed memory each kind and each group has, from the known pages and the
+ * allocator's runs.
  *
- * Used pages count for the kind and group of their allocation. Committed pages that nobody uses count as System and for no
- * group (0): waste until it is recycled or released, and what the kernel has committed around used pages (huge pages). So
- * the sum is all known committed memory, and equals `totalUsageBytes` when all is known.
+ * Used pages count for the kind and group of their allocation. Committed pages that nobody uses
+ * count as System and for no group (0): waste until it is recycled or released, and what the kernel
+ * has committed around used pages (huge pages). So the sum is all known committed memory, and
+ * equals `totalUsageBytes` when all is known.
  */
 import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
@@ -18,7 +20,9 @@ export interface KindUsage {
 
 /** Committed memory of a file, in bytes, as far as `updateUsage` has found it. */
 export interface Usage extends KindUsage {
-  /** Of each group that has any; group 0 is memory of no group. The totals add up to `totalBytes`. */
+  /**
+   * Of each group that has any; group 0 is memory of no group. The totals add up to `totalBytes`.
+   */
   readonly byGroup: ReadonlyMap<number, KindUsage>;
 }
 

@@ -106,7 +106,8 @@ export abstract class BaseQueue implements Queue {
     this.requireLive(method);
     if (this.freeCount === 0) {
       throw new RangeError(
-        `Cannot add an operation: ${this.capacity} are in flight, the queue's capacity; wait for one first`,
+        `Cannot add an operation: ${this.capacity} are in flight, the queue's capacity; wait for ` +
+          "one first",
       );
     }
     return this.freeSlots[this.freeCount - 1]!;

@@ -374,7 +374,8 @@ export class Allocator {
     const from = Math.max(run, start) * PAGE_SIZE;
     const to = Math.min(this.set.endOf(run), end) * PAGE_SIZE;
     throw new RangeError(
-      `Expected every page of [${start * PAGE_SIZE}, ${end * PAGE_SIZE}) to have a reference, [${from}, ${to}) has none` +
+      `Expected every page of [${start * PAGE_SIZE}, ${end * PAGE_SIZE}) to have a reference, ` +
+        `[${from}, ${to}) has none` +
         (this.backing.whereDropped?.(from / PAGE_SIZE, to / PAGE_SIZE) ??
           "; create the file with checks: true to see where it was dropped"),
     );

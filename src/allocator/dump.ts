@@ -1,4 +1,7 @@
-/** The allocator's runs as text, one a line: what a person debugging a leak wants to see, and what tests compare. */
+/**
+ * The allocator's runs as text, one a line: what a person debugging a leak wants to see, and what
+ * tests compare.
+ */
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { Allocator } from "./allocator.ts";
 import { FREE, HELD, RELEASING, SUB_RELEASED, USED, WASTE } from "./states.ts";
@@ -17,7 +20,8 @@ const COLUMNS = 7;
 
 export function dumpRuns(allocator: Allocator): string {
   const runs: number[] = [];
-  // Numbers only while others wait: making text of 131,072 runs takes ten times as long as gathering them.
+  // Numbers only while others wait: making text of 131,072 runs takes ten times as long as
+  // gathering them.
   allocator.lock();
   try {
     allocator.visitRuns((start, end, state, huge, refs, kind, group) => {
@@ -39,7 +43,8 @@ export function dumpRuns(allocator: Allocator): string {
     ];
     const owner = state === USED ? ` refs=${refs} kind=${kind} group=${group}` : "";
     lines.push(
-      `[${start * PAGE_SIZE}, ${end * PAGE_SIZE}) ${huge === 1 ? "huge " : ""}${STATE_NAMES[state]}${owner}`,
+      `[${start * PAGE_SIZE}, ${end * PAGE_SIZE}) ` +
+        `${huge === 1 ? "huge " : ""}${STATE_NAMES[state]}${owner}`,
     );
   }
   return lines.join("\n");

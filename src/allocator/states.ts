@@ -1,5 +1,6 @@
 /**
- * The states of a page, and the tag by which a run of the allocator's SegmentSet says its state, page size and kind.
+ * The states of a page, and the tag by which a run of the allocator's SegmentSet says its state,
+ * page size and kind.
  *
  *                      allocate                 last decRef
  *   void ──grow──▶ free ─────────▶ used ─────────────────────▶ waste ◀──load done── held
@@ -11,20 +12,26 @@
  *                   ▲                                                          │
  *                   └────── all pages of the huge page are sub-released ───────┘
  *
- * - Void: beyond the file's size; in no run. `allocate` grows the file by whole chunks and makes them free.
+ * - Void: beyond the file's size; in no run. `allocate` grows the file by whole chunks and makes
+ *   them free.
  * - Free: uncommitted, reads as zero. `allocate` makes it used.
  * - Used: has references; committed or not, as its users touched it.
- * - Waste: no references; contents unknown. The releaser takes it away; an allocation that will commit its pages anyway
- *   may take it back (recycling), which saves decommitting and committing.
+ * - Waste: no references; contents unknown. The releaser takes it away; an allocation that will
+ *   commit its pages anyway may take it back (recycling), which saves decommitting and committing.
  * - Held: as waste, but a load is still writing to it. Nobody may have it before the load is done.
  * - Releasing: the releaser is decommitting it, without the lock.
- * - Sub-released: decommitted pages of a huge page that is still in use elsewhere. They become free together with the
- *   whole huge page, decommitted once more as a whole, since the kernel may have rebuilt the huge page meanwhile.
+ * - Sub-released: decommitted pages of a huge page that is still in use elsewhere. They become free
+ *   together with the whole huge page, decommitted once more as a whole, since the kernel may have
+ *   rebuilt the huge page meanwhile.
  *
- * Source: the state comment above MemoryFile in gVisor's pgalloc.go; "held" replaces the flag of its async loader.
+ * Source: the state comment above MemoryFile in gVisor's pgalloc.go; "held" replaces the flag of
+ * its async loader.
  */
 
-/** Class of a run: the state times 2, plus 1 in chunks meant for huge pages. The first four can be searched. */
+/**
+ * Class of a run: the state times 2, plus 1 in chunks meant for huge pages. The first four can be
+ * searched.
+ */
 export const FREE = 0;
 export const WASTE = 2;
 export const USED = 4;
@@ -36,8 +43,9 @@ export const HUGE = 1;
 export const SEARCHED_CLASSES = 4;
 
 /**
- * A tag is class | kind << KIND_SHIFT. Pages that are not used have kind 0 (System) and group 0. Kinds 0 to 3 (Anonymous,
- * PageCache, Tmpfs) make tags below 64, whose runs are one byte in a SegmentSet (segment/value.ts).
+ * A tag is class | kind << KIND_SHIFT. Pages that are not used have kind 0 (System) and group 0.
+ * Kinds 0 to 3 (Anonymous, PageCache, Tmpfs) make tags below 64, whose runs are one byte in a
+ * SegmentSet (segment/value.ts).
  */
 export const KIND_SHIFT = 4;
 

@@ -5,7 +5,8 @@ export async function bench(args: string[]): Promise<number> {
   const program = join(import.meta.dir, "../../bench/run.ts");
   if (!isInstalled("mitata")) {
     console.error(
-      "pgalloc bench measures with mitata, an optional dependency that is not installed: bun add --dev mitata",
+      "pgalloc bench measures with mitata, an optional dependency that is not installed: bun add " +
+        "--dev mitata",
     );
     return 1;
   }

@@ -71,7 +71,8 @@ async function firstStart(directory: string, sizeBytes: number, isOnWeb: boolean
   const rate = formatRate(report.pagesBytes, report.durationMs);
   timeline.mark(`checkpoint written and synced: ${formatBytes(report.pagesBytes)}, ${rate}`);
   console.log(
-    `${" ".repeat(15)}filling took ${(filled - filledFrom).toFixed(0)} ms; no later start does it again`,
+    `${" ".repeat(15)}filling took ${(filled - filledFrom).toFixed(0)} ms; no later start does ` +
+      "it again",
   );
   const flags = isOnWeb ? ["--web"] : [];
   const program = join(import.meta.dir, "main.ts");
@@ -105,7 +106,8 @@ async function restore(directory: string, isOnWeb: boolean): Promise<number> {
     found.push(answer(file, row));
     const { loadedBytes, totalBytes } = file.loadStats();
     timeline.mark(
-      `answer ${found.length}: ${found.at(-1)}, with ${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)} loaded`,
+      `answer ${found.length}: ${found.at(-1)}, with ${formatBytes(loadedBytes)} of ` +
+        `${formatBytes(totalBytes)} loaded`,
     );
   }
   await file.awaitLoad();

@@ -205,7 +205,8 @@ function describe(summary: Summary): string {
     ["files", sizes(summary.files)],
     [
       "chunks",
-      `${chunks.small + chunks.huge} of 1 GiB: ${chunks.small} for small pages, ${chunks.huge} for huge pages`,
+      `${chunks.small + chunks.huge} of 1 GiB: ${chunks.small} for small pages, ${chunks.huge} ` +
+        "for huge pages",
     ],
     ["used", `${formatBytes(usedBytes)}; ${summary.runs} runs in all`],
     ["sub-released", formatBytes(summary.subReleasedBytes)],
@@ -216,7 +217,8 @@ function describe(summary: Summary): string {
     ],
     [
       "contents",
-      `${formatBytes(contentBytes)} in ${summary.extents} extents; ${formatBytes(usedBytes - contentBytes)} are zero`,
+      `${formatBytes(contentBytes)} in ${summary.extents} extents; ` +
+        `${formatBytes(usedBytes - contentBytes)} are zero`,
     ],
     ["frames", describeFrames(summary.frames)],
     ...Object.entries(summary.pageFiles).map(([name, file]): [string, string] => [
@@ -229,7 +231,8 @@ function describe(summary: Summary): string {
     ["by group", sizes(summary.bytesByGroup)],
     ...summary.memories.map(({ id, usedBytes, contentBytes }): [string, string] => [
       "memory file",
-      `${id === null ? "without id" : JSON.stringify(id)}: ${formatBytes(usedBytes)} used, ${formatBytes(contentBytes)} contents`,
+      `${id === null ? "without id" : JSON.stringify(id)}: ${formatBytes(usedBytes)} used, ` +
+        `${formatBytes(contentBytes)} contents`,
     ]),
   ];
   return lines.map(([name, text]) => `${name.padEnd(14)}${text}`).join("\n");

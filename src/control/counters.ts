@@ -1,9 +1,9 @@
 /**
- * Counters of a file: 64-bit words in its control block, added to atomically by the thread that does
- * the work and read without a lock. They only grow, and never decide anything.
+ * Counters of a file: 64-bit words in its control block, added to atomically by the thread that
+ * does the work and read without a lock. They only grow, and never decide anything.
  *
- * Only cold work counts here (a save, a wait, an error). What a hot path changes anyway, such as the
- * pages in use, is read from the words that it keeps.
+ * Only cold work counts here (a save, a wait, an error). What a hot path changes anyway, such as
+ * the pages in use, is read from the words that it keeps.
  */
 import { PGALLOC_ERROR_CODES, type PgallocErrorCode } from "../errors/codes.ts";
 

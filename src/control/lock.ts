@@ -45,7 +45,8 @@ export class FileFailedError extends Error {
 
   constructor(options?: { cause?: unknown }) {
     super(
-      "A thread died while it changed this MemoryFile's tables; destroy the file and restore it from its checkpoint",
+      "A thread died while it changed this MemoryFile's tables; destroy the file and restore it " +
+        "from its checkpoint",
       options,
     );
   }

@@ -160,7 +160,8 @@ export class Participants {
       Atomics.exchange(this.words, Word.DelayReported, 1) === 0
     ) {
       process.emitWarning(
-        `A thread still uses the destroyed ${this.what}; its memory stays mapped until the thread ` +
+        `A thread still uses the destroyed ${this.what}; its memory stays mapped until the ` +
+          "thread " +
           "makes a call on it, comes back to its event loop or ends",
         { type: "MemoryFileWarning", code: "PGALLOC_THREAD_DELAYS_UNMAP" },
       );

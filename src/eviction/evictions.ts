@@ -6,9 +6,9 @@
  *
  *   disabled  at once: in the next turn of the event loop
  *   manual    when a thread calls `startEvictions`
- *   enabled   when the host is short of memory (pressure.ts), or the file comes near its limitBytes.
- *             Where the host does not tell: as soon as the file has no more waste to release ("idle",
- *             gVisor's choice without notifications)
+ *   enabled when the host is short of memory (pressure.ts), or the file comes near its limitBytes.
+ *             Where the host does not tell: as soon as the file has no more waste to release
+ *             ("idle", gVisor's choice without notifications)
  *
  * Once started, all ranges of all users are evicted, in all threads of the file (requests.ts). The
  * last range goes first, because a range that is used again is more likely to be at the beginning.

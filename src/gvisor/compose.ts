@@ -107,12 +107,14 @@ function checkRuns({ chunkHuge, runs }: ComposedImage): void {
     const end = start + runs.length[i]!;
     if (start < previousEnd || start === end || end > sizePages) {
       throw new RangeError(
-        `Expected runs to be ordered within ${sizePages} pages, got [${start}, ${end}) behind ${previousEnd}`,
+        `Expected runs to be ordered within ${sizePages} pages, got [${start}, ${end}) behind ` +
+          `${previousEnd}`,
       );
     }
     if ((runs.state[i] === RunState.used) !== runs.refs[i]! > 0) {
       throw new RangeError(
-        `Expected references on used runs only, got ${runs.refs[i]} on [${start}, ${end}) in state ${runs.state[i]}`,
+        `Expected references on used runs only, got ${runs.refs[i]} on [${start}, ${end}) in ` +
+          `state ${runs.state[i]}`,
       );
     }
     previousEnd = end;
@@ -166,7 +168,8 @@ function gvisorKind(kind: number, foreignKind: number | undefined): number {
   if (kind <= GVISOR_KIND_MAX) return kind;
   if (foreignKind !== undefined && foreignKind <= GVISOR_KIND_MAX) return foreignKind;
   throw new RangeError(
-    `Expected memory kinds in [0, ${GVISOR_KIND_MAX}], which gVisor has, got ${kind}; give foreignKind to replace it`,
+    `Expected memory kinds in [0, ${GVISOR_KIND_MAX}], which gVisor has, got ${kind}; give ` +
+      "foreignKind to replace it",
   );
 }
 

@@ -5,7 +5,7 @@
  * pkg/sentry/pgalloc/pgalloc.go):
  *
  *   state          unfree set of its size   unwaste set of its size   mem_acct   where
- *   free           not in it                in it                     no         any; whole huge pages
+ *   free not in it in it no any; whole huge pages
  *   used           refs > 0                 in it                     yes        any chunk
  *   waste          refs 0                   not in it                 System     any chunk
  *   sub-released   refs 0                   in it                     no         huge chunks
@@ -175,7 +175,8 @@ class Checker {
       if (refs !== undefined && refs[i] !== 0) {
         throw this.corrupt(
           section,
-          `Range ${range(start[i]!, end[i]!)} has references, but is void or of the other page size`,
+          `Range ${range(start[i]!, end[i]!)} has references, but is void or of the other page ` +
+            "size",
         );
       }
       reached = end[i]!;

@@ -102,7 +102,8 @@ export class WireReader {
     if (high < 0x200000) return high * TWO_32 + (this.low >>> 0);
     if (high === 0xffffffff && this.low === -1) return U64_MAX;
     throw this.corrupt(
-      `Value 0x${high.toString(16)}${(this.low >>> 0).toString(16).padStart(8, "0")} is out of range`,
+      `Value 0x${high.toString(16)}${(this.low >>> 0).toString(16).padStart(8, "0")} is out of ` +
+        "range",
       first,
     );
   }

@@ -2,12 +2,14 @@
  * FirstPages: pages that the background pass reads before the rest, in a given order: the recorded
  * working set of an earlier start. Shared by the threads of a load.
  *
- * Entries are a unit and the bits of its pages. Nothing depends on them: a page that is listed twice,
- * or has no contents, is skipped like one that another thread has claimed.
+ * Entries are a unit and the bits of its pages. Nothing depends on them: a page that is listed
+ * twice, or has no contents, is skipped like one that another thread has claimed.
  */
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
 
-/** Units of first pages in flight over io_uring: as many bytes as one whole unit, at 64 KiB each. */
+/**
+ * Units of first pages in flight over io_uring: as many bytes as one whole unit, at 64 KiB each.
+ */
 export const FIRST_IN_FLIGHT = 32;
 
 /** The unit, then the bits of its pages. */

@@ -27,7 +27,10 @@ const RingWord = {
   Thread: 0,
   /** Thread word of the keeper, or 0; compare-exchange from 0 or from a dead thread. */
   Keeper: 1,
-  /** The ring's descriptor, plus 1; 0 before the floats are written, and from before the ring is closed. */
+  /**
+   * The ring's descriptor, plus 1; 0 before the floats are written, and from before the ring is
+   * closed.
+   */
   Fd: 2,
 } as const;
 
@@ -100,7 +103,8 @@ export class RingTable implements RingRegistry {
       if (fd >= 0) {
         const place = this.placeOf(record, fd);
         if (!isRingDrained(place)) return false;
-        // First, so that no thread looks into it any more: if this one dies now, a descriptor leaks.
+        // First, so that no thread looks into it any more: if this one dies now, a descriptor
+        // leaks.
         Atomics.store(words, at + RingWord.Fd, 0);
         closeRing(place);
       }

@@ -3,9 +3,9 @@
  * the work has ended.
  *
  * Loading that module takes 1.2 ms, which a start cannot spare. So the first end of a load or save
- * loads it, and awaits before that are kept until then. A message reaches its subscribers in a later
- * turn of the event loop. A program must hold the channels to which it subscribes: Bun 1.4 forgets
- * the subscribers of a channel object that the collector takes.
+ * loads it, and awaits before that are kept until then. A message reaches its subscribers in a
+ * later turn of the event loop. A program must hold the channels to which it subscribes: Bun 1.4
+ * forgets the subscribers of a channel object that the collector takes.
  */
 import type { Channel } from "node:diagnostics_channel";
 

@@ -1,7 +1,7 @@
 /**
- * Metrics in Prometheus' text format, version 0.0.4: `# HELP`, `# TYPE`, then a line for each value.
- * Names follow its conventions: base units, counters end in `_total`.
- * Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+ * Metrics in Prometheus' text format, version 0.0.4: `# HELP`, `# TYPE`, then a line for each
+ * value. Names follow its conventions: base units, counters end in `_total`. Source:
+ * https://prometheus.io/docs/instrumenting/exposition_formats/
  */
 import type { HistogramSnapshot } from "../control/counters.ts";
 import type { FileMetrics } from "./metrics.ts";

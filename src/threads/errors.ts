@@ -31,7 +31,8 @@ export class WorkerNotFoundError extends Error {
 
   constructor(url: string, cause: unknown) {
     super(
-      `There is no Worker at ${url}: bundle the program with pgalloc/worker as a second entry point ` +
+      `There is no Worker at ${url}: bundle the program with pgalloc/worker as a second entry ` +
+        "point " +
         "and --entry-naming '[name].[ext]'",
       { cause },
     );

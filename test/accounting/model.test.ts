@@ -1,6 +1,7 @@
 /**
- * Random operations against a naive model that knows of every page whether it was touched: after each operation the sums by
- * kind and group equal the model's, and the total equals what the kernel says.
+ * Random operations against a naive model that knows of every page whether it was touched: after
+ * each operation the sums by kind and group equal the model's, and the total equals what the kernel
+ * says.
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
@@ -83,7 +84,10 @@ class Model {
     for (const [page, { used }] of this.pages) if (!used) this.pages.delete(page);
   }
 
-  /** Used pages around `pick`, as a range between `from` and `to` of its run; null if nothing is used. */
+  /**
+   * Used pages around `pick`, as a range between `from` and `to` of its run; null if nothing is
+   * used.
+   */
   pick({ pick, from, to }: { pick: number; from: number; to: number }): FileRange | null {
     const used = [...this.pages]
       .flatMap(([page, { used }]) => (used ? [page] : []))

@@ -1,6 +1,7 @@
 /**
- * The race rule: a scan does not count a page that was made uncommitted after it looked. The interleavings are forced: the
- * hook on system calls stops a scan between two of its lseek calls, when it has seen pages and not yet applied what it saw.
+ * The race rule: a scan does not count a page that was made uncommitted after it looked. The
+ * interleavings are forced: the hook on system calls stops a scan between two of its lseek calls,
+ * when it has seen pages and not yet applied what it saw.
  */
 import { afterEach, expect, test } from "bun:test";
 import { setFaultHook } from "../../ffi/index.ts";
@@ -15,7 +16,10 @@ afterEach(() => setFaultHook(undefined));
 
 const pages = (first: number, last: number) => new FileRange(first * PAGE_SIZE, last * PAGE_SIZE);
 
-/** Runs `interleaved` once, when the scan asks for what follows `page`: it has seen the pages before it by then. */
+/**
+ * Runs `interleaved` once, when the scan asks for what follows `page`: it has seen the pages before
+ * it by then.
+ */
 function whenScanReaches(page: number, interleaved: () => void): void {
   setFaultHook((syscall, _fd, offset) => {
     if (syscall !== "lseek" || offset < page * PAGE_SIZE) return undefined;
@@ -25,7 +29,10 @@ function whenScanReaches(page: number, interleaved: () => void): void {
   });
 }
 
-/** A file of 8 pages that are all touched, and page 8 that is not: the scan's last question is about page 8. */
+/**
+ * A file of 8 pages that are all touched, and page 8 that is not: the scan's last question is about
+ * page 8.
+ */
 function touchedFile(): { file: MemoryFile; range: FileRange } {
   const file = MemoryFile.create();
   const range = file.allocate(8 * PAGE_SIZE, { group: 1 });

@@ -1,4 +1,7 @@
-/** usage() against what the kernel says by other ways: st_blocks, mincore, SEEK_DATA, /proc/self/smaps. */
+/**
+ * usage() against what the kernel says by other ways: st_blocks, mincore, SEEK_DATA,
+ * /proc/self/smaps.
+ */
 import { expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -122,7 +125,8 @@ test("pages that an allocation commits are known without a scan, although no sca
   const { fd, base } = coreOf(file).mapping;
   const residency = new Uint8Array(6);
   mincore(base + range.start, range.length, residency);
-  // The kernel's two oracles say nothing is there; a kernel that changes this makes the exception unnecessary.
+  // The kernel's two oracles say nothing is there; a kernel that changes this makes the exception
+  // unnecessary.
   expect([seekData(fd, 0), residency.reduce((sum, byte) => sum + (byte & 1), 0)]).toEqual([-1, 0]);
   expect(plain(file.usage()).groups).toEqual({ "4/1": 6 * PAGE_SIZE });
   expect(file.totalUsageBytes).toBe(6 * PAGE_SIZE);
@@ -188,7 +192,8 @@ test("a scan of known memory makes one call, and one that looks skips what is kn
   const before = { ...syscallCounts };
   expect(file.updateUsage()).toBe(false);
   expect(syscallCounts["lseek"]).toBe(before["lseek"]!);
-  // One page more: a SEEK_DATA for each known extent, where the first scan needed a SEEK_HOLE as well.
+  // One page more: a SEEK_DATA for each known extent, where the first scan needed a SEEK_HOLE as
+  // well.
   touch(file, new FileRange(range.end - PAGE_SIZE, range.end));
   expect(file.updateUsage([0])).toBe(true);
   expect(syscallCounts["lseek"]! - before["lseek"]!).toBeLessThan(2048 + 10);

@@ -1,11 +1,14 @@
 /**
- * The hot calls make no object, closure or BigInt an operation, except for the range that `allocate` returns: counted as
- * bytes of the JavaScript heap, from JSC's own log of its collections.
+ * The hot calls make no object, closure or BigInt an operation, except for the range that
+ * `allocate` returns: counted as bytes of the JavaScript heap, from JSC's own log of its
+ * collections.
  */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 
-/** An object each must stay below the 8 MB at which a collection of its own would come in between. */
+/**
+ * An object each must stay below the 8 MB at which a collection of its own would come in between.
+ */
 const OPERATIONS = 60_000;
 /** The smallest object takes 16 bytes; without any, the log's sizes vary by less than one. */
 const NONE_BYTES = 8;
@@ -28,7 +31,10 @@ test("bytes of garbage an operation", async () => {
   expect(bytes.get("allocate")).toBeLessThan(rangeBytes + NONE_BYTES);
 });
 
-/** The least of each loop's rounds: a round in which something was compiled, or collected in between, says nothing. */
+/**
+ * The least of each loop's rounds: a round in which something was compiled, or collected in
+ * between, says nothing.
+ */
 function bytesPerOperation(log: string): Map<string, number> {
   const least = new Map<string, number>();
   let before = 0;

@@ -1,6 +1,7 @@
 /**
- * Where an allocation goes: state before, request, answer. Pages, not bytes. A chunk is 1 GiB; the file is written as its
- * runs, from page 0 on: `used 4, free 4` is pages 0 to 3 used, 4 to 7 free, and the rest of the chunk used.
+ * Where an allocation goes: state before, request, answer. Pages, not bytes. A chunk is 1 GiB; the
+ * file is written as its runs, from page 0 on: `used 4, free 4` is pages 0 to 3 used, 4 to 7 free,
+ * and the rest of the chunk used.
  */
 import { describe, expect, test } from "bun:test";
 import {
@@ -17,7 +18,10 @@ const HUGE = HUGE_PAGE_SIZE / PAGE_SIZE;
 
 interface Row {
   readonly name: string;
-  /** Runs of one chunk (or several), each `used`, `free` or `waste` and a count of pages; what is left of it is used. */
+  /**
+   * Runs of one chunk (or several), each `used`, `free` or `waste` and a count of pages; what is
+   * left of it is used.
+   */
   readonly before: string;
   readonly beforeHuge?: boolean;
   readonly pages: number;

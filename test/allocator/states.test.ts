@@ -1,6 +1,6 @@
 /**
- * The tags of common pages are small, so that a SegmentSet keeps their runs in one byte. A tag that grew would lose nothing
- * but time: only the untouched owners show it.
+ * The tags of common pages are small, so that a SegmentSet keeps their runs in one byte. A tag that
+ * grew would lose nothing but time: only the untouched owners show it.
  */
 import { expect, test } from "bun:test";
 import {

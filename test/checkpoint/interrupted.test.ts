@@ -1,4 +1,7 @@
-/** Saves that are interrupted, and saves beside loads: what the directory holds, and what the files do. */
+/**
+ * Saves that are interrupted, and saves beside loads: what the directory holds, and what the files
+ * do.
+ */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

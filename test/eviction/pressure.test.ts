@@ -1,4 +1,7 @@
-/** Which file tells of pressure, and the thread that waits for it. Real pressure: test/examples/cache.test.ts. */
+/**
+ * Which file tells of pressure, and the thread that waits for it. Real pressure:
+ * test/examples/cache.test.ts.
+ */
 import { expect, test } from "bun:test";
 import {
   existsSync,

@@ -1,4 +1,7 @@
-/** destroy(): views end, memory goes when nothing uses it, nothing leaks, and the process exits when it should. */
+/**
+ * destroy(): views end, memory goes when nothing uses it, nothing leaks, and the process exits when
+ * it should.
+ */
 import { expect, test } from "bun:test";
 import {
   closeSync,

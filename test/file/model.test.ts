@@ -1,6 +1,6 @@
 /**
- * MemoryFile against a naive model with one entry a page (test/support/naive-file.ts): after every command the state of every
- * page is compared, and so are the contents of every live allocation.
+ * MemoryFile against a naive model with one entry a page (test/support/naive-file.ts): after every
+ * command the state of every page is compared, and so are the contents of every live allocation.
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
@@ -32,7 +32,8 @@ function rangeOf(live: Live): FileRange {
 }
 
 function compare(model: Model, file: MemoryFile): void {
-  // Sub-released runs that count and those that do not look alike in both texts, but are separate runs in the file.
+  // Sub-released runs that count and those that do not look alike in both texts, but are separate
+  // runs in the file.
   expect(joined(file.dump())).toBe(joined(model.naive.dump()));
   expect(file.allocatedBytes).toBe(model.naive.usedPages * PAGE_SIZE);
   for (const live of model.live) {
@@ -94,7 +95,10 @@ class Allocate extends Command {
     model.live.push({ start, end: start + pages });
   }
   toString(): string {
-    return `allocate(${this.size}, ${this.huge ? "huge" : "small"}, ${this.topDown ? "down" : "up"}, ${this.mode}, ${this.owner})`;
+    return (
+      `allocate(${this.size}, ${this.huge ? "huge" : "small"}, ` +
+      `${this.topDown ? "down" : "up"}, ${this.mode}, ${this.owner})`
+    );
   }
 }
 

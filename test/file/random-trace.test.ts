@@ -1,7 +1,8 @@
 /**
- * Random traces in the form of gVisor's optrace.json, on MemoryFile's public methods and on the naive model at once: every
- * placement, boolean and shared range is the same, and what may not be done changes nothing. What the traces must have
- * reached is counted, so that a generator that has gone blind fails. (gVisor's own answers to such traces: with-gvisor.ts.)
+ * Random traces in the form of gVisor's optrace.json, on MemoryFile's public methods and on the
+ * naive model at once: every placement, boolean and shared range is the same, and what may not be
+ * done changes nothing. What the traces must have reached is counted, so that a generator that has
+ * gone blind fails. (gVisor's own answers to such traces: with-gvisor.ts.)
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
@@ -117,7 +118,8 @@ class Replay {
     const willCommit = commits && pages <= 64;
     const huge = wantsHuge && pages <= 3000;
     const count = huge ? (1 + (pages % 4)) * HUGE_PAGES : pages;
-    // With more waste than that MemoryFile may release some before it grows: when is its own affair, so leave it no choice.
+    // With more waste than that MemoryFile may release some before it grows: when is its own
+    // affair, so leave it no choice.
     if (this.naive.wastePages >= WASTE_PAGES_MAX) await this.settle();
     const sizeBefore = this.file.totalSizeBytes;
     const wasteBefore = willCommit ? this.naive.wastePages : 0;

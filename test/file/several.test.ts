@@ -1,4 +1,7 @@
-/** Several MemoryFiles in one checkpoint: found again by id, loaded in order, independent of each other's life. */
+/**
+ * Several MemoryFiles in one checkpoint: found again by id, loaded in order, independent of each
+ * other's life.
+ */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -145,7 +148,8 @@ for (const queue of ["workers", "inline"] as const) {
     await last.awaitLoad(range);
     checkNumbered(last, 40_000, 5000, 5010);
     for (let more = true; more; await Bun.sleep(1)) {
-      // Later files first: what is read of them in the background implies that those before were through by then.
+      // Later files first: what is read of them in the background implies that those before were
+      // through by then.
       const stats = files.toReversed().map((file) => file.loadStats());
       stats.forEach(({ loadedBytes, demandBytes }, i) => {
         if (loadedBytes > demandBytes && i + 1 < stats.length)

@@ -1,4 +1,7 @@
-/** What a background pass leaves to the program: its threads have low priority, and the spare ones sleep while it waits. */
+/**
+ * What a background pass leaves to the program: its threads have low priority, and the spare ones
+ * sleep while it waits.
+ */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
@@ -36,7 +39,10 @@ afterAll(async () => {
   await terminateIdleThreads();
 });
 
-/** A page in each unit: 2048 take a twentieth of a second. `use` must not return before nobody reads any more. */
+/**
+ * A page in each unit: 2048 take a twentieth of a second. `use` must not return before nobody reads
+ * any more.
+ */
 async function withSparseLoad(
   use: (state: LoadState, shared: Omit<LoadTask, "role">) => Promise<void>,
   units = UNITS,

@@ -1,6 +1,7 @@
 /**
- * A thread that dies with a read in flight in its ring: the kernel goes on with it, so nobody else gets what it was to read
- * until it has ended. A read of an empty FIFO stands for a disk that takes its time.
+ * A thread that dies with a read in flight in its ring: the kernel goes on with it, so nobody else
+ * gets what it was to read until it has ended. A read of an empty FIFO stands for a disk that takes
+ * its time.
  */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeSync } from "node:fs";
@@ -35,7 +36,9 @@ function openRings(): number {
   return readdirSync("/proc/self/fd").filter((fd) => target(fd) === "anon_inode:[io_uring]").length;
 }
 
-/** Resolves when a ring waits for a descriptor to become readable, or if the kernel does not tell. */
+/**
+ * Resolves when a ring waits for a descriptor to become readable, or if the kernel does not tell.
+ */
 async function pollArmed(): Promise<void> {
   const isArmed = () =>
     readdirSync("/proc/self/fdinfo").some((fd) => {
@@ -51,7 +54,8 @@ async function pollArmed(): Promise<void> {
 const every = () => new Int32Array(WORDS_PER_UNIT).fill(-1);
 
 test.skipIf(uringUnavailable() !== null)(
-  "what a dead thread's ring still reads is given back when the read has ended, and the ring is closed then",
+  "what a dead thread's ring still reads is given back when the read has ended, and the ring is " +
+    "closed then",
   async () => {
     const state = denseState(2);
     const fifo = join(directory, "fifo");

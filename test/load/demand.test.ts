@@ -1,4 +1,7 @@
-/** What is read first when several wait: which unit `takeDemand` gives next, and who reads while threads still start. */
+/**
+ * What is read first when several wait: which unit `takeDemand` gives next, and who reads while
+ * threads still start.
+ */
 import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

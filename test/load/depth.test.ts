@@ -1,11 +1,15 @@
-/** Depth on simulated devices: it finds what they need and no more, and one unit is the most while somebody waits. */
+/**
+ * Depth on simulated devices: it finds what they need and no more, and one unit is the most while
+ * somebody waits.
+ */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { Depth } from "../../src/load/depth.ts";
 
 /**
- * A device that takes `latencyMs` for a unit whatever else it does, and moves at most `unitsPerMs`. Units in flight arrive one
- * after the other at the rate that follows. Returns the time-weighted mean of the depth in the second half, and all depths.
+ * A device that takes `latencyMs` for a unit whatever else it does, and moves at most `unitsPerMs`.
+ * Units in flight arrive one after the other at the rate that follows. Returns the time-weighted
+ * mean of the depth in the second half, and all depths.
  */
 function load(
   depth: Depth,

@@ -1,4 +1,7 @@
-/** What is counted for threads that died between setting pages' bits and counting them, and when it must not be. */
+/**
+ * What is counted for threads that died between setting pages' bits and counting them, and when it
+ * must not be.
+ */
 import { expect, test } from "bun:test";
 import { PAGE_SIZE } from "../../src/index.ts";
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-tables.ts";
@@ -8,7 +11,10 @@ import { correctCounts, recoverDeadClaims } from "../../src/load/dead-threads.ts
 import { setInterleavingHook } from "../../src/control/interleave.ts";
 import { heldLoad } from "../threads/support/held-load.ts";
 
-/** Every page but those that this thread has claimed of one unit has its bit, as if a thread had died before it counted any. */
+/**
+ * Every page but those that this thread has claimed of one unit has its bit, as if a thread had
+ * died before it counted any.
+ */
 async function heldUncounted() {
   const held = await heldLoad();
   const { state, control, page } = held;

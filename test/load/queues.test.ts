@@ -1,4 +1,7 @@
-/** A restore over every queue: the same bytes, reads that are few and large, huge pages where they pay, and told as it was. */
+/**
+ * A restore over every queue: the same bytes, reads that are few and large, huge pages where they
+ * pay, and told as it was.
+ */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -126,7 +129,8 @@ for (const { queue, title, skip } of queues) {
           error: null,
         });
         expect(stats.hugeBytes + stats.smallBytes).toBe(contents);
-        // A unit is one read, or one for each piece that is checked at once, however many extents it has.
+        // A unit is one read, or one for each piece that is checked at once, however many extents
+        // it has.
         const readBytes = stats.queue === "uring" ? HUGE_PAGE_SIZE : INLINE_READ_BYTES;
         expect(stats.readCalls).toBe(UNITS * Math.ceil(contents / UNITS / readBytes));
         expect(stats.readsInFlightMax).toBeGreaterThanOrEqual(1);
@@ -142,7 +146,8 @@ for (const { queue, title, skip } of queues) {
         using file = await MemoryFile.loadFrom(join(root, image), { queue });
         const { hugeBytes, loadedBytes } = file.loadStats();
         expect(hugeBytes).toBe(image === "sparse" ? 0 : loadedBytes);
-        // Read before anything is touched here: small pages mapped by a touch would not be huge anyway.
+        // Read before anything is touched here: small pages mapped by a touch would not be huge
+        // anyway.
         expect(mappedHugeBytes(file)).toBe(image === "sparse" ? 0 : UNITS * HUGE_PAGE_SIZE);
         expect(file.totalUsageBytes).toBe(
           image === "sparse" ? loadedBytes : UNITS * HUGE_PAGE_SIZE,

@@ -1,4 +1,7 @@
-/** The releaser, in system calls and in what the kernel then says: how often waste is punched, when, and how much at once. */
+/**
+ * The releaser, in system calls and in what the kernel then says: how often waste is punched, when,
+ * and how much at once.
+ */
 import { afterEach, expect, test } from "bun:test";
 import { setFaultHook, syscallCounts } from "../../ffi/index.ts";
 import { CHUNK_SIZE, type FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
@@ -114,7 +117,8 @@ test("no punch is longer than 128 MiB", async () => {
     await file.released();
   });
   expect(file.totalUsageBytes).toBe(0);
-  // Shorter ones first, and again when one took long. What lies before the first touched page of a look is not punched.
+  // Shorter ones first, and again when one took long. What lies before the first touched page of a
+  // look is not punched.
   expect(punches).toBe(lengths.length);
   expect(lengths.reduce((sum, length) => sum + length, 0)).toBeGreaterThan(
     2 * CHUNK_SIZE - MAX_PUNCH_BYTES,

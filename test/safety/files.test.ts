@@ -1,6 +1,6 @@
 /**
- * Files and secrets: who may read a checkpoint, what a child process inherits, where a save may write, and who can shrink
- * our memory.
+ * Files and secrets: who may read a checkpoint, what a child process inherits, where a save may
+ * write, and who can shrink our memory.
  */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
@@ -148,7 +148,9 @@ describe("symbolic links", () => {
 });
 
 describe("symbolic links that a load meets", () => {
-  /** A checkpoint as stores and volumes have them: a directory of links to files that are elsewhere. */
+  /**
+   * A checkpoint as stores and volumes have them: a directory of links to files that are elsewhere.
+   */
   async function linked(save: (directory: string) => Promise<unknown>): Promise<string> {
     const store = join(root, "store");
     const links = join(root, "links");

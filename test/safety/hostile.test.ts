@@ -1,7 +1,8 @@
 /**
- * Hostile checkpoints of both formats, each loaded as a program would load it, in a process of its own
- * (hostile/program.ts): refused with the right error, or good to use; never a crash, never memory without bound, never a
- * byte written where it does not belong. bench/hostile.ts runs more of them.
+ * Hostile checkpoints of both formats, each loaded as a program would load it, in a process of its
+ * own (hostile/program.ts): refused with the right error, or good to use; never a crash, never
+ * memory without bound, never a byte written where it does not belong. bench/hostile.ts runs more
+ * of them.
  */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
@@ -10,7 +11,10 @@ const program = join(import.meta.dir, "hostile/program.ts");
 const CASES = process.env["CI"] === undefined ? 500 : 2000;
 /** Fixed, so that a red run is a change's fault. A failure prints the path that replays it. */
 const SEED = 20261124;
-/** Tables for what the limit of the program allows at most, before anybody can tell that the pages are missing. */
+/**
+ * Tables for what the limit of the program allows at most, before anybody can tell that the pages
+ * are missing.
+ */
 const GROWN_MIB_MAX = 512;
 
 test.each(["native", "gvisor"])(

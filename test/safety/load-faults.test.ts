@@ -1,6 +1,7 @@
 /**
- * Faults while a checkpoint is loading: every waiter is answered with data or with an error, nothing hangs, nothing leaks,
- * and what failed can be looked at and tried again. Faults are injected in every thread (support/fault-hook.ts).
+ * Faults while a checkpoint is loading: every waiter is answered with data or with an error,
+ * nothing hangs, nothing leaks, and what failed can be looked at and tried again. Faults are
+ * injected in every thread (support/fault-hook.ts).
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import {
@@ -76,7 +77,10 @@ function units(first: number, end: number): FileRange {
   return new FileRange(first * HUGE_PAGE_SIZE, end * HUGE_PAGE_SIZE);
 }
 
-/** As `askAll`, when the load has come to its end: a waiter may be answered a moment before all counts are right. */
+/**
+ * As `askAll`, when the load has come to its end: a waiter may be answered a moment before all
+ * counts are right.
+ */
 async function answers(file: MemoryFile, unitsEach = 1): Promise<("loaded" | Error)[]> {
   const answered = await askAll(file, unitsEach);
   while (file.isLoading) await Bun.sleep(1);
@@ -94,7 +98,10 @@ async function askAll(file: MemoryFile, unitsEach = 1): Promise<("loaded" | Erro
   );
 }
 
-/** Every page either throws when it is viewed, or is loaded and has its stamp. An aborted load may still finish its reads. */
+/**
+ * Every page either throws when it is viewed, or is loaded and has its stamp. An aborted load may
+ * still finish its reads.
+ */
 function checkPages(file: MemoryFile): void {
   const wrong: number[] = [];
   for (let page = 0; page < PAGES; page++) {

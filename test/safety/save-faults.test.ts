@@ -1,6 +1,7 @@
 /**
- * A save that fails: a typed error, the previous checkpoint as it was, temporary files gone, nothing leaked. Every wrapped
- * call of a save is made to fail once (support/fault-hook.ts); and the disk is really full, and files really too large.
+ * A save that fails: a typed error, the previous checkpoint as it was, temporary files gone,
+ * nothing leaked. Every wrapped call of a save is made to fail once (support/fault-hook.ts); and
+ * the disk is really full, and files really too large.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import {
@@ -91,7 +92,8 @@ describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
       if (failure === undefined)
         throw new Error(`Call ${at} failed with ${code}, and nobody was told`);
       failures++;
-      // After the commit only the tidying can fail: the error is told, and the new checkpoint stands.
+      // After the commit only the tidying can fail: the error is told, and the new checkpoint
+      // stands.
       if (version === 2) await saveStamped(directory, PAGES, 1);
     }
     console.log(`    ${failures} calls failed with ${code}, one at a time`);
@@ -210,7 +212,8 @@ describe("from outside", () => {
   test.skipIf(!canMount)("a full disk (a small tmpfs; needs root): ENOSPC", async () => {
     const disk = join(root, "disk");
     mkdirSync(disk);
-    // In a mount namespace of its own, which ends with the process: nothing stays mounted, whatever happens.
+    // In a mount namespace of its own, which ends with the process: nothing stays mounted, whatever
+    // happens.
     const script = [
       `mount -t tmpfs -o size=${(3 * PAGES * PAGE_SIZE) / 2} tmpfs "$2"`,
       '"$0" "$1" "$2/c" 600 1 && "$0" "$1" "$2/c" 600 2 && cp -r "$2/c" "$3"',
@@ -235,7 +238,8 @@ describe("from outside", () => {
       mkdirSync(disk);
       const image = join(root, "image");
       const script = [
-        `truncate -s 256M "${image}" && mkfs.btrfs -q "${image}" >/dev/null && mount -o loop "${image}" "$2"`,
+        `truncate -s 256M "${image}" && mkfs.btrfs -q "${image}" >/dev/null && mount -o loop ` +
+          `"${image}" "$2"`,
         'btrfs quota enable "$2" && btrfs subvolume create "$2/v" >/dev/null && btrfs qgroup limit 4M "$2/v"',
         '"$0" "$1" "$2/v/c" 600 1 && sync && "$0" "$1" "$2/v/c" 600 2 && cp -r "$2/v/c" "$3"',
       ].join(" && ");

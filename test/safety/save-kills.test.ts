@@ -1,7 +1,8 @@
 /**
- * SIGKILL at every system call of a save, in whichever thread makes it: the directory then holds the previous complete
- * checkpoint or the new one, and the next save cleans up. The program kills itself at the n-th wrapped call
- * (support/fault-hook.ts), for every n until it comes through. bench/kills.ts kills at random moments instead.
+ * SIGKILL at every system call of a save, in whichever thread makes it: the directory then holds
+ * the previous complete checkpoint or the new one, and the next save cleans up. The program kills
+ * itself at the n-th wrapped call (support/fault-hook.ts), for every n until it comes through.
+ * bench/kills.ts kills at random moments instead.
  */
 import { expect, test } from "bun:test";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
@@ -72,7 +73,8 @@ test("killed at every system call, a save leaves the previous checkpoint or the 
   const killed = outcomes.filter((outcome) => outcome.killed);
   console.log(`    killed at ${killed.length} calls, each time a complete checkpoint`);
   expect(outcomes.every(({ version }) => version === 1 || version === 2)).toBe(true);
-  // Once the new checkpoint is there it stays: kills after the commit find version 2, kills before it version 1.
+  // Once the new checkpoint is there it stays: kills after the commit find version 2, kills before
+  // it version 1.
   const versions = killed.map(({ version }) => version);
   expect(versions).toEqual(versions.toSorted((a, b) => a - b));
   expect(new Set(versions)).toEqual(new Set([1, 2]));

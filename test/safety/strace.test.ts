@@ -1,6 +1,7 @@
 /**
- * Faults from outside, where strace is installed: the kernel's own answers are replaced under the real program, whose code
- * knows nothing of it. The other fault tests inject above libc; these show that what is between is right as well.
+ * Faults from outside, where strace is installed: the kernel's own answers are replaced under the
+ * real program, whose code knows nothing of it. The other fault tests inject above libc; these show
+ * that what is between is right as well.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
@@ -86,7 +87,8 @@ test.skipIf(!hasStrace).each(["workers", "inline"])(
     expect(failed).toBeGreaterThan(0);
     expect(injected).toBeGreaterThanOrEqual(150);
     console.log(
-      `    ${injected} reads failed with EIO, ${failed} waiters told, every page right after trying again`,
+      `    ${injected} reads failed with EIO, ${failed} waiters told, every page right after ` +
+        "trying again",
     );
   },
 );

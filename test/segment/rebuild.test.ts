@@ -180,7 +180,8 @@ test("after a death at any store of an operation the repaired set is whole, each
           );
           if (torn >= 0) {
             throw new Error(
-              `Key ${torn} is ${values[torn]}, was ${before[torn]}, should be ${after[torn]} (store ${count})`,
+              `Key ${torn} is ${values[torn]}, was ${before[torn]}, should be ${after[torn]} ` +
+                `(store ${count})`,
             );
           }
           deaths++;

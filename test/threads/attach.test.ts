@@ -1,4 +1,7 @@
-/** share() and attach(): one file in several Workers, whatever a Worker may do with it, and handles that are no good. */
+/**
+ * share() and attach(): one file in several Workers, whatever a Worker may do with it, and handles
+ * that are no good.
+ */
 import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

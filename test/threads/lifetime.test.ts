@@ -1,4 +1,7 @@
-/** How a file ends when several threads use it, and what a thread that dies leaves behind. Real Workers, real terminate(). */
+/**
+ * How a file ends when several threads use it, and what a thread that dies leaves behind. Real
+ * Workers, real terminate().
+ */
 import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,6 +1,6 @@
 /**
- * The rules of docs/memory-order.md, each with the interleaving that would break it: a Worker is stopped between the two
- * steps, this thread does the other side's part, and the Worker goes on.
+ * The rules of docs/memory-order.md, each with the interleaving that would break it: a Worker is
+ * stopped between the two steps, this thread does the other side's part, and the Worker goes on.
  */
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";

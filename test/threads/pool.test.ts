@@ -22,7 +22,8 @@ async function program(body: string): Promise<{ exitCode: number | null; output:
     [
       process.execPath,
       "-e",
-      `import { testPool } from "${import.meta.dir}/support/tasks.ts"; const pool = testPool(); ${body}`,
+      `import { testPool } from "${import.meta.dir}/support/tasks.ts"; const pool = testPool(); ` +
+        `${body}`,
     ],
     {
       stdout: "pipe",
@@ -165,8 +166,8 @@ describe("a thread that dies", () => {
       ]);
       await pool.terminateIdle();
     }
-    // The runtime's own helper threads come and go by ones. A thread takes a while to end where others want the processor; one
-    // that stays fails the test by its time limit.
+    // The runtime's own helper threads come and go by ones. A thread takes a while to end where
+    // others want the processor; one that stays fails the test by its time limit.
     while (readdirSync("/proc/self/task").length > before + 3) await Bun.sleep(5);
   });
 });

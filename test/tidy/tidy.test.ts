@@ -41,7 +41,8 @@ test("the library does not use what was measured to be a trap", () => {
   // A step on a growable buffer costs four times as much. Bun.mmap has no offset, ends at 4 GiB,
   // and only the garbage collector unmaps it.
   expect(linesMatching(libraryFiles, /\bmaxByteLength\b|\bBun\.mmap\(/)).toEqual([]);
-  // A buffer over native memory must be detached before its memory is unmapped: one file makes them.
+  // A buffer over native memory must be detached before its memory is unmapped: one file makes
+  // them.
   const others = libraryFiles.filter((path) => path !== "ffi/memory.ts");
   expect(linesMatching(others, /\btoArrayBuffer\(/).filter((place) => !isInComment(place))).toEqual(
     [],
@@ -114,7 +115,8 @@ test("the lock file is complete and names no registry", () => {
       .filter(([, { resolved, link }]) => resolved !== undefined && link !== true)
       .map(([path]) => path),
   ).toEqual([]);
-  // `npm ci` refuses a lock file that lacks a platform's package, even one that it does not install.
+  // `npm ci` refuses a lock file that lacks a platform's package, even one that it does not
+  // install.
   const missing = entries
     .flatMap(([, { dependencies, optionalDependencies }]) =>
       Object.keys({ ...dependencies, ...optionalDependencies }),

@@ -1,8 +1,9 @@
 /**
- * One life of a program that is killed again and again: DIRECTORY SEED. It restores its memory in the background and checks
- * every page's stamp, then allocates, fills, rewrites, drops and checkpoints until somebody kills it. Faults come from
- * outside (fault-hook.ts); an error that is none of ours, or a page that is not what the index says, ends it with code 1.
- * It says what it did in lines of JSON.
+ * One life of a program that is killed again and again: DIRECTORY SEED. It restores its memory in
+ * the background and checks every page's stamp, then allocates, fills, rewrites, drops and
+ * checkpoints until somebody kills it. Faults come from outside (fault-hook.ts); an error that is
+ * none of ours, or a page that is not what the index says, ends it with code 1. It says what it did
+ * in lines of JSON.
  */
 import { type FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { stampOf, stampPage } from "../support/stamped.ts";
@@ -35,7 +36,10 @@ function say(event: Record<string, unknown>): void {
   console.log(JSON.stringify(event));
 }
 
-/** Runs `work` until it works; what a fault makes it throw is told and tried again, everything else is thrown. */
+/**
+ * Runs `work` until it works; what a fault makes it throw is told and tried again, everything else
+ * is thrown.
+ */
 async function insist<T>(what: string, work: () => Promise<T>): Promise<T> {
   for (;;) {
     try {

@@ -1,6 +1,7 @@
 /**
- * The soak: one program's lives (program.ts), each ended by SIGKILL at a random moment, with faults injected meanwhile. Every
- * life checks every page that the last one left, and a checkpoint that was acknowledged is never lost.
+ * The soak: one program's lives (program.ts), each ended by SIGKILL at a random moment, with faults
+ * injected meanwhile. Every life checks every page that the last one left, and a checkpoint that
+ * was acknowledged is never lost.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -26,7 +27,10 @@ const program = join(import.meta.dir, "program.ts");
 const READS: readonly CallName[] = ["pread", "preadv"];
 const WRITES: readonly CallName[] = ["pwrite", "pwritev", "fsync", "openat", "renameat", "lseek"];
 const MAX_LIFE_MS = 1500;
-/** Of 150 ms at least each: a start takes that long only on a machine that does nothing else for minutes. */
+/**
+ * Of 150 ms at least each: a start takes that long only on a machine that does nothing else for
+ * minutes.
+ */
 const MAX_IDLE_LIVES = 60;
 
 function pickPlan(): FaultPlan {
@@ -71,7 +75,10 @@ function pickPlan(): FaultPlan {
   return pick(plans);
 }
 
-/** One life. Returns the last round that it acknowledged. @throws {Error} for a mismatch, a lost checkpoint, a crash */
+/**
+ * One life. Returns the last round that it acknowledged.
+ * @throws {Error} for a mismatch, a lost checkpoint, a crash
+ */
 async function live(
   directory: string,
   faults: Faults,
@@ -138,8 +145,9 @@ function account({ event, round, pages, bytes }: Line, last: number, totals: Soa
 }
 
 /**
- * Runs lives for `seconds`. `progress` is called after each. What a failure leaves in the directory is kept; its error says
- * where. @throws {Error} for a mismatch, a lost checkpoint, a crash, or when no life gets anywhere any more
+ * Runs lives for `seconds`. `progress` is called after each. What a failure leaves in the directory
+ * is kept; its error says where. @throws {Error} for a mismatch, a lost checkpoint, a crash, or
+ * when no life gets anywhere any more
  */
 export async function soak(
   seconds: number,
@@ -192,8 +200,10 @@ export function describeSoak(totals: SoakTotals, seconds: number): string {
     mismatches,
   } = totals;
   return (
-    `${seconds} s: ${rounds} rounds, ${kills} kills, ${checkpoints} checkpoints, ${(bytesWritten / 2 ** 30).toFixed(2)} GiB written, ` +
-    `${((pagesVerified * PAGE_SIZE) / 2 ** 30).toFixed(2)} GiB verified page by page, ${faultsInjected} faults injected, ` +
+    `${seconds} s: ${rounds} rounds, ${kills} kills, ${checkpoints} checkpoints, ` +
+    `${(bytesWritten / 2 ** 30).toFixed(2)} GiB written, ` +
+    `${((pagesVerified * PAGE_SIZE) / 2 ** 30).toFixed(2)} GiB verified page by page, ` +
+    `${faultsInjected} faults injected, ` +
     `${errorsTold} errors told and survived, ${mismatches} mismatches`
   );
 }

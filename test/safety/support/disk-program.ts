@@ -1,6 +1,7 @@
 /**
- * A program whose memory is a file on a disk that is too small for it: DISK CHECKPOINT. It must be told, not killed (a touch of
- * a mapped page that the disk has no room for is a SIGBUS). Prints an error's code for each thing that it tries.
+ * A program whose memory is a file on a disk that is too small for it: DISK CHECKPOINT. It must be
+ * told, not killed (a touch of a mapped page that the disk has no room for is a SIGBUS). Prints an
+ * error's code for each thing that it tries.
  */
 import { MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 

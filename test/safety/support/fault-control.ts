@@ -1,7 +1,8 @@
 /**
- * Faults for a program under test, in all of its threads, without a line in the library: a file of words that the test and
- * every thread of the program map. The test arms it; the hook of fault-hook.ts, which is in all those threads, obeys it
- * through the fault seam of ffi/calls.ts. Counts survive the program, also when it was killed.
+ * Faults for a program under test, in all of its threads, without a line in the library: a file of
+ * words that the test and every thread of the program map. The test arms it; the hook of
+ * fault-hook.ts, which is in all those threads, obeys it through the fault seam of ffi/calls.ts.
+ * Counts survive the program, also when it was killed.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -24,7 +25,10 @@ export const FaultWord = {
   Calls: 6,
   /** 1: only calls on files of a checkpoint's page contents match. */
   OnlyPages: 7,
-  /** Only transfers that touch bytes [OffsetFrom, OffsetUntil) of the file match, in pages; all if both are 0. */
+  /**
+   * Only transfers that touch bytes [OffsetFrom, OffsetUntil) of the file match, in pages; all if
+   * both are 0.
+   */
   OffsetFrom: 8,
   OffsetUntil: 9,
 } as const;

@@ -1,6 +1,6 @@
 /**
- * The fault hook that obeys a control file (fault-control.ts), and a way into Workers: they get fault-preload.ts as a
- * preload, since Bun does not hand the main thread's on.
+ * The fault hook that obeys a control file (fault-control.ts), and a way into Workers: they get
+ * fault-preload.ts as a preload, since Bun does not hand the main thread's on.
  */
 import { fstatSync, readlinkSync } from "node:fs";
 import { join } from "node:path";

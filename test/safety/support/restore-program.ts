@@ -1,6 +1,7 @@
 /**
- * A program that restores stamped pages in the background and says how that went, to be disturbed from outside:
- * DIRECTORY PAGES QUEUE. It waits for each 2 MiB, tries again what failed, and checks every stamp.
+ * A program that restores stamped pages in the background and says how that went, to be disturbed
+ * from outside: DIRECTORY PAGES QUEUE. It waits for each 2 MiB, tries again what failed, and checks
+ * every stamp.
  */
 import { FileRange, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { pageWords, stampOf } from "./stamped.ts";

@@ -1,6 +1,7 @@
 /**
  * A program that saves one checkpoint of stamped pages, to be killed or starved meanwhile:
- * DIRECTORY PAGES VERSION [LIMIT], the last being the most bytes that a file may grow to (RLIMIT_FSIZE).
+ * DIRECTORY PAGES VERSION [LIMIT], the last being the most bytes that a file may grow to
+ * (RLIMIT_FSIZE).
  */
 import { stampedFile } from "./stamped.ts";
 

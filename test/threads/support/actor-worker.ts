@@ -1,4 +1,7 @@
-/** The other side of actor.ts: does with a MemoryFile what it is told, and stops at the points it is told. */
+/**
+ * The other side of actor.ts: does with a MemoryFile what it is told, and stops at the points it is
+ * told.
+ */
 import { openFile } from "../../../ffi/index.ts";
 import {
   MemoryFile,
@@ -38,7 +41,8 @@ function stopAt({ point, gate, openFifo }: StopRequest): void {
     Atomics.add(gate, GateWord.Reached, 1);
     if (stopped) return;
     stopped = true;
-    // open(2) of a FIFO without a writer is a native call that blocks: no termination gets through to it.
+    // open(2) of a FIFO without a writer is a native call that blocks: no termination gets through
+    // to it.
     if (openFifo !== undefined) openFile(openFifo, 0);
     else Atomics.wait(gate, GateWord.Open, 0);
   });
@@ -113,7 +117,10 @@ export const actions = {
       wait(words, index, value)) as typeof wait;
     return runLoadTask({ role: "demand", source: entry.state.source, loads: [entry] });
   },
-  /** Claims a unit and begins a read of 4 KiB that nobody waits for; none with `fd` -1. Returns how many pages were claimed. */
+  /**
+   * Claims a unit and begins a read of 4 KiB that nobody waits for; none with `fd` -1. Returns how
+   * many pages were claimed.
+   */
   readByRing: (handle: LoadHandle, unit: number, fd: number, address: number) => {
     const state = new LoadState(handle);
     const queue = new UringQueue(8, state.group.rings);

@@ -1,6 +1,6 @@
 /**
- * A Worker that does with a MemoryFile what a test tells it, and can be stopped between two steps of a protocol, or ended
- * there. The test goes on meanwhile: that is a forced interleaving.
+ * A Worker that does with a MemoryFile what a test tells it, and can be stopped between two steps
+ * of a protocol, or ended there. The test goes on meanwhile: that is a forced interleaving.
  */
 import type { Point } from "../../../src/control/interleave.ts";
 import { isThreadAlive } from "../../../src/threads/thread.ts";
@@ -110,7 +110,10 @@ export class Actor {
     return gate;
   }
 
-  /** Ends the thread wherever it is. Resolves when it is gone, for the kernel too: that may be a moment after `close`. */
+  /**
+   * Ends the thread wherever it is. Resolves when it is gone, for the kernel too: that may be a
+   * moment after `close`.
+   */
   async terminate(): Promise<void> {
     this.worker.terminate();
     await this.closed;

@@ -16,8 +16,8 @@ import { coreOf } from "../../../src/file/memory-file.ts";
 const EIO = 5;
 
 /**
- * A restore that stands still: this thread holds the claim of every page that was not read at once, and gives pages to
- * other threads when the test wants it.
+ * A restore that stands still: this thread holds the claim of every page that was not read at once,
+ * and gives pages to other threads when the test wants it.
  */
 export async function heldLoad({
   name = "held",
@@ -70,7 +70,9 @@ export async function heldLoad({
         if (other !== unit && count > 0) state.publish(control, slot, other, wanted[other]!, count);
       }
     },
-    /** The unit's first `badCount` pages could not be read; its others are published by this thread. */
+    /**
+     * The unit's first `badCount` pages could not be read; its others are published by this thread.
+     */
     fail: (badCount: number) => {
       const [bad, mismatched] = [new Int32Array(WORDS_PER_UNIT), new Int32Array(WORDS_PER_UNIT)];
       for (let page = 0; page < badCount; page++) bad[page >>> 5]! |= 1 << (page & 31);

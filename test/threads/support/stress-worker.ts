@@ -1,6 +1,7 @@
 /**
- * One thread of the stress run (stress.ts): draws what to do next from its own seed, stamps every page that it gets with
- * its number and a count, and looks whether all its stamps stand whenever it touches a range again.
+ * One thread of the stress run (stress.ts): draws what to do next from its own seed, stamps every
+ * page that it gets with its number and a count, and looks whether all its stamps stand whenever it
+ * touches a range again.
  */
 import { FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { type StressMessage, type StressOrder, StressWord } from "./stress.ts";
@@ -88,7 +89,8 @@ class Stress {
       const at = (page * PAGE_SIZE) / 4;
       if (words[at] === stamp && words[at + 1] === page + 1) continue;
       throw new Error(
-        `Page ${range.start + page * PAGE_SIZE} of ${this.#order.owner} has ${words[at]} ${words[at + 1]}, not ${stamp} ${page + 1}`,
+        `Page ${range.start + page * PAGE_SIZE} of ${this.#order.owner} has ${words[at]} ` +
+          `${words[at + 1]}, not ${stamp} ${page + 1}`,
       );
     }
   }

@@ -1,10 +1,12 @@
 /**
- * The stress run: Workers allocate, share, drop, check and wait in one file at once, while it is being restored; some are
- * terminated wherever they are. Every page is stamped by its owner. It finds pages with two owners (a stamp that is
- * another's, or a new page that is not zero), lost wake-ups (a Worker that does not end) and leaks (pages that are not free at
- * the end, beyond those of the dead, which are known by their group).
+ * The stress run: Workers allocate, share, drop, check and wait in one file at once, while it is
+ * being restored; some are terminated wherever they are. Every page is stamped by its owner. It
+ * finds pages with two owners (a stamp that is another's, or a new page that is not zero), lost
+ * wake-ups (a Worker that does not end) and leaks (pages that are not free at the end, beyond those
+ * of the dead, which are known by their group).
  *
- * The seed says what each thread draws and when which is terminated; how the threads interleave is the machine's.
+ * The seed says what each thread draws and when which is terminated; how the threads interleave is
+ * the machine's.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
