@@ -26,10 +26,10 @@ import {
   renameAt,
   SyscallError,
   syncFile,
-  tryLockFile,
   unlinkAt,
   writeAt,
 } from "../../ffi/index.ts";
+import { type FileLock, lockFile } from "../control/file-lock.ts";
 import { CheckpointBusyError } from "../errors/errors.ts";
 
 /**
@@ -47,6 +47,7 @@ export function absolutePath(directory: string): string {
 export class StagingDirectory {
   readonly path: string;
   readonly fd: number;
+  private readonly lock: FileLock;
   /** Directories in which we made one whose name is not synced yet. */
   private readonly unsynced: string[];
 
@@ -59,7 +60,9 @@ export class StagingDirectory {
     this.path = path;
     this.fd = openFile(path, O_RDONLY | O_DIRECTORY);
     try {
-      if (!tryLockFile(this.fd)) throw new CheckpointBusyError(path);
+      const lock = lockFile(this.fd);
+      if (lock === null) throw new CheckpointBusyError(path);
+      this.lock = lock;
     } catch (error) {
       closeFile(this.fd);
       throw error;
@@ -141,7 +144,7 @@ export class StagingDirectory {
   }
 
   close(): void {
-    closeFile(this.fd);
+    this.lock.close();
   }
 }
 

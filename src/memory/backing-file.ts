@@ -19,9 +19,8 @@ import {
   SyscallError,
   sealAgainstShrinking,
   truncateFile,
-  tryLockFile,
 } from "../../ffi/index.ts";
-import { freeHoldingsOfDead } from "../control/holdings.ts";
+import { tryLock } from "../control/file-lock.ts";
 import { NotMemoryError, PathInUseError } from "../errors/memory.ts";
 
 const MARK = "user.pgalloc.memory";
@@ -47,7 +46,7 @@ export function openOnDisk(path: string, mode: number): number {
   // Without O_NONBLOCK the open of a FIFO would wait for a writer.
   const fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode);
   try {
-    if (!lock(fd)) throw new PathInUseError(path);
+    if (!tryLock(fd)) throw new PathInUseError(path);
     const { sizeBytes, isFile } = fileStatus(fd);
     if (!isFile || (sizeBytes > 0 && !isMarked(fd, MARK))) throw new NotMemoryError(path);
     // Without attributes the file cannot be used again once it is not empty.
@@ -66,17 +65,5 @@ function open(path: string, flags: number, mode: number): number {
   } catch (error) {
     if (!(error instanceof SyscallError) || error.code !== "ELOOP") throw error;
     throw new SyscallError("open", -error.errno, path, "it is a symbolic link; name its target");
-  }
-}
-
-/** A thread that ended may have left the lock. File systems without locks have none to keep. */
-function lock(fd: number): boolean {
-  try {
-    if (tryLockFile(fd)) return true;
-    freeHoldingsOfDead();
-    return tryLockFile(fd);
-  } catch (error) {
-    if (error instanceof SyscallError) return true;
-    throw error;
   }
 }
