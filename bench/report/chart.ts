@@ -23,6 +23,10 @@ const STYLE = `
     .goal { stroke: #9a6700; stroke-width: 3 }
     @media (prefers-color-scheme: dark) { text { fill: #9da7b1 } .goal { stroke: #d4a72c } }`;
 
+function describeMachine({ cpu, cores, kernel, bun }: Results["machine"]): string {
+  return `${cpu}, ${cores} cores, Linux ${kernel}, Bun ${bun}`;
+}
+
 /** The chart of a run. Without the peer it is an empty axis. */
 export function drawChart(results: Results): string {
   const lines = targetLines(results).filter(
@@ -48,8 +52,7 @@ export function drawChart(results: Results): string {
       `${results.rounds} pairs, images of ${formatBytes(results.bytes)}.</text>`,
     ...axis(low, high, x, height - BOTTOM),
     ...lines.flatMap((one, row) => bar(one, TOP + row * ROW_HEIGHT, x)),
-    `  <text x="12" ` +
-      `y="${height - 16}">${escapeXml(`${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}, Bun ${machine.bun}`)}</text>`,
+    `  <text x="12" y="${height - 16}">${escapeXml(describeMachine(machine))}</text>`,
     "</svg>",
     "",
   ].join("\n");

@@ -103,7 +103,7 @@ test("pages released between look and apply do not count", () => {
   file.destroy();
 });
 
-test("pages released and allocated again between look and apply do not count for their new owner", () => {
+test("updateUsage does not count a page for its new owner after a release", () => {
   const { file } = touchedFile();
   whenScanReaches(8, () => {
     file.decRef(pages(4, 8));
@@ -116,7 +116,7 @@ test("pages released and allocated again between look and apply do not count for
   file.destroy();
 });
 
-test("pages recycled between look and apply are still committed, and count for their new owner", () => {
+test("updateUsage counts a recycled page for its new owner", () => {
   const { file } = touchedFile();
   whenScanReaches(8, () => {
     file.decRef(pages(4, 8));
@@ -163,7 +163,7 @@ test("the file may grow between look and apply", () => {
   file.destroy();
 });
 
-test("a full scan leaves another thread's scan alone; the claim of a thread that is gone counts for nothing", async () => {
+test("updateUsage leaves another thread's scan alone, but not a dead thread's", async () => {
   const { file, range } = touchedFile();
   const { words } = coreOf(file);
   // This thread lives; no thread has that id, the largest there can be.
@@ -176,7 +176,7 @@ test("a full scan leaves another thread's scan alone; the claim of a thread that
   file.destroy();
 });
 
-test("known pages that cannot be right, as after a thread died in the middle, are found out", () => {
+test("updateUsage finds impossible counts that a dead thread left", () => {
   const { file, range } = touchedFile();
   file.updateUsage();
   const untouched = file.allocate(4 * PAGE_SIZE, { group: 2 });

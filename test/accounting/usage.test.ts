@@ -119,7 +119,7 @@ test("sub-released pages of a huge page count no more", async () => {
   expect(file.usage().totalBytes).toBe(file.totalUsageBytes);
 });
 
-test("pages that an allocation commits are known without a scan, although no scan could see them", () => {
+test("allocate with commit makes pages known without a scan", () => {
   using file = MemoryFile.create();
   const range = file.allocate(6 * PAGE_SIZE, { mode: "commit", group: 4 });
   const { fd, base } = coreOf(file).mapping;
@@ -207,7 +207,8 @@ test("full scans are throttled by what the last one took; scans of groups are no
   expect(file.updateUsage()).toBe(true);
   const { fields } = coreOf(file).control;
   expect(fields[Field.ScanTookMs]).toBeGreaterThan(0);
-  fields[Field.ScanTookMs] = 60_000; // as over a very large file: the next is due 8 minutes after it began
+  // As over a very large file: the next scan is due 8 minutes after this one began.
+  fields[Field.ScanTookMs] = 60_000;
   touch(file, range);
   expect(file.updateUsage()).toBe(false);
   expect(file.usage().totalBytes).toBe(PAGE_SIZE);
@@ -224,7 +225,7 @@ test("full scans are throttled by what the last one took; scans of groups are no
   expect(file.updateUsage()).toBe(true);
 });
 
-test("a restored file has its kinds and groups; pages that are not loaded do not count", async () => {
+test("usage has a restored file's kinds and groups, of loaded pages", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-usage-"));
   try {
     const range = await (async () => {

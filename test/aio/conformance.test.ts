@@ -471,12 +471,16 @@ describe("createQueue", () => {
   test("without io_uring: auto takes Workers, and who insists is told why", () => {
     const program = `
       import { errnoNumber, setFaultHook } from "${import.meta.dir}/../../ffi/index.ts";
-      import { createQueue, uringUnavailableReason } from "${import.meta.dir}/../../src/aio/index.ts";
-      setFaultHook((name) => (name === "io_uring_setup" ? { errno: errnoNumber("EPERM") } : undefined));
+      import { createQueue, uringUnavailableReason }
+        from "${import.meta.dir}/../../src/aio/index.ts";
+      setFaultHook((name) =>
+        name === "io_uring_setup" ? { errno: errnoNumber("EPERM") } : undefined);
       const queue = createQueue("auto");
       console.log(queue.constructor.name);
       console.log(uringUnavailableReason());
-      try { createQueue("uring"); } catch (error) { console.log(error.code, error.message.includes(uringUnavailableReason())); }`;
+      try { createQueue("uring"); } catch (error) {
+        console.log(error.code, error.message.includes(uringUnavailableReason()));
+      }`;
     const { stdout, exitCode } = Bun.spawnSync([process.execPath, "-e", program], {
       stderr: "inherit",
       timeout: 20_000,

@@ -62,7 +62,7 @@ function toList({ count, ids, results }: ReturnType<Queue["wait"]>): [number, nu
 
 for (const [name, waitFor] of Object.entries(waits)) {
   describe(name, () => {
-    test("a Worker that dies inside an operation: it ends with EOWNERDEAD, another does the next", async () => {
+    test("an operation whose Worker dies ends with EOWNERDEAD", async () => {
       const { faults, end } = await beginFaults();
       try {
         await withQueue(async ({ queue, memory, fd }) => {

@@ -94,7 +94,7 @@ test("held pages are neither released nor recycled nor allocated, nor referenced
   expect(allocate(20)).toBe(50);
 });
 
-test("held pages become waste when the load is done with them, then free, one with their neighbours", () => {
+test("held pages become waste after the load, then free with their neighbours", () => {
   allocate(30);
   inFlight.add(10);
   for (const start of [0, 10, 20]) allocator.decRef(start, start + 10);
@@ -114,7 +114,7 @@ test("held runs side by side settle apart", () => {
   expect(runs(2)).toEqual(["[0, 20) free", "[20, 30) held"]);
 });
 
-test("among thousands of runs the last held one settles too, and the lock is given back on the way there", () => {
+test("the last held run among thousands settles, and the lock is given back meanwhile", () => {
   const pages = 3000;
   for (let page = 0; page < pages; page++) allocator.allocate(1, USED, page % 2, Placement.Grow);
   inFlight.add(0).add(pages - 1);

@@ -209,7 +209,7 @@ describe("placement", () => {
   }
 });
 
-test("recycled pages read as zero, are one allocation with one reference, and the rest stays waste", async () => {
+test("allocate recycles pages that read as zero, and leaves the rest waste", async () => {
   using file = await fileWith("waste 8", false);
   const range = file.allocate(5 * PAGE_SIZE, commit);
   expect(range.start).toBe(0);

@@ -27,7 +27,7 @@ function newSet(): SegmentSet {
   return set;
 }
 
-test("free, waste, held and sub-released pages, and used ones of usual kinds with one or two references, need no owner", () => {
+test("runs of usual kinds with few references need no owner", () => {
   const set = newSet();
   for (const huge of [0, HUGE]) {
     for (const state of [WASTE, HELD, SUB_RELEASED, FREE]) set.assign(10, 20, state | huge);

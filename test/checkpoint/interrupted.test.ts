@@ -34,7 +34,7 @@ async function seedInDirectory(): Promise<number> {
   return seed;
 }
 
-test("aborted at every system call that the saving thread makes: the checkpoint before, or the new one, and nothing else", async () => {
+test("saveTo aborted at any system call leaves the old or the new checkpoint", async () => {
   using old = numberedFile(PAGES, 1);
   using file = numberedFile(PAGES, 100_000);
   let aborted = 0;
@@ -81,7 +81,7 @@ test("an onProgress that throws, at its first report or at its last, ends the sa
 });
 
 for (const queue of ["workers", "inline"] as const) {
-  test(`a save during the background load of the same file waits for it, also into the same directory (${queue})`, async () => {
+  test(`saveTo waits for the background load of the same file (${queue})`, async () => {
     const pages = 6000;
     using file = numberedFile(pages, 1);
     await file.saveTo(directory);
@@ -94,7 +94,7 @@ for (const queue of ["workers", "inline"] as const) {
   });
 }
 
-test("the directory gets another checkpoint, twice, while the first one is being loaded: what is loaded is the first", async () => {
+test("loadFrom loads the first checkpoint while the directory gets others", async () => {
   const pages = 6000;
   using file = numberedFile(pages, 1);
   await file.saveTo(directory);
@@ -110,7 +110,7 @@ test("the directory gets another checkpoint, twice, while the first one is being
   checkNumbered(now, 100_000, 0, pages);
 });
 
-test("two saves at once: into one directory one wins, into two both do, of the same file as well", async () => {
+test("saveTo twice at once: one wins in one directory, both in two", async () => {
   using file = numberedFile(PAGES, 1);
   using other = numberedFile(PAGES, 100_000);
   const first = file.saveTo(directory);
@@ -129,7 +129,7 @@ test("two saves at once: into one directory one wins, into two both do, of the s
   rmSync(two, { recursive: true });
 });
 
-test("memory that the program writes to during a save: each page is of one time or another, and its checksum right", async () => {
+test("saveTo writes right checksums of pages that change meanwhile", async () => {
   const pages = 4000;
   using file = numberedFile(pages, 1);
   const range = { start: 0, end: pages * PAGE_SIZE };

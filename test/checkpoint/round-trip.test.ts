@@ -30,7 +30,7 @@ const shapes: readonly Shape[] = ["empty", "small", "huge", "mixed"];
 const queues: readonly LoadQueue[] = ["auto", "workers", "inline"];
 
 for (const shape of shapes) {
-  test(`random files, ${shape}: runs, references, kinds, groups, contents and user data, through two checkpoints`, async () => {
+  test(`loadFrom returns random files, ${shape}, through two checkpoints`, async () => {
     await fc.assert(
       fc.asyncProperty(
         fc.integer(),
@@ -85,7 +85,7 @@ test("saving looks at nothing that is not committed", async () => {
   expect(back.totalUsageBytes).toBe(PAGE_SIZE);
 });
 
-test("committed zero pages are told, and not stored; what stands between two of them is", async () => {
+test("saveTo reports committed zero pages, and does not store them", async () => {
   using file = MemoryFile.create();
   const range = file.allocate(100 * PAGE_SIZE, { mode: "commit" });
   for (const page of [0, 50, 51, 99])
@@ -137,7 +137,7 @@ for (const [from, to] of [
   });
 }
 
-test("files are their owner's alone, and contents stand at multiples of the page size, in the order of memory", async () => {
+test("saveTo makes files for the owner alone, with contents at page boundaries", async () => {
   using file = numberedFile(700, 1);
   for (const page of [3, 100, 513])
     file.decommit({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE });
@@ -161,7 +161,7 @@ test("files are their owner's alone, and contents stand at multiples of the page
   expect(statSync(onlyPageFile(directory)).size).toBe((at + 1) * PAGE_SIZE);
 });
 
-test("every page's checksum is checked: a byte that changed is named by its page, other pages are not touched by it", async () => {
+test("awaitLoad names the page of a changed byte, and loads the others", async () => {
   using file = numberedFile(2000, 1);
   await file.saveTo(directory);
   await fc.assert(
@@ -194,7 +194,7 @@ test("every page's checksum is checked: a byte that changed is named by its page
   );
 });
 
-test("user data is taken when the save is called: what the program does with its bytes afterwards does not matter", async () => {
+test("saveTo copies user data when it is called", async () => {
   using file = numberedFile(10, 1);
   const view = file.view({ start: 0, end: PAGE_SIZE });
   const kept = view.slice();

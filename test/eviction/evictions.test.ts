@@ -38,7 +38,7 @@ const turns = async (count: number) => {
   for (let i = 0; i < count; i++) await new Promise((resolve) => setImmediate(resolve));
 };
 
-test("manual: nothing is evicted before startEvictions, then everything, merged, the last range first", async () => {
+test("startEvictions evicts all merged ranges, the last first", async () => {
   using file = MemoryFile.create({ delayedEviction: "manual" });
   const user = new Recorder();
   for (const [start, end] of [
@@ -107,7 +107,7 @@ test.skipIf(!TELLS_OF_PRESSURE)(
   },
 );
 
-test("enabled, where the host does not tell: evicted once no waste is left, and it says why", async () => {
+test("evictionTrigger is idle, with a reason, where the host reports no pressure", async () => {
   setFaultHook((syscall) => (syscall === "open" ? { errno: 13 } : undefined));
   using file = MemoryFile.create({ memoryPressure: { stallMs: 149, windowMs: 2000 } });
   const user = new Recorder();
@@ -300,7 +300,7 @@ test("bad arguments throw and mark nothing", async () => {
   );
 });
 
-test("random marks of several users: all that is evictable is evicted, once, in maximal ranges", async () => {
+test("random marks of several users are evicted once, in maximal ranges", async () => {
   const bound = fc.integer({ min: 0, max: 30 });
   const step = fc.record({
     op: fc.constantFrom(

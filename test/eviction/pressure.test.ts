@@ -83,7 +83,7 @@ test("the machine's file is tried last", () => {
   expect(pressureFiles().at(-1)).toBe("/proc/pressure/memory");
 });
 
-test("files that do not take a trigger are named with what they answered, and the next is tried", () => {
+test("watchPressure tries the next file, and names those that refuse", () => {
   const threshold = { stallMs: 100, windowMs: 2000 };
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-pressure-"));
   const takesAnything = join(directory, "memory.pressure");

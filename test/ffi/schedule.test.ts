@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { hintTimeSlice, niceOf, timeSliceNs } from "../../ffi/index.ts";
 
-test("a thread's slice is what was asked for, within the kernel's bounds, and the system's own again", () => {
+test("hintTimeSlice sets a thread's slice, and the system's own again", () => {
   const own = timeSliceNs();
   if (!hintTimeSlice(5_000_000)) return expect(own).toBe(0);
   const wasTaken = timeSliceNs() === 5_000_000;

@@ -43,7 +43,7 @@ test("view makes typed arrays and DataViews, and nothing else that takes a buffe
   }
 });
 
-test("a type of the user's own that destroys the file has no memory to make a view of, nor to keep", () => {
+test("view of a type that destroys the file makes and keeps nothing", () => {
   let kept: ArrayBuffer | undefined;
   class Destroys extends Uint8Array<ArrayBuffer> {
     constructor(buffer: ArrayBuffer) {

@@ -75,7 +75,7 @@ test("every method throws DestroyedError after destroy", async () => {
   }
 });
 
-test("a buffer that I/O has pinned delays the unmap, and is detached when the I/O ends", async () => {
+test("destroy waits with the unmap for a buffer that I/O has pinned", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-pinned-"));
   const fifo = join(directory, "fifo");
   Bun.spawnSync(["mkfifo", fifo]);
@@ -174,7 +174,7 @@ async function runProgram(source: string): Promise<{ exitCode: number; output: s
   return { exitCode, output };
 }
 
-test("the process exits by itself when nothing is pending, also with a file open and a load under way", async () => {
+test("a process exits by itself with a file open and a load under way", async () => {
   const { exitCode, output } = await runProgram(`
     import { MemoryFile } from "pgalloc";
     const file = MemoryFile.create();

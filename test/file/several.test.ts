@@ -56,7 +56,7 @@ async function load(...options: Parameters<typeof loadAll>): Promise<CheckpointF
   return files;
 }
 
-test("random files come back by id, in order, with their user data and the checkpoint's", async () => {
+test("loadAll returns random files by id, in order, with their user data", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.uniqueArray(
@@ -138,7 +138,7 @@ test("loadFrom of several files names their ids, and leaves nothing open", async
 });
 
 for (const queue of ["workers", "inline"] as const) {
-  test(`background passes go file by file, and what is awaited goes before all of them (${queue})`, async () => {
+  test(`loadAll loads file by file, awaited pages first (${queue})`, async () => {
     const pages = 12_000;
     const seeds = [0, 20_000, 40_000];
     await saveAll(directory, new Map(seeds.map((seed) => [`${seed}`, numbered(pages, seed)])));
@@ -162,7 +162,7 @@ for (const queue of ["workers", "inline"] as const) {
   });
 }
 
-test("a file that is destroyed while it loads, or waits for its turn, does not disturb the others", async () => {
+test("destroy of a file of loadAll does not disturb the others", async () => {
   const pages = 8000;
   const seeds = [0, 10_000, 20_000, 30_000];
   await saveAll(directory, new Map(seeds.map((seed) => [`${seed}`, numbered(pages, seed)])));
@@ -183,7 +183,7 @@ test("a file that is destroyed while it loads, or waits for its turn, does not d
   }
 });
 
-test("when all is loaded nobody has the pages file open, and files live on one by one", async () => {
+test("loadAll closes the page file when all is loaded", async () => {
   await saveAll(directory, { a: numbered(100, 1), b: numbered(100, 1000), zero: numbered(1, 0) });
   const files = await load(directory);
   await expectNoPages();
@@ -198,7 +198,7 @@ async function expectNoPages(): Promise<void> {
   expect(open()).toEqual([]);
 }
 
-test("the abort signal ends the load of all files; onProgress sums them, and what it throws ends it too", async () => {
+test("loadAll ends by its signal, and by what onProgress throws", async () => {
   await saveAll(directory, { a: numbered(6000, 1), b: numbered(6000, 1000) });
   const progress: LoadAllProgress[] = [];
   const files = await load(directory, { onProgress: (at) => void progress.push(at) });
@@ -236,7 +236,7 @@ test("what onProgress throws ends the load of all files", async () => {
   expect(loadedBytes).toBeLessThan(totalBytes);
 });
 
-test("options of single files go before those of all; a file that does not fit leaves none", async () => {
+test("loadAll prefers a file's own options, and leaves no file if one does not fit", async () => {
   await saveAll(directory, { small: numbered(10, 1), large: numbered(2000, 1000) });
   const path = join(directory, "backing");
   const files = await load(directory, {
@@ -255,7 +255,7 @@ test("options of single files go before those of all; a file that does not fit l
   await expectDescriptors(held);
 });
 
-test("a fileOptions that throws, for the first file or a later one, leaves none and nothing open", async () => {
+test("loadAll leaves nothing open if fileOptions throws", async () => {
   await saveAll(directory, { a: numbered(2000, 1), b: numbered(10, 1) });
   await expectNoPages();
   const held = namedDescriptors();
@@ -291,7 +291,7 @@ test("bad arguments are refused by name, before anything is written", async () =
   expect(readdirSync(directory)).toEqual([]);
 });
 
-test("all or none: a file destroyed before the save, another save under way, an abort; the checkpoint before stays", async () => {
+test("saveAll saves all files or none", async () => {
   const [a, b] = [numbered(600, 1), numbered(600, 1000)];
   await saveAll(directory, { a, b }, { userData: new Uint8Array([1]) });
   const second = saveAll(directory, { a, b }, { userData: new Uint8Array([2]) });
@@ -307,7 +307,7 @@ test("all or none: a file destroyed before the save, another save under way, an 
   expect(listing(directory)).toEqual(["meta", "pages"]);
 });
 
-test("metadata of several files is not trusted: names that are there twice, are no names, or are too many", async () => {
+test("loadAll refuses names that repeat, are invalid, or too many", async () => {
   await saveAll(directory, { a: numbered(4, 1), b: numbered(4, 9) });
   const { manifest, contents } = openCheckpoint(directory);
   const { fd, path } = contents[0]!;

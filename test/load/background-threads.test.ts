@@ -156,7 +156,7 @@ function fail(error: unknown): never {
   throw error;
 }
 
-test("background threads have low priority; who waits, reads on demand or saves has the program's own", async () => {
+test("background threads have low priority; demand and save threads do not", async () => {
   // In a process of its own: a thread's priority stays low.
   const program = `
     import { readdirSync, readFileSync } from "node:fs";
@@ -167,7 +167,8 @@ test("background threads have low priority; who waits, reads on demand or saves 
     source.destroy();
     const file = await MemoryFile.loadFrom(process.argv[1], { queue: "workers" });
     await file.saveTo(process.argv[1]);
-    const stats = readdirSync("/proc/self/task").map((thread) => readFileSync("/proc/self/task/" + thread + "/stat", "utf8"));
+    const stats = readdirSync("/proc/self/task").map((thread) =>
+      readFileSync("/proc/self/task/" + thread + "/stat", "utf8"));
     const main = stats.filter((stat) => stat.startsWith(process.pid + " "));
     const nice = [...main, ...stats.filter((stat) => stat.includes("(Worker)"))].map((stat) =>
       Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[16]));

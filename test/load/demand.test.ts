@@ -58,7 +58,7 @@ test("a page that is wanted last does not stand behind a long range that was wan
   expect(takeAll(state)).toHaveLength(198);
 });
 
-test("demands are taken in turn: a long range that is wanted later does not go before what is left of an earlier one", () => {
+test("take serves demands in turn: a long later range does not overtake an earlier one", () => {
   const state = denseState(256);
   const want = new Int32Array(WORDS_PER_UNIT);
   state.demands.demand(100 * PAGES_PER_UNIT, 200 * PAGES_PER_UNIT);
@@ -73,7 +73,7 @@ test("demands are taken in turn: a long range that is wanted later does not go b
   ]);
 });
 
-test("every thread of a file has slots for its claims, to read and to drop, and whoever reads ahead has one a unit", () => {
+test("takeSlot has a slot for every claim of every thread", () => {
   const state = denseState(1);
   const slots = Array.from({ length: SLOTS }, () => state.takeSlot());
   expect(SLOTS).toBeGreaterThanOrEqual(2 * MAX_PARTICIPANTS + 2 * DEPTH_MAX);
@@ -83,7 +83,7 @@ test("every thread of a file has slots for its claims, to read and to drop, and 
   expect(state.takeSlot()).toBe(slots[7]!);
 });
 
-test("2 MiB that are awaited before a thread serves demands are read at once, in the waiting thread, and more is not", async () => {
+test("awaitLoad reads up to 2 MiB itself until a thread serves demands", async () => {
   using back = await restore("workers");
   const most = new FileRange(
     range.start + 2 ** 25 + PAGE_SIZE,
@@ -123,7 +123,7 @@ test("what is awaited all at once is read in turns of the event loop, not in one
   expect(back.isLoaded(range)).toBe(true);
 });
 
-test("a page that is awaited where no thread serves demands is read at once, in the waiting thread", async () => {
+test("awaitLoad reads a page itself where no thread serves demands", async () => {
   using back = await restore("inline");
   const page = new FileRange(range.end - PAGE_SIZE, range.end);
   const waiting = back.awaitLoad(page);

@@ -31,7 +31,7 @@ async function heldUncounted() {
   return { ...held, loaded, firstWord, counts };
 }
 
-test("what a dead thread did not count is counted when every page has a bit and nobody a claim, and not before", async () => {
+test("correctCounts counts for a dead thread once no claim is left", async () => {
   const { state, control, loaded, firstWord, counts, letGo, end } = await heldUncounted();
   const before = counts();
   expect(before.loading).toBe(1);
@@ -49,7 +49,7 @@ test("what a dead thread did not count is counted when every page has a bit and 
   end();
 });
 
-test("correctCounts does not count pages as settled that are tried again while it looks", async () => {
+test("correctCounts does not count pages that are tried again while it looks", async () => {
   const { state, control, page, counts, letGo, fail, end } = await heldUncounted();
   const before = counts();
   letGo();
@@ -78,7 +78,7 @@ function endAt(at: string, action: () => void): void {
   setInterleavingHook(undefined);
 }
 
-test("a thread that dies while it tries pages again, or forgets them: they are failed pages", async () => {
+test("pages stay failed if a thread dies while it tries them again", async () => {
   for (const action of ["retry", "cancel"] as const) {
     const { state, control, page, letGo, slots, fail, end } = await heldUncounted();
     fail(3);
@@ -101,7 +101,7 @@ test("a thread that dies while it tries pages again, or forgets them: they are f
   }
 });
 
-test("pages that a thread failed to read before it died are not taken back from whoever tries them again", async () => {
+test("a dead thread's failed pages stay with the thread that tries them again", async () => {
   const { state, page, slots, slot, fail, end } = await heldUncounted();
   Object.assign(state, {
     settle() {
@@ -122,7 +122,7 @@ test("pages that a thread failed to read before it died are not taken back from 
   end();
 });
 
-test("who awaits all of the file is woken when it is loaded, and by a failure at once, but not by each unit", async () => {
+test("a waiter for all is woken at the end and by a failure, not by each unit", async () => {
   for (const badCount of [0, 1]) {
     const { file, control, finish, publish, fail, end } = await heldLoad();
     const outcome = file.awaitLoad().catch((error: unknown) => error);

@@ -52,7 +52,7 @@ test("one buffer serves a stretch, and has length 0 once another is covered, or 
   unmap(base, PAGES * PAGE_SIZE);
 });
 
-test("a load of 128 MiB makes a buffer for 64 MiB, and for a page that is awaited one of its own", async () => {
+test("a load of 128 MiB makes buffers of 64 MiB, and a small one for a demand", async () => {
   const source = MemoryFile.create();
   source.view(source.allocate(2 ** 27)).fill(7);
   await source.saveTo(join(directory, "checkpoint"));

@@ -140,7 +140,7 @@ for (const { queue, title, skip } of queues) {
       });
     }
 
-    test(`units that are nearly full are huge pages, others small; the kernel says the same`, async () => {
+    test(`a load makes nearly full units huge pages, as the kernel confirms`, async () => {
       if (!collapses) return console.warn("skipped: this kernel refuses MADV_COLLAPSE");
       for (const image of Object.keys(images) as Image[]) {
         using file = await MemoryFile.loadFrom(join(root, image), { queue });
@@ -197,7 +197,7 @@ describe("what is not in the page cache", () => {
     return direct >= 0;
   }
 
-  test("is read past it over io_uring, where both can be had; what is in it, by Workers", async () => {
+  test("is read directly over io_uring; a cached one by Workers", async () => {
     for (const image of ["dense", "fragmented"] as const) {
       const path = pagesFile(image);
       if (!makeCold(path))
@@ -246,10 +246,14 @@ test("without io_uring, who insists on it is told why, and nothing is left open"
     import { readdirSync } from "node:fs";
     import { errnoNumber, setFaultHook } from "${import.meta.dir}/../../ffi/index.ts";
     import { MemoryFile } from "${import.meta.dir}/../../src/index.ts";
-    setFaultHook((name) => (name === "io_uring_setup" ? { errno: errnoNumber("ENOSYS") } : undefined));
+    setFaultHook((name) =>
+      name === "io_uring_setup" ? { errno: errnoNumber("ENOSYS") } : undefined);
     const before = readdirSync("/proc/self/fd").length;
     try { await MemoryFile.loadFrom(${JSON.stringify(join(root, "dense"))}, { queue: "uring" }); }
-    catch (error) { console.log(error.code, error.reason.includes("ENOSYS"), readdirSync("/proc/self/fd").length - before); }`;
+    catch (error) {
+      const opened = readdirSync("/proc/self/fd").length - before;
+      console.log(error.code, error.reason.includes("ENOSYS"), opened);
+    }`;
   const { stdout } = Bun.spawnSync([process.execPath, "-e", program], {
     stderr: "inherit",
     timeout: 20_000,

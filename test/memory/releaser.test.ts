@@ -82,7 +82,7 @@ test("one touched page among untouched ranges is found", async () => {
   expect(file.totalUsageBytes).toBe(0);
 });
 
-test("memory that was committed and never touched is given back, though SEEK_DATA does not show it", async () => {
+test("released returns committed memory that was never touched", async () => {
   using file = MemoryFile.create();
   const ranges = Array.from({ length: 20 }, () => file.allocate(4 * PAGE_SIZE, { mode: "commit" }));
   expect(file.totalUsageBytes).toBe(80 * PAGE_SIZE);
@@ -126,7 +126,7 @@ test("no punch is longer than 128 MiB", async () => {
   expect(Math.max(...lengths)).toBeLessThanOrEqual(MAX_PUNCH_BYTES);
 });
 
-test("nothing is punched on the stack of decRef, and a program that never awaits does not make the file grow", () => {
+test("decRef punches nothing, and a program that never awaits does not grow the file", () => {
   using file = MemoryFile.create();
   const kept = allocateMany(file, 64, 1024);
   let punchesInDecRef = 0;

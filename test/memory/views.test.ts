@@ -18,7 +18,7 @@ afterAll(() => unmap(base, PAGES * PAGE_SIZE));
 const bytesOf = (views: Views, page: number, pages = 1) =>
   views.get(page, page + pages, Uint8Array<ArrayBuffer>, 0);
 
-test("the same range gives the same view, another end or type another view of the same memory", () => {
+test("get returns the same view for the same range and type", () => {
   const views = new Views(base, () => {});
   const first = bytesOf(views, 1);
   expect(bytesOf(views, 1)).toBe(first);
@@ -71,7 +71,7 @@ test("a view that its user transferred away is not handed out again", () => {
   expect(escapes).toBe(2);
 });
 
-test("at most so many views and bytes are kept; those that are let go stay usable, and are detached with the others", () => {
+test("get keeps a bounded number of views; dropped ones stay usable and are detached too", () => {
   for (const [maxCount, maxBytes] of [
     [8, Number.POSITIVE_INFINITY],
     [Number.POSITIVE_INFINITY, 8 * PAGE_SIZE],
@@ -92,7 +92,7 @@ test("at most so many views and bytes are kept; those that are let go stay usabl
   }
 });
 
-test("as many views as may be kept are all kept, in whatever order they are asked for, also when others came before", () => {
+test("get keeps as many views as its budget allows, in any order", () => {
   for (const limits of [
     [16, Number.POSITIVE_INFINITY],
     [Number.POSITIVE_INFINITY, 16 * PAGE_SIZE],
@@ -121,7 +121,7 @@ test("a view that is asked for now and then is kept however many others come and
   expect(views.detachAll()).toBe(true);
 });
 
-test("whatever comes and goes in whatever order, each range's view is of its own memory, and all are detached", () => {
+test("get gives each range its own memory in any order, and detach ends all", () => {
   new Int32Array(bufferAt(base, PAGES * PAGE_SIZE)).forEach((_, i, words) => {
     if (i % (PAGE_SIZE / 4) === 0) words[i] = i / (PAGE_SIZE / 4);
   });
@@ -180,7 +180,7 @@ test("a DataView of a range whose buffer was transferred away, and then another 
   expect(views.detachAll()).toBe(true);
 });
 
-test("a type of the user's own may make a view of other memory, ask for views, or end the file", () => {
+test("get accepts types that make other views, ask for views, or end the file", () => {
   const views = new Views(base, () => {});
   const first = bytesOf(views, 0);
   class Other {
@@ -211,7 +211,7 @@ test("a type of the user's own may make a view of other memory, ask for views, o
   expect(views.detachAll()).toBe(true);
 });
 
-test("whatever a view says of itself, its buffer is detached; of its type and range it is the same view", () => {
+test("detach ends a view's buffer whatever the view claims", () => {
   const views = new Views(base, () => {});
   const lying = bytesOf(views, 0);
   Object.defineProperty(lying, "buffer", { value: new ArrayBuffer(8) });
@@ -276,7 +276,7 @@ test("Views counts a buffer that was let go and collected as transferred away", 
   expect(escapes).toBeGreaterThan(0);
 });
 
-test("detach leaves a large pinned buffer as it is, without a copy, and ends it after the I/O", async () => {
+test("detach leaves a pinned buffer without a copy, and ends it after the I/O", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-views-"));
   try {
     const path = join(directory, "fifo");

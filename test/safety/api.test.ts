@@ -76,7 +76,7 @@ async function withDirectory(work: (directory: string) => Promise<void>): Promis
   }
 }
 
-test("native calls write where they should after tier-up, and while the collector runs", async () => {
+test("native calls write to the right place after tier-up and during collections", async () => {
   await withDirectory(async (directory) => {
     const sizes = [1234, 56_789];
     const fds = sizes.map((size, i) => {
@@ -213,7 +213,7 @@ test("a view of 4 GiB reaches its last byte, and no further", () => {
   expect(file.totalUsageBytes).toBeLessThanOrEqual(2 * PAGE_SIZE);
 });
 
-test("memory that nobody views weighs nothing on the collector but its tables, and a view no more than itself", () => {
+test("memory without views does not weigh on the collector", () => {
   const external = () => {
     Bun.gc(true);
     return process.memoryUsage().external;
@@ -315,7 +315,10 @@ describe("a buffer that was transferred away", () => {
         return gone.buffer.transfer();
       })();
       view.buffer.transfer(0);
-      for (let i = 0; i < 2000; i++) file.view({ start: range.start, end: range.start + PAGE_SIZE * (1 + (i % 3)) }, i % 2 ? Uint8Array : Int8Array);
+      for (let i = 0; i < 2000; i++) {
+        const end = range.start + PAGE_SIZE * (1 + (i % 3));
+        file.view({ start: range.start, end }, i % 2 ? Uint8Array : Int8Array);
+      }
       Bun.gc(true);`,
   };
   test.each(Object.entries(ways))(
@@ -326,7 +329,7 @@ describe("a buffer that was transferred away", () => {
     },
   );
 
-  test("by a Worker that ended without leaving the file: reads as zero, touches no other file", async () => {
+  test("by a Worker that ended: reads as zero, touches no other file", async () => {
     const worker = `
       import { MemoryFile } from "pgalloc";
       globalThis.onmessage = ({ data: { handle, range } }) => {
@@ -395,7 +398,8 @@ test("a Worker that does not answer keeps the memory mapped until it does", asyn
     const done = new Promise<void>((resolve) => {
       worker.onmessage = ({ data }) => { if (answers.push(data) === 2) resolve(); };
     });
-    worker.postMessage({ handle: file.share(), range: { start: range.start, end: range.end }, words });
+    const { start, end } = range;
+    worker.postMessage({ handle: file.share(), range: { start, end }, words });
     Atomics.wait(words, 0, 0);
     file.destroy();
     const isMapped = () => readFileSync("/proc/self/maps", "utf8").includes("memfd:busy");
@@ -460,7 +464,7 @@ describe("callbacks", () => {
     });
   });
 
-  test("a load that is waited for has told onProgress of its end, and fails with what that throws", async () => {
+  test("loadFrom reports its end to onProgress, and fails with what that throws", async () => {
     await withDirectory(async (directory) => {
       const native = join(directory, "native");
       const gvisor = join(directory, "gvisor");
@@ -527,7 +531,7 @@ describe("callbacks", () => {
   });
 });
 
-test("every method and property of the class throws DestroyedError after destroy, those to come as well", async () => {
+test("every method and property of MemoryFile throws DestroyedError after destroy", async () => {
   const file = MemoryFile.create();
   const range = file.allocate(PAGE_SIZE);
   file.destroy();

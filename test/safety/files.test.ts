@@ -161,7 +161,7 @@ describe("symbolic links that a load meets", () => {
     return join(root, "link");
   }
 
-  test("are followed, to the directory and to its files; a save through them replaces them", async () => {
+  test("are followed to the directory and its files; a save replaces them", async () => {
     const directory = await linked((store) => saveStamped(store, PAGES, 1));
     expect(await checkStamped(directory, PAGES)).toBe(1);
     await saveStamped(directory, PAGES, 2);
@@ -196,7 +196,7 @@ describe("symbolic links that a load meets", () => {
   });
 });
 
-test("what else is in the directory stays, and a file in place of the directory is an error", async () => {
+test("saveTo keeps other files, and refuses a file in place of the directory", async () => {
   const directory = join(root, "checkpoint");
   mkdirSync(directory);
   const strangers = ["notes.txt", "pages.old", "meta.bak", "pages-0123", "pages-0123456789ABCDEF"];

@@ -1,6 +1,9 @@
 import { expect, test } from "bun:test";
 import { DestroyedError, MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../src/index.ts";
 
+/** The library, for programs of their own. */
+const LIBRARY = JSON.stringify(new URL("../../src/index.ts", import.meta.url).href);
+
 /** Bounds that are right the first time they are read, and far outside of the file from then on. */
 function shiftingRange(
   start: number,
@@ -36,7 +39,7 @@ test("a range whose bounds are getters is what they answered when it was checked
   expect(file.isLoaded(shifting())).toBe(true);
 });
 
-test("a getter that destroys the file finds it destroyed, in every method that takes a range", async () => {
+test("a range's getter that destroys the file is an error in every method", async () => {
   const methods = [
     "view",
     "views",
@@ -88,10 +91,11 @@ test("an option of allocate() or create() that is a getter is what it answered f
 });
 
 // In a process of its own: on the tables of a file that is gone the search for a place did not end.
-test("an option of allocate(), or groups of updateUsage(), that destroys the file finds it destroyed", async () => {
+test("an option that destroys the file is an error in allocate and updateUsage", async () => {
   const program = `
-    import { MemoryFile, PAGE_SIZE } from ${JSON.stringify(new URL("../../src/index.ts", import.meta.url).href)};
-    const options = (file, name) => Object.defineProperty({}, name, { get: () => void file.destroy() });
+    import { MemoryFile, PAGE_SIZE } from ${LIBRARY};
+    const options = (file, name) =>
+      Object.defineProperty({}, name, { get: () => void file.destroy() });
     const groups = (file) => ({ *[Symbol.iterator]() { yield 0; file.destroy(); } });
     const told = [];
     const call = (what, of) => {

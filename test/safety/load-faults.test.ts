@@ -128,7 +128,7 @@ if (noUring !== null) test.skip(`queue uring (not available here: ${noUring})`, 
 describe.each(QUEUES)("queue %s", (queue) => {
   const load = () => MemoryFile.loadFrom(checkpoint, { background: true, queue });
 
-  test("every read fails with EIO: every waiter is told, and everything loads when tried again", async () => {
+  test("every read fails with EIO: waiters fail, and retryLoad loads everything", async () => {
     faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
     using file = await load();
     for (const answer of await answers(file))
@@ -170,7 +170,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     checkPages(file);
   });
 
-  test("blocks of the disk that cannot be read: their waiters are told, every other page of their 2 MiB loads", async () => {
+  test("unreadable blocks fail their waiters; the other pages of their unit load", async () => {
     const first = 5 * PAGES_PER_UNIT + 100;
     faults.arm({
       action: "Fail",
@@ -209,7 +209,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     });
   });
 
-  test("a page that cannot be read beside one that is damaged: each has its own error, in whatever order they are met", async () => {
+  test("an unreadable page and a damaged one have their own errors, in any order", async () => {
     const first = 5 * PAGES_PER_UNIT;
     const pageAt = (i: number) =>
       new FileRange((first + i) * PAGE_SIZE, (first + i + 1) * PAGE_SIZE);
@@ -252,7 +252,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     }
   });
 
-  test("2 MiB of which nothing can be read are given up after some attempts, and the others load", async () => {
+  test("an unreadable unit is given up after some attempts; the others load", async () => {
     const filePages = [5 * PAGES_PER_UNIT, 6 * PAGES_PER_UNIT] as const;
     faults.arm({ action: "Fail", calls: READS, value: EIO, filePages, onlyPages: true });
     using file = await load();
@@ -328,7 +328,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     checkPages(file);
   });
 
-  test("the files are deleted or replaced while they load: what is open stays readable", async () => {
+  test("files that are deleted or replaced while they load stay readable", async () => {
     for (const replace of [false, true]) {
       faults.arm({ action: "Delay", calls: READS, value: 5, onlyPages: true });
       using file = await load();
@@ -445,7 +445,7 @@ describe.each(QUEUES.filter((queue) => queue !== "inline"))(
   },
 );
 
-test("a foreground load that fails leaves nothing behind, and the checkpoint is still good", async () => {
+test("a failed foreground load leaves nothing behind", async () => {
   const before = namedDescriptors();
   faults.arm({
     action: "Fail",

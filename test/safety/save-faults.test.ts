@@ -64,7 +64,7 @@ afterEach(() => {
 const listing = (path = directory) => listFiles(path);
 
 describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
-  test("at each call of a save in turn: a typed error, or a complete save; never anything between", async () => {
+  test("at each call of a save: a typed error, or a complete save", async () => {
     const clean = listing();
     using file = stampedFile(PAGES, 2);
     const before = namedDescriptors();
@@ -240,7 +240,8 @@ describe("from outside", () => {
       const script = [
         `truncate -s 256M "${image}" && mkfs.btrfs -q "${image}" >/dev/null && mount -o loop ` +
           `"${image}" "$2"`,
-        'btrfs quota enable "$2" && btrfs subvolume create "$2/v" >/dev/null && btrfs qgroup limit 4M "$2/v"',
+        'btrfs quota enable "$2" && btrfs subvolume create "$2/v" >/dev/null && ' +
+          'btrfs qgroup limit 4M "$2/v"',
         '"$0" "$1" "$2/v/c" 600 1 && sync && "$0" "$1" "$2/v/c" 600 2 && cp -r "$2/v/c" "$3"',
       ].join(" && ");
       const copy = join(root, "copy");
@@ -295,7 +296,7 @@ describe("from outside", () => {
   );
 });
 
-test("a close that fails harms nobody, whatever its answer: what was written is synced before", async () => {
+test("saveTo survives a failing close, since it syncs before", async () => {
   const before = namedDescriptors();
   faults.arm({ action: "Fail", calls: ["close"], value: errnoNumber("EIO") });
   await saveStamped(directory, PAGES, 2);

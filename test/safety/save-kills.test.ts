@@ -68,7 +68,7 @@ async function killAtEach(): Promise<Outcome[]> {
   }
 }
 
-test("killed at every system call, a save leaves the previous checkpoint or the new one", async () => {
+test("saveTo killed at any system call leaves the old or the new checkpoint", async () => {
   const outcomes = await killAtEach();
   const killed = outcomes.filter((outcome) => outcome.killed);
   console.log(`    killed at ${killed.length} calls, each time a complete checkpoint`);

@@ -140,7 +140,7 @@ const withExtend = fc.oneof(
   },
 );
 
-test("after a death at any store of an operation the repaired set is whole, each key as before or after", () => {
+test("repair after a death at any store leaves each key as before or after", () => {
   let deaths = 0;
   fc.assert(
     fc.property(fc.array(withExtend, { minLength: 1, maxLength: 40 }), (operations) => {

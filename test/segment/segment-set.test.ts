@@ -105,7 +105,7 @@ const stepArbitrary = fc.oneof(
 );
 
 for (const shared of [false, true]) {
-  test(`random extends, assigns and changes of refs match the naive set (${shared ? "SharedArrayBuffer" : "ArrayBuffer"})`, () => {
+  test(`SegmentSet matches the naive set (${shared ? "SharedArrayBuffer" : "ArrayBuffer"})`, () => {
     fc.assert(
       fc.property(
         fc.array(stepArbitrary, { minLength: 1, maxLength: 40 }),
@@ -171,7 +171,7 @@ for (const shared of [false, true]) {
   });
 }
 
-test("extending with many runs at once leaves the very tables that extending and assigning one by one leaves", () => {
+test("extendWith leaves the tables that single extends and assigns leave", () => {
   const rowArbitrary = fc.record({
     gap: fc.oneof(fc.constant(0), fc.nat({ max: 40 }), fc.nat({ max: 400 })),
     length: fc.oneof(fc.integer({ min: 1, max: 5 }), fc.integer({ min: 1, max: 300 })),
@@ -241,7 +241,7 @@ test("extending with many runs at once leaves the very tables that extending and
   );
 });
 
-test("every value comes back as it was given, also by a cut, and is not joined to one that differs in one part", () => {
+test("assign keeps every value, also at a cut, and joins only equal ones", () => {
   const tagArbitrary = fc.oneof(fc.nat({ max: 80 }), fc.nat({ max: MAX_TAG }));
   const integer = fc.oneof(
     fc.integer({ min: -2, max: 9 }),

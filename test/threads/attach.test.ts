@@ -45,7 +45,7 @@ afterEach(async () => {
   for (const made of directories.splice(0)) rmSync(made, { recursive: true, force: true });
 });
 
-test("what one thread does every other sees: contents, references, sizes, release", async () => {
+test("every thread sees what one does: contents, references, sizes, release", async () => {
   using file = MemoryFile.create({ name: "seen" });
   const [a, b] = start(2) as [Actor, Actor];
   await a.call("attach", file.share());
@@ -78,7 +78,7 @@ test("what one thread does every other sees: contents, references, sizes, releas
   expect(await b.call("text")).toBe(file.dump());
 });
 
-test("a thread that does nothing but view sees that others dropped the range, or destroyed the file", async () => {
+test("view in a busy thread sees that others dropped the range or destroyed the file", async () => {
   using file = MemoryFile.create();
   const [worker] = start(1) as [Actor];
   await worker.call("attach", file.share());
@@ -93,7 +93,7 @@ test("a thread that does nothing but view sees that others dropped the range, or
   expect(await end).toMatchObject({ name: "DestroyedError" });
 });
 
-test("a range that is viewed again is not looked up again, nor is the lock taken, until pages are discarded", async () => {
+test("view checks a range again only after pages are discarded", async () => {
   using file = MemoryFile.create();
   const [range, other] = [file.allocate(PAGE_SIZE), file.allocate(PAGE_SIZE)];
   file.share();
@@ -117,7 +117,7 @@ test("a range that is viewed again is not looked up again, nor is the lock taken
   }
 });
 
-test("a thread that comes back to a run finds it as others have left it", async () => {
+test("a thread that returns to a run finds it as others left it", async () => {
   using file = MemoryFile.create();
   const [worker] = start(1) as [Actor];
   await worker.call("attach", file.share());
@@ -138,7 +138,7 @@ test("a thread that comes back to a run finds it as others have left it", async 
   expect(refsOf()).toEqual(["refs=2", "refs=3", "refs=2", "refs=1", "refs=2"]);
 });
 
-test("a file grows in any thread while others use it, and all of it is everybody's", async () => {
+test("a file grows in any thread while others use it", async () => {
   using file = MemoryFile.create();
   const workers = start(3);
   for (const worker of workers) await worker.call("attach", file.share());
@@ -160,7 +160,7 @@ test("a file grows in any thread while others use it, and all of it is everybody
   expect(file.totalSizeBytes).toBeGreaterThanOrEqual(6 * CHUNK_SIZE);
 });
 
-test("a restore is waited for, read and asked about in every thread, and its userData comes along", async () => {
+test("attach gives a restore and its userData to every thread", async () => {
   const checkpoint = directory();
   const source = MemoryFile.create();
   const range = source.allocate(2 ** 26);
@@ -240,7 +240,7 @@ test("after destroy a handle gives DestroyedError, in every thread and however l
   expect(other.allocatedBytes).toBe(0);
 });
 
-test("what no file of this process made is a TypeError, and no address in it is touched", () => {
+test("attach refuses a handle that no file of this process made, and touches no address in it", () => {
   using file = MemoryFile.create();
   const good = file.share();
   const forged = (change: (fields: Float64Array, words: Int32Array) => void) => {
@@ -305,7 +305,7 @@ test("a handle that went through bytes, as to another process, is a TypeError", 
   expect(() => MemoryFile.attach(copied)).toThrow(TypeError);
 });
 
-test("the 193rd thread is refused by name, and slots of threads that died are used again", async () => {
+test("attach refuses the 193rd thread, and reuses the slots of dead ones", async () => {
   using file = MemoryFile.create();
   const [worker, dead] = start(2) as [Actor, Actor];
   await dead.call("attach", file.share());

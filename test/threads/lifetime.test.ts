@@ -48,7 +48,7 @@ async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await Bun.sleep(2);
 }
 
-test("destroy in one thread: the others' views have length 0 at a turn of theirs, and then the memory goes", async () => {
+test("destroy ends the views of other threads at their next turn, then the memory", async () => {
   for (const destroyer of ["main", "worker"]) {
     const name = `turn-${destroyer}`;
     const file = MemoryFile.create({ name });
@@ -67,7 +67,7 @@ test("destroy in one thread: the others' views have length 0 at a turn of theirs
   }
 });
 
-test("a thread that does not come back to its loop keeps the memory mapped until its next call", async () => {
+test("a busy thread keeps destroyed memory mapped until its next call", async () => {
   const file = MemoryFile.create({ name: "next-call" });
   const [range, other] = [file.allocate(PAGE_SIZE), file.allocate(PAGE_SIZE)];
   const worker = await attached(file);
@@ -85,7 +85,7 @@ test("a thread that does not come back to its loop keeps the memory mapped until
   expect(await worker.call("keptLengths")).toEqual([0]);
 });
 
-test("a thread that never answers delays the unmapping, which is reported once, and nothing crashes", async () => {
+test("a thread that never answers delays the unmapping, which is reported once", async () => {
   const warnings: (Error & { code?: string })[] = [];
   const onWarning = (warning: Error) => warnings.push(warning);
   process.on("warning", onWarning);
@@ -106,7 +106,7 @@ test("a thread that never answers delays the unmapping, which is reported once, 
   process.off("warning", onWarning);
 });
 
-test("a thread that is terminated has left: its views are gone with it, its memory is unmapped and stays untouched", async () => {
+test("a terminated thread has left: its memory is unmapped and stays untouched", async () => {
   const file = MemoryFile.create({ name: "gone" });
   const range = file.allocate(256 * PAGE_SIZE);
   const workers = await Promise.all(Array.from({ length: 4 }, () => attached(file)));
@@ -179,7 +179,7 @@ test("what a thread was releasing when it died is released by another", async ()
   }
 });
 
-test("a thread that undertook to release and died before its turn is succeeded without anybody asking", async () => {
+test("a dead releaser is succeeded without a request", async () => {
   using file = MemoryFile.create();
   const worker = await attached(file);
   const range = file.allocate(PAGE_SIZE);
@@ -192,7 +192,7 @@ test("a thread that undertook to release and died before its turn is succeeded w
   expect(strayLines(file)).toEqual([]);
 });
 
-test("tables that cannot be repaired make the file fail, in every thread, and it can still be destroyed", async () => {
+test("tables beyond repair make every call fail, except destroy", async () => {
   const file = MemoryFile.create({ name: "beyond-repair" });
   const range = file.allocate(PAGE_SIZE);
   file.view(range);
@@ -230,7 +230,7 @@ test("a thread that dies with a claim: its pages are read by those who wait for 
   load.end();
 });
 
-test("a thread that dies while it gives back a dead thread's claim leaves both to the next", async () => {
+test("a thread that dies while it returns a dead thread's claim leaves both", async () => {
   const load = await heldLoad();
   const [reader, heir] = [await attached(load.file), await attached(load.file)];
   load.giveBack();
@@ -282,7 +282,7 @@ test("the thread that runs a load dies: the load goes on in a thread that waits"
   file.destroy();
 });
 
-test("terminate() during a native call that blocks: the memory stays mapped until the call has returned", async () => {
+test("terminate() during a native call: memory stays mapped until the call returns", async () => {
   const load = await heldLoad({ name: "blocked" });
   const fifo = join(directory(), "fifo");
   Bun.spawnSync(["mkfifo", fifo]);
@@ -304,7 +304,7 @@ test("terminate() during a native call that blocks: the memory stays mapped unti
   await until(() => !isMapped("blocked"));
 });
 
-test("a Worker that attached and has nothing else to do exits by itself, and so does the process", async () => {
+test("an attached Worker with nothing to do exits by itself, and so does the process", async () => {
   const made = directory();
   const index = join(import.meta.dir, "../../src/index.ts");
   await Bun.write(
@@ -333,7 +333,7 @@ test("a Worker that attached and has nothing else to do exits by itself, and so 
   expect(`${await run.exited} ${output}`).toBe("0 closed 4096\n");
 });
 
-test("files that are loaded in line and destroyed do not wait for a turn of the event loop to be unmapped", async () => {
+test("files loaded inline and destroyed are unmapped without a turn of the event loop", async () => {
   const source = MemoryFile.create();
   source.view(source.allocate(PAGE_SIZE)).fill(1);
   const path = join(directory(), "checkpoint");
@@ -370,7 +370,7 @@ test("10,000 files made and destroyed leave no waiter, no descriptor and no memo
   expect(bytes).toBeLessThan(24 * 2 ** 20);
 });
 
-test("a thread that dies between setting pages' bits and counting them: whoever awaits all is answered, and the load ends", async () => {
+test("a thread that dies between bits and count does not keep the load from ending", async () => {
   for (const queue of ["inline", "workers"] as const) {
     const { file, page, giveBack, finish, end } = await heldLoad({ queue });
     const worker = await attached(file);
@@ -393,7 +393,7 @@ test("a thread that dies between setting pages' bits and counting them: whoever 
   }
 });
 
-test("a thread that dies while it drops pages that nobody reads: they are read, and the load ends", async () => {
+test("pages that a dying thread dropped are read, and the load ends", async () => {
   const load = await heldLoad();
   const worker = await attached(load.file);
   load.giveBack();

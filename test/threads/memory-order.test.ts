@@ -41,7 +41,7 @@ function isMapped(name: string): boolean {
   return readFileSync("/proc/self/maps", "utf8").includes(`memfd:${name}`);
 }
 
-test("lock: while one thread is inside no other is, and what it changed is seen by the next", async () => {
+test("lock: one thread is inside at a time, and the next one sees what it changed", async () => {
   using file = MemoryFile.create();
   const [inside, outside] = [await attached(file), await attached(file)];
   const holding = await inside.stopAt("lock: taken");
@@ -78,7 +78,7 @@ test("lock: without a handle to the file it is not taken, and from share() on it
   expect(words[Word.Lock]).toBe(0);
 });
 
-test("lock: released between the mark and the sleep, it is taken at once: no wake-up is lost", async () => {
+test("lock: released between the mark and the sleep, it is taken at once", async () => {
   using file = MemoryFile.create();
   const worker = await attached(file);
   const { allocator, words } = coreOf(file);
@@ -95,7 +95,7 @@ test("lock: released between the mark and the sleep, it is taken at once: no wak
   expect(words[Word.Lock]).toBe(0);
 });
 
-test("attach: destroyed and unmapped between the look at Destroyed and the slot, the address is not touched", async () => {
+test("attach: destroyed and unmapped before the slot is taken, no address is touched", async () => {
   const file = MemoryFile.create({ name: "order-early" });
   file.allocate(PAGE_SIZE);
   const worker = new Actor();
@@ -109,7 +109,7 @@ test("attach: destroyed and unmapped between the look at Destroyed and the slot,
   expect(await failureOf(call)).toMatchObject({ code: "ERR_DESTROYED" });
 });
 
-test("attach: destroyed after the slot is taken, the memory stays until the slot is given back", async () => {
+test("attach: destroyed after the slot is taken, the memory stays until the thread leaves", async () => {
   const file = MemoryFile.create({ name: "order-late" });
   file.allocate(PAGE_SIZE);
   const worker = new Actor();
@@ -125,7 +125,7 @@ test("attach: destroyed after the slot is taken, the memory stays until the slot
   await until(() => !isMapped("order-late"));
 });
 
-test("destroy: between the mark and the leaving, others leave, and the memory stays for the one that destroys", async () => {
+test("destroy: the memory stays for the destroying thread while others leave", async () => {
   const file = MemoryFile.create({ name: "order-mark" });
   const range = file.allocate(PAGE_SIZE);
   const worker = await attached(file);
@@ -177,7 +177,7 @@ test("growth: new chunks are mapped before the size says so", async () => {
   expect(await worker.call("read", last, PAGE_SIZE - 1)).toBe(1);
 });
 
-test("retry: made between the end of the last pending page and its news, what had failed is not taken for loaded", async () => {
+test("retry: between the last pending page and its news, failed pages are not loaded", async () => {
   const held = await heldLoad();
   const { file, page, state } = held;
   try {
@@ -199,7 +199,7 @@ test("retry: made between the end of the last pending page and its news, what ha
   }
 });
 
-test("releaser: waste made between its last look and its leaving is released all the same", async () => {
+test("releaser: waste made between its last look and its end is released", async () => {
   using file = MemoryFile.create();
   const worker = await attached(file);
   const [first, second] = [file.allocate(PAGE_SIZE), file.allocate(PAGE_SIZE)];
@@ -214,7 +214,7 @@ test("releaser: waste made between its last look and its leaving is released all
   await until(() => words[Word.WastePages] === 0 && words[Word.Releaser] === 0);
 });
 
-test("loaded: until the bit is set a page is not loaded, though its bytes are there; then it is, bytes and all", async () => {
+test("loaded: a page is loaded once its bit is set, and its bytes are there then", async () => {
   const load = await heldLoad();
   const worker = await attached(load.file);
   load.giveBack();
@@ -231,7 +231,7 @@ test("loaded: until the bit is set a page is not loaded, though its bytes are th
   load.end();
 });
 
-test("loaded: a waiter that comes between the bit and the look at the waiters sees the bit", async () => {
+test("loaded: a waiter that comes after the bit and before the wake sees the bit", async () => {
   const load = await heldLoad();
   const worker = await attached(load.file);
   load.giveBack();
@@ -247,7 +247,7 @@ test("loaded: a waiter that comes between the bit and the look at the waiters se
   load.end();
 });
 
-test("loaded: between the bits of the last pages and their counting, who awaits all of the file is not answered", async () => {
+test("loaded: a waiter for all is not answered before the last pages are counted", async () => {
   const load = await heldLoad();
   const { file, page } = load;
   const worker = await attached(file);
@@ -275,7 +275,7 @@ test("loaded: between the bits of the last pages and their counting, who awaits 
   load.end();
 });
 
-test("waiting: loaded between the look at the bits and the sleep, the waiter does not sleep", async () => {
+test("waiting: loaded between the look and the sleep, the waiter does not sleep", async () => {
   for (const action of ["awaitLoadSync", "awaitLoad"] as const) {
     const load = await heldLoad();
     const worker = await attached(load.file);
@@ -292,7 +292,7 @@ test("waiting: loaded between the look at the bits and the sleep, the waiter doe
   }
 });
 
-test("demand: wanted between the look for work and the sleep, the demand thread does not sleep", async () => {
+test("demand: wanted between the look and the sleep, the demand thread does not sleep", async () => {
   const load = await heldLoad();
   const worker = await attached(load.file);
   const idle = await worker.stopAt("demand: found nothing wanted");

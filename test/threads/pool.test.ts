@@ -180,14 +180,19 @@ describe("the process", () => {
 
   test("stays alive while a task runs, on a new thread and on a used one", async () => {
     const { output } = await program(`
-      void pool.run("sleep", 50).done.then(() => { console.log("a"); void pool.run("sleep", 50).done.then(() => console.log("b")); });`);
+      void pool.run("sleep", 50).done.then(() => {
+        console.log("a");
+        void pool.run("sleep", 50).done.then(() => console.log("b"));
+      });`);
     expect(output).toBe("a\nb");
   });
 
   test("does not stay alive for a task with ref: false", async () => {
     const { exitCode, output } = await program(`
       await pool.run("echo", 1).done;
-      void pool.run("sleep", 600000, { ref: false }); void pool.run("block", new Int32Array(new SharedArrayBuffer(4)), { ref: false });`);
+      void pool.run("sleep", 600000, { ref: false });
+      const word = new Int32Array(new SharedArrayBuffer(4));
+      void pool.run("block", word, { ref: false });`);
     expect({ exitCode, output }).toEqual({ exitCode: 0, output: "" });
   });
 });

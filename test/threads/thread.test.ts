@@ -1,12 +1,15 @@
 import { expect, test } from "bun:test";
 
-test("a thread that is terminated while it looks whether another lives leaves no descriptor open", async () => {
+/** The module under test, for programs of their own. */
+const THREAD_MODULE = JSON.stringify(new URL("../../src/threads/thread.ts", import.meta.url).href);
+
+test("isThreadAlive leaves no descriptor open in a terminated thread", async () => {
   // In a process of its own, whose descriptors nobody else opens and closes.
   const program = `
     import { readdirSync } from "node:fs";
     // Looks for the id of this very thread with another start time.
     const url = URL.createObjectURL(new Blob([\`
-      import { isThreadAlive, THREAD_ID } from ${JSON.stringify(new URL("../../src/threads/thread.ts", import.meta.url).href)};
+      import { isThreadAlive, THREAD_ID } from ${THREAD_MODULE};
       postMessage(isThreadAlive(THREAD_ID));
       while (!isThreadAlive(THREAD_ID ^ (1 << 22)));
       postMessage("taken for another thread");\`], { type: "text/javascript" }));
@@ -23,7 +26,8 @@ test("a thread that is terminated while it looks whether another lives leaves no
       worker.terminate();
       await closed;
     }
-    console.log(descriptors() - before, messages.length, messages.every((message) => message === true));`;
+    const areTrue = messages.every((message) => message === true);
+    console.log(descriptors() - before, messages.length, areTrue);`;
   const child = Bun.spawn([process.execPath, "-e", program], { stdout: "pipe", stderr: "inherit" });
   expect(await new Response(child.stdout).text()).toBe("0 30 true\n");
 });
