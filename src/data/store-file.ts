@@ -5,7 +5,7 @@
  * What a checkpoint knows of the store is in its userData: where the root is. All else is in the
  * pages.
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import {
   closeFile,
@@ -20,7 +20,7 @@ import type { LoadOptions } from "../core/options.ts";
 import { CorruptStoreError, StoreBusyError } from "../errors/store.ts";
 import { NoCheckpointError } from "../errors/errors.ts";
 import { MemoryFile } from "../file/memory-file.ts";
-import type { SaveReport } from "../save/save.ts";
+import type { SaveOptions, SaveReport } from "../save/save.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES } from "./layout.ts";
 
@@ -60,11 +60,12 @@ export async function openCheckpointFile(
   create: boolean,
   options: LoadOptions,
 ): Promise<MemoryFile | null> {
-  if (!isRemote(where) && !existsSync(join(where, "meta"))) {
-    if (!create) throw new NoCheckpointError(where);
+  try {
+    return await MemoryFile.loadFrom(where, { background: true, ...options });
+  } catch (error) {
+    if (!create || !(error instanceof NoCheckpointError)) throw error;
     return null;
   }
-  return await MemoryFile.loadFrom(where, { background: true, ...options });
 }
 
 /** Bytes of the file at which the root of a restored store begins. @throws {CorruptStoreError} */
@@ -85,11 +86,16 @@ export function rootOf(file: MemoryFile): number {
  * Saves a store whose root is at that byte of the file. All writes of the store happened before, or
  * happen later.
  */
-export function saveStore(file: MemoryFile, where: string, rootStart: number): Promise<SaveReport> {
+export function saveStore(
+  file: MemoryFile,
+  where: string,
+  rootStart: number,
+  options: SaveOptions,
+): Promise<SaveReport> {
   const userData = new Uint8Array(USER_DATA_BYTES);
   const view = new DataView(userData.buffer);
   view.setInt32(0, MAGIC_LOW, true);
   view.setInt32(4, MAGIC_HIGH, true);
   view.setFloat64(8, rootStart, true);
-  return file.saveTo(where, { userData });
+  return file.saveTo(where, { ...options, userData });
 }

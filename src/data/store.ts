@@ -10,6 +10,7 @@ import type { LoadOptions, MemoryFileHandle } from "../core/options.ts";
 import { NotLoadedError } from "../errors/errors.ts";
 import { CorruptStoreError, ReadOnlyStoreError, WrongTypeError } from "../errors/store.ts";
 import { MemoryFile } from "../file/memory-file.ts";
+import { PeriodicSaves } from "../file/periodic-saves.ts";
 import type { SaveReport } from "../save/save.ts";
 import { Arena } from "./arena.ts";
 import { MapWord } from "./buckets.ts";
@@ -28,7 +29,6 @@ import { StoreParts } from "./parts.ts";
 import { lockDirectory, openCheckpointFile, saveStore, unlockDirectory } from "./store-file.ts";
 
 const MIN_CHECKPOINT_MS = 10;
-const MAX_BACKOFF = 64;
 
 export interface StoreOptions extends LoadOptions {
   /** Make an empty store if there is no checkpoint. Default: false. */
@@ -63,6 +63,7 @@ export interface AttachOptions {
 /** Who opened the store: undefined in a thread that attached. */
 interface Owner {
   readonly where: string;
+  readonly s3: LoadOptions["s3"];
   readonly lock: number;
 }
 
@@ -77,7 +78,7 @@ export class Store implements Disposable, AsyncDisposable {
   private readonly owner: Owner | undefined;
   private readonly maps = new Map<string, StoreMap<KeyType>>();
   private readonly tables = new Map<string, Table>();
-  private timer: ReturnType<typeof setTimeout> | undefined;
+  private periodic: PeriodicSaves<SaveReport> | undefined;
   /** The checkpoint under way. */
   private saving: Promise<unknown> = Promise.resolve();
 
@@ -114,10 +115,12 @@ export class Store implements Disposable, AsyncDisposable {
       const isNew = file === null;
       file ??= MemoryFile.create(loadOptions);
       const arena = isNew ? createArena(file) : await openArena(file, readOnly);
-      const store = new Store(arena, { where, lock }, now);
+      const store = new Store(arena, { where, lock, s3: options.s3 }, now);
       await store.whenLoaded(() => store.names());
       if (checkpointEveryMs !== undefined && !readOnly)
-        store.checkpointLater(checkpointEveryMs, checkpointEveryMs, onCheckpointError);
+        store.periodic = new PeriodicSaves(() => store.checkpoint(), checkpointEveryMs, {
+          onError: onCheckpointError,
+        });
       return store;
     } catch (error) {
       file?.destroy();
@@ -275,27 +278,8 @@ export class Store implements Disposable, AsyncDisposable {
   private async save(): Promise<SaveReport> {
     if (this.isReadOnly || this.owner === undefined) throw new ReadOnlyStoreError("checkpoint()");
     this.arena.beginRead("checkpoint()");
-    return await saveStore(this.memory, this.owner.where, this.rootStart);
-  }
-
-  private checkpointLater(
-    everyMs: number,
-    delayMs: number,
-    onError: ((error: unknown) => void) | undefined,
-  ): void {
-    const tick = async () => {
-      let next = everyMs;
-      try {
-        await this.checkpoint();
-      } catch (error) {
-        if (this.arena.isClosed) return;
-        next = Math.min(2 * delayMs, MAX_BACKOFF * everyMs);
-        reportError(error, onError);
-      }
-      if (!this.arena.isClosed) this.checkpointLater(everyMs, next, onError);
-    };
-    this.timer = setTimeout(() => void tick(), delayMs);
-    this.timer.unref();
+    const { where, s3 } = this.owner;
+    return await saveStore(this.memory, where, this.rootStart, { s3 });
   }
 
   /**
@@ -305,6 +289,7 @@ export class Store implements Disposable, AsyncDisposable {
    */
   async close(): Promise<void> {
     if (this.arena.isClosed) return;
+    await this.periodic?.stop();
     if (this.owner !== undefined && !this.isReadOnly) await this.checkpoint();
     this[Symbol.dispose]();
   }
@@ -317,22 +302,11 @@ export class Store implements Disposable, AsyncDisposable {
   [Symbol.dispose](): void {
     if (this.arena.isClosed) return;
     this.arena.isClosed = true;
-    clearTimeout(this.timer);
+    void this.periodic?.stop();
     if (this.owner === undefined) return;
     const { lock } = this.owner;
     this.memory.destroy();
     // A checkpoint under way still writes to the directory.
     void this.saving.then(() => unlockDirectory(lock));
   }
-}
-
-function reportError(error: unknown, onError: ((error: unknown) => void) | undefined): void {
-  if (onError !== undefined) {
-    onError(error);
-    return;
-  }
-  const reason = error instanceof Error ? error.message : String(error);
-  process.emitWarning(`A checkpoint of a store failed, and will be tried again: ${reason}`, {
-    code: "PGALLOC_CHECKPOINT_FAILED",
-  });
 }
