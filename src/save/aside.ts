@@ -15,7 +15,7 @@ import {
 } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { UsedRuns } from "./build-map.ts";
-import { DataFinder } from "./data-finder.ts";
+import { areFew, countPages, DataFinder } from "./data-finder.ts";
 
 /** Runs that were copied, and where to. */
 export interface CopiedRuns extends UsedRuns {
@@ -63,26 +63,29 @@ export class Aside {
     onHole: (start: number, end: number) => void,
   ): CopiedRuns {
     const copied = new CopiedColumns();
+    const isOneOfFew = areFew(fd, countPages(length));
     for (let i = 0; i < start.length; i++) {
       const end = start[i]! + length[i]!;
       if (length[i]! <= DIRECT_PAGES) this.copyRun(fd, start[i]!, end, copied);
-      else this.copyData(fd, start[i]!, end, copied, onHole);
+      else this.copyData(fd, [start[i]!, end], isOneOfFew, copied, onHole);
     }
     return copied.finish();
   }
 
   private copyData(
     fd: number,
-    start: number,
-    end: number,
+    [start, end]: readonly [number, number],
+    isOneOfFew: boolean,
     copied: CopiedColumns,
     onHole: (start: number, end: number) => void,
   ): void {
     for (let page = start; page < end; ) {
-      const { dataStart, dataEnd } = this.finder.find(fd, page);
+      const { dataStart, dataEnd } = this.finder.find(fd, page, isOneOfFew);
       const holeEnd = Math.max(page, Math.min(end, dataStart));
       if (page < holeEnd) onHole(page, holeEnd);
-      const stop = Math.max(holeEnd, Math.min(end, dataEnd));
+      // Holes among few pages are copied as zeros: to look for them would take longer.
+      const known = isOneOfFew ? holeEnd + DIRECT_PAGES : dataEnd;
+      const stop = Math.max(holeEnd, Math.min(end, known));
       this.copyRun(fd, holeEnd, stop, copied);
       page = stop;
     }

@@ -33,6 +33,8 @@ export interface StagedFile {
   readonly length: Uint32Array;
   /** Where each run was copied to; null: the runs are in the file's mapping. */
   readonly address: Float64Array | null;
+  /** See data-finder.ts. */
+  readonly areFew: boolean;
   readonly table: FileTable;
 }
 
@@ -134,7 +136,7 @@ export class UnitStager {
     for (let i = run; i < file.start.length && file.start[i]! < end; i++) {
       const from = Math.max(first, file.start[i]!);
       const to = Math.min(end, file.start[i]! + file.length[i]!);
-      if (file.address === null) this.stageMapped(file, from, to, outputPage);
+      if (file.address === null) this.stageMapped(file, { start: from, end: to, outputPage });
       else {
         const origin = file.address[i]! - file.start[i]! * PAGE_SIZE;
         this.stagePages(file.table, origin, { start: from, end: to, outputPage });
@@ -143,10 +145,10 @@ export class UnitStager {
     this.encode(outputPage);
   }
 
-  /** Stages those of pages [start, end) that have memory. */
-  private stageMapped(file: StagedFile, start: number, end: number, outputPage: number): void {
+  /** Stages those pages that have memory. */
+  private stageMapped(file: StagedFile, { start, end, outputPage }: PageSpan): void {
     for (let page = start; page < end; ) {
-      const { dataStart, dataEnd } = this.finder.find(file.fd, page);
+      const { dataStart, dataEnd } = this.finder.find(file.fd, page, file.areFew);
       const holeEnd = Math.max(page, Math.min(end, dataStart));
       if (page < holeEnd && !this.isMove) file.table.frame.fill(0, page, holeEnd);
       const stop = Math.max(holeEnd, Math.min(end, dataEnd));

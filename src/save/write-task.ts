@@ -8,6 +8,7 @@ import { openControl, Word } from "../control/control.ts";
 import { freeSlot, takeSlot } from "../control/participants.ts";
 import { DestroyedError } from "../errors/errors.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
+import { areFew, countPages } from "./data-finder.ts";
 import { openWriter } from "./open-writer.ts";
 import {
   type FramesHandle,
@@ -157,6 +158,7 @@ class TicketWriter {
     this.words = this.state.words;
     this.files = task.sources.map((source) => ({
       ...source,
+      areFew: source.address === null && areFew(source.fd, countPages(source.length)),
       table: openTable(source.table),
     }));
     this.rows = openFrames(task.frames);
