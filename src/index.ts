@@ -58,6 +58,7 @@ export { type MetricsSource, prometheus } from "./metrics/prometheus.ts";
 export type {
   AllocateOptions,
   AllocationMode,
+  CacheOptions,
   AttachOptions,
   LoadOptions,
   MemoryFileHandle,

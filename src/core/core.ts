@@ -91,6 +91,8 @@ export class FileCore {
   readonly advises: { readonly huge: boolean; readonly small: boolean };
   /** Undefined for a file that was not restored. */
   readonly loader: Loader | undefined;
+  /** Resolves when the load's cache is complete, or given up; undefined: there is none. */
+  loadEnd: Promise<void> | undefined;
   /** What `requireRange` has just checked, in pages: a range's own bounds may be getters, which answer otherwise the next time. */
   startPage = 0;
   endPage = 0;

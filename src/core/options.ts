@@ -82,6 +82,15 @@ export interface AttachOptions {
   readonly readOnly?: boolean | undefined;
 }
 
+/** A directory that keeps a remote checkpoint on this machine. */
+export interface CacheOptions {
+  readonly directory: string;
+  /** Larger checkpoints are not cached. Default: no limit. */
+  readonly maxBytes?: number | undefined;
+  /** Use what the cache has, and make no request. Default: false. */
+  readonly offline?: boolean | undefined;
+}
+
 export interface LoadOptions extends MemoryFileOptions {
   /** Return as soon as the metadata stands, and load behind the running program. Default: false. */
   readonly background?: boolean | undefined;
@@ -98,6 +107,11 @@ export interface LoadOptions extends MemoryFileOptions {
   readonly workingSet?: string | false | undefined;
   /** How to reach S3, for `s3://` URLs. Default: the AWS_* variables. */
   readonly s3?: S3Options | undefined;
+  /**
+   * A directory of this machine that keeps the checkpoint of a remote place: the load fills it, and
+   * the next start reads from it if it is still the newest. Default: none.
+   */
+  readonly cache?: string | CacheOptions | undefined;
 }
 
 export interface OpenOptions extends LoadOptions {

@@ -20,8 +20,8 @@ export async function awaitLoad(
 ): Promise<void> {
   const pages = pagesToAwait(core, range, "awaitLoad()");
   const signal = signalOf(options);
-  if (pages === null) return;
   const isRange = range != null;
+  if (pages === null) return isRange ? undefined : await core.loadEnd;
   const { start, end } = pages;
   if (isRange) noteUse(core, start, end);
   const loader = core.loader!;
@@ -30,6 +30,7 @@ export async function awaitLoad(
   const wait = () => loader.awaitLoad(start, end, isRange, signal);
   if (isThere) await wait();
   else await recordAwait(core, isRange ? "range" : "all", pages, wait);
+  if (!isRange) await core.loadEnd;
 }
 
 /** As MemoryFile.retryLoad. */

@@ -21,6 +21,11 @@ function isHttpUrl(where: string): boolean {
   return where.startsWith("http://") || where.startsWith("https://");
 }
 
+/** A place's URL as `RemotePlace.url` has it, without opening it. */
+export function shownPlace(where: string): string {
+  return where.replace(/[?#].*$/, "").replace(/\/+$/, "");
+}
+
 export interface RemotePlace {
   /** For messages: without query and without a slash at its end. */
   readonly url: string;

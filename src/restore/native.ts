@@ -34,10 +34,15 @@ export function restoreCheckpoint(
     closeOpened(opened);
     throw error;
   }
-  const restored = restoreFiles(opened.source, files, {
-    ...options,
-    onLoaded: () => opened.close(),
-  });
+  const onEnd = (isLoaded: boolean) => opened.close(isLoaded);
+  let restored: Restored;
+  try {
+    const ending = { onEnd, awaitsEnd: opened.isCaching };
+    restored = restoreFiles(opened.source, files, { ...options, ...ending });
+  } catch (error) {
+    void onEnd(false);
+    throw error;
+  }
   const named = restored.cores.map((core, index) => [described[index]!.name, core] as const);
   workingSet?.record(new Map(named));
   return restored;

@@ -1,24 +1,33 @@
 /** Opens the checkpoint of a place to restore it: a directory, or a remote place. */
-import { openCheckpoint } from "../checkpoint/directory.ts";
+import { type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
+import type { CacheOptions } from "../core/options.ts";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import type { S3Options } from "../http/s3-options.ts";
-import { openRemoteCheckpoint } from "../remote/open-checkpoint.ts";
-import { isRemote, openPlace } from "../remote/place.ts";
+import type { CacheFill } from "../remote/cache-fill.ts";
+import { openRemoteCheckpoint, type RemoteCheckpoint } from "../remote/open-checkpoint.ts";
+import { isRemote, openPlace, type RemotePlace, shownPlace } from "../remote/place.ts";
 import type { PageSource } from "../source/description.ts";
 import { fileSource } from "../source/file-source.ts";
 import { releaseSource } from "../source/describe.ts";
+import { checkCache, openCached, openOffline } from "./open-cached.ts";
 
 export interface OpenedCheckpoint {
   readonly manifest: DecodedManifest;
   /** Held once. */
   readonly source: PageSource;
-  /** Ends what this thread does for the source: nothing of it is needed any more. */
-  close(): void;
+  /** The load fills a cache, and `close` completes it. */
+  readonly isCaching: boolean;
+  /**
+   * Called when no thread reads any more. `isLoaded`: nothing of the source is needed any more.
+   * Does not reject.
+   */
+  close(isLoaded: boolean): Promise<void>;
 }
 
 export interface OpenOptions {
   readonly s3?: S3Options | undefined;
   readonly signal?: AbortSignal | undefined;
+  readonly cache?: string | CacheOptions | undefined;
 }
 
 /**
@@ -31,32 +40,71 @@ export function openCheckpointAt(
   options: OpenOptions,
 ): OpenedCheckpoint | Promise<OpenedCheckpoint> {
   if (isRemote(where)) return openRemote(where, options);
-  const { manifest, contents } = openCheckpoint(where);
-  return { manifest, source: fileSource(contents), close: () => undefined };
+  return openLocal(openCheckpoint(where));
 }
 
-async function openRemote(where: string, { s3, signal }: OpenOptions): Promise<OpenedCheckpoint> {
+function openLocal({ manifest, contents }: OpenCheckpoint): OpenedCheckpoint {
+  const source = fileSource(contents);
+  return { manifest, source, isCaching: false, close: async () => undefined };
+}
+
+async function openRemote(where: string, options: OpenOptions): Promise<OpenedCheckpoint> {
+  const { s3, signal } = options;
+  const cache = checkCache(options.cache);
+  if (cache?.offline === true) return openLocal(openOffline(shownPlace(where), cache));
   const place = await openPlace(where, { s3 });
   try {
     signal?.throwIfAborted();
-    const { manifest, contents } = await openRemoteCheckpoint(place);
-    signal?.throwIfAborted();
-    const { signing, counters } = place;
-    return {
-      manifest,
-      source: { kind: "remote", contents, signing, counters },
-      close: () => place.close(),
-    };
+    const found =
+      cache === undefined
+        ? { remote: await openRemoteCheckpoint(place), fill: null }
+        : await openCached(place, cache);
+    if ("local" in found) {
+      place.close();
+      return openLocal(found.local);
+    }
+    return remoteCheckpoint(place, found.remote, found.fill);
   } catch (error) {
     place.close();
     throw error;
   }
 }
 
+function remoteCheckpoint(
+  place: RemotePlace,
+  { manifest, contents }: RemoteCheckpoint,
+  fill: CacheFill | null,
+): OpenedCheckpoint {
+  const { signing, counters } = place;
+  const cache = fill?.files ?? null;
+  return {
+    manifest,
+    source: { kind: "remote", contents, signing, counters, cache },
+    isCaching: fill !== null,
+    close: async (isLoaded) => {
+      try {
+        if (isLoaded) await fill?.commit();
+        else fill?.abandon();
+      } catch (error) {
+        warnOfCache(error);
+      } finally {
+        if (isLoaded) place.close();
+      }
+    },
+  };
+}
+
+/** The load has succeeded; only the next start is slower. */
+function warnOfCache(error: unknown): void {
+  process.emitWarning(`The cache of a checkpoint was not written: ${(error as Error).message}`, {
+    code: "PGALLOC_CACHE_NOT_WRITTEN",
+  });
+}
+
 /** Gives an opened checkpoint back that is not restored. */
 export function closeOpened({ source, close }: OpenedCheckpoint): void {
   releaseSource(source);
-  close();
+  void close(false);
 }
 
 /**

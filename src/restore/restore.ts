@@ -41,8 +41,12 @@ export interface RestoreFile {
 export interface RestoreOptions extends Pick<LoadOptions, "background" | "signal" | "queue"> {
   /** Calls the program's `onProgress`, if it has one. */
   readonly report?: ((loaders: readonly Loader[]) => void) | undefined;
-  /** Called when no contents are needed any more: all is loaded. */
-  readonly onLoaded?: (() => void) | undefined;
+  /**
+   * Called when no thread reads any more; `isLoaded`: all is loaded. It does not reject.
+   */
+  readonly onEnd?: ((isLoaded: boolean) => Promise<void>) | undefined;
+  /** A wait for all of a file includes `onEnd`. */
+  readonly awaitsEnd?: boolean | undefined;
 }
 
 /** Files whose loads have begun. */
@@ -161,11 +165,12 @@ function startLoading(cores: readonly FileCore[], options: RestoreOptions): Rest
           hasFiles: () => cores.some((core) => !core.isDetached),
           abort: abortAll,
         });
-  void Loader.run(loaders).then(() => {
+  const ended = Loader.run(loaders).then(async () => {
     signal?.removeEventListener("abort", onAbort);
     progress?.tell();
-    if (loaders.every(({ state }) => state.isComplete)) options.onLoaded?.();
+    await options.onEnd?.(loaders.every(({ state }) => state.isComplete));
   });
+  if (options.awaitsEnd === true) for (const core of cores) core.loadEnd = ended;
   return { cores, finish: () => finish(cores, progress, options) };
 }
 
@@ -181,6 +186,7 @@ async function finish(
       if (!core.mayMissPages) continue;
       await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, signal);
     }
+    await cores[0]?.loadEnd;
     progress?.tell();
     progress?.throwIfFailed();
     signal?.throwIfAborted();

@@ -13,6 +13,7 @@ import { getRange, type ObjectIdentity } from "../http/range.ts";
 import { openSigner, type Signing } from "../http/sign.ts";
 import { RequestWindow } from "../http/window.ts";
 import { HUGE_PAGE_SIZE } from "../pages/units.ts";
+import { type CacheFiles, CacheWriter } from "./cache-writer.ts";
 import { AsyncReader, type ContentReader, type ContentRequest } from "./async-reader.ts";
 import type { ReaderUse, SourceReader } from "./reader.ts";
 
@@ -29,6 +30,8 @@ export interface RemoteSource {
   /** Null: requests go unsigned. */
   readonly signing: Signing | null;
   readonly counters: CounterHandle;
+  /** Files that readers write what they read to, if there is a cache. */
+  readonly cache?: CacheFiles | null;
 }
 
 /** Requests of one thread at most: 64 MiB of background reads. */
@@ -44,9 +47,7 @@ export async function openRemoteReader(
     signing === null ? undefined : await openSigner(signing.credentials, signing.region);
   const client = new Client({ signer, counters });
   return new AsyncReader(
-    use === "demand"
-      ? new DemandReader(source.contents, client)
-      : new BackgroundReader(source.contents, client),
+    use === "demand" ? new DemandReader(source, client) : new BackgroundReader(source, client),
   );
 }
 
@@ -54,10 +55,12 @@ abstract class RemoteReader implements ContentReader {
   abstract readonly capabilities: ContentReader["capabilities"];
   protected readonly client: Client;
   private readonly contents: readonly RemoteContent[];
+  private readonly cache: CacheWriter | null;
 
-  constructor(contents: readonly RemoteContent[], client: Client) {
+  constructor({ contents, cache }: RemoteSource, client: Client) {
     this.contents = contents;
     this.client = client;
+    this.cache = cache == null ? null : new CacheWriter(cache);
   }
 
   async read(request: ContentRequest): Promise<number> {
@@ -70,6 +73,7 @@ abstract class RemoteReader implements ContentReader {
     const lengthBytes = Math.min(request.lengthBytes, Math.max(0, sizeBytes - request.offset));
     if (lengthBytes === 0) return 0;
     await this.fill(content, { ...request, lengthBytes });
+    if (!request.signal.aborted) this.cache?.write(request.content, request.offset, request.into);
     return lengthBytes;
   }
 

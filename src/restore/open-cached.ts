@@ -1,0 +1,91 @@
+/**
+ * Opens a remote checkpoint by way of a local cache. If the cache has the place's newest
+ * checkpoint, one small request says so, and nothing else is fetched. If not, the load that follows
+ * fills it.
+ */
+import { closeContents, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
+import type { CacheOptions } from "../core/options.ts";
+import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
+import { CacheFill } from "../remote/cache-fill.ts";
+import { readOrigin } from "../remote/cache-origin.ts";
+import { newestPublished } from "../remote/manifests.ts";
+import { openRemoteCheckpoint, type RemoteCheckpoint } from "../remote/open-checkpoint.ts";
+import type { RemotePlace } from "../remote/place.ts";
+import { getStart } from "../http/range.ts";
+
+/** @throws {TypeError} {RangeError} */
+export function checkCache(cache: string | CacheOptions | undefined): CacheOptions | undefined {
+  const options = typeof cache === "string" ? { directory: cache } : cache;
+  if (options === undefined) return undefined;
+  const { directory, maxBytes = 0 } = options;
+  if (typeof directory !== "string" || directory === "")
+    throw new TypeError(`Expected cache to be a directory, got ${JSON.stringify(directory)}`);
+  if (!(maxBytes >= 0))
+    throw new RangeError(`Expected cache.maxBytes to be 0 or more, got ${maxBytes}`);
+  return options;
+}
+
+/**
+ * The cache's checkpoint, whatever the place has. @throws {NoCheckpointError} if it has none of the
+ * place
+ */
+export function openOffline(url: string, { directory }: CacheOptions): OpenCheckpoint {
+  const origin = readOrigin(directory);
+  if (origin?.url !== url) throw new NoCheckpointError(directory);
+  return openCheckpoint(directory);
+}
+
+export type CachedCheckpoint =
+  | { readonly local: OpenCheckpoint }
+  | { readonly remote: RemoteCheckpoint; readonly fill: CacheFill | null };
+
+/** @throws as `openRemoteCheckpoint` @throws {SyscallError} for the cache's directory */
+export async function openCached(
+  place: RemotePlace,
+  { directory, maxBytes = Number.POSITIVE_INFINITY }: CacheOptions,
+): Promise<CachedCheckpoint> {
+  const origin = readOrigin(directory);
+  if (origin?.url === place.url && (await currentVersion(place)) === origin.version) {
+    const local = openIfWhole(directory, origin.id);
+    if (local !== undefined) return { local };
+  }
+  const remote = await openRemoteCheckpoint(place);
+  const { url } = place;
+  const version = versionOf(remote.published?.sequence, remote.contents[0]!.identity.etag);
+  const fill = CacheFill.begin({
+    directory,
+    maxBytes,
+    place,
+    checkpoint: remote,
+    origin: { url, version, id: remote.manifest.id },
+  });
+  return { remote, fill };
+}
+
+/** One small request. */
+async function currentVersion(place: RemotePlace): Promise<string> {
+  await place.ready();
+  if (place.bucket !== null)
+    return versionOf((await newestPublished(place.bucket))?.sequence, null);
+  const { identity } = await getStart(place.client, place.fileUrl("meta"), 1);
+  return versionOf(undefined, identity.etag ?? identity.modified);
+}
+
+function versionOf(sequence: number | undefined, etag: string | null): string {
+  return sequence === undefined ? `etag ${etag}` : `sequence ${sequence}`;
+}
+
+/** Undefined if the directory's checkpoint is another one, or damaged. */
+function openIfWhole(directory: string, id: bigint): OpenCheckpoint | undefined {
+  let opened: OpenCheckpoint;
+  try {
+    opened = openCheckpoint(directory);
+  } catch (error) {
+    if (error instanceof CorruptCheckpointError || error instanceof NoCheckpointError)
+      return undefined;
+    throw error;
+  }
+  if (opened.manifest.id === id) return opened;
+  closeContents(opened.contents);
+  return undefined;
+}

@@ -1,0 +1,173 @@
+/** Caches of remote checkpoints: whole or not there, and one request for the next start. */
+import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { MemoryFile, NoCheckpointError, PAGE_SIZE } from "../../src/index.ts";
+import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { pattern } from "../aio/support/memory.ts";
+import { S3Server } from "../http/support/s3-server.ts";
+import { filledFile, PLACE, s3Of } from "./support/store.ts";
+
+const PAGES = 3000;
+let server: S3Server;
+let root: string;
+let cache: string;
+
+beforeEach(async () => {
+  server = await S3Server.start();
+  root = mkdtempSync(join(tmpdir(), "pgalloc-cache-"));
+  cache = join(root, "cache");
+});
+afterEach(async () => {
+  await server[Symbol.asyncDispose]();
+  rmSync(root, { recursive: true });
+});
+afterAll(() => terminateIdleThreads());
+
+async function save(seed = 1, compression: "none" | "zstd" = "none"): Promise<void> {
+  using file = filledFile(PAGES, seed);
+  await file.saveTo(PLACE, { s3: s3Of(server), compression });
+}
+
+function expectContents(file: MemoryFile, seed = 1): void {
+  const contents = file.view({ start: 0, end: PAGES * PAGE_SIZE });
+  expect(Buffer.compare(contents, pattern(PAGES * PAGE_SIZE, seed))).toBe(0);
+}
+
+const load = (options: object = {}) =>
+  MemoryFile.loadFrom(PLACE, { s3: s3Of(server), cache, ...options });
+
+for (const compression of ["none", "zstd"] as const) {
+  test(`${compression}: a load fills the cache, and the next one takes one request`, async () => {
+    await save(1, compression);
+    using first = await load();
+    expectContents(first);
+    expect(readdirSync(cache).sort()).toEqual([
+      "meta",
+      "origin",
+      expect.stringMatching(/^pages-[0-9a-f]{16}$/),
+    ]);
+    server.seen.length = 0;
+    using second = await load();
+    expectContents(second);
+    expect(server.seen.length).toBe(1);
+    // It is a checkpoint like any other.
+    using local = await MemoryFile.loadFrom(cache);
+    expectContents(local);
+  });
+}
+
+test("awaitLoad of everything includes the cache", async () => {
+  await save();
+  using file = await load({ background: true });
+  await file.awaitLoad();
+  expect(existsSync(join(cache, "origin"))).toBe(true);
+});
+
+test("a newer checkpoint replaces the cache", async () => {
+  await save(1);
+  (await load()).destroy();
+  const before = readdirSync(cache);
+  await save(2);
+  using file = await load();
+  expectContents(file, 2);
+  expect(readdirSync(cache).length).toBe(3);
+  expect(readdirSync(cache)).not.toEqual(before);
+  using offline = await load({ cache: { directory: cache, offline: true } });
+  expectContents(offline, 2);
+});
+
+test("offline makes no request, and says where there is nothing", async () => {
+  await save();
+  const offline = { cache: { directory: cache, offline: true } };
+  await expect(load(offline)).rejects.toThrow(NoCheckpointError);
+  (await load()).destroy();
+  server.seen.length = 0;
+  using file = await load(offline);
+  expectContents(file);
+  expect(server.seen.length).toBe(0);
+  const other = MemoryFile.loadFrom("s3://bucket/other", { s3: s3Of(server), ...offline });
+  await expect(other).rejects.toThrow(NoCheckpointError);
+});
+
+test("pages that the program freed before they were loaded are in the cache", async () => {
+  await save();
+  server.misbehave({ path: /pages-/, skip: 1, fault: { delayMs: 200 } });
+  using file = await load({ background: true });
+  file.decRef({ start: 1000 * PAGE_SIZE, end: 2900 * PAGE_SIZE });
+  await file.awaitLoad();
+  using again = await MemoryFile.loadFrom(cache);
+  expectContents(again);
+});
+
+test("a load that ends early leaves no checkpoint in the cache, and frees it", async () => {
+  await save();
+  server.misbehave({ path: /pages-/, skip: 3, fault: { stallAfterBytes: 100 } });
+  const file = await load({ background: true });
+  await Bun.sleep(100);
+  file.destroy();
+  await Bun.sleep(300);
+  expect(readdirSync(cache)).toEqual([]);
+  server.misbehave();
+  using again = await load();
+  expectContents(again);
+  expect(readdirSync(cache).length).toBe(3);
+});
+
+test("a damaged page keeps the cache from appearing", async () => {
+  await save();
+  server.misbehave({ path: /pages-/, skip: 2, times: 1, fault: { flipsByte: true } });
+  await expect(load()).rejects.toThrow("Checksum does not match");
+  await Bun.sleep(100);
+  expect(existsSync(join(cache, "meta"))).toBe(false);
+});
+
+test("of two loads at once one fills the cache", async () => {
+  await save();
+  const [one, other] = await Promise.all([load(), load()]);
+  expectContents(one);
+  expectContents(other);
+  expect(readdirSync(cache).length).toBe(3);
+  one.destroy();
+  other.destroy();
+});
+
+test("a checkpoint larger than the cache is loaded without it", async () => {
+  await save();
+  using file = await load({ cache: { directory: cache, maxBytes: 1000 } });
+  expectContents(file);
+  expect(existsSync(cache)).toBe(false);
+});
+
+test("a cache that is damaged is filled anew", async () => {
+  await save();
+  (await load()).destroy();
+  writeFileSync(join(cache, "meta"), "damaged");
+  using file = await load();
+  expectContents(file);
+  writeFileSync(join(cache, "origin"), "{");
+  using again = await load();
+  expectContents(again);
+  using local = await MemoryFile.loadFrom(cache);
+  expectContents(local);
+});
+
+test("the cache of a web server's checkpoint takes one request, too", async () => {
+  await save();
+  const [manifest] = [...server.objects.keys()].filter((key) => key.includes("manifest/"));
+  server.put("www/meta", server.objects.get(manifest!)!.bytes);
+  for (const [key, { bytes }] of [...server.objects])
+    if (key.includes("prefix/pages-")) server.put(key.replace("some/prefix", "www"), bytes);
+  const url = `${server.endpoint}/bucket/www`;
+  (await MemoryFile.loadFrom(url, { cache })).destroy();
+  server.seen.length = 0;
+  using file = await MemoryFile.loadFrom(url, { cache });
+  expectContents(file);
+  expect(server.seen.length).toBe(1);
+});
+
+test("loadFrom checks what cache is", async () => {
+  await expect(load({ cache: "" })).rejects.toThrow(TypeError);
+  await expect(load({ cache: { directory: cache, maxBytes: -1 } })).rejects.toThrow(RangeError);
+});
