@@ -68,6 +68,12 @@ export class SyscallError extends Error {
   }
 }
 
+/** The request is not possible on this machine, or in this format. The message says what is. */
+export class UnsupportedError extends Error {
+  override readonly name = "UnsupportedError";
+  readonly code = "ERR_UNSUPPORTED";
+}
+
 const REFUSALS: readonly string[] = ["EPERM", "EACCES", "ENOSYS", "EINVAL", "ENODEV", "ENOTSUP"];
 
 /**

@@ -7,7 +7,7 @@ export * from "./directory.ts";
 export * from "./errors.ts";
 export * from "./file.ts";
 export * from "./kernel-file.ts";
-export { SYSTEM_PAGE_SIZE } from "./libc.ts";
+export { isUsable, SYSTEM_PAGE_SIZE } from "./libc.ts";
 export * from "./memory.ts";
 export * from "./poll.ts";
 export * from "./schedule.ts";

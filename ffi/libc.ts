@@ -6,6 +6,7 @@
  * **not** checked by bun:ffi (it takes 1.5, NaN and 2^60 without a word), so the wrappers check them first.
  */
 import { dlopen, FFIType as T, read } from "bun:ffi";
+import { UnsupportedError } from "./errors.ts";
 
 const symbols = {
   // void *mmap(void *addr, size_t length, int prot, int flags, int fd, off_t offset)
@@ -86,10 +87,14 @@ const LIBRARY_NAMES = [
   `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`,
 ];
 
-function openLibc() {
-  if (process.platform !== "linux") {
-    throw new Error(`pgalloc needs Linux, this is ${process.platform}`);
-  }
+type Libc = ReturnType<typeof dlopen<typeof symbols>>["symbols"];
+
+/** Why there is no C library here, or undefined. The package can be imported all the same. */
+let unusable: UnsupportedError | undefined;
+
+function openLibc(): Libc {
+  if (process.platform !== "linux")
+    return refuse(`pgalloc needs Linux; this is ${process.platform}`, undefined);
   const failures: unknown[] = [];
   for (const name of LIBRARY_NAMES) {
     try {
@@ -98,13 +103,25 @@ function openLibc() {
       failures.push(error);
     }
   }
-  throw new AggregateError(failures, `No usable C library among ${LIBRARY_NAMES.join(", ")}`);
+  const message = `pgalloc finds no C library among ${LIBRARY_NAMES.join(", ")}`;
+  return refuse(message, new AggregateError(failures, message));
+}
+
+/** A libc each of whose calls throws. */
+function refuse(message: string, cause: unknown): Libc {
+  unusable = new UnsupportedError(message, { cause });
+  const throwing = (): never => {
+    throw new UnsupportedError(message, { cause });
+  };
+  return Object.fromEntries(Object.keys(symbols).map((name) => [name, throwing])) as never;
 }
 
 export const libc = openLibc();
+/** False on other systems than Linux: importing works there, and calls throw. */
+export const isUsable = unusable === undefined;
 
 // One errno per thread, and one instance of this module per thread: its address is a constant here.
-const errnoAddress = libc.__errno_location() as never;
+const errnoAddress = (isUsable ? libc.__errno_location() : 0) as never;
 
 /** The error number of the libc call that just failed on this thread. */
 export function errno(): number {
@@ -114,4 +131,4 @@ export function errno(): number {
 const SC_PAGESIZE = 30;
 
 /** The system's page size in bytes (4096 on x64; 4096, 16384 or 65536 on arm64). */
-export const SYSTEM_PAGE_SIZE = Number(libc.sysconf(SC_PAGESIZE));
+export const SYSTEM_PAGE_SIZE = isUsable ? Number(libc.sysconf(SC_PAGESIZE)) : 4096;

@@ -9,7 +9,7 @@ import { enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
 import { SyscallError } from "./errors.ts";
 import { fileStatus } from "./file.ts";
-import { errno, libc, SYSTEM_PAGE_SIZE } from "./libc.ts";
+import { errno, isUsable, libc, SYSTEM_PAGE_SIZE } from "./libc.ts";
 
 export const PROT_NONE = 0;
 export const PROT_READ = 1;
@@ -273,7 +273,7 @@ export function zeroMemory(address: number, lengthBytes: number): void {
   libc.memset(address, 0, lengthBytes);
 }
 
-const zeroAddress = mapAnonymous(SYSTEM_PAGE_SIZE);
+const zeroAddress = isUsable ? mapAnonymous(SYSTEM_PAGE_SIZE) : 0;
 
 /** The address of a view over an ArrayBuffer of its own (not a small typed array, which the collector may move). */
 export function addressOf(view: ArrayBufferView): number {

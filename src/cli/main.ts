@@ -10,44 +10,73 @@ import { UsageError } from "./arguments.ts";
 interface Command {
   readonly usage: string;
   readonly summary: string;
+  /** Flags and their meanings. */
+  readonly flags?: Readonly<Record<string, string>>;
   run(args: string[]): Promise<number>;
 }
+
+const FORMAT = {
+  "--format native|gvisor": "the checkpoint's format; found by its files otherwise",
+};
+const JSON_FLAG = { "--json": "print one JSON object instead of text" };
+const S3_FLAGS = {
+  "--endpoint URL": "an S3 server other than AWS",
+  "--region NAME": "its region (default: AWS_REGION)",
+  "--path-style": "put the bucket into the path instead of the host name",
+};
 
 /** Commands import their module when they run: `--version` must not need native memory. */
 const commands: Readonly<Record<string, Command>> = {
   demo: {
     usage: "demo [--size MIB] [--directory DIR] [--web]",
     summary: "fill memory, checkpoint it, and restore it in a new process while that runs",
+    flags: {
+      "--size MIB": "memory to fill (default: 512)",
+      "--directory DIR": "where to keep the checkpoint (default: a temporary directory)",
+      "--web": "serve the page map while the demo runs",
+    },
     run: async (args) => (await import("./demo.ts")).demo(args),
   },
   inspect: {
     usage: "inspect DIR [--json] [--list] [--format native|gvisor]",
     summary: "what a checkpoint holds",
+    flags: { ...JSON_FLAG, "--list": "list every run of pages", ...FORMAT },
     run: async (args) => (await import("./inspect.ts")).inspect(args),
   },
   verify: {
     usage: "verify DIR [--json] [--format native|gvisor]",
     summary: "check every section and every page of a checkpoint; exits with 1 if any is bad",
+    flags: { ...JSON_FLAG, ...FORMAT },
     run: async (args) => (await import("./verify.ts")).verify(args),
   },
   list: {
     usage: "list URL [--json] [--endpoint URL] [--region NAME] [--path-style]",
     summary: "the checkpoints at s3://bucket/prefix, the newest first",
+    flags: { ...JSON_FLAG, ...S3_FLAGS },
     run: async (args) => (await import("./list.ts")).list(args),
   },
   copy: {
     usage: "copy FROM TO [--json] [--endpoint URL] [--region NAME] [--path-style]",
     summary: "copy a checkpoint between directories, s3:// URLs, and from https:// URLs",
+    flags: { ...JSON_FLAG, ...S3_FLAGS },
     run: async (args) => (await import("./copy.ts")).copy(args),
   },
   prune: {
     usage: "prune URL --keep N [--min-age HOURS] [--dry-run] [--json] [--endpoint URL] ...",
     summary: "remove old checkpoints at s3://bucket/prefix, and what writers that died left",
+    flags: {
+      "--keep N": "how many checkpoints to keep, the newest",
+      "--min-age HOURS": "keep younger ones, too (default and floor: 24)",
+      "--dry-run": "tell what would be removed, and remove nothing",
+      ...JSON_FLAG,
+      ...S3_FLAGS,
+    },
     run: async (args) => (await import("./prune.ts")).prune(args),
   },
   map: {
     usage: "map DIR --out FILE.html [--format native|gvisor]",
     summary: "what a checkpoint holds, page by page, as one HTML file",
+    flags: { "--out FILE.html": "the file to write", ...FORMAT },
     run: async (args) => (await import("./map.ts")).map(args),
   },
   bench: {
@@ -65,23 +94,32 @@ function help(): string {
 
 ${lines.join("\n")}
 
-  pgalloc --help       this text
-  pgalloc --version    the version
+  pgalloc COMMAND --help    the command's flags
+  pgalloc --help, -h        this text
+  pgalloc --version, -V     the version
 
 Exit codes: 0 nothing is wrong, 1 something is, 2 the command line is.`;
+}
+
+function commandHelp({ usage, summary, flags = {} }: Command): string {
+  const width = Math.max(0, ...Object.keys(flags).map(({ length }) => length)) + 2;
+  const lines = Object.entries(flags).map(([flag, meaning]) => `  ${flag.padEnd(width)}${meaning}`);
+  return [`pgalloc ${usage}`, `    ${summary}`, ...(lines.length > 0 ? ["", ...lines] : [])].join(
+    "\n",
+  );
 }
 
 async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   if (name === undefined) throw new UsageError("Expected a command");
-  if (name === "--version" || name === "-v") console.log(packageJson.version);
+  if (name === "--version" || name === "-V" || name === "-v") console.log(packageJson.version);
   else if (name === "--help" || name === "-h" || name === "help") console.log(help());
   else {
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (command === undefined) throw new UsageError(`Unknown command ${JSON.stringify(name)}`);
     const wantsHelp = name !== "bench" && (rest.includes("--help") || rest.includes("-h"));
     if (!wantsHelp) return await command.run(rest);
-    console.log(`pgalloc ${command.usage}\n    ${command.summary}`);
+    console.log(commandHelp(command));
   }
   return 0;
 }

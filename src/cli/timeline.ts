@@ -1,6 +1,6 @@
 /**
  * Prints what happened when, in milliseconds since the process started; on a terminal also a
- * progress bar.
+ * progress bar, which goes to stderr.
  */
 import { formatBytes } from "./bytes.ts";
 
@@ -15,17 +15,17 @@ export class Timeline {
 
   /** Prints a line with the time; returns that time. */
   mark(what: string, atMs = performance.now()): number {
-    if (this.hasBar) process.stdout.write(`\r${" ".repeat(BAR_WIDTH + 30)}\r`);
+    if (this.hasBar) process.stderr.write(`\r${" ".repeat(BAR_WIDTH + 30)}\r`);
     this.hasBar = false;
     console.log(`  ${atMs.toFixed(1).padStart(9)} ms  ${what}`);
     return atMs;
   }
 
   bar(doneBytes: number, totalBytes: number): void {
-    if (!process.stdout.isTTY || totalBytes === 0) return;
+    if (!process.stderr.isTTY || totalBytes === 0) return;
     const filled = Math.round((BAR_WIDTH * doneBytes) / totalBytes);
     const bar = "█".repeat(filled) + "░".repeat(BAR_WIDTH - filled);
-    process.stdout.write(`\r${" ".repeat(15)}${bar} ${formatBytes(doneBytes)}   `);
+    process.stderr.write(`\r${" ".repeat(15)}${bar} ${formatBytes(doneBytes)}   `);
     this.hasBar = true;
   }
 }

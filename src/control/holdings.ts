@@ -11,6 +11,7 @@
 import {
   addressOf,
   bufferAt,
+  isUsable,
   closeFile,
   fileStatus,
   mapAnonymousAt,
@@ -96,7 +97,7 @@ function isTable(address: number): boolean {
   }
 }
 
-const tableAddress = findTable();
+const tableAddress = isUsable ? findTable() : 0;
 
 /** The process's table; undefined if it cannot be had. */
 function openTable(): Table | undefined {

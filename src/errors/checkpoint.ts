@@ -75,12 +75,6 @@ export class PageReadError extends Error {
   }
 }
 
-/** The request is not possible on this machine, or in this format. The message says what is. */
-export class UnsupportedError extends Error {
-  override readonly name = "UnsupportedError";
-  readonly code = "ERR_UNSUPPORTED";
-}
-
 /** A library that a compression needs is not installed on this machine. Install it. */
 export class CodecUnavailableError extends Error {
   override readonly name = "CodecUnavailableError";

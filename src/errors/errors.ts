@@ -1,5 +1,5 @@
 /** The library's own errors, each with a stable `code`, and the operating system's. */
-export { SyscallError } from "../../ffi/index.ts";
+export { SyscallError, UnsupportedError } from "../../ffi/index.ts";
 export {
   CheckpointBusyError,
   CodecUnavailableError,
@@ -9,7 +9,6 @@ export {
   PageReadError,
   PauseMemoryError,
   SeveralFilesError,
-  UnsupportedError,
 } from "./checkpoint.ts";
 export { type PgallocErrorCode, PGALLOC_ERROR_CODES } from "./codes.ts";
 export { EvictionError, type EvictionFailure, PressureUnavailableError } from "./eviction.ts";

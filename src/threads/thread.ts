@@ -13,7 +13,7 @@
  * the call returns, and its /proc entry with it: a thread that is not alive touches no memory any
  * more.
  */
-import { readKernelFile } from "../../ffi/index.ts";
+import { isUsable, readKernelFile } from "../../ffi/index.ts";
 
 const ID_BITS = 22;
 const ID_MASK = (1 << ID_BITS) - 1;
@@ -37,7 +37,9 @@ function wordIn(stat: string): number {
  * This thread's word. By hand, since every thread reads it when it starts, and few ever look for
  * another.
  */
-export const THREAD_ID = wordIn(readKernelFile("/proc/thread-self/stat").toString("latin1"));
+export const THREAD_ID = isUsable
+  ? wordIn(readKernelFile("/proc/thread-self/stat").toString("latin1"))
+  : 1;
 
 /** The kernel's id of that word's thread, as `ps -T` shows it. The main thread has the process's. */
 export const threadNumber = (thread: number): number => thread & ID_MASK;

@@ -2,10 +2,10 @@
  * Entry file of the Workers: `pgalloc/worker`, an entry point of its own where a program is bundled
  * (docs/deploying.md).
  */
-import { hintTimeSlice } from "../../ffi/index.ts";
+import { hintTimeSlice, isUsable } from "../../ffi/index.ts";
 import { serveTasks } from "../threads/serve.ts";
 import { tasks } from "./tasks.ts";
 
 serveTasks(tasks);
 // The thread started with another one (threads/start-worker.ts).
-hintTimeSlice(0);
+if (isUsable) hintTimeSlice(0);

@@ -94,6 +94,13 @@ describe("the tool", () => {
       stderr: "",
     });
     expect(run("verify", "--help").stdout).toContain("exits with 1 if any is bad");
+    for (const command of ["demo", "inspect", "verify", "list", "copy", "prune", "map"]) {
+      const [usage, ...rest] = run(command, "--help").stdout.split("\n") as [string, ...string[]];
+      // Each flag of the usage has a line that says what it means.
+      for (const [flag] of usage.matchAll(/--[a-z-]+/g))
+        expect(rest.some((line) => new RegExp(`^ {2}${flag}\\b.* {2}\\w`).test(line))).toBe(true);
+    }
+    expect(run("-V").stdout).toBe(`${packageJson.version}\n`);
     expect(run("bench", "--help")).toMatchObject({
       exitCode: 0,
       stdout: expect.stringContaining("--rounds"),

@@ -21,7 +21,7 @@ const directory = mkdtempSync(join(tmpdir(), "pgalloc-consumer-"));
 const unpacked = join(directory, "node_modules/pgalloc");
 const manifest = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
   files: string[];
-  exports: Record<string, { types: string; default: string } | string>;
+  exports: Record<string, { types: string; bun: string; default: string } | string>;
 };
 const entries = Object.entries(manifest.exports).flatMap(([name, target]) =>
   typeof target === "string" ? [] : [{ specifier: `pgalloc${name.slice(1)}`, ...target }],
@@ -54,10 +54,9 @@ test("the package contains the files of every entry", () => {
     ["tar", "-xzf", join(directory, filename), "-C", unpacked, "--strip-components=1"],
     directory,
   );
-  for (const { types, default: source } of entries) {
-    expect(existsSync(join(unpacked, types))).toBe(true);
-    expect(existsSync(join(unpacked, source))).toBe(true);
-  }
+  for (const { types, bun, default: stub } of entries)
+    for (const path of [types, bun, stub])
+      expect([path, existsSync(join(unpacked, path))]).toEqual([path, true]);
   expect(existsSync(join(unpacked, "test"))).toBe(false);
 });
 
