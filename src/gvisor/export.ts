@@ -9,8 +9,7 @@ import type { FileCore } from "../core/core.ts";
 import { USED } from "../allocator/states.ts";
 import type { SaveOptions, SaveReport } from "../save/options.ts";
 import { absolutePath, closing } from "../checkpoint/staging.ts";
-import { buildMap } from "../save/build-map.ts";
-import { FrameList } from "../save/frame-list.ts";
+import { storedExtents } from "../save/build-map.ts";
 import { createTable, openTable } from "../save/save-table.ts";
 import { mostBytesOf, writeUsedPages } from "../save/write-pages.ts";
 import type { WriteSource } from "../save/write-task.ts";
@@ -140,12 +139,10 @@ async function writeExport(
     );
     const { writtenBytes } = written;
     options.onProgress?.({ writtenBytes, totalBytes: writtenBytes });
-    const frames = new FrameList();
-    frames.addRows(0, written.frames, written.frameCount);
     // Contents are raw and in the order of memory, so that the format need not say where they are.
     const images = states.map((state, i) => ({
       ...state,
-      extents: buildMap(sources[i]!, openTable(sources[i]!.table), frames, () => 1).pageMap.extents,
+      extents: storedExtents(sources[i]!, openTable(sources[i]!.table)),
     }));
     const metadata = encodeAll(plan, images, options);
     options.signal?.throwIfAborted();

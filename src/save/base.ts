@@ -4,6 +4,8 @@
  */
 import type { OpenCheckpoint } from "../checkpoint/directory.ts";
 import { readCrcs, readHashes } from "../checkpoint/columns.ts";
+import type { PageMap } from "../checkpoint/page-map.ts";
+import { wordsOf } from "./build-map.ts";
 import type { FrameList } from "./frame-list.ts";
 import type { FileTable } from "./save-table.ts";
 
@@ -19,7 +21,7 @@ export function noteBase(
   const { fd, path } = contents[0]!;
   const crcs = readCrcs(fd, file.crcs, path);
   const hashes = readHashes(fd, file.hashes, path);
-  const { extents, frames: rows } = file.pageMap;
+  const { frames: rows } = file.pageMap;
   const first = frames.count;
   for (let row = 0; row < rows.codec.length; row++)
     frames.add(rows.content[row]! - 1, {
@@ -28,17 +30,31 @@ export function noteBase(
       offset: rows.offset[row]!,
       storedBytes: rows.storedBytes[row]!,
     });
+  noteExtents(file.pageMap, first, { crcs, hashes: wordsOf(hashes) }, table);
+}
+
+function noteExtents(
+  { extents }: PageMap,
+  firstFrame: number,
+  { crcs, hashes }: { readonly crcs: Uint32Array; readonly hashes: Uint32Array },
+  { frame, framePage, crc, hash, pages }: FileTable,
+): void {
+  // As words: a BigInt for each page takes longer than all the rest.
+  const words = wordsOf(hash);
   let rank = 0;
   for (let i = 0; i < extents.start.length; i++) {
     const start = extents.start[i]!;
-    const length = extents.length[i]!;
-    // A file that has shrunk to nothing behind the base's pages cannot have them.
-    if (start + length > table.frame.length) break;
-    table.frame.fill(first + extents.frame[i]! + 1, start, start + length);
-    for (let page = 0; page < length; page++)
-      table.framePage[start + page] = extents.framePage[i]! + page;
-    table.crc.set(crcs.subarray(rank, rank + length), start);
-    table.hash.set(hashes.subarray(rank, rank + length), start);
-    rank += length;
+    const end = start + extents.length[i]!;
+    // Pages behind the file's end are not used any more.
+    if (end > pages) return;
+    const number = firstFrame + extents.frame[i]! + 1;
+    const offset = extents.framePage[i]! - start;
+    for (let page = start; page < end; page++, rank++) {
+      frame[page] = number;
+      framePage[page] = page + offset;
+      crc[page] = crcs[rank]!;
+      words[2 * page] = hashes[2 * rank]!;
+      words[2 * page + 1] = hashes[2 * rank + 1]!;
+    }
   }
 }

@@ -10,123 +10,122 @@ export interface UsedRuns {
   readonly length: Uint32Array;
 }
 
+/** Extents of a MemoryFile, with numbers of the save's frames. */
+export interface StoredExtents {
+  readonly start: Uint32Array;
+  readonly length: Uint32Array;
+  /** Number of the frame in the save's list. */
+  readonly frame: Uint32Array;
+  readonly framePage: Uint32Array;
+  /** Pages of all. */
+  readonly pages: number;
+}
+
 export interface BuiltMap {
   readonly pageMap: PageMap;
   readonly crcs: Uint32Array;
   readonly hashes: BigUint64Array;
 }
 
-/** A column of u32 that grows. */
-class Column {
-  private values = new Uint32Array(1024);
+/** Rows of four u32 that grow. */
+class ExtentRows {
+  private values = new Uint32Array(4096);
   count = 0;
+  pages = 0;
 
-  push(value: number): void {
-    if (this.count === this.values.length) {
-      const larger = new Uint32Array(2 * this.values.length);
+  add(start: number, length: number, frame: number, framePage: number): void {
+    const at = 4 * this.count++;
+    if (at === this.values.length) {
+      const larger = new Uint32Array(2 * at);
       larger.set(this.values);
       this.values = larger;
     }
-    this.values[this.count++] = value;
+    const { values } = this;
+    values[at] = start;
+    values[at + 1] = length;
+    values[at + 2] = frame;
+    values[at + 3] = framePage;
+    this.pages += length;
   }
 
-  finish(): Uint32Array {
-    return this.values.slice(0, this.count);
+  finish(): StoredExtents {
+    const { values, count, pages } = this;
+    const column = (index: number) => {
+      const column = new Uint32Array(count);
+      for (let row = 0; row < count; row++) column[row] = values[4 * row + index]!;
+      return column;
+    };
+    return { start: column(0), length: column(1), frame: column(2), framePage: column(3), pages };
   }
 }
 
-/** Extents of one MemoryFile, with numbers of the save's frames. */
-class ExtentBuilder {
-  readonly start = new Column();
-  readonly length = new Column();
-  readonly frame = new Column();
-  readonly framePage = new Column();
-  pages = 0;
-  // The extent that may go on.
-  private first = 0;
-  private end = 0;
-  private currentFrame = 0;
-  private firstFramePage = 0;
-
-  /** `frame` is the table's value, not 0. Pages come in order. */
-  add(page: number, frame: number, framePage: number): void {
-    this.pages++;
-    const follows =
-      page === this.end &&
-      frame === this.currentFrame &&
-      framePage === this.firstFramePage + page - this.first &&
-      page % PAGES_PER_UNIT !== 0;
-    if (!follows) {
-      this.flush();
-      this.first = page;
-      this.currentFrame = frame;
-      this.firstFramePage = framePage;
+/** The used pages that have stored contents. */
+export function storedExtents(
+  { start, length }: UsedRuns,
+  { frame, framePage }: FileTable,
+): StoredExtents {
+  const rows = new ExtentRows();
+  for (let run = 0; run < start.length; run++) {
+    const runEnd = start[run]! + length[run]!;
+    for (let page = start[run]!; page < runEnd; ) {
+      const number = frame[page]!;
+      if (number === 0) {
+        page++;
+        continue;
+      }
+      const first = page;
+      const offset = framePage[page]! - page;
+      const end = Math.min(runEnd, page - (page % PAGES_PER_UNIT) + PAGES_PER_UNIT);
+      while (++page < end && frame[page] === number && framePage[page]! - page === offset);
+      rows.add(first, page - first, number - 1, framePage[first]!);
     }
-    this.end = page + 1;
   }
-
-  flush(): void {
-    if (this.end === this.first) return;
-    this.start.push(this.first);
-    this.length.push(this.end - this.first);
-    this.frame.push(this.currentFrame - 1);
-    this.framePage.push(this.firstFramePage);
-    this.first = this.end = 0;
-  }
+  return rows.finish();
 }
 
 /** `contentOf`: the content index of each page file of the save's list. */
 export function buildMap(
-  { start, length }: UsedRuns,
+  stored: StoredExtents,
   table: FileTable,
   frames: FrameList,
   contentOf: (pageFile: number) => number,
 ): BuiltMap {
-  const extents = new ExtentBuilder();
-  forEachStored({ start, length }, table, (page, frame) =>
-    extents.add(page, frame, table.framePage[page]!),
-  );
-  extents.flush();
-  const frameNumbers = extents.frame.finish();
-  const rows = frameRows(frameNumbers, frames, contentOf);
-  const crcs = new Uint32Array(extents.pages);
-  const hashes = new BigUint64Array(extents.pages);
-  let rank = 0;
-  const starts = extents.start.finish();
-  const lengths = extents.length.finish();
-  for (let i = 0; i < starts.length; i++) {
-    const first = starts[i]!;
-    const end = first + lengths[i]!;
-    crcs.set(table.crc.subarray(first, end), rank);
-    if (table.hash !== null) hashes.set(table.hash.subarray(first, end), rank);
-    rank += lengths[i]!;
-  }
+  const { start, length, frame, framePage } = stored;
+  const { columns, rowOf } = frameRows(frame, frames, contentOf);
+  const rows = new Uint32Array(frame.length);
+  for (let i = 0; i < rows.length; i++) rows[i] = rowOf[frame[i]!]!;
   return {
-    pageMap: {
-      extents: {
-        start: starts,
-        length: lengths,
-        frame: frameNumbers.map((number) => rows.rowOf.get(number)!),
-        framePage: extents.framePage.finish(),
-      },
-      frames: rows.columns,
-    },
-    crcs,
-    hashes,
+    pageMap: { extents: { start, length, frame: rows, framePage }, frames: columns },
+    ...collectColumns(stored, table),
   };
 }
 
-/** Calls `visit` with each used page that has stored contents. */
-export function forEachStored(
-  { start, length }: UsedRuns,
-  { frame }: FileTable,
-  visit: (page: number, frame: number) => void,
-): void {
-  for (let run = 0; run < start.length; run++) {
-    const end = start[run]! + length[run]!;
-    for (let page = start[run]!; page < end; page++)
-      if (frame[page] !== 0) visit(page, frame[page]!);
+function collectColumns(
+  { start, length, pages }: StoredExtents,
+  { crc, hash }: FileTable,
+): Pick<BuiltMap, "crcs" | "hashes"> {
+  const crcs = new Uint32Array(pages);
+  const hashes = new BigUint64Array(hash === null ? 0 : pages);
+  // As words: a BigInt for each page takes longer than all the rest.
+  const from = wordsOf(hash);
+  const to = wordsOf(hashes);
+  let rank = 0;
+  for (let i = 0; i < start.length; i++) {
+    const end = start[i]! + length[i]!;
+    for (let page = start[i]!; page < end; page++, rank++) {
+      crcs[rank] = crc[page]!;
+      if (hash === null) continue;
+      to[2 * rank] = from[2 * page]!;
+      to[2 * rank + 1] = from[2 * page + 1]!;
+    }
   }
+  return { crcs, hashes };
+}
+
+/** A column of u64 as pairs of u32. */
+export function wordsOf(column: BigUint64Array | null): Uint32Array {
+  if (column === null) return new Uint32Array(0);
+  return new Uint32Array(column.buffer, column.byteOffset, 2 * column.length);
 }
 
 /** The frames that extents use, ordered by content and offset, and the row of each. */
@@ -134,13 +133,21 @@ function frameRows(
   used: Uint32Array,
   frames: FrameList,
   contentOf: (pageFile: number) => number,
-): { columns: PageMap["frames"]; rowOf: ReadonlyMap<number, number> } {
-  const numbers = [...new Set(used)];
+): { columns: PageMap["frames"]; rowOf: Uint32Array } {
+  const rowOf = new Uint32Array(frames.count);
+  const numbers: number[] = [];
+  for (const number of used) {
+    if (rowOf[number] === 0) numbers.push(number);
+    rowOf[number] = 1;
+  }
   numbers.sort(
     (a, b) =>
       contentOf(frames.pageFile[a]!) - contentOf(frames.pageFile[b]!) ||
       frames.offset[a]! - frames.offset[b]!,
   );
+  numbers.forEach((number, row) => {
+    rowOf[number] = row;
+  });
   const column = (values: readonly number[]) =>
     Uint32Array.from(numbers, (number) => values[number]!);
   return {
@@ -151,6 +158,6 @@ function frameRows(
       offset: Float64Array.from(numbers, (number) => frames.offset[number]!),
       storedBytes: Float64Array.from(numbers, (number) => frames.storedBytes[number]!),
     },
-    rowOf: new Map(numbers.map((number, row) => [number, row])),
+    rowOf,
   };
 }

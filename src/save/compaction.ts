@@ -10,21 +10,14 @@
  */
 import { RunCollector, type PageRuns } from "../changes/page-runs.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
-import { forEachStored, type UsedRuns } from "./build-map.ts";
+import type { StoredExtents } from "./build-map.ts";
 import type { FrameList } from "./frame-list.ts";
-import type { FileTable } from "./save-table.ts";
 
 export const MAX_PAGE_FILES = 8;
 /** Compaction begins a little before the bounds, since it may take some saves. */
 const FILES_GOAL = MAX_PAGE_FILES - 2;
 const DEAD_GOAL = 0.4;
 export const LEAST_MOVED_BYTES = 64 * 2 ** 20;
-
-/** A MemoryFile's pages in the checkpoint that is written. */
-export interface StoredFile {
-  readonly used: UsedRuns;
-  readonly table: FileTable;
-}
 
 /**
  * Sizes of the page files of a save, in the order of its list. The last one is the one that it
@@ -38,15 +31,14 @@ export interface PageFileUse {
 
 /** How much of each page file is live. */
 export function measureUse(
-  files: readonly StoredFile[],
+  files: readonly StoredExtents[],
   frames: FrameList,
   sizes: readonly number[],
 ): PageFileUse[] {
   const uses = sizes.map((sizeBytes) => ({ sizeBytes, liveBytes: 0 }));
-  for (const { used, table } of files) {
-    forEachStored(used, table, (_, frame) => {
-      uses[frames.pageFile[frame - 1]!]!.liveBytes += bytesOfPage(frames, frame - 1);
-    });
+  for (const { frame, length } of files) {
+    for (let i = 0; i < frame.length; i++)
+      uses[frames.pageFile[frame[i]!]!]!.liveBytes += length[i]! * bytesOfPage(frames, frame[i]!);
   }
   return uses;
 }
@@ -108,20 +100,22 @@ function chooseVictim(uses: readonly PageFileUse[], hasTooMany: boolean): number
 
 /** The pages to move, of each file. */
 export function pagesToMove(
-  files: readonly StoredFile[],
+  files: readonly StoredExtents[],
   frames: FrameList,
   moves: ReadonlyMap<number, number>,
 ): PageRuns[] {
   const left = new Map(moves);
-  return files.map(({ used, table }) => {
+  return files.map(({ start, length, frame }) => {
     const runs = new RunCollector();
-    forEachStored(used, table, (page, frame) => {
-      const pageFile = frames.pageFile[frame - 1]!;
+    for (let i = 0; i < start.length; i++) {
+      const pageFile = frames.pageFile[frame[i]!]!;
       const bytes = left.get(pageFile);
-      if (bytes === undefined || bytes <= 0) return;
-      left.set(pageFile, bytes - bytesOfPage(frames, frame - 1));
-      runs.add(page, page + 1);
-    });
+      if (bytes === undefined || bytes <= 0) continue;
+      const pageBytes = bytesOfPage(frames, frame[i]!);
+      const pages = Math.min(length[i]!, Math.ceil(bytes / pageBytes));
+      left.set(pageFile, bytes - pages * pageBytes);
+      runs.add(start[i]!, start[i]! + pages);
+    }
     return runs.runs;
   });
 }

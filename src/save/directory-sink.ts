@@ -8,13 +8,8 @@
  *
  * A page file that no manifest names is a leftover of a save that died: the next save removes it.
  */
-import { closeFile, setDirectIo, truncateFile } from "../../ffi/index.ts";
-import {
-  closeContents,
-  META,
-  type OpenCheckpoint,
-  openCheckpoint,
-} from "../checkpoint/directory.ts";
+import { closeFile, closeInBackground, setDirectIo, truncateFile } from "../../ffi/index.ts";
+import { META, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
 import { encodeTrailer, hex, pageFileName } from "../checkpoint/page-file.ts";
 import { closeAll, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
@@ -94,8 +89,9 @@ export class DirectorySink implements Sink {
       if (temporary !== undefined) steps.push(() => directory.removeIfExists(temporary));
       if (pages !== undefined) steps.push(() => directory.removeIfExists(pages.name));
     }
-    steps.push(() => closeContents(this.base?.contents ?? []));
     closeAll([...steps, () => directory.close()]);
+    // The last descriptor of a page file that was removed: its blocks are freed in the background.
+    for (const { fd } of this.base?.contents ?? []) await closeInBackground(fd);
   }
 }
 

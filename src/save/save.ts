@@ -13,7 +13,7 @@ import { Word } from "../control/control.ts";
 import type { UserData } from "../core/options.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { noteBase } from "./base.ts";
-import { buildMap, forEachStored } from "./build-map.ts";
+import { buildMap, type StoredExtents, storedExtents } from "./build-map.ts";
 import { LEAST_MOVED_BYTES, measureUse, pagesToMove, planMoves } from "./compaction.ts";
 import { Detectors } from "./detectors.ts";
 import { FrameList } from "./frame-list.ts";
@@ -79,6 +79,14 @@ interface Totals {
   reusedPages: number;
 }
 
+/** What a manifest is made of. */
+interface Saved {
+  readonly states: readonly FileState[];
+  readonly stored: readonly StoredExtents[];
+  /** The one that this save wrote. */
+  readonly pageFile: PageFile;
+}
+
 /** One save into an opened sink. */
 class Save {
   private readonly startedAt = performance.now();
@@ -123,9 +131,9 @@ class Save {
         return { core, table, detector: detectors.of(core) };
       });
       const instant = await this.copy(cores);
-      await this.compact(cores, instant.states);
+      const stored = await this.compact(cores, instant.states);
       this.reportProgress();
-      const report = await this.commit(cores, instant);
+      const report = await this.commit(cores, instant, stored);
       detectors.committed(report.id);
       return report;
     });
@@ -188,21 +196,26 @@ class Save {
     totals.reusedPages += written.reusedPages;
   }
 
-  /** Moves live pages of old page files to the new one, so that garbage stays bounded. */
-  private async compact(cores: readonly SavedCore[], states: readonly FileState[]): Promise<void> {
+  /**
+   * Moves live pages of old page files to the new one, so that garbage stays bounded. Returns what
+   * is stored of each file.
+   */
+  private async compact(
+    cores: readonly SavedCore[],
+    states: readonly FileState[],
+  ): Promise<StoredExtents[]> {
     const { frames, totals } = this;
-    if (!this.isOnBase) return;
-    const files = cores.map(({ table }, i) => ({ table, used: states[i]!.used }));
+    const find = () => cores.map(({ table }, i) => storedExtents(states[i]!.used, table));
+    const stored = find();
+    if (!this.isOnBase) return stored;
     const sizes = [...this.basePageFiles.map(({ sizeBytes }) => sizeBytes), totals.writtenBytes];
     const budget = Math.max(2 * totals.writtenBytes, LEAST_MOVED_BYTES);
-    const moves = planMoves(measureUse(files, frames, sizes), budget);
-    if (moves.size === 0) return;
-    const runs = pagesToMove(files, frames, moves);
-    await this.write(
-      cores,
-      runs.map((pages) => ({ ...pages, address: null })),
-      true,
-    );
+    const moves = planMoves(measureUse(stored, frames, sizes), budget);
+    if (moves.size === 0) return stored;
+    const runs = pagesToMove(stored, frames, moves);
+    const pass = runs.map((pages) => ({ ...pages, address: null }));
+    await this.write(cores, pass, true);
+    return find();
   }
 
   /** The last report: all that was to be written has been. */
@@ -211,10 +224,14 @@ class Save {
     this.plan.onProgress?.({ writtenBytes, totalBytes: writtenBytes });
   }
 
-  private async commit(cores: readonly SavedCore[], instant: Instant): Promise<SaveReport> {
+  private async commit(
+    cores: readonly SavedCore[],
+    instant: Instant,
+    stored: readonly StoredExtents[],
+  ): Promise<SaveReport> {
     const { plan, sink } = this;
     const pageFile = { id: this.pageFileId, sizeBytes: this.totals.writtenBytes };
-    const manifest = this.compose(cores, instant.states, pageFile);
+    const manifest = this.compose(cores, { states: instant.states, stored, pageFile });
     const encoded = encodeChecked(manifest, `${sink.place}/meta`);
     plan.signal?.throwIfAborted();
     await sink.commit({
@@ -229,16 +246,12 @@ class Save {
   /** The manifest, with the page files that have live contents. */
   private compose(
     cores: readonly SavedCore[],
-    states: readonly FileState[],
-    written: PageFile,
+    { states, stored, pageFile }: Saved,
   ): Manifest<SavedFile> {
-    const pageFiles = [...this.basePageFiles, written];
+    const pageFiles = [...this.basePageFiles, pageFile];
     const isLive = pageFiles.map(() => false);
-    cores.forEach(({ table }, i) => {
-      forEachStored(states[i]!.used, table, (_, frame) => {
-        isLive[this.frames.pageFile[frame - 1]!] = true;
-      });
-    });
+    for (const { frame } of stored)
+      for (const number of frame) isLive[this.frames.pageFile[number]!] = true;
     let contents = 0;
     const contentOf = isLive.map((live) => (live ? ++contents : 0));
     return {
@@ -247,8 +260,8 @@ class Save {
       pageFiles: pageFiles.filter((_, i) => isLive[i]),
       files: cores.map(({ table }, i) => {
         const { name, userData } = this.plan.files[i]!;
-        const { chunkHuge, runs, used } = states[i]!;
-        const map = buildMap(used, table, this.frames, (pageFile) => contentOf[pageFile]!);
+        const { chunkHuge, runs } = states[i]!;
+        const map = buildMap(stored[i]!, table, this.frames, (pageFile) => contentOf[pageFile]!);
         return { name, chunkHuge, runs, userData: this.userData.get(userData) ?? null, ...map };
       }),
       userData: this.userData.get(this.plan.userData) ?? null,

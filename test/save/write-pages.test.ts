@@ -17,7 +17,7 @@ import {
   syscallCounts,
   truncateFile,
 } from "../../ffi/index.ts";
-import { buildMap } from "../../src/save/build-map.ts";
+import { buildMap, storedExtents } from "../../src/save/build-map.ts";
 import { describeFile } from "../../src/save/file-writer.ts";
 import { FrameList } from "../../src/save/frame-list.ts";
 import { createFrames, createTable, openTable } from "../../src/save/save-table.ts";
@@ -131,7 +131,8 @@ function expectWritten(
     const frames = new FrameList();
     frames.addRows(0, written.frames, written.frameCount);
     const source = sources[tag]!;
-    const built = buildMap(source, openTable(source.table), frames, () => 1);
+    const table = openTable(source.table);
+    const built = buildMap(storedExtents(source, table), table, frames, () => 1);
     const { start, length } = built.pageMap.extents;
     expect(joined([...start].map((page, i) => [page, length[i]!]))).toEqual(extents);
     expect([...built.crcs]).toEqual(crcs);
