@@ -121,6 +121,12 @@ class Examination {
     }
     const userData = this.attempt(() => ({ bytes: sections.find(Section.UserData, WHOLE) }));
     if (!this.isWhole) return { header, manifest: null, pageFiles: pageFiles ?? [], checkable };
+    const userDataBytes = [userData!.bytes, ...files.map((file) => file!.userData)].reduce(
+      (sum, bytes) => sum + (bytes?.byteLength ?? 0),
+      0,
+    );
+    if (userDataBytes > LIMITS.userDataBytes)
+      report(corrupt(path, `User data of ${userDataBytes} bytes is out of bounds`, "userData"));
     const manifest: DecodedManifest = {
       id: header.id,
       hashSeed: header.hashSeed,

@@ -44,7 +44,11 @@ export function encodeManifest(manifest: Manifest<SavedFile>): EncodedManifest {
   const eager = eagerSections(manifest);
   const columns = columnSections(manifest);
   const layout = layOut(eager, columns);
+  const userData = [manifest.userData, ...manifest.files.map((file) => file.userData)];
+  const userDataBytes = userData.reduce((sum, bytes) => sum + (bytes?.byteLength ?? 0), 0);
+  checkLimit("files", "files", manifest.files.length);
   checkLimit("pageFiles", "page files", manifest.pageFiles.length);
+  checkLimit("userDataBytes", "bytes of userData", userDataBytes);
   checkLimit("eagerBytes", "metadata bytes", layout.eagerBytes);
   checkLimit("manifestBytes", "manifest bytes", layout.lengthBytes);
   const bytes = new Uint8Array(new ArrayBuffer(layout.eagerBytes));

@@ -36,6 +36,7 @@ export async function buildCheckpoints(root: string, isGvisor: boolean): Promise
       { userData, fileUserData: { second: userData } },
     );
     bases.push({ directory });
+    bases.push(await layers(join(root, "layers")));
   }
   if (isGvisor) {
     // gVisor's own, with contents inside the metadata stream.
@@ -44,6 +45,19 @@ export async function buildCheckpoints(root: string, isGvisor: boolean): Promise
     bases.push({ directory });
   }
   return bases;
+}
+
+/** Several page files that are live in part, with raw and compressed frames. */
+async function layers(directory: string): Promise<BaseCheckpoint> {
+  using file = mixed();
+  const range = file.allocate(40 * PAGE_SIZE);
+  file.view(range).fill(1);
+  for (const [layer, compression] of (["none", "zstd", "none", "zstd"] as const).entries()) {
+    const first = range.start + layer * 5 * PAGE_SIZE;
+    file.view({ start: first, end: first + 12 * PAGE_SIZE }).fill(layer + 2);
+    await file.saveTo(directory, { compression });
+  }
+  return { directory };
 }
 
 /** Kinds, groups, references, holes, runs of one page. */
