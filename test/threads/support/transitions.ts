@@ -147,6 +147,42 @@ export class PairRunner implements AsyncDisposable {
     return isStopped;
   }
 
+  /**
+   * Terminates the first thread at `point` of a transition. Then the second thread does all it can
+   * with its own pages, and the file must be in order but for pages that the dead thread had.
+   * Returns false if the thread never came to the point.
+   */
+  async runDeath(action: string, point: Point): Promise<boolean> {
+    const [a, b] = this.#actors;
+    using file = await MemoryFile.loadFrom(join(this.#directory, "base"), {
+      background: true,
+      queue: "inline",
+      expectHugepages: true,
+    });
+    for (const actor of this.#actors) await actor.call("attach", file.share());
+    const gate = await a.stopAt(point);
+    const dying = transitions[action]!(a, this.#shares[0]!).catch(() => []);
+    const isStopped = await Promise.race([
+      gate.reached().then(() => true),
+      dying.then(() => false),
+    ]);
+    gate.words[0]!++;
+    await a.terminate();
+    const owned = await transitions.recycle!(b, this.#shares[1]!);
+    await file.awaitLoad();
+    await file.released();
+    for (const { range, byte } of owned) {
+      const at = file.view(range).findIndex((found) => found !== byte);
+      if (at >= 0) throw new Error(`Expected ${byte} at ${range.start + at}`);
+    }
+    const saved = join(this.#directory, "after");
+    await file.saveTo(saved);
+    using loaded = await MemoryFile.loadFrom(saved, { expectHugepages: true });
+    if (loaded.allocatedBytes !== file.allocatedBytes) throw new Error("Expected equal files");
+    rmSync(saved, { recursive: true });
+    return isStopped;
+  }
+
   async #check(file: MemoryFile, owned: readonly Owned[]): Promise<void> {
     await file.awaitLoad();
     await file.released();
