@@ -56,8 +56,8 @@ export function unlinkAt(directoryFd: number, name: string): void {
 }
 
 /**
- * Takes an exclusive lock that ends with the descriptor or the process. False if somebody else
- * holds it.
+ * Takes an exclusive lock that ends with the descriptor or the process. Returns false if another
+ * descriptor has it. @throws {SyscallError}
  */
 export function tryLockFile(fd: number): boolean {
   try {

@@ -1,9 +1,9 @@
-/** The operating system's errors, in the shape of Node's: `code`, negative `errno`, `syscall`, `path`. */
+/** The operating system's errors in Node's shape: `code`, negative `errno`, `syscall`, `path`. */
 import { readlinkSync } from "node:fs";
 import { constants } from "node:os";
 import { isAbsolute, join } from "node:path";
 
-/** Node's table, and what it leaves out that we use (asm-generic/errno.h: the same on x64 and arm64). */
+/** Node's table, and a number that it lacks (asm-generic/errno.h: the same on x64 and arm64). */
 const numberByCode: Readonly<Record<string, number>> = { ...constants.errno, EOWNERDEAD: 130 };
 // Of two names the first one counts, as in Node: EAGAIN, not EWOULDBLOCK.
 const codeByErrno = new Map(
@@ -17,7 +17,7 @@ export function errnoCode(errno: number): string {
   return codeByErrno.get(errno) ?? `E${errno}`;
 }
 
-/** The number of an error code: 28 for "ENOSPC". Throws a TypeError for a code that Linux does not know. */
+/** The number of an error code: 28 for "ENOSPC". @throws {TypeError} for an unknown code */
 export function errnoNumber(code: string): number {
   const number = numberByCode[code];
   if (number === undefined) throw new TypeError(`Unknown error code ${JSON.stringify(code)}`);
@@ -44,7 +44,8 @@ const MEANINGS: Readonly<Record<string, string>> = {
   "fallocate EFBIG": "files may not become that large; raise `ulimit -f`",
   "pwrite EFBIG": "files may not become that large; raise `ulimit -f`",
   "mmap ENOMEM":
-    "there is no address space, or there are too many mappings; see `ulimit -v` and vm.max_map_count",
+    "there is no address space, or there are too many mappings; " +
+    "see `ulimit -v` and vm.max_map_count",
 };
 
 /** A system call failed. `code` is stable ("ENOSPC"); `errno` is negative, as in Node. */

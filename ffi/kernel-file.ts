@@ -1,10 +1,10 @@
 /**
- * Files that the kernel makes up while they are read (/proc). By hand: loading node:fs takes every
- * thread 2 to 4 ms. They are no files of the program's, so their calls are neither counted nor made
- * to fail (calls.ts).
+ * Files that the kernel makes while they are read (/proc). Loading node:fs would take every thread
+ * 2 to 4 ms. Their calls are neither counted nor made to fail (calls.ts), because they are not
+ * files of the program.
  *
- * A thread that is terminated between `open` and `close` leaves the descriptor open. So the two
- * stand close together, and what a thread looks at again and again is not read by this.
+ * A thread that is terminated between `open` and `close` leaves the descriptor open. The two calls
+ * are close together, and files that a thread reads again and again are not read by this.
  */
 import { SyscallError } from "./errors.ts";
 import { cString, EINTR, O_CLOEXEC, O_RDONLY } from "./file.ts";

@@ -1,9 +1,9 @@
 /**
- * libc's symbols, by `dlopen`: this file and the wrappers beside it are the only users of `bun:ffi`.
+ * The symbols of libc, by `dlopen`. Only this file and the wrappers beside it use `bun:ffi`.
  *
- * Every argument stands with its C declaration. Signed 64-bit results are declared `i64_fast`: they arrive as numbers
- * while they are safe integers, which covers -1 and every user-space address (below 2^56). Integer arguments are
- * **not** checked by bun:ffi (it takes 1.5, NaN and 2^60 without a word), so the wrappers check them first.
+ * Every argument has its C declaration. Signed 64-bit results are `i64_fast`: they are numbers
+ * while they are safe integers, which covers -1 and every address of user space (below 2^56).
+ * bun:ffi does **not** check integer arguments (it takes 1.5, NaN and 2^60), so the wrappers do.
  */
 import { dlopen, FFIType as T, read } from "bun:ffi";
 import { UnsupportedError } from "./errors.ts";
@@ -67,7 +67,8 @@ const symbols = {
   eventfd: { args: [T.u32, T.i32], returns: T.i32 },
   // int poll(struct pollfd *fds, nfds_t nfds, int timeout)
   poll: { args: [T.ptr, T.u64, T.i32], returns: T.i32 },
-  // long syscall(long number, ...)   (here: up to six arguments, for calls that libc has no function for)
+  // long syscall(long number, ...) (here: up to six arguments, for calls that libc has no function
+  // for)
   syscall: { args: [T.i64, T.u64, T.u64, T.u64, T.u64, T.u64, T.u64], returns: T.i64_fast },
   // int memcmp(const void *a, const void *b, size_t n)
   memcmp: { args: [T.u64, T.u64, T.u64], returns: T.i32 },

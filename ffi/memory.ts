@@ -1,8 +1,8 @@
 /**
- * Address space: reserve, map, advise, look at. Addresses are plain numbers (user space ends below 2^56).
+ * Address space: reserve, map, advise, look at. Addresses are numbers: user space ends below 2^56.
  *
- * Nothing here keeps memory alive: a view made by `bufferAt` must be detached before its pages are unmapped
- * (`detach`), or a later touch kills the process.
+ * Nothing here keeps memory alive. A view made by `bufferAt` must be detached (`detach`) before its
+ * pages are unmapped, or a later touch kills the process.
  */
 import { ptr, toArrayBuffer } from "bun:ffi";
 import { enter } from "./calls.ts";
@@ -58,7 +58,10 @@ function map(
   return result;
 }
 
-/** Reserves address space that nothing backs: touching it is a fault. Returns its address, a multiple of `alignment`. */
+/**
+ * Reserves address space without memory: touching it is a fault. Returns its address, a multiple of
+ * `alignment`. @throws {SyscallError}
+ */
 export function reserve(lengthBytes: number, alignment: number): number {
   checkInteger("lengthBytes", lengthBytes, 1);
   checkInteger("alignment", alignment, SYSTEM_PAGE_SIZE);
@@ -77,12 +80,12 @@ export function reserve(lengthBytes: number, alignment: number): number {
   return aligned;
 }
 
-/** Replaces reserved address space at `address` by a shared mapping of the file's bytes from `offset`. */
+/** Replaces reserved address space by a shared mapping of the file's bytes from `offset`. */
 export function mapFileAt(address: number, lengthBytes: number, fd: number, offset: number): void {
   map(address, lengthBytes, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, fd, offset);
 }
 
-/** Puts address space back to reserved: what was mapped there is unmapped, its address stays ours. */
+/** Unmaps what is at `address` and keeps the address space reserved. */
 export function reserveAt(address: number, lengthBytes: number): void {
   map(
     address,
@@ -94,7 +97,10 @@ export function reserveAt(address: number, lengthBytes: number): void {
   );
 }
 
-/** Replaces whatever is mapped at `address` by zeroed private memory, which costs nothing until it is written to. */
+/**
+ * Replaces what is mapped at `address` by zeroed private memory, which costs nothing until it is
+ * written.
+ */
 export function mapAnonymousAt(address: number, lengthBytes: number): void {
   map(
     address,
@@ -148,7 +154,7 @@ export function unmap(address: number, lengthBytes: number): void {
   if (libc.munmap(address, lengthBytes) !== 0) throw new SyscallError("munmap", errno());
 }
 
-/** madvise(2); returns 0 or the positive error number, for advice whose failure the caller can live with. */
+/** madvise(2). Returns 0 or the positive error number, for advice that may fail. */
 export function tryAdvise(address: number, lengthBytes: number, advice: number): number {
   checkInteger("address", address, 1);
   checkInteger("lengthBytes", lengthBytes, 1);
@@ -168,8 +174,9 @@ export function advise(address: number, lengthBytes: number, advice: number): vo
 }
 
 /**
- * True if [address, address + lengthBytes) is mapped without a gap, be it only reserved; `address` is a multiple of the page
- * size. For addresses from outside, before they are believed: msync(2) with MS_ASYNC looks for gaps and does nothing else.
+ * True if [address, address + lengthBytes) is mapped without a gap, even if only reserved.
+ * `address` is a multiple of the page size. For addresses that are not trusted yet: msync(2) with
+ * MS_ASYNC looks for gaps and does nothing else.
  */
 export function isMapped(address: number, lengthBytes: number): boolean {
   if (!Number.isSafeInteger(address) || address <= 0) return false;
@@ -183,7 +190,8 @@ export function mincore(address: number, lengthBytes: number, residency: Uint8Ar
   checkInteger("lengthBytes", lengthBytes, 1);
   if (residency.byteLength * SYSTEM_PAGE_SIZE < lengthBytes) {
     throw new RangeError(
-      `Expected a residency vector of ${Math.ceil(lengthBytes / SYSTEM_PAGE_SIZE)} bytes, got ${residency.byteLength}`,
+      `Expected a residency vector of ${Math.ceil(lengthBytes / SYSTEM_PAGE_SIZE)} bytes, ` +
+        `got ${residency.byteLength}`,
     );
   }
   const fault = enter("mincore", -1, 0, lengthBytes);
@@ -195,7 +203,10 @@ export function mincore(address: number, lengthBytes: number, residency: Uint8Ar
   }
 }
 
-/** The part of `samples` pages, spread evenly over a file, that is in the page cache. Touches nothing; 1 for an empty file. */
+/**
+ * The part of `samples` pages, spread evenly over a file, that is in the page cache; 1 for an empty
+ * file. Touches no page.
+ */
 export function residentFraction(fd: number, samples: number): number {
   const pages = Math.ceil(fileStatus(fd).sizeBytes / SYSTEM_PAGE_SIZE);
   const count = Math.min(samples, pages);
@@ -219,8 +230,8 @@ export function residentFraction(fd: number, samples: number): number {
 }
 
 /**
- * An ArrayBuffer over native memory, without a copy. 0 < lengthBytes <= 4 GiB. The memory stays the caller's; the
- * buffer must be detached before it is unmapped.
+ * An ArrayBuffer over native memory, without a copy. 0 < lengthBytes <= 4 GiB. The memory stays the
+ * caller's, who detaches the buffer before unmapping it.
  */
 export function bufferAt(address: number, lengthBytes: number): ArrayBuffer {
   return toArrayBuffer(address as never, 0, lengthBytes) as ArrayBuffer;
@@ -243,7 +254,8 @@ export function detach(buffer: ArrayBuffer): boolean {
     return buffer.detached;
   }
   const reader = new ReadableStream({ type: "bytes" }).getReader({ mode: "byob" });
-  // The read stays pending, since nothing is ever enqueued, or rejects because the buffer is pinned.
+  // The read stays pending, since nothing is ever enqueued, or rejects because the buffer is
+  // pinned.
   void Promise.allSettled([reader.read(new Uint8Array(buffer))]);
   return buffer.detached;
 }
@@ -253,7 +265,10 @@ export function memoryEquals(a: number, b: number, lengthBytes: number): boolean
   return libc.memcmp(a, b, lengthBytes) === 0;
 }
 
-/** True if all bytes are zero: the first word, then each byte against its neighbour, at memory speed. */
+/**
+ * True if all bytes are zero: compares the first word with zero, then each byte with its neighbour,
+ * at memory speed.
+ */
 export function isZero(address: number, lengthBytes: number): boolean {
   return (
     libc.memcmp(address, zeroAddress, 8) === 0 &&
@@ -275,7 +290,10 @@ export function zeroMemory(address: number, lengthBytes: number): void {
 
 const zeroAddress = isUsable ? mapAnonymous(SYSTEM_PAGE_SIZE) : 0;
 
-/** The address of a view over an ArrayBuffer of its own (not a small typed array, which the collector may move). */
+/**
+ * The address of a view over an ArrayBuffer of its own. (The collector may move a small typed
+ * array.)
+ */
 export function addressOf(view: ArrayBufferView): number {
   return ptr(view as never) as number;
 }

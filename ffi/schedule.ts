@@ -53,9 +53,8 @@ export function timeSliceNs(): number {
 }
 
 /**
- * Asks for slices of `sliceNs` for the calling thread (the kernel keeps to 0.1 to 100 ms); 0: the
- * system's own again. A hint: an older kernel takes no notice, and false means that it was refused,
- * or the thread is none of the ordinary ones.
+ * Asks for time slices of `sliceNs` for the calling thread (the kernel keeps to 0.1 to 100 ms); 0
+ * for the system's own. A hint: an older kernel ignores it. Returns false if it was refused.
  */
 export function hintTimeSlice(sliceNs: number): boolean {
   if (!readAttributes()) return false;
@@ -64,9 +63,8 @@ export function hintTimeSlice(sliceNs: number): boolean {
 }
 
 /**
- * Makes the calling thread no less nice than `nice`, 0 to 19, for the rest of its life: 10 is a
- * tenth of the processor beside one that is not nice. False if it was refused, or the thread is
- * none of the ordinary ones.
+ * Raises the calling thread's nice value to `nice`, 0 to 19, for the rest of its life: 10 is a
+ * tenth of the processor beside a thread of 0. Returns false if it was refused.
  */
 export function lowerPriority(nice: number): boolean {
   if (!readAttributes()) return false;

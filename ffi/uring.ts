@@ -82,7 +82,7 @@ function probe(): string | null {
   }
 }
 
-/** Where a ring stands in this process: by that, another thread closes it when its own has died. */
+/** Where a ring is in this process, so that another thread can close it if its own has died. */
 export interface RingPlace {
   readonly fd: number;
   readonly ringAddress: number;
@@ -158,8 +158,7 @@ export class Uring {
     this.completionTail = params[21]! >>> 2;
     this.completionMask = this.words[params[22]! >>> 2]!;
     this.completions = params[25]! >>> 2;
-    // The array that says which entry stands at which place of the ring: once and for all, the
-    // entry of the same number.
+    // The array from places of the ring to entries: place i always has entry i.
     for (let i = 0; i < this.entries; i++) this.words[(params[16]! >>> 2) + i] = i;
     this.tail = Atomics.load(this.words, this.submissionTail);
   }
@@ -229,9 +228,9 @@ export class Uring {
   }
 
   /**
-   * Hands over what was pushed, and blocks until at least `minCompletions` completions stand in the
-   * ring. May return early when the kernel has no memory for requests and others are in flight:
-   * reap, and call it again.
+   * Submits what was pushed, and blocks until the ring has at least `minCompletions` completions.
+   * May return early when the kernel has no memory for requests and others are in flight: reap, and
+   * call it again.
    */
   enter(minCompletions: number): void {
     Atomics.store(this.words, this.submissionTail, this.tail);
@@ -275,7 +274,7 @@ export class Uring {
     return this.unsubmitted + this.inFlight;
   }
 
-  /** Completions that stand in the ring. */
+  /** Completions in the ring. */
   get ready(): number {
     return (Atomics.load(this.words, this.completionTail) - this.words[this.completionHead]!) >>> 0;
   }

@@ -1,21 +1,22 @@
 /**
- * Which pages are known to be committed: a bit a page, in memory that all threads of a file share.
+ * The pages that are known to be committed: one bit each, in memory that all threads of a file
+ * share.
  *
- * A page is committed when the kernel spends memory or swap on it. Its user commits it without our
- * knowledge, by touching it; but only we make it uncommitted, by decommitting or releasing it. So
- * bits are set by scans (scan.ts) and by allocations that commit, and a set bit stays right until
- * we clear it. A page that is known is never looked at again.
+ * A page is committed when the kernel spends memory or swap on it. Its user commits it by touching
+ * it, which we do not see. Only we make it uncommitted, by decommitting or releasing it. So scans
+ * (scan.ts) and allocations that commit set bits, and a set bit stays right until we clear it. A
+ * page that is known is never looked at again.
  *
  * The race: a scan looks at the kernel's state without the lock, one window of pages at a time, and
- * applies what it saw with the lock. Whoever makes pages uncommitted does so first and then says so
- * here, with the lock. If a scan's window covers the pages then, they are also noted as disturbed,
- * and the scan does not count a disturbed page: it may have seen it before it went. gVisor decides
- * the same by comparing sequence numbers (commitSeq) that each run of pages carries; one bitmap of
- * a window's size does it without a number in every run.
+ * applies what it saw with the lock. A thread that makes pages uncommitted does so first and then
+ * records it here, with the lock. If a scan's window covers the pages, they are also marked as
+ * disturbed, and the scan does not count them: it may have seen them before they went. gVisor
+ * decides this with sequence numbers (commitSeq) in each run of pages; one bitmap of a window's
+ * size does it without a number in every run.
  *
- * Nobody pays before somebody asks: the bitmaps are mapped at the first scan, or at the first
- * allocation that commits. Memory: first the disturbed bits of one window, then the known bits of
- * the file's whole capacity, touched as needed.
+ * The bitmaps are mapped at the first scan, or at the first allocation that commits. Their memory
+ * has the disturbed bits of one window, then the known bits of the file's capacity, touched as
+ * needed.
  *
  * Source: memAcct, knownCommitted, commitSeq in gVisor's pgalloc.go.
  */
@@ -165,8 +166,8 @@ export class Commitment {
   }
 
   /**
-   * Lock held. A thread died in the middle of a change: what is free is uncommitted, and the rest
-   * is counted anew.
+   * Lock held. A thread died during a change: free pages are uncommitted, and the rest is counted
+   * again.
    */
   recover(set: SegmentSet): void {
     if (!this.isActive) return;

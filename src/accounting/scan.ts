@@ -1,17 +1,17 @@
 /**
  * The scan: asks the kernel which pages of a file are committed, window by window, without the
- * file's lock, and tells the commitment (commitment.ts) what it saw, with the lock.
+ * file's lock, and reports to the commitment (commitment.ts) with the lock.
  *
  * It asks with SEEK_DATA and SEEK_HOLE. They see pages that are swapped out, which mincore(2) sees
- * only while a copy is left in memory, and cost next to nothing for memory that is not committed.
+ * only while a copy is in memory, and cost next to nothing for memory that is not committed.
  * Measured on 1 GiB: empty 0 ms (mincore 9), dense 9 ms (0.6 to 19, by what this process has
  * mapped), every fourth page 56 ms (10 to 13). Known pages are skipped, so that price is paid once.
- * What neither call sees are pages that fallocate(2) committed and nobody has touched; allocations
- * say those themselves.
+ * Neither call sees pages that fallocate(2) committed and no thread has touched; allocations record
+ * those themselves.
  *
- * One thread scans at a time: Word.Scanner is its thread word. A full scan that finds another at
- * work leaves it alone; a scan of some groups waits, since the other may be of other groups. If the
- * scanner died its claim counts for nothing.
+ * One thread scans at a time (Word.Scanner). A full scan that finds another scan under way returns;
+ * a scan of some groups waits, because the other may be of other groups. The claim of a dead
+ * scanner does not count.
  *
  * Source: UpdateUsage and updateUsageLocked in gVisor's pgalloc.go.
  */

@@ -1,11 +1,10 @@
 /**
- * Usage: how much committed memory each kind and each group has, from the known pages and the
- * allocator's runs.
+ * The committed memory of each kind and each group, from the known pages and the allocator's runs.
  *
- * Used pages count for the kind and group of their allocation. Committed pages that nobody uses
- * count as System and for no group (0): waste until it is recycled or released, and what the kernel
- * has committed around used pages (huge pages). So the sum is all known committed memory, and
- * equals `totalUsageBytes` when all is known.
+ * Used pages count for the kind and group of their allocation. Other committed pages count as
+ * System and for group 0, none: waste until it is recycled or released, and what the kernel has
+ * committed around used pages (huge pages). The sum is all known committed memory. It equals
+ * `totalUsageBytes` when all is known.
  */
 import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
@@ -26,7 +25,7 @@ export interface Usage extends KindUsage {
   readonly byGroup: ReadonlyMap<number, KindUsage>;
 }
 
-/** Kinds of a group stand side by side in the keys: group * KINDS + kind. */
+/** Kinds of a group are neighbours in the keys: group * KINDS + kind. */
 const KINDS = MAX_KIND + 1;
 
 export function usageOf(allocator: Allocator, commitment: Commitment): Usage {

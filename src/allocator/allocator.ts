@@ -1,24 +1,23 @@
 /**
- * Which pages are whose: placement and references over the runs of one SegmentSet, shared by every
- * thread that uses the file; waste.ts gives away what nobody has any more. Nothing here touches
- * page contents; memory is mapped and looked at by the callbacks.
+ * Placement and references of pages, over the runs of one SegmentSet that every thread of the file
+ * shares. waste.ts releases pages without references. Nothing here touches page contents; the
+ * callbacks of Backing map memory and look at it.
  *
- * Every method that is not marked "lock held" takes the file's lock itself. Numbers are pages, not
- * bytes.
+ * Every method that is not marked "lock held" takes the file's lock. Numbers are pages, not bytes.
  *
  * Placement is gVisor's: bottom-up takes the lowest gap that is large enough and its first pages,
  * top-down the highest and its last. An allocation that will commit its pages looks among waste
- * first. When nothing fits the file grows by whole chunks, of which the free pages at the end of a
- * last chunk of the same kind are part. Source: findAllocatableAndMarkUsed, extendChunksLocked and
+ * first. When nothing fits the file grows by whole chunks; free pages at the end of a last chunk of
+ * the same kind count as part of them. Source: findAllocatableAndMarkUsed, extendChunksLocked and
  * releaseLocked in gVisor's pgalloc.go.
  */
 import { assert, checksStructures, OutOfMemoryError } from "../errors/errors.ts";
 import { SegmentSet } from "../segment/segment-set.ts";
-import type { RunColumns } from "../segment/value.ts";
 import { type Control, Field, ParticipantWord, Word } from "../control/control.ts";
 import { acquireLock, FileFailedError, markFailed, releaseLock } from "../control/lock.ts";
 import { slotWord } from "../control/participants.ts";
 import { reach } from "../control/interleave.ts";
+import { type Backing, Placement, type RunVisitor } from "./backing.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
 import { checkAllocator } from "./check.ts";
 import { recoverTables, returnDeadReleases } from "./recover.ts";
@@ -39,57 +38,10 @@ const MAX_REFS = 2 ** 31 - 1;
 /** What the first views serve, 4 GiB: the one that every thread needs has a byte a page. */
 const FIRST_VIEW_PAGES = 4 * PAGES_PER_CHUNK;
 
-/** What the allocator needs from the memory behind it. Called with the lock held. */
-export interface Backing {
-  /**
-   * Maps `chunks` more chunks at the end of the file. Throws, having changed nothing, if that
-   * cannot be.
-   */
-  grow(chunks: number, huge: boolean): void;
-  /**
-   * Pages lost their last reference. Cancels what a load has not started there; true if something
-   * is still being read into them, so that they must be held.
-   */
-  cancelLoad(start: number, end: number): boolean;
-  /** True once nothing is being read into the pages. */
-  isSettled(start: number, end: number): boolean;
-  /** The first page at or after `page` that may be committed; beyond the file if none is. */
-  nextData(page: number): number;
-  /** The pages have been decommitted, and are about to become free or sub-released. */
-  uncommitted(start: number, end: number): void;
-  /** For checks: pages have just lost their last reference. */
-  discarded?: ((start: number, end: number) => void) | undefined;
-  /** For checks: the end of a message about pages without references. */
-  whereDropped?: ((start: number, end: number) => string) | undefined;
-  /** A thread died in the middle of a change; the runs are right again. */
-  recovered(set: SegmentSet): void;
-}
-
-/** How `allocate` places pages: a sum of these. */
-export const Placement = {
-  /** The highest gap that is large enough, and its last pages; else the lowest and its first. */
-  TopDown: 1,
-  /** The pages may be recycled waste, since they will be committed anyway. */
-  Recycle: 2,
-  /** When nothing fits, the file may grow. */
-  Grow: 4,
-} as const;
-
-/** A run in the form in which checkpoints store it. */
-export type RunVisitor = (
-  start: number,
-  end: number,
-  state: number,
-  huge: boolean,
-  refs: number,
-  kind: number,
-  group: number,
-) => void;
-
 export class Allocator {
   readonly set: SegmentSet;
   readonly words: Int32Array<SharedArrayBuffer>;
-  /** This thread's participant slot: who dies with what it was releasing is known by it. */
+  /** This thread's participant slot, which tells what a dead thread was releasing. */
   private readonly slot: number;
   private readonly tables: TableMemory;
   readonly backing: Backing;
@@ -101,16 +53,10 @@ export class Allocator {
    */
   private viewedPages: number;
 
-  /**
-   * Whether the pages of the last `allocate` are recycled waste, whose contents the caller must
-   * zero.
-   */
+  /** True if the last `allocate` recycled waste, which the caller must zero. */
   recycled = false;
 
-  /**
-   * `tables` is new (zeroed) or attached; `control` says how large the file is; `slot` is this
-   * thread's participant slot.
-   */
+  /** `tables` is new (zeroed) or attached; `slot` is this thread's participant slot. */
   constructor(control: Control, tables: TableMemory, slot: number, backing: Backing) {
     this.words = control.words;
     this.slot = slot;
@@ -175,10 +121,7 @@ export class Allocator {
     }
   }
 
-  /**
-   * Lock held. Makes waste releasing, in this thread's name, after it is written down that this
-   * thread does so.
-   */
+  /** Lock held. Makes waste releasing in this thread's name, which is recorded first. */
   markReleasing(start: number, end: number, huge: number): void {
     const { words } = this;
     const at = slotWord(this.slot);
@@ -189,7 +132,7 @@ export class Allocator {
     this.set.replace(start, end, RELEASING | huge, this.slot + 1, 0);
   }
 
-  /** Lock held. Nothing is releasing in this thread's name any more. */
+  /** Lock held. */
   endReleasing(): void {
     this.words[slotWord(this.slot) + ParticipantWord.ReleaseEnd] = 0;
   }
@@ -207,10 +150,9 @@ export class Allocator {
   }
 
   /**
-   * Finds `pages` pages, gives them `tag` (used, page size and kind), `group` and one reference
-   * each, and returns the first; -1 if nothing fits and the file may not grow. See `recycled`.
-   * `how` is a sum of Placement's: numbers, not an object, since this is called for every
-   * allocation.
+   * Finds `pages` pages and gives them `tag` (used, page size, kind), `group` and one reference.
+   * Returns the first; -1 if nothing fits and the file may not grow. See `recycled`. `how` is a sum
+   * of Placement's: a number, because this is called for every allocation.
    */
   allocate(pages: number, tag: number, group: number, how: number): number {
     this.lock();
@@ -282,7 +224,7 @@ export class Allocator {
    * Lock held. Maps more chunks, and sees to it that the tables reach as far; the set does not have
    * them yet.
    */
-  private growTables(chunks: number, huge: number): void {
+  growTables(chunks: number, huge: number): void {
     const { size } = this.set;
     this.backing.grow(chunks, huge !== 0);
     this.viewTables(size + chunks * PAGES_PER_CHUNK);
@@ -440,41 +382,6 @@ export class Allocator {
     set.visit(0, set.size, (start, end, tag, refs, group) =>
       visit(start, end, stateOf(tag), (tag & HUGE) !== 0, refs, tag >>> KIND_SHIFT, group >>> 0),
     );
-  }
-
-  /**
-   * Grows the file by `chunkHuge.length` chunks (1: of huge pages) that hold `runs`, in one pass;
-   * `tag` is their state and kind, without HUGE. Precondition: runs are ordered, disjoint, and each
-   * within chunks of one page size.
-   */
-  restore(chunkHuge: Uint8Array, runs: RunColumns & { readonly tag: Uint32Array }): void {
-    const { set } = this;
-    this.lock();
-    try {
-      let row = 0;
-      for (let chunk = 0; chunk < chunkHuge.length; ) {
-        const huge = chunkHuge[chunk]! & HUGE;
-        let end = chunk + 1;
-        while (end < chunkHuge.length && chunkHuge[end] === chunkHuge[chunk]) end++;
-        const pages = (end - chunk) * PAGES_PER_CHUNK;
-        if (huge !== 0) {
-          const limit = set.size + pages;
-          for (let i = row; i < runs.start.length && runs.start[i]! < limit; i++)
-            runs.tag[i]! |= HUGE;
-        }
-        this.growTables(end - chunk, huge);
-        row = set.extendWith(pages, FREE | huge, runs, row);
-        Atomics.store(this.words, Word.SizePages, set.size);
-        chunk = end;
-      }
-      assert(row === runs.start.length, () => `${runs.start.length - row} runs lie in no chunk`);
-      for (let i = 0; i < row; i++) {
-        if (stateOf(runs.tag[i]!) === USED) this.words[Word.UsedPages]! += runs.length[i]!;
-        if (stateOf(runs.tag[i]!) === WASTE) this.words[Word.WastePages]! += runs.length[i]!;
-      }
-    } finally {
-      this.unlock();
-    }
   }
 
   /** Detaches this thread's views of the tables. No method may be called afterwards. */

@@ -2,14 +2,14 @@
  * Repairs the allocator's state after a thread died with the lock, and takes back what dead threads
  * were releasing.
  *
- * A thread can die between any two stores of an operation. The stores are ordered so that the
- * lowest level of bits, where runs start, and the values at their starts are at every instant a
- * state in which each page has either its old or its new value; everything else (lengths, upper
- * bits, maxima, page counts) is derived from those, and is derived anew here.
+ * A thread can die between any two stores of an operation. The stores are ordered: the lowest level
+ * of bits, where runs start, and the values at their starts are always a state in which each page
+ * has its old or its new value. Everything else (lengths, upper bits, maxima, page counts) is
+ * derived from those, and is derived again here.
  *
- * What the dead thread was doing is thus done, undone, or done for a part of its range. Nobody was
- * told of it: pages that it had allocated are used and stay so, until somebody who knows what that
- * thread owned drops them.
+ * The dead thread's operation is thus done, undone, or done for a part of its range, and no thread
+ * was told. Pages that it had allocated stay used until a thread that knows what the dead one owned
+ * drops them.
  */
 import { rebuildTables } from "../segment/rebuild.ts";
 import type { SegmentSet } from "../segment/segment-set.ts";

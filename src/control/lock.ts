@@ -1,19 +1,19 @@
 /**
- * The lock over a file's tables: one futex word that names its owner. Of a file that no handle was
- * made of (Word.Shared) there is nobody to keep out, and the word is left alone.
+ * The lock over a file's tables: one futex word that names its owner. A file without a handle
+ * (Word.Shared) has one thread, so the word is left alone.
  *
- * Word: 0 free; otherwise the owner's thread word (thread.ts), with CONTENDED when a thread may be
- * asleep on it. `acquire` is a compare-exchange from 0, then a short spin, then naps, then sleep; a
- * thread that slept takes the lock with CONTENDED set, since others may still sleep. `release` is
- * an exchange to 0, and a wake-up only if CONTENDED was set. Both are sequentially consistent, so
- * what the owner wrote before `release` is seen after the next `acquire`. A wake-up cannot be lost:
- * a thread sleeps only while the word is the very value that it marked, and the release of a marked
- * word wakes.
+ * The word is 0 if the lock is free, else the owner's thread word (thread.ts), with CONTENDED if a
+ * thread may be asleep on it. `acquire` is a compare-exchange from 0, then a short spin, then naps,
+ * then sleep. A thread that slept takes the lock with CONTENDED set, because others may still
+ * sleep. `release` is an exchange to 0, and a wake-up only if CONTENDED was set. Both are
+ * sequentially consistent: what the owner wrote before `release` is seen after the next `acquire`.
+ * No wake-up is lost: a thread sleeps only while the word has the value that it marked, and the
+ * release of a marked word wakes.
  *
- * A sleeper wakes up now and then to see whether the owner still lives. If the owner died inside
- * (Worker.terminate), the sleeper inherits the lock, and with it the duty to repair the tables
- * (allocator/recover.ts) before anybody else sees them. A sleeper that dies with a wake-up meant
- * for it delays the others by at most that interval.
+ * A sleeper wakes up now and then to see whether the owner lives. If the owner died inside
+ * (Worker.terminate), the sleeper inherits the lock and repairs the tables (allocator/recover.ts)
+ * before any other thread sees them. A sleeper that dies with a wake-up delays the others by at
+ * most that interval.
  */
 import { Word } from "./control.ts";
 import { reach } from "./interleave.ts";
@@ -23,12 +23,12 @@ const CONTENDED = 1 << 31;
 /** Pauses (about 60 ns each) of the spin: what a short critical section takes. */
 const PAUSES = 16;
 /**
- * Then naps, each twice as long as the one before up to a longest, between which the word is looked
- * at: the owner is not asked to wake anybody, which costs it more than what it does with the lock,
- * and has the tables in its own cache meanwhile. The main thread never naps long, for its event
- * loop waits with it. Two Workers that do nothing but allocate and free came to 1.12, 1.05 and 0.89
- * of what one did with as many ranges each (500, 5,000, 10,000), and with naps of 0.2 ms alone and
- * a spin of 5 µs to 1.03, 0.89 and 0.74: medians of 11 runs, taken in turns.
+ * Then naps, each twice as long as the last up to a longest, with a look at the word in between.
+ * The owner wakes no thread, which would cost it more than its critical section, and keeps the
+ * tables in its cache meanwhile. The main thread naps shortly, because its event loop waits with
+ * it. Two Workers that only allocate and free reached 1.12, 1.05 and 0.89 of one Worker's rate
+ * (500, 5,000 and 10,000 ranges); with naps of 0.2 ms alone and a spin of 5 µs 1.03, 0.89 and 0.74
+ * (medians of 11 runs, in turns).
  */
 const NAPS_MAX = 20;
 const FIRST_NAP_MS = 0.2;
@@ -94,7 +94,7 @@ function acquireContended(words: Int32Array): boolean {
     reach("lock: marked contended");
     if (Atomics.wait(words, Word.Lock, contended, LIVENESS_CHECK_MS) !== "timed-out") continue;
     if (isThreadAlive(contended & ~CONTENDED)) continue;
-    // The owner is dead: of all who see it, the one that wins this exchange inherits.
+    // The owner is dead. Of all threads that see it, the one that wins this exchange inherits.
     if (Atomics.compareExchange(words, Word.Lock, contended, THREAD_ID | CONTENDED) === contended)
       return true;
   }
@@ -115,8 +115,8 @@ export const releaseLock = (words: Int32Array): void => {
 };
 
 /**
- * Lock held. The tables cannot be repaired: every later `acquireLock` throws, and whoever would go
- * by `Discards` takes the lock.
+ * Lock held. The tables cannot be repaired: every later `acquireLock` throws, and threads that rely
+ * on `Discards` take the lock.
  */
 export function markFailed(words: Int32Array): void {
   Atomics.add(words, Word.Discards, 1);

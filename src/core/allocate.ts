@@ -3,7 +3,7 @@
  * before anything changes, and a failure gives the pages back.
  */
 import { checkInteger, showValue } from "../../ffi/index.ts";
-import { Placement } from "../allocator/allocator.ts";
+import { Placement } from "../allocator/backing.ts";
 import { HUGE, KIND_SHIFT, USED } from "../allocator/states.ts";
 import { Word } from "../control/control.ts";
 import { FileRange } from "../pages/range.ts";

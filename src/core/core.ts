@@ -1,10 +1,10 @@
 /**
- * FileCore: what one thread has of a MemoryFile, and its life there. MemoryFile is the public face of it; saving, restoring
- * and exporting work on it directly.
+ * One thread's part of a MemoryFile, and its life there. MemoryFile is its public face; saving,
+ * restoring and exporting work on it directly.
  *
- * Life: created or attached → used → left (this thread's views are detached, its loads and saves have ended) → unmapped by
- * whichever thread leaves last (shared/participants.ts). `destroy` in one thread makes every other leave at its next call
- * or turn.
+ * Life: created or attached → used → left (this thread's views are detached, its loads and saves
+ * have ended) → unmapped by the thread that leaves last (control/participants.ts). After `destroy`
+ * in one thread every other thread leaves at its next call or turn.
  */
 import { Commitment } from "../accounting/commitment.ts";
 import { Allocator } from "../allocator/allocator.ts";
@@ -33,7 +33,7 @@ import { PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "../pages/units.ts";
 const FIRST_PINNED_RETRY_MS = 1;
 const LAST_PINNED_RETRY_MS = 100;
 
-/** This thread's cores of files that it has not left, by Field.FileId: however often it attaches, it has one of each file. */
+/** This thread's cores, by Field.FileId: one of each file that it has not left. */
 const cores = new Map<number, FileCore>();
 
 /**
@@ -93,7 +93,7 @@ export class FileCore {
   readonly loader: Loader | undefined;
   /** Resolves when the load's cache is complete, or given up; undefined: there is none. */
   loadEnd: Promise<void> | undefined;
-  /** What `requireRange` has just checked, in pages: a range's own bounds may be getters, which answer otherwise the next time. */
+  /** The pages that `requireRange` has just checked: a range's own bounds may be getters. */
   startPage = 0;
   endPage = 0;
   readonly tables: Parts["tables"];
@@ -105,7 +105,7 @@ export class FileCore {
   /** Work under way in other threads that reads the memory: it stays mapped until all has ended. */
   private readonly holds = new Set<Promise<unknown>>();
   private hasLeft = false;
-  /** This thread has seen that all pages are loaded. It asks no more: to the engine each Atomics.load is a locked instruction. */
+  /** This thread has seen that all pages are loaded, and asks no more. */
   private hasAllPages = false;
 
   constructor(parts: Parts, loader?: Loader) {
@@ -134,7 +134,7 @@ export class FileCore {
     this.allocator = new Allocator(control, parts.tables, parts.slot, {
       grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
       cancelLoad: (start, end) => loader?.state.cancel(control, start, end) ?? false,
-      // Dropped pages whose read failed in the end are as settled as loaded ones: cancel forgets the failure.
+      // Dropped pages whose read failed are settled like loaded ones: cancel forgets the failure.
       isSettled: (start, end) => loader?.state.cancel(control, start, end) !== true,
       nextData: (page) => this.nextData(page),
       uncommitted: (start, end) => {
@@ -187,17 +187,17 @@ export class FileCore {
     return this.hasLeft;
   }
 
-  /** True while a restore has pages outstanding or failed, so that what is loaded must be asked page by page. */
+  /** True while a restore has pages outstanding or failed, so that each page must be asked for. */
   get mayMissPages(): boolean {
     if (this.loader === undefined || this.hasAllPages) return false;
-    // Not a plain load: who reads 0 may read the pages, so it must come after the stores of those who loaded them.
+    // Atomic: a thread that reads 0 may read the pages, after the stores of the loading threads.
     this.hasAllPages = Atomics.load(this.words, Word.Loading) === 0;
     return !this.hasAllPages;
   }
 
   /**
-   * Word.Discards. Of a file that others use it is read atomically, so that a thread that does nothing but view sees the file's end, too:
-   * of plain reads the engine may take a loop's first for all.
+   * Word.Discards. Read atomically if other threads use the file: the engine may take the first
+   * plain read of a loop for all, and a thread that only views would not see the file's end.
    */
   get discards(): number {
     const { words } = this;
@@ -218,9 +218,14 @@ export class FileCore {
     throw new DestroyedError(describe(this.name), method, true);
   }
 
-  /** Sets `startPage` and `endPage`. @throws {DestroyedError} {TypeError} {RangeError} unless the range lies within the live file */
+  /**
+   * Sets `startPage` and `endPage`.
+   *
+   * @throws {DestroyedError} {TypeError} {RangeError} unless the range is within the live file
+   */
   requireRange(range: RangeLike, method: string): void {
-    // With `range?.start` view, incRef and decRef took up to a tenth longer: the engine then knows less of what it has read.
+    // With `range?.start` view, incRef and decRef took up to a tenth longer: the engine knows less
+    // of what it has read.
     if (range === undefined || range === null) this.throwNoRange(range, method);
     // Before all checks: a getter is the program's code, which may even destroy the file.
     const { start, end } = range;
@@ -243,7 +248,9 @@ export class FileCore {
     if (this.allocator.decRef(startPage, endPage)) this.releaser.schedule();
   }
 
-  /** @throws {RangeError} if a page has no reference @throws {NotLoadedError} if one is not loaded */
+  /**
+   * @throws {RangeError} if a page has no reference @throws {NotLoadedError} if one is not loaded
+   */
   requireReadable(startPage: number, endPage: number): void {
     this.allocator.requireReferenced(startPage, endPage);
     if (!this.mayMissPages || this.loader!.isLoaded(startPage, endPage)) return;
@@ -268,7 +275,9 @@ export class FileCore {
     return views;
   }
 
-  /** The first page at or after `page` that may be committed. Other file systems than the kernel's own memory may not know. */
+  /**
+   * The first page at or after `page` that may be committed. A file system on a disk may not know.
+   */
   nextData(page: number): number {
     if (this.isOnDisk || this.words[Word.UnseenCommits] !== 0) return page;
     return this.mapping.nextData(page * PAGE_SIZE) / PAGE_SIZE;
@@ -285,7 +294,7 @@ export class FileCore {
     }
   }
 
-  /** For accounting: the pages (all used) have just been committed in a way that no scan can see. */
+  /** For accounting: the pages, all used, have just been committed in a way that no scan sees. */
   noteCommitted(start: number, end: number): void {
     this.allocator.lock();
     try {

@@ -14,15 +14,23 @@ import { checkSignal } from "./wait.ts";
 export type AllocationMode =
   /** Pages are uncommitted; the kernel gives memory when they are touched. The default. */
   | "uncommitted"
-  /** The caller will commit every page, not through our mapping: pages may be recycled, and so committed. */
+  /**
+   * The caller will commit every page, not through our mapping: pages may be recycled, and so
+   * committed.
+   */
   | "callerIndirectCommit"
   /** Pages are committed when `allocate` returns. */
   | "commit"
-  /** Pages are committed and mapped for writing when `allocate` returns, as far as the kernel can. */
+  /**
+   * Pages are committed and mapped for writing when `allocate` returns, as far as the kernel can.
+   */
   | "writePopulate";
 
 export interface AllocateOptions {
-  /** Whom the memory is accounted to: a MemoryKind or the program's own, 0 to 255. Default: Anonymous. */
+  /**
+   * Whom the memory is accounted to: a MemoryKind or the program's own, 0 to 255. Default:
+   * Anonymous.
+   */
   readonly kind?: number | undefined;
   /** Accounting group, 0 to 2^32 - 1. Default: 0, none. */
   readonly group?: number | undefined;
@@ -31,8 +39,9 @@ export interface AllocateOptions {
   readonly huge?: boolean | undefined;
   readonly direction?: "bottomUp" | "topDown" | undefined;
   /**
-   * Fills the new pages: called with what is still to fill, returns how many bytes it wrote, 0 at the end of its data.
-   * Pages behind the last whole page that was filled are released again, and the returned range is shorter.
+   * Fills the new pages: called with what is still to fill, returns how many bytes it wrote, 0 at
+   * the end of its data. Pages behind the last whole page that was filled are released again, and
+   * the returned range is shorter.
    */
   readonly fill?: ((destination: Uint8Array) => number) | undefined;
 }
@@ -41,17 +50,18 @@ export interface MemoryFileOptions {
   /** Shown in /proc/PID/maps. Default: "pgalloc". */
   readonly name?: string | undefined;
   /**
-   * The most bytes that may be in use at once, up to 1 TiB. Default: the address space that the file
-   * reserves, 256 GiB or what the process may have (`ulimit -v`). A small limit reserves little.
+   * The most bytes that may be in use at once, up to 1 TiB. Default: the address space that the
+   * file reserves, 256 GiB or what the process may have (`ulimit -v`). A small limit reserves
+   * little.
    */
   readonly limitBytes?: number | undefined;
   /**
    * A file on disk to hold the memory; created, or emptied if a MemoryFile made it. Default:
    * anonymous memory. While the MemoryFile lives the file is locked: no other one can use it.
    *
-   * Where a disk may become full, allocate with `mode: "commit"`, which then throws ENOSPC. Touching
-   * a page that the disk has no room for kills the process, and so does touching one that another
-   * program has cut off the file. Neither can happen to anonymous memory.
+   * Where a disk may become full, allocate with `mode: "commit"`, which then throws ENOSPC.
+   * Touching a page that the disk has no room for kills the process, and so does touching one that
+   * another program has cut off the file. Neither can happen to anonymous memory.
    */
   readonly path?: string | undefined;
   /** Permissions of the file at `path` if it is created, less the umask. Default: 0o600. */
@@ -63,8 +73,9 @@ export interface MemoryFileOptions {
   /** madvise(MADV_NOHUGEPAGE) for chunks of other allocations. */
   readonly adviseNoHugepage?: boolean | undefined;
   /**
-   * When evictable memory is evicted: "enabled" when the host is short of memory (see `evictionTrigger`) or limitBytes is
-   * near, "disabled" at once, "manual" when `startEvictions` is called. Default: "enabled".
+   * When evictable memory is evicted: "enabled" when the host is short of memory (see
+   * `evictionTrigger`) or limitBytes is near, "disabled" at once, "manual" when `startEvictions` is
+   * called. Default: "enabled".
    */
   readonly delayedEviction?: DelayedEviction | undefined;
   /**
@@ -73,7 +84,9 @@ export interface MemoryFileOptions {
    * environment.
    */
   readonly checks?: boolean | undefined;
-  /** What counts as short of memory. Default: tasks waited for memory for 150 ms within 2,000 ms. */
+  /**
+   * What counts as short of memory. Default: tasks waited for memory for 150 ms within 2,000 ms.
+   */
   readonly memoryPressure?: PressureThreshold | undefined;
 }
 
@@ -92,7 +105,7 @@ export interface CacheOptions {
 }
 
 export interface LoadOptions extends MemoryFileOptions {
-  /** Return as soon as the metadata stands, and load behind the running program. Default: false. */
+  /** Return once the metadata is read, and load behind the running program. Default: false. */
   readonly background?: boolean | undefined;
   /** Ends the load. What is loaded stays; waiters, and later ones, get the signal's reason. */
   readonly signal?: AbortSignal | undefined;
@@ -177,7 +190,10 @@ export const isTopDown = (direction: string | null | undefined): boolean => {
   );
 };
 
-/** @throws {TypeError} for another queue @throws {UringUnavailableError} for "uring" where it cannot be used */
+/**
+ * @throws {TypeError} for another queue @throws {UringUnavailableError} for "uring" where it cannot
+ * be used
+ */
 export function checkQueue(queue: string | null | undefined): void {
   if (queue == null || queue === "auto" || queue === "workers" || queue === "inline") return;
   if (queue !== "uring") {
@@ -199,7 +215,10 @@ export function checkPlace(directory: unknown): asserts directory is string {
     );
 }
 
-/** What loads and saves have in common. @throws {TypeError} for something else @throws the signal's reason */
+/**
+ * What loads and saves have in common. @throws {TypeError} for something else @throws the signal's
+ * reason
+ */
 export function checkWatchers({
   signal,
   onProgress,

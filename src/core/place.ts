@@ -13,7 +13,7 @@
  * evict, so that wait has a limit.
  */
 import { OutOfMemoryError } from "../errors/errors.ts";
-import { Placement } from "../allocator/allocator.ts";
+import { Placement } from "../allocator/backing.ts";
 import { Word } from "../control/control.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { FileCore } from "./core.ts";

@@ -1,16 +1,15 @@
 /**
- * The watch for memory pressure: one trigger and one thread asleep for all files of a JavaScript
+ * The watch for memory pressure: one trigger and one sleeping thread for all files of a JavaScript
  * thread that ask for the same threshold. The thread does not keep the process alive, and ends when
  * the last file stops watching.
  *
- * A Worker that is terminated takes its waiting thread with it, but not the two descriptors: they
- * stay open until the process ends. A Worker that has destroyed its files, or been asked to leave
- * and done so, leaves nothing.
+ * A Worker that is terminated takes its sleeping thread with it; its two descriptors are holdings,
+ * which another thread closes.
  *
- * Nothing is missed between two waits: the kernel keeps a trigger's event until somebody polls for
- * it.
+ * No sign is missed between two waits: the kernel keeps a trigger's event until it is polled.
  */
 import { closeFile, createEventFd, signalEventFd } from "../../ffi/index.ts";
+import { hold, letGo } from "../control/holdings.ts";
 import { PressureUnavailableError } from "../errors/errors.ts";
 import { runInThread } from "../threads/pool.ts";
 import { openPressureTrigger, type PressureThreshold, pressureFiles } from "./pressure-file.ts";
@@ -51,6 +50,7 @@ export function watchPressure(
 class Watcher {
   private readonly path: string;
   private readonly task: WaitTask;
+  private readonly holdings: readonly number[];
   private readonly listeners = new Set<PressureListener>();
   private readonly forget: () => void;
 
@@ -64,6 +64,7 @@ class Watcher {
       closeFile(fd);
       throw error;
     }
+    this.holdings = [hold({ fd }), hold({ fd: this.task.stopFd })];
     void this.run();
   }
 
@@ -95,6 +96,7 @@ class Watcher {
       failure = error;
     }
     // Told or not, the thread has left the descriptors.
+    for (const record of this.holdings) letGo(record);
     closeFile(this.task.triggerFd);
     closeFile(this.task.stopFd);
     if (this.listeners.size === 0) return;

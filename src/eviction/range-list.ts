@@ -1,8 +1,8 @@
 /**
- * An ordered list of disjoint ranges of a user's own offsets, any safe integers: ranges that touch
- * are one.
+ * An ordered list of disjoint ranges of a user's own offsets, any safe integers. Ranges that touch
+ * are joined.
  *
- * The ranges stand in blocks of at most `blockLength`, so that a change moves a few hundred numbers
+ * The ranges are in blocks of at most `blockLength`, so that a change moves a few hundred numbers
  * however many ranges there are: two binary searches and a splice. No block is empty; all ranges of
  * a block are before those of the next.
  *

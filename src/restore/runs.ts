@@ -3,6 +3,7 @@
  * columns.
  */
 import type { Allocator } from "../allocator/allocator.ts";
+import { restoreRunsInto } from "../allocator/restore-runs.ts";
 import { KIND_SHIFT, USED } from "../allocator/states.ts";
 import { OutOfMemoryError } from "../errors/errors.ts";
 import { type Control, Field } from "../control/control.ts";
@@ -34,5 +35,5 @@ export function restoreRuns(allocator: Allocator, control: Control, image: Resto
       0,
     );
   }
-  allocator.restore(chunkHuge, { start, length, tag, refs, group });
+  restoreRunsInto(allocator, chunkHuge, { start, length, tag, refs, group });
 }

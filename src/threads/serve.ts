@@ -1,10 +1,9 @@
 /**
- * A Worker's side of the pool: waits for one task at a time, runs it and tells how it ended. The
- * messages in both directions are declared here.
+ * A Worker's side of the pool: waits for tasks, runs them and tells how they ended. The messages in
+ * both directions are declared here.
  *
- * A task may block its thread for as long as it lives (Atomics.wait): no message reaches it
- * meanwhile, so whoever starts such a task needs another way to stop it, such as a word in shared
- * memory.
+ * A task may block its thread (Atomics.wait) and then gets no message. Its caller needs another way
+ * to stop it, such as a word in shared memory.
  */
 import { lowerPriority } from "../../ffi/index.ts";
 import { type ToldError, tellError } from "./errors.ts";

@@ -1,17 +1,15 @@
 /**
- * Which thread this is, in one word that can stand in shared memory; and whether the thread that a
- * word names still lives.
+ * Names a thread in one word of shared memory, and tells whether the thread of a word still lives.
  *
  * The kernel uses thread ids again (after as few as 32,768 threads), so an id alone could take a
- * new thread for a dead one. A word therefore holds the id, below 2^22 on every Linux, and above it
- * the low bits of the time at which the thread started (proc(5): `starttime`, in clock ticks). A
- * wrong "lives" then takes both the same id and a start a multiple of 512 ticks apart. The sign bit
- * stays free for the user of the word, and no thread's word is 0.
+ * new thread for a dead one. A word therefore has the id, below 2^22 on every Linux, and above it
+ * the low bits of the thread's start time (proc(5): `starttime`, in clock ticks). A dead thread is
+ * taken for a living one only if another has its id and started a multiple of 512 ticks apart. The
+ * sign bit is free for the user of the word, and no thread's word is 0.
  *
- * A JavaScript thread ends only where the engine looks for it: at a loop's back edge, when a
- * function is entered (a native one too), or asleep. In a blocking system call it lives on until
- * the call returns, and its /proc entry with it: a thread that is not alive touches no memory any
- * more.
+ * A JavaScript thread ends only where the engine looks for it: at a loop's back edge, at the entry
+ * of a function (a native one too), or asleep. In a blocking system call it lives until the call
+ * returns, and its /proc entry with it: a thread that is not alive touches no memory any more.
  */
 import { isUsable, readKernelFile } from "../../ffi/index.ts";
 
@@ -27,16 +25,13 @@ const START_FIELD = 19;
 
 /** The word of the thread that a stat file of /proc tells of, or 0 if it is dead. */
 function wordIn(stat: string): number {
-  // The command name stands in parentheses and may hold anything, parentheses too.
+  // The command name is in parentheses and may contain any characters, parentheses too.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
   if (fields[STATE_FIELD] === "Z" || fields[STATE_FIELD] === "X") return 0;
   return Number.parseInt(stat, 10) | ((Number(fields[START_FIELD]) & START_MASK) << ID_BITS);
 }
 
-/**
- * This thread's word. By hand, since every thread reads it when it starts, and few ever look for
- * another.
- */
+/** This thread's word. (Every thread reads it at its start, so node:fs is not loaded for it.) */
 export const THREAD_ID = isUsable
   ? wordIn(readKernelFile("/proc/thread-self/stat").toString("latin1"))
   : 1;
@@ -50,14 +45,13 @@ export const threadNumber = (thread: number): number => thread & ID_MASK;
  */
 export function isThreadAlive(thread: number): boolean {
   if (thread === THREAD_ID) return true;
-  // One call, in which no thread can end: who is terminated while it looks leaves no descriptor
-  // open.
+  // One call, in which no thread can end: a terminated thread leaves no descriptor open.
   const { readFileSync } = process.getBuiltinModule("node:fs");
   try {
     return wordIn(readFileSync(`/proc/self/task/${thread & ID_MASK}/stat`, "latin1")) === thread;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    // Out of descriptors, say: nothing is known, and whoever asks will ask again.
+    // Unknown, for lack of descriptors, say. The caller asks again.
     return code !== "ENOENT" && code !== "ESRCH";
   }
 }

@@ -3,7 +3,8 @@
  * them. The allocator alone, over a load that does what the test says.
  */
 import { afterEach, beforeEach, expect, test } from "bun:test";
-import { Allocator, type Backing, Placement } from "../../src/allocator/allocator.ts";
+import { Allocator } from "../../src/allocator/allocator.ts";
+import { type Backing, Placement } from "../../src/allocator/backing.ts";
 import { dumpRuns } from "../../src/allocator/dump.ts";
 import { USED } from "../../src/allocator/states.ts";
 import type { TableMemory } from "../../src/allocator/tables.ts";
