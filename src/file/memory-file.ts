@@ -3,23 +3,18 @@
  * checkpointed and restored in the background. A port of gVisor's pkg/sentry/pgalloc; the states of
  * pages are described in allocator/states.ts.
  *
- * This file is the public surface: it checks arguments and hands them on. core/core.ts holds what a
- * file is made of; ARCHITECTURE.md shows the way through the rooms.
+ * This file and page-memory.ts are the public surface: they check arguments and hand them on.
+ * core/core.ts holds what a file is made of; ARCHITECTURE.md shows the way through the rooms.
  */
 import { fileStatus } from "../../ffi/index.ts";
 import { scanCommitted } from "../accounting/scan.ts";
 import { type Usage, usageOf } from "../accounting/usage.ts";
 import { dumpRuns } from "../allocator/dump.ts";
-import { absolutePath } from "../checkpoint/staging.ts";
-import { isRemote } from "../remote/place.ts";
-import { closeOpened, openCheckpointAt } from "../restore/open-place.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { Word } from "../control/control.ts";
-import { allocatePages } from "../core/allocate.ts";
 import { attachCore, FileCore } from "../core/core.ts";
 import { describeFile, describeHandle, INSPECT, REFUSES_CLONES } from "../core/describe.ts";
 import {
-  type AllocateOptions,
   type AttachOptions,
   checkGroups,
   checkPlace,
@@ -33,25 +28,22 @@ import {
   type OpenOptions,
   readOptions,
 } from "../core/options.ts";
-import { endRecording, noteUse, workingSetPath, workingSetStats } from "../restore/working-set.ts";
+import { endRecording, workingSetStats } from "../restore/working-set.ts";
 import { awaitLoad, awaitLoadSync, retryLoad } from "./await-load.ts";
 import { type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
 import { watchForgotten } from "./forgotten.ts";
+import { PageMemory } from "./page-memory.ts";
 import { makeReadOnly } from "./read-only.ts";
+import { placeOf, restoreFile } from "./restore-file.ts";
 import { createParts } from "../core/parts.ts";
-import { signalOf, unlessAborted, type WaitOptions } from "../core/wait.ts";
+import type { WaitOptions } from "../core/wait.ts";
 import { keepServed } from "../core/service.ts";
-import { NoCheckpointError, SeveralFilesError } from "../errors/errors.ts";
-import type { EvictableMemoryUser, EvictionTrigger } from "../eviction/evictions.ts";
-import type { EvictableRange } from "../eviction/range-list.ts";
-import type { Loader } from "../load/loader.ts";
+import { NoCheckpointError } from "../errors/errors.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
-import type { ViewConstructor } from "../memory/views.ts";
 import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
-import { recordLoad, recordSave } from "../metrics/record.ts";
-import { FileRange, type RangeLike } from "../pages/range.ts";
+import { recordSave } from "../metrics/record.ts";
+import type { RangeLike } from "../pages/range.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
-import { restoreCheckpoint } from "../restore/native.ts";
 import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 
 /** For the library's other modules: the core of a file, and a file over a core. */
@@ -63,7 +55,7 @@ export type CheckpointEveryOptions = SaveOptions & PeriodicOptions<SaveReport>;
 
 const NO_OPTIONS = Object.freeze({});
 
-export class MemoryFile implements Disposable {
+export class MemoryFile extends PageMemory implements Disposable {
   /**
    * What the program stored beside its pages in the checkpoint that this file was restored from.
    */
@@ -79,10 +71,7 @@ export class MemoryFile implements Disposable {
   }
 
   private constructor(core: FileCore, userData: Uint8Array | null) {
-    if (!(core instanceof FileCore))
-      throw new TypeError(
-        "Cannot construct a MemoryFile: use MemoryFile.create(), loadFrom() or attach()",
-      );
+    super(core);
     this.#core = core;
     this.userData = userData;
     this.name = core.name;
@@ -160,112 +149,6 @@ export class MemoryFile implements Disposable {
     return this.#core.stops.parked(work);
   }
 
-  /**
-   * Allocates zeroed pages, one reference each.
-   *
-   * @param lengthBytes a positive multiple of PAGE_SIZE (of HUGE_PAGE_SIZE with `huge`)
-   * @throws {RangeError} {TypeError} for a bad argument, with nothing changed
-   * @throws {OutOfMemoryError} code "ENOMEM", if limitBytes or the address space is exhausted
-   * @throws {SyscallError} if the kernel has no memory to commit
-   */
-  allocate(lengthBytes: number, options: Nullable<AllocateOptions> | null = NO_OPTIONS): FileRange {
-    return allocatePages(this.#core, lengthBytes, options ?? NO_OPTIONS);
-  }
-
-  /**
-   * Adds a reference to each page of a range whose pages all have one.
-   * @throws {RangeError} with nothing changed
-   */
-  incRef(range: RangeLike): void {
-    const core = this.#core;
-    core.requireRange(range, "incRef()");
-    core.allocator.incRef(core.startPage, core.endPage);
-  }
-
-  /**
-   * Drops a reference of each page of a range whose pages all have one. Pages without references
-   * become waste, and free in a later turn of the event loop.
-   * @throws {RangeError} with nothing changed
-   */
-  decRef(range: RangeLike): void {
-    const core = this.#core;
-    core.requireRange(range, "decRef()");
-    core.dropPages(core.startPage, core.endPage);
-  }
-
-  /** True if every page has exactly one reference. @throws {RangeError} if a page has none */
-  hasUniqueRef(range: RangeLike): boolean {
-    const core = this.#core;
-    core.requireRange(range, "hasUniqueRef()");
-    return core.allocator.hasUniqueRef(core.startPage, core.endPage);
-  }
-
-  /**
-   * The first maximal sub-range whose pages have several references, or null.
-   * @throws {RangeError} if a page has none
-   */
-  firstSharedRange(range: RangeLike): FileRange | null {
-    const core = this.#core;
-    core.requireRange(range, "firstSharedRange()");
-    const shared = core.allocator.firstShared(core.startPage, core.endPage);
-    return shared === null ? null : new FileRange(shared.start * PAGE_SIZE, shared.end * PAGE_SIZE);
-  }
-
-  /**
-   * Gives the pages' memory back to the kernel: they read as zero, and stay referenced.
-   * @throws {RangeError} if a page has no reference
-   */
-  decommit(range: RangeLike): void {
-    const core = this.#core;
-    core.requireRange(range, "decommit()");
-    const { startPage: start, endPage: end } = core;
-    core.allocator.requireReferenced(start, end);
-    // Pages that wait to be loaded are skipped; a read under way must land before.
-    core.loader?.dropSync(start, end);
-    core.mapping.decommit(start * PAGE_SIZE, end * PAGE_SIZE);
-    core.noteUncommitted(start, end);
-  }
-
-  /**
-   * A view of a range, also across chunks, up to 4 GiB. It is the same memory as long as the pages
-   * are referenced, and has length 0 after `destroy()`. Posting it to a Worker copies the range:
-   * use `share()` instead.
-   *
-   * @throws {RangeError} if a page has no reference
-   * @throws {NotLoadedError} if a page is not loaded yet
-   */
-  view(range: RangeLike, type?: null): Uint8Array<ArrayBuffer>;
-  view<T>(range: RangeLike, type: ViewConstructor<T>): T;
-  view<T>(range: RangeLike, given?: ViewConstructor<T> | null): T {
-    const type = given ?? (Uint8Array as never);
-    const core = this.#core;
-    core.requireRange(range, "view()");
-    const { startPage, endPage, discards, views } = core;
-    const view = views.find(startPage, endPage, type);
-    if (view !== undefined && views.isFresh(view, discards)) return view;
-    if (core.mayMissPages) noteUse(core, startPage, endPage);
-    core.requireReadable(startPage, endPage);
-    if (view === undefined) return views.get(startPage, endPage, type, discards);
-    views.renew(view, discards);
-    return view;
-  }
-
-  /** The range's views, one a chunk, for ranges of any length. @throws as `view` */
-  views(range: RangeLike): Uint8Array<ArrayBuffer>[] {
-    const core = this.#core;
-    core.requireRange(range, "views()");
-    return core.viewsOf(core.startPage, core.endPage);
-  }
-
-  /**
-   * Resolves when no page is waste or being released, or the file is destroyed. Dropped references
-   * release in the background anyway. @throws the signal's reason
-   */
-  async released(options?: WaitOptions | null): Promise<void> {
-    this.#core.requireLive("released()");
-    await this.#core.releaser.released(signalOf(options));
-  }
-
   /** Memory and swap that the kernel spends on the file: exact, from fstat(2). */
   get totalUsageBytes(): number {
     this.#core.requireLive("totalUsageBytes");
@@ -294,59 +177,6 @@ export class MemoryFile implements Disposable {
     return usageOf(this.#core.allocator, this.#core.commitment);
   }
 
-  /**
-   * Allows the file to ask this thread's `user` to evict `range` (offsets of the user's own), from
-   * now on; see `delayedEviction`. Marking again has no effect.
-   * @throws {TypeError} {RangeError}
-   */
-  markEvictable(user: EvictableMemoryUser, range: EvictableRange): void {
-    this.#core.requireLive("markEvictable()");
-    this.#core.evictions.markEvictable(user, range);
-  }
-
-  /**
-   * Takes that back for what has not been evicted of the range.
-   * @throws {TypeError} {RangeError}
-   */
-  markUnevictable(user: EvictableMemoryUser, range: EvictableRange): void {
-    this.#core.requireLive("markUnevictable()");
-    this.#core.evictions.markUnevictable(user, range);
-  }
-
-  /** Takes it back for all ranges of the user. @throws {TypeError} */
-  markAllUnevictable(user: EvictableMemoryUser): void {
-    this.#core.requireLive("markAllUnevictable()");
-    this.#core.evictions.markAllUnevictable(user);
-  }
-
-  /** Starts to evict all evictable memory of all threads, in later turns of their event loops. */
-  startEvictions(): void {
-    this.#core.requireLive("startEvictions()");
-    this.#core.evictions.startEverywhere();
-  }
-
-  /**
-   * Resolves when no thread evicts, or the file is destroyed.
-   * @throws {EvictionError} if users of this thread threw, unless an earlier wait was told
-   * @throws the signal's reason
-   */
-  async waitForEvictions(options?: WaitOptions | null): Promise<void> {
-    this.#core.requireLive("waitForEvictions()");
-    await unlessAborted(this.#core.evictions.waitForAll(), signalOf(options));
-  }
-
-  /** True if evictions are put off for so long that caching in evictable memory is worth it. */
-  shouldCacheEvictable(): boolean {
-    this.#core.requireLive("shouldCacheEvictable()");
-    return this.#core.evictions.shouldCache();
-  }
-
-  /** What starts evictions; if the host does not tell of pressure, why. */
-  get evictionTrigger(): EvictionTrigger {
-    this.#core.requireLive("evictionTrigger");
-    return this.#core.evictions.trigger;
-  }
-
   /** The file's size: a multiple of CHUNK_SIZE that only grows. */
   get totalSizeBytes(): number {
     this.#core.requireLive("totalSizeBytes");
@@ -366,7 +196,7 @@ export class MemoryFile implements Disposable {
   }
 
   /** Name, sizes and state, in one line. `dump()` lists the pages. */
-  toString(): string {
+  override toString(): string {
     this.#core.requireLive("toString()");
     return describeFile(this.#core);
   }
@@ -399,7 +229,7 @@ export class MemoryFile implements Disposable {
     checkWatchers(options);
     const userData = copyUserData("userData", options.userData);
     const file = { name: MAIN_NAME, core: this.#core, userData };
-    const place = isRemote(directory) ? directory : absolutePath(directory);
+    const place = placeOf(directory);
     const save = saveFiles([file], null, directory, options);
     const report = await recordSave([this.#core], directory, save);
     this.#place = place;
@@ -486,27 +316,10 @@ export class MemoryFile implements Disposable {
     const options = readOptions<LoadOptions>(given);
     checkWatchers(options);
     checkQueue(options.queue);
-    const place = isRemote(directory) ? directory : absolutePath(directory);
-    const workingSet = workingSetPath(directory, options);
-    const opening = openCheckpointAt(directory, options);
-    const checkpoint = opening instanceof Promise ? await opening : opening;
-    const { files } = checkpoint.manifest;
-    const [only] = files;
-    if (only === undefined || files.length > 1) {
-      closeOpened(checkpoint);
-      const names = files.map(({ name }) => name);
-      throw new SeveralFilesError(directory, names);
-    }
-    const { onProgress } = options;
-    const restoring = {
-      ...options,
-      report: onProgress && (([loader]: readonly Loader[]) => onProgress(loader!.stats())),
-    };
-    const restored = restoreCheckpoint(checkpoint, () => options, restoring, workingSet);
-    void recordLoad(restored.cores[0]!);
-    const file = new MemoryFile(restored.cores[0]!, only.userData);
-    file.#place = place;
-    await restored.finish();
+    const { core, userData, finish } = await restoreFile(directory, options);
+    const file = new MemoryFile(core, userData);
+    file.#place = placeOf(directory);
+    await finish();
     return file;
   }
 

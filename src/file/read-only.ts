@@ -5,7 +5,7 @@
  */
 import { describe } from "../core/parts.ts";
 import { ReadOnlyError } from "../errors/errors.ts";
-import type { MemoryFile } from "./memory-file.ts";
+import type { PageMemory } from "./page-memory.ts";
 
 const CHANGING = [
   "allocate",
@@ -16,9 +16,11 @@ const CHANGING = [
   "markUnevictable",
   "markAllUnevictable",
   "startEvictions",
-] as const satisfies readonly (keyof MemoryFile)[];
+] as const satisfies readonly (keyof PageMemory)[];
 
-export function makeReadOnly(file: MemoryFile): MemoryFile {
+export function makeReadOnly<File extends PageMemory & { readonly name: string }>(
+  file: File,
+): File {
   for (const method of CHANGING) {
     Object.defineProperty(file, method, {
       value: () => {

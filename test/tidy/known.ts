@@ -24,7 +24,6 @@ export const KNOWN = {
     "test/threads/memory-order.test.ts",
   ] as string[],
   lines: [
-    "src/file/memory-file.ts",
     "test/aio/conformance.test.ts",
     "test/cli/cli.test.ts",
     "test/gvisor/validate.test.ts",
@@ -77,5 +76,5 @@ export const KNOWN = {
     "test/threads/thread.test.ts",
   ] as string[],
   imports: [] as string[],
-  circles: ["src/file/memory-file.ts"] as string[],
+  circles: [] as string[],
 };
