@@ -2,8 +2,8 @@
  * A map of 16-byte keys to 100-byte values: a store's, a Map of JavaScript, lmdb and bun:sqlite.
  * "nsPerGet" copies the value in a store, lmdb and SQLite; a Map gives the object that it has.
  * "firstGetMs" is from the start of a process to its first entry, with the files in the page cache;
- * a Map would have to be filled first. "heapMib" is what the entries add to the JavaScript heap,
- * and "gcMs" one full collection beside them.
+ * a Map would have to be filled first. "heapMib" is what the entries add to the JavaScript heap
+ * ("viewedMib" is memory outside it that buffers show), and "gcMs" one full collection beside them.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -71,9 +71,11 @@ function fill(map: MapPeer, count: number, kind: KeyKind): number {
   return (1e6 * ms) / count;
 }
 
-function heapBytes(): number {
+/** Bytes of objects, and of the memory that buffers are views of, which is not the heap's own. */
+function heapBytes(): { objects: number; viewed: number } {
   Bun.gc(true);
-  return heapStats().heapSize;
+  const viewed = process.memoryUsage().arrayBuffers;
+  return { objects: heapStats().heapSize - viewed, viewed };
 }
 
 async function sample(params: Params, run: Run): Promise<Sample> {
@@ -83,7 +85,9 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const map = await openMap(run.by, directory, kind);
   const heapBefore = heapBytes();
   const nsPerSet = fill(map, entries, kind);
-  const heapMib = (heapBytes() - heapBefore) / 2 ** 20;
+  const heap = heapBytes();
+  const heapMib = (heap.objects - heapBefore.objects) / 2 ** 20;
+  const viewedMib = (heap.viewed - heapBefore.viewed) / 2 ** 20;
   const gcMs = medianOf(Array.from({ length: ROUNDS }, () => time(() => Bun.gc(true))));
   const length = Math.min(LOOKED_UP, 4 * entries);
   const wanted = Array.from({ length }, () => keyOf(Math.floor(Math.random() * entries), kind));
@@ -108,7 +112,14 @@ async function sample(params: Params, run: Run): Promise<Sample> {
     run.by === "Map" ? undefined : await firstGet(run.by, directory, kind, wanted[0]!);
   rmSync(directory, { recursive: true, force: true });
   for (const end of ["", "-wal", "-shm"]) rmSync(`${directory}.sqlite${end}`, { force: true });
-  const figures: Record<string, number> = { nsPerSet, nsPerGet, nsPerReplace, gcMs, heapMib };
+  const figures: Record<string, number> = {
+    nsPerSet,
+    nsPerGet,
+    nsPerReplace,
+    gcMs,
+    heapMib,
+    viewedMib,
+  };
   if (run.by !== "Map") figures["closeMs"] = closeMs;
   if (nsPerGetView !== undefined) figures["nsPerGetView"] = nsPerGetView;
   if (firstGetMs !== undefined) figures["firstGetMs"] = firstGetMs;

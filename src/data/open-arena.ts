@@ -7,12 +7,23 @@ import type { MemoryFile } from "../file/memory-file.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { Arena } from "./arena.ts";
 import { StoreControl } from "./control.ts";
-import { FORMAT_VERSION, MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES, Root } from "./layout.ts";
+import {
+  FORMAT_VERSION,
+  MAGIC_HIGH,
+  MAGIC_LOW,
+  MAX_WINDOWS,
+  ROOT_BYTES,
+  ROOT_FIXED_BYTES,
+  Root,
+  windowAt,
+} from "./layout.ts";
 import { rootOf } from "./store-file.ts";
+
+const roundUp = (bytes: number) => Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
 
 /** An empty store in an empty file. @throws {OutOfMemoryError} */
 export function createArena(file: MemoryFile): Arena {
-  const bytes = Math.ceil(ROOT_BYTES / PAGE_SIZE) * PAGE_SIZE;
+  const bytes = roundUp(ROOT_BYTES);
   const { start } = file.allocate(bytes);
   const arena = new Arena(file, new StoreControl(), start, false);
   const { root } = arena;
@@ -29,16 +40,20 @@ export function createArena(file: MemoryFile): Arena {
 /** The store in a restored file: its root is loaded, and valid. @throws {CorruptStoreError} */
 export async function openArena(file: MemoryFile, isReadOnly: boolean): Promise<Arena> {
   const start = rootOf(file);
-  const end = start + Math.ceil(ROOT_BYTES / PAGE_SIZE) * PAGE_SIZE;
+  const end = start + roundUp(ROOT_BYTES);
   try {
     // Every page of it must have a reference.
     file.hasUniqueRef({ start, end });
   } catch (cause) {
     throw new CorruptStoreError("The store's root is not allocated", { cause });
   }
-  await file.awaitLoad({ start, end });
+  const fixedEnd = start + roundUp(ROOT_FIXED_BYTES);
+  await file.awaitLoad({ start, end: fixedEnd });
   const arena = new Arena(file, new StoreControl(), start, isReadOnly);
   const { root } = arena;
+  // Of the table only what is in use: the rest of the root may be far from it on disk.
+  const count = Math.max(0, Math.min(MAX_WINDOWS, root[Root.WindowCount]!));
+  await file.awaitLoad({ start, end: start + roundUp(4 * windowAt(count)) });
   if (root[Root.MagicLow] !== MAGIC_LOW || root[Root.MagicHigh] !== MAGIC_HIGH)
     throw new CorruptStoreError("The store's root is damaged");
   if (root[Root.Version] !== FORMAT_VERSION)

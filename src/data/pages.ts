@@ -27,6 +27,7 @@ import {
   STORE_PAGE,
   WINDOW_PAGE_BITS,
   WINDOW_PAGE_MASK,
+  WINDOW_WORDS,
   WindowKind,
   WindowWord,
   windowAt,
@@ -195,6 +196,7 @@ export class Pages {
       arena.setRoot(Root.WindowCount, window + 1);
     }
     const at = windowAt(window);
+    if (arena.isMissing) arena.requireLoaded(0, at, WINDOW_WORDS);
     arena.setRoot(at + WindowWord.Start, start / PAGE_SIZE);
     arena.setRoot(at + WindowWord.Pages, pages);
     arena.setRoot(at + WindowWord.Kind, kind);
