@@ -1,5 +1,6 @@
 /** A plain snapshot of what a file's threads have counted: `MemoryFile.metrics()`. */
 import { fileStatus } from "../../ffi/index.ts";
+import type { ChangeCounters } from "../changes/changes.ts";
 import {
   Counter,
   Histogram,
@@ -68,6 +69,8 @@ export interface FileMetrics {
     readonly sync: HistogramSnapshot;
   };
   readonly saves: SaveMetrics;
+  /** What finding written pages took; all zeros before the first save that needs it. */
+  readonly changes: ChangeCounters;
   /** Failed saves, loads and waits by code; "system" for the operating system's errors. */
   readonly errors: Readonly<Record<string, number>>;
 }
@@ -93,6 +96,7 @@ export function metricsOf(core: FileCore): FileMetrics {
       reusedBytes: readCount(counters, Counter.ReusedBytes),
       zeroBytes: readCount(counters, Counter.ZeroBytes),
     },
+    changes: core.changes.counters(),
     errors: readErrors(counters),
   };
 }

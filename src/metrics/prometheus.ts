@@ -100,6 +100,21 @@ const FAMILIES: readonly Family[] = [
     ],
   },
   {
+    name: "pgalloc_changed_pages_total",
+    type: "counter",
+    help: "Pages that were found to be written, once for each time that a save looked.",
+    samples: ({ changes }) => [[{}, changes.reportedPages]],
+  },
+  {
+    name: "pgalloc_changed_huge_pages_total",
+    type: "counter",
+    help: "Huge pages that were split to find single written pages, and made huge again.",
+    samples: ({ changes }) => [
+      [{ change: "split" }, changes.splitUnits],
+      [{ change: "joined" }, changes.joinedUnits],
+    ],
+  },
+  {
     name: "pgalloc_errors_total",
     type: "counter",
     help: "Failed saves, loads and waits by error code.",

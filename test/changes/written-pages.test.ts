@@ -1,6 +1,8 @@
 /** What only the kernel's tracking has: huge pages, replaced mappings, descriptors, refusal. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import {
   MADV_COLLAPSE,
   MADV_POPULATE_WRITE,
@@ -187,9 +189,18 @@ describe("trackingUnavailable", () => {
     };
   };
 
-  test("tells of a seccomp filter", () => {
-    const { why } = run([process.execPath, script, "refused"]);
-    expect(why).toMatchObject({ syscall: "userfaultfd", code: "EPERM" });
+  test("tells of a seccomp filter, and saves compare hashes then", () => {
+    const directory = mkdtempSync(join(tmpdir(), "pgalloc-seccomp-"));
+    try {
+      const answer = run([process.execPath, script, "refused", directory]);
+      expect(answer).toMatchObject({
+        why: { syscall: "userfaultfd", code: "EPERM" },
+        detections: ["hashes", "hashes"],
+        isWhole: true,
+      });
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
   });
 
   test.skipIf(!isTracked || process.getuid!() !== 0)("is null for `nobody`, too", () => {

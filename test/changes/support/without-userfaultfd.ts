@@ -1,10 +1,13 @@
 /**
  * Runs with userfaultfd refused by a real seccomp filter, as in many containers: prints why writes
- * cannot be tracked then.
+ * cannot be tracked then, and what two saves to a directory do without.
  */
 import { trackingUnavailable } from "../../../ffi/index.ts";
 import { libc } from "../../../ffi/libc.ts";
 import { addressOf } from "../../../ffi/memory.ts";
+import { MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
+
+const BYTES = 24 * 2 ** 20;
 
 const ARM64 = process.arch === "arm64";
 const SYS_PRCTL = ARM64 ? 167 : 157;
@@ -41,4 +44,39 @@ function refuseUserfaultfd(): void {
 }
 
 if (process.argv[2] === "refused") refuseUserfaultfd();
-console.log(JSON.stringify({ why: trackingUnavailable() }));
+
+/** Saves twice over one place while the program writes in its turns. */
+async function saveTwice(directory: string) {
+  using file = MemoryFile.create();
+  const words = file.view(file.allocate(BYTES), Int32Array);
+  let number = 0;
+  const write = () => {
+    number++;
+    for (let page = 0; page < words.length; page += PAGE_SIZE / 4) words[page] = number;
+  };
+  write();
+  const timer = setInterval(write, 1);
+  const reports = [];
+  for (let save = 0; save < 2; save++)
+    reports.push(
+      await file.saveTo(directory, { userData: () => new TextEncoder().encode(String(number)) }),
+    );
+  clearInterval(timer);
+  return reports;
+}
+
+async function isWhole(directory: string): Promise<boolean> {
+  using back = await MemoryFile.loadFrom(directory);
+  const saved = back.view({ start: 0, end: BYTES }, Int32Array);
+  const number = Number(new TextDecoder().decode(back.userData!));
+  return saved.every((word, i) => word === (i % (PAGE_SIZE / 4) === 0 ? number : 0));
+}
+
+const why = trackingUnavailable();
+const directory = process.argv[3];
+if (directory === undefined) console.log(JSON.stringify({ why }));
+else {
+  const reports = await saveTwice(directory);
+  const detections = reports.map(({ detection }) => detection);
+  console.log(JSON.stringify({ why, detections, isWhole: await isWhole(directory) }));
+}
