@@ -4,7 +4,7 @@
  * the shared table (operations.ts).
  *
  * A Worker that dies (terminate, process.exit) leaves its number in the state of the slot that it
- * ran. Whoever waits looks now and then whether the kernel threads of all Workers still exist. If
+ * ran. A waiter checks now and then whether the kernel threads of all Workers still exist. If
  * one does not, nothing touches that operation's memory any more: it ends with EOWNERDEAD (how far
  * it came is not known), and another Worker takes the dead one's place. If no Worker lives, since
  * as many have died as are allowed, the thread that waits does the work itself. Where the Workers'

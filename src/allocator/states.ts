@@ -18,7 +18,7 @@
  * - Used: has references; committed or not, as its users touched it.
  * - Waste: no references; contents unknown. The releaser takes it away; an allocation that will
  *   commit its pages anyway may take it back (recycling), which saves decommitting and committing.
- * - Held: as waste, but a load is still writing to it. Nobody may have it before the load is done.
+ * - Held: as waste, but a load is still writing to it. It is not free before the load is done.
  * - Releasing: the releaser is decommitting it, without the lock.
  * - Sub-released: decommitted pages of a huge page that is still in use elsewhere. They become free
  *   together with the whole huge page, decommitted once more as a whole, since the kernel may have

@@ -4,7 +4,7 @@
  * pages file holds the contents of all.
  *
  * Loading goes file by file, in the order in which they were saved: a file's background pass begins
- * when the one before it has ended. A range that somebody waits for comes before all of that,
+ * when the one before it has ended. A range that a thread waits for comes before all of that,
  * whichever file it is of.
  */
 import { quote, showValue } from "../../ffi/index.ts";
@@ -82,7 +82,7 @@ export class CheckpointFiles extends Map<string, MemoryFile> implements Disposab
  *
  * @param files by id: 1 to 4096 of them, each id 1 to 255 bytes of UTF-8 without NUL. Loading
  * follows their order.
- * @throws {TypeError} {RangeError} for a bad id, a file that stands twice, or user data for a file
+ * @throws {TypeError} {RangeError} for a bad id, a file that appears twice, or user data for a file
  * that is not there
  * @throws {CheckpointBusyError} if a save into the directory is under way
  * @throws {DestroyedError} {SyscallError} the signal's reason; the previous checkpoint is intact
@@ -164,11 +164,11 @@ function checkId(id: string): void {
 
 /**
  * Restores all files of a checkpoint, also of one that `saveTo` wrote (its file's id is "main").
- * With `background` it returns as soon as the metadata stands. Each file is the caller's to
- * destroy; what is left of the others goes on.
+ * With `background` it returns as soon as the metadata is read. The caller destroys each file; the
+ * others continue.
  *
  * @throws {CorruptCheckpointError} {OutOfMemoryError} {SyscallError} as `MemoryFile.loadFrom`; no
- * file is left then
+ *   file is left then
  */
 export async function loadAll(
   directory: string,

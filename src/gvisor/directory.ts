@@ -13,7 +13,7 @@
  *   6. rename pages_meta.img.<id> to pages_meta.img, fsync the directory
  *
  * gVisor sees the old export before 4, nothing until 6, then the new one. We see the old one up to
- * 3 and the new one from then on: whoever reads looks for pages_meta.img.<id> first. An export that
+ * 3 and the new one from then on: readers look for pages_meta.img.<id> first. An export that
  * failed before 4 leaves the old one; one that finds another stopped behind 3 finishes it.
  */
 import {
@@ -113,7 +113,7 @@ function openOnce(directoryFd: number, directory: string): OpenedExport | undefi
 
 /**
  * True if what a reader would open now is still the file behind `fd`; an open file's inode is
- * nobody else's.
+ * no other export's.
  */
 function isCurrent(fd: number, directoryFd: number): boolean {
   const id = committedId(listDirectory(directoryFd));
@@ -221,7 +221,7 @@ export class ExportWriter {
   /** Ends the export. What did not get to step 4 is removed, and the directory is as it was. */
   close(): void {
     const { directory, id } = this;
-    // The metadata first: without it nobody looks for the pages.
+    // The metadata first: without it no reader looks for the pages.
     const names = this.replacing
       ? []
       : [`${META}.${id}`, `${PAGES}.${id}`, this.metaTemporary, this.pagesTemporary];

@@ -221,10 +221,10 @@ function sum(lengths: Uint32Array): number {
 }
 
 /**
- * The allocator's state at one instant. Waste, and what is being released, becomes what a release
- * would make of it: free, or sub-released where the rest of its huge page is in use. (A huge page
- * none of whose pages is in use is free here, also where gVisor would have lost count of its pages:
- * see COUNTED in allocator.ts.)
+ * The allocator's state at one instant. Waste and releasing pages become what a release makes of
+ * them: free, or sub-released if the rest of their huge page is in use. (A huge page without used
+ * pages is free here, even where gVisor would have lost count of its pages: see COUNTED in
+ * allocator.ts.)
  */
 function collectImage(allocator: Allocator): { chunkHuge: Uint8Array; runs: ImageRuns } {
   const runs = new RunBuilder(() => undefined);

@@ -65,7 +65,7 @@ class Model {
 
   allocated(range: FileRange, request: Operation & { op: "allocate" }): void {
     this.each(range, (page) => {
-      // Recycled pages are committed already, whoever does it: the file zeroes them.
+      // Recycled pages are committed already: the file zeroes them.
       const recycled = this.pages.has(page);
       const committed = recycled || request.mode === "commit" || request.mode === "writePopulate";
       this.pages.set(page, { owner: `${request.group}/${request.kind}`, used: true, committed });

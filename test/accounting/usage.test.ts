@@ -43,7 +43,7 @@ test("kinds and groups are told apart, and only what was touched counts", () => 
   touch(file, anonymous);
   touch(file, cache, 2);
   touch(file, new FileRange(own.start, own.start + PAGE_SIZE));
-  expect(plain(file.usage()).total).toBe(0); // nobody has looked yet
+  expect(plain(file.usage()).total).toBe(0); // before the first look
   expect(file.updateUsage()).toBe(true);
   expect(plain(file.usage())).toEqual({
     total: 16 * PAGE_SIZE,

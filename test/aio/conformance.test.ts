@@ -1,6 +1,6 @@
 /**
- * One suite for every queue, as gVisor's pkg/aio has: what queue.ts promises, whoever does the
- * work. What only one of them can do stands in its own file.
+ * One suite for every queue, as gVisor's pkg/aio has: what queue.ts promises, for each
+ * implementation. What only one of them can do is in its own file.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from "node:fs";

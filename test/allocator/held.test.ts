@@ -1,5 +1,5 @@
 /**
- * Pages that are dropped while a load writes to them: held, nobody's, until the load is done with
+ * Pages that are dropped while a load writes to them: held until the load is done with
  * them. The allocator alone, over a load that does what the test says.
  */
 import { afterEach, beforeEach, expect, test } from "bun:test";

@@ -149,6 +149,6 @@ test("saveTo writes right checksums of pages that change meanwhile", async () =>
   for (let page = 0; page < pages; page++) {
     const word = saved[(page * PAGE_SIZE) / 4]!;
     if (word !== page + 1 && word > version)
-      throw new Error(`Page ${page} holds ${word}, which nobody wrote`);
+      throw new Error(`Page ${page} holds ${word}, which was never written`);
   }
 });

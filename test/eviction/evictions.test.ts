@@ -233,14 +233,14 @@ test("what users throw is told by waitForEvictions; the other ranges are evicted
   await file.waitForEvictions(); // told once
 });
 
-test("errors that nobody waited for are warned of, and kept for who waits next", async () => {
+test("waitForEvictions reports errors that no wait was told; a warning comes first", async () => {
   using file = MemoryFile.create({ delayedEviction: "disabled" });
   const warnings: Error[] = [];
   const onWarning = (warning: Error) => warnings.push(warning);
   process.on("warning", onWarning);
   const user: EvictableMemoryUser = {
     evict() {
-      throw new Error("nobody waits");
+      throw new Error("no wait");
     },
   };
   for (let i = 0; i < 150; i++) {
@@ -248,13 +248,13 @@ test("errors that nobody waited for are warned of, and kept for who waits next",
     await turns(3);
   }
   process.off("warning", onWarning);
-  expect(warnings.length).toBe(1); // until somebody was told
+  expect(warnings.length).toBe(1); // until a wait was told
   expect(warnings[0]).toBeInstanceOf(EvictionError);
   const error = (await file.waitForEvictions().catch((thrown: unknown) => thrown)) as EvictionError;
   expect([error.failureCount, error.failures.length]).toEqual([150, 100]);
 });
 
-test("after destroy nobody is asked, and who waits is released", async () => {
+test("destroy ends evictions and waits for them", async () => {
   const file = MemoryFile.create({ delayedEviction: "disabled" });
   const user = new Recorder();
   file.markEvictable(user, range(0, 4));

@@ -120,7 +120,7 @@ test.skipIf(!TELLS_OF_PRESSURE)(
     while (threadCount().busy > 0) await Bun.sleep(1); // the probe's
     const fds = descriptors();
     const files = [MemoryFile.create(), MemoryFile.create()];
-    expect(threadCount().busy).toBe(0); // nobody asked yet
+    expect(threadCount().busy).toBe(0); // not asked yet
     for (const file of files) expect(file.evictionTrigger.kind).toBe("pressure");
     expect(threadCount().busy).toBe(1);
     const other = MemoryFile.create({ memoryPressure: { stallMs: 300, windowMs: 2000 } });

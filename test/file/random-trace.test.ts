@@ -118,8 +118,8 @@ class Replay {
     const willCommit = commits && pages <= 64;
     const huge = wantsHuge && pages <= 3000;
     const count = huge ? (1 + (pages % 4)) * HUGE_PAGES : pages;
-    // With more waste than that MemoryFile may release some before it grows: when is its own
-    // affair, so leave it no choice.
+    // With more waste than this MemoryFile may release some before it grows, at any time: leave it
+    // no choice.
     if (this.naive.wastePages >= WASTE_PAGES_MAX) await this.settle();
     const sizeBefore = this.file.totalSizeBytes;
     const wasteBefore = willCommit ? this.naive.wastePages : 0;

@@ -40,8 +40,8 @@ afterAll(async () => {
 });
 
 /**
- * A page in each unit: 2048 take a twentieth of a second. `use` must not return before nobody reads
- * any more.
+ * A page in each unit: 2048 take a twentieth of a second. `use` must not return while a thread
+ * reads.
  */
 async function withSparseLoad(
   use: (state: LoadState, shared: Omit<LoadTask, "role">) => Promise<void>,

@@ -1,5 +1,5 @@
 /**
- * A thread that dies with a read in flight in its ring: the kernel goes on with it, so nobody else
+ * A thread that dies with a read in flight in its ring: the kernel goes on with it, so no thread
  * gets what it was to read until it has ended. A read of an empty FIFO stands for a disk that takes
  * its time.
  */

@@ -1,6 +1,6 @@
 /**
- * Depth on simulated devices: it finds what they need and no more, and one unit is the most while
- * somebody waits.
+ * Depth on simulated devices: it finds what they need and no more, and at most one unit while a
+ * thread waits.
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
@@ -62,7 +62,7 @@ test("is always within its bounds", () => {
   );
 });
 
-test("while somebody waits it is one; afterwards it is what it was", () => {
+test("depth is one while a thread waits, and then what it was", () => {
   const depth = new Depth(16);
   const device = { latencyMs: 8, unitsPerMs: 1 };
   load(depth, device, 1000);

@@ -59,7 +59,7 @@ test("ranges between others cost one punch each, and one look", async () => {
   expect(file.totalUsageBytes).toBe(500 * PAGE_SIZE);
 });
 
-test("what nobody touched is not punched: a few looks for a thousand ranges", async () => {
+test("untouched pages are not punched: a few looks for a thousand ranges", async () => {
   using file = MemoryFile.create();
   const dropped = everyOther(allocateMany(file, 10_000, 3));
   const { punches, looks } = await callsOf(async () => {

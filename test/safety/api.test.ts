@@ -1,37 +1,14 @@
 /**
  * Memory safety of the API: whatever a program does with views, numbers, callbacks and threads, it
- * gets data or an error, never somebody else's memory and never a dead process. Each trap of
- * bun:ffi and of Bun's buffers that concerns us:
+ * gets data or an error, never other memory and never a dead process.
  *
- *   trap                                                    test
- *   a cached ptr() of a small typed array goes stale "native calls write where they should after
- *   tier-up"
- *   MAP_FAILED is a number like any other                   "a mapping that fails is an error"
- *   ffi takes 1.5, NaN, -1, 2^60 and strings "numbers out of range never reach a native call"
- *   errno is overwritten by the next call "an error's code is that of its own call"
- *   EINTR                                                   test/safety/strace.test.ts
- *   views above 4 GiB "a view of 4 GiB", test/file/arguments.test.ts
- *   a view outlives its memory "views end with the file, also in compiled code"
- *   a pinned buffer does not detach test/file/lifetime.test.ts, "zlib and writes ..."
- *   a buffer made in another Worker is not detached here "a Worker that does not answer keeps the
- *   memory mapped"
- *   postMessage copies the whole backing buffer             test/file/lifetime.test.ts
- *   a transferred buffer takes the address along "a buffer that was transferred away ..."
- *   callbacks that destroy the file, or throw               "fill", "onProgress", "evict" below
- *   use after destroy, double destroy test/file/lifetime.test.ts, "every method and property"
- *   holes punched under live views "released and decommitted pages under a live view"
- *   a file that shrinks under its mapping is a SIGBUS       test/safety/files.test.ts: the seal
- *   a touch that the disk has no room for is a SIGBUS test/safety/save-faults.test.ts: "memory on a
- *   disk that is too small"
- *   a buffer's bytes weigh on the collector "memory that nobody views weighs nothing on the
- *   collector"
- *   a pending waitAsync does not keep the process alive test/file/lifetime.test.ts: "the process
- *   stays alive ..."
- *   a thread ends in a native call, after terminate()       test/threads/lifetime.test.ts
- *   an empty block cannot be collapsed                      test/aio/huge.test.ts
- *   growable buffers, Bun.mmap                              test/tidy/tidy.test.ts: not used
- *   structured clone of a handle into another process test/memory-file: handles are checked when
- *   attached
+ * Each trap of bun:ffi and of Bun's buffers has a test. Here: stale pointers of small typed arrays,
+ * MAP_FAILED as a number, numbers out of range, errno, views that outlive their memory, buffers of
+ * other Workers, transferred buffers, callbacks that destroy the file, holes under live views, the
+ * weight of buffers on the collector. Elsewhere: EINTR (strace.test.ts), views of 4 GiB
+ * (file/arguments.test.ts), pinned buffers, posted views, double destroy, a pending waitAsync
+ * (file/lifetime.test.ts), files that shrink (files.test.ts), a full disk (save-faults.test.ts),
+ * threads that end in a native call (threads/lifetime.test.ts), empty huge pages (aio/huge.test.ts).
  */
 import { describe, expect, test } from "bun:test";
 import {
@@ -322,7 +299,7 @@ describe("a buffer that was transferred away", () => {
       Bun.gc(true);`,
   };
   test.each(Object.entries(ways))(
-    "%s: reads as zero once the file is destroyed, and touches nobody's memory",
+    "%s: reads as zero once the file is destroyed, and touches no memory",
     async (_, how) => {
       const length = how.includes("gone") ? 2 * PAGE_SIZE : 4 * PAGE_SIZE;
       expect(await runProgram(escaping(how))).toBe(`0 0 ${length} true false\n`);

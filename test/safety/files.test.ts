@@ -87,7 +87,7 @@ test("every descriptor is closed when another program is started", async () => {
   await loading.awaitLoad();
 });
 
-test("nobody can shrink a memory file under our mapping", () => {
+test("a memory file cannot be shrunk under our mapping", () => {
   using file = MemoryFile.create({ name: "sealed" });
   file.view(file.allocate(PAGE_SIZE)).fill(4);
   const fd = readdirSync("/proc/self/fd").find(
@@ -102,7 +102,7 @@ test("nobody can shrink a memory file under our mapping", () => {
 });
 
 describe("symbolic links", () => {
-  /** A file that somebody hopes a save will write to. */
+  /** A file that an attacker hopes a save will write to. */
   let victim: string;
   beforeEach(() => {
     victim = join(root, "victim");

@@ -12,7 +12,7 @@ const CASES = process.env["CI"] === undefined ? 500 : 2000;
 /** Fixed, so that a red run is a change's fault. A failure prints the path that replays it. */
 const SEED = 20261124;
 /**
- * Tables for what the limit of the program allows at most, before anybody can tell that the pages
+ * Tables for what the limit of the program allows at most, before it is known that the pages
  * are missing.
  */
 const GROWN_MIB_MAX = 512;

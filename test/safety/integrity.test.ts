@@ -202,7 +202,7 @@ describe("page contents", () => {
     },
   );
 
-  test("several bad pages in one block of 2 MiB are each their own waiters' affair", async () => {
+  test("each of several bad pages of a unit fails only its own waiters", async () => {
     const bytes = pages.slice();
     for (const index of [10, 20, 21]) bytes[index * PAGE_SIZE]! ^= 1;
     using file = await MemoryFile.loadFrom(damaged(pagesName, bytes), { background: true });
@@ -215,7 +215,7 @@ describe("page contents", () => {
     expect(failed).toEqual([10, 20, 21].map((index) => ALL_PAGES[index]!));
   });
 
-  test("a load that nobody watches fails as a whole", async () => {
+  test("a load without waiters fails as a whole", async () => {
     const directory = damaged(pagesName, flipped(pages, 500 * PAGE_SIZE));
     await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({
       code: "ERR_CORRUPT_CHECKPOINT",

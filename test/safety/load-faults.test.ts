@@ -161,7 +161,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     checkPages(file);
   });
 
-  test("a read that fails once is made again in smaller pieces: nobody is told", async () => {
+  test("a read that fails once is made again in smaller pieces, and no waiter fails", async () => {
     faults.arm({ action: "Fail", calls: READS, value: EIO, from: 2, until: 3, onlyPages: true });
     using file = await load();
     expect(await answers(file)).toEqual(new Array(8).fill("loaded"));

@@ -90,10 +90,10 @@ describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
       expect([1, 2]).toContain(version);
       if (hits === 0) break;
       if (failure === undefined)
-        throw new Error(`Call ${at} failed with ${code}, and nobody was told`);
+        throw new Error(`Call ${at} failed with ${code}, and no error was thrown`);
       failures++;
-      // After the commit only the tidying can fail: the error is told, and the new checkpoint
-      // stands.
+      // After the commit only the tidying can fail: the call throws, and the new checkpoint is in
+      // place.
       if (version === 2) await saveStamped(directory, PAGES, 1);
     }
     console.log(`    ${failures} calls failed with ${code}, one at a time`);

@@ -67,7 +67,7 @@ async function restore(queue: string, ...inject: string[]) {
 }
 
 test.skipIf(!hasStrace).each(["workers", "inline"])(
-  "queue %s: reads fail with EIO now and then: nobody is told",
+  "queue %s: reads fail with EIO now and then, and no waiter fails",
   async (queue) => {
     const { failed, wrong, injected } = await restore(queue, "pread64,preadv:error=EIO:when=2+3");
     expect([failed, wrong]).toEqual([0, 0]);
@@ -93,7 +93,7 @@ test.skipIf(!hasStrace).each(["workers", "inline"])(
   },
 );
 
-test.skipIf(!hasStrace)("every other read is interrupted (EINTR): nobody notices", async () => {
+test.skipIf(!hasStrace)("every other read is interrupted (EINTR), and no waiter fails", async () => {
   const { failed, wrong, injected } = await restore(
     "workers",
     "pread64,preadv:error=EINTR:when=1+2",

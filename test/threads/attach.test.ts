@@ -230,7 +230,7 @@ test("after destroy a handle gives DestroyedError, in every thread and however l
   const handle = file.share();
   const [worker] = start(1) as [Actor];
   file.destroy();
-  // Another file very likely stands where the first one was.
+  // Another file is very likely where the first one was.
   using other = MemoryFile.create();
   expect(await failureOf(worker.call("attach", handle))).toMatchObject({
     name: "DestroyedError",

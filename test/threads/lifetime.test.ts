@@ -249,7 +249,7 @@ test("a thread that dies while it returns a dead thread's claim leaves both", as
   load.end();
 });
 
-test("a thread that dies asleep in a wait harms nobody", async () => {
+test("a thread that dies asleep in a wait harms no other", async () => {
   const load = await heldLoad();
   const waiter = await attached(load.file);
   const asleep = await waiter.stopAt("wait: looked at the bits");

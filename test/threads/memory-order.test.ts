@@ -146,7 +146,7 @@ test("unmapping: of two threads that see no slot in use, one unmaps", async () =
   const worker = await attached(file);
   const found = await worker.stopAt("leave: found no slot in use");
   file.destroy();
-  // This thread keeps looking, too: whoever comes second must see that it was done.
+  // This thread keeps looking, too: the second thread must see that it was done.
   await found.reached();
   await until(() => !isMapped("order-last"));
   // What was mapped there since is not the file's.

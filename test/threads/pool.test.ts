@@ -150,7 +150,7 @@ describe("a thread that dies", () => {
   test("by an uncaught error says which", async () => {
     const error: Error = await failure(pool.run("uncaught", null).done);
     expect(error).toBeInstanceOf(ThreadDiedError);
-    expect(String((error.cause as Error).message)).toContain("nobody catches this");
+    expect(String((error.cause as Error).message)).toContain("not caught");
     expect(await pool.run("echo", 6).done).toBe(6);
   });
 

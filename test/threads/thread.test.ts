@@ -4,7 +4,7 @@ import { expect, test } from "bun:test";
 const THREAD_MODULE = JSON.stringify(new URL("../../src/threads/thread.ts", import.meta.url).href);
 
 test("isThreadAlive leaves no descriptor open in a terminated thread", async () => {
-  // In a process of its own, whose descriptors nobody else opens and closes.
+  // In a process of its own, in which no other test opens and closes descriptors.
   const program = `
     import { readdirSync } from "node:fs";
     // Looks for the id of this very thread with another start time.

@@ -1,6 +1,6 @@
 /**
  * What the hot calls of a MemoryFile allocate on the JavaScript heap. Run by garbage.test.ts with
- * JSC's log of collections switched on: each loop stands between two full collections, whose sizes
+ * JSC's log of collections switched on: each loop is between two full collections, whose sizes
  * are in the log.
  */
 import { FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";

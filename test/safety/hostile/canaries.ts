@@ -1,5 +1,5 @@
 /**
- * Memory around a program's MemoryFiles that nobody may write to: other files' pages, and the
+ * Memory around a program's MemoryFiles that must not be written to: other files' pages, and the
  * JavaScript heap's.
  */
 import { type FileRange, MemoryFile } from "../../../src/index.ts";

@@ -1,4 +1,4 @@
-/** What somebody does to a checkpoint: damage that checksums show, and lies that they do not. */
+/** What an attacker does to a checkpoint: damage that checksums show, and lies that they do not. */
 import fc from "fast-check";
 import { CHUNK_SIZE, PAGE_SIZE } from "../../../src/index.ts";
 import { composeMeta, parseMeta, type RawMeta, type RawSection } from "./raw-meta.ts";

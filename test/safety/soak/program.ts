@@ -1,7 +1,7 @@
 /**
  * One life of a program that is killed again and again: DIRECTORY SEED. It restores its memory in
  * the background and checks every page's stamp, then allocates, fills, rewrites, drops and
- * checkpoints until somebody kills it. Faults come from outside (fault-hook.ts); an error that is
+ * checkpoints until it is killed. Faults come from outside (fault-hook.ts); an error that is
  * none of ours, or a page that is not what the index says, ends it with code 1. It says what it did
  * in lines of JSON.
  */

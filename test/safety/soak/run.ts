@@ -45,7 +45,7 @@ function pickPlan(): FaultPlan {
       until: from + 3,
       onlyPages: true,
     },
-    // A bad block of the disk, until somebody arms another plan.
+    // A bad block of the disk, until another plan is armed.
     {
       action: "Fail",
       calls: READS,

@@ -118,8 +118,8 @@ export const actions = {
     return runLoadTask({ role: "demand", source: entry.state.source, loads: [entry] });
   },
   /**
-   * Claims a unit and begins a read of 4 KiB that nobody waits for; none with `fd` -1. Returns how
-   * many pages were claimed.
+   * Claims a unit and begins a read of 4 KiB without a waiter; none with `fd` -1. Returns how many
+   * pages were claimed.
    */
   readByRing: (handle: LoadHandle, unit: number, fd: number, address: number) => {
     const state = new LoadState(handle);

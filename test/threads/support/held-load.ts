@@ -16,7 +16,7 @@ import { coreOf } from "../../../src/file/memory-file.ts";
 const EIO = 5;
 
 /**
- * A restore that stands still: this thread holds the claim of every page that was not read at once,
+ * A restore that makes no progress: this thread holds the claim of every page that was not read at once,
  * and gives pages to other threads when the test wants it.
  */
 export async function heldLoad({
@@ -43,7 +43,7 @@ export async function heldLoad({
   const counts = wanted.map((want, unit) => state.claim(slot, unit, want));
   // The background pass comes to its end without them, so that what is given back is the test's.
   while (Atomics.load(state.words, LoadWord.NextUnit) <= state.unitCount) await Bun.sleep(1);
-  // The last unit with pages that nobody has read.
+  // The last unit with unread pages.
   const unit = counts.lastIndexOf(PAGES_PER_UNIT);
   expect(unit).toBeGreaterThan(0);
   // A slot names one claim: of all that this thread has made, the unit's.

@@ -36,7 +36,7 @@ export const testTasks = {
   exit: module((code: number) => process.exit(code)),
   uncaught: module(() => {
     setTimeout(() => {
-      throw new Error("nobody catches this");
+      throw new Error("not caught");
     }, 1);
     return new Promise(() => {});
   }),
