@@ -3,54 +3,15 @@
  * implementation. What only one of them can do is in its own file.
  */
 import { afterAll, describe, expect, test } from "bun:test";
-import { closeSync, openSync, readdirSync, readFileSync, writeFileSync, writeSync } from "node:fs";
+import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import fc from "fast-check";
 import { errnoNumber, reserve, unmap } from "../../ffi/index.ts";
-import {
-  createQueue,
-  QueueBusyError,
-  type QueueKind,
-  uringUnavailableReason,
-} from "../../src/aio/index.ts";
-import type { Queue } from "../../src/aio/index.ts";
-import { DestroyedError } from "../../src/errors/errors.ts";
+import { createQueue, QueueBusyError } from "../../src/aio/index.ts";
 import { terminateIdleThreads } from "../../src/threads/pool.ts";
 import { NativeMemory, pattern, TemporaryDirectory } from "./support/memory.ts";
-
-const PIECE = 4096;
-const FILE_BYTES = 256 * PIECE;
-const errorResult = (code: string) => -errnoNumber(code);
+import { PIECE, FILE_BYTES, errorResult, kinds, waits, toList } from "./support/kinds.ts";
 
 afterAll(() => terminateIdleThreads());
-
-interface Kind {
-  readonly kind: Exclude<QueueKind, "auto">;
-  /** Why it cannot run here. */
-  readonly unavailable: string | null;
-  /** Whether operations go on while the owner does something else. */
-}
-
-const kinds: Kind[] = [
-  { kind: "inline", unavailable: null },
-  { kind: "workers", unavailable: null },
-  { kind: "uring", unavailable: uringUnavailableReason() },
-];
-
-/** Both ways of waiting, as one function: every promise is kept by both. */
-const waits: Record<
-  string,
-  (queue: Queue, minCompletions: number) => Promise<[id: number, result: number][]>
-> = {
-  wait: async (queue, minCompletions) => toList(queue.wait(minCompletions)),
-  waitAsync: async (queue, minCompletions) => toList(await queue.waitAsync(minCompletions)),
-};
-
-function toList({ count, ids, results }: ReturnType<Queue["wait"]>): [number, number][] {
-  return Array.from({ length: count }, (_, i) => [ids[i]!, results[i]!]);
-}
-
-/** The descriptors of this process that are open now. */
-const openFds = () => readdirSync("/proc/self/fd").length;
 
 for (const { kind, unavailable } of kinds) {
   const title =
@@ -379,118 +340,5 @@ for (const { kind, unavailable } of kinds) {
         ]);
         closeSync(pipe);
       });
-
-    describe("destroy", () => {
-      test("cancels what has not started, ends waits, and is idempotent", async () => {
-        using directory = new TemporaryDirectory();
-        using memory = new NativeMemory(PIECE);
-        writeFileSync(directory.file("data"), pattern(PIECE));
-        const fd = openSync(directory.file("data"), "r");
-        const queue = make();
-        for (let i = 0; i < 8; i++) queue.read(i, fd, memory.address, PIECE, 0);
-        await Promise.all([queue.destroy(), queue.destroy()]);
-        expect(() => queue.read(1, fd, memory.address, 1, 0)).toThrow(DestroyedError);
-        expect(() => queue.wait(0)).toThrow(DestroyedError);
-        await expect(queue.waitAsync(0)).rejects.toBeInstanceOf(DestroyedError);
-        await queue.destroy();
-        closeSync(fd);
-      });
-
-      if (kind === "uring")
-        test("cancels a read that blocks; after that nothing writes to memory", async () => {
-          using directory = new TemporaryDirectory();
-          using memory = new NativeMemory(PIECE);
-          Bun.spawnSync(["mkfifo", directory.file("pipe")]);
-          const pipe = openSync(directory.file("pipe"), "r+");
-          const queue = make();
-          queue.read(1, pipe, memory.address, 10, 0);
-          const rejected = queue.waitAsync(1).catch((error: unknown) => error);
-          await Bun.sleep(20);
-          await queue.destroy();
-          expect(await rejected).toBeInstanceOf(DestroyedError);
-          memory.bytes.fill(0);
-          writeSync(pipe, pattern(10));
-          await Bun.sleep(20);
-          expect(memory.bytes.every((byte) => byte === 0)).toBe(true);
-          closeSync(pipe);
-        });
-
-      test("leaves no descriptor behind", async () => {
-        using directory = new TemporaryDirectory();
-        using memory = new NativeMemory(PIECE);
-        writeFileSync(directory.file("data"), pattern(PIECE));
-        const fd = openSync(directory.file("data"), "r");
-        const round = async () => {
-          const queue = make();
-          for (let i = 0; i < 4; i++) queue.read(i, fd, memory.address, PIECE, 0);
-          await queue.waitAsync(2);
-          await queue.destroy();
-        };
-        await round();
-        const before = openFds();
-        for (let i = 0; i < 20; i++) await round();
-        // Threads of the runtime come and go with theirs.
-        expect(openFds()).toBeLessThan(before + 10);
-        closeSync(fd);
-      });
-    });
-
-    test("keeps the process alive while it is waited for, and only then", async () => {
-      const program = `
-        import { openSync } from "node:fs";
-        import { mapAnonymous } from "${import.meta.dir}/../../ffi/index.ts";
-        import { createQueue } from "${import.meta.dir}/../../src/aio/index.ts";
-        const queue = createQueue("${kind}");
-        const fd = openSync(process.execPath, "r");
-        queue.read(1, fd, mapAnonymous(1 << 24), 1 << 24, 0);
-        void queue.waitAsync(1).then(({ results }) => console.log("read", results[0]));`;
-      const child = Bun.spawn([process.execPath, "-e", program], {
-        stdout: "pipe",
-        stderr: "inherit",
-        timeout: 20_000,
-      });
-      expect(await new Response(child.stdout).text()).toBe(`read ${1 << 24}\n`);
-      expect(await child.exited).toBe(0);
-    });
   });
 }
-
-describe("createQueue", () => {
-  test("refuses other kinds and thread counts", () => {
-    expect(() => createQueue("threads" as never)).toThrow(TypeError);
-    for (const threads of [0, 49, 1.5])
-      expect(() => createQueue("workers", { threads })).toThrow(RangeError);
-  });
-
-  test("auto works everywhere", async () => {
-    await using queue = createQueue();
-    expect(queue.capacity).toBe(32);
-    expect(queue.wait(0).count).toBe(0);
-  });
-
-  test("without io_uring: auto takes Workers, and who insists is told why", () => {
-    const program = `
-      import { errnoNumber, setFaultHook } from "${import.meta.dir}/../../ffi/index.ts";
-      import { createQueue, uringUnavailableReason }
-        from "${import.meta.dir}/../../src/aio/index.ts";
-      setFaultHook((name) =>
-        name === "io_uring_setup" ? { errno: errnoNumber("EPERM") } : undefined);
-      const queue = createQueue("auto");
-      console.log(queue.constructor.name);
-      console.log(uringUnavailableReason());
-      try { createQueue("uring"); } catch (error) {
-        console.log(error.code, error.message.includes(uringUnavailableReason()));
-      }`;
-    const { stdout, exitCode } = Bun.spawnSync([process.execPath, "-e", program], {
-      stderr: "inherit",
-      timeout: 20_000,
-    });
-    expect(stdout.toString().split("\n")).toEqual([
-      "WorkerQueue",
-      "io_uring is forbidden: by a container's seccomp filter or kernel.io_uring_disabled (EPERM)",
-      "ERR_URING_UNAVAILABLE true",
-      "",
-    ]);
-    expect(exitCode).toBe(0);
-  });
-});

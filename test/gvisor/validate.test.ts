@@ -5,29 +5,26 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { CorruptCheckpointError } from "../../src/errors/errors.ts";
 import { imageToMetadata } from "../../src/gvisor/compose.ts";
-import {
-  CHUNK_PAGES,
-  CHUNKS_MAX,
-  HUGE_PAGES,
-  type MemoryFileImage,
-  PAGE_BYTES,
-  RunState,
-} from "../../src/gvisor/image.ts";
-import { decodeMetadata, encodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
-import {
-  locateInline,
-  locateInPagesFile,
-  memorySource,
-  readMetadataFrame,
-} from "../../src/gvisor/stream.ts";
+import { CHUNKS_MAX, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
+import { decodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
+import { memorySource, readMetadataFrame } from "../../src/gvisor/stream.ts";
 import { validateMetadata } from "../../src/gvisor/validate.ts";
 import { imageArbitrary, toOracle } from "./support.ts";
-
-function readBack(metadata: GvisorMetadata): MemoryFileImage {
-  const { chunkHuge, runs, committed } = validateMetadata(decodeMetadata(encodeMetadata(metadata)));
-  const sizeBytes = chunkHuge.length * CHUNK_PAGES * PAGE_BYTES;
-  return { chunkHuge, runs, extents: locateInPagesFile(committed, { sizeBytes }).extents };
-}
+import {
+  readBack,
+  K,
+  CHUNK,
+  HUGE,
+  END,
+  type Sketch,
+  good,
+  metadataOf,
+  runsOf,
+  replaced,
+  without,
+  base,
+  goodRuns,
+} from "./support/sketch.ts";
 
 test("validateMetadata returns the image that composeMetadata was given", () => {
   let runs = 0;
@@ -88,109 +85,6 @@ function cutRanges(metadata: GvisorMetadata): GvisorMetadata {
     unwasteHuge: cut(metadata.unwasteHuge),
   };
 }
-
-const K = PAGE_BYTES;
-const CHUNK = CHUNK_PAGES * K;
-const HUGE = HUGE_PAGES * K;
-const END = Infinity;
-
-type Rows = readonly (readonly number[])[];
-interface Sketch {
-  huge: number[];
-  /** start, end, kind, group, known */
-  memAcct: Rows;
-  /** start, end, refs */
-  unfreeSmall: Rows;
-  unfreeHuge: Rows;
-  unwasteSmall: Rows;
-  unwasteHuge: Rows;
-  subreleased: Rows;
-}
-
-/**
- * One small chunk: pages 0-1 used by two, page 2 used, 3 waste, the rest free. One huge: 0-1 used,
- * 10 sub-released, 1 used.
- */
-const good: Sketch = {
-  huge: [0, 1],
-  memAcct: [
-    [0, 2 * K, 1, 7, 1],
-    [2 * K, 3 * K, 1, 7, 0],
-    [3 * K, 4 * K, 0, 0, 1],
-    [CHUNK, CHUNK + HUGE, 2, 0, 0],
-    [CHUNK + HUGE + 10 * K, CHUNK + 2 * HUGE, 2, 0, 1],
-  ],
-  unfreeSmall: [
-    [0, 2 * K, 2],
-    [2 * K, 3 * K, 1],
-    [3 * K, 4 * K, 0],
-    [CHUNK, END, 0],
-  ],
-  unfreeHuge: [
-    [0, CHUNK, 0],
-    [CHUNK, CHUNK + HUGE, 1],
-    [CHUNK + HUGE, CHUNK + HUGE + 10 * K, 0],
-    [CHUNK + HUGE + 10 * K, CHUNK + 2 * HUGE, 1],
-    [2 * CHUNK, END, 0],
-  ],
-  unwasteSmall: [
-    [0, 3 * K],
-    [4 * K, END],
-  ],
-  unwasteHuge: [[0, END]],
-  subreleased: [[CHUNK + HUGE, 10]],
-};
-
-function metadataOf(sketch: Sketch): GvisorMetadata {
-  const column = (rows: Rows, index: number) => rows.map((row) => row[index]!);
-  const range = (rows: Rows) => ({
-    start: new Float64Array(column(rows, 0)),
-    end: new Float64Array(column(rows, 1)),
-  });
-  const unfree = (rows: Rows) => ({ ...range(rows), refs: new Float64Array(column(rows, 2)) });
-  return {
-    chunks: { huge: new Uint8Array(sketch.huge) },
-    memAcct: {
-      ...range(sketch.memAcct),
-      kind: new Uint32Array(column(sketch.memAcct, 2)),
-      group: new Uint32Array(column(sketch.memAcct, 3)),
-      knownCommitted: new Uint8Array(column(sketch.memAcct, 4)),
-    },
-    unfreeSmall: unfree(sketch.unfreeSmall),
-    unfreeHuge: unfree(sketch.unfreeHuge),
-    unwasteSmall: range(sketch.unwasteSmall),
-    unwasteHuge: range(sketch.unwasteHuge),
-    subreleased: {
-      hugeStart: new Float64Array(column(sketch.subreleased, 0)),
-      count: new Float64Array(column(sketch.subreleased, 1)),
-    },
-  };
-}
-
-function runsOf(sketch: Sketch): number[][] {
-  const { start, length, state, refs, kind, group } = validateMetadata(metadataOf(sketch)).runs;
-  return [...start.keys()].map((i) => [
-    start[i]!,
-    length[i]!,
-    state[i]!,
-    refs[i]!,
-    kind[i]!,
-    group[i]!,
-  ]);
-}
-
-const replaced = (rows: Rows, index: number, ...row: number[]): Rows => rows.with(index, row);
-const without = (rows: Rows, index: number): Rows => rows.toSpliced(index, 1);
-
-const base = CHUNK_PAGES;
-const goodRuns = [
-  [0, 2, RunState.used, 2, 1, 7],
-  [2, 1, RunState.used, 1, 1, 7],
-  [3, 1, RunState.waste, 0, 0, 0],
-  [base, 512, RunState.used, 1, 2, 0],
-  [base + 512, 10, RunState.subReleased, 0, 0, 0],
-  [base + 522, 502, RunState.used, 1, 2, 0],
-];
 
 describe("the rules", () => {
   test("accept all four states in both page sizes", () => {
@@ -416,84 +310,4 @@ test("validateMetadata accepts gVisor's own file with counts that are too small"
     [16, 496],
     [RunState.used, RunState.subReleased],
   ]);
-});
-
-describe("composing", () => {
-  const image = readBack(metadataOf(good));
-
-  test("needs a replacement for a program's own kinds", () => {
-    const own = {
-      ...image,
-      runs: { ...image.runs, kind: image.runs.kind.map((kind) => (kind === 1 ? 200 : kind)) },
-    };
-    expect(() => imageToMetadata(own)).toThrow("got 200");
-    expect(toOracle(imageToMetadata(own, { foreignKind: 1 }))).toEqual(toOracle(metadataOf(good)));
-  });
-
-  test("refuses an impossible image", () => {
-    const { runs, extents } = image;
-    const with1 = <T extends Uint32Array | Uint8Array>(
-      column: T,
-      index: number,
-      value: number,
-    ): T => column.with(index, value) as T;
-    expect(() =>
-      imageToMetadata({ ...image, runs: { ...runs, start: with1(runs.start, 1, 1) } }),
-    ).toThrow(RangeError);
-    expect(() =>
-      imageToMetadata({ ...image, runs: { ...runs, length: with1(runs.length, 3, base + 512) } }),
-    ).toThrow(RangeError);
-    expect(() =>
-      imageToMetadata({ ...image, runs: { ...runs, refs: with1(runs.refs, 0, 0) } }),
-    ).toThrow(RangeError);
-    expect(() =>
-      imageToMetadata({ ...image, extents: { ...extents, start: with1(extents.start, 0, 100) } }),
-    ).toThrow(RangeError);
-    expect(() => imageToMetadata({ ...image, chunkHuge: new Uint8Array([0, 0]) })).toThrow(
-      RangeError,
-    );
-    expect(() => imageToMetadata({ ...image, chunkHuge: new Uint8Array([0]) })).toThrow(RangeError);
-  });
-});
-
-describe("headers of contents in the stream", () => {
-  const committed = { start: new Uint32Array([0, 3]), length: new Uint32Array([2, 1]) };
-  const parts = (first: number[], second: number[]) =>
-    memorySource(
-      new Uint8Array([
-        9,
-        ...first,
-        ...new Array(2 * K).fill(0),
-        ...second,
-        ...new Array(K).fill(0),
-      ]),
-    );
-
-  test("locate the contents", () => {
-    const { extents, end } = locateInline(committed, parts([0x80, 0x40], [0x80, 0x20]), 1);
-    expect([...extents.fileOffset]).toEqual([3, 5 + 2 * K]);
-    expect(end).toBe(5 + 3 * K);
-  });
-
-  test.each([
-    [
-      "objects",
-      [0x80, 0xc0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1],
-      [0x80, 0x20],
-      "got objects",
-    ],
-    ["another length", [0x80, 0x20], [0x80, 0x20], "Expected 8192 bytes of pages, got 4096"],
-    [
-      "a length above 2^53",
-      [0x80, 0xc0, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x7f],
-      [0x80, 0x20],
-      "Expected 8192",
-    ],
-    ["66 bits", new Array(10).fill(0xff), [0x80, 0x20], "exceeds 64 bits"],
-    ["contents cut off", [0x80, 0x40], [0x80], "Varint|Expected|cut off"],
-  ])("%s is refused", (_name, first, second, message) => {
-    const attempt = () => locateInline(committed, parts(first, second), 1);
-    expect(attempt).toThrow(CorruptCheckpointError);
-    expect(attempt).toThrow(new RegExp(message));
-  });
 });

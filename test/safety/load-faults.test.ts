@@ -3,125 +3,39 @@
  * nothing hangs, nothing leaks, and what failed can be looked at and tried again. Faults are
  * injected in every thread (support/fault-hook.ts).
  */
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
-import {
-  closeSync,
-  mkdtempSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  truncateSync,
-  writeFileSync,
-  writeSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { describe, expect, test } from "bun:test";
+import { closeSync, openSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { errnoNumber, uringUnavailable } from "../../ffi/index.ts";
 import {
   CHUNK_SIZE,
-  CorruptCheckpointError,
-  DestroyedError,
   FileRange,
   HUGE_PAGE_SIZE,
   MemoryFile,
-  NotLoadedError,
   PAGE_SIZE,
   SyscallError,
 } from "../../src/index.ts";
 import { exportTo, importFrom } from "../../src/gvisor/index.ts";
-import { threadCount } from "../../src/threads/pool.ts";
 import { expectDescriptors, namedDescriptors } from "./support/descriptors.ts";
-import type { Faults } from "./support/fault-control.ts";
-import { beginFaults } from "./support/in-process.ts";
-import { checkStamped, pageWords, saveStamped, stampedFile, stampOf } from "./support/stamped.ts";
+import { checkStamped, stampedFile } from "./support/stamped.ts";
+import {
+  PAGES_PER_UNIT,
+  PAGES,
+  READS,
+  noUring,
+  QUEUES,
+  EIO,
+  faults,
+  directory,
+  checkpoint,
+  pagesFiles,
+  units,
+  answers,
+  checkPages,
+  gone,
+  useLoadFaults,
+} from "./support/load-faults.ts";
 
-const PAGES_PER_UNIT = HUGE_PAGE_SIZE / PAGE_SIZE;
-/** Eight units of 2 MiB. */
-const PAGES = 8 * PAGES_PER_UNIT;
-const READS = ["pread", "preadv", "uring_read", "uring_readv"] as const;
-const noUring = uringUnavailable();
-const QUEUES =
-  noUring === null ? (["workers", "inline", "uring"] as const) : (["workers", "inline"] as const);
-const EIO = errnoNumber("EIO");
-
-let faults: Faults;
-let endFaults: () => Promise<void>;
-let directory: string;
-let checkpoint: string;
-
-beforeAll(async () => {
-  ({ faults, end: endFaults } = await beginFaults());
-});
-afterAll(() => endFaults());
-beforeEach(async () => {
-  directory = mkdtempSync(join(tmpdir(), "pgalloc-load-faults-"));
-  checkpoint = join(directory, "checkpoint");
-  await saveStamped(checkpoint, PAGES, 1);
-});
-afterEach(async () => {
-  faults.disarm();
-  rmSync(directory, { recursive: true });
-  while (threadCount().busy > 0) await Bun.sleep(1);
-});
-
-/** The pages files of the checkpoint. */
-function pagesFiles(): string[] {
-  return readdirSync(checkpoint)
-    .filter((name) => name.startsWith("pages"))
-    .map((name) => join(checkpoint, name));
-}
-
-function units(first: number, end: number): FileRange {
-  return new FileRange(first * HUGE_PAGE_SIZE, end * HUGE_PAGE_SIZE);
-}
-
-/**
- * As `askAll`, when the load has come to its end: a waiter may be answered a moment before all
- * counts are right.
- */
-async function answers(file: MemoryFile, unitsEach = 1): Promise<("loaded" | Error)[]> {
-  const answered = await askAll(file, unitsEach);
-  while (file.isLoading) await Bun.sleep(1);
-  return answered;
-}
-
-/** How the waiters of all units, one for so many, are answered: "loaded", or the error. */
-async function askAll(file: MemoryFile, unitsEach = 1): Promise<("loaded" | Error)[]> {
-  const waits = Array.from({ length: 8 / unitsEach }, (_, i) =>
-    file.awaitLoad(units(unitsEach * i, unitsEach * (i + 1))),
-  );
-  const settled = await Promise.allSettled(waits);
-  return settled.map((result) =>
-    result.status === "fulfilled" ? "loaded" : (result.reason as Error),
-  );
-}
-
-/**
- * Every page either throws when it is viewed, or is loaded and has its stamp. An aborted load may
- * still finish its reads.
- */
-function checkPages(file: MemoryFile): void {
-  const wrong: number[] = [];
-  for (let page = 0; page < PAGES; page++) {
-    const range = new FileRange(page * PAGE_SIZE, (page + 1) * PAGE_SIZE);
-    const wasLoaded = file.isLoaded(range);
-    const words = loadedWords(file, page);
-    if (words === null ? wasLoaded : !file.isLoaded(range) || stampOf(words, page) !== 1)
-      wrong.push(page);
-  }
-  expect(wrong).toEqual([]);
-}
-
-function loadedWords(file: MemoryFile, page: number): Uint32Array | null {
-  try {
-    return pageWords(file, page);
-  } catch (error) {
-    expect(error).toBeInstanceOf(NotLoadedError);
-    return null;
-  }
-}
+useLoadFaults();
 
 if (noUring !== null) test.skip(`queue uring (not available here: ${noUring})`, () => {});
 
@@ -305,121 +219,8 @@ describe.each(QUEUES)("queue %s", (queue) => {
     expect(faults.hits).toBeGreaterThan(8);
     checkPages(file);
   });
-
-  test("the file seems to end early: CorruptCheckpointError names the offset", async () => {
-    faults.arm({ action: "Shorten", calls: READS, value: 0, from: 0, until: 1, onlyPages: true });
-    using file = await load();
-    const failed = (await answers(file)).filter((answer) => answer !== "loaded");
-    expect(failed.length).toBe(1);
-    expect(failed[0]).toBeInstanceOf(CorruptCheckpointError);
-    expect((failed[0] as CorruptCheckpointError).offset! % PAGE_SIZE).toBe(0);
-    await file.retryLoad();
-    checkPages(file);
-  });
-
-  test("the file is truncated while it loads", async () => {
-    faults.arm({ action: "Delay", calls: READS, value: 5, onlyPages: true });
-    using file = await load();
-    for (const path of pagesFiles()) truncateSync(path, HUGE_PAGE_SIZE + PAGE_SIZE / 2);
-    const answered = await answers(file);
-    expect(answered.filter((answer) => answer !== "loaded").length).toBeGreaterThan(0);
-    for (const answer of answered)
-      if (answer !== "loaded") expect(answer).toBeInstanceOf(CorruptCheckpointError);
-    checkPages(file);
-  });
-
-  test("files that are deleted or replaced while they load stay readable", async () => {
-    for (const replace of [false, true]) {
-      faults.arm({ action: "Delay", calls: READS, value: 5, onlyPages: true });
-      using file = await load();
-      for (const path of pagesFiles()) {
-        if (replace) {
-          writeFileSync(`${path}.new`, new Uint8Array(PAGES * PAGE_SIZE));
-          renameSync(`${path}.new`, path);
-        } else rmSync(path);
-      }
-      expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
-      checkPages(file);
-      file.destroy();
-      faults.disarm();
-      await saveStamped(checkpoint, PAGES, 1);
-    }
-  });
-
-  test("a file overwritten in place while it loads is refused block by block", async () => {
-    faults.arm({ action: "Delay", calls: READS, value: 5, onlyPages: true });
-    using file = await load();
-    for (const path of pagesFiles())
-      writeFileSync(path, new Uint8Array(PAGES * PAGE_SIZE), { flag: "r+" });
-    for (const answer of await answers(file)) {
-      if (answer !== "loaded") expect(answer).toBeInstanceOf(CorruptCheckpointError);
-    }
-    checkPages(file);
-  });
-
-  test("the abort signal: every waiter gets its reason, and the load can go on later", async () => {
-    faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
-    const controller = new AbortController();
-    using file = await MemoryFile.loadFrom(checkpoint, {
-      background: true,
-      queue,
-      signal: controller.signal,
-    });
-    const waits = answers(file);
-    controller.abort(new Error("enough"));
-    const answered = await waits;
-    expect(answered.some((answer) => answer !== "loaded")).toBe(true);
-    for (const answer of answered) if (answer !== "loaded") expect(answer.message).toBe("enough");
-    expect(file.isLoading).toBe(false);
-    expect(file.loadStats().error?.message).toBe("enough");
-    await expect(file.awaitLoad()).rejects.toThrow("enough");
-    expect(() => file.awaitLoadSync()).toThrow("enough");
-    checkPages(file);
-    faults.disarm();
-    await Promise.all([file.retryLoad(), file.retryLoad(units(2, 3))]);
-    expect(await answers(file)).toEqual(new Array(8).fill("loaded"));
-    expect(file.loadStats()).toMatchObject({ error: null, isLoading: false });
-    checkPages(file);
-  });
-
-  test("destroy while it loads: every waiter hears of it, memory and descriptors go", async () => {
-    const before = namedDescriptors();
-    faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
-    const file = await load();
-    const waits = askAll(file);
-    file.destroy();
-    for (const answer of await waits)
-      if (answer !== "loaded") expect(answer).toBeInstanceOf(DestroyedError);
-    faults.disarm();
-    await gone(before);
-  });
-
-  test("destroy after a failure, and while it is being tried again", async () => {
-    const before = namedDescriptors();
-    faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
-    const failed = await load();
-    await answers(failed);
-    failed.destroy();
-    const retried = await load();
-    await answers(retried);
-    faults.arm({ action: "Delay", calls: READS, value: 10, onlyPages: true });
-    const again = retried.retryLoad();
-    retried.destroy();
-    await expect(again).rejects.toBeInstanceOf(DestroyedError);
-    faults.disarm();
-    await gone(before);
-  });
 });
 
-/** Nothing of the files above is open or mapped any more. */
-async function gone(before: readonly string[]): Promise<void> {
-  await expectDescriptors(before);
-  for (let i = 0; i < 200 && readFileSync("/proc/self/maps", "utf8").includes("memfd:pgalloc"); i++)
-    await Bun.sleep(5);
-  expect(readFileSync("/proc/self/maps", "utf8")).not.toContain("memfd:pgalloc");
-}
-
-// Waiters of two units: one they would read themselves, while the Workers start.
 describe.each(QUEUES.filter((queue) => queue !== "inline"))(
   "queue %s: a loading Worker dies",
   (queue) => {

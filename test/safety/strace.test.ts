@@ -93,14 +93,17 @@ test.skipIf(!hasStrace).each(["workers", "inline"])(
   },
 );
 
-test.skipIf(!hasStrace)("every other read is interrupted (EINTR), and no waiter fails", async () => {
-  const { failed, wrong, injected } = await restore(
-    "workers",
-    "pread64,preadv:error=EINTR:when=1+2",
-  );
-  expect([failed, wrong]).toEqual([0, 0]);
-  expect(injected).toBeGreaterThan(0);
-});
+test.skipIf(!hasStrace)(
+  "every other read is interrupted (EINTR), and no waiter fails",
+  async () => {
+    const { failed, wrong, injected } = await restore(
+      "workers",
+      "pread64,preadv:error=EINTR:when=1+2",
+    );
+    expect([failed, wrong]).toEqual([0, 0]);
+    expect(injected).toBeGreaterThan(0);
+  },
+);
 
 test.skipIf(!hasStrace)(
   "a write that fails with EIO: a typed error, the previous checkpoint, no temporary file",
