@@ -22,10 +22,12 @@ const MAP_NORESERVE = 0x4000;
 const MAP_FIXED_NOREPLACE = 0x100000;
 const MAP_POPULATE = 0x8000;
 
+export const MADV_WILLNEED = 3;
 export const MADV_DONTNEED = 4;
 export const MADV_HUGEPAGE = 14;
 export const MADV_NOHUGEPAGE = 15;
 export const MADV_DONTDUMP = 16;
+export const MADV_POPULATE_READ = 22;
 export const MADV_POPULATE_WRITE = 23;
 export const MADV_COLLAPSE = 25;
 
@@ -83,6 +85,20 @@ export function reserve(lengthBytes: number, alignment: number): number {
 /** Replaces reserved address space by a shared mapping of the file's bytes from `offset`. */
 export function mapFileAt(address: number, lengthBytes: number, fd: number, offset: number): void {
   map(address, lengthBytes, PROT_READ_WRITE, MAP_SHARED | MAP_FIXED, fd, offset);
+}
+
+/**
+ * Replaces what is mapped at `address` by a private mapping of the file's bytes from `offset`: a
+ * write copies its page. @throws {SyscallError} ENOMEM if the process has too many mappings
+ */
+export function mapPrivateAt(
+  address: number,
+  lengthBytes: number,
+  fd: number,
+  offset: number,
+): void {
+  const flags = MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE;
+  map(address, lengthBytes, PROT_READ_WRITE, flags, fd, offset);
 }
 
 /** Unmaps what is at `address` and keeps the address space reserved. */

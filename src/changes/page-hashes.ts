@@ -41,14 +41,13 @@ export class PageHashes implements ChangeTracker {
   }
 
   private compareRun(start: number, end: number): void {
-    const { fd } = this.memory;
+    const { fd, findData } = this.memory;
     for (let page = start; page < end; ) {
-      const data = seekData(fd, page * PAGE_SIZE);
-      const from = data < 0 ? end : Math.min(end, Math.floor(data / PAGE_SIZE));
+      const data = findData?.(page, end) ?? findInFile(fd, page, end);
+      const from = Math.min(end, data.start);
       this.compareHole(page, from);
       if (from >= end) return;
-      // Decommitted since: nothing is there any more.
-      const to = Math.min(end, Math.ceil(seekHole(fd, from * PAGE_SIZE) / PAGE_SIZE));
+      const to = Math.min(end, data.end);
       this.compareData(from, to);
       page = Math.max(from, to);
     }
@@ -79,4 +78,13 @@ export class PageHashes implements ChangeTracker {
     }
     detach(buffer);
   }
+}
+
+/** Pages that have memory in the file, at `page` or next after it. */
+function findInFile(fd: number, page: number, end: number): { start: number; end: number } {
+  const data = seekData(fd, page * PAGE_SIZE);
+  if (data < 0) return { start: end, end };
+  const start = Math.floor(data / PAGE_SIZE);
+  // If it was decommitted since, nothing is there any more.
+  return { start, end: Math.ceil(seekHole(fd, start * PAGE_SIZE) / PAGE_SIZE) };
 }

@@ -37,6 +37,8 @@ const IDLE_TAKES = 24;
 
 /** A file's memory, as the trackers look at it. */
 export interface TrackedMemory {
+  /** Finds pages with memory where not all memory is in the file; otherwise undefined. */
+  readonly findData?: (page: number, end: number) => { start: number; end: number };
   readonly fd: number;
   readonly base: number;
   /** The file's size at present. */

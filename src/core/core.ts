@@ -6,6 +6,7 @@
  * have ended) → unmapped by the thread that leaves last (control/participants.ts). After `destroy`
  * in one thread every other thread leaves at its next call or turn.
  */
+import { fileStatus } from "../../ffi/index.ts";
 import { Commitment } from "../accounting/commitment.ts";
 import { Allocator } from "../allocator/allocator.ts";
 import { Changes } from "../changes/changes.ts";
@@ -16,6 +17,7 @@ import { Loader } from "../load/loader.ts";
 import { LoadState } from "../load/load-state.ts";
 import type { LoadHandle } from "../load/load-tables.ts";
 import type { Mapping } from "../memory/mapping.ts";
+import { Overlay } from "../memory/overlay.ts";
 import { Views } from "../memory/views.ts";
 import { Checks } from "./checks.ts";
 import type { MemoryFileHandle } from "./options.ts";
@@ -111,6 +113,8 @@ export class FileCore {
   constructor(parts: Parts, loader?: Loader) {
     const { control, mapping } = parts;
     this.loader = loader;
+    const overlay = loader?.state.handle.overlay ?? null;
+    if (overlay !== null) mapping.overlay = new Overlay(overlay, mapping);
     this.name = parts.name;
     this.control = control;
     this.words = control.words;
@@ -170,6 +174,12 @@ export class FileCore {
       dropPages(start, end);
       checks.endStaleViews();
     };
+  }
+
+  /** The most bytes that have memory: committed, or mapped from page files. */
+  get memoryBytes(): number {
+    const { fd, overlay } = this.mapping;
+    return fileStatus(fd).allocatedBytes + (overlay?.pages ?? 0) * PAGE_SIZE;
   }
 
   /** The file's size: a multiple of CHUNK_SIZE, that only grows. */
@@ -280,6 +290,8 @@ export class FileCore {
    */
   nextData(page: number): number {
     if (this.isOnDisk || this.words[Word.UnseenCommits] !== 0) return page;
+    const { overlay, capacityBytes } = this.mapping;
+    if (overlay !== null) return overlay.findData(page, capacityBytes / PAGE_SIZE).start;
     return this.mapping.nextData(page * PAGE_SIZE) / PAGE_SIZE;
   }
 

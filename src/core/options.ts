@@ -118,6 +118,17 @@ export interface LoadOptions extends MemoryFileOptions {
    * Default: the file "working-set" in the checkpoint's directory; nowhere for a remote place.
    */
   readonly workingSet?: string | false | undefined;
+  /**
+   * Map page files privately instead of copying them: contents come from the page cache, which all
+   * processes share, and a write copies its page. What cannot be mapped (compressed or remote
+   * contents, too many pieces) is copied. Default: false.
+   */
+  readonly mapped?: boolean | undefined;
+  /**
+   * With `mapped`: check each page before it is handed out. Without it all mapped pages are there
+   * at once, and damage goes unnoticed. Default: true.
+   */
+  readonly verify?: boolean | undefined;
   /** How to reach S3, for `s3://` URLs. Default: the AWS_* variables. */
   readonly s3?: S3Options | undefined;
   /**
@@ -189,6 +200,20 @@ export const isTopDown = (direction: string | null | undefined): boolean => {
     `Expected direction to be "bottomUp" or "topDown", got ${showValue(direction)}`,
   );
 };
+
+/** @throws {TypeError} for options of a mapped restore that contradict each other */
+export function checkMapped({
+  mapped,
+  verify,
+  path,
+}: Pick<LoadOptions, "mapped" | "verify" | "path">): void {
+  for (const [name, value] of Object.entries({ mapped, verify })) {
+    if (value !== undefined && typeof value !== "boolean")
+      throw new TypeError(`Expected ${name} to be a boolean, got ${String(value)}`);
+  }
+  if (mapped === true && path !== undefined)
+    throw new TypeError("Cannot map page files over a file on disk: leave out mapped or path");
+}
 
 /**
  * @throws {TypeError} for another queue @throws {UringUnavailableError} for "uring" where it cannot

@@ -17,6 +17,7 @@ import type { Loader } from "../load/loader.ts";
 import { coreOf, fileOver, MemoryFile } from "./memory-file.ts";
 import {
   checkPlace,
+  checkMapped,
   checkQueue,
   checkWatchers,
   copyUserData,
@@ -41,7 +42,7 @@ export interface SaveAllOptions extends SaveOptions {
 }
 
 export interface LoadAllOptions
-  extends Pick<LoadOptions, "background" | "signal" | "queue" | "s3">,
+  extends Pick<LoadOptions, "background" | "signal" | "queue" | "mapped" | "verify" | "s3">,
     Omit<MemoryFileOptions, "name" | "path"> {
   /**
    * Called now and then, and once when all is loaded. What it throws ends the load of all files.
@@ -179,6 +180,7 @@ export async function loadAll(
   checkWatchers(options);
   checkQueue(options.queue);
   const workingSet = workingSetPath(directory, options);
+  checkMapped(options);
   const opening = openCheckpointAt(directory, options);
   const checkpoint = opening instanceof Promise ? await opening : opening;
   const { files, userData } = checkpoint.manifest;

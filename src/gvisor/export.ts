@@ -161,12 +161,13 @@ async function writeExport(
 
 /** What threads need to know of a file. Each has a table of its own. */
 function sourceOf(
-  { control, mapping }: FileCore,
+  { control, mapping, loader }: FileCore,
   { chunkHuge, runs }: Pick<ComposedImage, "chunkHuge" | "runs">,
 ): WriteSource {
   const table = createTable(chunkHuge.length * CHUNK_PAGES, false).handle;
   const { fd, base } = mapping;
-  return { control: control.buffer, fd, base, ...usedRuns(runs), address: null, table };
+  const overlay = loader?.state.handle.overlay ?? null;
+  return { control: control.buffer, fd, base, overlay, ...usedRuns(runs), address: null, table };
 }
 
 /** How pages are written: as they are, from the beginning of the file. */

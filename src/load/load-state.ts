@@ -87,7 +87,7 @@ export class LoadState {
     this.words = tables.words;
     this.unitCount = tables.unitCount;
     this.group = new LoadGroup(handle.group);
-    this.places = new Places(handle.map, tables);
+    this.places = new Places(handle.map, tables, handle.mappedExtents);
     this.checksums = handle.checksums === null ? null : new ChecksumColumn(handle.checksums);
     this.demands = new DemandBoard(tables, this.group, handle.index);
     this.errors = new ErrorTable(tables.errors);
@@ -95,6 +95,24 @@ export class LoadState {
 
   static create(plan: LoadPlan): LoadState {
     return new LoadState(createLoad(plan));
+  }
+
+  /**
+   * Pages [start, end), which have contents, are mapped and need no check. Precondition: the load
+   * has not begun.
+   */
+  skip(start: number, end: number): void {
+    const { tables, words } = this;
+    forEachWord(start, end, (word, mask) => {
+      tables.started[word]! |= mask;
+      tables.loaded[word]! |= mask;
+      tables.unitPending[Math.floor(word / WORDS_PER_UNIT)]! -= bitCount(mask);
+    });
+    const pages = end - start;
+    words[LoadWord.PendingPages]! -= pages;
+    words[LoadWord.MissingPages]! -= pages;
+    words[LoadWord.LoadedPages]! += pages;
+    words[LoadWord.MappedPages]! += pages;
   }
 
   /** True while pages are outstanding that will be loaded. */
@@ -373,15 +391,5 @@ export class LoadState {
     const last = this.lastUnitOf(end);
     for (let unit = Math.floor(start / PAGES_PER_UNIT); unit < last; unit++)
       Atomics.add(this.tables.unitWaiters, unit, change);
-  }
-
-  /** Remembers the most reads that were in flight at once. */
-  noteInFlight(reads: number): void {
-    const { words } = this;
-    for (let most = Atomics.load(words, LoadWord.MostInFlight); most < reads; ) {
-      const seen = Atomics.compareExchange(words, LoadWord.MostInFlight, most, reads);
-      if (seen === most) return;
-      most = seen;
-    }
   }
 }

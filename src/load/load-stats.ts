@@ -28,6 +28,9 @@ export interface LoadStats {
   /** Loaded into huge pages, and into small ones. */
   readonly hugeBytes: number;
   readonly smallBytes: number;
+  /** Loaded by mapping page files, and by copying. */
+  readonly mappedBytes: number;
+  readonly copiedBytes: number;
   /** What the background pass reads by; null if there is nothing to load. */
   readonly queue: UsedQueue | null;
   /** True if it reads past the page cache (O_DIRECT). */
@@ -50,6 +53,8 @@ export const NOTHING_LOADED: LoadStats = {
   wastedBytes: 0,
   hugeBytes: 0,
   smallBytes: 0,
+  mappedBytes: 0,
+  copiedBytes: 0,
   queue: null,
   isDirect: false,
   readCalls: 0,
@@ -72,6 +77,9 @@ export function statsOf(state: LoadState, isLoading: boolean, stopped: Error | n
     hugeBytes: words[LoadWord.HugePages]! * PAGE_SIZE,
     // A thread may have died between the two counts.
     smallBytes: Math.max(0, words[LoadWord.LoadedPages]! - words[LoadWord.HugePages]!) * PAGE_SIZE,
+    mappedBytes: words[LoadWord.MappedPages]! * PAGE_SIZE,
+    copiedBytes:
+      Math.max(0, words[LoadWord.LoadedPages]! - words[LoadWord.MappedPages]!) * PAGE_SIZE,
     queue: QUEUES[words[LoadWord.Queue]!]!,
     isDirect: describeSource(state.handle.source).isDirect,
     readCalls: words[LoadWord.ReadCalls]!,

@@ -67,6 +67,8 @@ export const LoadWord = {
   HasFrames: 18,
   /** Position in the pages that come first (first-pages.ts). Atomics.add. */
   NextFirst: 19,
+  /** Loaded pages that are mapped. */
+  MappedPages: 20,
 } as const;
 
 /**
@@ -77,7 +79,7 @@ export const isWhole = (words: Int32Array, start: number, end: number): boolean 
   return start === 0 && end >= words[LoadWord.SizePages]!;
 };
 
-const HEADER_WORDS = 20;
+const HEADER_WORDS = 22;
 /** Units that one thread may have in flight. */
 export const DEPTH_MAX = 32;
 /** Claims: of each thread that uses the file one to read and one to drop, and those read ahead. */
@@ -91,6 +93,8 @@ export interface LoadPlan {
   /** CRC-32 of each page by rank, or where they are in the manifest; null if there are none. */
   readonly checksums: Uint32Array | ColumnPlace | null;
   readonly source: PageSource;
+  /** For pages that are mapped instead of copied (memory/overlay.ts); null: none. */
+  readonly overlay: SharedArrayBuffer | null;
   /** The group's shared memory, and the load's index in it (group.ts). */
   readonly group: SharedArrayBuffer;
   readonly index: number;
@@ -114,6 +118,9 @@ export interface LoadHandle {
   readonly map: PageMap;
   readonly checksums: SharedChecksums | null;
   readonly source: PageSource;
+  readonly overlay: SharedArrayBuffer | null;
+  /** 1 for each extent whose pages are mapped. Written before the load begins. */
+  readonly mappedExtents: Uint8Array;
   readonly group: SharedArrayBuffer;
   readonly index: number;
   readonly first: Int32Array<SharedArrayBuffer> | null;
@@ -186,8 +193,12 @@ export function createLoad(plan: LoadPlan): LoadHandle {
   opened.words[LoadWord.HasFrames] = map.frames.codec.some((codec) => codec !== CodecId.Raw)
     ? 1
     : 0;
-  const { source, group, index, first = null } = plan;
-  return { tables, map, checksums: shareChecksums(plan.checksums), source, group, index, first };
+  const { source, overlay, group, index, first = null } = plan;
+  const mappedExtents = new Uint8Array(
+    new SharedArrayBuffer(overlay === null ? 1 : start.length + 1),
+  );
+  const checksums = shareChecksums(plan.checksums);
+  return { tables, map, checksums, source, overlay, mappedExtents, group, index, first };
 }
 
 function shareMap({ extents, frames }: PageMap): PageMap {
@@ -295,4 +306,13 @@ function fill(tables: LoadTables, starts: Uint32Array, lengths: Uint32Array): nu
   // No read is under way yet, so what need not be started is loaded.
   tables.loaded.set(started);
   return rank;
+}
+
+/** Remembers the most reads that were in flight at once. `words` are LoadWord's. */
+export function noteInFlight(words: Int32Array, reads: number): void {
+  for (let most = Atomics.load(words, LoadWord.MostInFlight); most < reads; ) {
+    const seen = Atomics.compareExchange(words, LoadWord.MostInFlight, most, reads);
+    if (seen === most) return;
+    most = seen;
+  }
 }

@@ -18,18 +18,22 @@ export class Pieces {
   readonly pages = new Uint32Array(PAGES_PER_UNIT);
   readonly rank = new Uint32Array(PAGES_PER_UNIT);
   readonly frame = new Uint32Array(PAGES_PER_UNIT);
+  /** 1 if the pages are mapped. */
+  readonly isMapped = new Uint8Array(PAGES_PER_UNIT);
   /** Page of the decoded frame at which the run's contents begin. */
   readonly framePage = new Uint32Array(PAGES_PER_UNIT);
 }
 
 export class Places {
   private readonly map: PageMap;
+  private readonly mappedExtents: Uint8Array;
   private readonly unitFirstExtent: Int32Array;
   private readonly unitFirstRank: Int32Array;
   private readonly hasFrames: boolean;
   private readonly pieces = new Pieces();
 
-  constructor(map: PageMap, tables: LoadTables) {
+  constructor(map: PageMap, tables: LoadTables, mappedExtents: Uint8Array) {
+    this.mappedExtents = mappedExtents;
     this.map = map;
     this.unitFirstExtent = tables.unitFirstExtent;
     this.unitFirstRank = tables.unitFirstRank;
@@ -86,6 +90,7 @@ export class Places {
         pieces.page[count] = first + from;
         pieces.pages[count] = at - from;
         pieces.rank[count] = rank + skipped;
+        pieces.isMapped[count] = this.mappedExtents[extent] ?? 0;
         pieces.frame[count] = frame[extent]!;
         pieces.framePage[count++] = framePage[extent]! + skipped;
       }

@@ -1,11 +1,12 @@
 /**
  * ReadPlan: the reads of one claimed unit, and which pages each of them is for.
  *
- * A run is pages that follow one another in memory, in rank and in their content. There are three
+ * A run is pages that follow one another in memory, in rank and in their content. There are four
  * kinds of reads:
  * - Pages: raw contents, read into place. Runs that follow one another in a content are one read,
  *   as in gVisor's combineReads (pgalloc/save_restore.go).
  * - Frame: a compressed frame, read whole into scratch memory and decoded from there.
+ * - Mapped: raw contents that are mapped already: they are populated, not read.
  * - Block: a block of checksums, from the manifest.
  *
  * A Pages read covers `pages` pages from page `skip` of its first run on, so that it can be cut, or
@@ -16,7 +17,7 @@ import { PAGE_SIZE } from "../pages/units.ts";
 import { PAGES_PER_UNIT } from "./load-tables.ts";
 import { Pieces, type Places } from "./places.ts";
 
-export const ReadKind = { Pages: 0, Frame: 1, Block: 2 } as const;
+export const ReadKind = { Pages: 0, Frame: 1, Block: 2, Mapped: 3 } as const;
 
 /** Reads of a unit: at most one a page, two blocks, and those that splitting adds. */
 export const READS_MAX = 1024;
@@ -29,6 +30,8 @@ export interface PlanLimits {
 
 export class ReadPlan {
   readCount = 0;
+  /** Pages of the unit that are mapped. */
+  mappedPages = 0;
   /** The ranks of the unit's pages are in [firstRank, endRank). */
   firstRank = 0;
   endRank = 0;
@@ -56,7 +59,7 @@ export class ReadPlan {
     const { codec, content, offset } = places.frames;
     const { readBytesMax } = limits;
     const count = places.listPieces(unit, want, pieces);
-    this.readCount = this.runCount = 0;
+    this.readCount = this.runCount = this.mappedPages = 0;
     // Pieces are in the order of their ranks.
     this.firstRank = pieces.rank[0]!;
     this.endRank = pieces.rank[count - 1]! + pieces.pages[count - 1]!;
@@ -67,19 +70,29 @@ export class ReadPlan {
       if (codec[frame] !== CodecId.Raw) hasFrames = true;
       else {
         const at = offset[frame]! + pieces.framePage[i]! * PAGE_SIZE;
-        op = this.addRaw(op, content[frame]!, at, i, readBytesMax);
+        const kind = pieces.isMapped[i] !== 0 ? ReadKind.Mapped : ReadKind.Pages;
+        op = this.addRaw(op, kind, content[frame]!, at, i, readBytesMax);
+        if (kind === ReadKind.Mapped) this.mappedPages += pieces.pages[i]!;
       }
     }
     if (hasFrames) this.addFrames(places, count);
   }
 
   /** Adds raw piece `i`: to read `op` if it goes on there. Returns the read that it ends in. */
-  private addRaw(op: number, content: number, offset: number, i: number, readBytesMax: number) {
+  private addRaw(
+    op: number,
+    kind: number,
+    content: number,
+    offset: number,
+    i: number,
+    readBytesMax: number,
+  ): number {
     const { pieces, lengthBytes, runPage, runPages } = this;
     const page = pieces.page[i]!;
     const pages = pieces.pages[i]!;
     let joins =
       op >= 0 &&
+      kind === this.kind[op] &&
       content === this.content[op] &&
       this.offset[op]! + lengthBytes[op]! === offset &&
       lengthBytes[op]! < readBytesMax;
@@ -90,7 +103,7 @@ export class ReadPlan {
     let skip = runPages[run]! - pages;
     for (let left = pages; left > 0; ) {
       if (!joins || lengthBytes[op]! >= readBytesMax) {
-        op = this.addRead(ReadKind.Pages, content, at, 0);
+        op = this.addRead(kind, content, at, 0);
         this.firstRun[op] = run;
         this.skip[op] = skip;
         joins = true;
@@ -207,12 +220,18 @@ export class ReadPlan {
     const half = Math.ceil(pages / 2);
     this.addPart(op, 0, half);
     this.addPart(op, half, pages - half);
+    this.pages[op] = 0;
     return true;
+  }
+
+  /** True if other reads stand in for this one. */
+  isSplit(op: number): boolean {
+    return this.pages[op] === 0;
   }
 
   private addPart(op: number, first: number, pages: number): void {
     const offset = this.offset[op]! + first * PAGE_SIZE;
-    const part = this.addRead(ReadKind.Pages, this.content[op]!, offset, pages * PAGE_SIZE);
+    const part = this.addRead(this.kind[op]!, this.content[op]!, offset, pages * PAGE_SIZE);
     let run = this.firstRun[op]!;
     let skip = this.skip[op]! + first;
     while (skip >= this.runPages[run]!) skip -= this.runPages[run++]!;

@@ -3,19 +3,16 @@
  * and checks what they bring, and publishes the pages. Background threads, the demand thread and
  * waiters all use it; they differ in the reader and in how many units they have in flight.
  *
- * Newer pages are never overwritten: reads go only to pages that this thread has claimed. A
- * compressed frame is decoded in place if this claim has all of its pages, in one piece of memory;
- * else into scratch memory, from which the claimed pages are copied.
+ * Newer pages are never overwritten: reads go only to pages that this thread has claimed.
  */
-import { copyMemory, mapAnonymous, unmap } from "../../ffi/index.ts";
-import { openCodec } from "../codec/open-codec.ts";
-import type { CodecId } from "../codec/codec.ts";
 import { reach } from "../control/interleave.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import type { ReadCompletions, SourceReader } from "../source/reader.ts";
 import { HUGE_PAGES_MIN, makeHuge } from "./huge-pages.ts";
-import { ERROR_CHECKSUM, ERROR_FRAME, ERROR_SHORT } from "./load-state.ts";
-import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
+import { populate, readAhead } from "./populate.ts";
+import { FrameDecoder } from "./frame-decoder.ts";
+import { ERROR_CHECKSUM, ERROR_SHORT } from "./load-state.ts";
+import { LoadWord, noteInFlight, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
 import type { OpenLoad } from "./open-load.ts";
 import { combineChecksums } from "./page-checksums.ts";
 import { READS_MAX, ReadKind } from "./read-plan.ts";
@@ -35,8 +32,7 @@ export class UnitReader {
   private readonly unfed: UnitJob[] = [];
   /** A wait under way of a reader that needs the event loop. */
   private waiting: Promise<void> | undefined;
-  /** Where frames are decoded that cannot be decoded in place: HUGE_PAGE_SIZE, or 0. */
-  private decoded = 0;
+  private readonly decoder = new FrameDecoder();
   private readonly scratchIovec = new Float64Array(2);
 
   /** Owns the source's reader. `depth`: units in flight. */
@@ -131,8 +127,7 @@ export class UnitReader {
       job.close();
     }
     this.idle.length = 0;
-    if (this.decoded !== 0) unmap(this.decoded, HUGE_PAGE_SIZE);
-    this.decoded = 0;
+    this.decoder.close();
   }
 
   private abandon(job: UnitJob): void {
@@ -167,7 +162,9 @@ export class UnitReader {
     job.plan.build(state.places, unit, job.want, this.source.capabilities);
     this.planChecksums(job);
     // Before all reads: one beside it would fault small pages in, and the kernel refuse to collapse.
-    if (job.count >= HUGE_PAGES_MIN) job.isHuge = makeHuge(load.base + unit * HUGE_PAGE_SIZE);
+    const address = load.base + unit * HUGE_PAGE_SIZE;
+    if (job.plan.mappedPages > 0) readAhead(address);
+    else if (job.count >= HUGE_PAGES_MIN) job.isHuge = makeHuge(address);
     this.unfed.push(job);
     this.feed();
   }
@@ -193,11 +190,18 @@ export class UnitReader {
       const { words } = job.load!.state;
       let added = 0;
       while (job.added < job.plan.readCount && source.inFlight < readsInFlight) {
-        if (!this.add(job, job.added)) break;
-        if (job.plan.kind[job.added++] !== ReadKind.Block) added++;
+        const op = job.added;
+        if (job.plan.kind[op] === ReadKind.Mapped) {
+          job.added++;
+          this.endMapped(job, op);
+          continue;
+        }
+        if (!this.add(job, op)) break;
+        job.added++;
+        if (job.plan.kind[op] !== ReadKind.Block) added++;
       }
       Atomics.add(words, LoadWord.ReadCalls, added);
-      if (added > 0) job.load!.state.noteInFlight(source.inFlight);
+      if (added > 0) noteInFlight(words, source.inFlight);
       if (job.added < job.plan.readCount) at++;
       else unfed.splice(at, 1);
     }
@@ -240,11 +244,22 @@ export class UnitReader {
     if (kind[op] === ReadKind.Block) this.endBlock(job, op, isWhole, error);
     else if (kind[op] === ReadKind.Frame) this.endFrame(job, op, isWhole, error);
     else this.endPages(job, op, isWhole, bytes, error);
-    if (kind[op] !== ReadKind.Pages) job.freeScratch();
+    if (kind[op] === ReadKind.Frame || kind[op] === ReadKind.Block) job.freeScratch();
     job.ended++;
     // A failed read may have added its halves.
     if (job.plan.readCount > readCount && !this.unfed.includes(job)) this.unfed.push(job);
     if (job.ended === job.plan.readCount) this.settle(job);
+  }
+
+  /** Brings mapped pages in, without touching them: a page that cannot be had is an error. */
+  private endMapped(job: UnitJob, op: number): void {
+    const { base } = job.load!;
+    const { plan } = job;
+    let error: Error | null = null;
+    plan.forEachRun(op, (page, pages) => {
+      error ??= populate(base + page * PAGE_SIZE, pages * PAGE_SIZE);
+    });
+    this.end(job, op, error === null ? plan.lengthBytes[op]! : 0, error);
   }
 
   private endPages(
@@ -283,43 +298,10 @@ export class UnitReader {
     let failure = 0;
     if (error !== null) failure = state.errors.add(error);
     else if (!isWhole) failure = ERROR_SHORT;
-    else failure = this.decode(job, op);
+    else failure = this.decoder.decode(job, op);
     if (failure !== 0) plan.forEachRun(op, (page, pages) => job.markBad(failure, page, pages));
     else if (!job.checksLater)
       plan.forEachRun(op, (page, pages, rank) => this.verify(job, page, pages, rank));
-  }
-
-  /** Decodes a frame from scratch memory. Returns 0, or what is wrong. */
-  private decode(job: UnitJob, op: number): number {
-    const { plan } = job;
-    const { state, base } = job.load!;
-    const frame = plan.item[op]!;
-    const { codec, storedBytes, pages: framePages } = state.places.frames;
-    const lengthBytes = framePages[frame]! * PAGE_SIZE;
-    let inPlace = 0;
-    plan.forEachRun(op, (page, pages, _rank, framePage) => {
-      if (framePage === 0 && pages === framePages[frame]) inPlace = base + page * PAGE_SIZE;
-    });
-    if (inPlace === 0 && this.decoded === 0) this.decoded = mapAnonymous(HUGE_PAGE_SIZE);
-    const destination = inPlace === 0 ? this.decoded : inPlace;
-    try {
-      const decoded = openCodec(codec[frame]! as CodecId).decode({
-        source: job.scratchAt[op]!,
-        storedBytes: storedBytes[frame]!,
-        destination,
-        lengthBytes,
-      });
-      if (decoded !== lengthBytes) return ERROR_FRAME;
-    } catch (error) {
-      // A codec that this machine does not have: the waiters hear of it.
-      return state.errors.add(error as Error);
-    }
-    if (inPlace === 0) {
-      plan.forEachRun(op, (page, pages, _rank, framePage) =>
-        copyMemory(base + page * PAGE_SIZE, destination + framePage * PAGE_SIZE, pages * PAGE_SIZE),
-      );
-    }
-    return 0;
   }
 
   /** A block of checksums has been read. If it is damaged, the pages that it covers are. */
@@ -344,12 +326,28 @@ export class UnitReader {
     const good = job.count - job.badCount;
     // Before it is published: a waiter may look at the counts at once.
     if (job.isDemanded) Atomics.add(state.words, LoadWord.DemandPages, good);
+    const mapped = this.countMapped(job);
+    if (mapped > 0) Atomics.add(state.words, LoadWord.MappedPages, mapped);
     if (job.isHuge) Atomics.add(state.words, LoadWord.HugePages, good);
     if (job.badCount === 0) state.publish(control, job.slot, job.unit, job.want, job.count);
     else state.fail(control, job.slot, job);
     state.freeSlot(job.slot);
     job.load!.inFlight--;
     this.idle.push(job);
+  }
+
+  /** The unit's mapped pages that are in place. */
+  private countMapped(job: UnitJob): number {
+    const { plan, badCount } = job;
+    if (plan.mappedPages === 0 || badCount === 0) return plan.mappedPages;
+    let good = 0;
+    for (let op = 0; op < plan.readCount; op++) {
+      if (plan.kind[op] !== ReadKind.Mapped || plan.isSplit(op)) continue;
+      plan.forEachRun(op, (page, pages) => {
+        for (let i = 0; i < pages; i++) if (!job.isBad(page + i)) good++;
+      });
+    }
+    return good;
   }
 
   /** Checks a run of pages against its checksums. */

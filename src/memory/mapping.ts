@@ -29,6 +29,7 @@ import {
 } from "../../ffi/index.ts";
 import { assert } from "../errors/errors.ts";
 import { CHUNK_SIZE, HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
+import type { Overlay } from "./overlay.ts";
 import { openAnonymous, openOnDisk } from "./backing-file.ts";
 
 export interface MappingOptions {
@@ -145,6 +146,9 @@ export class Mapping {
     }
   }
 
+  /** Pages that are mapped from page files; null unless the file was restored so. */
+  overlay: Overlay | null = null;
+
   /** For the tracking of changes, which does not see holes: called around each decommit. */
   onDecommit: (start: number, end: number) => void = () => {};
 
@@ -154,6 +158,7 @@ export class Mapping {
    */
   decommit(start: number, end: number): void {
     this.onDecommit(start, end);
+    this.overlay?.release(start / PAGE_SIZE, end / PAGE_SIZE);
     try {
       punchHole(this.fd, start, end - start);
     } catch (error) {

@@ -23,6 +23,8 @@ import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { chooseEngine } from "../source/file-source.ts";
 import { describeSource, holdSource, releaseSource } from "../source/describe.ts";
+import { mapPages } from "./map-pages.ts";
+import { createOverlay } from "../memory/overlay.ts";
 import { Progress } from "./progress.ts";
 import { type RestoreImage, restoreRuns } from "./runs.ts";
 
@@ -38,7 +40,8 @@ export interface RestoreFile {
 }
 
 /** What concerns all files of a restore. */
-export interface RestoreOptions extends Pick<LoadOptions, "background" | "signal" | "queue"> {
+export interface RestoreOptions
+  extends Pick<LoadOptions, "background" | "signal" | "queue" | "mapped" | "verify"> {
   /** Calls the program's `onProgress`, if it has one. */
   readonly report?: ((loaders: readonly Loader[]) => void) | undefined;
   /**
@@ -73,12 +76,14 @@ export function restoreFiles(
   let source = given;
   try {
     requireCodecs(files);
-    source = chooseSource(given, files, options.queue ?? "auto");
+    const { queue = "auto", mapped = false } = options;
+    // Mapped contents come through the page cache.
+    source = chooseSource(given, files, mapped && queue !== "inline" ? "workers" : queue);
     const group = createGroup(files.length);
     const isInline = options.queue === "inline" && source.kind === "file";
     files.forEach((file, index) => {
-      const state = createState(file, { source, group, index, isInline });
-      cores.push(restoreFile(file, state));
+      const state = createState(file, { source, group, index, isInline, mapped });
+      cores.push(restoreFile(file, state, options.verify ?? true));
     });
   } catch (error) {
     for (const core of cores) core.destroy();
@@ -120,18 +125,23 @@ interface LoadPlace {
   readonly group: SharedArrayBuffer;
   readonly index: number;
   readonly isInline: boolean;
+  readonly mapped: boolean;
 }
 
-function createState(file: RestoreFile, { source, group, index, isInline }: LoadPlace): LoadState {
+function createState(file: RestoreFile, place: LoadPlace): LoadState {
   const { map, checksums, first = null } = file;
-  const state = LoadState.create({ map, checksums, source, group, index, first });
+  const { source, group, index, isInline, mapped } = place;
+  const { start, length } = map.extents;
+  const pages = start.length === 0 ? 0 : start.at(-1)! + length.at(-1)!;
+  const overlay = mapped ? createOverlay(pages) : null;
+  const state = LoadState.create({ map, checksums, source, overlay, group, index, first });
   const used = isInline ? "inline" : describeSource(source).isUring ? "uring" : "workers";
   const isEmpty = state.words[LoadWord.PendingPages] === 0;
   state.words[LoadWord.Queue] = QUEUES.indexOf(isEmpty ? null : used);
   return state;
 }
 
-function restoreFile({ image, options }: RestoreFile, state: LoadState): FileCore {
+function restoreFile({ image, options }: RestoreFile, state: LoadState, verify: boolean): FileCore {
   const expectHugepages = options.expectHugepages ?? image.chunkHuge.includes(1);
   const parts = createParts({ ...options, expectHugepages }, image.chunkHuge.length);
   const { control } = parts;
@@ -139,6 +149,8 @@ function restoreFile({ image, options }: RestoreFile, state: LoadState): FileCor
   const core = new FileCore(parts, new Loader({ control, state, base: parts.mapping.base }));
   try {
     restoreRuns(core.allocator, control, image);
+    const { overlay } = core.mapping;
+    if (overlay !== null) mapPages(state, overlay, verify);
   } catch (error) {
     core.destroy();
     throw error;

@@ -6,6 +6,7 @@
  * no memory to a hole.
  */
 import {
+  copyMemory,
   MADV_POPULATE_WRITE,
   mapAnonymous,
   readAt,
@@ -15,7 +16,7 @@ import {
 } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { UsedRuns } from "./build-map.ts";
-import { areFew, countPages, DataFinder } from "./data-finder.ts";
+import { areFew, countPages, DataFinder, type DataMemory } from "./data-finder.ts";
 
 /** Runs that were copied, and where to. */
 export interface CopiedRuns extends UsedRuns {
@@ -26,6 +27,11 @@ export interface CopiedRuns extends UsedRuns {
 const DIRECT_PAGES = 64;
 /** Memory that is mapped when what was made ready does not suffice. */
 const SEGMENT_BYTES = 16 * 2 ** 20;
+
+/** The memory of a file that is copied. */
+export interface AsideMemory extends DataMemory {
+  readonly base: number;
+}
 
 interface Segment {
   readonly address: number;
@@ -58,46 +64,56 @@ export class Aside {
    * Copies what has memory of a file's runs. `onHole` is told of the rest. @throws {SyscallError}
    */
   copy(
-    fd: number,
+    memory: AsideMemory,
     { start, length }: UsedRuns,
     onHole: (start: number, end: number) => void,
   ): CopiedRuns {
     const copied = new CopiedColumns();
-    const isOneOfFew = areFew(fd, countPages(length));
+    const isOneOfFew = areFew(memory.fd, countPages(length));
     for (let i = 0; i < start.length; i++) {
       const end = start[i]! + length[i]!;
-      if (length[i]! <= DIRECT_PAGES) this.copyRun(fd, start[i]!, end, copied);
-      else this.copyData(fd, [start[i]!, end], isOneOfFew, copied, onHole);
+      if (length[i]! <= DIRECT_PAGES) this.copyRun(memory, start[i]!, end, copied);
+      else this.copyData(memory, [start[i]!, end], isOneOfFew, copied, onHole);
     }
     return copied.finish();
   }
 
   private copyData(
-    fd: number,
+    memory: AsideMemory,
     [start, end]: readonly [number, number],
     isOneOfFew: boolean,
     copied: CopiedColumns,
     onHole: (start: number, end: number) => void,
   ): void {
     for (let page = start; page < end; ) {
-      const { dataStart, dataEnd } = this.finder.find(fd, page, isOneOfFew);
+      const { dataStart, dataEnd } = this.finder.find(memory, page, isOneOfFew);
       const holeEnd = Math.max(page, Math.min(end, dataStart));
       if (page < holeEnd) onHole(page, holeEnd);
       // Holes among few pages are copied as zeros: to look for them would take longer.
       const known = isOneOfFew ? holeEnd + DIRECT_PAGES : dataEnd;
       const stop = Math.max(holeEnd, Math.min(end, known));
-      this.copyRun(fd, holeEnd, stop, copied);
+      this.copyRun(memory, holeEnd, stop, copied);
       page = stop;
     }
   }
 
-  private copyRun(fd: number, start: number, end: number, copied: CopiedColumns): void {
+  private copyRun(
+    { fd, base, overlay }: AsideMemory,
+    start: number,
+    end: number,
+    copied: CopiedColumns,
+  ): void {
     for (let page = start; page < end; ) {
       if (this.next === this.end) this.addSegment(SEGMENT_BYTES);
-      const pages = Math.min(end - page, (this.end - this.next) / PAGE_SIZE);
+      const isMapped = overlay?.isMapped(page) ?? false;
+      const stop = overlay?.next(page, end, !isMapped) ?? end;
+      const pages = Math.min(stop - page, (this.end - this.next) / PAGE_SIZE);
       const bytes = pages * PAGE_SIZE;
-      const moved = readAt(fd, this.next, bytes, page * PAGE_SIZE);
-      if (moved < 0) throw new SyscallError("pread", -moved);
+      if (isMapped) copyMemory(this.next, base + page * PAGE_SIZE, bytes);
+      else {
+        const moved = readAt(fd, this.next, bytes, page * PAGE_SIZE);
+        if (moved < 0) throw new SyscallError("pread", -moved);
+      }
       copied.add(page, pages, this.next);
       this.next += bytes;
       page += pages;

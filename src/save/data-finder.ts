@@ -4,6 +4,7 @@
  * small pages, wherever it begins. So where few pages are looked at, each is asked for: 0.7 µs.
  */
 import { fileStatus, seekData, seekHole } from "../../ffi/index.ts";
+import type { Overlay } from "../memory/overlay.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 
 /** Behind every page: no data follows. */
@@ -16,6 +17,12 @@ export function areFew(fd: number, pages: number): boolean {
   return pages * PAGES_PER_PROBE < fileStatus(fd).allocatedBytes / PAGE_SIZE;
 }
 
+/** The memory of a file. */
+export interface DataMemory {
+  readonly fd: number;
+  readonly overlay: Overlay | null;
+}
+
 export class DataFinder {
   /**
    * Pages [dataStart, dataEnd) have memory, and pages from the one last asked for to dataStart have
@@ -23,14 +30,21 @@ export class DataFinder {
    */
   dataStart = 0;
   dataEnd = 0;
-  private fd = -1;
+  private memory: DataMemory | undefined;
   private knownFrom = 0;
 
   /** The data at `page` or next after it. `isOneOfFew`: see areFew. */
-  find(fd: number, page: number, isOneOfFew: boolean): DataFinder {
-    if (fd === this.fd && page >= this.knownFrom && page < this.dataEnd) return this;
-    this.fd = fd;
+  find(memory: DataMemory, page: number, isOneOfFew: boolean): DataFinder {
+    if (memory === this.memory && page >= this.knownFrom && page < this.dataEnd) return this;
+    this.memory = memory;
     this.knownFrom = page;
+    const { fd, overlay } = memory;
+    if (overlay !== null) {
+      const { start, end } = overlay.findData(page, NO_MORE);
+      this.dataStart = start;
+      this.dataEnd = end;
+      return this;
+    }
     const offset = seekData(fd, page * PAGE_SIZE);
     this.dataStart = offset < 0 ? NO_MORE : Math.floor(offset / PAGE_SIZE);
     if (offset < 0) this.dataEnd = NO_MORE;

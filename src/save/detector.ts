@@ -71,11 +71,19 @@ export class HashDetector implements Detector {
     // Between rounds it would only say what the look at the instant says again.
     if (!isHurried) return new RunCollector().runs;
     const { mapping, sizeBytes } = this.core;
+    const { overlay } = mapping;
     const { frame, hash } = table;
     const { hashSeed } = this;
     // Pages behind the table are undefined, so that they differ.
     const hashes = new PageHashes(
-      { fd: mapping.fd, base: mapping.base, sizePages: () => sizeBytes / PAGE_SIZE },
+      {
+        fd: mapping.fd,
+        base: mapping.base,
+        sizePages: () => sizeBytes / PAGE_SIZE,
+        ...(overlay === null
+          ? {}
+          : { findData: (page: number, end: number) => overlay.findData(page, end) }),
+      },
       {
         isZero: (page) => frame[page] === 0,
         isEqual: (page, contents) =>

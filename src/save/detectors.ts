@@ -51,7 +51,9 @@ export class Detectors {
 }
 
 /** True if the kernel tracks the file's pages from now on. */
-function canTrack({ changes, allocator }: FileCore): boolean {
+function canTrack({ changes, allocator, mapping }: FileCore): boolean {
+  // Giving back mapped pages makes new mappings, which the kernel does not track.
+  if (mapping.overlay !== null) return false;
   if (!changes.isActive) {
     if (trackingUnavailable() !== null) return false;
     allocator.lock();

@@ -10,7 +10,6 @@
  * A page that was not used at the last look is looked at again when it is used: it may have been
  * freed and given out anew, which no detector tells.
  */
-import { fileStatus } from "../../ffi/index.ts";
 import { type PageRuns, RunCollector, intersectRuns, uniteRuns } from "../changes/page-runs.ts";
 import type { ChangeDetection } from "../changes/tracker.ts";
 import type { RunColumns } from "../checkpoint/format.ts";
@@ -199,15 +198,13 @@ export class InstantTaker {
     );
     const bytes = runs.reduce((sum, each, i) => {
       const pages = countPages([each]);
-      return (
-        sum + Math.min(pages * PAGE_SIZE, fileStatus(files[i]!.core.mapping.fd).allocatedBytes)
-      );
+      return sum + Math.min(pages * PAGE_SIZE, files[i]!.core.memoryBytes);
     }, 0);
     if (bytes > plan.pauseMemoryBytes) throw new PauseMemoryError(bytes, plan.pauseMemoryBytes);
     const copied = files.map(({ core }, i) => {
       const holes = new RunCollector();
       const addHole = (start: number, end: number) => holes.add(start, end);
-      const found: CopiedRuns = aside.copy(core.mapping.fd, runs[i]!, addHole);
+      const found: CopiedRuns = aside.copy(core.mapping, runs[i]!, addHole);
       return { runs: found, holes: holes.runs };
     });
     return { states, copied };

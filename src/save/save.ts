@@ -3,7 +3,6 @@
  * manifest is committed. A save builds on the checkpoint at the destination, its base, and writes
  * what that does not have.
  */
-import { fileStatus } from "../../ffi/index.ts";
 import { decodeManifest } from "../checkpoint/decode.ts";
 import { type EncodedManifest, encodeManifest } from "../checkpoint/encode.ts";
 import type { Manifest, PageFile, SavedFile } from "../checkpoint/format.ts";
@@ -172,7 +171,8 @@ class Save {
     const { plan, frames, totals } = this;
     const sources = cores.map(({ core, table }, i) => {
       const { fd, base } = core.mapping;
-      return { control: core.words.buffer, fd, base, ...runs[i]!, table: table.handle };
+      const overlay = core.loader?.state.handle.overlay ?? null;
+      return { control: core.words.buffer, fd, base, overlay, ...runs[i]!, table: table.handle };
     });
     const written = await writeUsedPages(
       {
@@ -306,9 +306,7 @@ class Save {
 /** The most bytes of contents that the files can have now. */
 function mostBytes({ files }: SavePlan): number {
   return files.reduce(
-    (sum, { core }) =>
-      sum +
-      Math.min(core.words[Word.UsedPages]! * PAGE_SIZE, fileStatus(core.mapping.fd).allocatedBytes),
+    (sum, { core }) => sum + Math.min(core.words[Word.UsedPages]! * PAGE_SIZE, core.memoryBytes),
     0,
   );
 }

@@ -19,6 +19,7 @@ import {
   unmap,
   zeroMemory,
 } from "../../ffi/index.ts";
+import type { Overlay } from "../memory/overlay.ts";
 import { HUGE_PAGE_SIZE as UNIT_BYTES, PAGE_SIZE } from "../pages/units.ts";
 import { DataFinder } from "./data-finder.ts";
 import type { FileTable } from "./save-table.ts";
@@ -29,6 +30,7 @@ export const PAGES_PER_UNIT = UNIT_BYTES / PAGE_SIZE;
 export interface StagedFile {
   readonly base: number;
   readonly fd: number;
+  readonly overlay: Overlay | null;
   readonly start: Uint32Array;
   readonly length: Uint32Array;
   /** Where each run was copied to; null: the runs are in the file's mapping. */
@@ -148,7 +150,7 @@ export class UnitStager {
   /** Stages those pages that have memory. */
   private stageMapped(file: StagedFile, { start, end, outputPage }: PageSpan): void {
     for (let page = start; page < end; ) {
-      const { dataStart, dataEnd } = this.finder.find(file.fd, page, file.areFew);
+      const { dataStart, dataEnd } = this.finder.find(file, page, file.areFew);
       const holeEnd = Math.max(page, Math.min(end, dataStart));
       if (page < holeEnd && !this.isMove) file.table.frame.fill(0, page, holeEnd);
       const stop = Math.max(holeEnd, Math.min(end, dataEnd));

@@ -4,6 +4,7 @@
  */
 import type { Compression } from "../codec/codec.ts";
 import { fileStatus } from "../../ffi/index.ts";
+import { Overlay } from "../memory/overlay.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { runInThread } from "../threads/pool.ts";
 import type { SaveProgress } from "./options.ts";
@@ -55,12 +56,15 @@ const MAX_TICKET_ENTRIES = 64;
 /** The most bytes that the used pages of a file can hold now. */
 export function mostBytesOf({
   fd,
+  base,
   length,
   address,
-}: Pick<WriteSource, "fd" | "length" | "address">): number {
+  overlay,
+}: Pick<WriteSource, "fd" | "base" | "length" | "address" | "overlay">): number {
   const pages = length.reduce((sum, count) => sum + count, 0);
   if (address !== null) return pages * PAGE_SIZE;
-  return Math.min(pages * PAGE_SIZE, fileStatus(fd).allocatedBytes);
+  const mapped = overlay === null ? 0 : new Overlay(overlay, { fd, base }).pages;
+  return Math.min(pages * PAGE_SIZE, fileStatus(fd).allocatedBytes + mapped * PAGE_SIZE);
 }
 
 /**

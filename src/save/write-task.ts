@@ -7,6 +7,7 @@ import { codecFor } from "../codec/open-codec.ts";
 import { openControl, Word } from "../control/control.ts";
 import { freeSlot, takeSlot } from "../control/participants.ts";
 import { DestroyedError } from "../errors/errors.ts";
+import { Overlay } from "../memory/overlay.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { areFew, countPages } from "./data-finder.ts";
 import { openWriter } from "./open-writer.ts";
@@ -39,6 +40,8 @@ export interface WriteSource {
   readonly control: SharedArrayBuffer;
   readonly fd: number;
   readonly base: number;
+  /** Pages that are mapped from page files (memory/overlay.ts); null: none. */
+  readonly overlay: SharedArrayBuffer | null;
   /** Used pages: runs, ordered and disjoint. */
   readonly start: Uint32Array;
   readonly length: Uint32Array;
@@ -159,6 +162,7 @@ class TicketWriter {
     this.files = task.sources.map((source) => ({
       ...source,
       areFew: source.address === null && areFew(source.fd, countPages(source.length)),
+      overlay: source.overlay === null ? null : new Overlay(source.overlay, source),
       table: openTable(source.table),
     }));
     this.rows = openFrames(task.frames);

@@ -28,3 +28,8 @@ export function describeSource(source: PageSource): { isUring: boolean; isDirect
   if (source.kind !== "file") return { isUring: false, isDirect: false };
   return { isUring: source.engine === "uring", isDirect: isDirect(source) };
 }
+
+/** A descriptor of a content that can be mapped, or -1. */
+export function descriptorOf(source: PageSource, content: number): number {
+  return source.kind === "file" ? (source.contents[content]?.fd ?? -1) : -1;
+}

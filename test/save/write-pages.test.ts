@@ -70,6 +70,7 @@ function fileOf(
       start: Uint32Array.from(start),
       length: Uint32Array.from(length),
       address: null,
+      overlay: null,
       table: createTable(Math.max(1, states.length), true).handle,
     },
   };

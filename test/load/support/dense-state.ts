@@ -35,7 +35,14 @@ export function contiguousMap(
 
 /** The state of a load on its own, without checksums. */
 export function stateOf(map: PageMap, source: PageSource = fileSource([])): LoadState {
-  return LoadState.create({ map, checksums: null, source, group: createGroup(1), index: 0 });
+  return LoadState.create({
+    map,
+    checksums: null,
+    source,
+    overlay: null,
+    group: createGroup(1),
+    index: 0,
+  });
 }
 
 /** The state of a load of `units` units, all of one extent, of which nothing has been read. */

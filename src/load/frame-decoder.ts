@@ -1,0 +1,55 @@
+/**
+ * FrameDecoder: decodes compressed frames from scratch memory into pages.
+ *
+ * Newer pages are never overwritten. A frame is decoded in place if the claim has all of its pages,
+ * in one piece of memory; else into other memory, from which the claimed pages are copied.
+ */
+import { copyMemory, mapAnonymous, unmap } from "../../ffi/index.ts";
+import type { CodecId } from "../codec/codec.ts";
+import { openCodec } from "../codec/open-codec.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
+import { ERROR_FRAME } from "./load-state.ts";
+import type { UnitJob } from "./unit-job.ts";
+
+export class FrameDecoder {
+  /** Where frames are decoded that cannot be decoded in place: HUGE_PAGE_SIZE, or 0. */
+  private decoded = 0;
+
+  /** Decodes a frame from scratch memory. Returns 0, or what is wrong. */
+  decode(job: UnitJob, op: number): number {
+    const { plan } = job;
+    const { state, base } = job.load!;
+    const frame = plan.item[op]!;
+    const { codec, storedBytes, pages: framePages } = state.places.frames;
+    const lengthBytes = framePages[frame]! * PAGE_SIZE;
+    let inPlace = 0;
+    plan.forEachRun(op, (page, pages, _rank, framePage) => {
+      if (framePage === 0 && pages === framePages[frame]) inPlace = base + page * PAGE_SIZE;
+    });
+    if (inPlace === 0 && this.decoded === 0) this.decoded = mapAnonymous(HUGE_PAGE_SIZE);
+    const destination = inPlace === 0 ? this.decoded : inPlace;
+    try {
+      const decoded = openCodec(codec[frame]! as CodecId).decode({
+        source: job.scratchAt[op]!,
+        storedBytes: storedBytes[frame]!,
+        destination,
+        lengthBytes,
+      });
+      if (decoded !== lengthBytes) return ERROR_FRAME;
+    } catch (error) {
+      // A codec that this machine does not have: the waiters hear of it.
+      return state.errors.add(error as Error);
+    }
+    if (inPlace === 0) {
+      plan.forEachRun(op, (page, pages, _rank, framePage) =>
+        copyMemory(base + page * PAGE_SIZE, destination + framePage * PAGE_SIZE, pages * PAGE_SIZE),
+      );
+    }
+    return 0;
+  }
+
+  close(): void {
+    if (this.decoded !== 0) unmap(this.decoded, HUGE_PAGE_SIZE);
+    this.decoded = 0;
+  }
+}

@@ -1,0 +1,28 @@
+/** Bringing in pages of a file that is mapped, without a touch that could kill the process. */
+import {
+  errnoNumber,
+  MADV_POPULATE_READ,
+  MADV_WILLNEED,
+  SyscallError,
+  tryAdvise,
+} from "../../ffi/index.ts";
+import { HUGE_PAGE_SIZE } from "../pages/units.ts";
+
+const EINVAL = errnoNumber("EINVAL");
+/** Bytes that are read ahead: this unit, and those that other threads are about to take. */
+const AHEAD_BYTES = 4 * HUGE_PAGE_SIZE;
+
+/** Has the kernel begin to read a unit, and the next ones. A hint. */
+export function readAhead(address: number): void {
+  tryAdvise(address, AHEAD_BYTES, MADV_WILLNEED);
+}
+
+/**
+ * Makes mapped pages present. Returns why that failed: EFAULT for pages behind the end of the file,
+ * EIO or EHWPOISON for those that cannot be read.
+ */
+export function populate(address: number, lengthBytes: number): Error | null {
+  const errno = tryAdvise(address, lengthBytes, MADV_POPULATE_READ);
+  // Before Linux 5.14 there is no such advice: the check touches the pages.
+  return errno === 0 || errno === EINVAL ? null : new SyscallError("madvise", errno);
+}

@@ -1,0 +1,166 @@
+/**
+ * Overlay: pages of a file whose memory is a private mapping of a page file, laid over the memory
+ * file's mapping. Contents come from the page cache, without a copy; a write copies its page.
+ *
+ * A page's states, and what causes each change:
+ *
+ *     memory file ── restore maps a page file ──> mapped ── a program writes ──> private copy
+ *          ^                                        │                               │
+ *          └── the page is freed or decommitted ────┴───────────────────────────────┘
+ *
+ * So every new page, and every page that must read as zero, is ordinary memory of the memory file.
+ * Each piece that is given back may split a mapping, and the kernel allows a process some 65,530 of
+ * them. Beyond a budget a piece is filled with zeros instead: it stays a private copy, counted in
+ * `zeroedPages`.
+ *
+ * Shared by all threads of the process: a bit for each page, and counters. A bit is set after its
+ * page is mapped, and cleared after the memory file is mapped there again. A thread that dies in
+ * between leaves a page that counts as mapped and is not; giving it back again does no harm.
+ */
+import {
+  mapFileAt,
+  mapPrivateAt,
+  seekData,
+  seekHole,
+  SyscallError,
+  zeroMemory,
+} from "../../ffi/index.ts";
+import { bitCount, forEachWord } from "../pages/bits.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+
+const OverlayWord = {
+  /** Mapped pages. Atomics. */
+  Pages: 0,
+  /** Mappings that the overlay has made, at most. Atomics. */
+  Pieces: 1,
+  /** Pages that were filled with zeros instead of being given back. Atomics. */
+  ZeroedPages: 2,
+} as const;
+const HEADER_WORDS = 4;
+
+/**
+ * Mappings of one file: a quarter of what kernels allow a process by default. The rest is for other
+ * files, the program and its libraries.
+ */
+export const PIECES_MAX = 16_384;
+
+/** Shared memory for an overlay of so many pages. */
+export function createOverlay(pages: number): SharedArrayBuffer {
+  return new SharedArrayBuffer(4 * (HEADER_WORDS + Math.ceil(pages / 32)));
+}
+
+/** The memory file under an overlay. */
+export interface OverlaidMemory {
+  readonly fd: number;
+  /** Address of page 0. */
+  readonly base: number;
+}
+
+export class Overlay {
+  private readonly words: Int32Array;
+  private readonly bits: Int32Array;
+  private readonly memory: OverlaidMemory;
+
+  constructor(buffer: SharedArrayBuffer, memory: OverlaidMemory) {
+    this.words = new Int32Array(buffer, 0, HEADER_WORDS);
+    this.bits = new Int32Array(buffer, 4 * HEADER_WORDS);
+    this.memory = memory;
+  }
+
+  /** Mapped pages, private copies among them. */
+  get pages(): number {
+    return Atomics.load(this.words, OverlayWord.Pages);
+  }
+
+  get zeroedPages(): number {
+    return Atomics.load(this.words, OverlayWord.ZeroedPages);
+  }
+
+  /**
+   * Maps bytes of a page file over pages [start, end). Precondition: the memory file is mapped
+   * there, and `offset` is a multiple of the page size.
+   *
+   * @throws {SyscallError} with the memory as it was
+   */
+  map(start: number, end: number, fd: number, offset: number): void {
+    const lengthBytes = (end - start) * PAGE_SIZE;
+    mapPrivateAt(this.memory.base + start * PAGE_SIZE, lengthBytes, fd, offset);
+    forEachWord(start, end, (word, mask) => void Atomics.or(this.bits, word, mask));
+    Atomics.add(this.words, OverlayWord.Pages, end - start);
+    Atomics.add(this.words, OverlayWord.Pieces, 2);
+  }
+
+  isMapped(page: number): boolean {
+    const word = page >>> 5;
+    return word < this.bits.length && (Atomics.load(this.bits, word) & (1 << (page & 31))) !== 0;
+  }
+
+  /** The first page in [page, end) that is mapped (or is not), or `end`. */
+  next(page: number, end: number, isMapped: boolean): number {
+    for (let at = page; at < end; ) {
+      const word = at >>> 5;
+      if (word >= this.bits.length) return isMapped ? end : at;
+      const bits = Atomics.load(this.bits, word);
+      const found = (isMapped ? bits : ~bits) & (-1 << (at & 31));
+      if (found !== 0) return Math.min(end, (word << 5) | (31 - Math.clz32(found & -found)));
+      at = (word + 1) << 5;
+    }
+    return end;
+  }
+
+  /**
+   * Pages that have memory, at `page` or next after it, as half-open bounds; none behind `end`.
+   * They are mapped, or have memory in the memory file.
+   */
+  findData(page: number, end: number): { start: number; end: number } {
+    const mapped = this.next(page, end, true);
+    if (mapped === page) return { start: page, end: this.next(page, end, false) };
+    const { fd } = this.memory;
+    const offset = seekData(fd, page * PAGE_SIZE);
+    const data = offset < 0 ? end : Math.floor(offset / PAGE_SIZE);
+    if (data >= mapped) return { start: mapped, end: this.next(mapped, end, false) };
+    // A hole may begin inside a page on a file system with smaller blocks.
+    const hole = Math.ceil(seekHole(fd, offset) / PAGE_SIZE);
+    return { start: data, end: Math.max(data, Math.min(mapped, hole)) };
+  }
+
+  /** Gives mapped pages of [start, end) back: they read as zero. */
+  release(start: number, end: number): void {
+    if (this.pages === 0) return;
+    for (let from = this.next(start, end, true); from < end; ) {
+      const to = this.next(from, end, false);
+      this.releasePiece(from, to);
+      from = this.next(to, end, true);
+    }
+  }
+
+  private releasePiece(start: number, end: number): void {
+    const { fd, base } = this.memory;
+    const address = base + start * PAGE_SIZE;
+    if (!this.remap(address, (end - start) * PAGE_SIZE, fd, start * PAGE_SIZE)) {
+      zeroMemory(address, (end - start) * PAGE_SIZE);
+      Atomics.add(this.words, OverlayWord.ZeroedPages, end - start);
+      return;
+    }
+    let cleared = 0;
+    forEachWord(start, end, (word, mask) => {
+      cleared += bitCount(mask & Atomics.and(this.bits, word, ~mask));
+    });
+    Atomics.sub(this.words, OverlayWord.Pages, cleared);
+  }
+
+  /** False if the process has too many mappings. */
+  private remap(address: number, lengthBytes: number, fd: number, offset: number): boolean {
+    if (Atomics.add(this.words, OverlayWord.Pieces, 2) + 2 <= PIECES_MAX) {
+      try {
+        mapFileAt(address, lengthBytes, fd, offset);
+        return true;
+      } catch (error) {
+        // The kernel allows no more mappings: the pages are still what they were.
+        if (!(error instanceof SyscallError) || error.code !== "ENOMEM") throw error;
+      }
+    }
+    Atomics.sub(this.words, OverlayWord.Pieces, 2);
+    return false;
+  }
+}

@@ -1,0 +1,89 @@
+/**
+ * Mapped restore: lays private mappings of page files over a file's memory, instead of copying.
+ *
+ * Only raw contents of local files can be mapped. Each piece, pages that follow one another in
+ * memory and in a page file, is one mapping, and the kernel allows a process some 65,530. So if
+ * there are many pieces, small ones are copied, and of the others the largest are mapped.
+ */
+import { SyscallError } from "../../ffi/index.ts";
+import { CodecId } from "../codec/codec.ts";
+import type { PageMap } from "../checkpoint/page-map.ts";
+import type { LoadState } from "../load/load-state.ts";
+import { type Overlay, PIECES_MAX } from "../memory/overlay.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import type { PageSource } from "../source/description.ts";
+import { descriptorOf } from "../source/describe.ts";
+
+/** So few pieces are mapped whatever their size. */
+const FEW_PIECES = 1024;
+/** Mapping a smaller piece costs about as much as copying it. */
+const PIECE_PAGES_MIN = 16;
+/** Half of the budget: giving pages back splits mappings. */
+const PIECES_AT_FIRST = PIECES_MAX / 4;
+
+/** Extents [extent, extentEnd) are pages [start, end), and bytes of a content from `offset` on. */
+interface Piece {
+  readonly extent: number;
+  extentEnd: number;
+  readonly start: number;
+  end: number;
+  readonly content: number;
+  readonly offset: number;
+}
+
+/**
+ * Maps what can be mapped and notes it in the load, which must not have begun. With `verify` the
+ * load still checks the pages; without it they are loaded at once.
+ */
+export function mapPages(state: LoadState, overlay: Overlay, verify: boolean): void {
+  const { source, map, mappedExtents } = state.handle;
+  for (const piece of choosePieces(source, map)) {
+    try {
+      overlay.map(piece.start, piece.end, descriptorOf(source, piece.content), piece.offset);
+    } catch (error) {
+      // Too many mappings, or a file system without them: the rest is copied.
+      if (error instanceof SyscallError) return;
+      throw error;
+    }
+    mappedExtents.fill(1, piece.extent, piece.extentEnd);
+    if (!verify) state.skip(piece.start, piece.end);
+  }
+}
+
+function choosePieces(source: PageSource, map: PageMap): readonly Piece[] {
+  const pieces = listPieces(source, map);
+  if (pieces.length <= FEW_PIECES) return pieces;
+  const large = pieces.filter(({ start, end }) => end - start >= PIECE_PAGES_MIN);
+  if (large.length <= PIECES_AT_FIRST) return large;
+  return large.sort((a, b) => b.end - b.start - (a.end - a.start)).slice(0, PIECES_AT_FIRST);
+}
+
+function listPieces(source: PageSource, { extents, frames }: PageMap): Piece[] {
+  const pieces: Piece[] = [];
+  let last: Piece | undefined;
+  for (let extent = 0; extent < extents.start.length; extent++) {
+    const frame = extents.frame[extent]!;
+    const content = frames.content[frame]!;
+    const offset = frames.offset[frame]! + extents.framePage[extent]! * PAGE_SIZE;
+    const start = extents.start[extent]!;
+    const end = start + extents.length[extent]!;
+    const isRaw = frames.codec[frame] === CodecId.Raw && offset % PAGE_SIZE === 0;
+    if (!isRaw || descriptorOf(source, content) < 0) {
+      last = undefined;
+      continue;
+    }
+    const isNext =
+      last !== undefined &&
+      last.end === start &&
+      last.content === content &&
+      last.offset + (start - last.start) * PAGE_SIZE === offset;
+    if (isNext) {
+      last!.end = end;
+      last!.extentEnd = extent + 1;
+    } else {
+      last = { extent, extentEnd: extent + 1, start, end, content, offset };
+      pieces.push(last);
+    }
+  }
+  return pieces;
+}

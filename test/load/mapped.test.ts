@@ -1,0 +1,301 @@
+/**
+ * Mapped restore: pages are private mappings of page files. Every method keeps its meaning, nothing
+ * changes the page files, and what cannot be mapped is copied.
+ */
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { coreOf } from "../../src/file/memory-file.ts";
+import {
+  CHUNK_SIZE,
+  HUGE_PAGE_SIZE,
+  loadAll,
+  MemoryFile,
+  PAGE_SIZE,
+  saveAll,
+} from "../../src/index.ts";
+import { PIECES_MAX } from "../../src/memory/overlay.ts";
+import { Actor } from "../threads/support/actor.ts";
+
+const PAGES = 6 * (HUGE_PAGE_SIZE / PAGE_SIZE) + 37;
+const all = { start: 0, end: PAGES * PAGE_SIZE };
+const pages = (first: number, count = 1) => ({
+  start: first * PAGE_SIZE,
+  end: (first + count) * PAGE_SIZE,
+});
+
+let root: string;
+beforeAll(async () => {
+  root = mkdtempSync(join(tmpdir(), "pgalloc-mapped-"));
+  using file = MemoryFile.create();
+  file.allocate(all.end);
+  for (let page = 0; page < PAGES; page++) file.view(pages(page), Uint32Array).fill(stamp(page));
+  await file.saveTo(join(root, "dense"));
+});
+afterAll(() => rmSync(root, { recursive: true }));
+
+const stamp = (page: number) => (Math.imul(page + 1, 0x9e3779b1) | 1) >>> 0;
+
+function wrongPages(file: MemoryFile, expected: (page: number) => number = stamp): number[] {
+  const words = file.view(all, Uint32Array);
+  const wrong: number[] = [];
+  for (let page = 0; page < PAGES; page++) {
+    const want = expected(page);
+    if (!words.subarray(page * 1024, (page + 1) * 1024).every((word) => word === want))
+      wrong.push(page);
+  }
+  return wrong;
+}
+
+/** The mappings of page files in the file's memory. */
+function pageFileMappings(file: MemoryFile): number {
+  const { base } = coreOf(file).mapping;
+  const lines = readFileSync("/proc/self/maps", "utf8").split("\n");
+  return lines.filter((line) => {
+    const start = Number.parseInt(line, 16);
+    return start >= base && start < base + file.totalSizeBytes && line.includes("/pages-");
+  }).length;
+}
+
+describe.each([true, false])("verify %p", (verify) => {
+  const load = (name = "dense") => MemoryFile.loadFrom(join(root, name), { mapped: true, verify });
+
+  test("contents are those that were saved, and no page was copied", async () => {
+    using file = await load();
+    expect(file.loadStats()).toMatchObject({
+      totalBytes: all.end,
+      loadedBytes: all.end,
+      mappedBytes: all.end,
+      copiedBytes: 0,
+      failedBytes: 0,
+      hugeBytes: 0,
+    });
+    expect(pageFileMappings(file)).toBe(1);
+    expect(file.totalUsageBytes).toBe(0);
+    expect(wrongPages(file)).toEqual([]);
+  });
+
+  test("a write copies its page; the checkpoint and other files stay as they are", async () => {
+    using file = await load();
+    using other = await load();
+    file.view(pages(7)).fill(0xaa);
+    expect(wrongPages(file)).toEqual([7]);
+    expect(wrongPages(other)).toEqual([]);
+    using third = await load();
+    expect(wrongPages(third)).toEqual([]);
+  });
+
+  test("decommitted pages read as zero, and freed pages are new pages", async () => {
+    using file = await load();
+    file.decommit(pages(3, 4));
+    const zeroed = (page: number) => (page >= 3 && page < 7 ? 0 : stamp(page));
+    expect(wrongPages(file, zeroed)).toEqual([]);
+    expect(file.view(pages(3, 4)).every((byte) => byte === 0)).toBe(true);
+    file.decRef(pages(100, 50));
+    await file.released();
+    const again = file.allocate(50 * PAGE_SIZE);
+    expect(again).toEqual(expect.objectContaining(pages(100, 50)));
+    expect(file.view(again).every((byte) => byte === 0)).toBe(true);
+    file.view(again).fill(1);
+    expect(file.loadStats().mappedBytes).toBe(all.end);
+  });
+
+  test("a save stores mapped, written, decommitted and new pages", async () => {
+    for (const incremental of [true, false]) {
+      using file = await load();
+      file.view(pages(9), Uint32Array).fill(5);
+      file.decommit(pages(20, 3));
+      const more = file.allocate(3 * PAGE_SIZE);
+      file.view(more, Uint32Array).fill(8);
+      const place = join(root, `saved-${verify}-${incremental}`);
+      await file.saveTo(place, { incremental });
+      using back = await MemoryFile.loadFrom(place);
+      const expected = (page: number) =>
+        page === 9 ? 5 : page >= 20 && page < 23 ? 0 : stamp(page);
+      expect(wrongPages(back, expected)).toEqual([]);
+      expect(back.view(more, Uint32Array).every((word) => word === 8)).toBe(true);
+    }
+  });
+
+  test("a save over the mapped checkpoint leaves every file with its own contents", async () => {
+    const place = join(root, `over-${verify}`);
+    using source = await load();
+    await source.saveTo(place);
+    using mapped = await MemoryFile.loadFrom(place, { mapped: true, verify });
+    using reader = await MemoryFile.loadFrom(place, { mapped: true, verify });
+    for (let round = 1; round <= 3; round++) {
+      mapped.view(pages(round), Uint32Array).fill(round);
+      await mapped.saveTo(place);
+      expect(wrongPages(reader)).toEqual([]);
+      using back = await MemoryFile.loadFrom(place, { mapped: true, verify });
+      const written = (page: number) => (page >= 1 && page <= round ? page : stamp(page));
+      expect(wrongPages(back, written)).toEqual([]);
+      expect(wrongPages(mapped, written)).toEqual([]);
+    }
+  });
+
+  test("other threads see the pages, write them and give them back", async () => {
+    using file = await load();
+    const actor = new Actor();
+    await actor.call("attach", file.share());
+    await actor.call("decommit", pages(11));
+    expect(file.view(pages(11)).every((byte) => byte === 0)).toBe(true);
+    file.view(pages(12), Uint32Array).fill(3);
+    await actor.call("save", join(root, `thread-${verify}`));
+    await actor.terminate();
+    using back = await MemoryFile.loadFrom(join(root, `thread-${verify}`));
+    expect(wrongPages(back, (page) => (page === 11 ? 0 : page === 12 ? 3 : stamp(page)))).toEqual(
+      [],
+    );
+  });
+
+  test("the file grows, and is destroyed", async () => {
+    const file = await load();
+    const large = file.allocate(CHUNK_SIZE);
+    file.view({ start: large.end - PAGE_SIZE, end: large.end }).fill(1);
+    const view = file.view(pages(0));
+    file.destroy();
+    expect(view.length).toBe(0);
+  });
+
+  test("compressed contents are copied", async () => {
+    using source = await load();
+    const place = join(root, `zstd-${verify}`);
+    await source.saveTo(place, { compression: "zstd" });
+    using file = await MemoryFile.loadFrom(place, { mapped: true, verify });
+    expect(wrongPages(file)).toEqual([]);
+    const { mappedBytes, copiedBytes } = file.loadStats();
+    expect(mappedBytes + copiedBytes).toBe(all.end);
+    expect(copiedBytes).toBeGreaterThan(mappedBytes);
+  });
+
+  test("several files are mapped", async () => {
+    const place = join(root, `several-${verify}`);
+    using source = await load();
+    using second = await load();
+    second.view(pages(0), Uint32Array).fill(4);
+    await saveAll(place, { a: source, b: second });
+    using files = await loadAll(place, { mapped: true, verify });
+    expect(wrongPages(files.get("a")!)).toEqual([]);
+    expect(wrongPages(files.get("b")!, (page) => (page === 0 ? 4 : stamp(page)))).toEqual([]);
+    expect(files.get("b")!.loadStats().copiedBytes).toBe(0);
+  });
+
+  test("random writes, decommits, frees and saves give the contents of a copied file", async () => {
+    const step = fc.oneof(
+      fc.record({
+        kind: fc.constant("write" as const),
+        page: fc.nat(PAGES - 4),
+        count: fc.integer({ min: 1, max: 3 }),
+      }),
+      fc.record({
+        kind: fc.constant("decommit" as const),
+        page: fc.nat(PAGES - 40),
+        count: fc.integer({ min: 1, max: 40 }),
+      }),
+      fc.record({
+        kind: fc.constant("save" as const),
+        page: fc.constant(0),
+        count: fc.constant(1),
+      }),
+    );
+    let run = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { minLength: 3, maxLength: 12 }), async (steps) => {
+        const place = join(root, `random-${verify}-${run++}`);
+        using file = await load();
+        const model = Uint32Array.from({ length: PAGES }, (_, page) => stamp(page));
+        for (const [at, { kind, page, count }] of steps.entries()) {
+          const range = pages(page, count);
+          if (kind === "write") {
+            file.view(range, Uint32Array).fill(at + 1);
+            model.fill(at + 1, page, page + count);
+          } else if (kind === "decommit") {
+            file.decommit(range);
+            model.fill(0, page, page + count);
+          } else await file.saveTo(place);
+          expect(wrongPages(file, (each) => model[each]!)).toEqual([]);
+        }
+        await file.saveTo(place);
+        using back = await MemoryFile.loadFrom(place, { mapped: true, verify });
+        expect(wrongPages(back, (each) => model[each]!)).toEqual([]);
+        rmSync(place, { recursive: true });
+      }),
+      { numRuns: 8 },
+    );
+  });
+});
+
+test("with verify, a damaged page is never handed out, and the others are", async () => {
+  const place = join(root, "damaged");
+  using source = await MemoryFile.loadFrom(join(root, "dense"));
+  await source.saveTo(place);
+  const name = readdirSync(place).find((entry) => entry.startsWith("pages-"))!;
+  const fd = openSync(join(place, name), "r+");
+  writeSync(fd, Buffer.from("damage"), 0, 6, 70 * PAGE_SIZE + 9);
+  closeSync(fd);
+  using file = await MemoryFile.loadFrom(place, { mapped: true, background: true });
+  await expect(file.awaitLoad()).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
+  while (file.isLoading) await Bun.sleep(1);
+  expect(() => file.view(pages(70))).toThrow("not loaded");
+  expect(file.view(pages(71), Uint32Array)[0]).toBe(stamp(71));
+  expect(file.loadStats()).toMatchObject({
+    failedBytes: PAGE_SIZE,
+    mappedBytes: all.end - PAGE_SIZE,
+  });
+});
+
+test("before its check a page is not handed out; an awaited one comes first", async () => {
+  using file = await MemoryFile.loadFrom(join(root, "dense"), {
+    mapped: true,
+    background: true,
+    queue: "workers",
+  });
+  // Threads take longer to start.
+  expect(() => file.view(pages(PAGES - 1))).toThrow("not loaded");
+  file.awaitLoadSync(pages(PAGES - 1));
+  expect(file.view(pages(PAGES - 1), Uint32Array)[0]).toBe(stamp(PAGES - 1));
+  await file.awaitLoad();
+});
+
+test("small pieces are copied, and giving back stays within the budget of mappings", async () => {
+  const place = join(root, "fragmented");
+  {
+    using source = MemoryFile.create();
+    const range = source.allocate(4 * 3000 * PAGE_SIZE);
+    for (let page = 0; page < 12_000; page += 4)
+      source
+        .view({ start: range.start + page * PAGE_SIZE, end: range.start + (page + 1) * PAGE_SIZE })
+        .fill(1);
+    await source.saveTo(place);
+  }
+  using file = await MemoryFile.loadFrom(place, { mapped: true });
+  expect(file.loadStats()).toMatchObject({ mappedBytes: 0, copiedBytes: 3000 * PAGE_SIZE });
+  using dense = await MemoryFile.loadFrom(join(root, "dense"), { mapped: true });
+  const { overlay } = coreOf(dense).mapping;
+  for (let page = 0; page < PAGES; page += 2) dense.decommit(pages(page));
+  expect(wrongPages(dense, (page) => (page % 2 === 0 ? 0 : stamp(page)))).toEqual([]);
+  expect(overlay!.zeroedPages).toBe(0);
+  expect(pageFileMappings(dense)).toBeLessThanOrEqual(PIECES_MAX);
+});
+
+test("mapped with a path, or no boolean, is a TypeError", async () => {
+  for (const options of [
+    { mapped: 1 },
+    { mapped: true, verify: "no" },
+    { mapped: true, path: "x" },
+  ])
+    await expect(MemoryFile.loadFrom(join(root, "dense"), options as never)).rejects.toThrow(
+      TypeError,
+    );
+});
