@@ -6,7 +6,6 @@
  * have ended) → unmapped by the thread that leaves last (control/participants.ts). After `destroy`
  * in one thread every other thread leaves at its next call or turn.
  */
-import { fileStatus } from "../../ffi/index.ts";
 import { Commitment } from "../accounting/commitment.ts";
 import { Allocator } from "../allocator/allocator.ts";
 import { Changes } from "../changes/changes.ts";
@@ -174,12 +173,6 @@ export class FileCore {
       dropPages(start, end);
       checks.endStaleViews();
     };
-  }
-
-  /** The most bytes that have memory: committed, or mapped from page files. */
-  get memoryBytes(): number {
-    const { fd, overlay } = this.mapping;
-    return fileStatus(fd).allocatedBytes + (overlay?.pages ?? 0) * PAGE_SIZE;
   }
 
   /** The file's size: a multiple of CHUNK_SIZE, that only grows. */

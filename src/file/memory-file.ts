@@ -17,7 +17,6 @@ import { describeFile, describeHandle, INSPECT, REFUSES_CLONES } from "../core/d
 import {
   type AttachOptions,
   checkGroups,
-  checkMapped,
   checkPlace,
   checkQueue,
   checkWatchers,
@@ -317,7 +316,6 @@ export class MemoryFile extends PageMemory implements Disposable {
     const options = readOptions<LoadOptions>(given);
     checkWatchers(options);
     checkQueue(options.queue);
-    checkMapped(options);
     const { core, userData, finish } = await restoreFile(directory, options);
     const file = new MemoryFile(core, userData);
     file.#place = placeOf(directory);

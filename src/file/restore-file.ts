@@ -1,7 +1,7 @@
 /** Restoring one file from the checkpoint at a place: what MemoryFile.loadFrom does. */
 import { absolutePath } from "../checkpoint/staging.ts";
 import type { FileCore } from "../core/core.ts";
-import type { LoadOptions } from "../core/options.ts";
+import { checkMapped, type LoadOptions } from "../core/options.ts";
 import { SeveralFilesError } from "../errors/errors.ts";
 import type { Loader } from "../load/loader.ts";
 import { recordLoad } from "../metrics/record.ts";
@@ -24,8 +24,9 @@ export interface RestoredFile {
   finish(): Promise<void>;
 }
 
-/** As MemoryFile.loadFrom. Precondition: the arguments are checked. */
+/** As MemoryFile.loadFrom. Precondition: the other arguments are checked. */
 export async function restoreFile(directory: string, options: LoadOptions): Promise<RestoredFile> {
+  checkMapped(options);
   const workingSet = workingSetPath(directory, options);
   const opening = openCheckpointAt(directory, options);
   const checkpoint = opening instanceof Promise ? await opening : opening;

@@ -149,6 +149,11 @@ export class Mapping {
   /** Pages that are mapped from page files; null unless the file was restored so. */
   overlay: Overlay | null = null;
 
+  /** The most bytes that have memory: committed, or mapped from page files. */
+  get memoryBytes(): number {
+    return fileStatus(this.fd).allocatedBytes + (this.overlay?.pages ?? 0) * PAGE_SIZE;
+  }
+
   /** For the tracking of changes, which does not see holes: called around each decommit. */
   onDecommit: (start: number, end: number) => void = () => {};
 

@@ -198,7 +198,7 @@ export class InstantTaker {
     );
     const bytes = runs.reduce((sum, each, i) => {
       const pages = countPages([each]);
-      return sum + Math.min(pages * PAGE_SIZE, files[i]!.core.memoryBytes);
+      return sum + Math.min(pages * PAGE_SIZE, files[i]!.core.mapping.memoryBytes);
     }, 0);
     if (bytes > plan.pauseMemoryBytes) throw new PauseMemoryError(bytes, plan.pauseMemoryBytes);
     const copied = files.map(({ core }, i) => {

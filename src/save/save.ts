@@ -306,7 +306,8 @@ class Save {
 /** The most bytes of contents that the files can have now. */
 function mostBytes({ files }: SavePlan): number {
   return files.reduce(
-    (sum, { core }) => sum + Math.min(core.words[Word.UsedPages]! * PAGE_SIZE, core.memoryBytes),
+    (sum, { core }) =>
+      sum + Math.min(core.words[Word.UsedPages]! * PAGE_SIZE, core.mapping.memoryBytes),
     0,
   );
 }
