@@ -9,6 +9,7 @@
 import {
   allocateRange,
   closeFile,
+  fileStatus,
   isRefused,
   MADV_DONTDUMP,
   MADV_HUGEPAGE,
