@@ -13,7 +13,7 @@ import {
   reserve,
   truncateFile,
 } from "../../ffi/index.ts";
-import { makeHuge } from "../../src/aio/perform.ts";
+import { makeHuge } from "../../src/load/huge-pages.ts";
 import { HUGE_PAGE_SIZE } from "../../src/pages/units.ts";
 
 /** The rival's name. */

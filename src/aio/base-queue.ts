@@ -19,7 +19,6 @@ export abstract class BaseQueue implements Queue {
     count: number;
     readonly ids: Float64Array;
     readonly results: Float64Array;
-    readonly huge: Uint8Array;
   };
   private destroying: Promise<void> | undefined;
   private isWaiting = false;
@@ -34,7 +33,6 @@ export abstract class BaseQueue implements Queue {
       count: 0,
       ids: new Float64Array(capacity),
       results: new Float64Array(capacity),
-      huge: new Uint8Array(capacity),
     };
   }
 
@@ -58,17 +56,9 @@ export abstract class BaseQueue implements Queue {
     return this.destroying !== undefined;
   }
 
-  read(
-    id: number,
-    fd: number,
-    address: number,
-    lengthBytes: number,
-    offset: number,
-    hugeBlock = 0,
-  ): void {
+  read(id: number, fd: number, address: number, lengthBytes: number, offset: number): void {
     const slot = this.freeSlot("read()");
     this.operations.set(slot, Kind.Read, id, fd, address, lengthBytes, offset);
-    if (hugeBlock !== 0) this.operations.setHugeBlock(slot, hugeBlock);
     this.enqueue(slot);
   }
 
@@ -78,17 +68,9 @@ export abstract class BaseQueue implements Queue {
     this.enqueue(slot);
   }
 
-  readv(
-    id: number,
-    fd: number,
-    iovecs: Float64Array,
-    count: number,
-    offset: number,
-    hugeBlock = 0,
-  ): void {
+  readv(id: number, fd: number, iovecs: Float64Array, count: number, offset: number): void {
     const slot = this.freeSlot("readv()");
     this.operations.setVector(slot, Kind.Readv, id, fd, iovecs, count, offset);
-    if (hugeBlock !== 0) this.operations.setHugeBlock(slot, hugeBlock);
     this.enqueue(slot);
   }
 
@@ -159,8 +141,7 @@ export abstract class BaseQueue implements Queue {
     for (let slot = 0; slot < this.capacity; slot++) {
       if (Atomics.load(operations.state, slot) !== SlotState.Done) continue;
       told.ids[count] = operations.id[slot]!;
-      told.results[count] = operations.result[slot]!;
-      told.huge[count++] = operations.huge[slot]!;
+      told.results[count++] = operations.result[slot]!;
       Atomics.store(operations.state, slot, SlotState.Free);
       this.freeSlots[this.freeCount++] = slot;
     }

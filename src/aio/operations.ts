@@ -16,7 +16,6 @@
  * consistent, so a thread that sees the state sees the columns.
  */
 import { addressOf, checkInteger, MAX_IOVECS } from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { MAX_TRANSFER_BYTES } from "./coalesce.ts";
 
 /** A state below RUNNING is exact; from there up it is RUNNING + the performer's number. */
@@ -64,11 +63,7 @@ export class Operations {
   readonly offset: Float64Array;
   /** Bytes moved so far. */
   readonly moved: Float64Array;
-  /** Address of the block to make a huge page first, or 0. */
-  readonly hugeBlock: Float64Array;
   readonly result: Float64Array;
-  /** 1 if the block was made a huge page. */
-  readonly huge: Int32Array;
   /** struct iovec: address and length, 64 bits each, MAX_IOVECS a slot. */
   private readonly iovecs: Uint32Array;
   private readonly iovecBase: number;
@@ -80,7 +75,7 @@ export class Operations {
     } else {
       checkInteger("capacity", source, 1, MAX_CAPACITY);
       this.buffer = new SharedArrayBuffer(
-        4 * HEADER_WORDS + source * (7 * 8 + 6 * 4 + 4 * IOVEC_WORDS * MAX_IOVECS),
+        4 * HEADER_WORDS + source * (6 * 8 + 5 * 4 + 4 * IOVEC_WORDS * MAX_IOVECS),
       );
       new Int32Array(this.buffer)[QueueWord.Capacity] = source;
     }
@@ -99,7 +94,6 @@ export class Operations {
     this.remaining = floats();
     this.offset = floats();
     this.moved = floats();
-    this.hugeBlock = floats();
     this.result = floats();
     this.iovecs = new Uint32Array(buffer, at, capacity * IOVEC_WORDS * MAX_IOVECS);
     this.iovecBase = addressOf(this.iovecs);
@@ -114,7 +108,6 @@ export class Operations {
     this.fd = integers();
     this.iovecCount = integers();
     this.iovecFirst = integers();
-    this.huge = integers();
   }
 
   /** Address of the slot's first iovec that is left. */
@@ -201,22 +194,6 @@ export class Operations {
     this.remaining[slot] = lengthBytes;
     this.offset[slot] = offset;
     this.moved[slot] = 0;
-    this.hugeBlock[slot] = 0;
-    this.huge[slot] = 0;
-  }
-
-  /**
-   * Asks for `address`'s block to be made a huge page before the slot's read.
-   * @throws {RangeError}
-   */
-  setHugeBlock(slot: number, address: number): void {
-    checkInteger("hugeBlock", address, HUGE_PAGE_SIZE);
-    if (address % HUGE_PAGE_SIZE !== 0) {
-      throw new RangeError(
-        `Expected hugeBlock to be a multiple of ${HUGE_PAGE_SIZE}, got ${address}`,
-      );
-    }
-    this.hugeBlock[slot] = address;
   }
 
   /** The first contiguous piece of memory of what is left. */

@@ -2,36 +2,15 @@
  * Does one operation with ordinary system calls, in the thread that calls: what InlineQueue and the
  * Workers of WorkerQueue share. Finishes it, so that all queues follow one rule (queue.ts).
  */
-import {
-  MADV_COLLAPSE,
-  MADV_POPULATE_WRITE,
-  readAt,
-  readVectorAt,
-  SYSTEM_PAGE_SIZE,
-  tryAdvise,
-  writeAt,
-  writeVectorAt,
-} from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE } from "../pages/units.ts";
+import { readAt, readVectorAt, writeAt, writeVectorAt } from "../../ffi/index.ts";
 import { Kind, type Operations } from "./operations.ts";
 
 /** Returns the operation's result. Precondition: the slot is running, and this thread runs it. */
 export function perform(operations: Operations, slot: number): number {
-  const block = operations.hugeBlock[slot]!;
-  if (block !== 0 && makeHuge(block)) operations.huge[slot] = 1;
   const kind = operations.kind[slot]!;
   return kind === Kind.Read || kind === Kind.Write
     ? transfer(operations, slot, kind)
     : transferVector(operations, slot, kind);
-}
-
-/**
- * Populates one page (an empty block cannot be collapsed), then collapses the block. A kernel that
- * refuses leaves small pages, which hold the same bytes.
- */
-export function makeHuge(block: number): boolean {
-  if (tryAdvise(block, SYSTEM_PAGE_SIZE, MADV_POPULATE_WRITE) !== 0) return false;
-  return tryAdvise(block, HUGE_PAGE_SIZE, MADV_COLLAPSE) === 0;
 }
 
 function transfer(operations: Operations, slot: number, kind: number): number {

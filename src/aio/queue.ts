@@ -24,8 +24,6 @@ export interface Completions {
   readonly ids: Float64Array;
   /** `results[i]` for i < count: bytes moved, or the negative error number. */
   readonly results: Float64Array;
-  /** `huge[i]` is 1 if the read's `hugeBlock` was made a huge page. */
-  readonly huge: Uint8Array;
 }
 
 export interface Queue extends AsyncDisposable {
@@ -38,38 +36,19 @@ export interface Queue extends AsyncDisposable {
    * Adds a read of `lengthBytes` (1 to MAX_TRANSFER_BYTES) at byte `offset` of the file into native
    * memory at `address`. Some queues start it at the next wait only (`wait(0)` is enough).
    *
-   * `hugeBlock`: the address of the HUGE_PAGE_SIZE-aligned block of a memory file's mapping that
-   * the read goes to; it is made a huge page first, which costs a quarter of what its 512 small
-   * pages would. Whether the kernel did is told with the completion; the read goes on either way.
-   * It commits the whole block.
-   *
    * @throws {TypeError} {RangeError} if an argument is no integer in its range, or `capacity`
    * operations are in flight
    * @throws {DestroyedError}
    */
-  read(
-    id: number,
-    fd: number,
-    address: number,
-    lengthBytes: number,
-    offset: number,
-    hugeBlock?: number,
-  ): void;
+  read(id: number, fd: number, address: number, lengthBytes: number, offset: number): void;
   /** Adds a write from native memory at `address`. @throws as `read` */
   write(id: number, fd: number, address: number, lengthBytes: number, offset: number): void;
   /**
-   * Adds a read into `count` (1 to 1024) pieces of memory: pairs (address, length) at `iovecs[2 *
-   * i]`, `iovecs[2 * i + 1]`, which are copied at once.
+   * Adds a read into `count` (1 to 1024) pieces of memory. Piece i is `iovecs[2 * i + 1]` bytes at
+   * address `iovecs[2 * i]`; the numbers are copied at once.
    * @throws as `read`
    */
-  readv(
-    id: number,
-    fd: number,
-    iovecs: Float64Array,
-    count: number,
-    offset: number,
-    hugeBlock?: number,
-  ): void;
+  readv(id: number, fd: number, iovecs: Float64Array, count: number, offset: number): void;
   /** Adds a write from pieces of memory. @throws as `readv` */
   writev(id: number, fd: number, iovecs: Float64Array, count: number, offset: number): void;
 

@@ -6,9 +6,6 @@
  * be done inside io_uring_enter, and block the submitter for as long as copying takes (7 to 36 ms
  * at 32 entries, measured).
  *
- * A read that wants a huge page is a chain of three entries: populate one page, collapse the block,
- * read. The links are hard, so that a refused collapse does not cancel the read.
- *
  * Wanting nothing that needs root or pinned memory: no submission thread (SQPOLL), no registered
  * buffers or files.
  */
@@ -19,28 +16,22 @@ import {
   type Fault,
   errnoNumber,
   IOSQE_ASYNC,
-  IOSQE_IO_HARDLINK,
-  MADV_COLLAPSE,
-  MADV_POPULATE_WRITE,
   type RingPlace,
-  SYSTEM_PAGE_SIZE,
   Uring,
   UringOp,
   uringUnavailable,
 } from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { BaseQueue } from "./base-queue.ts";
 import { Kind, MAX_CAPACITY, SlotState } from "./operations.ts";
 import { UringUnavailableError } from "./queue.ts";
 
 const EINTR = errnoNumber("EINTR");
-const ECANCELED = errnoNumber("ECANCELED");
-/** Entries of one operation: two of advice and its transfer. */
-const ENTRIES_MAX = 3;
+/** Entries of one operation: its transfer, and a request to cancel it. */
+const ENTRIES_MAX = 2;
 
 /** What a completion belongs to: the slot, and in the bits above it which of its entries. */
 const PART_SHIFT = 16;
-const Part = { Transfer: 0, Populate: 1, Collapse: 2, Cancel: 3 } as const;
+const Part = { Transfer: 0, Cancel: 1 } as const;
 
 /** By Kind. */
 const OPERATIONS = [UringOp.Read, UringOp.Write, UringOp.Readv, UringOp.Writev] as const;
@@ -84,33 +75,8 @@ export class UringQueue extends BaseQueue {
   }
 
   protected override start(slot: number): void {
-    const block = this.operations.hugeBlock[slot]!;
     this.operations.state[slot] = SlotState.Running;
-    if (block !== 0) {
-      this.pushAdvice(slot, Part.Populate, block, SYSTEM_PAGE_SIZE, MADV_POPULATE_WRITE);
-      this.pushAdvice(slot, Part.Collapse, block, HUGE_PAGE_SIZE, MADV_COLLAPSE);
-    }
     this.pushTransfer(slot);
-  }
-
-  private pushAdvice(
-    slot: number,
-    part: number,
-    address: number,
-    lengthBytes: number,
-    advice: number,
-  ): void {
-    const flags = IOSQE_ASYNC | IOSQE_IO_HARDLINK;
-    this.ring.push(
-      UringOp.Madvise,
-      flags,
-      -1,
-      address,
-      lengthBytes,
-      0,
-      advice,
-      slot | (part << PART_SHIFT),
-    );
   }
 
   /** Pushes what is left of a slot's operation. */
@@ -174,9 +140,7 @@ export class UringQueue extends BaseQueue {
 
   private readonly reaped = (tag: number, result: number): void => {
     const slot = tag & (MAX_CAPACITY - 1);
-    const part = tag >>> PART_SHIFT;
-    if (part === Part.Transfer) this.transferred(slot, result);
-    else if (part === Part.Collapse && result === 0) this.operations.huge[slot] = 1;
+    if (tag >>> PART_SHIFT === Part.Transfer) this.transferred(slot, result);
   };
 
   private transferred(slot: number, result: number): void {
@@ -185,9 +149,7 @@ export class UringQueue extends BaseQueue {
       operations.advance(slot, result);
       if (operations.remaining[slot]! > 0) this.pushTransfer(slot);
       else this.complete(slot, operations.moved[slot]!);
-    } else if (!this.isDestroyed && (result === -EINTR || result === -ECANCELED)) {
-      // Not cancelled by us: the kernel refused the advice before it, and the whole chain
-      // with it.
+    } else if (!this.isDestroyed && result === -EINTR) {
       this.pushTransfer(slot);
     } else this.complete(slot, result === 0 ? operations.moved[slot]! : result);
   }

@@ -15,7 +15,7 @@ import {
   residentFraction,
   uringUnavailable,
 } from "../../ffi/index.ts";
-import { makeHuge } from "../../src/aio/perform.ts";
+import { makeHuge } from "../../src/load/huge-pages.ts";
 import {
   FileRange,
   HUGE_PAGE_SIZE,
