@@ -6,17 +6,11 @@
  * This file and page-memory.ts are the public surface: they check arguments and hand them on.
  * core/core.ts holds what a file is made of; ARCHITECTURE.md shows the way through the rooms.
  */
-import { fileStatus } from "../../ffi/index.ts";
-import { scanCommitted } from "../accounting/scan.ts";
-import { type Usage, usageOf } from "../accounting/usage.ts";
-import { dumpRuns } from "../allocator/dump.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
-import { Word } from "../control/control.ts";
 import { attachCore, FileCore } from "../core/core.ts";
 import { describeFile, describeHandle, INSPECT, REFUSES_CLONES } from "../core/describe.ts";
 import {
   type AttachOptions,
-  checkGroups,
   checkPlace,
   checkQueue,
   checkWatchers,
@@ -32,18 +26,18 @@ import { endRecording, workingSetStats } from "../restore/working-set.ts";
 import { awaitLoad, awaitLoadSync, retryLoad } from "./await-load.ts";
 import { type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
 import { watchForgotten } from "./forgotten.ts";
-import { PageMemory } from "./page-memory.ts";
+import { PageMemory, replaceCore } from "./page-memory.ts";
 import { makeReadOnly } from "./read-only.ts";
 import { placeOf, restoreFile } from "./restore-file.ts";
 import { createParts } from "../core/parts.ts";
 import type { WaitOptions } from "../core/wait.ts";
 import { keepServed } from "../core/service.ts";
-import { NoCheckpointError } from "../errors/errors.ts";
+import { NoCheckpointError, UnsupportedError } from "../errors/errors.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
 import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
 import { recordSave } from "../metrics/record.ts";
 import type { RangeLike } from "../pages/range.ts";
-import { PAGE_SIZE } from "../pages/units.ts";
+import type { RestoreOrigin } from "../restore/refresh.ts";
 import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 
 /** For the library's other modules: the core of a file, and a file over a core. */
@@ -59,9 +53,16 @@ export class MemoryFile extends PageMemory implements Disposable {
   /**
    * What the program stored beside its pages in the checkpoint that this file was restored from.
    */
-  readonly userData: Uint8Array | null;
+  get userData(): Uint8Array | null {
+    return this.#userData;
+  }
+  #userData: Uint8Array | null;
   readonly name: string;
-  readonly #core: FileCore;
+  /** Another one after `refresh`. */
+  #core: FileCore;
+  /** Of a file that `loadFrom` restored. */
+  #origin: RestoreOrigin | undefined;
+  #refreshing: Promise<boolean> | undefined;
   /** Where this file was saved to last, or loaded from: for `compact`. */
   #place: string | undefined;
 
@@ -73,7 +74,7 @@ export class MemoryFile extends PageMemory implements Disposable {
   private constructor(core: FileCore, userData: Uint8Array | null) {
     super(core);
     this.#core = core;
-    this.userData = userData;
+    this.#userData = userData;
     this.name = core.name;
     watchForgotten(this, core);
     // structuredClone and postMessage look at string keys only.
@@ -147,52 +148,6 @@ export class MemoryFile extends PageMemory implements Disposable {
   parked<T>(work: () => T): T {
     this.#core.requireLive("parked()");
     return this.#core.stops.parked(work);
-  }
-
-  /** Memory and swap that the kernel spends on the file: exact, from fstat(2). */
-  get totalUsageBytes(): number {
-    this.#core.requireLive("totalUsageBytes");
-    return fileStatus(this.#core.mapping.fd).allocatedBytes;
-  }
-
-  /**
-   * Looks for memory that was committed since the last look, for `usage()`; of the given groups
-   * only, or of all. A look at all is not repeated before eight times its duration has passed.
-   * Returns whether it looked; it does not if another thread is looking.
-   *
-   * @throws {TypeError} {RangeError} unless groups are integers from 0 to 2^32 - 1
-   * @throws {SyscallError}
-   */
-  updateUsage(groups?: Iterable<number> | null): boolean {
-    this.#core.requireLive("updateUsage()");
-    const wanted = checkGroups(groups ?? undefined);
-    // The groups' iterator is the program's code, and may have destroyed the file.
-    this.#core.requireLive("updateUsage()");
-    return scanCommitted(this.#core, wanted);
-  }
-
-  /** Committed memory by kind and group, as of the last `updateUsage`, less what was released. */
-  usage(): Usage {
-    this.#core.requireLive("usage()");
-    return usageOf(this.#core.allocator, this.#core.commitment);
-  }
-
-  /** The file's size: a multiple of CHUNK_SIZE that only grows. */
-  get totalSizeBytes(): number {
-    this.#core.requireLive("totalSizeBytes");
-    return this.#core.sizeBytes;
-  }
-
-  /** Bytes with references. */
-  get allocatedBytes(): number {
-    this.#core.requireLive("allocatedBytes");
-    return this.#core.words[Word.UsedPages]! * PAGE_SIZE;
-  }
-
-  /** The state of every page, a line for each run of equal pages. */
-  dump(): string {
-    this.#core.requireLive("dump()");
-    return dumpRuns(this.#core.allocator);
   }
 
   /** Name, sizes and state, in one line. `dump()` lists the pages. */
@@ -316,11 +271,52 @@ export class MemoryFile extends PageMemory implements Disposable {
     const options = readOptions<LoadOptions>(given);
     checkWatchers(options);
     checkQueue(options.queue);
-    const { core, userData, finish } = await restoreFile(directory, options);
+    const { core, userData, manifest, finish } = await restoreFile(directory, options);
     const file = new MemoryFile(core, userData);
-    file.#place = placeOf(directory);
+    const place = placeOf(directory);
+    file.#place = place;
+    file.#origin = { where: place, options, manifest };
     await finish();
     return file;
+  }
+
+  /**
+   * Becomes the newest checkpoint of the place that the file was loaded from. For programs that
+   * only read: unchanged pages are copied in memory, and only the others are loaded. Views that
+   * were taken before have length 0 afterwards, as after `destroy`; attached threads must attach
+   * again. Resolves with false, and changes nothing, if there is no newer checkpoint. What the
+   * program has written since the load is lost, or kept where its page has not changed.
+   *
+   * @throws {UnsupportedError} for a file that `loadFrom` did not restore
+   * @throws what `loadFrom` throws; the file is as it was
+   */
+  async refresh(): Promise<boolean> {
+    this.#refreshing ??= this.#refresh().finally(() => {
+      this.#refreshing = undefined;
+    });
+    return await this.#refreshing;
+  }
+
+  async #refresh(): Promise<boolean> {
+    this.#core.requireLive("refresh()");
+    const origin = this.#origin;
+    if (origin === undefined)
+      throw new UnsupportedError("Cannot refresh a file that loadFrom() did not restore");
+    const { refreshCore } = await import("../restore/refresh.ts");
+    const before = this.#core;
+    const refreshed = await refreshCore(before, origin);
+    if (refreshed === undefined) return false;
+    const [core] = refreshed.restored.cores;
+    await refreshed.restored.finish();
+    if (before.isDetached) core!.destroy();
+    before.requireLive("refresh()");
+    this.#core = core!;
+    replaceCore(this, core!);
+    this.#origin = refreshed.origin;
+    this.#userData = refreshed.origin.manifest.files[0]!.userData;
+    watchForgotten(this, core!);
+    before.destroy();
+    return true;
   }
 
   /** True while a restore goes on in the background. */

@@ -1,10 +1,15 @@
 /**
- * PageMemory: the methods of a MemoryFile that concern its pages: allocation, references, views and
- * eviction. Everything else of the public surface is in memory-file.ts.
+ * PageMemory: the methods of a MemoryFile that concern its pages: allocation, references, views,
+ * eviction and accounting. Everything else of the public surface is in memory-file.ts.
  */
+import { fileStatus } from "../../ffi/index.ts";
+import { scanCommitted } from "../accounting/scan.ts";
+import { type Usage, usageOf } from "../accounting/usage.ts";
+import { dumpRuns } from "../allocator/dump.ts";
+import { Word } from "../control/control.ts";
 import { allocatePages } from "../core/allocate.ts";
 import { FileCore } from "../core/core.ts";
-import type { AllocateOptions, Nullable } from "../core/options.ts";
+import { type AllocateOptions, checkGroups, type Nullable } from "../core/options.ts";
 import { signalOf, unlessAborted, type WaitOptions } from "../core/wait.ts";
 import type { EvictableMemoryUser, EvictionTrigger } from "../eviction/evictions.ts";
 import type { EvictableRange } from "../eviction/range-list.ts";
@@ -15,8 +20,17 @@ import { noteUse } from "../restore/working-set.ts";
 
 const NO_OPTIONS = Object.freeze({});
 
+/** For MemoryFile.refresh: the memory is that of another core from now on. */
+export let replaceCore: (memory: PageMemory, core: FileCore) => void;
+
 export abstract class PageMemory {
-  readonly #core: FileCore;
+  #core: FileCore;
+
+  static {
+    replaceCore = (memory, core) => {
+      memory.#core = core;
+    };
+  }
 
   protected constructor(core: FileCore) {
     if (!(core instanceof FileCore))
@@ -183,5 +197,51 @@ export abstract class PageMemory {
   get evictionTrigger(): EvictionTrigger {
     this.#core.requireLive("evictionTrigger");
     return this.#core.evictions.trigger;
+  }
+
+  /** Memory and swap that the kernel spends on the file: exact, from fstat(2). */
+  get totalUsageBytes(): number {
+    this.#core.requireLive("totalUsageBytes");
+    return fileStatus(this.#core.mapping.fd).allocatedBytes;
+  }
+
+  /**
+   * Looks for memory that was committed since the last look, for `usage()`; of the given groups
+   * only, or of all. A look at all is not repeated before eight times its duration has passed.
+   * Returns whether it looked; it does not if another thread is looking.
+   *
+   * @throws {TypeError} {RangeError} unless groups are integers from 0 to 2^32 - 1
+   * @throws {SyscallError}
+   */
+  updateUsage(groups?: Iterable<number> | null): boolean {
+    this.#core.requireLive("updateUsage()");
+    const wanted = checkGroups(groups ?? undefined);
+    // The groups' iterator is the program's code, and may have destroyed the file.
+    this.#core.requireLive("updateUsage()");
+    return scanCommitted(this.#core, wanted);
+  }
+
+  /** Committed memory by kind and group, as of the last `updateUsage`, less what was released. */
+  usage(): Usage {
+    this.#core.requireLive("usage()");
+    return usageOf(this.#core.allocator, this.#core.commitment);
+  }
+
+  /** The file's size: a multiple of CHUNK_SIZE that only grows. */
+  get totalSizeBytes(): number {
+    this.#core.requireLive("totalSizeBytes");
+    return this.#core.sizeBytes;
+  }
+
+  /** Bytes with references. */
+  get allocatedBytes(): number {
+    this.#core.requireLive("allocatedBytes");
+    return this.#core.words[Word.UsedPages]! * PAGE_SIZE;
+  }
+
+  /** The state of every page, a line for each run of equal pages. */
+  dump(): string {
+    this.#core.requireLive("dump()");
+    return dumpRuns(this.#core.allocator);
   }
 }

@@ -1,4 +1,5 @@
 /** Restoring one file from the checkpoint at a place: what MemoryFile.loadFrom does. */
+import type { DecodedManifest } from "../checkpoint/decode.ts";
 import { absolutePath } from "../checkpoint/staging.ts";
 import type { FileCore } from "../core/core.ts";
 import { checkMapped, type LoadOptions } from "../core/options.ts";
@@ -20,6 +21,7 @@ export function placeOf(directory: string): string {
 export interface RestoredFile {
   readonly core: FileCore;
   readonly userData: Uint8Array | null;
+  readonly manifest: DecodedManifest;
   /** Waits for the load, unless it goes on in the background. */
   finish(): Promise<void>;
 }
@@ -45,5 +47,6 @@ export async function restoreFile(directory: string, options: LoadOptions): Prom
   const restored = restoreCheckpoint(checkpoint, () => options, restoring, workingSet);
   const [core] = restored.cores as [FileCore];
   void recordLoad(core);
-  return { core, userData: only.userData, finish: () => restored.finish() };
+  const { manifest } = checkpoint;
+  return { core, userData: only.userData, manifest, finish: () => restored.finish() };
 }

@@ -1,0 +1,117 @@
+/**
+ * Refresh: a restored file becomes the newer checkpoint of its place. A new file is restored beside
+ * the old one: pages that have not changed are copied from memory, and only the others are loaded.
+ */
+import { copyMemory } from "../../ffi/index.ts";
+import { corrupt, crc32 } from "../checkpoint/format.ts";
+import { BLOCK_PAGES, type ColumnPlace } from "../checkpoint/page-map.ts";
+import type { DecodedManifest } from "../checkpoint/decode.ts";
+import type { FileCore } from "../core/core.ts";
+import type { LoadOptions } from "../core/options.ts";
+import { SeveralFilesError } from "../errors/errors.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
+import type { PageSource } from "../source/description.ts";
+import { contentName } from "../source/describe.ts";
+import { openReader } from "../source/open.ts";
+import { readContent } from "../source/read-content.ts";
+import { Word } from "../control/control.ts";
+import { findChangedPages, type PageRun } from "./changed-pages.ts";
+import { closeOpened, openCheckpointAt } from "./open-place.ts";
+import { type Restored, restoreFiles } from "./restore.ts";
+
+/** Where a file was restored from. */
+export interface RestoreOrigin {
+  readonly where: string;
+  readonly options: LoadOptions;
+  readonly manifest: DecodedManifest;
+}
+
+export interface Refreshed {
+  readonly restored: Restored;
+  readonly origin: RestoreOrigin;
+}
+
+/** So much is copied in one turn of the event loop. */
+const COPY_PAGES = 16_384;
+
+/**
+ * Undefined if the place has no newer checkpoint. Precondition: the program has not written to the
+ * file since it was restored.
+ *
+ * @throws as `openCheckpointAt` and `restoreFiles`, with the file as it was
+ */
+export async function refreshCore(
+  core: FileCore,
+  origin: RestoreOrigin,
+): Promise<Refreshed | undefined> {
+  const { where, options } = origin;
+  const opened = await openCheckpointAt(where, options);
+  const { manifest, source } = opened;
+  let isTaken = false;
+  try {
+    const [file] = manifest.files;
+    if (manifest.id === origin.manifest.id) return undefined;
+    if (file === undefined || manifest.files.length > 1)
+      throw new SeveralFilesError(
+        where,
+        manifest.files.map(({ name }) => name),
+      );
+    // What is copied must be there.
+    if (core.mayMissPages)
+      await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, options.signal);
+    const [before] = origin.manifest.files;
+    const { map, ranks, unchanged } = findChangedPages(
+      { map: before!.pageMap, pageFiles: origin.manifest.pageFiles },
+      { map: file.pageMap, pageFiles: manifest.pageFiles },
+    );
+    const crcs = await readCrcs(source, file.crcs);
+    isTaken = true;
+    const restored = restoreFiles(
+      source,
+      [{ image: file, map, checksums: ranks.map((rank) => crcs[rank]!), options }],
+      { ...options, onEnd: (isLoaded) => opened.close(isLoaded), awaitsEnd: opened.isCaching },
+    );
+    await copyPages(core, restored.cores[0]!, unchanged);
+    return { restored, origin: { where, options, manifest } };
+  } catch (error) {
+    if (isTaken) void opened.close(false);
+    throw error;
+  } finally {
+    if (!isTaken) closeOpened(opened);
+  }
+}
+
+async function copyPages(from: FileCore, to: FileCore, runs: readonly PageRun[]): Promise<void> {
+  let copied = 0;
+  for (const { start, length } of runs) {
+    for (let at = start; at < start + length; at += COPY_PAGES) {
+      const pages = Math.min(COPY_PAGES, start + length - at);
+      from.requireLive("refresh()");
+      const offset = at * PAGE_SIZE;
+      copyMemory(to.mapping.base + offset, from.mapping.base + offset, pages * PAGE_SIZE);
+      copied += pages;
+      if (copied < COPY_PAGES) continue;
+      copied = 0;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+  }
+}
+
+/** The CRC-32 of each page, from the manifest. @throws {CorruptCheckpointError} */
+async function readCrcs(source: PageSource, place: ColumnPlace): Promise<Uint32Array> {
+  const { offset, count, widthBytes, blockCrcs } = place;
+  const reader = await openReader(source, "demand");
+  try {
+    const lengthBytes = count * widthBytes;
+    const bytes = await readContent(reader, { content: 0, offset, lengthBytes });
+    for (let block = 0; block < blockCrcs.length; block++) {
+      const first = block * BLOCK_PAGES * widthBytes;
+      const found = bytes.subarray(first, first + BLOCK_PAGES * widthBytes);
+      if (bytes.byteLength !== lengthBytes || crc32(found) !== blockCrcs[block])
+        throw corrupt(contentName(source, 0), "Block checksum does not match", "pageCrcs", offset);
+    }
+    return new Uint32Array(bytes.buffer);
+  } finally {
+    await reader.close();
+  }
+}
