@@ -13,6 +13,7 @@ import { bench as coalesce } from "./coalesce.bench.ts";
 import { bench as frames } from "./frames.bench.ts";
 import { bench as load } from "./load.bench.ts";
 import { bench as data } from "./data.bench.ts";
+import { bench as documents } from "./documents.bench.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
 import { bench as exchange } from "./exchange.bench.ts";
 import { Fio, FIO_RUNS, FIO_WRITE } from "./peers/fio.ts";
@@ -59,6 +60,7 @@ const SINGLE: readonly Bench[] = [
   remote,
   instant,
   data,
+  documents,
 ];
 /** Figures of what a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];

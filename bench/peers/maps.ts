@@ -19,14 +19,13 @@ export interface MapPeer {
 }
 
 /** What is used of the npm package lmdb. */
-interface Lmdb {
-  open(options: object): {
-    getBinary(key: Key): Uint8Array | undefined;
-    putSync(key: Key, value: Uint8Array): void;
-    transactionSync(work: () => void): void;
-    flushed: Promise<unknown>;
-    close(): Promise<void>;
-  };
+interface LmdbDatabase {
+  getBinary(key: Key): Uint8Array | undefined;
+  getRange(): Iterable<{ readonly value: Uint8Array }>;
+  putSync(key: Key, value: Uint8Array): void;
+  transactionSync(work: () => void): void;
+  flushed: Promise<unknown>;
+  close(): Promise<void>;
 }
 
 /** True if the package is installed. */
@@ -43,7 +42,7 @@ export function hasLmdb(): boolean {
 export async function openMap(by: string, directory: string, kind: KeyKind): Promise<MapPeer> {
   if (by === "pgalloc") return await openStore(directory, kind);
   if (by === "Map") return openJsMap(kind);
-  if (by === "lmdb") return await openLmdb(directory);
+  if (by === "lmdb") return await openLmdbMap(directory);
   if (by === "sqlite") return openSqlite(directory, kind);
   throw new Error(`There is no map by ${by}`);
 }
@@ -75,11 +74,16 @@ function openJsMap(kind: KeyKind): MapPeer {
   };
 }
 
-async function openLmdb(directory: string): Promise<MapPeer> {
+/** An lmdb database of binary values that does not sync. The package is installed. */
+export async function openLmdb(directory: string): Promise<LmdbDatabase> {
   // The name in a variable: nothing of it is needed to type-check this.
   const name = "lmdb";
-  const lmdb = (await import(name)) as Lmdb;
-  const database = lmdb.open({ path: directory, encoding: "binary", noSync: true });
+  const lmdb = (await import(name)) as { open(options: object): LmdbDatabase };
+  return lmdb.open({ path: directory, encoding: "binary", noSync: true });
+}
+
+async function openLmdbMap(directory: string): Promise<MapPeer> {
+  const database = await openLmdb(directory);
   return {
     get: (key) => database.getBinary(key),
     setAll(keys, value) {

@@ -7,6 +7,7 @@
  * operation.
  */
 import { CorruptStoreError } from "../errors/store.ts";
+import type { CellArray, ColumnCodec } from "./column-types.ts";
 import type { Column, Columns } from "./columns.ts";
 import { BLOCK_KIND_MASK, BlockKind, WINDOW_UNIT_BITS, WINDOW_UNIT_MASK } from "./layout.ts";
 import type { StoreParts } from "./parts.ts";
@@ -20,7 +21,8 @@ const HIGH_MASK = 0x7f;
 interface Pending {
   readonly window: number;
   readonly byte: number;
-  readonly bytes: Uint8Array;
+  readonly codec: ColumnCodec;
+  readonly value: CellArray;
 }
 
 export class Cells {
@@ -35,20 +37,23 @@ export class Cells {
     this.columns = columns;
   }
 
-  /**
-   * A copy of the bytes of a cell, or of the block that it refers to. @throws {CorruptStoreError}
-   * {NotLoadedError}
-   */
-  read(column: Column, row: number): Uint8Array {
+  /** A copy of the value of a cell. @throws {CorruptStoreError} {NotLoadedError} */
+  read(column: Column, row: number): unknown {
     const { columns } = this;
     const { arena } = this.parts;
     const { codec } = column;
-    if (!columns.locate(column, row)) return new Uint8Array(codec.isBytes ? 0 : codec.widthBytes);
-    const { window, byte } = columns;
-    if (!codec.isBytes) return arena.bytes[window]!.slice(byte, byte + codec.widthBytes);
-    if (!this.findBlock(window, byte >>> 2)) return new Uint8Array(0);
+    if (codec.isBytes) return this.readBlock(column, row);
+    if (!columns.locate(column, row)) return codec.decode(codec.zeros());
+    const view = codec.viewAt(arena.bytes[columns.window]!, columns.byte);
+    return codec.decode(codec.length === 0 ? view : view.slice());
+  }
+
+  private readBlock(column: Column, row: number): Uint8Array {
+    const { columns } = this;
+    if (!columns.locate(column, row)) return new Uint8Array(0);
+    if (!this.findBlock(columns.window, columns.byte >>> 2)) return new Uint8Array(0);
     const start = 4 * this.blockWord + HEAD_BYTES;
-    return arena.bytes[this.blockWindow]!.slice(start, start + this.blockBytes);
+    return this.parts.arena.bytes[this.blockWindow]!.slice(start, start + this.blockBytes);
   }
 
   private blockWindow = 0;
@@ -81,12 +86,12 @@ export class Cells {
    * Has a cell hold those bytes. `isNew`: it holds nothing of value. Within an operation; `finish`
    * follows.
    */
-  write(column: Column, row: number, bytes: Uint8Array, isNew: boolean): void {
+  write(column: Column, row: number, value: CellArray, isNew: boolean): void {
     const { columns } = this;
     columns.locateForWrite(column, row);
     const { window, byte } = columns;
-    if (column.codec.isBytes) this.writeBlock(window, byte >>> 2, bytes, isNew);
-    else this.store(window, byte, bytes);
+    if (column.codec.isBytes) this.writeBlock(window, byte >>> 2, value as Uint8Array, isNew);
+    else this.store(column.codec, value);
   }
 
   private writeBlock(window: number, word: number, bytes: Uint8Array, isNew: boolean): void {
@@ -102,29 +107,18 @@ export class Cells {
     arena.set(window, word + 1, (blocks.window << WINDOW_UNIT_BITS) | (blocks.word >>> 2));
   }
 
-  private store(window: number, byte: number, bytes: Uint8Array): void {
+  /** Writes numbers into the cell that was located. */
+  private store(codec: ColumnCodec, value: CellArray): void {
+    const { window, byte } = this.columns;
     const { arena } = this.parts;
-    if (bytes.length < 4 && (byte & 3) + bytes.length <= 4) {
-      this.storeSmall(window, byte, bytes);
+    if (codec.widthBytes > JOURNALED_BYTES) {
+      this.pending.push({ window, byte, codec, value });
       return;
     }
-    if (bytes.length > JOURNALED_BYTES || (byte & 3) !== 0 || (bytes.length & 3) !== 0) {
-      this.pending.push({ window, byte, bytes });
-      return;
-    }
-    const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
-    for (let i = 0; i < words.length; i++) arena.set(window, (byte >> 2) + i, words[i]!);
-  }
-
-  /** One or two bytes of a word. */
-  private storeSmall(window: number, byte: number, bytes: Uint8Array): void {
-    const { arena } = this.parts;
-    let word = arena.get(window, byte >>> 2);
-    for (const [i, value] of bytes.entries()) {
-      const shift = 8 * ((byte + i) & 3);
-      word = (word & ~(0xff << shift)) | (value << shift);
-    }
-    arena.set(window, byte >>> 2, word);
+    const words = arena.words[window]!;
+    for (let word = byte >>> 2, end = (byte + codec.widthBytes + 3) >>> 2; word < end; word++)
+      arena.set(window, word, words[word]!);
+    codec.viewAt(arena.bytes[window]!, byte).set(value as never);
   }
 
   /** Puts the cell of one row into another, which is then the only one that refers to its block. */
@@ -145,9 +139,12 @@ export class Cells {
       arena.set(columns.window, (columns.byte >>> 2) + 1, second);
       return;
     }
-    const bytes = this.read(column, from);
+    const { codec } = column;
+    const isThere = columns.locate(column, from);
+    const view = isThere ? codec.viewAt(arena.bytes[columns.window]!, columns.byte) : undefined;
+    const value = view?.slice() ?? codec.zeros();
     columns.locateForWrite(column, to);
-    this.store(columns.window, columns.byte, bytes);
+    this.store(codec, value);
   }
 
   /** Frees the block of a cell, which then is empty. */
@@ -170,7 +167,8 @@ export class Cells {
     this.reset();
     for (let i = 0; i < freed.length; i += 2) blocks.free(freed[i]!, freed[i + 1]!);
     this.columns.freeRetired();
-    for (const { window, byte, bytes } of pending) arena.bytes[window]!.set(bytes, byte);
+    for (const { window, byte, codec, value } of pending)
+      codec.viewAt(arena.bytes[window]!, byte).set(value as never);
   }
 
   /** Forgets the steps of an operation that failed. */

@@ -87,12 +87,13 @@ const RANGES: Readonly<Record<string, readonly [number, number]>> = {
 export const CELL_BYTES = 8;
 export const MAX_VECTOR_LENGTH = 65_536;
 
-type AnyArray = ArrayOf[ScalarType];
-type AnyArrayConstructor = new (
+/** Numbers of a cell. */
+export type CellArray = ArrayOf[ScalarType];
+type CellArrayConstructor = new (
   buffer: ArrayBufferLike | number | ArrayLike<never>,
   at?: number,
   length?: number,
-) => AnyArray;
+) => CellArray;
 
 /** A column's type, as it is stored and used. */
 export class ColumnCodec {
@@ -102,14 +103,14 @@ export class ColumnCodec {
   readonly code: number;
   /** Of a cell. Cells of bytes refer to a block. */
   readonly widthBytes: number;
-  readonly array: AnyArrayConstructor | undefined;
+  readonly array: CellArrayConstructor | undefined;
 
   private constructor(code: number, length: number) {
     this.code = code;
     this.length = length;
     const array = ARRAYS[code];
     this.type = array === undefined ? "bytes" : SCALARS[code]!;
-    this.array = array as unknown as AnyArrayConstructor;
+    this.array = array as unknown as CellArrayConstructor;
     this.widthBytes =
       array === undefined ? CELL_BYTES : array.BYTES_PER_ELEMENT * Math.max(1, length);
   }
@@ -150,22 +151,19 @@ export class ColumnCodec {
   }
 
   /**
-   * The bytes of a cell with that value; of a column of bytes, the value itself. They may be the
-   * program's own memory.
+   * What is to be written for a value: a copy of its numbers; of bytes, the value itself.
    *
    * @throws {TypeError} {RangeError}
    */
-  encode(name: string, value: unknown): Uint8Array {
+  encode(name: string, value: unknown): CellArray {
     if (this.isBytes) {
       lengthOfBytes(name, value);
       return value as Uint8Array;
     }
-    const array =
-      this.length === 0 ? this.encodeNumbers(name, [value]) : this.encodeVector(name, value);
-    return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+    return this.length === 0 ? this.encodeNumbers(name, [value]) : this.encodeVector(name, value);
   }
 
-  private encodeVector(name: string, value: unknown): AnyArray {
+  private encodeVector(name: string, value: unknown): CellArray {
     const isArray = ArrayBuffer.isView(value) || Array.isArray(value);
     if (!isArray) throw new TypeError(`Expected ${name} to be an array, got ${typeof value}`);
     const given = value as unknown as ArrayLike<unknown>;
@@ -181,7 +179,7 @@ export class ColumnCodec {
     return array;
   }
 
-  private encodeNumbers(name: string, values: readonly unknown[]): AnyArray {
+  private encodeNumbers(name: string, values: readonly unknown[]): CellArray {
     const isBig = this.type === "i64" || this.type === "u64";
     const range = RANGES[this.type];
     for (const value of values) {
@@ -195,10 +193,18 @@ export class ColumnCodec {
     return array;
   }
 
-  /** The value of a cell, given a copy of its bytes. */
-  decode(bytes: Uint8Array): unknown {
-    if (this.isBytes) return bytes;
-    const array = new this.array!(bytes.buffer, bytes.byteOffset, Math.max(1, this.length));
+  /** A cell of numbers in memory. It is aligned: chunks begin pages, and have whole cells. */
+  viewAt(bytes: Uint8Array, byte: number): CellArray {
+    return new this.array!(bytes.buffer, byte, Math.max(1, this.length));
+  }
+
+  /** A cell that was never written. */
+  zeros(): CellArray {
+    return this.isBytes ? new Uint8Array(0) : new this.array!(Math.max(1, this.length));
+  }
+
+  /** The value of a cell of numbers, given them. */
+  decode(array: CellArray): unknown {
     return this.length === 0 ? array[0] : array;
   }
 }

@@ -154,10 +154,8 @@ export class Columns {
 
   /** The column of that name. @throws {RangeError} if there is none */
   named(name: string): Column {
-    const column = this.all().find((each) => each.name === name);
-    if (column === undefined)
-      throw new RangeError(`The table ${JSON.stringify(this.place.name)} has no column ${name}`);
-    return column;
+    for (const column of this.all()) if (column.name === name) return column;
+    throw new RangeError(`The table ${JSON.stringify(this.place.name)} has no column ${name}`);
   }
 
   private get recordsWindow(): number {

@@ -17,6 +17,7 @@ import { checkInteger } from "../../ffi/index.ts";
 import type { Arena } from "./arena.ts";
 import { Cells } from "./cells.ts";
 import {
+  type CellArray,
   ColumnCodec,
   type ColumnType,
   type RowInput,
@@ -39,7 +40,7 @@ const TRUNCATE_ROWS = 32;
 /** A cell that is to be written. */
 interface Input {
   readonly column: Column;
-  readonly bytes: Uint8Array;
+  readonly cell: CellArray;
 }
 
 export class Table<S extends Schema = Schema> {
@@ -104,15 +105,20 @@ export class Table<S extends Schema = Schema> {
   private inputs(row: RowInput<S>): Input[] {
     if (row === null || typeof row !== "object")
       throw new TypeError(`Expected a row of values, got ${typeof row}`);
-    return Object.entries(row)
-      .filter(([, value]) => value !== undefined)
-      .map(([name, value]) => {
-        const column = this.columns.named(name);
-        const bytes = column.codec.encode(name, value);
-        if (column.codec.isBytes && lengthOfBytes(name, bytes) > MAX_CELL_BYTES)
+    const inputs: Input[] = [];
+    for (const name of Object.keys(row)) {
+      const value: unknown = row[name];
+      if (value === undefined) continue;
+      const column = this.columns.named(name);
+      let cell = column.codec.encode(name, value);
+      if (column.codec.isBytes) {
+        if (lengthOfBytes(name, cell) > MAX_CELL_BYTES)
           throw new RangeError(`Expected ${name} to have at most ${MAX_CELL_BYTES} bytes`);
-        return { column, bytes: plain(bytes) };
-      });
+        cell = plain(cell as Uint8Array);
+      }
+      inputs.push({ column, cell });
+    }
+    return inputs;
   }
 
   private mark(row: number): void {
@@ -133,17 +139,11 @@ export class Table<S extends Schema = Schema> {
       const at = this.columns.length;
       if (at >= MAX_ROWS) throw new RangeError(`A table has at most ${MAX_ROWS} rows`);
       this.mark(at);
-      const given = new Set(inputs.map(({ column }) => column));
       // What an earlier row left there goes.
       for (const column of this.columns.all())
-        if (!given.has(column) && this.columns.locate(column, at))
-          this.cells.write(
-            column,
-            at,
-            new Uint8Array(column.codec.isBytes ? 0 : column.codec.widthBytes),
-            true,
-          );
-      for (const { column, bytes } of inputs) this.cells.write(column, at, bytes, true);
+        if (!inputs.some((input) => input.column === column) && this.columns.locate(column, at))
+          this.cells.write(column, at, column.codec.zeros(), true);
+      for (const { column, cell } of inputs) this.cells.write(column, at, cell, true);
       this.columns.setHeader(TableWord.Length, at + 1);
       return at;
     });
@@ -155,8 +155,7 @@ export class Table<S extends Schema = Schema> {
     const read = () => {
       this.requireRow(row);
       const values: Record<string, unknown> = {};
-      for (const column of this.columns.all())
-        values[column.name] = column.codec.decode(this.cells.read(column, row));
+      for (const column of this.columns.all()) values[column.name] = this.cells.read(column, row);
       return values as RowOf<S>;
     };
     return this.arena.mayBeRaced ? readRaced(this.arena, this.stripe(row), read) : read();
@@ -167,8 +166,7 @@ export class Table<S extends Schema = Schema> {
     this.begin("cell()");
     const read = () => {
       this.requireRow(row);
-      const column = this.columns.named(name);
-      return column.codec.decode(this.cells.read(column, row)) as RowOf<S>[K];
+      return this.cells.read(this.columns.named(name), row) as RowOf<S>[K];
     };
     return this.arena.mayBeRaced ? readRaced(this.arena, this.stripe(row), read) : read();
   }
@@ -184,7 +182,7 @@ export class Table<S extends Schema = Schema> {
     this.change("set()", () => {
       this.requireRow(row);
       this.mark(row);
-      for (const { column, bytes } of inputs) this.cells.write(column, row, bytes, false);
+      for (const { column, cell } of inputs) this.cells.write(column, row, cell, false);
     });
   }
 

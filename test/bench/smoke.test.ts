@@ -34,6 +34,7 @@ const FIGURES: Record<string, string[]> = {
   coalesce: ["nsPerPiece"],
   instant: ["fullSaveSeconds", "saveSeconds", "pauseSeconds", "writtenBytes", "busyPauseSeconds"],
   changes: ["armSeconds", "cleanTakeSeconds", "takeSeconds", "firstWriteNs", "laterWriteNs"],
+  documents: ["usPerNew", "usPerGet", "scanMs", "checkpointMs", "coldStartMs", "residentMib"],
   data: ["nsPerSet", "nsPerGet", "nsPerGetView", "nsPerReplace", "gcMs", "heapMib", "firstGetMs"],
   aio: ["nsPerRead", "nsPerReadAsync"],
   exchange: [],
