@@ -108,7 +108,7 @@ function openLibc(): Libc {
   return refuse(message, new AggregateError(failures, message));
 }
 
-/** A libc each of whose calls throws. */
+/** A libc whose every call throws. */
 function refuse(message: string, cause: unknown): Libc {
   unusable = new UnsupportedError(message, { cause });
   const throwing = (): never => {

@@ -62,11 +62,31 @@ export function coalesce(pieces: Pieces, limits: CoalesceLimits): Operations {
   );
 
   const most = segmentBound(lengths, count, maxBytes);
-  const opOffsets = new Float64Array(most);
-  const opLengths = new Float64Array(most);
-  const firstSegment = new Uint32Array(most + 1);
-  const iovecs = new Float64Array(2 * most);
+  const tables = {
+    offsets: new Float64Array(most),
+    lengths: new Float64Array(most),
+    firstSegment: new Uint32Array(most + 1),
+    iovecs: new Float64Array(2 * most),
+  };
+  const operations = joinPieces(pieces, maxBytes, maxIovecs, tables);
+  const segments = tables.firstSegment[operations]!;
+  return {
+    count: operations,
+    offsets: tables.offsets.subarray(0, operations),
+    lengths: tables.lengths.subarray(0, operations),
+    firstSegment: tables.firstSegment.subarray(0, operations + 1),
+    iovecs: tables.iovecs.subarray(0, 2 * segments),
+  };
+}
 
+/** Fills the tables in one pass. Returns the number of operations. */
+function joinPieces(
+  { addresses, offsets, lengths, count }: Pieces,
+  maxBytes: number,
+  maxIovecs: number,
+  tables: Omit<Operations, "count">,
+): number {
+  const { offsets: opOffsets, lengths: opLengths, firstSegment, iovecs } = tables;
   let op = -1; // the operation being built
   let opBytes = 0;
   let segments = 0;
@@ -106,15 +126,8 @@ export function coalesce(pieces: Pieces, limits: CoalesceLimits): Operations {
       nextOffset = offset;
     }
   }
-  const operations = op + 1;
-  firstSegment[operations] = segments;
-  return {
-    count: operations,
-    offsets: opOffsets.subarray(0, operations),
-    lengths: opLengths.subarray(0, operations),
-    firstSegment: firstSegment.subarray(0, operations + 1),
-    iovecs: iovecs.subarray(0, 2 * segments),
-  };
+  firstSegment[op + 1] = segments;
+  return op + 1;
 }
 
 /**

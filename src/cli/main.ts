@@ -90,7 +90,8 @@ function help(): string {
   const lines = Object.values(commands).map(
     ({ usage, summary }) => `  pgalloc ${usage}\n      ${summary}`,
   );
-  return `pgalloc ${packageJson.version}: memory for Bun programs, checkpointed and restored in the background
+  const purpose = "memory for Bun programs, checkpointed and restored in the background";
+  return `pgalloc ${packageJson.version}: ${purpose}
 
 ${lines.join("\n")}
 

@@ -273,7 +273,9 @@ export class LoadState {
     if (badCount > 0 || Atomics.load(unitWaiters, unit) > 0) wakeWaiters(control);
   }
 
-  /** So many more are in place, or not needed. With the last of them the file is an ordinary one. */
+  /**
+   * So many more are in place, or not needed. With the last of them the file is an ordinary one.
+   */
   countArrived(control: Control, pages: number): void {
     if (pages > 0 && Atomics.sub(this.words, LoadWord.MissingPages, pages) === pages)
       Atomics.store(control.words, Word.Loading, 0);
@@ -361,8 +363,8 @@ export class LoadState {
 
   /**
    * Makes the failed pages of [start, end) pending again, so that they can be claimed. Returns how
-   * many. `unitError` stays: it is read only beside a failed bit, and keeps `isLoaded` from trusting
-   * the unit's count alone.
+   * many. `unitError` stays: it is read only beside a failed bit, and keeps `isLoaded` from
+   * trusting the unit's count alone.
    */
   retry(start: number, end: number): number {
     const { words, tables } = this;

@@ -248,15 +248,23 @@ function toShared<Column extends Uint32Array | Float64Array>(column: Column): Co
   return copy as Column;
 }
 
+/** Fills the tables from extents. Returns how many pages have contents. */
+function fill(tables: LoadTables, starts: Uint32Array, lengths: Uint32Array): number {
+  tables.started.fill(-1);
+  tables.unitFirstExtent.fill(-1);
+  const pages = enterExtents(tables, starts, lengths);
+  // No read is under way yet, so what need not be started is loaded.
+  tables.loaded.set(tables.started);
+  return pages;
+}
+
 /**
  * Enters every extent. Returns how many pages have contents. Values of a bitmap word or a unit are
  * gathered in variables and stored when the next one begins: a store into a typed array is the
  * slowest step of an interpreted loop.
  */
-function fill(tables: LoadTables, starts: Uint32Array, lengths: Uint32Array): number {
+function enterExtents(tables: LoadTables, starts: Uint32Array, lengths: Uint32Array): number {
   const { started, unitFirstExtent, unitFirstRank, unitPending } = tables;
-  started.fill(-1);
-  unitFirstExtent.fill(-1);
   let rank = 0;
   let word = -1;
   let bits = 0;
@@ -303,8 +311,6 @@ function fill(tables: LoadTables, starts: Uint32Array, lengths: Uint32Array): nu
     unitPending[unit] = pending;
     started[word] = bits;
   }
-  // No read is under way yet, so what need not be started is loaded.
-  tables.loaded.set(started);
   return rank;
 }
 

@@ -161,7 +161,8 @@ export class UnitReader {
     load.inFlight++;
     job.plan.build(state.places, unit, job.want, this.source.capabilities);
     this.planChecksums(job);
-    // Before all reads: one beside it would fault small pages in, and the kernel refuse to collapse.
+    // Before all reads: one beside it would fault small pages in, and the kernel refuse to
+    // collapse.
     const address = load.base + unit * HUGE_PAGE_SIZE;
     if (job.plan.mappedPages > 0) readAhead(address);
     else if (job.count >= HUGE_PAGES_MIN) job.isHuge = makeHuge(address);

@@ -8,7 +8,8 @@
  * weight of buffers on the collector. Elsewhere: EINTR (strace.test.ts), views of 4 GiB
  * (file/arguments.test.ts), pinned buffers, posted views, double destroy, a pending waitAsync
  * (file/lifetime.test.ts), files that shrink (files.test.ts), a full disk (save-faults.test.ts),
- * threads that end in a native call (threads/lifetime.test.ts), empty huge pages (aio/huge.test.ts).
+ * threads that end in a native call (threads/lifetime.test.ts), empty huge pages
+ * (aio/huge.test.ts).
  */
 import { describe, expect, test } from "bun:test";
 import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";

@@ -173,7 +173,7 @@ const statesArbitrary = fc
   )
   .map((runs) => runs.flatMap(({ state, count }) => Array<PageState>(count).fill(state)));
 
-test("random files: contents, extents, checksums and zero pages are those of a pass over every page", async () => {
+test("writeUsedPages writes what a pass over every page of a random file finds", async () => {
   await withDirectory(async (root) => {
     let round = 0;
     await fc.assert(
@@ -246,7 +246,7 @@ test("system calls: two seeks for an extent, however long, and a write for 2 MiB
   });
 });
 
-test("a direct write that the file system refuses is made through the page cache, and so are all after it", async () => {
+test("a refused direct write, and all after it, go through the page cache", async () => {
   await withDirectory(async (root) => {
     let refusals = 0;
     setFaultHook((syscall) =>
@@ -263,7 +263,7 @@ test("a direct write that the file system refuses is made through the page cache
   });
 });
 
-test("what was allocated for zero pages is given back: the file is as long as its contents, and takes no more", async () => {
+test("writeUsedPages gives back blocks that it allocated for zero pages", async () => {
   await withDirectory(async (root) => {
     const path = `${root}/pages`;
     const states = Array.from(

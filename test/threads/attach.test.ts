@@ -240,7 +240,7 @@ test("after destroy a handle gives DestroyedError, in every thread and however l
   expect(other.allocatedBytes).toBe(0);
 });
 
-test("attach refuses a handle that no file of this process made, and touches no address in it", () => {
+test("attach refuses a foreign handle, and touches no address in it", () => {
   using file = MemoryFile.create();
   const good = file.share();
   const forged = (change: (fields: Float64Array, words: Int32Array) => void) => {

@@ -333,7 +333,7 @@ test("an attached Worker with nothing to do exits by itself, and so does the pro
   expect(`${await run.exited} ${output}`).toBe("0 closed 4096\n");
 });
 
-test("files loaded inline and destroyed are unmapped without a turn of the event loop", async () => {
+test("files loaded inline and destroyed are unmapped without a turn", async () => {
   const source = MemoryFile.create();
   source.view(source.allocate(PAGE_SIZE)).fill(1);
   const path = join(directory(), "checkpoint");

@@ -109,7 +109,7 @@ test("attach: destroyed and unmapped before the slot is taken, no address is tou
   expect(await failureOf(call)).toMatchObject({ code: "ERR_DESTROYED" });
 });
 
-test("attach: destroyed after the slot is taken, the memory stays until the thread leaves", async () => {
+test("attach: destroyed after the slot is taken, the memory stays", async () => {
   const file = MemoryFile.create({ name: "order-late" });
   file.allocate(PAGE_SIZE);
   const worker = new Actor();
@@ -292,7 +292,7 @@ test("waiting: loaded between the look and the sleep, the waiter does not sleep"
   }
 });
 
-test("demand: wanted between the look and the sleep, the demand thread does not sleep", async () => {
+test("demand: wanted between the look and the sleep, it does not sleep", async () => {
   const load = await heldLoad();
   const worker = await attached(load.file);
   const idle = await worker.stopAt("demand: found nothing wanted");

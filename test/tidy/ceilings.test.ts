@@ -47,7 +47,12 @@ test(`no line is wider than ${WIDTH_MAX} columns, tables and links excepted`, ()
     (path) => /\.(ts|md|go|sh)$|\/run$/.test(path) && !isMade(path),
   );
   const isWide = (line: string): boolean => line.length > WIDTH_MAX && !EXEMPT.test(line);
-  expectOnlyKnown("width", offencesOf(paths, isWide));
+  const isGo = (path: string): boolean => path.endsWith(".go");
+  // Go's formatter leaves long lines of code alone; only comments count.
+  const isWideComment = (line: string): boolean => isWide(line) && /^\s*\/\//.test(line);
+  const code = paths.filter((path) => !isGo(path));
+  const wide = [...offencesOf(code, isWide), ...offencesOf(paths.filter(isGo), isWideComment)];
+  expectOnlyKnown("width", wide);
 });
 
 test(`no source file is longer than ${FILE_LINES_MAX} lines`, () => {

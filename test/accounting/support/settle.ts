@@ -1,4 +1,7 @@
-/** Calls updateUsage until all that is committed is known: full scans are throttled. For files that no thread touches meanwhile. */
+/**
+ * Calls updateUsage until all that is committed is known: full scans are throttled. For files that
+ * no thread touches meanwhile.
+ */
 import type { MemoryFile, Usage } from "../../../src/index.ts";
 
 const ATTEMPTS_MAX = 20_000;

@@ -16,8 +16,8 @@ import { coreOf } from "../../../src/file/memory-file.ts";
 const EIO = 5;
 
 /**
- * A restore that makes no progress: this thread holds the claim of every page that was not read at once,
- * and gives pages to other threads when the test wants it.
+ * A restore that makes no progress: this thread holds the claim of every page that was not read at
+ * once, and gives pages to other threads when the test wants it.
  */
 export async function heldLoad({
   name = "held",
