@@ -388,8 +388,8 @@ export class Allocator {
   detach(): void {
     const { words } = this;
     // Of a file that other threads use, the lock may never come free any more.
-    if (checksStructures && words[Word.Shared] === 0 && words[Word.Failed] === 0)
-      checkAllocator(this.set, words);
+    const isOwn = words[Word.Shared] === 0 && words[Word.Failed] === 0;
+    if (checksStructures && isOwn && this.set.size > 0) checkAllocator(this.set, words);
     this.tables.detach();
   }
 }

@@ -9,6 +9,7 @@ import type { CodecId } from "../codec/codec.ts";
 import { openCodec } from "../codec/open-codec.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { ERROR_FRAME } from "./load-state.ts";
+import { populateForWrite } from "./populate.ts";
 import type { UnitJob } from "./unit-job.ts";
 
 export class FrameDecoder {
@@ -22,6 +23,8 @@ export class FrameDecoder {
     const frame = plan.item[op]!;
     const { codec, storedBytes, pages: framePages } = state.places.frames;
     const lengthBytes = framePages[frame]! * PAGE_SIZE;
+    const refused = job.isHuge ? null : this.populate(job, op);
+    if (refused !== null) return state.errors.add(refused);
     let inPlace = 0;
     plan.forEachRun(op, (page, pages, _rank, framePage) => {
       if (framePage === 0 && pages === framePages[frame]) inPlace = base + page * PAGE_SIZE;
@@ -46,6 +49,15 @@ export class FrameDecoder {
       );
     }
     return 0;
+  }
+
+  /** Makes the frame's pages present: on a full disk a write would be a SIGBUS. */
+  private populate(job: UnitJob, op: number): Error | null {
+    let refused: Error | null = null;
+    job.plan.forEachRun(op, (page, pages) => {
+      refused ??= populateForWrite(job.load!.base + page * PAGE_SIZE, pages * PAGE_SIZE);
+    });
+    return refused;
   }
 
   close(): void {

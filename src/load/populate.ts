@@ -1,7 +1,8 @@
-/** Bringing in pages of a file that is mapped, without a touch that could kill the process. */
+/** Making pages present before they are touched: a touch that fails would kill the process. */
 import {
   errnoNumber,
   MADV_POPULATE_READ,
+  MADV_POPULATE_WRITE,
   MADV_WILLNEED,
   SyscallError,
   tryAdvise,
@@ -22,7 +23,16 @@ export function readAhead(address: number): void {
  * EIO or EHWPOISON for those that cannot be read.
  */
 export function populate(address: number, lengthBytes: number): Error | null {
-  const errno = tryAdvise(address, lengthBytes, MADV_POPULATE_READ);
-  // Before Linux 5.14 there is no such advice: the check touches the pages.
+  return advise(address, lengthBytes, MADV_POPULATE_READ);
+}
+
+/** Makes pages present for writing. Returns why that failed: EFAULT if a disk has no room. */
+export function populateForWrite(address: number, lengthBytes: number): Error | null {
+  return advise(address, lengthBytes, MADV_POPULATE_WRITE);
+}
+
+/** Before Linux 5.14 there is no such advice: the first touch makes the pages present. */
+function advise(address: number, lengthBytes: number, advice: number): Error | null {
+  const errno = tryAdvise(address, lengthBytes, advice);
   return errno === 0 || errno === EINVAL ? null : new SyscallError("madvise", errno);
 }
