@@ -11,6 +11,8 @@ import { addressOf } from "./memory.ts";
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const SEEK_SET = 0;
+/** What the fault hook sees as the offset. */
+const REWIND = -1;
 // glibc has a function for it only since 2.30, musl under another name.
 const SYS_GETDENTS64 = process.arch === "arm64" ? 61 : 217;
 const LIST_BYTES = 32 * 1024;
@@ -26,7 +28,7 @@ export function makeDirectory(path: string, mode: number): void {
 
 /** The names in an open directory, without "." and "..", in no order. @throws {SyscallError} */
 export function listDirectory(fd: number): string[] {
-  checkOn("lseek", fd, undefined, () => Number(libc.lseek(fd, 0, SEEK_SET)));
+  checkOn("lseek", fd, undefined, () => Number(libc.lseek(fd, 0, SEEK_SET)), REWIND);
   const bytes = Buffer.from(new ArrayBuffer(LIST_BYTES));
   const address = addressOf(bytes);
   const names: string[] = [];

@@ -175,7 +175,7 @@ export function createMemoryFd(name: string): number {
  */
 export function sealAgainstShrinking(fd: number): void {
   try {
-    checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK));
+    checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), F_ADD_SEALS);
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
     // The file is ours alone unless another process opens it through /proc.
@@ -187,10 +187,9 @@ export function sealAgainstShrinking(fd: number): void {
  */
 export function setDirectIo(fd: number, on: boolean): boolean {
   try {
-    const flags = checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_GETFL, 0));
-    checkOn("fcntl", fd, undefined, () =>
-      libc.fcntl(fd, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT),
-    );
+    const flags = checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_GETFL, 0), F_GETFL);
+    const wanted = on ? flags | O_DIRECT : flags & ~O_DIRECT;
+    checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_SETFL, wanted), F_SETFL);
     return true;
   } catch (error) {
     if (error instanceof SyscallError && isRefused(error)) return false;
@@ -282,6 +281,8 @@ export function fileStatus(fd: number): FileStatus {
 
 /** Asks the kernel to drop a file's clean page cache. */
 export function dropPageCache(fd: number): void {
+  const fault = enter("posix_fadvise", fd, 0, 0);
+  if (fault !== undefined && "errno" in fault) return;
   const error = libc.posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
   if (error !== 0) throw new SyscallError("posix_fadvise", error);
 }

@@ -7,7 +7,7 @@
 import { ptr, toArrayBuffer } from "bun:ffi";
 import { enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
-import { SyscallError } from "./errors.ts";
+import { isRefused, SyscallError } from "./errors.ts";
 import { fileStatus } from "./file.ts";
 import { errno, isUsable, libc, SYSTEM_PAGE_SIZE } from "./libc.ts";
 
@@ -37,6 +37,7 @@ const EINTR = 4;
 const EAGAIN = 11;
 const EEXIST = 17;
 const EINVAL = 22;
+const ENOMEM = 12;
 
 /** The largest view that one ArrayBuffer can be: 4 GiB. Source: `toArrayBuffer` throws above it. */
 export const MAX_BUFFER_BYTES = 2 ** 32;
@@ -196,8 +197,13 @@ export function advise(address: number, lengthBytes: number, advice: number): vo
  */
 export function isMapped(address: number, lengthBytes: number): boolean {
   if (!Number.isSafeInteger(address) || address <= 0) return false;
+  if (address % SYSTEM_PAGE_SIZE !== 0) return false;
   checkInteger("lengthBytes", lengthBytes, 1);
-  return libc.msync(address, lengthBytes, MS_ASYNC) === 0;
+  const fault = enter("msync", -1, 0, lengthBytes);
+  const isFault = fault !== undefined && "errno" in fault;
+  if (!isFault && libc.msync(address, lengthBytes, MS_ASYNC) === 0) return true;
+  // Any other answer than that there is a gap says that the kernel does not tell.
+  return (isFault ? fault.errno : errno()) !== ENOMEM;
 }
 
 /** mincore(2): bit 0 of `residency[i]` says whether page i of the range is in memory. */
@@ -239,6 +245,10 @@ export function residentFraction(fd: number, samples: number): number {
       );
       resident += residency[0]! & 1;
     }
+  } catch (error) {
+    if (!(error instanceof SyscallError) || !isRefused(error)) throw error;
+    // The kernel does not tell.
+    return 1;
   } finally {
     unmap(address, pages * SYSTEM_PAGE_SIZE);
   }

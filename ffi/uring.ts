@@ -372,6 +372,8 @@ function call(
 
 /** eventfd(2), non-blocking and close-on-exec: a counter that an event loop can wait for. */
 export function createEventFd(): number {
+  const fault = countCall("eventfd", -1, 0, 0);
+  if (fault !== undefined && "errno" in fault) throw new SyscallError("eventfd", fault.errno);
   const fd = libc.eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
   if (fd === -1) throw new SyscallError("eventfd", errno());
   return fd;

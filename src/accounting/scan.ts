@@ -15,7 +15,7 @@
  *
  * Source: UpdateUsage and updateUsageLocked in gVisor's pgalloc.go.
  */
-import { fileStatus, seekData, seekHole } from "../../ffi/index.ts";
+import { fileStatus, isRefused, SyscallError, seekData, seekHole } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
 import { stateOf, USED } from "../allocator/states.ts";
 import { forEachWord } from "../pages/bits.ts";
@@ -67,6 +67,10 @@ export function scanCommitted(source: ScanSource, groups?: ReadonlySet<number>):
     const began = now();
     scanWindows(source, groups);
     if (groups === undefined) noteScan(source, began);
+  } catch (error) {
+    if (!(error instanceof SyscallError) || !isRefused(error)) throw error;
+    // The kernel does not tell which pages are committed: known is what allocations recorded.
+    return false;
   } finally {
     Atomics.store(words, Word.Scanner, 0);
     Atomics.notify(words, Word.Scanner);
