@@ -1,10 +1,12 @@
 /**
- * `pgalloc inspect DIR`: what a checkpoint holds, for people or as JSON. Reads the metadata, not
- * the page contents.
+ * `pgalloc inspect DIR|URL`: what a checkpoint holds, for people or as JSON. Reads the metadata,
+ * not the page contents.
  */
 import { MemoryKind } from "../pages/units.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
+import { withLocalCopy } from "./local-copy.ts";
+import { S3_FLAGS, s3Of } from "./remote-arguments.ts";
 import {
   type CheckpointDescription,
   checkFormat,
@@ -69,13 +71,22 @@ interface Summary {
 export async function inspect(args: string[]): Promise<number> {
   const { values, positionals } = parseArguments(
     args,
-    { json: { type: "boolean" }, list: { type: "boolean" }, format: { type: "string" } },
-    ["DIR, the checkpoint's directory"],
+    {
+      json: { type: "boolean" },
+      list: { type: "boolean" },
+      format: { type: "string" },
+      ...S3_FLAGS,
+    },
+    ["DIR, the checkpoint's directory or URL"],
   );
-  const directory = positionals[0]!;
-  using checkpoint = openAnyCheckpoint(directory, checkFormat(values.format));
-  const summary = summarize(directory, checkpoint);
-  const rows = values.list === true ? listRows(checkpoint) : undefined;
+  const where = positionals[0]!;
+  const format = checkFormat(values.format);
+  const copying = { s3: s3Of(values), contents: false };
+  const [summary, rows] = await withLocalCopy(where, copying, (directory) => {
+    using checkpoint = openAnyCheckpoint(directory, format);
+    const rows = values.list === true ? listRows(checkpoint) : undefined;
+    return [summarize(where, checkpoint), rows] as const;
+  });
   if (values.json === true) console.log(JSON.stringify({ ...summary, ...rows }, null, 2));
   else
     console.log(

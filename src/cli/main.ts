@@ -38,13 +38,13 @@ const commands: Readonly<Record<string, Command>> = {
     run: async (args) => (await import("./demo.ts")).demo(args),
   },
   inspect: {
-    usage: "inspect DIR [--json] [--list] [--format native|gvisor]",
+    usage: "inspect DIR|URL [--json] [--list] [--format native|gvisor]",
     summary: "what a checkpoint holds",
     flags: { ...JSON_FLAG, "--list": "list every run of pages", ...FORMAT },
     run: async (args) => (await import("./inspect.ts")).inspect(args),
   },
   verify: {
-    usage: "verify DIR [--json] [--format native|gvisor]",
+    usage: "verify DIR|URL [--json] [--format native|gvisor]",
     summary: "check every section and every page of a checkpoint; exits with 1 if any is bad",
     flags: { ...JSON_FLAG, ...FORMAT },
     run: async (args) => (await import("./verify.ts")).verify(args),

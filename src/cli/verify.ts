@@ -1,5 +1,5 @@
 /**
- * `pgalloc verify DIR`: checks every section of the metadata, and every page of the contents
+ * `pgalloc verify DIR|URL`: checks every section of the metadata, and every page of the contents
  * against its checksum and its hash. Names every bad section and every bad block, and exits with 1
  * if there is any. Damage in one part does not hide the others: only the contents of a MemoryFile
  * whose extents or frames are damaged cannot be checked.
@@ -7,6 +7,8 @@
 import { crc32, hashPage } from "../checkpoint/format.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
+import { withLocalCopy } from "./local-copy.ts";
+import { S3_FLAGS, s3Of } from "./remote-arguments.ts";
 import {
   type CheckableContents,
   checkFormat,
@@ -54,10 +56,16 @@ const INDENT = 10;
 export async function verify(args: string[]): Promise<number> {
   const { values, positionals } = parseArguments(
     args,
-    { json: { type: "boolean" }, format: { type: "string" } },
-    ["DIR, the checkpoint's directory"],
+    { json: { type: "boolean" }, format: { type: "string" }, ...S3_FLAGS },
+    ["DIR, the checkpoint's directory or URL"],
   );
-  const verdict = verifyCheckpoint(positionals[0]!, checkFormat(values.format));
+  const where = positionals[0]!;
+  const format = checkFormat(values.format);
+  const copying = { s3: s3Of(values), contents: true };
+  const verdict = await withLocalCopy(where, copying, (directory) => ({
+    ...verifyCheckpoint(directory, format),
+    directory: where,
+  }));
   if (values.json === true) console.log(JSON.stringify(verdict, null, 2));
   else report(verdict);
   return verdict.ok ? 0 : 1;

@@ -93,6 +93,28 @@ test("prune removes old checkpoints, and says what it would remove", async () =>
   expect(namesIn(server).length).toBe(2);
 });
 
+test("inspect and verify take URLs", async () => {
+  const id = await save();
+  const seen = await run("inspect", PLACE, "--json");
+  expect(JSON.parse(seen.stdout)).toMatchObject({
+    directory: PLACE,
+    contentBytes: 409_600,
+    format: "native",
+  });
+  expect(await run("verify", PLACE)).toMatchObject({
+    exitCode: 0,
+    stdout: expect.stringContaining(`${PLACE} (native)`),
+  });
+  const [key, { bytes }] = [...server.objects].find(([key]) => key.includes("pages-"))!;
+  const damaged = Buffer.from(bytes);
+  damaged[5000]! ^= 1;
+  server.put(key, damaged);
+  const verdict = await run("verify", PLACE, "--json");
+  expect(verdict.exitCode).toBe(1);
+  expect(JSON.parse(verdict.stdout)).toMatchObject({ ok: false, badPages: 1 });
+  expect(id).toMatch(/^[0-9a-f]{16}$/);
+});
+
 test("commands say what is wrong, and exit with 1 or 2", async () => {
   expect((await run("prune", PLACE)).stderr).toContain("Expected --keep N");
   expect(await run("prune", PLACE, "--keep", "1", "--min-age", "1")).toMatchObject({ exitCode: 2 });
