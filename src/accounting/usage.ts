@@ -10,6 +10,7 @@ import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
 import { MAX_KIND, MemoryKind, PAGE_SIZE } from "../pages/units.ts";
 import type { Commitment } from "./commitment.ts";
+import { type MappedPages, type MappedUsage, usageOfMapped } from "./mapped-usage.ts";
 
 export interface KindUsage {
   readonly totalBytes: number;
@@ -17,8 +18,11 @@ export interface KindUsage {
   readonly byKind: ReadonlyMap<MemoryKind, number>;
 }
 
-/** Committed memory of a file, in bytes, as far as `updateUsage` has found it. */
-export interface Usage extends KindUsage {
+/**
+ * Committed memory of a file, in bytes, as far as `updateUsage` has found it. Pages that are mapped
+ * from page files are not part of it: they are counted apart, as of now.
+ */
+export interface Usage extends KindUsage, MappedUsage {
   /**
    * Of each group that has any; group 0 is memory of no group. The totals add up to `totalBytes`.
    */
@@ -28,7 +32,14 @@ export interface Usage extends KindUsage {
 /** Kinds of a group are neighbours in the keys: group * KINDS + kind. */
 const KINDS = MAX_KIND + 1;
 
-export function usageOf(allocator: Allocator, commitment: Commitment): Usage {
+/** What is needed of a file. */
+export interface UsageSource {
+  readonly allocator: Allocator;
+  readonly commitment: Commitment;
+  readonly mapping: { readonly overlay: MappedPages | null };
+}
+
+export function usageOf({ allocator, commitment, mapping }: UsageSource): Usage {
   const pages = new Map<number, number>();
   allocator.lock();
   try {
@@ -47,10 +58,10 @@ export function usageOf(allocator: Allocator, commitment: Commitment): Usage {
   } finally {
     allocator.unlock();
   }
-  return summarize(pages);
+  return { ...summarize(pages), ...usageOfMapped(mapping.overlay, allocator.set.size) };
 }
 
-function summarize(pages: ReadonlyMap<number, number>): Usage {
+function summarize(pages: ReadonlyMap<number, number>): Omit<Usage, keyof MappedUsage> {
   const byKind = new Map<MemoryKind, number>();
   const byGroup = new Map<number, { totalBytes: number; byKind: Map<MemoryKind, number> }>();
   let totalBytes = 0;

@@ -224,7 +224,7 @@ export abstract class PageMemory {
   /** Committed memory by kind and group, as of the last `updateUsage`, less what was released. */
   usage(): Usage {
     this.#core.requireLive("usage()");
-    return usageOf(this.#core.allocator, this.#core.commitment);
+    return usageOf(this.#core);
   }
 
   /** The file's size: a multiple of CHUNK_SIZE that only grows. */

@@ -23,7 +23,7 @@
  * no call, and so cannot end (450 terminated Workers). Failed pages that a thread forgets or tries
  * again are in a slot too, with the unit negated.
  */
-import { bitCount, forEachWord } from "../pages/bits.ts";
+import { bitCount, forEachWord, setBits } from "../pages/bits.ts";
 import { type Control, wakeWaiters, Word } from "../control/control.ts";
 import { reach } from "../control/interleave.ts";
 import { THREAD_ID } from "../threads/thread.ts";
@@ -103,11 +103,14 @@ export class LoadState {
    */
   skip(start: number, end: number): void {
     const { tables, words } = this;
-    forEachWord(start, end, (word, mask) => {
-      tables.started[word]! |= mask;
-      tables.loaded[word]! |= mask;
-      tables.unitPending[Math.floor(word / WORDS_PER_UNIT)]! -= bitCount(mask);
-    });
+    setBits(tables.started, start, end);
+    setBits(tables.loaded, start, end);
+    for (let page = start; page < end; ) {
+      const unit = Math.floor(page / PAGES_PER_UNIT);
+      const next = Math.min(end, (unit + 1) * PAGES_PER_UNIT);
+      tables.unitPending[unit]! -= next - page;
+      page = next;
+    }
     const pages = end - start;
     words[LoadWord.PendingPages]! -= pages;
     words[LoadWord.MissingPages]! -= pages;

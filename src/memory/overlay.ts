@@ -25,7 +25,7 @@ import {
   SyscallError,
   zeroMemory,
 } from "../../ffi/index.ts";
-import { bitCount, forEachWord } from "../pages/bits.ts";
+import { bitCount, forEachWord, setBits } from "../pages/bits.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 
 const OverlayWord = {
@@ -72,20 +72,25 @@ export class Overlay {
     return Atomics.load(this.words, OverlayWord.Pages);
   }
 
+  /** Address of page 0. */
+  get base(): number {
+    return this.memory.base;
+  }
+
   get zeroedPages(): number {
     return Atomics.load(this.words, OverlayWord.ZeroedPages);
   }
 
   /**
    * Maps bytes of a page file over pages [start, end). Precondition: the memory file is mapped
-   * there, and `offset` is a multiple of the page size.
+   * there, `offset` is a multiple of the page size, and no other thread has the overlay yet.
    *
    * @throws {SyscallError} with the memory as it was
    */
   map(start: number, end: number, fd: number, offset: number): void {
     const lengthBytes = (end - start) * PAGE_SIZE;
     mapPrivateAt(this.memory.base + start * PAGE_SIZE, lengthBytes, fd, offset);
-    forEachWord(start, end, (word, mask) => void Atomics.or(this.bits, word, mask));
+    setBits(this.bits, start, end);
     Atomics.add(this.words, OverlayWord.Pages, end - start);
     Atomics.add(this.words, OverlayWord.Pieces, 2);
   }

@@ -20,3 +20,15 @@ export function bitCount(word: number): number {
   bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333);
   return Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24;
 }
+
+/** Sets the bits of [start, end). Not atomic: for memory that is not shared yet. */
+export function setBits(bits: Int32Array, start: number, end: number): void {
+  const firstWhole = Math.ceil(start / 32);
+  const lastWhole = end >>> 5;
+  if (firstWhole < lastWhole) bits.fill(-1, firstWhole, lastWhole);
+  const set = (word: number, mask: number): void => {
+    bits[word]! |= mask;
+  };
+  forEachWord(start, Math.min(end, 32 * firstWhole), set);
+  forEachWord(Math.max(start, 32 * Math.max(firstWhole, lastWhole)), end, set);
+}
