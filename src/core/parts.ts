@@ -6,7 +6,7 @@ import { type Control, createControl, Field, openControl, Word } from "../contro
 import { hold, startSweeping, stopSweeping } from "../control/holdings.ts";
 import { reach } from "../control/interleave.ts";
 import { freeSlot, takeSlot } from "../control/participants.ts";
-import { DestroyedError } from "../errors/errors.ts";
+import { DestroyedError, OutOfMemoryError } from "../errors/errors.ts";
 import { Mapping } from "../memory/mapping.ts";
 import { CHUNK_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { onReload } from "../threads/reload.ts";
@@ -45,12 +45,15 @@ export function describe(name: string): string {
  * Makes a file with room for `minChunks` at least.
  *
  * @throws {TypeError} {RangeError} for a bad option, with nothing made
+ * @throws {OutOfMemoryError} if the chunks are more than a file may have
  * @throws {PathInUseError} {NotMemoryError} {SyscallError} with nothing left open
  */
 export function createParts(options: Nullable<MemoryFileOptions>, minChunks = 0): Parts {
   const checked = checkOptions(options);
   const { limitBytes, expectHugepages } = checked;
   const leastBytes = CHUNK_SIZE * Math.max(minChunks, expectHugepages ? 2 : 1);
+  if (leastBytes > MAX_CAPACITY_BYTES)
+    throw new OutOfMemoryError(leastBytes, limitBytes ?? MAX_CAPACITY_BYTES, 0);
   let capacityBytes = Math.max(leastBytes, capacityFor(limitBytes, expectHugepages));
   for (;;) {
     try {
