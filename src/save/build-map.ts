@@ -33,7 +33,21 @@ class ExtentRows {
   count = 0;
   pages = 0;
 
+  /** Joins rows whose contents follow one another, as those of neighbouring runs may. */
   add(start: number, length: number, frame: number, framePage: number): void {
+    this.pages += length;
+    const last = 4 * (this.count - 1);
+    const before = last < 0 ? 0 : this.values[last + 1]!;
+    const isNext =
+      before > 0 &&
+      this.values[last]! + before === start &&
+      this.values[last + 2] === frame &&
+      this.values[last + 3]! + before === framePage;
+    if (isNext) this.values[last + 1] = before + length;
+    else this.push(start, length, frame, framePage);
+  }
+
+  private push(start: number, length: number, frame: number, framePage: number): void {
     const at = 4 * this.count++;
     if (at === this.values.length) {
       const larger = new Uint32Array(2 * at);
@@ -45,7 +59,6 @@ class ExtentRows {
     values[at + 1] = length;
     values[at + 2] = frame;
     values[at + 3] = framePage;
-    this.pages += length;
   }
 
   finish(): StoredExtents {
