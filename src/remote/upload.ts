@@ -11,8 +11,11 @@
  *   owner[b]         the part that buffer b belongs to. Written by the thread that sent the part
  *                    before; waited for.
  *   filled[b]        bytes written to buffer b. Atomics.add by writing threads.
- * and a record of each sent part: its CRC-32 and its ETag, written by the thread that sent it, and
- * read when all writers are closed.
+ *   Created          whether there is a multipart upload: 0 no, 1 a thread is creating it, 2 yes.
+ * and records: the upload's id, then of each sent part its CRC-32 and its ETag, written by the
+ * thread that sent it, and read when all writers are closed.
+ *
+ * The first part that is full creates the upload. A page file that is smaller is one write.
  */
 import { addressOf, copyMemory } from "../../ffi/index.ts";
 import { RemoteError } from "../errors/remote-errors.ts";
@@ -24,16 +27,22 @@ import { openSigner, type Signing } from "../http/sign.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 
 const PART_BYTES_MIN = 4 * HUGE_PAGE_SIZE;
-/** S3 takes 10,000 parts. */
-const PARTS_MAX = 9_000;
+/** What S3 takes. */
+const PARTS_MAX = 10_000;
+/** So many are planned for: a save may write pages again that change while it runs. */
+const PARTS_EXPECTED = 1_100;
 const BUFFERS_BYTES = 64 * 2 ** 20;
 const BUFFERS_MIN = 3;
 const WAIT_MS = 100;
 
 const FAILED = 0;
-const OWNERS = 1;
+const CREATED = 1;
+const OWNERS = 2;
+const Creation = { None: 0, UnderWay: 1, Done: 2 } as const;
 const RECORD_BYTES = 128;
 const ETAG_BYTES_MAX = RECORD_BYTES - 4;
+/** Upload ids have no stated limit; those of AWS have about 130 bytes. */
+const UPLOAD_ID_BYTES = 2048;
 
 /** Completes an upload of so many bytes, also if the answer to the first attempt is lost. */
 export async function completeUpload(
@@ -56,8 +65,6 @@ export interface UploadDescription {
   readonly kind: "s3";
   readonly place: S3Place;
   readonly key: string;
-  /** Null: contents stay in the first buffer until they are complete. */
-  readonly uploadId: string | null;
   readonly signing: Signing;
   readonly counters: CounterHandle;
   readonly partBytes: number;
@@ -142,19 +149,55 @@ class Parts {
       Atomics.notify(this.words, OWNERS + buffer);
   }
 
+  /** The id of the upload; null if there is none. */
+  get uploadId(): string | null {
+    return Atomics.load(this.words, CREATED) === Creation.Done ? this.readText(0) : null;
+  }
+
+  /** The id of the upload, which one thread creates. @throws {RemoteError} */
+  async createOnce(bucket: Bucket): Promise<string> {
+    for (;;) {
+      const { None, UnderWay, Done } = Creation;
+      const state = Atomics.compareExchange(this.words, CREATED, None, UnderWay);
+      if (state === Done) return this.readText(0);
+      if (state === UnderWay) {
+        const wait = Atomics.waitAsync(this.words, CREATED, UnderWay, WAIT_MS);
+        if (wait.async) await wait.value;
+        if (this.hasFailed) throw new Error("Another part could not be sent");
+        continue;
+      }
+      let next: number = None;
+      try {
+        const uploadId = await bucket.createUpload(this.description.key);
+        this.writeText(0, uploadId, UPLOAD_ID_BYTES - 4);
+        next = Done;
+        return uploadId;
+      } finally {
+        Atomics.store(this.words, CREATED, next);
+        Atomics.notify(this.words, CREATED);
+      }
+    }
+  }
+
   private writeRecord(part: number, { etag, crc }: UploadedPart): void {
-    const at = part * RECORD_BYTES;
-    const bytes = new TextEncoder().encode(`${crc} ${etag}`);
-    if (bytes.length > ETAG_BYTES_MAX)
-      throw new RangeError(`Expected an ETag of at most ${ETAG_BYTES_MAX} bytes, got ${etag}`);
+    this.writeText(UPLOAD_ID_BYTES + part * RECORD_BYTES, `${crc} ${etag}`, ETAG_BYTES_MAX);
+  }
+
+  private writeText(at: number, text: string, bytesMax: number): void {
+    const bytes = new TextEncoder().encode(text);
+    if (bytes.length > bytesMax)
+      throw new RangeError(`Expected a text of at most ${bytesMax} bytes, got ${text}`);
     this.records.setUint32(at, bytes.length, true);
     new Uint8Array(this.records.buffer).set(bytes, at + 4);
   }
 
-  readRecord(part: number): UploadedPart {
-    const at = part * RECORD_BYTES;
+  private readText(at: number): string {
     const bytes = new Uint8Array(this.records.buffer, at + 4, this.records.getUint32(at, true));
-    const [crc, ...etag] = new TextDecoder().decode(bytes.slice()).split(" ");
+    return new TextDecoder().decode(bytes.slice());
+  }
+
+  readRecord(part: number): UploadedPart {
+    const [crc, ...etag] = this.readText(UPLOAD_ID_BYTES + part * RECORD_BYTES).split(" ");
     if (crc === undefined || crc === "") throw new Error(`Part ${part} was not sent`);
     return { number: part + 1, crc, etag: etag.join(" ") };
   }
@@ -213,9 +256,9 @@ export class UploadWriter {
   }
 
   private async sendPart(part: number): Promise<void> {
-    const { key, uploadId } = this.parts.description;
-    if (uploadId === null) throw new Error("More was written than was announced");
+    const { key } = this.parts.description;
     const bucket = await this.bucket;
+    const uploadId = await this.parts.createOnce(bucket);
     // A copy: requests take no shared memory.
     const body = this.parts.buffer(part).slice();
     this.parts.pass(part, await bucket.uploadPart({ key, uploadId }, part + 1, body));
@@ -240,32 +283,26 @@ export class PageUpload {
   readonly description: UploadDescription;
   private readonly bucket: Bucket;
   private readonly parts: Parts;
-  /** True while there are parts to remove. */
-  private isOpen: boolean;
   /** True once the object may be there. */
   private isComplete = false;
+  private isEnded = false;
 
   private constructor(description: UploadDescription, bucket: Bucket) {
     this.description = description;
     this.bucket = bucket;
     this.parts = new Parts(description);
-    this.isOpen = description.uploadId !== null;
   }
 
-  /** `mostBytes`: what may be written, with what `complete` adds. */
-  static async begin(
+  /** `mostBytes`: what may be written, as far as is known; up to nine times as much has room. */
+  static begin(
     bucket: Bucket,
     key: string,
     mostBytes: number,
     shared: { readonly signing: Signing; readonly counters: CounterHandle },
-  ): Promise<PageUpload> {
-    const units = Math.ceil(mostBytes / PARTS_MAX / HUGE_PAGE_SIZE);
+  ): PageUpload {
+    const units = Math.ceil(mostBytes / PARTS_EXPECTED / HUGE_PAGE_SIZE);
     const partBytes = Math.max(PART_BYTES_MIN, units * HUGE_PAGE_SIZE);
-    const isSmall = mostBytes <= partBytes;
-    const partCount = Math.ceil(mostBytes / partBytes) + 1;
-    const bufferCount = isSmall
-      ? 1
-      : Math.min(partCount, Math.max(BUFFERS_MIN, Math.floor(BUFFERS_BYTES / partBytes)));
+    const bufferCount = Math.max(BUFFERS_MIN, Math.floor(BUFFERS_BYTES / partBytes));
     const words = new SharedArrayBuffer(4 * (OWNERS + 2 * bufferCount));
     new Int32Array(words).set(
       Array.from({ length: bufferCount }, (_, buffer) => buffer),
@@ -275,12 +312,11 @@ export class PageUpload {
       kind: "s3",
       place: bucket.place,
       key,
-      uploadId: isSmall ? null : await bucket.createUpload(key),
       ...shared,
       partBytes,
       bufferCount,
       words,
-      records: new SharedArrayBuffer(partCount * RECORD_BYTES),
+      records: new SharedArrayBuffer(UPLOAD_ID_BYTES + PARTS_MAX * RECORD_BYTES),
       buffers: new SharedArrayBuffer(partBytes * bufferCount),
     };
     return new PageUpload(description, bucket);
@@ -291,14 +327,15 @@ export class PageUpload {
    * @throws {RemoteError}
    */
   async complete(contentBytes: number, trailer: Uint8Array): Promise<void> {
-    const { key, uploadId, partBytes } = this.description;
+    const { key, partBytes } = this.description;
+    const { uploadId } = this.parts;
     const last = Math.floor(contentBytes / partBytes);
     const tailBytes = contentBytes - last * partBytes;
     const body = new Uint8Array(tailBytes + trailer.byteLength);
     body.set(this.parts.buffer(last).subarray(0, tailBytes));
     body.set(trailer, tailBytes);
     if (uploadId === null) {
-      if (last > 0) throw new Error("More was written than was announced");
+      if (last > 0) throw new Error(`Parts of ${contentBytes} bytes are missing`);
       // Also if the answer is lost.
       this.isComplete = true;
       return this.bucket.put(key, body);
@@ -308,7 +345,7 @@ export class PageUpload {
     sent.push(await this.bucket.uploadPart(upload, last + 1, body));
     this.isComplete = true;
     await completeUpload(this.bucket, upload, sent, contentBytes + trailer.byteLength);
-    this.isOpen = false;
+    this.isEnded = true;
   }
 
   /** Ends the requests of all writers: nothing of the upload is wanted any more. */
@@ -324,9 +361,9 @@ export class PageUpload {
 
   /** Removes what was sent of a page file that is not complete. Idempotent. */
   async abort(): Promise<void> {
-    const { key, uploadId } = this.description;
-    if (!this.isOpen || uploadId === null) return;
-    this.isOpen = false;
-    await this.bucket.abortUpload(key, uploadId);
+    const { uploadId } = this.parts;
+    if (this.isEnded || uploadId === null) return;
+    this.isEnded = true;
+    await this.bucket.abortUpload(this.description.key, uploadId);
   }
 }

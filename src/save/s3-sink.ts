@@ -24,9 +24,6 @@ import { UPLOAD_MS_MAX } from "../remote/prune.ts";
 import { PageUpload, type UploadDescription } from "../remote/upload.ts";
 import type { Commit, Sink } from "./sink.ts";
 
-/** What is written at most if the save does not know it. */
-const UNKNOWN_BYTES = 2 ** 36;
-
 export class S3Sink implements Sink {
   readonly place: string;
   readonly base: OpenCheckpoint | null;
@@ -89,12 +86,10 @@ export class S3Sink implements Sink {
     const { signing, counters } = this.remote;
     await this.remote.ready();
     this.beganMs = performance.now();
-    this.upload = await PageUpload.begin(
-      this.bucket,
-      pagesKey(this.bucket.place, id),
-      (mostBytes === 0 ? UNKNOWN_BYTES : mostBytes) + encodeTrailer({ id, sizeBytes: 0 }).length,
-      { signing: signing!, counters },
-    );
+    this.upload = PageUpload.begin(this.bucket, pagesKey(this.bucket.place, id), mostBytes, {
+      signing: signing!,
+      counters,
+    });
     return this.upload.description;
   }
 

@@ -77,6 +77,27 @@ test("an incremental save sends what has changed, and shares page files", async 
   expect(manifest.pageFiles.length).toBe(2);
 });
 
+test("a save while the program writes is whole, and of one instant", async () => {
+  using file = filledFile(20_000);
+  const counters = file.view({ start: 0, end: 20_000 * PAGE_SIZE }, Uint32Array);
+  let count = 0;
+  // Each turn writes the same number to pages far apart.
+  const write = () => {
+    count++;
+    for (let page = 0; page < 20_000; page += 400) counters[page * 1024] = count;
+  };
+  write();
+  const timer = setInterval(write, 1);
+  server.misbehave({ path: /pages-/, fault: { delayMs: 20 } });
+  await file.saveTo(PLACE, { s3: s3Of(server), compression: "none" });
+  clearInterval(timer);
+  server.misbehave();
+  using copy = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server) });
+  const saved = copy.view({ start: 0, end: 20_000 * PAGE_SIZE }, Uint32Array);
+  for (let page = 0; page < 20_000; page += 400) expect(saved[page * 1024]).toBe(saved[0]!);
+  expect(saved[0]).toBeLessThanOrEqual(count);
+});
+
 test("of two writers one wins, the other gets a typed error, and both go on", async () => {
   using one = filledFile(10, 1);
   using other = filledFile(10, 2);
