@@ -22,6 +22,7 @@
  * Deaths: a thread that waits looks now and then whether the one that it waits for still lives. A
  * dead participant counts as still; a dead stopper's word is cleared by the first that sees it.
  */
+import { showValue } from "../../ffi/index.ts";
 import { StopTimeoutError } from "../errors/errors.ts";
 import { isThreadAlive, THREAD_ID, threadNumber } from "../threads/thread.ts";
 import {
@@ -81,6 +82,8 @@ export class StopPart {
 
   /** Runs `work`, which touches nothing of the file: this thread need not stop meanwhile. */
   parked<T>(work: () => T): T {
+    if (typeof work !== "function")
+      throw new TypeError(`Expected work to be a function, got ${showValue(work)}`);
     this.parks++;
     this.setState(parts.has(this) ? ParticipantState.Still : ParticipantState.Exempt);
     try {

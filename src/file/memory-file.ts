@@ -143,7 +143,8 @@ export class MemoryFile extends PageMemory implements Disposable {
 
   /**
    * Runs `work`, which blocks this thread and uses nothing of the file, and returns what it
-   * returns. This thread counts as stopped meanwhile, so that a save need not wait for it.
+   * returns. This thread counts as stopped meanwhile, so that a save need not wait for it. What a
+   * promise stands for goes on after that, and is not covered. @throws {TypeError} for no function
    */
   parked<T>(work: () => T): T {
     this.#core.requireLive("parked()");

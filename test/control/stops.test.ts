@@ -222,6 +222,7 @@ describe("parked", () => {
         throw new Error("from the work");
       }),
     ).toThrow("from the work");
+    expect(() => file.parked(undefined as never)).toThrow(TypeError);
     file.view(new FileRange(0, PAGE_SIZE)).fill(1);
   });
 });
