@@ -14,6 +14,7 @@ import { bench as frames } from "./frames.bench.ts";
 import { bench as load } from "./load.bench.ts";
 import { bench as data } from "./data.bench.ts";
 import { bench as documents } from "./documents.bench.ts";
+import { bench as mapped } from "./mapped.bench.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
 import { bench as exchange } from "./exchange.bench.ts";
 import { Fio, FIO_RUNS, FIO_WRITE } from "./peers/fio.ts";
@@ -57,6 +58,7 @@ const SINGLE: readonly Bench[] = [
   exchange,
   changes,
   frames,
+  mapped,
   remote,
   instant,
   data,

@@ -26,8 +26,13 @@ const INLINE_SLICE_MS = 2;
 export async function runLoads(loads: readonly Runnable[]): Promise<void> {
   let left = loads;
   while (left.length > 0) {
-    if (left[0]!.isInline) await readInline(left);
-    else await new LoadThreads(left, (error) => abortAll(left, error)).run();
+    try {
+      if (left[0]!.isInline) await readInline(left);
+      else await new LoadThreads(left, (error) => abortAll(left, error)).run();
+    } catch (error) {
+      // Met what no read can answer, such as no memory to read into: the waiters hear of it.
+      abortAll(left, error);
+    }
     for (const { state } of left) await claimsRead(state);
     for (const { state, control } of left) {
       recoverDeadClaims(state);

@@ -39,6 +39,7 @@ const FIGURES: Record<string, string[]> = {
   aio: ["nsPerRead", "nsPerReadAsync"],
   exchange: [],
   frames: [],
+  mapped: ["loadFromReturnsSeconds", "allLoadedSeconds", "gibPerSecond", "scanSeconds"],
   remote: [],
   save: [
     "saveSeconds",

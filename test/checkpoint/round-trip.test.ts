@@ -37,7 +37,8 @@ for (const shape of shapes) {
         fc.boolean(),
         fc.constantFrom(...queues),
         fc.option(fc.uint8Array({ maxLength: 5000 })),
-        async (seed, background, queue, userData) => {
+        fc.boolean(),
+        async (seed, background, queue, userData, mapped) => {
           const { file, expected } = await randomFile(seed, shape);
           const before = contentsOf(file);
           const report = await file.saveTo(directory, userData === null ? {} : { userData });
@@ -47,7 +48,7 @@ for (const shape of shapes) {
           expect(report.pagesBytes).toBe(before.pages.size * PAGE_SIZE);
           file.destroy();
 
-          using back = await MemoryFile.loadFrom(directory, { background, queue });
+          using back = await MemoryFile.loadFrom(directory, { background, queue, mapped });
           expect(back.userData).toEqual(userData);
           await back.awaitLoad();
           checkRanges(back, expected);
