@@ -90,7 +90,7 @@ export const WindowWord = {
   /** No free run is longer. */
   LongestRun: 4,
   DirtyPages: 5,
-  /** Word of the bitmap at which the last search ended; of a free window: the next free window. */
+  /** No page is free below this word of the bitmap; of a free window: the next free window. */
   Hint: 6,
 } as const;
 

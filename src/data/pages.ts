@@ -3,10 +3,10 @@
  * has a window of its own.
  *
  * Segments double the store's size up to 64 MiB each, and fall back to smaller ones where memory is
- * short. A bitmap per segment says which pages are free; first fit from where the last search
- * ended. `LongestRun` is an upper bound that lets a full segment be passed by at once. Pages that
- * come free stay committed until they are a quarter of what is used; then all free ones go back to
- * the kernel, and a segment with no used page goes back to the MemoryFile.
+ * short. A bitmap per segment says which pages are free; the first run that fits is taken, so that
+ * high pages come free together. `LongestRun` is an upper bound that lets a full segment be passed
+ * by at once. Pages that come free stay committed until they are a quarter of what is used; then
+ * all free ones go back to the kernel, and a segment with no used page goes back to the MemoryFile.
  *
  * Cost: a search reads at most one segment's bitmap (2 KiB) per segment with enough free pages.
  */
@@ -92,13 +92,11 @@ export class Pages {
     const words = arena.words[window]!;
     if (arena.isMissing) arena.requireLoaded(window, 0, wordCount);
     const hint = root[at + WindowWord.Hint]!;
-    const first = hint > 0 && hint < wordCount ? hint : 0;
-    let page = findRun(words, first, wordCount, count);
-    if (page < 0 && first > 0) page = findRun(words, 0, wordCount, count);
-    if (page >= 0 && page + count <= pages) {
-      if (page >>> 5 !== hint) arena.setRoot(at + WindowWord.Hint, page >>> 5);
-      return page;
-    }
+    let first = hint > 0 && hint < wordCount ? hint : 0;
+    while (first < wordCount - 1 && words[first] === 0) first++;
+    if (first !== hint) arena.setRoot(at + WindowWord.Hint, first);
+    const page = findRun(words, first, wordCount, count);
+    if (page >= 0 && page + count <= pages) return page;
     arena.setRoot(at + WindowWord.LongestRun, count - 1);
     return -1;
   }
@@ -234,6 +232,10 @@ export class Pages {
       arena.setRoot(at + WindowWord.LongestRun, free);
     arena.setRoot(at + WindowWord.DirtyPages, arena.root[at + WindowWord.DirtyPages]! + count);
     arena.setRoot(Root.DirtyPages, arena.root[Root.DirtyPages]! + count);
+    // Low pages are used first, so that high ones come free in large runs.
+    if (page >>> 5 < arena.root[at + WindowWord.Hint]!)
+      arena.setRoot(at + WindowWord.Hint, page >>> 5);
+    if (window < arena.root[Root.CurrentWindow]!) arena.setRoot(Root.CurrentWindow, window);
   }
 
   private removeWindow(window: number): void {
