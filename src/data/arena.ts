@@ -27,20 +27,25 @@ import {
   ROOT_WORDS,
   Root,
   STORE_PAGE,
+  WINDOWS_AT,
   WindowKind,
   WindowWord,
   windowAt,
 } from "./layout.ts";
 import type { StoreControl } from "./control.ts";
 import { HugePages } from "./huge-pages.ts";
+import { rootOf } from "./store-file.ts";
 
 /** A stamp that no look at pages has, so that the file never takes our views for checked ones. */
 export const NO_LOOK = -1;
+/** No version of the table of windows. */
+const NOT_READ = 0.5;
 
 export class Arena {
   readonly file: MemoryFile;
   readonly control: StoreControl;
-  readonly core: FileCore;
+  /** Another one after the file's `refresh`. */
+  core: FileCore;
   readonly isReadOnly: boolean;
   /** By window; undefined where there is none, or none that this thread has looked at. */
   readonly words: (Int32Array<ArrayBuffer> | undefined)[] = [];
@@ -56,7 +61,10 @@ export class Arena {
   isMissing = false;
   /** True once this thread has closed the store. */
   isClosed = false;
-  readonly huge: HugePages;
+  huge: HugePages;
+  /** How often the file was refreshed: what is known of names counts for one of these only. */
+  adoptions = 0;
+  private seeds: readonly [number, number] | undefined;
   private windowsVersion = 0;
   private batchDepth = 0;
   /**
@@ -77,8 +85,8 @@ export class Arena {
 
   /** Before reads of one operation. @throws {DestroyedError} */
   beginRead(method: string): void {
+    if (this.core.words[Word.Destroyed] !== 0 || this.isClosed) this.adopt(method);
     const { core } = this;
-    if (core.words[Word.Destroyed] !== 0 || this.isClosed) this.throwClosed(method);
     if (this.mayBeRaced && !this.isReadOnly) core.stops.safepoint();
     this.isMissing = core.mayMissPages;
     const { root } = this;
@@ -95,9 +103,23 @@ export class Arena {
     else this.readWindows();
   }
 
-  private throwClosed(method: string): never {
-    this.core.requireLive(method);
-    throw new DestroyedError("the store", method);
+  /**
+   * Turns to the memory that the file has now, if it was refreshed. @throws {DestroyedError} if it
+   * was not: it has ended
+   */
+  private adopt(method: string): void {
+    const core = coreOf(this.file);
+    if (this.isClosed || core === this.core) {
+      core.requireLive(method);
+      throw new DestroyedError("the store", method);
+    }
+    const start = rootOf(this.file);
+    for (let window = 0; window < this.words.length; window++) this.forgetWindow(window);
+    this.core = core;
+    this.huge = new HugePages(core.mapping);
+    this.root = this.mapWindow(0, start, ROOT_BYTES);
+    this.adoptions++;
+    this.windowsVersion = NOT_READ;
   }
 
   /**
@@ -122,7 +144,7 @@ export class Arena {
   /** @throws {ReadOnlyStoreError} {DestroyedError} {FileFailedError} */
   beginWrite(method: string): void {
     if (this.isReadOnly) throw new ReadOnlyStoreError(method);
-    if (this.core.words[Word.Destroyed] !== 0 || this.isClosed) this.throwClosed(method);
+    if (this.core.words[Word.Destroyed] !== 0 || this.isClosed) this.adopt(method);
     // Before the lock: a thread that stops for a save must not hold it.
     if (this.mayBeRaced) this.core.stops.safepoint();
     const isInherited = this.batchDepth === 0 && this.control.lock();
@@ -320,13 +342,18 @@ export class Arena {
    */
   readWindows(): void {
     const { root } = this;
-    this.windowsVersion = root[Root.WindowsVersion]!;
+    if (this.isMissing) this.requireLoaded(0, 0, WINDOWS_AT);
+    const seeds = [root[Root.SeedLow]!, root[Root.SeedHigh]!] as const;
+    this.seeds ??= seeds;
+    if (this.seeds[0] !== seeds[0] || this.seeds[1] !== seeds[1])
+      throw new CorruptStoreError("Another store is in the place of this one");
     const count = root[Root.WindowCount]!;
     if (count < 1 || count > MAX_WINDOWS)
       throw new CorruptStoreError(`Expected 1 to ${MAX_WINDOWS} windows, found ${count}`);
     if (this.isMissing) this.requireLoaded(0, windowAt(0), windowAt(count) - windowAt(0));
     for (let window = 1; window < count; window++) this.readWindow(window);
     for (let window = count; window < this.words.length; window++) this.forgetWindow(window);
+    this.windowsVersion = root[Root.WindowsVersion]!;
   }
 
   private readWindow(window: number): void {

@@ -42,6 +42,8 @@ export interface HeaderPlace {
   readonly created: number;
   /** Root.NamesVersion when it was last known to exist. */
   seenVersion: number;
+  /** Arena.adoptions then. */
+  seenAdoption: number;
 }
 
 /** @throws {TypeError} {RangeError} */
@@ -62,6 +64,7 @@ export class Names {
   private readonly pages: Pages;
   private places = new Map<string, HeaderPlace>();
   private version = -1;
+  private adoption = 0;
 
   constructor(arena: Arena, pages: Pages) {
     this.arena = arena;
@@ -70,9 +73,10 @@ export class Names {
 
   /** All structures, by name. Within `beginRead`. @throws {CorruptStoreError} {NotLoadedError} */
   all(): ReadonlyMap<string, HeaderPlace> {
-    const { root } = this.arena;
+    const { arena } = this;
+    const { root } = arena;
     const version = root[Root.NamesVersion]!;
-    if (version === this.version) return this.places;
+    if (version === this.version && arena.adoptions === this.adoption) return this.places;
     const places = new Map<string, HeaderPlace>();
     for (let structure = 0; structure < MAX_NAMES; structure++) {
       const address = root[Root.Names + structure]!;
@@ -84,6 +88,7 @@ export class Names {
     }
     this.places = places;
     this.version = version;
+    this.adoption = arena.adoptions;
     return places;
   }
 
@@ -105,12 +110,24 @@ export class Names {
     const name = decoder.decode(arena.bytes[window]!.subarray(start, start + length));
     const created = words[word + HeaderWord.Created]!;
     const seenVersion = arena.root[Root.NamesVersion]!;
-    return { name, kind, structure, window, word, created, seenVersion };
+    return {
+      name,
+      kind,
+      structure,
+      window,
+      word,
+      created,
+      seenVersion,
+      seenAdoption: arena.adoptions,
+    };
   }
 
   /** True if the structure may have been dropped since this was last asked. */
   isStale(place: HeaderPlace): boolean {
-    return place.seenVersion !== this.arena.root[Root.NamesVersion];
+    const { arena } = this;
+    return (
+      place.seenVersion !== arena.root[Root.NamesVersion] || place.seenAdoption !== arena.adoptions
+    );
   }
 
   /** @throws {DroppedError} if the structure was dropped */
@@ -124,6 +141,7 @@ export class Names {
     )
       throw new DroppedError(place.name, method);
     place.seenVersion = version;
+    place.seenAdoption = this.arena.adoptions;
   }
 
   /** The structure of that name and kind, or undefined. @throws {WrongTypeError} */
@@ -159,7 +177,16 @@ export class Names {
     const seenVersion = (root[Root.NamesVersion]! + 1) | 0;
     arena.setRoot(Root.NamesVersion, seenVersion);
     words[word + HeaderWord.Created] = seenVersion;
-    return { name, kind, structure, window, word, created: seenVersion, seenVersion };
+    return {
+      name,
+      kind,
+      structure,
+      window,
+      word,
+      created: seenVersion,
+      seenVersion,
+      seenAdoption: arena.adoptions,
+    };
   }
 
   /** Frees a header. Within an operation. */

@@ -7,7 +7,7 @@
  */
 import { checkInteger } from "../../ffi/index.ts";
 import type { LoadOptions, MemoryFileHandle } from "../core/options.ts";
-import { NotLoadedError } from "../errors/errors.ts";
+import { NotLoadedError, UnsupportedError } from "../errors/errors.ts";
 import { CorruptStoreError, ReadOnlyStoreError, WrongTypeError } from "../errors/store.ts";
 import { MemoryFile } from "../file/memory-file.ts";
 import { PeriodicSaves } from "../file/periodic-saves.ts";
@@ -280,6 +280,22 @@ export class Store implements Disposable, AsyncDisposable {
     this.arena.beginRead("checkpoint()");
     const { where, s3 } = this.owner;
     return await saveStore(this.memory, where, this.rootStart, { s3 });
+  }
+
+  /**
+   * Has a read-only store become the newest checkpoint in its place: only what changed is loaded, and
+   * maps and tables go on. Views end, and threads that attached must attach again. Resolves with
+   * false if there is no newer one.
+   *
+   * @throws {UnsupportedError} for a store that can be written to, or has no checkpoint
+   * @throws {CorruptStoreError} if another store is there now @throws as MemoryFile.refresh
+   */
+  async refresh(): Promise<boolean> {
+    if (!this.isReadOnly || this.owner === undefined)
+      throw new UnsupportedError("Cannot refresh a store that is not open with readOnly");
+    if (!(await this.memory.refresh())) return false;
+    await this.whenLoaded(() => this.names());
+    return true;
   }
 
   /**

@@ -13,7 +13,7 @@ import { Root, WINDOWS_AT } from "../../src/data/layout.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { arenaOf, temporaryDirectory } from "./support/support.ts";
 
-const runs = Number(process.env["PGALLOC_HOSTILE_RUNS"] ?? 80);
+const runs = Number(process.env["PGALLOC_HOSTILE_RUNS"] ?? 40);
 const directory = temporaryDirectory();
 afterAll(directory.remove);
 

@@ -122,3 +122,31 @@ test("memory that is freed goes back", async () => {
     expect(store.memory.totalUsageBytes).toBeLessThan(before + 8_000_000);
   }
 });
+
+test("refresh shows a reader the writer's next checkpoint", async () => {
+  const where = place();
+  await using writer = await Store.open(where, { create: true });
+  const written = writer.map("m");
+  const values = (round: number) =>
+    Array.from({ length: 3000 }, (_, i) => [`${i}`, text(`${round} ${i}`)] as const);
+  written.setMany(values(1));
+  writer.map("dropped").set("a", text("1"));
+  await writer.checkpoint();
+  await using reader = await Store.open(where, { readOnly: true });
+  const map = await reader.whenLoaded(() => reader.map("m"));
+  const dropped = await reader.whenLoaded(() => reader.map("dropped"));
+  expect(await reader.refresh()).toBe(false);
+  written.setMany(values(2));
+  written.set("new", new Uint8Array(3_000_000));
+  writer.drop("dropped");
+  writer.map("more").set("b", text("2"));
+  expect(await reader.whenLoaded(() => hex(map.get("5")))).toBe(hex(text("1 5")));
+  await writer.checkpoint();
+  expect(await reader.refresh()).toBe(true);
+  for (let i = 0; i < 3000; i += 7)
+    expect(await reader.whenLoaded(() => hex(map.get(`${i}`)))).toBe(hex(text(`2 ${i}`)));
+  expect((await reader.whenLoaded(() => map.get("new")))!.length).toBe(3_000_000);
+  expect(() => dropped.get("a")).toThrow(expect.objectContaining({ code: "ERR_DROPPED" }));
+  expect(await reader.whenLoaded(() => hex(reader.map("more").get("b")))).toBe(hex(text("2")));
+  expect(writer.refresh()).rejects.toMatchObject({ code: "ERR_UNSUPPORTED" });
+});
