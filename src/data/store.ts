@@ -283,9 +283,9 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Has a read-only store become the newest checkpoint in its place: only what changed is loaded, and
-   * maps and tables go on. Views end, and threads that attached must attach again. Resolves with
-   * false if there is no newer one.
+   * Has a read-only store become the newest checkpoint in its place: only what changed is loaded,
+   * and maps and tables go on. Views end, and threads that attached must attach again. Resolves
+   * with false if there is no newer one.
    *
    * @throws {UnsupportedError} for a store that can be written to, or has no checkpoint
    * @throws {CorruptStoreError} if another store is there now @throws as MemoryFile.refresh
