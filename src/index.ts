@@ -50,6 +50,7 @@ export type {
   FileMetrics,
   LoadMetrics,
   MemoryMetrics,
+  RequestMetrics,
   SaveMetrics,
 } from "./metrics/metrics.ts";
 export type { MapOptions, MapServer } from "./map/serve.ts";

@@ -22,6 +22,7 @@ import { KEY_TYPES, type KeyType } from "./keys.ts";
 import { StoreMap } from "./map.ts";
 import type { MapOptions } from "./map-options.ts";
 import { createMap, dropMap } from "./map-header.ts";
+import type { FileMetrics } from "../metrics/metrics.ts";
 import type { Schema } from "./column-types.ts";
 import { Table } from "./table.ts";
 import { dropTable, openTable } from "./table-header.ts";
@@ -127,6 +128,11 @@ export class Store implements Disposable, AsyncDisposable {
       unlockDirectory(lock);
       throw error;
     }
+  }
+
+  /** Counters of the store's pages: memory, load, waits, saves, errors. */
+  metrics(): FileMetrics {
+    return this.memory.metrics();
   }
 
   /** A handle for other threads of this process: post it to a Worker and `attach` it there. */

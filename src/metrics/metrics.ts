@@ -10,10 +10,12 @@ import {
   readHistogram,
 } from "../control/counters.ts";
 import { Field, MAX_PARTICIPANTS, PARTICIPANT_WORDS, Word } from "../control/control.ts";
+import { Counter as Requests, openCounters } from "../http/counters.ts";
 import type { FileCore } from "../core/core.ts";
 import { Flag } from "../core/check-options.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
+import type { RemoteSource } from "../source/remote-source.ts";
 
 /** Bytes of a file's memory. */
 export interface MemoryMetrics {
@@ -41,6 +43,17 @@ export interface LoadMetrics {
   readonly hugeBytes: number;
   readonly smallBytes: number;
   readonly readCalls: number;
+  /** Requests to a server; null if the contents are local. */
+  readonly requests: RequestMetrics | null;
+}
+
+/** Requests for contents of a remote place. */
+export interface RequestMetrics {
+  readonly sent: number;
+  /** Sent again after a failure, and sent twice because the first answer was late. */
+  readonly retries: number;
+  readonly hedges: number;
+  readonly receivedBytes: number;
 }
 
 export interface SaveMetrics {
@@ -81,7 +94,7 @@ export function metricsOf(core: FileCore): FileMetrics {
     name: core.name,
     threads: countThreads(core.words),
     memory: memoryOf(core),
-    load: loadOf(core.loader?.stats() ?? NOTHING_LOADED),
+    load: loadOf(core.loader?.stats() ?? NOTHING_LOADED, requestsOf(core)),
     awaits: {
       range: readHistogram(counters, Histogram.AwaitRange),
       all: readHistogram(counters, Histogram.AwaitAll),
@@ -119,11 +132,32 @@ function memoryOf(core: FileCore): MemoryMetrics {
   };
 }
 
-function loadOf(stats: LoadStats): LoadMetrics {
+function requestsOf({ loader }: FileCore): RequestMetrics | null {
+  const source = loader?.state.handle.source;
+  if (source?.kind !== "remote") return null;
+  const counters = openCounters((source as RemoteSource).counters);
+  return {
+    sent: counters[Requests.Requests]!,
+    retries: counters[Requests.Retries]!,
+    hedges: counters[Requests.Hedges]!,
+    receivedBytes: counters[Requests.ReceivedBytes]!,
+  };
+}
+
+function loadOf(stats: LoadStats, requests: RequestMetrics | null): LoadMetrics {
   const { isLoading, totalBytes, failedBytes, hugeBytes, smallBytes, readCalls } = stats;
   const demand = Math.min(stats.demandBytes, stats.loadedBytes);
   const loadedBytes = { demand, background: stats.loadedBytes - demand };
-  return { isLoading, totalBytes, loadedBytes, failedBytes, hugeBytes, smallBytes, readCalls };
+  return {
+    isLoading,
+    totalBytes,
+    loadedBytes,
+    failedBytes,
+    hugeBytes,
+    smallBytes,
+    readCalls,
+    requests,
+  };
 }
 
 function countThreads(words: Int32Array): number {

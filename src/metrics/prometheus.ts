@@ -84,6 +84,25 @@ const FAMILIES: readonly Family[] = [
     samples: ({ load }) => [[{}, load.readCalls]],
   },
   {
+    name: "pgalloc_requests_total",
+    type: "counter",
+    help: "Requests for contents of a remote place, by kind.",
+    samples: ({ load: { requests } }) =>
+      requests === null
+        ? []
+        : [
+            [{ kind: "all" }, requests.sent],
+            [{ kind: "retry" }, requests.retries],
+            [{ kind: "hedge" }, requests.hedges],
+          ],
+  },
+  {
+    name: "pgalloc_received_bytes_total",
+    type: "counter",
+    help: "Contents received from a remote place.",
+    samples: ({ load: { requests } }) => (requests === null ? [] : [[{}, requests.receivedBytes]]),
+  },
+  {
     name: "pgalloc_saves_failed_total",
     type: "counter",
     help: "Saves that failed.",

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { channel } from "node:diagnostics_channel";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Store } from "../../src/data/index.ts";
 import { MemoryFile, PAGE_SIZE, prometheus, saveAll } from "../../src/index.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "pgalloc-metrics-"));
@@ -19,6 +20,19 @@ async function saveNumbers(name: string, pages: number): Promise<string> {
   const path = join(directory, name);
   await file.saveTo(path);
   return path;
+}
+
+/** Answers like a web server with ranges and entity tags. */
+async function serveRange(path: string, request: Request): Promise<Response> {
+  const file = Bun.file(path);
+  if (!(await file.exists())) return new Response(null, { status: 404 });
+  const headers = { etag: '"1"', "accept-ranges": "bytes" };
+  const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.get("range") ?? "");
+  if (range === null) return new Response(file, { headers });
+  const start = Number(range[1]);
+  const end = Math.min(file.size, Number(range[2]) + 1);
+  const partial = { ...headers, "content-range": `bytes ${start}-${end - 1}/${file.size}` };
+  return new Response(file.slice(start, end), { status: 206, headers: partial });
 }
 
 describe("metrics()", () => {
@@ -75,6 +89,30 @@ describe("metrics()", () => {
     expect([awaits.range.count, awaits.all.count, awaits.sync.count]).toEqual([1, 1, 0]);
     const { count, buckets } = awaits.range;
     expect(buckets.reduce((sum, bucket) => sum + bucket.count, 0)).toBe(count);
+  });
+
+  test("of a Store reports its pages, and prometheus accepts it", async () => {
+    await using store = await Store.open(join(directory, "store"), { create: true });
+    store.map("users").set("ann", new Uint8Array(100));
+    await store.checkpoint();
+    expect(store.metrics().saves.durations.count).toBe(1);
+    expect(store.metrics().memory.usedBytes).toBe(store.memory.allocatedBytes);
+    expect(prometheus(store)).toContain("pgalloc_save_seconds_count");
+  });
+
+  test("counts requests to a web server", async () => {
+    const path = await saveNumbers("remote", 512);
+    await using server = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: (request) => serveRange(join(path, new URL(request.url).pathname), request),
+    });
+    using file = await MemoryFile.loadFrom(server.url.href, { background: true });
+    await file.awaitLoad();
+    const { requests, totalBytes } = file.metrics().load;
+    expect(requests!.receivedBytes).toBeGreaterThanOrEqual(totalBytes);
+    expect(requests!.sent).toBeGreaterThan(0);
+    expect(prometheus(file)).toContain(`kind="all"} ${requests!.sent}`);
   });
 
   test("counts what other threads do", async () => {
