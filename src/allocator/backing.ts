@@ -17,6 +17,8 @@ export interface Backing {
   isSettled(start: number, end: number): boolean;
   /** The first page at or after `page` that may be committed; beyond the file if none is. */
   nextData(page: number): number;
+  /** The first page at or after `page` that was touched; beyond the file if none was. */
+  nextTouched(page: number): number;
   /** The pages have been decommitted, and are about to become free or sub-released. */
   uncommitted(start: number, end: number): void;
   /** For checks: pages have just lost their last reference. */

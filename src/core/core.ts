@@ -140,6 +140,7 @@ export class FileCore {
       // Dropped pages whose read failed are settled like loaded ones: cancel forgets the failure.
       isSettled: (start, end) => loader?.state.cancel(control, start, end) !== true,
       nextData: (page) => this.nextData(page),
+      nextTouched: (page) => mapping.nextData(page * PAGE_SIZE) / PAGE_SIZE,
       uncommitted: (start, end) => {
         if (this.commitment.isActive) this.commitment.markUncommitted(start, end);
       },

@@ -8,6 +8,7 @@ import { type EncodedManifest, encodeManifest } from "../checkpoint/encode.ts";
 import type { Manifest, PageFile, SavedFile } from "../checkpoint/format.ts";
 import { hex } from "../checkpoint/page-file.ts";
 import { closing } from "../checkpoint/staging.ts";
+import { wasteTouchedFree } from "../allocator/touched-free.ts";
 import { Word } from "../control/control.ts";
 import type { UserData } from "../core/options.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -135,6 +136,10 @@ class Save {
       const report = await this.commit(cores, instant, stored);
       detectors.committed(report.id);
       return report;
+    }).finally(() => {
+      // Pages that were freed meanwhile may be committed again, because they were read.
+      for (const { core } of plan.files)
+        if (!core.isDetached && wasteTouchedFree(core.allocator)) core.releaser.schedule();
     });
   }
 

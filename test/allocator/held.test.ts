@@ -30,6 +30,7 @@ const backing: Backing = {
   },
   isSettled: (start) => !inFlight.has(start),
   nextData: (page) => page,
+  nextTouched: (page) => page,
   uncommitted: () => {},
   recovered: () => {},
 };

@@ -1,0 +1,33 @@
+/**
+ * Runs the differential fuzzer (test/threads/support/fuzz.ts) round after round.
+ *
+ *     bun bench/fuzz-threads.ts [--seconds 60] [--threads 3] [--seed N]
+ *
+ * Each round has a seed of its own; a round that fails prints it, and the exit code is 1.
+ */
+import { parseArgs } from "node:util";
+import { runFuzz } from "../test/threads/support/fuzz.ts";
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: "string", default: "60" },
+    threads: { type: "string", default: "3" },
+    seed: { type: "string", default: String(Date.now() % 2 ** 31) },
+  },
+});
+const threads = Number(values.threads);
+const until = performance.now() + 1000 * Number(values.seconds);
+let [rounds, steps, saves] = [0, 0, 0];
+for (let seed = Number(values.seed); performance.now() < until; seed++) {
+  try {
+    const result = await runFuzz({ seed, threads, runMs: 5000 });
+    rounds++;
+    steps += result.steps;
+    saves += result.saves;
+  } catch (error) {
+    console.error(`Round with --seed ${seed} --threads ${threads} failed:`, error);
+    process.exit(1);
+  }
+}
+console.log(`${rounds} rounds: ${steps} steps of ${threads} threads, ${saves} saves loaded`);
+process.exit(0);
