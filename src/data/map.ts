@@ -13,6 +13,7 @@
  * error nothing has changed.
  */
 import { checkInteger } from "../../ffi/index.ts";
+import type { Nullable } from "../core/options.ts";
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
 import { BLOCK_KIND_MASK, BlockKind } from "./layout.ts";
@@ -28,7 +29,6 @@ import { readRaced } from "./racing.ts";
 import { lengthOfBytes } from "./values.ts";
 
 export const MAX_ENTRY_BYTES = 64 * 1024 * 1024;
-const NO_OPTIONS: SetOptions = Object.freeze({});
 
 /** What a read does with the entry that it found. */
 const Wanted = { Copy: 0, View: 1, Presence: 2 } as const;
@@ -143,9 +143,9 @@ export class StoreMap<K extends KeyType = "string"> {
    * limit or 64 MiB
    * @throws {OutOfMemoryError} {SyscallError} {NotLoadedError} with nothing changed
    */
-  set(key: KeyOf[K], value: Uint8Array, options: SetOptions = NO_OPTIONS): this {
+  set(key: KeyOf[K], value: Uint8Array, given?: Nullable<SetOptions> | null): this {
     const length = lengthOfBytes("value", value);
-    const { ttlMs } = options;
+    const ttlMs = given?.ttlMs ?? undefined;
     let expiry = -1;
     if (ttlMs !== undefined) {
       checkInteger("ttlMs", ttlMs, 1);
@@ -294,7 +294,7 @@ export class StoreMap<K extends KeyType = "string"> {
    */
   setMany(
     entries: Iterable<readonly [KeyOf[K], Uint8Array]>,
-    options: SetOptions = NO_OPTIONS,
+    options?: Nullable<SetOptions> | null,
   ): this {
     this.arena.batch("setMany()", () => {
       for (const [key, value] of entries) this.set(key, value, options);
@@ -310,7 +310,7 @@ export class StoreMap<K extends KeyType = "string"> {
   update(
     key: KeyOf[K],
     change: (value: Uint8Array | undefined) => Uint8Array | undefined,
-    options: SetOptions = NO_OPTIONS,
+    options?: Nullable<SetOptions> | null,
   ): Uint8Array | undefined {
     return this.arena.batch("update()", () => {
       const value = change(this.get(key));

@@ -5,8 +5,13 @@
  * Life: opened (by one writer a directory, or read-only) → used, also by other threads that attach
  * → closed by its opener, which checkpoints and destroys the file.
  */
-import { checkInteger } from "../../ffi/index.ts";
-import type { LoadOptions, MemoryFileHandle } from "../core/options.ts";
+import { checkInteger, showValue } from "../../ffi/index.ts";
+import {
+  type LoadOptions,
+  type MemoryFileHandle,
+  type Nullable,
+  readOptions,
+} from "../core/options.ts";
 import { NotLoadedError, UnsupportedError } from "../errors/errors.ts";
 import { CorruptStoreError, ReadOnlyStoreError, WrongTypeError } from "../errors/store.ts";
 import { MemoryFile } from "../file/memory-file.ts";
@@ -102,11 +107,12 @@ export class Store implements Disposable, AsyncDisposable {
    * @throws {CorruptStoreError} if the checkpoint is not of a store, or its pages are damaged
    * @throws as MemoryFile.loadFrom
    */
-  static async open(where: string, options: StoreOptions = {}): Promise<Store> {
+  static async open(where: string, given?: Nullable<StoreOptions> | null): Promise<Store> {
+    const options = readOptions<StoreOptions>(given);
     const { create = false, readOnly = false, checkpointEveryMs, onCheckpointError } = options;
     const { now = Date.now, ...loadOptions } = options;
     if (typeof where !== "string")
-      throw new TypeError(`Expected where to be a string, got ${typeof where}`);
+      throw new TypeError(`Expected where to be a string, got ${showValue(where)}`);
     if (checkpointEveryMs !== undefined)
       checkInteger("checkpointEveryMs", checkpointEveryMs, MIN_CHECKPOINT_MS, 2 ** 31 - 1);
     const lock = readOnly ? -1 : lockDirectory(where);
@@ -150,9 +156,12 @@ export class Store implements Disposable, AsyncDisposable {
    * @throws {TypeError} for a handle that `share()` did not make @throws {DestroyedError}
    * {TooManyThreadsError}
    */
-  static attach(handle: StoreHandle, options: AttachOptions = {}): Store {
+  static attach(handle: StoreHandle, given?: Nullable<AttachOptions> | null): Store {
+    const options = readOptions<AttachOptions>(given);
     if (handle?.kind !== "pgalloc.Store")
-      throw new TypeError("Expected a handle made by Store.share() in this process");
+      throw new TypeError(
+        `Expected a handle made by Store.share() in this process, got ${showValue(handle)}`,
+      );
     const control = new StoreControl(handle.control);
     const file = MemoryFile.attach(handle.memory, { readOnly: options.readOnly === true });
     const arena = new Arena(file, control, handle.rootStart, options.readOnly === true);
@@ -168,11 +177,17 @@ export class Store implements Disposable, AsyncDisposable {
    * @throws {WrongTypeError} if it is no map, or one with other keys
    * @throws {OutOfMemoryError} {NotLoadedError} {ReadOnlyStoreError} with nothing changed
    */
-  map<K extends KeyType = "string">(name: string, options: MapOptions<K> = {}): StoreMap<K> {
+  map<K extends KeyType = "string">(
+    name: string,
+    given?: Nullable<MapOptions<K>> | null,
+  ): StoreMap<K> {
     checkName(name);
+    const options: MapOptions<K> = given == null ? {} : readOptions<MapOptions<K>>(given);
     const { key: type = "string" as K } = options;
     if (!KEY_TYPES.includes(type))
-      throw new TypeError(`Expected key to be one of ${KEY_TYPES.join(", ")}, got ${String(type)}`);
+      throw new TypeError(
+        `Expected key to be one of ${KEY_TYPES.join(", ")}, got ${showValue(type)}`,
+      );
     this.arena.beginRead("map()");
     const find = () => this.parts.names.find(name, StructureKind.Map);
     let place = this.arena.mayBeRaced ? this.arena.readLocked(find) : find();

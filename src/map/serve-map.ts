@@ -1,4 +1,6 @@
 /** `serveMap`: the page map of running files. The server is loaded when it is asked for. */
+import { showValue } from "../../ffi/index.ts";
+import { type Nullable, readOptions } from "../core/options.ts";
 import { coreOf, MemoryFile } from "../file/memory-file.ts";
 import type { MapOptions, MapServer } from "./serve.ts";
 
@@ -12,16 +14,16 @@ import type { MapOptions, MapServer } from "./serve.ts";
  */
 export async function serveMap(
   files: MemoryFile | Iterable<MemoryFile>,
-  options: MapOptions = {},
+  options?: Nullable<MapOptions> | null,
 ): Promise<MapServer> {
   const list = files instanceof MemoryFile ? [files] : [...files];
   const cores = list.map((file) => {
     if (!(file instanceof MemoryFile))
-      throw new TypeError(`Expected a MemoryFile, got ${String(file)}`);
+      throw new TypeError(`Expected a MemoryFile, got ${showValue(file)}`);
     const core = coreOf(file);
     core.requireLive("serveMap()");
     return core;
   });
   const { serveCores } = await import("./serve.ts");
-  return await serveCores(cores, options);
+  return await serveCores(cores, readOptions<MapOptions>(options));
 }

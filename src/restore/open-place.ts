@@ -1,6 +1,6 @@
 /** Opens the checkpoint of a place to restore it: a directory, or a remote place. */
 import { type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
-import type { CacheOptions } from "../core/options.ts";
+import { type CacheOptions, checkPlace, type Nullable, readOptions } from "../core/options.ts";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import type { S3Options } from "../http/s3-options.ts";
 import type { CacheFill } from "../remote/cache-fill.ts";
@@ -113,6 +113,10 @@ export function closeOpened({ source, close }: OpenedCheckpoint): void {
  *
  * @throws as `openCheckpointAt`
  */
-export async function openSource(where: string, options: OpenOptions = {}): Promise<PageSource> {
-  return (await openCheckpointAt(where, options)).source;
+export async function openSource(
+  where: string,
+  options?: Nullable<OpenOptions> | null,
+): Promise<PageSource> {
+  checkPlace(where);
+  return (await openCheckpointAt(where, readOptions<OpenOptions>(options))).source;
 }

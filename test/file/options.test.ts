@@ -3,8 +3,10 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { createQueue } from "../../src/aio/index.ts";
+import { Store } from "../../src/data/index.ts";
 import { exportTo, importFrom } from "../../src/gvisor/index.ts";
-import { loadAll, MemoryFile, PAGE_SIZE, saveAll } from "../../src/index.ts";
+import { loadAll, MemoryFile, openSource, PAGE_SIZE, saveAll, serveMap } from "../../src/index.ts";
 import { namedDescriptors } from "../safety/support/descriptors.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "pgalloc-options-"));
@@ -71,6 +73,24 @@ test("null for an option means absent, and so does null for the options", async 
   });
   expect(files.get("a")!.view(range)[0]).toBe(7);
   (await loadAll(several, { fileOptions: () => NULLS }))[Symbol.dispose]();
+});
+
+test("null for an option of a store, of a source and of the map means absent, too", async () => {
+  const place = join(directory, "store");
+  const options = { ...LOAD_NULLS, create: true, readOnly: null, checkpointEveryMs: null };
+  const store = await Store.open(place, { ...options, onCheckpointError: null, now: null });
+  const map = store.map("users", { key: null, maxEntries: null, maxBytes: null });
+  map.set("ann", new Uint8Array(3), { ttlMs: null });
+  map.set("bob", new Uint8Array(3), null);
+  expect(store.map("users", null).get("ann")).toEqual(new Uint8Array(3));
+  await store.checkpoint();
+  const source = await openSource(place, { s3: null });
+  expect(source).toBeDefined();
+  const server = await serveMap(store.memory, { port: null, hostname: null, title: null });
+  await server.stop();
+  await store.close();
+  await using queue = createQueue(null, { capacity: null, threads: null });
+  expect(queue.capacity).toBe(32);
 });
 
 test("options that are no object are refused, and named with their type", async () => {
