@@ -56,7 +56,12 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const image = imageOf(run.directory, params);
   await makeImage(image, bytes);
   const server = Bun.spawn(
-    [process.execPath, join(import.meta.dir, "support/late-server.ts"), image, `${LATENCY_MS}`],
+    [
+      process.execPath,
+      join(import.meta.dir, "support/late-server-program.ts"),
+      image,
+      `${LATENCY_MS}`,
+    ],
     { stdout: "pipe" },
   );
   try {

@@ -72,7 +72,7 @@ async function answers(url: string): Promise<void> {
 
 /** The port of a proxy before `target`. */
 async function startProxy(target: string, env: Record<string, string> = {}): Promise<string> {
-  const path = join(root, "test/servers/support/bad-proxy.ts");
+  const path = join(root, "test/servers/support/bad-proxy-program.ts");
   const program = start([process.execPath, path, target], { ...process.env, ...env });
   const { value } = await program.stdout.getReader().read();
   return `http://127.0.0.1:${new TextDecoder().decode(value).trim()}`;

@@ -1,7 +1,7 @@
 /**
  * A server with latency, as a process: answers S3's GETs and listings of one checkpoint from a
  * checkpoint's directory, each after `latencyMs`. Nothing is signed or checked: it measures the
- * client. `bun late-server.ts DIRECTORY LATENCY_MS` prints its port.
+ * client. `bun late-server-program.ts DIRECTORY LATENCY_MS` prints its port.
  */
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
  * A proxy that makes a good server a bad one: late answers, stragglers, 503s and cut connections,
- * drawn from a seed. A process of its own: `bun bad-proxy.ts TARGET`, with rates in the
+ * drawn from a seed. A process of its own: `bun bad-proxy-program.ts TARGET`, with rates in the
  * environment. It prints its port.
  */
 import http, { type IncomingMessage, type ServerResponse } from "node:http";
