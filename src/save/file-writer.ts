@@ -16,9 +16,12 @@ import type { FileDescription, SinkWriter } from "./sink.ts";
 export const FileField = {
   /** Bytes allocated so far. */
   AllocatedBytes: 0,
-  /** What the file may need at most. */
+  /** What the file may need at most; 0: not known, and nothing is allocated ahead. */
   MostBytes: 1,
+  /** 1 once writes have been switched to direct ones, or cannot be. */
+  IsDecided: 2,
 } as const;
+const FIELDS_BYTES = 24;
 
 const EINVAL = 22;
 /**
@@ -36,9 +39,12 @@ const STEP_BYTES = 256 * 1024 * 1024;
 
 /** How threads write to an open file; `mostBytes`: what it may need at most, as far as is known. */
 export function describeFile(fd: number, path: string, mostBytes: number): FileDescription {
-  const isDirect = mostBytes >= DIRECT_BYTES && setDirectIo(fd, true);
-  const allocation = isDirect ? new SharedArrayBuffer(16) : null;
-  if (allocation !== null) new Float64Array(allocation)[FileField.MostBytes] = mostBytes;
+  const allocation = new SharedArrayBuffer(FIELDS_BYTES);
+  const fields = new Float64Array(allocation);
+  if (mostBytes >= DIRECT_BYTES) {
+    fields[FileField.IsDecided] = 1;
+    if (setDirectIo(fd, true)) fields[FileField.MostBytes] = mostBytes;
+  }
   return { kind: "file", fd, path, allocation };
 }
 
@@ -55,7 +61,13 @@ export class FileWriter implements SinkWriter {
 
   reserve(endBytes: number): void {
     const { allocation } = this;
-    if (allocation === null || endBytes <= allocation[FileField.AllocatedBytes]!) return;
+    if (allocation === null) return;
+    if (endBytes >= DIRECT_BYTES && allocation[FileField.IsDecided] === 0) {
+      // More is written than was known before, as on top of a base that has little of it.
+      allocation[FileField.IsDecided] = 1;
+      setDirectIo(this.description.fd, true);
+    }
+    if (endBytes <= allocation[FileField.AllocatedBytes]!) return;
     const start = allocation[FileField.AllocatedBytes]!;
     const mostBytes = allocation[FileField.MostBytes]!;
     if (start >= mostBytes) return;
