@@ -23,7 +23,6 @@ const MAP_FIXED_NOREPLACE = 0x100000;
 const MAP_POPULATE = 0x8000;
 
 export const MADV_WILLNEED = 3;
-export const MADV_DONTNEED = 4;
 export const MADV_HUGEPAGE = 14;
 export const MADV_NOHUGEPAGE = 15;
 export const MADV_DONTDUMP = 16;
@@ -284,11 +283,6 @@ export function detach(buffer: ArrayBuffer): boolean {
   // pinned.
   void Promise.allSettled([reader.read(new Uint8Array(buffer))]);
   return buffer.detached;
-}
-
-/** memcmp(3) over two addresses. */
-export function memoryEquals(a: number, b: number, lengthBytes: number): boolean {
-  return libc.memcmp(a, b, lengthBytes) === 0;
 }
 
 /**

@@ -13,7 +13,6 @@ import { addressOf } from "./memory.ts";
 export const POLLIN = 1;
 export const POLLPRI = 2;
 export const POLLERR = 8;
-export const POLLHUP = 16;
 export const POLLNVAL = 32;
 
 export interface PollEntry {

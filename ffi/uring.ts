@@ -40,8 +40,6 @@ export const UringOp = {
   Madvise: 25,
 } as const;
 
-/** The next entry starts when this one has ended, even if it failed. */
-export const IOSQE_IO_HARDLINK = 1 << 3;
 /** Done by a kernel thread from the start: the submitter never blocks. */
 export const IOSQE_ASYNC = 1 << 4;
 

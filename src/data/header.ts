@@ -9,7 +9,6 @@ import {
   MAX_NAMES,
   pageAddress,
   Root,
-  STORE_PAGE,
   WINDOW_PAGE_BITS,
   WINDOW_PAGE_MASK,
   WORDS_PER_PAGE,
@@ -197,6 +196,3 @@ export class Names {
     this.pages.free((window << WINDOW_PAGE_BITS) | (word / WORDS_PER_PAGE), 1);
   }
 }
-
-/** Bytes that a header may use for itself. */
-export const HEADER_BYTES = STORE_PAGE - 256;

@@ -10,7 +10,7 @@ export {
   PauseMemoryError,
   SeveralFilesError,
 } from "./checkpoint.ts";
-export { type PgallocErrorCode, PGALLOC_ERROR_CODES } from "./codes.ts";
+export type { PgallocErrorCode } from "./codes.ts";
 export { EvictionError, type EvictionFailure, PressureUnavailableError } from "./eviction.ts";
 export { assert, checksStructures, InvariantError } from "./invariant.ts";
 export {

@@ -9,7 +9,6 @@ import type { SharedChecksums } from "./load-tables.ts";
 
 const READY = 1;
 const VALUE_BYTES = 4;
-export const BLOCK_BYTES = BLOCK_PAGES * VALUE_BYTES;
 
 export class ChecksumColumn {
   readonly values: Uint32Array;
