@@ -35,6 +35,8 @@ import { StoreParts } from "./parts.ts";
 import { lockDirectory, openCheckpointFile, saveStore, unlockDirectory } from "./store-file.ts";
 
 const MIN_CHECKPOINT_MS = 10;
+/** A thread that writes comes to a stop between two operations; a batch may take a while. */
+const STOP_TIMEOUT_MS = 10_000;
 
 export interface StoreOptions extends LoadOptions {
   /** Make an empty store if there is no checkpoint. Default: false. */
@@ -300,7 +302,10 @@ export class Store implements Disposable, AsyncDisposable {
     if (this.isReadOnly || this.owner === undefined) throw new ReadOnlyStoreError("checkpoint()");
     this.arena.beginRead("checkpoint()");
     const { where, s3 } = this.owner;
-    return await saveStore(this.memory, where, this.rootStart, { s3 });
+    return await saveStore(this.memory, where, this.rootStart, {
+      s3,
+      stopTimeoutMs: STOP_TIMEOUT_MS,
+    });
   }
 
   /**
