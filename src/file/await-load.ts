@@ -3,6 +3,7 @@ import { Word } from "../control/control.ts";
 import { whileStill } from "../control/stops.ts";
 import type { FileCore } from "../core/core.ts";
 import { signalOf, type WaitOptions } from "../core/wait.ts";
+import { populateInThread } from "../load/populate-task.ts";
 import { recordAwait, recordAwaitSync } from "../metrics/record.ts";
 import { noteUse } from "../restore/working-set.ts";
 import type { RangeLike } from "../pages/range.ts";
@@ -21,7 +22,7 @@ export async function awaitLoad(
   const pages = pagesToAwait(core, range, "awaitLoad()");
   const signal = signalOf(options);
   const isRange = range != null;
-  if (pages === null) return isRange ? undefined : await core.loadEnd;
+  if (pages === null) return isRange ? await populateUnchecked(core) : await core.loadEnd;
   const { start, end } = pages;
   if (isRange) noteUse(core, start, end);
   const loader = core.loader!;
@@ -31,6 +32,16 @@ export async function awaitLoad(
   if (isThere) await wait();
   else await recordAwait(core, isRange ? "range" : "all", pages, wait);
   if (!isRange) await core.loadEnd;
+}
+
+/** Brings in the range that was checked last, if it is mapped and no check has done that. */
+async function populateUnchecked(core: FileCore): Promise<void> {
+  const { control, mapping, loader, startPage: start, endPage: end } = core;
+  const { overlay } = mapping;
+  if (overlay === null || !overlay.isUnchecked) return;
+  const shared = loader!.state.handle.overlay!;
+  await populateInThread(control, mapping, shared, { start, end });
+  core.requireLive("awaitLoad()");
 }
 
 /** As MemoryFile.retryLoad. */

@@ -35,6 +35,8 @@ const OverlayWord = {
   Pieces: 1,
   /** Pages that were filled with zeros instead of being given back. Atomics. */
   ZeroedPages: 2,
+  /** 1 if pages were handed out without a check. Written before sharing. */
+  Unchecked: 3,
 } as const;
 const HEADER_WORDS = 4;
 
@@ -79,6 +81,16 @@ export class Overlay {
 
   get zeroedPages(): number {
     return Atomics.load(this.words, OverlayWord.ZeroedPages);
+  }
+
+  /** True if pages were handed out without a check, so that they may not be present. */
+  get isUnchecked(): boolean {
+    return this.words[OverlayWord.Unchecked] !== 0;
+  }
+
+  /** Called before the overlay is shared. */
+  noteUnchecked(): void {
+    this.words[OverlayWord.Unchecked] = 1;
   }
 
   /**

@@ -37,6 +37,7 @@ interface Piece {
  */
 export function mapPages(state: LoadState, overlay: Overlay, verify: boolean): void {
   const { source, map, mappedExtents } = state.handle;
+  if (!verify) overlay.noteUnchecked();
   for (const piece of choosePieces(source, map)) {
     try {
       overlay.map(piece.start, piece.end, descriptorOf(source, piece.content), piece.offset);

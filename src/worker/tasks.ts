@@ -5,6 +5,7 @@ export const tasks = {
   aio: () => import("../aio/worker-task.ts"),
   "file.serve": () => import("./serve-file.ts"),
   load: () => import("../load/load-task.ts"),
+  "load.populate": () => import("../load/populate-task.ts"),
   "pressure.wait": () => import("../eviction/wait-task.ts"),
   "save.write": () => import("../save/write-task.ts"),
 } satisfies TaskTable;

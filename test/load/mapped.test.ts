@@ -330,3 +330,18 @@ test("usage tells clean mapped pages, private copies and other memory apart", as
   expect(usage.cleanMappedBytes).toBeLessThanOrEqual(all.end - 54 * PAGE_SIZE);
   expect(usage.cleanMappedBytes).toBeGreaterThan(0);
 });
+
+test("without verify, awaitLoad brings a range in, and destroy ends the wait", async () => {
+  const options = { mapped: true, verify: false };
+  using file = await MemoryFile.loadFrom(join(root, "dense"), options);
+  expect(file.usage().cleanMappedBytes).toBe(0);
+  await file.awaitLoad(pages(100, 700));
+  expect(file.usage().cleanMappedBytes).toBeGreaterThanOrEqual(700 * PAGE_SIZE);
+  // Pages that were given back stay without memory.
+  file.decommit(pages(0, 10));
+  await file.awaitLoad(pages(0, 20));
+  expect(file.totalUsageBytes).toBe(0);
+  const wait = file.awaitLoad(all);
+  file.destroy();
+  expect(await wait.catch((error: unknown) => error)).toMatchObject({ code: "ERR_DESTROYED" });
+});
