@@ -7,18 +7,18 @@
  * without gaps larger than the rest of a page, which stays zero.
  *
  * Shared words:
- *   Failed           1 once a part could not be sent, or the save has ended. Any thread writes it.
+ *   Failed           as Created, of the failure: a part could not be sent, or the save has ended.
  *   owner[b]         the part that buffer b belongs to. Written by the thread that sent the part
  *                    before; waited for.
  *   filled[b]        bytes written to buffer b. Atomics.add by writing threads.
  *   Created          whether there is a multipart upload: 0 no, 1 a thread is creating it, 2 yes.
- * and records: the upload's id, then of each sent part its CRC-32 and its ETag, written by the
- * thread that sent it, and read when all writers are closed.
+ * and records: the upload's id, why it has failed, then of each sent part its CRC-32 and its ETag,
+ * written by the thread that sent it, and read when all writers are closed.
  *
  * The first part that is full creates the upload. A page file that is smaller is one write.
  */
 import { addressOf, copyMemory } from "../../ffi/index.ts";
-import { RemoteError } from "../errors/remote-errors.ts";
+import { RemoteError, type RemoteErrorDetails } from "../errors/remote-errors.ts";
 import { Bucket, type UploadedPart } from "../http/bucket.ts";
 import { Client, type ClientOptions } from "../http/client.ts";
 import type { CounterHandle } from "../http/counters.ts";
@@ -43,6 +43,8 @@ const RECORD_BYTES = 128;
 const ETAG_BYTES_MAX = RECORD_BYTES - 4;
 /** Upload ids have no stated limit; those of AWS have about 130 bytes. */
 const UPLOAD_ID_BYTES = 2048;
+const FAILURE_BYTES = 4096;
+const RECORDS_AT = UPLOAD_ID_BYTES + FAILURE_BYTES;
 
 /** Completes an upload of so many bytes, also if the answer to the first attempt is lost. */
 export async function completeUpload(
@@ -108,13 +110,13 @@ class Parts {
     return this.base + (part % bufferCount) * partBytes;
   }
 
-  /** Resolves when the part has its buffer. @throws {Error} if the upload has failed */
+  /** Resolves when the part has its buffer. @throws why the upload has failed */
   async own(part: number): Promise<void> {
     const { words, description } = this;
     const at = OWNERS + (part % description.bufferCount);
     for (;;) {
       const owner = Atomics.load(words, at);
-      if (this.hasFailed) throw new Error("Another part could not be sent");
+      if (this.hasFailed) throw this.failure();
       if (owner === part) return;
       const wait = Atomics.waitAsync(words, at, owner, WAIT_MS);
       if (wait.async) await wait.value;
@@ -143,10 +145,26 @@ class Parts {
     Atomics.notify(this.words, at);
   }
 
-  fail(): void {
-    Atomics.store(this.words, FAILED, 1);
+  /** Ends the upload for all threads, with the first error that one of them gives. */
+  fail(error: Error): void {
+    const { None, UnderWay, Done } = Creation;
+    if (Atomics.compareExchange(this.words, FAILED, None, UnderWay) === None) {
+      const { message, failure, url, status, s3Code } = error as Partial<RemoteError> & Error;
+      const told = { message: message.slice(0, 1000), failure, url, status, s3Code };
+      this.writeText(UPLOAD_ID_BYTES, JSON.stringify(told), FAILURE_BYTES - 4);
+      Atomics.store(this.words, FAILED, Done);
+    }
     for (let buffer = 0; buffer < this.description.bufferCount; buffer++)
       Atomics.notify(this.words, OWNERS + buffer);
+  }
+
+  /** Why the upload has failed. Precondition: `hasFailed`. */
+  failure(): Error {
+    if (Atomics.load(this.words, FAILED) !== Creation.Done)
+      return new Error("Another part could not be sent");
+    const told = JSON.parse(this.readText(UPLOAD_ID_BYTES)) as RemoteErrorDetails & Error;
+    if (told.failure === undefined) return new Error(told.message);
+    return new RemoteError(told.message.replace(` (${told.url})`, ""), told);
   }
 
   /** The id of the upload; null if there is none. */
@@ -163,7 +181,7 @@ class Parts {
       if (state === UnderWay) {
         const wait = Atomics.waitAsync(this.words, CREATED, UnderWay, WAIT_MS);
         if (wait.async) await wait.value;
-        if (this.hasFailed) throw new Error("Another part could not be sent");
+        if (this.hasFailed) throw this.failure();
         continue;
       }
       let next: number = None;
@@ -180,7 +198,7 @@ class Parts {
   }
 
   private writeRecord(part: number, { etag, crc }: UploadedPart): void {
-    this.writeText(UPLOAD_ID_BYTES + part * RECORD_BYTES, `${crc} ${etag}`, ETAG_BYTES_MAX);
+    this.writeText(RECORDS_AT + part * RECORD_BYTES, `${crc} ${etag}`, ETAG_BYTES_MAX);
   }
 
   private writeText(at: number, text: string, bytesMax: number): void {
@@ -197,7 +215,7 @@ class Parts {
   }
 
   readRecord(part: number): UploadedPart {
-    const [crc, ...etag] = this.readText(UPLOAD_ID_BYTES + part * RECORD_BYTES).split(" ");
+    const [crc, ...etag] = this.readText(RECORDS_AT + part * RECORD_BYTES).split(" ");
     if (crc === undefined || crc === "") throw new Error(`Part ${part} was not sent`);
     return { number: part + 1, crc, etag: etag.join(" ") };
   }
@@ -249,7 +267,7 @@ export class UploadWriter {
   private send(part: number): void {
     const sending = this.sendPart(part).catch((error: unknown) => {
       this.failure ??= error;
-      this.parts.fail();
+      this.parts.fail(error as Error);
     });
     this.sending.add(sending);
     void sending.then(() => this.sending.delete(sending));
@@ -267,7 +285,7 @@ export class UploadWriter {
   /** Resolves when the parts that this thread sends have been sent. @throws what that threw */
   async close(): Promise<void> {
     const watch = setInterval(() => {
-      if (this.parts.hasFailed) this.abort.abort(new Error("The save has ended"));
+      if (this.parts.hasFailed) this.abort.abort(this.parts.failure());
     }, WAIT_MS);
     try {
       await Promise.all(this.sending);
@@ -316,7 +334,7 @@ export class PageUpload {
       partBytes,
       bufferCount,
       words,
-      records: new SharedArrayBuffer(UPLOAD_ID_BYTES + PARTS_MAX * RECORD_BYTES),
+      records: new SharedArrayBuffer(RECORDS_AT + PARTS_MAX * RECORD_BYTES),
       buffers: new SharedArrayBuffer(partBytes * bufferCount),
     };
     return new PageUpload(description, bucket);
@@ -350,7 +368,7 @@ export class PageUpload {
 
   /** Ends the requests of all writers: nothing of the upload is wanted any more. */
   stop(): void {
-    this.parts.fail();
+    this.parts.fail(new Error("The save has ended"));
   }
 
   /** Removes what was sent, complete or not. Precondition: no manifest names it. */
