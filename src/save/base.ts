@@ -2,25 +2,29 @@
  * The base of an incremental save: the checkpoint that is at the destination. A page whose contents
  * it has keeps its place there, and is not written again.
  */
-import type { OpenCheckpoint } from "../checkpoint/directory.ts";
+import type { OpenCheckpoint, OpenContent } from "../checkpoint/directory.ts";
+import type { DecodedFile } from "../checkpoint/format.ts";
 import { readCrcs, readHashes } from "../checkpoint/columns.ts";
 import type { PageMap } from "../checkpoint/page-map.ts";
+import { CorruptCheckpointError } from "../errors/errors.ts";
 import { wordsOf } from "./build-map.ts";
 import type { FrameList } from "./frame-list.ts";
 import type { FileTable } from "./save-table.ts";
 
-/** Notes in the save table of the MemoryFile `name` what the base has of it. */
+/**
+ * Notes in the save table of the MemoryFile `name` what the base has of it. False if the base has
+ * nothing of it, or not all of it can be read: all contents are written then.
+ */
 export function noteBase(
   { manifest, contents }: OpenCheckpoint,
   name: string,
   table: FileTable,
   frames: FrameList,
-): void {
+): boolean {
   const file = manifest.files.find((other) => other.name === name);
-  if (file === undefined || table.hash === null) return;
-  const { fd, path } = contents[0]!;
-  const crcs = readCrcs(fd, file.crcs, path);
-  const hashes = readHashes(fd, file.hashes, path);
+  if (file === undefined || table.hash === null) return false;
+  const columns = readColumns(contents[0]!, file);
+  if (columns === undefined) return false;
   const { frames: rows } = file.pageMap;
   const first = frames.count;
   for (let row = 0; row < rows.codec.length; row++)
@@ -30,7 +34,18 @@ export function noteBase(
       offset: rows.offset[row]!,
       storedBytes: rows.storedBytes[row]!,
     });
-  noteExtents(file.pageMap, first, { crcs, hashes: wordsOf(hashes) }, table);
+  noteExtents(file.pageMap, first, columns, table);
+  return true;
+}
+
+/** Undefined if they are damaged. */
+function readColumns({ fd, path }: OpenContent, { crcs, hashes }: DecodedFile) {
+  try {
+    return { crcs: readCrcs(fd, crcs, path), hashes: wordsOf(readHashes(fd, hashes, path)) };
+  } catch (error) {
+    if (error instanceof CorruptCheckpointError) return undefined;
+    throw error;
+  }
 }
 
 function noteExtents(

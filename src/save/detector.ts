@@ -27,17 +27,22 @@ export class TrackingDetector implements Detector {
   readonly detection = "userfaultfd";
   readonly maxRounds = 8;
   private readonly core: FileCore;
+  private readonly name: string;
   private readonly baseId: string | null;
 
-  /** `baseId`: of the checkpoint that the table begins with. */
-  constructor(core: FileCore, baseId: string | null) {
+  /**
+   * `baseId`: of the checkpoint that the table begins with; null if the table is empty. `name`: of
+   * the file in checkpoints. A base that has the file under another name is not its base.
+   */
+  constructor(core: FileCore, name: string, baseId: string | null) {
     this.core = core;
+    this.name = name;
     this.baseId = baseId;
   }
 
   first(used: PageRuns): PageRuns {
     const { changes } = this.core;
-    const isKnown = this.baseId !== null && changes.knowsBase(this.baseId);
+    const isKnown = this.baseId !== null && changes.knowsBase(`${this.baseId}/${this.name}`);
     changes.take(used);
     return isKnown ? changes.changed().runs : used;
   }
@@ -47,7 +52,7 @@ export class TrackingDetector implements Detector {
   }
 
   committed(id: string): void {
-    this.core.changes.settle(id);
+    this.core.changes.settle(`${id}/${this.name}`);
   }
 }
 

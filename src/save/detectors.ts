@@ -3,7 +3,7 @@ import { SyscallError, trackingUnavailable } from "../../ffi/index.ts";
 import { Field } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
 import { type Detector, HashDetector, TrackingDetector } from "./detector.ts";
-import type { SavePlan } from "./options.ts";
+import type { SaveFile, SavePlan } from "./options.ts";
 
 const TRACKER_POLL_MS = 2;
 
@@ -18,12 +18,15 @@ export class Detectors {
 
   /**
    * Waits while another save owns a tracker. In the order of ids, so that saves do not wait for
-   * each other.
+   * each other. `baseIdOf`: of the base whose contents a file's table begins with.
    */
-  async begin(plan: SavePlan, hashSeed: number, baseId: string | null): Promise<void> {
-    const cores = plan.files.map(({ core }) => core);
-    cores.sort((a, b) => a.control.fields[Field.FileId]! - b.control.fields[Field.FileId]!);
-    for (const core of cores) {
+  async begin(
+    plan: SavePlan,
+    hashSeed: number,
+    baseIdOf: (core: FileCore) => string | null,
+  ): Promise<void> {
+    const idOf = ({ core }: SaveFile) => core.control.fields[Field.FileId]!;
+    for (const { core, name } of plan.files.toSorted((a, b) => idOf(a) - idOf(b))) {
       if (!canTrack(core)) {
         this.detectors.set(core, new HashDetector(core, hashSeed));
         continue;
@@ -34,7 +37,7 @@ export class Detectors {
         core.requireStillLive("saveTo()");
       }
       this.owned.push(core);
-      this.detectors.set(core, new TrackingDetector(core, baseId));
+      this.detectors.set(core, new TrackingDetector(core, name, baseIdOf(core)));
     }
   }
 

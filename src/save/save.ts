@@ -10,6 +10,7 @@ import { hex } from "../checkpoint/page-file.ts";
 import { closing } from "../checkpoint/staging.ts";
 import { wasteTouchedFree } from "../allocator/touched-free.ts";
 import { Word } from "../control/control.ts";
+import type { FileCore } from "../core/core.ts";
 import type { UserData } from "../core/options.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { noteBase } from "./base.ts";
@@ -35,7 +36,7 @@ import {
   type SaveReport,
 } from "./options.ts";
 import { openSink } from "./open-sink.ts";
-import { createTable } from "./save-table.ts";
+import { createTable, type FileTable } from "./save-table.ts";
 import type { Sink, SinkDescription } from "./sink.ts";
 import { writeUsedPages } from "./write-pages.ts";
 
@@ -99,6 +100,8 @@ class Save {
   /** The base's page files; the new one follows. */
   private readonly basePageFiles: readonly PageFile[];
   private readonly isOnBase: boolean;
+  /** Files whose tables begin with what the base has. */
+  private readonly based = new Set<FileCore>();
   private readonly userData = new Map<UserData, Uint8Array | null>();
   private readonly totals: Totals = {
     frames: 0,
@@ -124,11 +127,11 @@ class Save {
     const detectors = new Detectors();
     const isTracked = plan.isConsistent && mostBytes(plan) > bytesAtOnce(plan);
     return await closing(detectors, async () => {
-      if (isTracked) await detectors.begin(plan, this.hashSeed, this.baseId);
-      const cores = plan.files.map(({ name, core }): SavedCore => {
-        const table = createTable(core.sizeBytes / PAGE_SIZE, true);
-        if (this.isOnBase) noteBase(this.sink.base!, name, table, this.frames);
-        return { core, table, detector: detectors.of(core) };
+      const tables = plan.files.map((file) => this.beginTable(file));
+      const baseIdOf = (core: FileCore) => (this.based.has(core) ? this.baseId : null);
+      if (isTracked) await detectors.begin(plan, this.hashSeed, baseIdOf);
+      const cores = plan.files.map(({ core }, i): SavedCore => {
+        return { core, table: tables[i]!, detector: detectors.of(core) };
       });
       const instant = await this.copy(cores);
       const stored = await this.compact(cores, instant.states);
@@ -141,6 +144,13 @@ class Save {
       for (const { core } of plan.files)
         if (!core.isDetached && wasteTouchedFree(core.allocator)) core.releaser.schedule();
     });
+  }
+
+  private beginTable({ name, core }: SaveFile): FileTable {
+    const table = createTable(core.sizeBytes / PAGE_SIZE, true);
+    const isBased = this.isOnBase && noteBase(this.sink.base!, name, table, this.frames);
+    if (isBased) this.based.add(core);
+    return table;
   }
 
   private get baseId(): string | null {

@@ -1,6 +1,6 @@
 /** A save writes only what the checkpoint at its destination does not have, and garbage stays bounded. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, statSync } from "node:fs";
+import { closeSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
@@ -116,6 +116,31 @@ test("saveAll reuses the contents of each file by its id", async () => {
     expect(contentsOf(back.get(id)!)).toEqual(contentsOf(file));
     file.destroy();
   }
+});
+
+test("a base that has the file under another name is not its base", async () => {
+  using file = numberedFile(PAGES, 1);
+  using other = numberedFile(PAGES, 50_000);
+  await saveAll(directory, { a: file, b: other });
+  await saveAll(directory, { a: other, b: file });
+  using swapped = await loadAll(directory);
+  expect(contentsOf(swapped.get("a")!)).toEqual(contentsOf(other));
+  expect(contentsOf(swapped.get("b")!)).toEqual(contentsOf(file));
+  expect(await file.saveTo(directory)).toMatchObject({ pagesBytes: BYTES, writtenBytes: BYTES });
+  await expectSaved(file);
+});
+
+test("over a base whose hashes are damaged, saveTo writes all of it", async () => {
+  using file = numberedFile(PAGES, 1);
+  await file.saveTo(directory);
+  const { manifest, contents } = openCheckpoint(directory);
+  const { offset } = manifest.files[0]!.hashes;
+  closeContents(contents);
+  const fd = openSync(join(directory, "meta"), "r+");
+  writeSync(fd, new Uint8Array([1, 2, 3]), 0, 3, offset);
+  closeSync(fd);
+  expect(await file.saveTo(directory)).toMatchObject({ writtenBytes: BYTES, pageFiles: 1 });
+  await expectSaved(file);
 });
 
 /** Stored and live bytes of the checkpoint's page files. */
