@@ -12,7 +12,7 @@ test("readers in other threads see each value whole, and never an older one agai
     seed,
     readers: 3,
     reads: 300_000,
-    runMs: 20_000,
+    runMs: 40_000,
     killEveryMs: 0,
   });
   console.log(`    seed ${seed}: ${JSON.stringify(report)}`);
@@ -26,7 +26,7 @@ test("a writer that is terminated leaves the store whole for the next", async ()
     seed,
     readers: 2,
     reads: 10_000_000,
-    runMs: 4000,
+    runMs: 3000,
     killEveryMs: 15,
   });
   console.log(`    seed ${seed}: ${JSON.stringify(report)}`);
