@@ -26,6 +26,10 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(root, { recursive: true }));
 
+/** The kernel's calls behind pwrite(3) and renameat(3): musl and arm64 have others than glibc. */
+const WRITE = "pwrite64,pwritev2";
+const RENAME = process.arch === "arm64" ? "renameat,renameat2" : "rename,renameat,renameat2";
+
 /** Runs a program with `inject` applied to its calls on files below `path`. */
 async function trace(
   inject: readonly string[],
@@ -109,9 +113,9 @@ test.skipIf(!hasStrace)(
   "a write that fails with EIO: a typed error, the previous checkpoint, no temporary file",
   async () => {
     for (const rule of [
-      "pwrite64:error=EIO:when=1",
+      `${WRITE}:error=EIO:when=1`,
       "fsync:error=EIO:when=1",
-      "renameat:error=EIO:when=1",
+      `${RENAME}:error=EIO:when=1`,
     ]) {
       const directory = join(root, "write");
       cpSync(checkpoint, directory, { recursive: true });
@@ -135,7 +139,7 @@ test.skipIf(!hasStrace)(
   "SIGKILL at each call that changes a directory, by the kernel's count",
   async () => {
     let kills = 0;
-    for (const call of ["fsync", "renameat", "pwrite64"]) {
+    for (const call of ["fsync", RENAME, WRITE]) {
       for (let when = 1; ; when++) {
         const directory = join(root, "kill");
         cpSync(checkpoint, directory, { recursive: true });
