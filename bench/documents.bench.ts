@@ -103,7 +103,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
       gcMs,
       residentMib,
     },
-    hash: `${characters} ${best}`,
+    hash: Bun.hash(`${characters} ${best}`).toString(16),
   };
 }
 

@@ -61,7 +61,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const bytes = number(params, "bytes");
   const directory = mkdtempSync(join(run.directory, "instant-"));
   try {
-    if (run.by !== REDIS) return { figures: await measureOurs(params, run, directory), hash: null };
+    if (run.by !== REDIS) return await measureOurs(params, run, directory);
     const { saveSeconds, pauseSeconds, writtenBytes } = await measureRedis(directory, bytes);
     return { figures: { saveSeconds, pauseSeconds, writtenBytes }, hash: null };
   } finally {
@@ -69,11 +69,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   }
 }
 
-async function measureOurs(
-  params: Params,
-  run: Run,
-  directory: string,
-): Promise<Record<string, number>> {
+async function measureOurs(params: Params, run: Run, directory: string): Promise<Sample> {
   const bytes = number(params, "bytes");
   if (run.by === HASHES)
     resetTrackingProbe({ syscall: "userfaultfd", code: "EPERM", reason: "this bench's rival" });
@@ -89,11 +85,11 @@ async function measureOurs(
   const written = memory.draw(number(params, "changed"), text(params, "placed") === "clustered");
   const writeNs = (1e9 * memory.writeAll(written)) / written.length;
   const { report, seconds } = await save();
-  await memory.requireSaved(directory);
+  const hash = await memory.hashSaved(directory);
   const stop = memory.keepWriting();
   const busy = await save();
   stop();
-  return {
+  const figures = {
     fullSaveSeconds: full.seconds,
     saveSeconds: seconds,
     pauseSeconds: report.pauseMs / 1000,
@@ -104,6 +100,7 @@ async function measureOurs(
     busyPauseSeconds: busy.report.pauseMs / 1000,
     busyRounds: roundsOf(busy.report),
   };
+  return { figures, hash };
 }
 
 const roundsOf = ({ rounds }: SaveReport): number => rounds.length;
@@ -166,13 +163,17 @@ class Memory {
     return () => clearInterval(timer);
   }
 
-  /** Throws unless the checkpoint holds the memory as it is. */
-  async requireSaved(directory: string): Promise<void> {
+  /** CRC-32 of what the checkpoint holds. Throws unless that is the memory as it is. */
+  async hashSaved(directory: string): Promise<string> {
     using back = await MemoryFile.loadFrom(directory);
     const range = { start: 0, end: this.pages * PAGE_SIZE };
     const mine = this.file.views(range);
-    for (const [i, view] of back.views(range).entries())
+    let crc = 0;
+    for (const [i, view] of back.views(range).entries()) {
       if (Buffer.compare(view, mine[i]!) !== 0) throw new Error("The checkpoint is not the memory");
+      crc = Bun.hash.crc32(view, crc);
+    }
+    return crc.toString(16).padStart(8, "0");
   }
 }
 
