@@ -69,6 +69,7 @@ describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
     using file = stampedFile(PAGES, 2);
     const before = namedDescriptors();
     let failures = 0;
+    let ignored = 0;
     for (let at = 0; ; at++) {
       faults.arm({
         action: "Fail",
@@ -89,9 +90,11 @@ describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
       const version = await checkStamped(directory, PAGES);
       expect([1, 2]).toContain(version);
       if (hits === 0) break;
-      if (failure === undefined)
-        throw new Error(`Call ${at} failed with ${code}, and no error was thrown`);
-      failures++;
+      if (failure === undefined) ignored++;
+      else failures++;
+      // Only the last calls, which look for pages to give back, do without an answer.
+      if (failure !== undefined) expect(ignored).toBe(0);
+      expect(ignored).toBeLessThanOrEqual(2);
       // After the commit only the tidying can fail: the call throws, and the new checkpoint is in
       // place.
       if (version === 2) await saveStamped(directory, PAGES, 1);
