@@ -79,5 +79,5 @@ export type { S3Options } from "./http/s3-options.ts";
 export { openSource } from "./restore/open-place.ts";
 export { FileFailedError } from "./control/lock.ts";
 export { ThreadDiedError, ThreadLimitError, WorkerNotFoundError } from "./threads/errors.ts";
-export { terminateIdleThreads } from "./threads/pool.ts";
+export { terminateIdleThreads } from "./threads/idle.ts";
 export { CHUNK_SIZE, HUGE_PAGE_SIZE, MemoryKind, PAGE_SIZE } from "./pages/units.ts";

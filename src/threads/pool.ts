@@ -253,10 +253,7 @@ export function threadCount(): { idle: number; busy: number } {
   return { idle: one.idle + other.idle, busy: one.busy + other.busy };
 }
 
-/**
- * Ends the Workers that this JavaScript thread keeps for later work, and resolves when their
- * threads are gone. Idle Workers end by themselves after five seconds.
- */
-export async function terminateIdleThreads(): Promise<void> {
+/** Ends the idle Workers of this JavaScript thread. Resolves when their threads are gone. */
+export async function terminateIdleWorkers(): Promise<void> {
   await Promise.all([pool.terminateIdle(), lowPriorityPool.terminateIdle()]);
 }

@@ -7,7 +7,7 @@ import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import fc from "fast-check";
 import { errnoNumber, reserve, unmap } from "../../ffi/index.ts";
 import { createQueue, QueueBusyError } from "../../src/aio/index.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { NativeMemory, pattern, TemporaryDirectory } from "./support/memory.ts";
 import { PIECE, FILE_BYTES, errorResult, kinds, waits, toList } from "./support/kinds.ts";
 

@@ -3,7 +3,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { createQueue } from "../../src/aio/index.ts";
 import { DestroyedError } from "../../src/errors/errors.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { NativeMemory, pattern, TemporaryDirectory } from "./support/memory.ts";
 import { PIECE, kinds, openFds } from "./support/kinds.ts";
 

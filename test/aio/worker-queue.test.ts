@@ -6,7 +6,7 @@ import { closeSync, openSync, writeFileSync } from "node:fs";
 import { errnoNumber } from "../../ffi/index.ts";
 import { createQueue, type Queue } from "../../src/aio/index.ts";
 import { DestroyedError } from "../../src/index.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { PAGE_SIZE } from "../../src/pages/units.ts";
 import { beginFaults } from "../safety/support/in-process.ts";
 import { NativeMemory, pattern, TemporaryDirectory } from "./support/memory.ts";

@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import packageJson from "../../package.json" with { type: "json" };
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { KEYS } from "../http/support/clients.ts";
 import { S3Server } from "../http/support/s3-server.ts";
 import { filledFile, namesIn, PLACE, s3Of } from "../remote/support/store.ts";

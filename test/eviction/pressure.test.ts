@@ -23,7 +23,8 @@ import {
   pressureFiles,
 } from "../../src/eviction/pressure-file.ts";
 import { run as waitForPressure } from "../../src/eviction/wait-task.ts";
-import { terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
+import { threadCount } from "../../src/threads/pool.ts";
 
 /** The pressure file's directory of the root cgroup, version 2; null where there is none. */
 function cgroupRoot(): string | null {

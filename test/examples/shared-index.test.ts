@@ -3,7 +3,7 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { KEYS } from "../http/support/clients.ts";
 import { S3Server } from "../http/support/s3-server.ts";
 

@@ -16,7 +16,8 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DestroyedError, FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
+import { threadCount } from "../../src/threads/pool.ts";
 
 function mappings(name: string): number {
   return readFileSync("/proc/self/maps", "utf8")

@@ -25,7 +25,8 @@ import { fileSource, releaseFiles } from "../../src/source/file-source.ts";
 import { contiguousMap, stateOf } from "./support/dense-state.ts";
 import { coreOf, MemoryFile } from "../../src/file/memory-file.ts";
 import { createControl } from "../../src/control/control.ts";
-import { runInThread, terminateIdleThreads, threadCount } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
+import { runInThread, threadCount } from "../../src/threads/pool.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../../src/pages/units.ts";
 
 const UNITS = 2048;

@@ -12,7 +12,7 @@ import type { LoadState } from "../../src/load/load-state.ts";
 import { PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../src/load/load-tables.ts";
 import { DEPTH_MAX, SLOTS } from "../../src/load/load-tables.ts";
 import { MAX_PARTICIPANTS } from "../../src/control/control.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { denseState } from "./support/dense-state.ts";
 
 /** Reads that this thread has made. */

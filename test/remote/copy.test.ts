@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MemoryFile, NoCheckpointError, PAGE_SIZE } from "../../src/index.ts";
 import { copyCheckpoint } from "../../src/remote/copy.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { S3Server } from "../http/support/s3-server.ts";
 import { filledFile, namesIn, PLACE, s3Of } from "./support/store.ts";

@@ -9,7 +9,7 @@ import {
   loadAll,
   saveAll,
 } from "../../src/index.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { S3Server } from "../http/support/s3-server.ts";
 import { filledFile, PLACE, s3Of } from "./support/store.ts";

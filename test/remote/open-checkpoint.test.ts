@@ -3,7 +3,7 @@ import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
 import { NoCheckpointError, CorruptCheckpointError } from "../../src/index.ts";
 import { openRemoteCheckpoint } from "../../src/remote/open-checkpoint.ts";
 import { openPlace } from "../../src/remote/place.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { IMPATIENT } from "../http/support/clients.ts";
 import { S3Server } from "../http/support/s3-server.ts";
 import { filledFile, PLACE, s3Of } from "./support/store.ts";

@@ -2,7 +2,7 @@
 import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
 import type { Bucket } from "../../src/http/bucket.ts";
 import { prune } from "../../src/remote/prune.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { bucketOf } from "../http/support/clients.ts";

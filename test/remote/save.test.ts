@@ -10,7 +10,7 @@ import {
 import { openPlace } from "../../src/remote/place.ts";
 import { openRemoteCheckpoint } from "../../src/remote/open-checkpoint.ts";
 import { forgetPreflights } from "../../src/remote/preflight.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { S3Server } from "../http/support/s3-server.ts";
 import { asDirectory, filledFile, namesIn, PLACE, s3Of } from "./support/store.ts";

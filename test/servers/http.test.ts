@@ -2,7 +2,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { filledFile } from "../remote/support/store.ts";
 import { httpServers } from "./support/environment.ts";

@@ -11,7 +11,7 @@ import { manifestPageFiles } from "../../src/remote/manifest-page-files.ts";
 import { listPublished } from "../../src/remote/manifests.ts";
 import { openPlace } from "../../src/remote/place.ts";
 import { prune } from "../../src/remote/prune.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { s3Servers } from "./support/environment.ts";
 
 const KILLS = Number(process.env["PGALLOC_KILLS"] ?? 40);

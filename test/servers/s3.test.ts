@@ -7,7 +7,7 @@ import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { copyCheckpoint } from "../../src/remote/copy.ts";
 import { openPlace } from "../../src/remote/place.ts";
 import { prune } from "../../src/remote/prune.ts";
-import { terminateIdleThreads } from "../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { filledFile } from "../remote/support/store.ts";
 import { removeTree, s3Servers, temporaryDirectory } from "./support/environment.ts";

@@ -1,7 +1,8 @@
 /** Faults in the test process itself, in all its threads, for tests that look at promises and not at exit codes. */
 import { expect } from "bun:test";
 import { setFaultHook } from "../../../ffi/index.ts";
-import { terminateIdleThreads, threadCount } from "../../../src/threads/pool.ts";
+import { terminateIdleThreads } from "../../../src/threads/idle.ts";
+import { threadCount } from "../../../src/threads/pool.ts";
 import { Faults, FAULTS_VARIABLE } from "./fault-control.ts";
 import { hookWorkers, installFaultHook } from "./fault-hook.ts";
 
