@@ -3,7 +3,7 @@ import { Word } from "../control/control.ts";
 import { whileStill } from "../control/stops.ts";
 import type { FileCore } from "../core/core.ts";
 import { signalOf, type WaitOptions } from "../core/wait.ts";
-import { populateInThread } from "../load/populate-task.ts";
+import { populateHere, populateInThread } from "../load/populate-task.ts";
 import { recordAwait, recordAwaitSync } from "../metrics/record.ts";
 import { noteUse } from "../restore/working-set.ts";
 import type { RangeLike } from "../pages/range.ts";
@@ -38,7 +38,7 @@ export async function awaitLoad(
 async function populateUnchecked(core: FileCore): Promise<void> {
   const { control, mapping, loader, startPage: start, endPage: end } = core;
   const { overlay } = mapping;
-  if (overlay === null || !overlay.isUnchecked) return;
+  if (overlay === null || !overlay.isUnchecked || populateHere(overlay, { start, end })) return;
   const shared = loader!.state.handle.overlay!;
   await populateInThread(control, mapping, shared, { start, end });
   core.requireLive("awaitLoad()");

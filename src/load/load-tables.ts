@@ -190,9 +190,9 @@ export function createLoad(plan: LoadPlan): LoadHandle {
   opened.words[LoadWord.ContentPages] = pages;
   opened.words[LoadWord.PendingPages] = pages;
   opened.words[LoadWord.MissingPages] = pages;
-  opened.words[LoadWord.HasFrames] = map.frames.codec.some((codec) => codec !== CodecId.Raw)
-    ? 1
-    : 0;
+  const { codec } = map.frames;
+  const hasFrames = codec.includes(CodecId.Lz4) || codec.includes(CodecId.Zstd);
+  opened.words[LoadWord.HasFrames] = hasFrames ? 1 : 0;
   const { source, overlay, group, index, first = null } = plan;
   const mappedExtents = new Uint8Array(
     new SharedArrayBuffer(overlay === null ? 1 : start.length + 1),

@@ -4,10 +4,11 @@ import {
   MADV_POPULATE_READ,
   MADV_POPULATE_WRITE,
   MADV_WILLNEED,
+  mincore,
   SyscallError,
   tryAdvise,
 } from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE } from "../pages/units.ts";
+import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 
 const EINVAL = errnoNumber("EINVAL");
 /** Bytes that are read ahead: this unit, and those that other threads are about to take. */
@@ -24,6 +25,21 @@ export function readAhead(address: number): void {
  */
 export function populate(address: number, lengthBytes: number): Error | null {
   return advise(address, lengthBytes, MADV_POPULATE_READ);
+}
+
+/**
+ * True if the page cache has all pages of a mapping. (Of a file that this user may not write the
+ * kernel does not tell, and answers the same.)
+ */
+export function isResident(address: number, lengthBytes: number): boolean {
+  const residency = new Uint8Array(lengthBytes / PAGE_SIZE);
+  try {
+    mincore(address, lengthBytes, residency);
+  } catch (error) {
+    if (error instanceof SyscallError) return false;
+    throw error;
+  }
+  return residency.every((status) => (status & 1) !== 0);
 }
 
 /** Makes pages present for writing. Returns why that failed: EFAULT if a disk has no room. */

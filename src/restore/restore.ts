@@ -7,7 +7,7 @@
  * and descriptors does not depend on the number of files. Loading goes file by file; pages that a
  * program waits for come first, in whichever file they are.
  */
-import { type CodecId, CodecId as Codecs } from "../codec/codec.ts";
+import { CodecId as Codecs } from "../codec/codec.ts";
 import { openCodec } from "../codec/open-codec.ts";
 import { Word } from "../control/control.ts";
 import { FileCore } from "../core/core.ts";
@@ -96,10 +96,8 @@ export function restoreFiles(
 
 /** @throws {CodecUnavailableError} before anything is loaded */
 function requireCodecs(files: readonly RestoreFile[]): void {
-  const used = new Set<number>();
-  for (const { map } of files) for (const codec of map.frames.codec) used.add(codec);
-  used.delete(Codecs.Raw);
-  for (const codec of used) openCodec(codec as CodecId);
+  for (const id of [Codecs.Lz4, Codecs.Zstd])
+    if (files.some(({ map }) => map.frames.codec.includes(id))) openCodec(id);
 }
 
 function chooseSource(
@@ -107,7 +105,8 @@ function chooseSource(
   files: readonly RestoreFile[],
   queue: NonNullable<RestoreOptions["queue"]>,
 ): PageSource {
-  if (source.kind !== "file") return source;
+  // Only io_uring asks for what the page maps say.
+  if (source.kind !== "file" || queue === "workers" || queue === "inline") return source;
   let pages = 0;
   let isAligned = true;
   for (const { map } of files) {

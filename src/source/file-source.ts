@@ -78,7 +78,7 @@ export function releaseFiles({ holders, contents }: FileSource): void {
 }
 
 export interface FileReadPlan {
-  readonly queue: LoadQueue;
+  readonly queue: "auto" | "uring";
   /** Bytes that are to be read. */
   readonly bytes: number;
   /** True if all reads may be multiples of the page size. */
@@ -95,7 +95,6 @@ export function chooseEngine(
   source: FileSource,
   { queue, bytes, isAligned }: FileReadPlan,
 ): FileSource {
-  if (queue === "inline" || queue === "workers") return source;
   if (queue === "auto" && (bytes < URING_BYTES_MIN || uringUnavailable() !== null)) return source;
   const isCold = isAligned && isMostlyCold(source);
   // Through the page cache, with contents missing there, threads are as fast and use less.

@@ -24,6 +24,7 @@ import {
   PAGE_SIZE,
   saveAll,
 } from "../../src/index.ts";
+import { populateHere } from "../../src/load/populate-task.ts";
 import { PIECES_MAX } from "../../src/memory/overlay.ts";
 import { Actor } from "../threads/support/actor.ts";
 
@@ -329,6 +330,16 @@ test("usage tells clean mapped pages, private copies and other memory apart", as
   // The kernel unmaps a huge page of the page cache as a whole when a part of it is written.
   expect(usage.cleanMappedBytes).toBeLessThanOrEqual(all.end - 54 * PAGE_SIZE);
   expect(usage.cleanMappedBytes).toBeGreaterThan(0);
+});
+
+test("populateHere brings cached pages in, and leaves many pages to a thread", async () => {
+  using file = await MemoryFile.loadFrom(join(root, "dense"), { mapped: true, verify: false });
+  const { overlay } = coreOf(file).mapping;
+  const unitPages = HUGE_PAGE_SIZE / PAGE_SIZE;
+  expect(populateHere(overlay!, { start: 0, end: unitPages + 1 })).toBe(false);
+  expect(file.usage().cleanMappedBytes).toBe(0);
+  expect(populateHere(overlay!, { start: 0, end: unitPages })).toBe(true);
+  expect(file.usage().cleanMappedBytes).toBeGreaterThanOrEqual(HUGE_PAGE_SIZE);
 });
 
 test("without verify, awaitLoad brings a range in, and destroy ends the wait", async () => {
