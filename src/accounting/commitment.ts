@@ -3,16 +3,16 @@
  * share.
  *
  * A page is committed when the kernel spends memory or swap on it. Its user commits it by touching
- * it, which we do not see. Only we make it uncommitted, by decommitting or releasing it. So scans
- * (scan.ts) and allocations that commit set bits, and a set bit stays right until we clear it. A
- * page that is known is never looked at again.
+ * it, which the library does not see. Only the library makes it uncommitted, by decommitting or
+ * releasing it. So scans (scan.ts) and allocations that commit set bits, and a set bit stays right
+ * until the library clears it. A known page is never scanned again.
  *
- * The race: a scan looks at the kernel's state without the lock, one window of pages at a time, and
- * applies what it saw with the lock. A thread that makes pages uncommitted does so first and then
+ * The race: a scan reads the kernel's state without the lock, one window of pages at a time, and
+ * applies the result with the lock. A thread that makes pages uncommitted does so first and then
  * records it here, with the lock. If a scan's window covers the pages, they are also marked as
- * disturbed, and the scan does not count them: it may have seen them before they went. gVisor
- * decides this with sequence numbers (commitSeq) in each run of pages; one bitmap of a window's
- * size does it without a number in every run.
+ * disturbed, and the scan does not count them, because it may have seen them before they went.
+ * gVisor decides this with sequence numbers (commitSeq) in each run of pages; one bitmap of a
+ * window's size does it without a number in every run.
  *
  * The bitmaps are mapped at the first scan, or at the first allocation that commits. Their memory
  * has the disturbed bits of one window, then the known bits of the file's capacity, touched as
@@ -27,7 +27,7 @@ import { bitCount, forEachWord } from "../pages/bits.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { PAGES_PER_CHUNK } from "../pages/units.ts";
 
-/** Pages that a scan looks at between two holds of the lock: a chunk. */
+/** Pages that a scan reads between two holds of the lock: a chunk. */
 export const WINDOW_PAGES = PAGES_PER_CHUNK;
 export const WINDOW_WORDS = WINDOW_PAGES / 32;
 const WINDOW_BYTES = WINDOW_PAGES / 8;
@@ -50,14 +50,14 @@ export class Commitment {
   }
 
   /**
-   * Whether there are bitmaps. Without the lock it may be asked after pages were made uncommitted:
-   * a scan that saw them committed had made the bitmaps before that.
+   * True if there are bitmaps. It may be read without the lock after pages were made uncommitted: a
+   * scan that saw them committed had made the bitmaps before that.
    */
   get isActive(): boolean {
     return Atomics.load(this.words, Word.AccountingActive) !== 0;
   }
 
-  /** Lock held. Makes the bitmaps, if no thread has. @throws {SyscallError} */
+  /** Lock held. Makes the bitmaps unless another thread has. @throws {SyscallError} */
   activate(): void {
     if (this.isActive) return;
     this.fields[Field.AccountingAddress] = mapAnonymous(this.mappedBytes);
@@ -69,7 +69,7 @@ export class Commitment {
     return WINDOW_BYTES + this.fields[Field.CapacityPages]! / 8;
   }
 
-  /** Lock held. Sees to it that this thread's views reach as far as the file. */
+  /** Lock held. Makes this thread's views reach as far as the file. */
   private useViews(): void {
     const pages = this.words[Word.SizePages]!;
     if (this.known.length * 32 >= pages) return;
@@ -80,7 +80,7 @@ export class Commitment {
     this.known = new Int32Array(this.views[1]!);
   }
 
-  /** Lock held, active. The pages were committed on our behalf, and only we can take that back. */
+  /** Lock held, active. The library has committed the pages. */
   markCommitted(start: number, end: number): void {
     this.useViews();
     const { known } = this;
@@ -113,7 +113,7 @@ export class Commitment {
     });
   }
 
-  /** Lock held, active. Nothing is known: for bits that cannot be right. */
+  /** Lock held, active. Clears all bits, because they cannot be right. */
   forget(): void {
     this.useViews();
     this.known.fill(0);
@@ -121,8 +121,8 @@ export class Commitment {
   }
 
   /**
-   * Lock held, active. A scan is about to look at the window that begins at `first`: copies its
-   * known bits.
+   * Lock held, active. Copies the known bits of the window that begins at `first`, before a scan
+   * reads it.
    */
   openWindow(first: number, known: Int32Array): void {
     this.useViews();
@@ -132,8 +132,8 @@ export class Commitment {
   }
 
   /**
-   * Lock held. Counts what a scan saw committed in its window, but for what was disturbed since it
-   * was opened.
+   * Lock held. Counts the pages that a scan saw committed in its window, except those that were
+   * disturbed since it was opened.
    */
   closeWindow(seen: Int32Array): void {
     this.useViews();
@@ -165,10 +165,7 @@ export class Commitment {
     return count + bitCount(known[first]! & head) + bitCount(known[last]! & tail);
   }
 
-  /**
-   * Lock held. A thread died during a change: free pages are uncommitted, and the rest is counted
-   * again.
-   */
+  /** Lock held. A thread died during a change: marks free pages uncommitted, and counts again. */
   recover(set: SegmentSet): void {
     if (!this.isActive) return;
     for (let run = 0; run < set.size; run = set.endOf(run)) {
@@ -178,7 +175,7 @@ export class Commitment {
     this.words[Word.KnownPages] = this.countKnown(0, set.size);
   }
 
-  /** Detaches this thread's views. No method may be called afterwards but `unmap`. */
+  /** Detaches this thread's views. Afterwards only `unmap` may be called. */
   detach(): void {
     for (const buffer of this.views) detach(buffer);
     this.views = [];

@@ -2,13 +2,13 @@
  * Memory of pages that are mapped from page files: clean pages, which the page cache shares with
  * other processes, and private copies of pages that were written.
  *
- * /proc/self/pagemap tells them apart by page (proc(5)): of a private mapping, a page of the file
- * is clean, and any other page that is present or swapped out is a copy. 18 ms a GiB.
+ * /proc/self/pagemap distinguishes them (proc(5)): in a private mapping, a page of the file is
+ * clean, and any other page that is present or swapped out is a copy. Takes 18 ms for 1 GiB.
  */
 import { addressOf, closeFile, openPagemap, readAt, SyscallError } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 
-/** What is needed of an overlay (memory/overlay.ts). */
+/** The part of an overlay (memory/overlay.ts) that is read here. */
 export interface MappedPages {
   /** Address of page 0. */
   readonly base: number;
@@ -31,7 +31,10 @@ const OF_FILE = 1 << 29;
 const ENTRY_BYTES = 8;
 const WINDOW_PAGES = 16_384;
 
-/** `sizePages`: of the file. @throws {SyscallError} */
+/**
+ * @param sizePages pages of the file
+ * @throws {SyscallError}
+ */
 export function usageOfMapped(overlay: MappedPages | null, sizePages: number): MappedUsage {
   if (overlay === null || overlay.pages === 0) return { cleanMappedBytes: 0, privateBytes: 0 };
   const window = new Int32Array(new SharedArrayBuffer(WINDOW_PAGES * ENTRY_BYTES));

@@ -3,15 +3,15 @@
  * file's lock, and reports to the commitment (commitment.ts) with the lock.
  *
  * It asks with SEEK_DATA and SEEK_HOLE. They see pages that are swapped out, which mincore(2) sees
- * only while a copy is in memory, and cost next to nothing for memory that is not committed.
- * Measured on 1 GiB: empty 0 ms (mincore 9), dense 9 ms (0.6 to 19, by what this process has
- * mapped), every fourth page 56 ms (10 to 13). Known pages are skipped, so that price is paid once.
- * Neither call sees pages that fallocate(2) committed and no thread has touched; allocations record
- * those themselves.
+ * only while a copy is in memory, and take almost no time for memory that is not committed.
+ * Measured on 1 GiB: empty 0 ms (mincore 9), dense 9 ms (0.6 to 19, depending on how much this
+ * process has mapped), every fourth page 56 ms (10 to 13). Known pages are skipped, so each page
+ * has that price once. Neither call sees pages that fallocate(2) committed and no thread has
+ * touched; allocations record those themselves.
  *
- * One thread scans at a time (Word.Scanner). A full scan that finds another scan under way returns;
- * a scan of some groups waits, because the other may be of other groups. The claim of a dead
- * scanner does not count.
+ * One thread scans at a time (Word.Scanner). A full scan that finds another scan under way returns.
+ * A scan of some groups waits, because the other scan may be of other groups. A dead scanner's
+ * claim does not count.
  *
  * Source: UpdateUsage and updateUsageLocked in gVisor's pgalloc.go.
  */
@@ -25,8 +25,8 @@ import { PAGE_SIZE } from "../pages/units.ts";
 import { type Commitment, WINDOW_PAGES, WINDOW_WORDS } from "./commitment.ts";
 
 /**
- * A full scan is not repeated before this many times its duration have passed since it began: 1/8
- * of a core at most.
+ * A full scan is not repeated until this many times its duration have passed since it began: at
+ * most 1/8 of a core.
  */
 const INTERVAL_RATIO = 8;
 const LIVENESS_CHECK_MS = 100;
@@ -39,9 +39,9 @@ export interface ScanSource {
 }
 
 /**
- * Brings the commitment up to date: for all pages, or for those of some groups. True if it looked;
- * false if all was known, or the last full scan is too recent, or a full scan is under way in
- * another thread.
+ * Brings the commitment up to date, for all pages or for those of some groups. True if it scanned.
+ * False if all pages are known, the last full scan is too recent, or another thread's full scan is
+ * under way.
  *
  * @throws {SyscallError}
  */
@@ -51,12 +51,12 @@ export function scanCommitted(source: ScanSource, groups?: ReadonlySet<number>):
   const committedPages = fileStatus(mapping.fd).allocatedBytes / PAGE_SIZE;
   allocator.lock();
   try {
-    // Known pages are committed, so equal counts are equal sets.
+    // Known pages are committed, so equal counts mean equal sets.
     if (commitment.knownPages === committedPages) return false;
     commitment.activate();
     if (groups === undefined && isThrottled(fields, now())) return false;
-    // More than the kernel has: a thread died after it gave pages back and before it said so. What
-    // no look can find again is not thrown away for that.
+    // More known pages than the kernel has: a thread died after it returned pages and before it
+    // recorded that. Commits that no scan can find again are kept.
     const isTooMuch = commitment.knownPages > committedPages;
     if (isTooMuch && groups === undefined && words[Word.UnseenCommits] === 0) commitment.forget();
   } finally {
@@ -69,7 +69,8 @@ export function scanCommitted(source: ScanSource, groups?: ReadonlySet<number>):
     if (groups === undefined) noteScan(source, began);
   } catch (error) {
     if (!(error instanceof SyscallError) || !isRefused(error)) throw error;
-    // The kernel does not tell which pages are committed: known is what allocations recorded.
+    // The kernel does not report which pages are committed. Only those that allocations recorded
+    // are known.
     return false;
   } finally {
     Atomics.store(words, Word.Scanner, 0);
@@ -84,8 +85,8 @@ function now(): number {
 }
 
 /**
- * Lock held. A clock that was set back must not silence scans: a beginning in the future does not
- * count.
+ * Lock held. If the clock was set back, the last scan may seem to begin in the future. Such a time
+ * does not count, because it would stop scans.
  */
 function isThrottled(fields: Float64Array, time: number): boolean {
   const sinceMs = time - fields[Field.ScanBeganMs]!;
@@ -99,7 +100,7 @@ function noteScan({ allocator, control }: ScanSource, began: number): void {
   allocator.unlock();
 }
 
-/** Makes this thread the scanner. False, unless `wait`, if another one is. */
+/** Makes this thread the scanner. Returns false without `wait` if another thread is. */
 function claim(words: Int32Array, wait: boolean): boolean {
   for (;;) {
     const owner = Atomics.load(words, Word.Scanner);
@@ -122,7 +123,7 @@ function scanWindows(source: ScanSource, groups: ReadonlySet<number> | undefined
   while (page < sizePages) {
     const data = seekData(mapping.fd, page * PAGE_SIZE);
     if (data < 0) return;
-    // Windows without any data are skipped.
+    // Windows without data are skipped.
     const first = Math.floor(data / PAGE_SIZE / WINDOW_PAGES) * WINDOW_PAGES;
     if (first < sizePages) scanWindow(source, groups, first, known, seen);
     page = first + WINDOW_PAGES;
@@ -158,7 +159,7 @@ function scanWindow(
   }
 }
 
-/** Lock held. The window's used pages of the groups: starts and ends, in turn. */
+/** Lock held. The used pages of the groups in the window: starts and ends, in turn. */
 function usedBy(allocator: Allocator, groups: ReadonlySet<number>, first: number): number[] {
   const ranges: number[] = [];
   allocator.set.visit(first, first + WINDOW_PAGES, (start, end, tag, _refs, group) => {
@@ -180,7 +181,7 @@ function look(
   for (let page = first + nextClear(known, start - first); page < end; ) {
     const data = seekData(fd, page * PAGE_SIZE);
     if (data < 0) return;
-    // A file system with smaller blocks may have data in a part of a page.
+    // On a file system with smaller blocks, data may begin inside a page.
     const dataPage = Math.floor(data / PAGE_SIZE);
     if (dataPage >= end) return;
     const unknown = first + nextClear(known, dataPage - first);

@@ -1,10 +1,10 @@
 /**
  * The committed memory of each kind and each group, from the known pages and the allocator's runs.
  *
- * Used pages count for the kind and group of their allocation. Other committed pages count as
- * System and for group 0, none: waste until it is recycled or released, and what the kernel has
- * committed around used pages (huge pages). The sum is all known committed memory. It equals
- * `totalUsageBytes` when all is known.
+ * Used pages count for the kind and group of their allocation. All other committed pages count as
+ * System and for group 0 (no group): waste until it is recycled or released, and pages that the
+ * kernel has committed around used pages (huge pages). The sum is all known committed memory. It
+ * equals `totalUsageBytes` when all is known.
  */
 import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
@@ -14,17 +14,18 @@ import { type MappedPages, type MappedUsage, usageOfMapped } from "./mapped-usag
 
 export interface KindUsage {
   readonly totalBytes: number;
-  /** Bytes of each kind that has any. */
+  /** Bytes of each kind that has memory. */
   readonly byKind: ReadonlyMap<MemoryKind, number>;
 }
 
 /**
  * Committed memory of a file, in bytes, as far as `updateUsage` has found it. Pages that are mapped
- * from page files are not part of it: they are counted apart, as of now.
+ * from page files are not part of it: they are counted separately, at the time of the call.
  */
 export interface Usage extends KindUsage, MappedUsage {
   /**
-   * Of each group that has any; group 0 is memory of no group. The totals add up to `totalBytes`.
+   * Each group that has memory. Group 0 is memory without a group. The totals add up to
+   * `totalBytes`.
    */
   readonly byGroup: ReadonlyMap<number, KindUsage>;
 }
@@ -32,7 +33,7 @@ export interface Usage extends KindUsage, MappedUsage {
 /** Kinds of a group are neighbours in the keys: group * KINDS + kind. */
 const KINDS = MAX_KIND + 1;
 
-/** What is needed of a file. */
+/** The parts of a file that are read here. */
 export interface UsageSource {
   readonly allocator: Allocator;
   readonly commitment: Commitment;

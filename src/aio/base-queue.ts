@@ -1,8 +1,8 @@
 /**
- * What all queues share: slots for the operations, checks of arguments, and the telling of
- * completions. A queue is this plus how a queued slot is started, waited for and cancelled.
+ * The part that all queues share: slots for the operations, checks of arguments, and delivery of
+ * completions. A subclass adds how a queued slot is started, waited for and cancelled.
  *
- * Hot-path state is in typed arrays: adding and telling an operation creates no object.
+ * State of hot paths is in typed arrays: adding and delivering an operation creates no object.
  */
 import { checkInteger } from "../../ffi/index.ts";
 import { DestroyedError } from "../errors/errors.ts";
@@ -36,7 +36,7 @@ export abstract class BaseQueue implements Queue {
     };
   }
 
-  /** Lets the slot be taken; its operation is filled in and its state is queued. */
+  /** Makes the slot available to performers. Its operation is filled in and its state is queued. */
   protected abstract start(slot: number): void;
   /** Blocks until `countDone() >= minCompletions`; never blocks for 0. */
   protected abstract block(minCompletions: number): void;
@@ -45,7 +45,7 @@ export abstract class BaseQueue implements Queue {
    * process alive.
    */
   protected abstract blockAsync(minCompletions: number): Promise<void>;
-  /** Cancels what has not started, and resolves when nothing is running. Called once. */
+  /** Cancels operations that have not started. Resolves when none is running. Called once. */
   protected abstract stop(): Promise<void>;
 
   get inFlight(): number {
@@ -80,10 +80,7 @@ export abstract class BaseQueue implements Queue {
     this.enqueue(slot);
   }
 
-  /**
-   * The slot that the next operation will have. It stays free if the operation's arguments are
-   * refused.
-   */
+  /** The slot of the next operation. It stays free if the operation's arguments are refused. */
   private freeSlot(method: string): number {
     this.requireLive(method);
     if (this.freeCount === 0) {
@@ -122,11 +119,11 @@ export abstract class BaseQueue implements Queue {
   private checkWait(minCompletions: number, method: string): void {
     this.requireLive(method);
     if (this.isWaiting) throw new QueueBusyError();
-    // More than are in flight would never end.
+    // A wait for more operations than are in flight would never end.
     checkInteger("minCompletions", minCompletions, 0, this.inFlight);
   }
 
-  /** How many operations are done and not told. */
+  /** How many operations are done and not yet delivered. */
   protected countDone(): number {
     const { state } = this.operations;
     let count = 0;

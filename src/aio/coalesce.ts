@@ -1,24 +1,24 @@
 /**
- * Iovec coalescing: many small pieces of memory that go to (or come from) places in a file become
- * few operations.
+ * Iovec coalescing: turns many small pieces of memory, each with a place in a file, into few
+ * operations.
  *
  * - Two pieces that follow each other both in memory and in the file become one segment.
- * - Pieces that follow each other in the file only become segments of one vector operation.
+ * - Pieces that follow each other only in the file become segments of one vector operation.
  * - An operation has at most `maxIovecs` segments and `maxBytes` bytes; a longer piece is cut. If
  *   all lengths and `maxBytes` are multiples of a block size (O_DIRECT), so is every cut.
  *
- * One greedy pass in the order given, as in gVisor's pgalloc (save_restore.go: combineReads,
- * canMergeIovecAndSlice): the caller sorts by file offset. Pure, typed arrays in and out, no object
- * per piece: O(pieces + bytes / maxBytes).
+ * One greedy pass in the given order, as in gVisor's pgalloc (save_restore.go: combineReads,
+ * canMergeIovecAndSlice): the caller sorts by file offset. Pure, with typed arrays in and out and
+ * no object for a piece: O(pieces + bytes / maxBytes).
  */
 import { checkInteger, MAX_IOVECS } from "../../ffi/index.ts";
 
-/** Linux moves at most this many bytes in one call (MAX_RW_COUNT), whatever it is asked for. */
+/** Linux moves at most this many bytes in one call (MAX_RW_COUNT). */
 export const MAX_TRANSFER_BYTES = 0x7ffff000;
 
 /**
  * Piece i is `lengths[i]` bytes at native address `addresses[i]`, for `offsets[i]` of the file.
- * Empty ones are skipped.
+ * Empty pieces are skipped.
  */
 export interface Pieces {
   readonly addresses: Float64Array;
@@ -131,8 +131,8 @@ function joinPieces(
 }
 
 /**
- * Each step of the pass ends a piece or fills an operation: no more segments than pieces plus full
- * operations.
+ * Each step of the pass ends a piece or fills an operation, so there are at most as many segments
+ * as pieces plus full operations.
  */
 function segmentBound(lengths: Float64Array, count: number, maxBytes: number): number {
   let totalBytes = 0;

@@ -11,7 +11,7 @@ import { WorkerQueue } from "./worker-queue.ts";
  * - `inline`: in the thread that waits.
  * - `workers`: in Workers, with blocking calls.
  * - `uring`: by the kernel, through io_uring.
- * - `auto`: `uring` where the kernel has it and lets us, else `workers`.
+ * - `auto`: `uring` if the kernel has it and allows it, else `workers`.
  */
 export type QueueKind = "auto" | "workers" | "uring" | "inline";
 
@@ -19,23 +19,23 @@ export interface QueueOptions {
   /** The most operations in flight, 1 to 4096. Default: 32. */
   readonly capacity?: number | null | undefined;
   /**
-   * Workers of a `workers` queue, 1 to 48; not more than `capacity` are started. Default: the
-   * number of processors, 2 to 8.
+   * Workers of a `workers` queue, 1 to 48. At most `capacity` are started. Default: the number of
+   * processors, 2 to 8.
    */
   readonly threads?: number | null | undefined;
 }
 
 const DEFAULT_CAPACITY = 32;
 
-/** Null where io_uring can be used; otherwise why not, for a person to read. */
+/** Null if io_uring can be used, else the reason in words. */
 export function uringUnavailableReason(): string | null {
   return uringUnavailable();
 }
 
 /**
  * A queue for this thread. It holds threads or descriptors until `destroy`.
- * @throws {UringUnavailableError} for "uring" where it cannot be used
- * @throws {TypeError} {RangeError} for another kind or number
+ * @throws {UringUnavailableError} for "uring" if it cannot be used
+ * @throws {TypeError} {RangeError} for another kind, or a number out of range
  */
 export function createQueue(kind?: QueueKind | null, options?: QueueOptions | null): Queue {
   if (options != null && typeof options !== "object")

@@ -1,8 +1,8 @@
 /**
- * A queue that does its work in the thread that waits, in the order of adding: no thread, no
- * start-up cost, no concurrency. `wait(n)` performs the n oldest operations; `waitAsync(n)`
- * performs them one a turn, so that an event loop comes to its other work in between. Destroy
- * cancels all that has not been waited for.
+ * A queue that works in the thread that waits, in the order of adding: no thread, no start-up cost,
+ * no concurrency. `wait(n)` performs the n oldest operations. `waitAsync(n)` performs one in each
+ * turn of the event loop, so other work runs in between. Destroy cancels all operations that no
+ * wait has performed.
  */
 import { BaseQueue } from "./base-queue.ts";
 import { SlotState } from "./operations.ts";

@@ -1,19 +1,18 @@
 /**
  * The operations of one queue: a table of `capacity` slots in typed arrays over one
- * SharedArrayBuffer, so that Workers see the same slots and iovecs have addresses that never
- * change.
+ * SharedArrayBuffer. So Workers see the same slots, and the addresses of iovecs never change.
  *
- * A slot's states, and what causes each change:
+ * A slot's states, and the cause of each change:
  *
  *   free -> queued                the owner adds an operation
  *   queued -> running + performer a performer takes it (compare-exchange)
  *   running -> done               the performer stores the result; the owner, if the performer died
  *   queued -> free                the owner stops the queue
- *   done -> free                  the owner tells the completion
+ *   done -> free                  the owner delivers the completion
  *
- * The owner writes the other columns of a slot before it stores `queued`; the performer writes the
- * result and what is left of the operation before it stores `done`. Both stores are sequentially
- * consistent, so a thread that sees the state sees the columns.
+ * The owner writes the other columns of a slot before it stores `queued`. The performer writes the
+ * result and the remaining part of the operation before it stores `done`. Both stores are
+ * sequentially consistent, so a thread that sees the state sees the columns.
  */
 import { addressOf, checkInteger, MAX_IOVECS } from "../../ffi/index.ts";
 import { MAX_TRANSFER_BYTES } from "./coalesce.ts";
@@ -26,18 +25,18 @@ export const Kind = { Read: 0, Write: 1, Readv: 2, Writev: 3 } as const;
 /** Indexes of the 32-bit words at the start. */
 export const QueueWord = {
   Capacity: 0,
-  /** Bumped by the owner at each add and at Stop. Waited for by idle Workers. */
+  /** The owner adds 1 at each add and at Stop. Idle Workers wait for it. */
   Added: 1,
-  /** Bumped by a performer at each completion. Waited for by the owner. */
+  /** A performer adds 1 at each completion. The owner waits for it. */
   Completed: 2,
-  /** 1: Workers leave. */
+  /** 1 once Workers must leave. */
   Stop: 3,
   /**
-   * The slot at which the search for a queued one begins: behind the last one taken, so that none
-   * starves. A hint.
+   * The slot at which the search for a queued one begins. It is behind the last one taken, so no
+   * slot starves. A hint.
    */
   Cursor: 4,
-  /** Kernel thread ids of the queue's Workers; 0 until one has started. */
+  /** Kernel thread ids of the queue's Workers; 0 before a Worker has started. */
   Threads: 16,
 } as const;
 
@@ -53,18 +52,20 @@ export class Operations {
   readonly state: Int32Array;
   readonly kind: Int32Array;
   readonly fd: Int32Array;
-  /** Of vector operations: iovecs that are left, and the index of the first. */
+  /** For vector operations: the number of remaining iovecs, and the index of the first. */
   readonly iovecCount: Int32Array;
   readonly iovecFirst: Int32Array;
   readonly id: Float64Array;
-  /** What is left of the operation: memory (of Read and Write), bytes, place in the file. */
+  /**
+   * The remaining part of the operation: memory (for Read and Write), bytes, offset in the file.
+   */
   readonly address: Float64Array;
   readonly remaining: Float64Array;
   readonly offset: Float64Array;
   /** Bytes moved so far. */
   readonly moved: Float64Array;
   readonly result: Float64Array;
-  /** struct iovec: address and length, 64 bits each, MAX_IOVECS a slot. */
+  /** struct iovec: address and length, 64 bits each, MAX_IOVECS for each slot. */
   private readonly iovecs: Uint32Array;
   private readonly iovecBase: number;
 
@@ -110,7 +111,7 @@ export class Operations {
     this.iovecFirst = integers();
   }
 
-  /** Address of the slot's first iovec that is left. */
+  /** Address of the slot's first remaining iovec. */
   iovecAddress(slot: number): number {
     return this.iovecBase + 4 * IOVEC_WORDS * (slot * MAX_IOVECS + this.iovecFirst[slot]!);
   }
@@ -185,7 +186,7 @@ export class Operations {
     offset: number,
   ): void {
     checkInteger("id", id);
-    // A bad descriptor is the kernel's to refuse (EBADF), as long as it fits.
+    // The kernel refuses a bad descriptor (EBADF). Here it only has to fit in an integer.
     checkInteger("fd", fd, 0, 2 ** 31 - 1);
     checkInteger("offset", offset);
     this.kind[slot] = kind;
@@ -196,7 +197,7 @@ export class Operations {
     this.moved[slot] = 0;
   }
 
-  /** The first contiguous piece of memory of what is left. */
+  /** The first contiguous piece of the remaining memory. */
   firstPiece(slot: number): { address: number; lengthBytes: number } {
     if (this.kind[slot]! < Kind.Readv)
       return { address: this.address[slot]!, lengthBytes: this.remaining[slot]! };
@@ -205,7 +206,7 @@ export class Operations {
     return { address: iovecs[at]! + iovecs[at + 1]! * 2 ** 32, lengthBytes: iovecs[at + 2]! };
   }
 
-  /** The operation has moved `bytes` more: what is left begins behind them. */
+  /** Records that the operation has moved `bytes` more: the remaining part begins behind them. */
   advance(slot: number, bytes: number): void {
     this.moved[slot]! += bytes;
     this.offset[slot]! += bytes;

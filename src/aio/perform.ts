@@ -1,6 +1,6 @@
 /**
- * Does one operation with ordinary system calls, in the thread that calls: what InlineQueue and the
- * Workers of WorkerQueue share. Finishes it, so that all queues follow one rule (queue.ts).
+ * Does one operation with ordinary system calls in the calling thread, for InlineQueue and the
+ * Workers of WorkerQueue. It finishes short transfers, so all queues follow one rule (queue.ts).
  */
 import { readAt, readVectorAt, writeAt, writeVectorAt } from "../../ffi/index.ts";
 import { Kind, type Operations } from "./operations.ts";

@@ -1,13 +1,12 @@
 /**
- * A queue over io_uring(7): the kernel does the work, no Worker is needed. The best one for files
+ * A queue over io_uring(7): the kernel does the work without Workers. It is the fastest for files
  * that are not in the page cache, and with O_DIRECT.
  *
- * Every entry is marked IOSQE_ASYNC: a read that finds its data in the page cache would otherwise
- * be done inside io_uring_enter, and block the submitter for as long as copying takes (7 to 36 ms
- * at 32 entries, measured).
+ * Every entry is marked IOSQE_ASYNC. Otherwise io_uring_enter itself would do a read of data in the
+ * page cache, and block the submitter while it copies (measured: 7 to 36 ms at 32 entries).
  *
- * Wanting nothing that needs root or pinned memory: no submission thread (SQPOLL), no registered
- * buffers or files.
+ * It needs neither root nor pinned memory: no submission thread (SQPOLL), no registered buffers or
+ * files.
  */
 import {
   createEventFd,
@@ -26,19 +25,19 @@ import { Kind, MAX_CAPACITY, SlotState } from "./operations.ts";
 import { UringUnavailableError } from "./queue.ts";
 
 const EINTR = errnoNumber("EINTR");
-/** Entries of one operation: its transfer, and a request to cancel it. */
+/** Entries of one operation: the transfer, and a request to cancel it. */
 const ENTRIES_MAX = 2;
 
-/** What a completion belongs to: the slot, and in the bits above it which of its entries. */
+/** A completion's data: the slot, and in the bits above it the number of the entry. */
 const PART_SHIFT = 16;
 const Part = { Transfer: 0, Cancel: 1 } as const;
 
-/** By Kind. */
+/** Indexed by Kind. */
 const OPERATIONS = [UringOp.Read, UringOp.Write, UringOp.Readv, UringOp.Writev] as const;
 const NAMES = ["uring_read", "uring_write", "uring_readv", "uring_writev"] as const;
 
 /**
- * Is told of a ring before anything is submitted to it, and when all is complete, before it is
+ * Called with a ring before anything is submitted to it, and when all is complete, before it is
  * closed.
  */
 export interface RingRegistry {
@@ -79,7 +78,7 @@ export class UringQueue extends BaseQueue {
     this.pushTransfer(slot);
   }
 
-  /** Pushes what is left of a slot's operation. */
+  /** Pushes the remaining part of a slot's operation. */
   private pushTransfer(slot: number): void {
     const { operations } = this;
     const kind = operations.kind[slot]!;
@@ -115,7 +114,7 @@ export class UringQueue extends BaseQueue {
     }
   }
 
-  /** What a test's fault makes of a transfer: nothing but an error, or only its first bytes. */
+  /** Applies a test's fault to a transfer: an error, or only the first bytes. */
   private pushFaulty(slot: number, fault: NonNullable<Fault>): void {
     const { operations } = this;
     const kind = operations.kind[slot]!;
@@ -156,7 +155,7 @@ export class UringQueue extends BaseQueue {
 
   protected override block(minCompletions: number): void {
     for (;;) {
-      // Each missing operation has at least one completion to come.
+      // Each missing operation still causes at least one completion.
       this.ring.enter(Math.max(0, minCompletions - this.countDone()));
       this.ring.reap(this.reaped);
       if (this.countDone() >= minCompletions) break;
@@ -173,7 +172,7 @@ export class UringQueue extends BaseQueue {
     return promise;
   }
 
-  /** Submits and reaps without blocking, and lets the waiter go if it has what it waits for. */
+  /** Submits and reaps without blocking. Resumes the waiter if enough operations have ended. */
   private advance(): void {
     this.ring.enter(0);
     this.ring.reap(this.reaped);
@@ -185,7 +184,10 @@ export class UringQueue extends BaseQueue {
     waiter.resolve();
   }
 
-  /** Before anything that it shall tell of is submitted, or else followed by a look at the ring. */
+  /**
+   * Precondition: no operation is in flight whose completion it must signal, or the caller reads
+   * the ring afterwards.
+   */
   private openEventFd(): void {
     if (this.eventFd >= 0) return;
     const fd = createEventFd();
@@ -199,8 +201,8 @@ export class UringQueue extends BaseQueue {
   }
 
   /**
-   * Has the event loop call `advance` at completions, as long as any are to come; that keeps the
-   * process alive, too.
+   * Makes the event loop call `advance` at completions while any are outstanding, which also keeps
+   * the process alive.
    */
   private startPump(): void {
     if (this.ring.pending === 0) return;
@@ -218,8 +220,8 @@ export class UringQueue extends BaseQueue {
   }
 
   private async runPump(): Promise<void> {
-    // One reader until nothing is in flight: cancelled while an event is on its way, it would
-    // swallow that event.
+    // One reader until nothing is in flight: a reader that is cancelled while an event is on its
+    // way would lose that event.
     const reader = Bun.file(this.eventFd).stream().getReader();
     try {
       while (this.ring.pending > 0) {
@@ -238,7 +240,8 @@ export class UringQueue extends BaseQueue {
       if (operations.state[slot] !== SlotState.Running) continue;
       ring.push(UringOp.AsyncCancel, 0, -1, slot, 0, 0, 0, slot | (Part.Cancel << PART_SHIFT));
     }
-    // Behind this turn's work, so that `isDestroyed` is true when cancelled operations are told.
+    // After this turn of the event loop, so `isDestroyed` is true when cancelled operations are
+    // delivered.
     await undefined;
     if (ring.pending > 0) this.openEventFd();
     this.advance();

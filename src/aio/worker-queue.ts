@@ -1,14 +1,14 @@
 /**
- * A queue whose operations are done by Workers with ordinary blocking calls: the one that works
- * everywhere, and the fastest for files that are in the page cache. The Workers sleep on a word of
- * the shared table (operations.ts).
+ * A queue whose operations Workers perform with ordinary blocking calls. It works everywhere, and
+ * is the fastest for files in the page cache. The Workers sleep on a word of the shared table
+ * (operations.ts).
  *
  * A Worker that dies (terminate, process.exit) leaves its number in the state of the slot that it
- * ran. A waiter checks now and then whether the kernel threads of all Workers still exist. If
- * one does not, nothing touches that operation's memory any more: it ends with EOWNERDEAD (how far
- * it came is not known), and another Worker takes the dead one's place. If no Worker lives, since
- * as many have died as are allowed, the thread that waits does the work itself. Where the Workers'
- * entry file is missing every wait fails.
+ * was performing. A waiter checks from time to time that the kernel threads of all Workers still
+ * exist. If one does not, nothing touches that operation's memory any more. The operation ends with
+ * EOWNERDEAD, because it is not known how far it came, and a new Worker replaces the dead one.
+ * Replacements are limited: when no Worker lives and none may be started, the waiting thread does
+ * the work itself. If the Workers' entry file is missing, every wait fails.
  */
 import { errnoNumber } from "../../ffi/index.ts";
 import { isThreadAlive } from "../threads/thread.ts";
@@ -22,10 +22,10 @@ import { type AioTask, finish, take } from "./worker-task.ts";
 const LIVENESS_CHECK_MS = 100;
 const MAX_DEATHS = 64;
 const EOWNERDEAD = errnoNumber("EOWNERDEAD");
-/** The waiting thread's own number as a performer. */
+/** The waiting thread's number as a performer. */
 const OWNER = MAX_THREADS;
 
-/** One Worker's stay in the queue; another object once it has been replaced. */
+/** One Worker of the queue, from its start to its end. Its replacement is another object. */
 interface Stay {
   readonly ended: Promise<void>;
 }
@@ -35,8 +35,8 @@ export class WorkerQueue extends BaseQueue {
   private readonly stays: (Stay | undefined)[] = [];
   private deaths = 0;
   /**
-   * What a Worker threw that was not its death, or that there is none to start: told by every wait
-   * from then on.
+   * The error with which a Worker ended, other than its death, or the reason why none can be
+   * started. Every later wait throws it.
    */
   private failure: unknown;
 
@@ -68,7 +68,7 @@ export class WorkerQueue extends BaseQueue {
     this.stays[thread] = stay;
   }
 
-  /** Ends what a dead Worker ran, and starts another one in its place. */
+  /** Ends the operation of a dead Worker and starts another Worker in its place. */
   private replace(thread: number): void {
     const { state, words } = this.operations;
     Atomics.store(words, QueueWord.Threads + thread, 0);
@@ -81,7 +81,7 @@ export class WorkerQueue extends BaseQueue {
     this.wakeOwner();
   }
 
-  /** Looks for dead Workers. True if at least one is known to live. */
+  /** Checks that Workers live. True if at least one is known to live. */
   private checkThreads(): boolean {
     let alive = false;
     for (let thread = 0; thread < this.threads; thread++) {
@@ -115,7 +115,7 @@ export class WorkerQueue extends BaseQueue {
 
   protected override async blockAsync(minCompletions: number): Promise<void> {
     const { words } = this.operations;
-    // Also what keeps the process alive: a pending waitAsync does not.
+    // It also keeps the process alive, which a pending waitAsync does not.
     const liveness = setInterval(() => {
       if (!this.checkThreads()) this.performOne();
     }, LIVENESS_CHECK_MS);
@@ -146,8 +146,8 @@ export class WorkerQueue extends BaseQueue {
     Atomics.add(words, QueueWord.Added, 1);
     Atomics.notify(words, QueueWord.Added);
     this.wakeOwner();
-    // The Workers do not keep the process alive; what they still write to must not go before they
-    // have ended.
+    // The Workers do not keep the process alive. The memory that they write to must not go before
+    // they have ended.
     const keepAlive = setInterval(() => undefined, LIVENESS_CHECK_MS);
     await Promise.all(this.stays.map((stay) => stay?.ended));
     clearInterval(keepAlive);

@@ -1,7 +1,7 @@
 /**
- * What a Worker of a WorkerQueue runs (threads/tasks.ts: "aio"): takes queued slots and performs
- * them until the queue stops. It blocks its thread; the queue talks to it through the table's words
- * only.
+ * The task of a WorkerQueue's Worker (worker/tasks.ts: "aio"): takes queued slots and performs them
+ * until the queue stops. It blocks its thread, so the queue reaches it only through the table's
+ * words.
  */
 import { THREAD_ID } from "../threads/thread.ts";
 import { Operations, QueueWord, SlotState } from "./operations.ts";
@@ -27,7 +27,7 @@ export function run(task: AioTask): void {
   Atomics.store(words, QueueWord.Threads + task.thread, 0);
 }
 
-/** Takes a queued slot, the search going round behind the last one taken; -1 if there is none. */
+/** Takes a queued slot; -1 if there is none. The search starts behind the last slot taken. */
 export function take(operations: Operations, thread: number): number {
   const { state, words, capacity } = operations;
   const from = Atomics.load(words, QueueWord.Cursor);

@@ -1,15 +1,15 @@
 /**
  * Placement and references of pages, over the runs of one SegmentSet that every thread of the file
- * shares. waste.ts releases pages without references. Nothing here touches page contents; the
- * callbacks of Backing map memory and look at it.
+ * shares. waste.ts releases pages without references. This file does not touch page contents; the
+ * callbacks of Backing map memory and ask the kernel about it.
  *
  * Every method that is not marked "lock held" takes the file's lock. Numbers are pages, not bytes.
  *
- * Placement is gVisor's: bottom-up takes the lowest gap that is large enough and its first pages,
- * top-down the highest and its last. An allocation that will commit its pages looks among waste
- * first. When nothing fits the file grows by whole chunks; free pages at the end of a last chunk of
- * the same kind count as part of them. Source: findAllocatableAndMarkUsed, extendChunksLocked and
- * releaseLocked in gVisor's pgalloc.go.
+ * Placement is gVisor's: bottom-up takes the first pages of the lowest gap that is large enough,
+ * top-down the last pages of the highest. An allocation that will commit its pages searches waste
+ * first. When nothing fits, the file grows by whole chunks; free pages at the end of a last chunk
+ * of the same kind count as part of them. Source: findAllocatableAndMarkUsed, extendChunksLocked
+ * and releaseLocked in gVisor's pgalloc.go.
  */
 import { assert, checksStructures, OutOfMemoryError } from "../errors/errors.ts";
 import { SegmentSet } from "../segment/segment-set.ts";
@@ -35,25 +35,28 @@ import {
 import { TableMemory } from "./tables.ts";
 
 const MAX_REFS = 2 ** 31 - 1;
-/** What the first views serve, 4 GiB: the one that every thread needs has a byte a page. */
+/** The first views serve 4 GiB: the view that every thread needs has a byte for each page. */
 const FIRST_VIEW_PAGES = 4 * PAGES_PER_CHUNK;
 
 export class Allocator {
   readonly set: SegmentSet;
   readonly words: Int32Array<SharedArrayBuffer>;
-  /** This thread's participant slot, which tells what a dead thread was releasing. */
+  /**
+   * This thread's participant slot. If the thread dies, the slot records the pages that it was
+   * releasing.
+   */
   private readonly slot: number;
   private readonly tables: TableMemory;
   readonly backing: Backing;
   private readonly capacityPages: number;
   private readonly limitPages: number;
   /**
-   * Pages that this thread's views of the tables serve: twice as many each time, so that they are
-   * not made anew for every chunk.
+   * Pages that this thread's views of the tables serve. The number doubles, so a new chunk rarely
+   * needs new views.
    */
   private viewedPages: number;
 
-  /** True if the last `allocate` recycled waste, which the caller must zero. */
+  /** True if the last `allocate` recycled waste. The caller must zero it. */
   recycled = false;
 
   /** `tables` is new (zeroed) or attached; `slot` is this thread's participant slot. */
@@ -81,12 +84,12 @@ export class Allocator {
   }
 
   /**
-   * Takes the lock and sees to it that this thread's views reach as far as the file, and that no
-   * thread that died inside has left the tables half changed.
+   * Takes the lock. Then this thread's views reach as far as the file, and the tables are repaired
+   * if a thread died inside.
    */
   lock(): void {
     const inherited = acquireLock(this.words);
-    // Others may have changed what this thread sought last.
+    // Other threads may have changed the run that this thread found last.
     if (this.words[Word.Shared] !== 0) this.set.forget();
     const size = this.words[Word.SizePages]!;
     if (size !== this.set.size) this.viewTables(size);
@@ -111,7 +114,7 @@ export class Allocator {
     }
   }
 
-  /** Takes back what threads that died were decommitting. True if that was anything. */
+  /** Takes back the pages that dead threads were decommitting. True if there were any. */
   reclaimFromDead(): boolean {
     this.lock();
     try {
@@ -121,7 +124,7 @@ export class Allocator {
     }
   }
 
-  /** Lock held. Makes waste releasing in this thread's name, which is recorded first. */
+  /** Lock held. Makes waste releasing, recorded first in this thread's slot. */
   markReleasing(start: number, end: number, huge: number): void {
     const { words } = this;
     const at = slotWord(this.slot);
@@ -151,8 +154,8 @@ export class Allocator {
 
   /**
    * Finds `pages` pages and gives them `tag` (used, page size, kind), `group` and one reference.
-   * Returns the first; -1 if nothing fits and the file may not grow. See `recycled`. `how` is a sum
-   * of Placement's: a number, because this is called for every allocation.
+   * Returns the first page; -1 if nothing fits and the file may not grow. See `recycled`. `how` is
+   * a sum of values of Placement: a number, because every allocation calls this.
    */
   allocate(pages: number, tag: number, group: number, how: number): number {
     this.lock();
@@ -183,7 +186,7 @@ export class Allocator {
     }
   }
 
-  /** The run of class `cls` in which `pages` pages are to be placed, or -1. */
+  /** The run of class `cls` that `pages` pages go into, or -1. */
   private find(cls: number, pages: number, topDown: boolean): number {
     return topDown ? this.set.lastFit(cls, pages) : this.set.firstFit(cls, pages);
   }
@@ -221,8 +224,7 @@ export class Allocator {
   }
 
   /**
-   * Lock held. Maps more chunks, and sees to it that the tables reach as far; the set does not have
-   * them yet.
+   * Lock held. Maps more chunks and makes the tables reach as far. The set does not have them yet.
    */
   growTables(chunks: number, huge: number): void {
     const { size } = this.set;
@@ -231,7 +233,7 @@ export class Allocator {
     this.set.size = size;
   }
 
-  /** Adds a reference to each page. All of [start, end) must have one. */
+  /** Adds a reference to each page. Precondition: each page of [start, end) has one. */
   incRef(start: number, end: number): void {
     this.lock();
     try {
@@ -239,8 +241,7 @@ export class Allocator {
       for (let at = start, next = 0; at < end; at = next) {
         set.seek(at);
         const { runStart: run, runEnd } = set;
-        // One run, as a rule: then it is looked at once. Nothing may change before all of them have
-        // been looked at.
+        // Usually one run, which is checked once. Nothing may change before all runs are checked.
         if (at === start) this.checkReferenced(start, end, MAX_REFS - 1, run, runEnd);
         next = Math.min(runEnd, end);
         set.addRefsIn(run, runEnd, at, next, 1);
@@ -251,7 +252,8 @@ export class Allocator {
   }
 
   /**
-   * Drops a reference of each page. All of [start, end) must have one. True if pages became waste.
+   * Drops a reference of each page. Precondition: each page of [start, end) has one. True if pages
+   * became waste.
    */
   decRef(start: number, end: number): boolean {
     this.lock();
@@ -276,10 +278,10 @@ export class Allocator {
     }
   }
 
-  /** [start, end) of the run [run, runEnd) has no references any more. */
+  /** [start, end) of the run [run, runEnd) has lost its last references. */
   private discard(run: number, runEnd: number, start: number, end: number): void {
     const { words, set } = this;
-    // Before the runs change: this thread may die in between.
+    // Stored before the runs change, because this thread may die in between.
     words[Word.Discards]!++;
     const held = words[Word.Loading] !== 0 && this.backing.cancelLoad(start, end);
     set.replaceIn(run, runEnd, start, end, (held ? HELD : WASTE) | (set.tagAt(run) & HUGE), 0, 0);
@@ -348,14 +350,14 @@ export class Allocator {
     }
   }
 
-  /** True if every page has exactly one reference. All must have one. */
+  /** True if every page has exactly one reference. Precondition: each has at least one. */
   hasUniqueRef(start: number, end: number): boolean {
     return this.firstShared(start, end) === null;
   }
 
   /**
-   * The first maximal sub-range whose pages have more than one reference, or null. All must have
-   * one.
+   * The first maximal sub-range whose pages have more than one reference, or null. Precondition:
+   * each page has at least one.
    */
   firstShared(start: number, end: number): { start: number; end: number } | null {
     this.lock();
@@ -387,7 +389,7 @@ export class Allocator {
   /** Detaches this thread's views of the tables. No method may be called afterwards. */
   detach(): void {
     const { words } = this;
-    // Of a file that other threads use, the lock may never come free any more.
+    // If other threads use the file, the lock may never become free.
     const isOwn = words[Word.Shared] === 0 && words[Word.Failed] === 0;
     if (checksStructures && isOwn && this.set.size > 0) checkAllocator(this.set, words);
     this.tables.detach();

@@ -1,45 +1,47 @@
-/** What an allocator is given, and how it is asked: the memory behind it, placement, visitors. */
+/** The seams of the allocator: the memory behind it, the ways of placement, visitors. */
 import type { SegmentSet } from "../segment/segment-set.ts";
 
-/** What the allocator needs from the memory behind it. Called with the lock held. */
+/** The memory behind an allocator. Each method is called with the lock held. */
 export interface Backing {
   /**
-   * Maps `chunks` more chunks at the end of the file. Throws, having changed nothing, if that
-   * cannot be.
+   * Maps `chunks` more chunks at the end of the file. Throws if that is not possible, with nothing
+   * changed.
    */
   grow(chunks: number, huge: boolean): void;
   /**
-   * Pages lost their last reference. Cancels what a load has not started there; true if something
-   * is still being read into them, so that they must be held.
+   * Called when pages lost their last reference. Cancels loads of them that have not started. True
+   * if something is still being read into them, so that they must be held.
    */
   cancelLoad(start: number, end: number): boolean;
   /** True once nothing is being read into the pages. */
   isSettled(start: number, end: number): boolean;
-  /** The first page at or after `page` that may be committed; beyond the file if none is. */
+  /** The first page at or after `page` that may be committed; beyond the file if there is none. */
   nextData(page: number): number;
-  /** The first page at or after `page` that was touched; beyond the file if none was. */
+  /** The first page at or after `page` that was touched; beyond the file if there is none. */
   nextTouched(page: number): number;
-  /** The pages have been decommitted, and are about to become free or sub-released. */
+  /** Called when pages were decommitted and are about to become free or sub-released. */
   uncommitted(start: number, end: number): void;
-  /** For checks: pages have just lost their last reference. */
+  /** For checks: called when pages have just lost their last reference. */
   discarded?: ((start: number, end: number) => void) | undefined;
   /** For checks: the end of a message about pages without references. */
   whereDropped?: ((start: number, end: number) => string) | undefined;
-  /** A thread died in the middle of a change; the runs are right again. */
+  /** Called after a thread died during a change and the runs were repaired. */
   recovered(set: SegmentSet): void;
 }
 
-/** How `allocate` places pages: a sum of these. */
+/** How `allocate` places pages: a sum of these values. */
 export const Placement = {
-  /** The highest gap that is large enough, and its last pages; else the lowest and its first. */
+  /**
+   * The last pages of the highest gap that is large enough. Without it: the first of the lowest.
+   */
   TopDown: 1,
-  /** The pages may be recycled waste, since they will be committed anyway. */
+  /** The pages may be recycled waste, because they will be committed anyway. */
   Recycle: 2,
   /** When nothing fits, the file may grow. */
   Grow: 4,
 } as const;
 
-/** A run in the form in which checkpoints store it. */
+/** A callback for each run, in the form in which checkpoints store it. */
 export type RunVisitor = (
   start: number,
   end: number,

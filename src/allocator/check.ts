@@ -1,4 +1,6 @@
-/** Compares the allocator's tables with each other: O(capacity), for tests and for doubts. */
+/**
+ * Compares the allocator's tables with each other: O(capacity), for tests and for PGALLOC_ASSERT.
+ */
 import { Word } from "../control/control.ts";
 import { assert, InvariantError } from "../errors/errors.ts";
 import { checkInvariants } from "../segment/invariants.ts";
@@ -6,7 +8,7 @@ import type { SegmentSet } from "../segment/segment-set.ts";
 import { FREE, HELD, stateOf, SUB_RELEASED, USED } from "./states.ts";
 
 /**
- * Lock held, or no other thread uses the file.
+ * Precondition: the lock is held, or no other thread uses the file.
  * @throws {InvariantError} naming the first difference
  */
 export function checkAllocator(set: SegmentSet, words: Int32Array): void {

@@ -1,6 +1,5 @@
 /**
- * The allocator's runs as text, one a line: what a person debugging a leak wants to see, and what
- * tests compare.
+ * The allocator's runs as text, one on each line: for debugging a leak, and for tests to compare.
  */
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { Allocator } from "./allocator.ts";
@@ -15,13 +14,13 @@ const STATE_NAMES: Readonly<Record<number, string>> = {
   [SUB_RELEASED]: "sub-released",
 };
 
-/** Numbers that a run is gathered as. */
+/** Numbers that describe one run. */
 const COLUMNS = 7;
 
 export function dumpRuns(allocator: Allocator): string {
   const runs: number[] = [];
-  // Numbers only while others wait: making text of 131,072 runs takes ten times as long as
-  // gathering them.
+  // Gather only numbers while other threads wait for the lock: making text of 131,072 runs takes
+  // ten times as long.
   allocator.lock();
   try {
     allocator.visitRuns((start, end, state, huge, refs, kind, group) => {

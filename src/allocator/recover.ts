@@ -1,15 +1,15 @@
 /**
- * Repairs the allocator's state after a thread died with the lock, and takes back what dead threads
- * were releasing.
+ * Repairs the allocator's state after a thread died with the lock, and takes back pages that dead
+ * threads were releasing.
  *
  * A thread can die between any two stores of an operation. The stores are ordered: the lowest level
- * of bits, where runs start, and the values at their starts are always a state in which each page
- * has its old or its new value. Everything else (lengths, upper bits, maxima, page counts) is
- * derived from those, and is derived again here.
+ * of bits (where runs start) and the values at their starts always describe a state in which each
+ * page has its old or its new value. Everything else (lengths, upper bits, maxima, page counts)
+ * follows from those, and is derived again here.
  *
- * The dead thread's operation is thus done, undone, or done for a part of its range, and no thread
- * was told. Pages that it had allocated stay used until a thread that knows what the dead one owned
- * drops them.
+ * So the dead thread's operation is done, undone, or done for a part of its range, and no thread
+ * was told of it. Pages that it had allocated stay used until another thread drops their
+ * references.
  */
 import { rebuildTables } from "../segment/rebuild.ts";
 import type { SegmentSet } from "../segment/segment-set.ts";
@@ -18,7 +18,7 @@ import { slotWord } from "../control/participants.ts";
 import { isThreadAlive } from "../threads/thread.ts";
 import { HELD, HUGE, RELEASING, SUB_RELEASED, stateOf, USED, WASTE } from "./states.ts";
 
-/** Lock held. @throws {Error} if the tables are in no state that an operation can leave behind */
+/** Lock held. @throws {Error} if no operation can have left the tables in this state */
 export function recoverTables(set: SegmentSet, words: Int32Array): void {
   rebuildTables(set);
   countPages(set, words);
@@ -42,8 +42,7 @@ function countPages(set: SegmentSet, words: Int32Array): void {
 }
 
 /**
- * Lock held. What threads that died were decommitting becomes waste again. True if that was
- * anything.
+ * Lock held. Makes pages waste again that dead threads were decommitting. True if there were any.
  */
 export function returnDeadReleases(set: SegmentSet, words: Int32Array): boolean {
   let returned = false;
@@ -61,9 +60,9 @@ export function returnDeadReleases(set: SegmentSet, words: Int32Array): boolean 
 }
 
 /**
- * What was releasing in the slot's name is waste again. Of a huge release also what is sub-released
- * already: whether the huge pages that it completed were made free is not known, and a second
- * release tells.
+ * Makes pages waste again that the slot records as releasing. For a huge release that includes its
+ * sub-released pages: it is not known whether the huge pages that they completed were made free,
+ * and a second release decides it.
  */
 function returnRelease(set: SegmentSet, words: Int32Array, slot: number): void {
   const at = slotWord(slot);

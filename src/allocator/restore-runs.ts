@@ -7,9 +7,9 @@ import type { Allocator } from "./allocator.ts";
 import { FREE, HUGE, stateOf, USED, WASTE } from "./states.ts";
 
 /**
- * Grows the file by `chunkHuge.length` chunks (1: of huge pages) that hold `runs`, in one pass;
- * `tag` is their state and kind, without HUGE. Precondition: runs are ordered, disjoint, and each
- * within chunks of one page size.
+ * Grows the file in one pass by `chunkHuge.length` chunks (1: of huge pages) that hold `runs`.
+ * `tag` is the runs' state and kind, without HUGE. Precondition: runs are ordered, disjoint, and
+ * each within chunks of one page size.
  */
 export function restoreRunsInto(
   allocator: Allocator,

@@ -1,6 +1,6 @@
 /**
- * The states of a page, and the tag by which a run of the allocator's SegmentSet says its state,
- * page size and kind.
+ * The states of a page, and the tag that stores a run's state, page size and kind in the
+ * allocator's SegmentSet.
  *
  *                      allocate                 last decRef
  *   void ──grow──▶ free ─────────▶ used ─────────────────────▶ waste ◀──load done── held
@@ -15,16 +15,17 @@
  * - Void: beyond the file's size; in no run. `allocate` grows the file by whole chunks and makes
  *   them free.
  * - Free: uncommitted, reads as zero. `allocate` makes it used.
- * - Used: has references; committed or not, as its users touched it.
- * - Waste: no references; contents unknown. The releaser takes it away; an allocation that will
- *   commit its pages anyway may take it back (recycling), which saves decommitting and committing.
- * - Held: as waste, but a load is still writing to it. It is not free before the load is done.
+ * - Used: has references. Committed if its users touched it.
+ * - Waste: has no references; its contents are unknown. The releaser decommits it. An allocation
+ *   that will commit its pages anyway may take it back (recycling), which saves decommitting and
+ *   committing.
+ * - Held: like waste, but a load still writes to it. It becomes waste when the load is done.
  * - Releasing: the releaser is decommitting it, without the lock.
- * - Sub-released: decommitted pages of a huge page that is still in use elsewhere. They become free
- *   together with the whole huge page, decommitted once more as a whole, since the kernel may have
- *   rebuilt the huge page meanwhile.
+ * - Sub-released: decommitted pages of a huge page of which other pages are still in use. They
+ *   become free together with the whole huge page, which is decommitted once more as a whole,
+ *   because the kernel may have rebuilt the huge page meanwhile.
  *
- * Source: the state comment above MemoryFile in gVisor's pgalloc.go; "held" replaces the flag of
+ * Source: the state comment above MemoryFile in gVisor's pgalloc.go. "Held" replaces the flag of
  * its async loader.
  */
 

@@ -1,12 +1,11 @@
 /**
  * The allocator's memory: one anonymous mapping, reserved for the file's whole capacity and touched
- * only where runs start, with the tables of a SegmentSet (segment/segment-set.ts) one behind the
+ * only where runs start. It has the tables of a SegmentSet (segment/segment-set.ts), one behind the
  * other.
  *
- * It is no SharedArrayBuffer, because a large one is expensive to create again once one of its size
- * has been collected, and because its whole size would count as heap. Every thread views a prefix,
- * as long as the file or longer. The mapping is unmapped only after every thread has detached its
- * views.
+ * It is not a SharedArrayBuffer. A large one is expensive to create again once one of its size has
+ * been collected, and its whole size would count as heap. Every thread views a prefix at least as
+ * long as the file. The mapping is unmapped only after every thread has detached its views.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
 import {
@@ -22,7 +21,7 @@ export class TableMemory {
   readonly layout: SegmentLayout;
   private readonly classes: number;
   private readonly lengthBytes: number;
-  /** Of values, owners, bits and summaries. */
+  /** Byte offsets of values, owners, bits and summaries. */
   private readonly offsets: readonly number[];
   private views: ArrayBuffer[] = [];
 
@@ -49,17 +48,17 @@ export class TableMemory {
   }
 
   /**
-   * Views that serve pages [0, sizePages); the ones handed out before are detached. The collector
-   * counts the bytes of a view as garbage to come: those of all tables together, for a file of 2
-   * GiB, made a restore stop for a collection, twice. So what may never be needed (owners, and each
-   * searched class's summary) is viewed when it is looked at first.
+   * Views that serve pages [0, sizePages). Views from an earlier call are detached. The collector
+   * counts the bytes of a view as future garbage: viewing all tables of a 2 GiB file made a restore
+   * stop for two collections. So tables that may never be needed (owners, and each searched class's
+   * summary) are viewed on first use.
    */
   view(sizePages: number): SegmentTables {
     this.detach();
     const lengths = segmentLengths(this.layout, Math.max(sizePages, 1));
     const views = this.views;
     const wordsAt = (table: number, length: number) => {
-      // Detached since: there may be no memory any more.
+      // These views were detached since, so the memory may be gone.
       if (views !== this.views) return new Int32Array(0);
       return new Int32Array(this.bufferAt(this.offsets[table]!, 4 * length));
     };

@@ -1,16 +1,16 @@
 /**
  * Free and sub-released pages that became committed, because a save read them after they were
- * released: reading a hole of a memory file makes the kernel allocate a page of zeros. As waste
- * they are released again.
+ * released: reading a hole of a memory file makes the kernel allocate a page of zeros. They become
+ * waste, so the releaser decommits them again.
  */
 import { Word } from "../control/control.ts";
 import type { Allocator } from "./allocator.ts";
 import { FREE, HUGE, SUB_RELEASED, stateOf, WASTE } from "./states.ts";
 
-/** Looks in one hold of the lock. */
+/** Looks at the file's data during one hold of the lock. */
 const LOOKS_MAX = 64;
 
-/** Makes such runs waste where the kernel has committed pages. True if there were any. */
+/** Makes such runs waste if the kernel has committed pages in them. True if there were any. */
 export function wasteTouchedFree(allocator: Allocator): boolean {
   const { set, words, backing } = allocator;
   let hasFound = false;

@@ -2,18 +2,18 @@
  * Takes waste from an allocator's runs in batches, and makes it free once the kernel has its memory
  * back.
  *
- * `take` marks a batch as releasing, with the lock held; the caller decommits its pieces without
- * the lock; `finish` then makes them free. Several threads may release at once, each with a batch
- * of its own.
+ * `take` marks a batch as releasing, with the lock held. The caller then decommits its pieces
+ * without the lock, and `finish` makes them free. Several threads may release at once, each with a
+ * batch of its own.
  *
- * Waste that was never committed is freed by `take` itself: one look at the file's data
- * (`Backing.nextData`) tells how far the memory is untouched, so a thousand small ranges cost one
- * look and no further system call. The look stays true while the lock is held, because no thread
- * may touch waste.
+ * `take` itself frees waste that was never committed: one look at the file's data
+ * (`Backing.nextData`) shows how far the memory is untouched, so a thousand small ranges cost one
+ * look and no other system call. The result is valid while the lock is held, because no thread may
+ * touch waste.
  *
- * Small pages go first, because releasing huge pages is expensive, and the lowest go first, because
- * a look searches upwards. Huge pages go one run at a time, the highest first, as in gVisor: where
- * runs are cut decides what is sub-released.
+ * Small pages go first, because releasing huge pages is expensive. The lowest go first, because a
+ * look searches upwards. Huge pages go one run at a time, the highest first, as in gVisor: the
+ * places where runs are cut decide which pages are sub-released.
  */
 import { Word } from "../control/control.ts";
 import { reach } from "../control/interleave.ts";
@@ -24,8 +24,8 @@ import { FREE, HELD, HUGE, SUB_RELEASED, stateOf, WASTE } from "./states.ts";
 /** 128 MiB, the most that gVisor releases at once: it cuts longer ranges of huge pages there. */
 const HUGE_RELEASE_PAGES = 64 * PAGES_PER_HUGE_PAGE;
 /**
- * Limits of one critical section, so that it lasts less than 100 µs: pieces and looks, and runs
- * without either.
+ * Limits of one critical section, so that it takes less than 100 µs: pieces and looks, and runs
+ * that need neither.
  */
 const PIECES_MAX = 64;
 const RUNS_MAX = 512;
@@ -33,8 +33,9 @@ const RUNS_MAX = 512;
 /**
  * The `group` of a sub-released run says whether the run counts towards freeing its huge page.
  * gVisor does not count the ragged ends of a release that spans several huge pages (releaseLocked
- * returns before it stores the count). The addresses of such a huge page stay out of use, but the
- * kernel has its memory back. We follow gVisor, because placement must match it to the page.
+ * returns before it stores the count). The addresses of such a huge page stay out of use, although
+ * the kernel has its memory back. The library does the same, because placement must equal gVisor's
+ * to the page.
  */
 const COUNTED = 0;
 const UNCOUNTED = 1;
@@ -70,8 +71,8 @@ export class WasteBatch {
 
   /**
    * Takes about `maxPages` pages of small waste, or one run of huge waste. Returns false if there
-   * is no waste and no held page whose load is done. The search for held pages visits all runs and
-   * gives up the lock now and then.
+   * is neither waste nor a held page whose load is done. The search for held pages visits all runs,
+   * and releases the lock from time to time.
    */
   take(maxPages: number): boolean {
     const { allocator } = this;
@@ -117,7 +118,7 @@ export class WasteBatch {
         this.starts[this.count] = start;
         this.ends[this.count++] = end;
         decommit += end - start;
-        // The look did not tell what follows.
+        // The look did not reach what follows.
         data = -1;
       }
       this.pages += end - start;
@@ -139,9 +140,7 @@ export class WasteBatch {
     this.extendOverSubReleased();
   }
 
-  /**
-   * Widens the range to decommit to whole huge pages where all their other pages are sub-released.
-   */
+  /** Widens the range to decommit to whole huge pages if all their other pages are sub-released. */
   private extendOverSubReleased(): void {
     const start = this.hugeDecommitStart;
     const end = this.hugeDecommitEnd;
@@ -167,8 +166,7 @@ export class WasteBatch {
   }
 
   /**
-   * Frees the decommitted pieces, or sub-releases them within a huge page that still has other
-   * pages.
+   * Makes the decommitted pieces free, or sub-released if other pages of their huge page are not.
    */
   finish(): void {
     const { allocator } = this;
@@ -221,7 +219,7 @@ export class WasteBatch {
   }
 
   /**
-   * Makes held pages waste if their loads are done, among the next runs. Returns false after the
+   * Among the next runs, makes held pages waste if their loads are done. Returns false after the
    * last run.
    */
   private settleHeld(): boolean {

@@ -2,8 +2,8 @@
  * zstd by Bun's own functions, for machines without libzstd. They allocate their result, so a
  * decode copies once more.
  *
- * The frame's declared sizes are checked first: a frame may say that it holds 2 GiB, and Bun would
- * allocate them.
+ * The sizes that the frame declares are checked first, because a frame may declare 2 GiB of
+ * contents, and Bun would allocate them.
  */
 import { bufferAt, detach } from "../../ffi/index.ts";
 import { type Codec, CodecId, REFUSED } from "./codec.ts";
@@ -31,7 +31,7 @@ export function bunZstd(level: number): Codec {
   };
 }
 
-/** Undefined for a damaged frame, or one of other contents than `lengthBytes`. */
+/** Undefined if the frame is damaged or its contents do not have `lengthBytes`. */
 function decodeFrame(frame: Uint8Array<ArrayBuffer>, lengthBytes: number): Uint8Array | undefined {
   const sizes = zstdFrameSizes(frame);
   if (sizes?.contentBytes !== lengthBytes || sizes.frameBytes !== frame.byteLength)
@@ -39,7 +39,7 @@ function decodeFrame(frame: Uint8Array<ArrayBuffer>, lengthBytes: number): Uint8
   try {
     return Bun.zstdDecompressSync(frame);
   } catch {
-    // Bun tells of a damaged frame by an error without a code of its own.
+    // Bun reports a damaged frame by an error without a code.
     return undefined;
   }
 }

@@ -3,19 +3,19 @@
  * content size).
  *
  * A codec works on native memory: sources and destinations are addresses. It never writes behind
- * `capacityBytes`. Damaged input is a result (-1), not a crash: checkpoints come from disks and
- * networks. Checksums of pages are not the codec's work; a frame that decodes to other bytes is
- * found by those.
+ * `capacityBytes`. Damaged input gives REFUSED (-1), not a crash, because checkpoints come from
+ * disks and networks. Codecs verify no page checksums. Those find a frame that decodes to wrong
+ * bytes.
  */
 
-/** Codec of a frame: what a checkpoint stores, and a column value of the page map. */
+/** Codec of a frame, as checkpoints store it: a column value of the page map. */
 export const CodecId = { Raw: 0, Lz4: 1, Zstd: 2 } as const;
 export type CodecId = (typeof CodecId)[keyof typeof CodecId];
 
-/** What a program asks for. */
+/** The compressions that a program can choose. */
 export type Compression = "none" | "lz4" | "zstd";
 
-/** The result of `encode` for contents that do not fit, and of `decode` for a damaged frame. */
+/** `encode` returns it for contents that do not fit, `decode` for a damaged frame. */
 export const REFUSED = -1;
 
 export interface Encoding {
@@ -34,7 +34,7 @@ export interface Decoding {
   readonly storedBytes: number;
   /** Address of the contents. */
   readonly destination: number;
-  /** Exactly so many bytes are expected, and at most so many are written. */
+  /** The length of the contents. `decode` expects exactly this many bytes and never writes more. */
   readonly lengthBytes: number;
 }
 
@@ -42,13 +42,13 @@ export interface Codec {
   readonly id: CodecId;
   readonly name: Compression;
   /**
-   * Writes the frame of the contents and returns its bytes; REFUSED if they are more than
-   * `capacityBytes`. Memory up to `destination + capacityBytes` may have changed either way.
+   * Writes the frame of the contents and returns its length in bytes; REFUSED if that is more than
+   * `capacityBytes`. In both cases memory up to `destination + capacityBytes` may have changed.
    */
   encode(encoding: Encoding): number;
   /**
    * Writes the contents of the frame and returns `lengthBytes`; REFUSED if the frame is damaged or
-   * has another length. Memory up to `destination + lengthBytes` may have changed either way.
+   * has another length. In both cases memory up to `destination + lengthBytes` may have changed.
    */
   decode(decoding: Decoding): number;
 }

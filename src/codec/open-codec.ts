@@ -1,4 +1,4 @@
-/** The codec of an id or of a compression's name: opened once a thread, on first use. */
+/** The codec of an id or of a compression's name. Each thread opens it once, on first use. */
 import { openLz4, openZstd } from "../../ffi/index.ts";
 import { CodecUnavailableError } from "../errors/errors.ts";
 import { bunZstd } from "./bun-zstd.ts";

@@ -1,4 +1,4 @@
-/** The codec of contents that are stored as they are. */
+/** The codec of contents that are stored unchanged. */
 import { copyMemory } from "../../ffi/index.ts";
 import { type Codec, CodecId, REFUSED } from "./codec.ts";
 

@@ -1,6 +1,6 @@
 /**
- * The sizes that a zstd frame declares, without decoding it: of its contents, and of the frame
- * itself, by its header and the headers of its blocks. Source: RFC 8878, sections 3.1.1.1 and
+ * The sizes that a zstd frame declares, read without decoding it: the size of its contents from its
+ * header, and its own size from the headers of its blocks. Source: RFC 8878, sections 3.1.1.1 and
  * 3.1.1.2.
  */
 
@@ -16,7 +16,7 @@ const DICTIONARY_ID_BYTES = [0, 1, 2, 4] as const;
 const RLE_BLOCK = 1;
 const RESERVED_BLOCK = 3;
 
-/** Undefined unless `frame` begins with a whole frame that declares the size of its contents. */
+/** Undefined unless `frame` begins with a complete frame that declares the size of its contents. */
 export function zstdFrameSizes(frame: Uint8Array): ZstdFrameSizes | undefined {
   const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
   if (frame.byteLength < 6 || view.getUint32(0, true) !== MAGIC) return undefined;

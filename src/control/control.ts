@@ -1,23 +1,24 @@
 /**
  * The control block of a MemoryFile: the words that all its threads share, in one SharedArrayBuffer
- * (`Atomics.wait` refuses any other memory). Larger tables are in anonymous mappings; the block has
- * their addresses.
+ * (`Atomics.wait` accepts no other memory). Larger tables are in anonymous mappings, and the block
+ * has their addresses.
  *
- * docs/memory-order.md says for each word in which order it is written with others and what a
- * reader may conclude. "lock" below means: written with the file's lock held, read with it or as a
- * hint.
+ * docs/memory-order.md states for each word the order in which it is written with others, and what
+ * a reader may conclude. "lock" below means: written with the file's lock held, and read with the
+ * lock held or as a hint.
  */
 
 import { COUNTERS, type Counters } from "./counters.ts";
 
 /** Indexes of 32-bit words. */
 export const Word = {
-  /** The lock (lock.ts): 0, or its owner's thread word, with a bit for waiters. */
+  /** The lock (lock.ts): 0, or its owner's thread word with a bit for waiters. */
   Lock: 0,
-  /** 1 once a thread died inside the lock and the tables are beyond repair: every call throws. */
+  /** 1 once a thread died inside the lock and the tables cannot be repaired: every call throws. */
   Failed: 1,
   /**
-   * 0 live, 1 destroyed, 2 being unmapped. Compare-exchange upwards (participants.ts). Waited for.
+   * 0 live, 1 destroyed, 2 being unmapped. Only rises, by compare-exchange (participants.ts).
+   * Waited for.
    */
   Destroyed: 2,
   /**
@@ -28,17 +29,17 @@ export const Word = {
   UsedPages: 4,
   /** Pages that are waste, held or releasing. lock. */
   WastePages: 5,
-  /** Pages that are held: they lost their references while a load wrote to them. lock. */
+  /** Pages that are held: they lost their references while a load wrote into them. lock. */
   HeldPages: 6,
-  /** The thread that releases waste in its turns, or 0; compare-exchange. */
+  /** The thread that releases waste in its turns of the event loop, or 0; compare-exchange. */
   Releaser: 7,
-  /** 1 during a background load. Set before the file is handed out; cleared by the last page. */
+  /** 1 during a background load. Set before the file is handed out; cleared with the last page. */
   Loading: 8,
   /** Changes when a range with a waiter has loaded or failed. Waited for. */
   LoadProgress: 9,
   /** 1 while a save reads the file. */
   Saving: 10,
-  /** 1 once a thread that delays the unmapping has been reported. */
+  /** 1 once the library has reported a thread that delays the unmapping. */
   DelayReported: 11,
   /** 1 once a view's buffer may outlive the file, because it was transferred. Never cleared. */
   Escaped: 12,
@@ -47,22 +48,24 @@ export const Word = {
    * cleared.
    */
   Shared: 13,
-  /** Counts, modulo 2^32, how often pages lost their last reference: a cached check of a range is
-   * valid while it is unchanged. lock. */
+  /**
+   * Counts, modulo 2^32, how often pages lost their last reference. While it is unchanged, a cached
+   * check of a range is valid. lock.
+   */
   Discards: 14,
   /** Pages known to be committed (accounting/commitment.ts). lock. */
   KnownPages: 16,
   /** 1 once Field.AccountingAddress is set. lock. */
   AccountingActive: 17,
-  /** The first page of the window that a scan is looking at, -1 between windows. lock. */
+  /** The first page of the window that a scan reads, -1 between windows. lock. */
   WindowStart: 18,
   /** The thread that scans for committed pages, 0 if none; compare-exchange. Waited for. */
   Scanner: 19,
   /** 1 once pages were committed that SEEK_DATA does not show (by fallocate). Never cleared. */
   UnseenCommits: 20,
-  /** Counts batches of waste that were released. Waited for by allocations. */
+  /** Counts released batches of waste. Allocations wait for it. */
   Releases: 21,
-  /** Threads that wait for `Releases`, which is notified only if there are any. */
+  /** Threads that wait for `Releases`. If there are none, no wake-up is sent. */
   ReleaseWaiters: 22,
   /** 1 once any thread has marked memory as evictable. Never cleared. */
   Evictable: 23,
@@ -71,17 +74,17 @@ export const Word = {
   PressureWindowMs: 25,
   /** 1 once Field.TrackingAddress is set: writes are tracked (changes/). lock. Never cleared. */
   Tracking: 26,
-  /** Counts requests to all threads to evict. Waited for by threads that have evictable memory. */
+  /** Counts requests to all threads to evict. Threads with evictable memory wait for it. */
   EvictionRequests: 27,
-  /** 1 while a request that the limit made waits for its first thread. */
+  /** 1 while a request that the limit caused waits for its first thread. */
   EvictionPending: 28,
-  /** The thread that has asked all others to stop (stops.ts), or 0; compare-exchange. Waited for. */
+  /** The thread that asks all others to stop (stops.ts), or 0; compare-exchange. Waited for. */
   Stop: 29,
-  /** Changes when a thread has stopped. Waited for by the thread that asked. */
+  /** Changes when a thread has stopped. The thread that asked waits for it. */
   StopProgress: 30,
   /**
-   * The service thread that looks after the file, or the thread that starts one; 0 if the file is
-   * not shared. Compare-exchange from 0 or from a dead thread.
+   * The service thread of the file, or the thread that starts one; 0 if the file is not shared.
+   * Compare-exchange from 0 or from a dead thread.
    */
   Service: 31,
   /** MAX_PARTICIPANTS records of ParticipantWord: the threads that may touch the memory. */
@@ -92,35 +95,35 @@ export const Word = {
 export const ParticipantWord = {
   /** The thread's word; 0 if the record is free. Compare-exchange from 0 or from a dead thread. */
   Thread: 0,
-  /** The thread decommits some of these pages (half-open); end 0 if none. lock. */
+  /** The pages that the thread is decommitting (half-open); end 0 if none. lock. */
   ReleaseStart: 1,
   ReleaseEnd: 2,
-  /** 1 if they are one run in a chunk of huge pages. lock. */
+  /** 1 if these pages are one run in a chunk of huge pages. lock. */
   ReleasesHuge: 3,
   /** 1 while the thread has marked memory as evictable. Written by that thread. */
   HasEvictable: 4,
-  /**
-   * The last request of `EvictionRequests` that the thread has carried out. Written by that thread.
-   */
+  /** The last of `EvictionRequests` that the thread has carried out. Written by that thread. */
   EvictionsDone: 5,
   /** A ParticipantState. Written by that thread. */
   State: 6,
 } as const;
 
 export const ParticipantState = {
-  /** It never stops: a thread that only reads, or one of our own that loads or saves. */
+  /** It never stops: a thread that only reads, or a thread of the library that loads or saves. */
   Exempt: 0,
   /** It may write to the memory at any time. */
   Running: 1,
-  /** It touches nothing until it has found Word.Stop to be 0. */
+  /** It touches no memory of the file until it has read 0 from Word.Stop. */
   Still: 2,
 } as const;
 
 export const PARTICIPANT_WORDS = 7;
 export const MAX_PARTICIPANTS = 192;
 
-/** Indexes of 64-bit floats behind the words. Written before the file is shared, then immutable
- * except where noted. */
+/**
+ * Indexes of 64-bit floats behind the words. Written before the file is shared, then immutable
+ * except where noted.
+ */
 export const Field = {
   BaseAddress: 0,
   TableAddress: 1,
@@ -183,7 +186,7 @@ function viewControl(buffer: SharedArrayBuffer): Control {
   };
 }
 
-/** Wakes all threads that wait for pages: they look again. */
+/** Wakes all threads that wait for pages. Each looks again for its own. */
 export function wakeWaiters(control: Control): void {
   Atomics.add(control.words, Word.LoadProgress, 1);
   Atomics.notify(control.words, Word.LoadProgress);

@@ -1,13 +1,13 @@
 /**
- * Counters of a file: 64-bit words in its control block, added to atomically by the thread that
- * does the work and read without a lock. They only grow, and never decide anything.
+ * Counters of a file: 64-bit words in its control block. The thread that does the work adds to them
+ * atomically; they are read without a lock. They only grow, and no code decides by them.
  *
- * Only cold work counts here (a save, a wait, an error). What a hot path changes anyway, such as
- * the pages in use, is read from the words that it keeps.
+ * Only cold work counts here (a save, a wait, an error). Figures that a hot path keeps anyway, such
+ * as the pages in use, are read from its own words.
  */
 import { PGALLOC_ERROR_CODES, type PgallocErrorCode } from "../errors/codes.ts";
 
-/** Upper bounds of the buckets of a histogram, in milliseconds; a last bucket has the rest. */
+/** Upper bounds of a histogram's buckets in milliseconds. A last bucket has the rest. */
 export const BUCKET_BOUNDS_MS = [
   0.1, 0.3, 1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000,
 ] as const;
@@ -18,20 +18,22 @@ const HISTOGRAM_WORDS = BUCKETS + 1;
 /** Indexes of single counters. */
 export const Counter = {
   SavesFailed: 0,
-  /** Bytes that saves wrote to page files, to manifests, and left where they were. */
+  /**
+   * Bytes that saves wrote to page files and to manifests, and bytes that they did not write again.
+   */
   SavedPagesBytes: 1,
   SavedMetaBytes: 2,
   ReusedBytes: 3,
-  /** Committed memory of zeros that saves did not write. */
+  /** Committed memory that saves did not write because it was zero. */
   ZeroBytes: 4,
 } as const;
 const SINGLE_COUNTERS = 8;
 
-/** Indexes of histograms: their first words. */
+/** Indexes of histograms: the first word of each. */
 export const Histogram = {
-  /** Waits for a range that was not loaded yet (awaitLoad). */
+  /** Waits for a range that is not loaded yet (awaitLoad). */
   AwaitRange: SINGLE_COUNTERS,
-  /** Waits for all of a file. */
+  /** Waits for the whole file. */
   AwaitAll: SINGLE_COUNTERS + HISTOGRAM_WORDS,
   /** Waits that blocked their thread (awaitLoadSync). */
   AwaitSync: SINGLE_COUNTERS + 2 * HISTOGRAM_WORDS,
@@ -42,7 +44,7 @@ export const Histogram = {
 } as const;
 
 const FIRST_ERROR = SINGLE_COUNTERS + 5 * HISTOGRAM_WORDS;
-/** Errors without a code of ours: the operating system's, and others. */
+/** Errors without a code of the library: the operating system's, and others. */
 const SYSTEM_ERROR = FIRST_ERROR + PGALLOC_ERROR_CODES.length;
 const OTHER_ERROR = SYSTEM_ERROR + 1;
 
@@ -69,7 +71,7 @@ export function observe(counters: Counters, histogram: number, ms: number): void
 export interface HistogramSnapshot {
   readonly count: number;
   readonly sumMs: number;
-  /** How many were at most `atMostMs` and above the bound before; the last bound is Infinity. */
+  /** How many were at most `atMostMs` and above the bound before. The last bound is Infinity. */
   readonly buckets: readonly { readonly atMostMs: number; readonly count: number }[];
 }
 
@@ -93,7 +95,7 @@ export function countError(counters: Counters, error: unknown): void {
   else count(counters, syscall === undefined ? OTHER_ERROR : SYSTEM_ERROR);
 }
 
-/** Errors by code, "system" for the operating system's and "other" for the rest; no zeros. */
+/** Errors by code. "system" has the operating system's, "other" the rest. Zeros are left out. */
 export function readErrors(counters: Counters): Record<string, number> {
   const names = [...PGALLOC_ERROR_CODES, "system", "other"];
   const entries = names.map((name, i) => [name, readCount(counters, FIRST_ERROR + i)] as const);

@@ -1,6 +1,7 @@
 /**
  * Locks on open files (flock(2)) that end with the descriptor. A descriptor outlives the Worker
- * that opened it, so a lock is recorded as a holding: another thread ends the lock of a dead one.
+ * that opened it, so each lock is recorded as a holding: another thread then frees the lock of a
+ * dead one.
  */
 import { closeFile, isRefused, SyscallError, tryLockFile } from "../../ffi/index.ts";
 import { freeHoldingsOfDead, hold, letGo } from "./holdings.ts";
@@ -10,7 +11,9 @@ export interface FileLock {
   close(): void;
 }
 
-/** As `lockFile`, for a file whose holding the caller records. Returns false if it is locked. */
+/**
+ * As `lockFile`, for a file that the caller records as a holding. Returns false if it is locked.
+ */
 export function tryLock(fd: number): boolean {
   if (isLocked(fd)) return true;
   freeHoldingsOfDead();
@@ -19,7 +22,7 @@ export function tryLock(fd: number): boolean {
 
 /**
  * Locks an open file. Returns null if another descriptor has the lock, in this or another process.
- * Where the file system or a filter refuses locks there is none to keep.
+ * If the file system or a filter refuses locks, the file is used without one.
  *
  * @throws {SyscallError}
  */

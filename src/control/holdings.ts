@@ -1,12 +1,12 @@
 /**
- * What a thread holds outside of JavaScript and nothing else tells of: files that it never shared,
- * and descriptors. A Worker may end anywhere; another thread of the process then frees what it
- * held.
+ * Holdings: resources of a thread that JavaScript does not show to other threads, such as files
+ * that it never shared, and descriptors. A Worker may end at any point. Another thread of the
+ * process then frees its holdings.
  *
- * The records are in one table of the process, in memory that is mapped at a fixed address: so any
- * thread finds it without a message from another one. A record is free (thread 0), owned by a
- * living thread, or left by a dead one. It changes hands by compare-exchange of the thread's word,
- * so each record is freed once. The main thread writes no records: its end is that of the process.
+ * The process has one table of records, in memory mapped at a fixed address, so any thread finds it
+ * without a message from another one. A record is free (thread 0), owned by a living thread, or
+ * left by a dead one. It changes owner by compare-exchange of the thread's word, so each record is
+ * freed once. The main thread writes no records, because the process ends with it.
  */
 import {
   addressOf,
@@ -26,16 +26,16 @@ import { isThreadAlive, nap, THREAD_ID } from "../threads/thread.ts";
 
 /**
  * Linux places programs near the top of the address space or above its middle, and other mappings
- * from the top down: so these addresses are free at the start. The second one is for 39 bits of
- * address space. This module maps the table before the library reserves any memory.
+ * from the top down. So these addresses are free at the start. The second one is for address spaces
+ * of 39 bits. This module maps the table before the library reserves any memory.
  */
 const ADDRESSES = [0x1067_6c00_1000, 0x32_6c00_1000];
-/** Marks the table, with the version of its layout. */
+/** Marks the table; contains the version of its layout. */
 const MAGIC = 0x7067_6101;
 const MAGIC_ATTEMPTS = 100;
 const RECORDS = 4096;
 const RECORD_BYTES = 64;
-/** The first record's place has the magic number. */
+/** The magic number takes the place of the first record. */
 const TABLE_BYTES = (1 + RECORDS) * RECORD_BYTES;
 
 /** Indexes of a record's 32-bit words, and of its 64-bit floats. */
@@ -44,7 +44,7 @@ const WORDS = RECORD_BYTES / 4;
 const RecordField = { Fd: 1, Address: 2, LengthBytes: 3, TableAddress: 4, TableBytes: 5 } as const;
 const FIELDS = RECORD_BYTES / 8;
 
-/** What is freed when its thread has ended. */
+/** The resources to free once their thread has ended. */
 export interface Holding {
   readonly fd: number;
   /** Memory that the thread mapped from `fd`, and the tables beside it. */
@@ -63,7 +63,7 @@ interface Table {
 
 let table: Table | undefined;
 
-/** Maps the process's table, or finds it. Returns 0 if it cannot be had. */
+/** Maps the process's table, or finds it. Returns 0 if that is not possible. */
 function findTable(): number {
   for (const address of ADDRESSES) {
     try {
@@ -74,13 +74,13 @@ function findTable(): number {
       if (isTable(address)) return address;
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      // Without a table a dead thread's holdings stay until the process ends.
+      // Without a table, a dead thread's holdings stay until the process ends.
     }
   }
   return 0;
 }
 
-/** True if what is mapped there is a table. It may be any memory, so it is read through the kernel. */
+/** True if a table is at `address`. Any memory may be there, so the kernel reads it for us. */
 function isTable(address: number): boolean {
   const fd = openFile("/proc/self/mem", O_RDONLY);
   try {
@@ -88,7 +88,7 @@ function isTable(address: number): boolean {
     for (let attempt = 0; attempt < MAGIC_ATTEMPTS; attempt++) {
       if (readAt(fd, addressOf(magic), 4, address) !== 4) return false;
       if (magic[0] !== 0) return magic[0] === MAGIC;
-      // Another thread has just mapped it.
+      // Another thread has mapped it and is about to write the magic number.
       nap(1);
     }
     return false;
@@ -99,16 +99,14 @@ function isTable(address: number): boolean {
 
 const tableAddress = isUsable ? findTable() : 0;
 
-/** The process's table; undefined if it cannot be had. */
+/** The process's table; undefined if there is none. */
 function openTable(): Table | undefined {
   if (tableAddress === 0) return undefined;
   const buffer = bufferAt(tableAddress + RECORD_BYTES, TABLE_BYTES - RECORD_BYTES);
   return { words: new Int32Array(buffer), fields: new Float64Array(buffer) };
 }
 
-/**
- * Records that this thread holds something. Returns the record for `letGo`, or -1 if there is none.
- */
+/** Records a holding of this thread. Returns the record for `letGo`, or -1 if there is none. */
 export function hold({ fd, mapping }: Holding): number {
   if (Bun.isMainThread) return -1;
   table ??= openTable();
@@ -129,7 +127,7 @@ export function hold({ fd, mapping }: Holding): number {
   return -1;
 }
 
-/** This thread frees the holding itself, or others know of it now. */
+/** Clears a record: this thread frees the holding itself, or other threads know of it now. */
 export function letGo(record: number): void {
   if (record < 0 || table === undefined) return;
   const at = record * WORDS;
@@ -137,7 +135,7 @@ export function letGo(record: number): void {
   Atomics.store(table.words, at + RecordWord.Thread, 0);
 }
 
-/** Frees what threads held that have ended. Returns how many holdings. */
+/** Frees the holdings of threads that have ended. Returns how many. */
 export function freeHoldingsOfDead(): number {
   table ??= openTable();
   if (table === undefined) return 0;
@@ -147,7 +145,7 @@ export function freeHoldingsOfDead(): number {
     const at = record * WORDS;
     const thread = Atomics.load(words, at + RecordWord.Thread);
     if (thread === 0 || isThreadAlive(thread)) continue;
-    // From now on the record is this thread's: another one frees it if this one dies meanwhile.
+    // The record is now this thread's. If this thread dies meanwhile, another one frees it.
     if (Atomics.compareExchange(words, at + RecordWord.Thread, thread, THREAD_ID) !== thread)
       continue;
     const isComplete = Atomics.exchange(words, at + RecordWord.IsComplete, 0) === 1;
@@ -164,7 +162,7 @@ function free({ fields }: Table, record: number): void {
   const address = fields[field + RecordField.Address]!;
   if (address !== 0) {
     const lengthBytes = fields[field + RecordField.LengthBytes]!;
-    // The thread may have transferred a view's buffer: that reads as zero from now on, for ever.
+    // The thread may have transferred a view's buffer. Its memory reads as zero from now on.
     const keptBytes = Math.min(fileStatus(fd).sizeBytes, lengthBytes);
     if (keptBytes > 0) mapAnonymousAt(address, keptBytes);
     if (keptBytes < lengthBytes) unmap(address + keptBytes, lengthBytes - keptBytes);
@@ -176,7 +174,7 @@ function free({ fields }: Table, record: number): void {
 const SWEEP_MS = 1000;
 let sweeper: ReturnType<typeof setInterval> | undefined;
 
-/** The calling thread frees dead threads' holdings now and then, in its turns. */
+/** Makes this thread free dead threads' holdings from time to time, between its other work. */
 export function startSweeping(): void {
   sweeper ??= setInterval(freeHoldingsOfDead, SWEEP_MS).unref();
 }

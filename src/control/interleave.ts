@@ -1,10 +1,10 @@
 /**
- * A seam between two steps of a protocol in shared memory, at which a test can stop one thread
- * while another runs. Where and why: docs/memory-order.md. Without a hook a point is one comparison
- * of a variable that never changes, which the compiler removes.
+ * Points between two steps of a protocol in shared memory, at which a test can stop one thread
+ * while another runs. docs/memory-order.md says where and why. Without a hook, a point is one
+ * comparison of a variable that never changes, which the JIT removes.
  */
 
-/** The points, each named for what has been done when it is reached. */
+/** Each point is named for the step before it. */
 export type Point =
   | "lock: taken"
   | "lock: marked contended"
@@ -32,12 +32,12 @@ export type Point =
 
 let hook: ((point: Point) => void) | undefined;
 
-/** For tests: `hook` runs whenever this thread comes to a point. `undefined` removes it. */
+/** For tests: `hook` runs whenever this thread reaches a point. `undefined` removes it. */
 export function setInterleavingHook(next: ((point: Point) => void) | undefined): void {
   hook = next;
 }
 
-/** This thread has come to a point. */
+/** Called when this thread reaches a point. */
 export const reach = (point: Point): void => {
   if (hook !== undefined) hook(point);
 };

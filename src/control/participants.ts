@@ -1,15 +1,15 @@
 /**
- * The threads that may touch a file's memory, and who unmaps it: the last thread to leave after the
- * file was destroyed.
+ * The threads that may touch a file's memory. The last thread to leave after the file was destroyed
+ * unmaps it.
  *
- * A thread takes a slot before it touches the memory or the tables, and then looks whether the file
- * is destroyed. `destroy` marks the file and then looks at the slots. Both are sequentially
+ * A thread takes a slot before it touches the memory or the tables, and then reads whether the file
+ * is destroyed. `destroy` marks the file and then reads the slots. Both are sequentially
  * consistent: either the thread sees the mark and leaves, or the unmapping thread sees the slot.
  *
- * After the mark each thread leaves at its next call or turn: it detaches its views and clears its
- * slot. The thread that then finds no slot of a living thread moves Word.Destroyed from 1 to 2,
- * once, and unmaps. A thread that died has left. One that does not answer keeps the memory mapped,
- * which is reported once.
+ * After the mark, each thread leaves at its next call or turn of the event loop: it detaches its
+ * views and clears its slot. The thread that then finds no slot of a living thread moves
+ * Word.Destroyed from 1 to 2, once, and unmaps. A thread that died has left. A thread that does not
+ * respond keeps the memory mapped; the library reports that once.
  */
 import { TooManyThreadsError } from "../errors/errors.ts";
 import {
@@ -32,8 +32,8 @@ export function slotWord(slot: number): number {
 }
 
 /**
- * Takes a slot for this thread: the memory stays mapped until `freeSlot` or this thread's death.
- * The caller then looks at Word.Destroyed, and touches nothing if it is set.
+ * Takes a slot for this thread. The memory stays mapped until `freeSlot` or this thread's death.
+ * The caller then reads Word.Destroyed, and touches nothing if it is set.
  *
  * @throws {TooManyThreadsError}
  */
@@ -43,7 +43,7 @@ export function takeSlot(words: Int32Array): number {
       const at = slotWord(slot);
       const owner = Atomics.load(words, at + ParticipantWord.Thread);
       if (owner !== 0 && !(fromDead && isLeftBehind(words, at, owner))) continue;
-      // Before the slot is taken, and with it the trace of the dead thread.
+      // Before the slot is taken, because taking it removes the trace of the dead thread.
       if (owner !== 0) noteDeath(words);
       if (Atomics.compareExchange(words, at + ParticipantWord.Thread, owner, THREAD_ID) !== owner)
         continue;
@@ -56,13 +56,14 @@ export function takeSlot(words: Int32Array): number {
 }
 
 /**
- * The slot of a dead thread, unless it tells what the thread was releasing: that is still waste.
+ * True for the slot of a dead thread, unless it records pages that the thread was releasing: they
+ * are still waste.
  */
 function isLeftBehind(words: Int32Array, at: number, owner: number): boolean {
   return words[at + ParticipantWord.ReleaseEnd] === 0 && !isThreadAlive(owner);
 }
 
-/** This thread touches the memory no more. */
+/** This thread does not touch the memory any more. */
 export function freeSlot(words: Int32Array, slot: number): void {
   Atomics.store(words, slotWord(slot) + ParticipantWord.Thread, 0);
 }
@@ -79,16 +80,16 @@ export function hasParticipants(words: Int32Array): boolean {
 }
 
 /**
- * A thread died without leaving the file. Its views died with it, but not the buffers that it may
- * have transferred to other threads (memory/views.ts).
+ * Records that a thread died without leaving the file. Its views died with it, but not the buffers
+ * that it may have transferred to other threads (memory/views.ts).
  */
 function noteDeath(words: Int32Array): void {
   Atomics.store(words, Word.Escaped, 1);
 }
 
 /**
- * Makes the calling thread the one that unmaps a destroyed file: "claimed". "in use" if a living
- * thread has not left the file, "taken" if another thread unmaps it.
+ * Makes the calling thread the one that unmaps a destroyed file: "claimed". Returns "in use" if a
+ * living thread has not left the file, "taken" if another thread unmaps it.
  */
 export function claimUnmapping(words: Int32Array): "claimed" | "in use" | "taken" {
   if (hasParticipants(words)) return "in use";
@@ -97,21 +98,21 @@ export function claimUnmapping(words: Int32Array): "claimed" | "in use" | "taken
   return isClaimed ? "claimed" : "taken";
 }
 
-/** Called in a turn of the thread's own. */
+/** Calls that the thread receives in its own turns of the event loop. */
 export interface ParticipantCalls {
-  /** Any thread has destroyed the file. */
+  /** Some thread has destroyed the file. */
   readonly onDestroyed: () => void;
-  /** A thread may have asked the others to stop (stops.ts). */
+  /** Some thread may have asked the others to stop (stops.ts). */
   readonly onStop: () => void;
 }
 
-/** One thread's part in a file's end. */
+/** One thread's record among the participants, from its slot to its leaving. */
 export class Participants {
   readonly slot: number;
   private readonly words: Int32Array<SharedArrayBuffer>;
   private readonly what: string;
 
-  /** `slot`: this thread's. */
+  /** @param slot this thread's slot */
   constructor(control: Control, slot: number, what: string, calls: ParticipantCalls) {
     this.words = control.words;
     this.slot = slot;
@@ -119,7 +120,7 @@ export class Participants {
     this.watch(calls);
   }
 
-  /** One wait serves both calls: a stop wakes it without changing the word. */
+  /** One wait serves both calls: a stop notifies the word without changing it. */
   private watch(calls: ParticipantCalls): void {
     const wait = Atomics.waitAsync(this.words, Word.Destroyed, 0);
     if (!wait.async) {
@@ -129,7 +130,7 @@ export class Participants {
     void wait.value.then(() => {
       if (Atomics.load(this.words, Word.Destroyed) !== 0) calls.onDestroyed();
       else {
-        // Before this thread stops, so that the next stop finds a wait to wake.
+        // Wait again before this thread stops, so the next stop finds a wait to wake.
         this.watch(calls);
         calls.onStop();
       }
@@ -149,7 +150,8 @@ export class Participants {
    */
   leave(unmap: () => void): void {
     freeSlot(this.words, this.slot);
-    // Of a live file: the thread that destroys it unmaps it, or waits for those that use it.
+    // The file is live: the thread that destroys it unmaps it, or waits for the threads that use
+    // it.
     if (Atomics.load(this.words, Word.Destroyed) === 0) return;
     if (!this.unmapIfEmpty(unmap)) this.poll(unmap, performance.now());
   }

@@ -1,26 +1,26 @@
 /**
- * Stopping the threads of a file for an instant, so that one thread can look at memory that no
+ * Stops: all threads of a file pause for an instant, so that one thread can read memory that no
  * other changes.
  *
- * A thread is *still* while it touches no memory of the file: it has stopped, or it sleeps in one
- * of our own waits, or it runs what the program has declared to touch nothing (`parked`). A running
- * thread becomes still when it is between two turns of its event loop, or at a safepoint; never
+ * A thread is *still* while it touches no memory of the file: it has stopped, it sleeps in a wait
+ * of this library, or it runs work that the program has declared to touch nothing (`parked`). A
+ * running thread becomes still between two turns of its event loop or at a safepoint, and never
  * inside another call. Threads that are exempt (they only read) are never asked.
  *
  * A stop (1) moves Word.Stop from 0 to the stopping thread, (2) reads the states of all
- * participants, and waits until none is running. A thread that goes on (1) stores Running, (2)
+ * participants, and waits until none is running. A thread that continues (1) stores Running, (2)
  * reads Word.Stop, and is still again unless it is 0. So the thread sees the stop, or the stop sees
- * it running. A thread that has become still during a stop changes StopProgress, and wakes the
- * stopping thread.
+ * it running. A thread that becomes still during a stop changes StopProgress and wakes the stopping
+ * thread.
  *
  * No two stops wait for each other. A thread is still, for all of its files, while it waits for a
- * stop to begin, for its own stop to be complete and for another's to be over; it runs again for
- * all of its files at once, or for none. Stops of one file follow one another; a stop of several
- * files takes their words in the order of their ids. What is done in a stop must touch only its
+ * stop to begin, for its own stop to be complete and for another's to be over. It runs again for
+ * all of its files at once, or for none. Stops of one file follow one another. A stop of several
+ * files takes their words in the order of their ids. The work of a stop may touch only the stop's
  * files.
  *
- * Deaths: a thread that waits looks now and then whether the one that it waits for still lives. A
- * dead participant counts as still; a dead stopper's word is cleared by the first that sees it.
+ * Deaths: a waiting thread checks from time to time that the thread it waits for still lives. A
+ * dead participant counts as still. The first thread that sees a dead stopper clears its word.
  */
 import { showValue } from "../../ffi/index.ts";
 import { StopTimeoutError } from "../errors/errors.ts";
@@ -37,16 +37,19 @@ import { reach } from "./interleave.ts";
 import { slotWord } from "./participants.ts";
 
 const LIVENESS_CHECK_MS = 20;
-/** Threads between two turns stop in 0.1 ms; one that is dead should not cost a stop much more. */
+/**
+ * Threads between two turns of the event loop stop in 0.1 ms. A dead thread should not delay a stop
+ * much more.
+ */
 const FIRST_CHECK_MS = 1;
 
-/** Threads that this one has found dead: they keep their slots until another thread needs one. */
+/** Threads that this one has found dead. They keep their slots until another thread needs one. */
 const dead = new Set<number>();
 const MAX_DEAD = 1000;
 
 /** This thread's parts in its files' stops. */
 const parts = new Set<StopPart>();
-/** How many of our own waits this thread is in: it is still for all its files meanwhile. */
+/** How many waits of the library this thread is in. Meanwhile it is still for all its files. */
 let waits = 0;
 
 /** One thread's part in the stops of one file, from `begin` until `end`. */
@@ -68,13 +71,13 @@ export class StopPart {
     runAgain();
   }
 
-  /** It does not any more. */
+  /** This thread does not write to the memory any more. */
   end(): void {
     parts.delete(this);
     this.setState(ParticipantState.Exempt);
   }
 
-  /** Between two steps of the program: stops here while another thread wants that. */
+  /** Between two steps of the program: stops here while another thread asks for it. */
   safepoint(): void {
     const stopper = Atomics.load(this.words, Word.Stop);
     if (stopper !== 0 && stopper !== THREAD_ID && parts.has(this)) whileStill(() => {});
@@ -98,7 +101,7 @@ export class StopPart {
     return this.parks > 0 || waits > 0;
   }
 
-  /** The thread that has asked this one to stop, or 0. */
+  /** The thread that asks this one to stop, or 0. */
   get stopper(): number {
     const stopper = Atomics.load(this.words, Word.Stop);
     return stopper === THREAD_ID ? 0 : stopper;
@@ -112,7 +115,7 @@ export class StopPart {
   }
 }
 
-/** Runs `wait`, in which this thread sleeps and touches no file: stops need not wait for it. */
+/** Runs `wait`, in which this thread sleeps and touches no file, so stops do not wait for it. */
 export function whileStill<T>(wait: () => T): T {
   waits++;
   for (const part of parts) part.setState(ParticipantState.Still);
@@ -124,7 +127,9 @@ export function whileStill<T>(wait: () => T): T {
   }
 }
 
-/** This thread runs again for all files that need not be still, or sleeps until it may. */
+/**
+ * Makes this thread run again for all files in which it need not be still, or sleeps until it may.
+ */
 function runAgain(): void {
   if (waits > 0) return;
   for (;;) {
@@ -154,13 +159,14 @@ function clearIfDead(words: Int32Array, stopper: number): void {
 }
 
 export interface StopOptions {
-  /** How long to wait for threads that run. */
+  /** How long to wait for running threads. */
   readonly timeoutMs: number;
 }
 
 /**
- * Stops all other threads of the files, runs `work` and lets them go on. Returns what it returned,
- * and how long the others may have stood still. This thread blocks until all have stopped.
+ * Stops all other threads of the files, runs `work` and lets the threads continue. Returns the
+ * result of `work`, and how long the others may have been stopped. This thread blocks until all
+ * have stopped.
  *
  * @throws {StopTimeoutError} naming the threads that did not stop; `work` did not run
  */
@@ -169,7 +175,7 @@ export function whileStopped<T>(
   options: StopOptions,
   work: () => T,
 ): { value: T; pauseMs: number } {
-  // Without a handle no other thread can use a file.
+  // A file without a handle has no other thread.
   const shared = controls
     .filter(({ words }) => Atomics.load(words, Word.Shared) !== 0)
     .sort((a, b) => a.fields[Field.FileId]! - b.fields[Field.FileId]!);
@@ -183,7 +189,7 @@ export function whileStopped<T>(
         if (taken.length === 0) beganMs = performance.now();
         taken.push(control);
       }
-      // Who waits for a file's end is woken by this, and looks (participants.ts).
+      // Threads that wait for a file's end wake up by this, and look for a stop (participants.ts).
       for (const { words } of taken) Atomics.notify(words, Word.Destroyed);
       for (const { words } of taken) awaitStill(words, deadlineMs, options.timeoutMs);
       reach("stop: all are still");
@@ -229,7 +235,7 @@ function awaitStill(words: Int32Array, deadlineMs: number, timeoutMs: number): v
   }
 }
 
-/** Threads, this one excepted, that are neither still nor exempt nor known to be dead. */
+/** Threads other than this one that are neither still nor exempt nor known to be dead. */
 function runningThreads(words: Int32Array): number[] {
   const threads: number[] = [];
   for (let slot = 0; slot < MAX_PARTICIPANTS; slot++) {

@@ -12,7 +12,7 @@ export interface CorruptionDetails {
 
 /**
  * A checkpoint's bytes are damaged, truncated, hostile, or of another kind. `path`, `section` and
- * `offset` say where. Restore another checkpoint; `pgalloc verify` lists what is damaged.
+ * `offset` say where. Restore another checkpoint. `pgalloc verify` lists what is damaged.
  */
 export class CorruptCheckpointError extends Error {
   override readonly name = "CorruptCheckpointError";
@@ -37,8 +37,8 @@ export class CorruptCheckpointError extends Error {
 }
 
 /**
- * There is no checkpoint at that place. That is never damage: a first start finds none. Save one
- * there, or correct the path.
+ * There is no checkpoint at that place, as before the first save. This error never means damage.
+ * Save a checkpoint there, or correct the path.
  */
 export class NoCheckpointError extends Error {
   override readonly name = "NoCheckpointError";
@@ -56,8 +56,8 @@ export class NoCheckpointError extends Error {
 }
 
 /**
- * A page source failed to read a page. `code` and `cause` are those of the source's error, if it
- * has a code. Call `retryLoad` once the source works again.
+ * A page source failed to read a page. `code` and `cause` come from the source's error, if it has a
+ * code. Call `retryLoad` once the source works again.
  */
 export class PageReadError extends Error {
   override readonly name = "PageReadError";

@@ -1,6 +1,6 @@
 /**
- * The codes of the library's own errors. A program can rely on them; docs/errors.md tells for each
- * what causes it and what to do. A SyscallError has the operating system's code instead.
+ * The codes of the library's own errors. They are stable. docs/errors.md lists the cause of each
+ * and what to do. A SyscallError has the operating system's code instead.
  */
 export const PGALLOC_ERROR_CODES = [
   "ENOMEM",

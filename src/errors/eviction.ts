@@ -1,8 +1,8 @@
 /** Errors of eviction: memory pressure that cannot be watched, and users that throw. */
 
 /**
- * The machine does not tell of memory pressure: it has no pressure stall information, or the
- * process may not ask for it. Create the file with `delayedEviction: "manual"`.
+ * The machine does not report memory pressure: it has no pressure stall information, or the process
+ * may not read it. Create the file with `delayedEviction: "manual"`.
  */
 export class PressureUnavailableError extends Error {
   override readonly name = "PressureUnavailableError";
@@ -18,18 +18,18 @@ export class PressureUnavailableError extends Error {
   }
 }
 
-/** A user's `evict` threw. Its range is not evictable any more; mark it again to try again. */
+/** A user's `evict` threw. Its range is not evictable any more. Mark it again to try again. */
 export interface EvictionFailure {
   readonly user: object;
   readonly range: { readonly start: number; readonly end: number };
   readonly error: unknown;
 }
 
-/** Users threw when they were asked to evict. All other ranges were evicted. */
+/** One or more users threw from `evict`. All other ranges were evicted. */
 export class EvictionError extends Error {
   override readonly name = "EvictionError";
   readonly code = "ERR_EVICTION";
-  /** The first of them, at most 100. */
+  /** The first 100 failures at most. */
   readonly failures: readonly EvictionFailure[];
   readonly failureCount: number;
 

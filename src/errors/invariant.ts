@@ -1,12 +1,12 @@
 /**
- * Assertions. A broken invariant throws at once: going on with wrong tables would hand out memory
- * twice. `assert` is for cold paths and always on. Checks of whole structures run if
- * `checksStructures`, which tests set by PGALLOC_ASSERT=1 in the environment.
+ * Assertions. A broken invariant throws at once, because wrong tables would hand out memory twice.
+ * `assert` is always on, and only for cold paths. Expensive checks of whole structures run if
+ * `checksStructures` is set; the tests set it with PGALLOC_ASSERT=1.
  */
 
 /**
- * The library found its own state to be wrong: a bug in it, or memory that something else wrote to.
- * Destroy the file, restore it from its checkpoint, and report the message and stack.
+ * The library found its own state to be wrong: a bug in the library, or other code wrote to its
+ * memory. Destroy the file, restore it from its checkpoint, and report the message and stack.
  */
 export class InvariantError extends Error {
   override readonly name = "InvariantError";

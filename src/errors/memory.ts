@@ -1,14 +1,14 @@
 /** Errors of a MemoryFile in use: its end, its limits, and memory that is not there yet. */
 
 /**
- * A method was called on a MemoryFile or queue after `destroy()`, or what it waited for ended by
- * that. Keep the object until the last call on it has ended.
+ * A method was called on a MemoryFile or queue after `destroy()`, or `destroy()` ended a call under
+ * way. Keep the object until the last call on it has ended.
  */
 export class DestroyedError extends Error {
   override readonly name = "DestroyedError";
   readonly code = "ERR_DESTROYED";
 
-  /** @param isUnderWay the call had begun: the object was destroyed while it went on */
+  /** @param isUnderWay true if the object was destroyed during the call */
   constructor(what: string, method: string, isUnderWay = false) {
     super(
       isUnderWay
@@ -45,7 +45,7 @@ export class OutOfMemoryError extends Error {
 export class NotLoadedError extends Error {
   override readonly name = "NotLoadedError";
   readonly code = "ERR_NOT_LOADED";
-  /** Bytes, half-open: the range that was asked for. */
+  /** Byte offsets of the requested range, half-open. */
   readonly start: number;
   readonly end: number;
 
@@ -57,8 +57,8 @@ export class NotLoadedError extends Error {
 }
 
 /**
- * Too many threads use one MemoryFile at once. Nothing has changed. Let threads that do not need
- * the file destroy it or end, and try again.
+ * Too many threads use one MemoryFile at once. Nothing has changed. Destroy the file in threads
+ * that do not need it, or end them, and try again.
  */
 export class TooManyThreadsError extends Error {
   override readonly name = "TooManyThreadsError";
@@ -75,8 +75,8 @@ export class TooManyThreadsError extends Error {
 }
 
 /**
- * `path` names a file that holds the memory of another MemoryFile, in this process or another one.
- * Nothing has changed. Destroy that one first, or choose another path.
+ * `path` names the memory of another MemoryFile, in this process or another one. Nothing has
+ * changed. Destroy that file first, or choose another path.
  */
 export class PathInUseError extends Error {
   override readonly name = "PathInUseError";
@@ -93,7 +93,7 @@ export class PathInUseError extends Error {
 }
 
 /**
- * `path` names something that is not empty and was not made by this library. Nothing has changed.
+ * `path` names a file that is not empty and was not made by this library. Nothing has changed.
  * Delete it, or choose another path.
  */
 export class NotMemoryError extends Error {

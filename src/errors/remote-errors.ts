@@ -1,4 +1,4 @@
-/** Errors of places that are reached over a network. Messages never hold queries or credentials. */
+/** Errors of places in a network. Messages never contain queries or credentials. */
 
 /** Why a request failed. */
 export type RemoteFailure =
@@ -6,19 +6,19 @@ export type RemoteFailure =
   | "unreachable"
   /** The server is overloaded, or has an error of its own. */
   | "busy"
-  /** The server refuses the request: no permission, or a request that it does not understand. */
+  /** The server refuses the request: it gives no permission, or does not support the request. */
   | "refused"
   /** There is no such object. */
   | "missing"
-  /** A condition of the request does not hold, or the object is another one than before. */
+  /** A condition of the request does not hold, or the object was replaced. */
   | "changed"
-  /** The answer is of other bytes than those that were asked for. */
+  /** The answer has other bytes than the request asked for. */
   | "wrong range"
-  /** The answer announces fewer bytes than were asked for. */
+  /** The answer announces fewer bytes than the request asked for. */
   | "short"
-  /** The answer has more bytes than were asked for. */
+  /** The answer has more bytes than the request asked for. */
   | "long"
-  /** The connection ended within the answer. */
+  /** The connection ended before the answer did. */
   | "truncated"
   /** The answer came too slowly. */
   | "stalled"
@@ -35,7 +35,7 @@ export interface RemoteErrorDetails {
   readonly cause?: unknown;
 }
 
-/** A server could not be reached, or did not give the answer that was asked for. */
+/** A server could not be reached, or its answer was not usable. `failure` says why. */
 export class RemoteError extends Error {
   override readonly name = "RemoteError";
   readonly code = "ERR_REMOTE";

@@ -1,13 +1,16 @@
-/** Errors of threads that share a MemoryFile: saves stop them, and some have promised only to read. */
+/**
+ * Errors of threads that share a MemoryFile: they did not stop for a save, or promised only to
+ * read.
+ */
 
 /**
- * Threads did not stop in time for a consistent save, which failed; nothing is lost. Call
- * `safepoint()` in long turns of those threads, and block inside `parked()`.
+ * Threads did not stop in time for a consistent save, so the save failed. Nothing is lost. Call
+ * `safepoint()` in those threads' long turns of the event loop, and block inside `parked()`.
  */
 export class StopTimeoutError extends Error {
   override readonly name = "StopTimeoutError";
   readonly code = "ERR_STOP_TIMEOUT";
-  /** The kernel's ids of the threads (`ps -T`); the main thread has the process's. */
+  /** The kernel's ids of the threads (`ps -T`). The main thread's is the id of the process. */
   readonly threadIds: readonly number[];
   readonly timeoutMs: number;
 
@@ -24,7 +27,7 @@ export class StopTimeoutError extends Error {
 
 /**
  * A thread that attached with `{ readOnly: true }` called a method that changes the file. Attach
- * without it to change the file.
+ * without `readOnly` to change it.
  */
 export class ReadOnlyError extends Error {
   override readonly name = "ReadOnlyError";

@@ -1,14 +1,15 @@
-/** Errors of stores (data/): each has a stable `code`. */
+/** Errors of stores (data/), each with a stable `code`. */
 
 /**
- * The store's pages hold something that no store writes: they were damaged, or changed on purpose.
+ * The store's pages contain data that no store writes: they are damaged, or were changed on
+ * purpose. Restore another checkpoint.
  */
 export class CorruptStoreError extends Error {
   override readonly name = "CorruptStoreError";
   readonly code = "ERR_CORRUPT_STORE";
 }
 
-/** Another process, or another Store of this one, has the directory open for writing. */
+/** Another process, or another Store of this process, has the directory open for writing. */
 export class StoreBusyError extends Error {
   override readonly name = "StoreBusyError";
   readonly code = "ERR_STORE_BUSY";
@@ -20,7 +21,7 @@ export class StoreBusyError extends Error {
   }
 }
 
-/** A structure of this name exists, and is of another type. */
+/** The store has a structure of this name with another type. */
 export class WrongTypeError extends Error {
   override readonly name = "WrongTypeError";
   readonly code = "ERR_WRONG_TYPE";
@@ -30,7 +31,7 @@ export class WrongTypeError extends Error {
   }
 }
 
-/** A handle that the heap did not give, or whose block was freed. */
+/** The heap did not return this handle, or its block was freed. */
 export class StaleHandleError extends Error {
   override readonly name = "StaleHandleError";
   readonly code = "ERR_STALE_HANDLE";
@@ -42,7 +43,7 @@ export class StaleHandleError extends Error {
   }
 }
 
-/** A write to a store that was opened with `readOnly: true`. */
+/** A method that writes was called on a store that was opened with `readOnly: true`. */
 export class ReadOnlyStoreError extends Error {
   override readonly name = "ReadOnlyStoreError";
   readonly code = "ERR_READ_ONLY_STORE";
@@ -52,7 +53,7 @@ export class ReadOnlyStoreError extends Error {
   }
 }
 
-/** A structure that was dropped. */
+/** A method was called on a structure that was dropped. */
 export class DroppedError extends Error {
   override readonly name = "DroppedError";
   readonly code = "ERR_DROPPED";

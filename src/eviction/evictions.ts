@@ -1,19 +1,20 @@
 /**
- * Evictions: one thread's users of a file that can give memory back, and when they are asked to.
+ * Evictions: the users of a file in one thread that can give memory back, and when they are asked
+ * to.
  *
- * A user's ranges are offsets of its own (those of a cache, say), not of the file. Memory that is
- * marked evictable may be evicted at any time:
+ * A user's ranges are offsets of its own (those of a cache, for example), not of the file. Memory
+ * that is marked evictable may be evicted at any time:
  *
  *   disabled  at once: in the next turn of the event loop
  *   manual    when a thread calls `startEvictions`
- *   enabled when the host is short of memory (pressure.ts), or the file comes near its limitBytes.
- *             Where the host does not tell: as soon as the file has no more waste to release
- *             ("idle", gVisor's choice without notifications)
+ *   enabled   when the host is short of memory (pressure.ts), or the file nears its limitBytes.
+ *             On a host that does not report pressure: as soon as the file has no more waste to
+ *             release ("idle", gVisor's choice without notifications)
  *
  * Once started, all ranges of all users are evicted, in all threads of the file (requests.ts). The
  * last range goes first, because a range that is used again is more likely to be at the beginning.
- * One user's evictions never overlap. A range is no longer evictable once its user is asked to
- * evict it. Users belong to the thread that marked them, because callbacks cannot be shared.
+ * One user's evictions never overlap. A range stops being evictable when its user is asked to evict
+ * it. Users belong to the thread that marked them, because callbacks cannot be shared.
  *
  * Source: MarkEvictable, startEvictionGoroutineLocked and ShouldCacheEvictable in gVisor's
  * pgalloc.go.
@@ -25,15 +26,15 @@ import { type PressureListener, type PressureWatch, watchPressure } from "./pres
 import { type EvictableRange, RangeList } from "./range-list.ts";
 import { EvictionRequests } from "./requests.ts";
 
-/** A part of the program that holds memory of a file and can do without it. */
+/** A part of the program that holds memory of a file and can live without it. */
 export interface EvictableMemoryUser {
   /**
    * Asks the user to give up its `range`, usually by dropping its references. The user may decline,
-   * and must not give up what it uses again. The range is not asked for again before it is marked
-   * again. While a promise is pending the user is not asked for more. `waitForEvictions` rejects
-   * with what it throws.
+   * and must keep memory that it uses again. It is not asked for the range again before the range
+   * is marked again. While its promise is pending, the user is not asked for more. If it throws,
+   * `waitForEvictions` rejects with an EvictionError.
    *
-   * It is called in a turn of the event loop; by `allocate` itself where the allocation would throw
+   * It is called in a turn of the event loop, or by `allocate` itself if the allocation would throw
    * OutOfMemoryError otherwise.
    */
   evict(range: EvictableRange): void | PromiseLike<void>;
@@ -41,7 +42,9 @@ export interface EvictableMemoryUser {
 
 export type DelayedEviction = "enabled" | "disabled" | "manual";
 
-/** What makes a file's evictions start. `idle`: the host tells of no pressure, for that reason. */
+/**
+ * The trigger of a file's evictions. `idle`: the host reports no pressure, for the given reason.
+ */
 export type EvictionTrigger =
   | { readonly kind: "pressure"; readonly path: string }
   | { readonly kind: "idle"; readonly reason: unknown }
@@ -50,9 +53,9 @@ export type EvictionTrigger =
 
 interface UserState {
   readonly ranges: RangeList;
-  /** A turn that asks the user is due or under way. */
+  /** True while a turn that asks the user is due or under way. */
   evicting: boolean;
-  /** What the user returned last, until it is settled. */
+  /** The promise that the user returned last, while it is pending. */
   pending: Promise<void> | undefined;
 }
 
@@ -65,7 +68,7 @@ const TURN_MS = 2;
 const WASTE_CHECK_MS = 5;
 /** An allocation that leaves less than 1/8 of limitBytes starts evictions. */
 const LIMIT_RATIO = 7 / 8;
-/** A user that always throws must not fill the memory that it should give back. */
+/** A limit, because a user that always throws must not fill the memory that it should give back. */
 const FAILURES_KEPT = 100;
 
 export class Evictions {
@@ -79,13 +82,13 @@ export class Evictions {
   private failures: EvictionFailure[] = [];
   private failureCount = 0;
   private watch: PressureWatch | undefined;
-  /** Set once pressure cannot be watched. */
+  /** Set once pressure cannot be watched, with the reason. */
   private unwatchable: { readonly reason: unknown } | undefined;
   private idleCheckDue = false;
   private isEvictingNow = false;
   private isClosed = false;
 
-  /** `slot` is this thread's among the file's participants. */
+  /** @param slot this thread's slot among the file's participants */
   constructor(control: Control, slot: number, mode: DelayedEviction) {
     this.words = control.words;
     this.nearLimitPages = Math.floor(control.fields[Field.LimitPages]! * LIMIT_RATIO);
@@ -96,7 +99,7 @@ export class Evictions {
     });
   }
 
-  /** Begins to watch for pressure, if this file waits for that. */
+  /** Begins to watch for pressure if this file waits for pressure. */
   get trigger(): EvictionTrigger {
     if (this.mode === "disabled") return { kind: "immediate" };
     if (this.mode === "manual") return { kind: "manual" };
@@ -121,12 +124,12 @@ export class Evictions {
     try {
       this.watch = watchPressure(threshold, listener);
     } catch (error) {
-      // `trigger` tells the reason, and evictions start another way.
+      // `trigger` reports the reason, and evictions start another way.
       this.unwatchable = { reason: error };
     }
   }
 
-  /** True if evictions are put off for so long that caching in evictable memory is worth it. */
+  /** True if evictions are delayed for so long that caching in evictable memory is worth it. */
   shouldCache(): boolean {
     const { kind } = this.trigger;
     return kind === "manual" || kind === "pressure";
@@ -165,7 +168,9 @@ export class Evictions {
     if (!state.evicting) this.users.delete(user);
   }
 
-  /** Starts to evict everything that this thread's users marked, in later turns. */
+  /**
+   * Starts to evict everything that this thread's users marked, in later turns of the event loop.
+   */
   private startAll(): void {
     for (const [user, state] of this.users) if (!state.evicting) this.start(user, state);
   }
@@ -178,7 +183,10 @@ export class Evictions {
     this.requests.send();
   }
 
-  /** Pages are about to be allocated: starts evictions if that brings the file near its limit. */
+  /**
+   * Called before pages are allocated: starts evictions if the allocation brings the file near its
+   * limit.
+   */
   noteAllocation(pages: number): void {
     const { words } = this;
     if (words[Word.Evictable] === 0 || this.mode !== "enabled") return;
@@ -224,7 +232,7 @@ export class Evictions {
     if (this.running === 0) this.settle();
   }
 
-  /** Asks the user for a range. `state.pending` is set while it has not answered. */
+  /** Asks the user for a range. `state.pending` is set until it has answered. */
   private ask(user: EvictableMemoryUser, state: UserState, range: EvictableRange): void {
     try {
       const answer = user.evict(range);
@@ -242,8 +250,8 @@ export class Evictions {
 
   /**
    * Asks this thread's users for everything before it returns, for an allocation that would fail
-   * otherwise. True if it asked for anything. Users that have a promise pending are asked later.
-   * With "manual" only what was started is evicted.
+   * otherwise. True if it asked for anything. Users with a pending promise are asked later. With
+   * "manual" it evicts only ranges whose eviction was started.
    */
   evictNow(): boolean {
     // A user may allocate while it evicts.
@@ -270,8 +278,8 @@ export class Evictions {
   }
 
   /**
-   * Has the other threads evict, for an allocation that would fail otherwise, and waits until they
-   * have or `waitMs` are over. True if any thread was asked.
+   * Makes the other threads evict, for an allocation that would fail otherwise, and waits until
+   * they have or `waitMs` are over. True if any thread was asked.
    */
   evictElsewhere(waitMs: number): boolean {
     return this.mode !== "manual" && this.requests.sendAndWait(waitMs);
@@ -280,7 +288,8 @@ export class Evictions {
   private noteFailure(failure: EvictionFailure): void {
     this.failureCount++;
     if (this.failures.length < FAILURES_KEPT) this.failures.push(failure);
-    // The next waiter is told. There may never be one, so the first failure is shown.
+    // The next waiter receives the failures. There may never be one, so the first failure is
+    // printed.
     if (this.waiters.length === 0 && this.failureCount === 1)
       process.emitWarning(new EvictionError([failure], 1));
   }
@@ -302,7 +311,7 @@ export class Evictions {
     return this.running > 0;
   }
 
-  /** Resolves when this thread evicts nothing. */
+  /** Resolves when this thread is not evicting. */
   private async idle(): Promise<void> {
     while (this.running > 0 && !this.isClosed)
       await new Promise((resolve) => setImmediate(resolve));
@@ -321,7 +330,9 @@ export class Evictions {
     }
   }
 
-  /** The file has ended for this thread: no user is asked any more, and all waits end. */
+  /**
+   * Called when the file has ended for this thread: no user is asked any more, and all waits end.
+   */
   close(): void {
     this.isClosed = true;
     this.watch?.stop();

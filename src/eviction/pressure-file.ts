@@ -1,11 +1,12 @@
 /**
- * Where the kernel tells of memory pressure: pressure stall information (PSI) of the process's own
- * cgroup (version 2), or else of the whole machine. gVisor uses the older notifications of the
- * memory controller, which version 2 does not have.
+ * The file through which the kernel reports memory pressure: pressure stall information (PSI) of
+ * the process's own cgroup (version 2), or else of the whole machine. gVisor uses the older
+ * notifications of the memory controller, which version 2 does not have.
  *
- * A trigger is made by writing "some <stall µs> <window µs>" to the file; it lives as long as the
- * descriptor, which then has POLLPRI at most once a window. Without CAP_SYS_RESOURCE a window must
- * be a multiple of 2 s. Source: Documentation/accounting/psi.rst and kernel/sched/psi.c of Linux.
+ * Writing "some <stall µs> <window µs>" to the file makes a trigger. It lives as long as the
+ * descriptor, which then has POLLPRI at most once in each window. Without CAP_SYS_RESOURCE a window
+ * must be a multiple of 2 s. Source: Documentation/accounting/psi.rst and kernel/sched/psi.c of
+ * Linux.
  */
 import { join, relative } from "node:path";
 import {
@@ -33,11 +34,11 @@ const SYSTEM_PRESSURE = "/proc/pressure/memory";
 
 export interface PressureTrigger {
   readonly fd: number;
-  /** The file that tells: a cgroup's or the machine's. */
+  /** The file that reports pressure: a cgroup's or the machine's. */
   readonly path: string;
 }
 
-/** @throws {PressureUnavailableError} with what each file answered */
+/** @throws {PressureUnavailableError} with the error of each file */
 export function openPressureTrigger(
   threshold: PressureThreshold,
   paths: readonly string[],
@@ -56,7 +57,7 @@ export function openPressureTrigger(
 
 function openTrigger(path: string, { stallMs, windowMs }: PressureThreshold): number {
   const fd = openFile(path, O_RDWR);
-  // The NUL is part of it: /proc cuts off the last byte that is written.
+  // With a NUL, because the kernel cuts off the last byte that is written.
   const text = new TextEncoder().encode(`some ${stallMs * 1000} ${windowMs * 1000}\0`);
   const bytes = new Uint8Array(new ArrayBuffer(text.length));
   bytes.set(text);
@@ -76,19 +77,18 @@ export function pressureFiles(): string[] {
 }
 
 /**
- * The pressure file of a process, from its /proc/self/cgroup and mountinfo; null if it is in no
- * cgroup of version 2, or that is not within what is mounted here.
+ * The pressure file of a process, from its /proc/self/cgroup and mountinfo. Null if it is in no
+ * cgroup of version 2, or its cgroup is not within a mount of this process.
  */
 export function cgroupPressureFile(cgroup: string, mountinfo: string): string | null {
   const path = /^0::(.*)$/m.exec(cgroup)?.[1];
-  // A cgroup outside of the process's cgroup namespace is shown as "/../…", and is not to be found
-  // here.
+  // A cgroup outside of the process's cgroup namespace is shown as "/../…". It has no path here.
   if (path === undefined || path.startsWith("/..")) return null;
   for (const line of mountinfo.split("\n")) {
     const [before, after] = line.split(" - ");
     if (after?.split(" ")[0] !== "cgroup2") continue;
-    // ID, parent, device, root within the file system, mount point, …; spaces and the like are
-    // octal escapes.
+    // ID, parent, device, root within the file system, mount point, …; spaces and some other
+    // characters are octal escapes.
     const [root, mountPoint] = before!.split(" ").slice(3, 5).map(unescapeField);
     const inside = relative(root!, path);
     if (!inside.startsWith("..")) return join(mountPoint!, inside, "memory.pressure");

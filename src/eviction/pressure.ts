@@ -1,12 +1,12 @@
 /**
  * The watch for memory pressure: one trigger and one sleeping thread for all files of a JavaScript
- * thread that ask for the same threshold. The thread does not keep the process alive, and ends when
- * the last file stops watching.
+ * thread with the same threshold. The sleeping thread does not keep the process alive, and ends
+ * when the last file stops watching.
  *
- * A Worker that is terminated takes its sleeping thread with it; its two descriptors are holdings,
- * which another thread closes.
+ * A terminated Worker's sleeping thread ends with it. Its two descriptors are holdings, which
+ * another thread closes.
  *
- * No sign is missed between two waits: the kernel keeps a trigger's event until it is polled.
+ * No event is lost between two waits: the kernel keeps a trigger's event until it is polled.
  */
 import { closeFile, createEventFd, signalEventFd } from "../../ffi/index.ts";
 import { hold, letGo } from "../control/holdings.ts";
@@ -17,12 +17,12 @@ import type { WaitResult, WaitTask } from "./wait-task.ts";
 
 export interface PressureListener {
   onPressure(): void;
-  /** There will be no more signs: the watch has ended by itself. */
+  /** There will be no more events: the watch has ended by itself. */
   onLost(error: unknown): void;
 }
 
 export interface PressureWatch {
-  /** The file that tells. */
+  /** The file that reports pressure. */
   readonly path: string;
   stop(): void;
 }
@@ -31,8 +31,8 @@ export interface PressureWatch {
 const watchers = new Map<string, Watcher>();
 
 /**
- * @throws {PressureUnavailableError} if no file tells of pressure here @throws {SyscallError}
- * without descriptors
+ * @throws {PressureUnavailableError} if no file reports pressure on this machine
+ * @throws {SyscallError} without descriptors
  */
 export function watchPressure(
   threshold: PressureThreshold,
@@ -95,7 +95,7 @@ class Watcher {
     } catch (error) {
       failure = error;
     }
-    // Told or not, the thread has left the descriptors.
+    // The thread has left the descriptors, with or without a message.
     for (const record of this.holdings) letGo(record);
     closeFile(this.task.triggerFd);
     closeFile(this.task.stopFd);

@@ -2,14 +2,14 @@
  * An ordered list of disjoint ranges of a user's own offsets, any safe integers. Ranges that touch
  * are joined.
  *
- * The ranges are in blocks of at most `blockLength`, so that a change moves a few hundred numbers
- * however many ranges there are: two binary searches and a splice. No block is empty; all ranges of
- * a block are before those of the next.
+ * The ranges are in blocks of at most `blockLength`, so a change takes two binary searches and a
+ * splice of a few hundred numbers, at any number of ranges. No block is empty. All ranges of a
+ * block are before those of the next.
  *
  * Source: evictableRangeSet in gVisor's pgalloc.go, which is a B-tree.
  */
 
-/** A half-open range `[start, end)` of offsets that mean something to their user only. */
+/** A half-open range `[start, end)` of offsets. Only their user knows their meaning. */
 export interface EvictableRange {
   readonly start: number;
   readonly end: number;
@@ -34,11 +34,11 @@ export class RangeList {
     return this.blocks.length === 0;
   }
 
-  /** Adds [start, end); what of it is there already stays. */
+  /** Adds [start, end). Parts that are there already stay. */
   add(start: number, end: number): void {
     if (start >= end) return;
     const at = this.blockOf(start);
-    // All ranges that overlap or touch it become one with it.
+    // All ranges that overlap or touch it become one range with it.
     const cut = this.cut(at, start, end + 1);
     this.insert(
       at,
@@ -47,7 +47,7 @@ export class RangeList {
     );
   }
 
-  /** Removes [start, end), as far as it is there. */
+  /** Removes the parts of [start, end) that are there. */
   remove(start: number, end: number): void {
     if (start >= end) return;
     const at = this.blockOf(start + 1);
@@ -61,7 +61,7 @@ export class RangeList {
     this.blocks.length = 0;
   }
 
-  /** Takes out the last range; null if there is none. */
+  /** Removes and returns the last range; null if there is none. */
   takeLast(): EvictableRange | null {
     const last = this.blocks.at(-1);
     if (last === undefined) return null;
@@ -87,8 +87,8 @@ export class RangeList {
   }
 
   /**
-   * Takes out the ranges that end at `from` or later and start before `to`, from block `at` on; the
-   * stretch they covered.
+   * From block `at` on, removes the ranges that end at `from` or later and start before `to`.
+   * Returns the stretch that they covered.
    */
   private cut(at: number, from: number, to: number): EvictableRange | null {
     let start = -1;
@@ -109,7 +109,7 @@ export class RangeList {
     return start < 0 ? null : { start, end };
   }
 
-  /** Puts in a range that touches no other, in block `at` or before it. */
+  /** Inserts a range that touches no other, in block `at` or before it. */
   private insert(at: number, start: number, end: number): void {
     const block = this.blocks[Math.min(at, this.blocks.length - 1)];
     if (block === undefined) {

@@ -1,17 +1,17 @@
 /**
- * Requests to evict that go to all threads of a file, because each thread can only ask its own
+ * Requests to evict that go to all threads of a file, because each thread can ask only its own
  * users.
  *
- * A request is a step of Word.EvictionRequests. A thread with evictable memory waits for that word
- * without blocking, evicts in its own turns, and then writes the request's number into its record
- * (EvictionsDone). The requesting thread sees from the records whether all have answered. A thread
- * that died, or has nothing evictable, is not waited for.
+ * A request increments Word.EvictionRequests. A thread with evictable memory waits for that word
+ * without blocking, evicts in its own turns of the event loop, and then writes the request's number
+ * into its record (EvictionsDone). The records show the requesting thread whether all have
+ * answered. It does not wait for a thread that died or has nothing evictable.
  */
 import { MAX_PARTICIPANTS, ParticipantWord, Word } from "../control/control.ts";
 import { slotWord } from "../control/participants.ts";
 import { isThreadAlive } from "../threads/thread.ts";
 
-/** How long a blocked thread sleeps before it looks whether the others still live. */
+/** How long a blocked thread sleeps before it checks that the others still live. */
 const LOOK_MS = 20;
 const POLL_MS = 1;
 
@@ -21,10 +21,10 @@ export class EvictionRequests {
   private readonly evictAll: () => Promise<void>;
   private isWaiting = false;
   private hasLeft = false;
-  /** Requests of this thread that `serve` has not seen yet: this thread evicts without them. */
+  /** Requests of this thread that `serve` has not seen yet. This thread evicts without them. */
   private ownRequests = 0;
 
-  /** `evictAll` evicts what this thread has, in its turns. */
+  /** @param evictAll evicts all that this thread has marked, in its turns of the event loop */
   constructor(words: Int32Array<SharedArrayBuffer>, slot: number, evictAll: () => Promise<void>) {
     this.words = words;
     this.slot = slot;
@@ -35,7 +35,7 @@ export class EvictionRequests {
     return slotWord(this.slot);
   }
 
-  /** This thread has evictable memory: from now on it carries out requests. */
+  /** This thread has evictable memory and now carries out requests. */
   join(): void {
     if (this.isWaiting || this.hasLeft) return;
     this.isWaiting = true;
@@ -61,7 +61,7 @@ export class EvictionRequests {
         this.answer(request);
         continue;
       }
-      // Before the users are asked: the limit may be reached again meanwhile.
+      // Stored before the users are asked, because the limit may be reached again meanwhile.
       Atomics.store(words, Word.EvictionPending, 0);
       await this.evictAll();
       if (!this.hasLeft) this.answer(request);
@@ -100,8 +100,7 @@ export class EvictionRequests {
 
   /**
    * Asks the other threads and blocks until they have answered, or for `waitMs`. True if there was
-   * one to ask. Precondition: this thread has evicted what it can, so it answers requests
-   * meanwhile.
+   * one to ask. Precondition: this thread has evicted all it can; it answers requests meanwhile.
    */
   sendAndWait(waitMs: number): boolean {
     if (!this.hasOthers()) return false;
@@ -139,14 +138,14 @@ export class EvictionRequests {
     return -1;
   }
 
-  /** This thread carries out no more requests. */
+  /** This thread no longer carries out requests. */
   leave(): void {
     this.hasLeft = true;
     if (!this.isWaiting) return;
     const { words, record } = this;
     Atomics.store(words, record + ParticipantWord.HasEvictable, 0);
     Atomics.notify(words, record + ParticipantWord.EvictionsDone);
-    // Ends this thread's own wait; the others look at the word and sleep again.
+    // Ends this thread's own wait. The others read the word and sleep again.
     Atomics.notify(words, Word.EvictionRequests);
   }
 }

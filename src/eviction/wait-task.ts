@@ -1,7 +1,7 @@
 /**
- * Waits for one sign of memory pressure (threads/tasks.ts: "pressure.wait"). The thread sleeps in
- * poll(2) and wakes up for the trigger, for the eventfd by which its owner ends the wait, and every
- * few seconds, since a thread that is asleep in a native call cannot be terminated.
+ * Waits for one event of memory pressure (worker/tasks.ts: "pressure.wait"). The thread sleeps in
+ * poll(2). It wakes up for the trigger, for the eventfd with which its owner ends the wait, and
+ * every few seconds, because a thread that sleeps in a native call cannot be terminated.
  */
 import { POLLERR, POLLIN, POLLNVAL, POLLPRI, waitForEvents } from "../../ffi/index.ts";
 
@@ -12,7 +12,7 @@ export interface WaitTask {
   readonly stopFd: number;
 }
 
-/** "lost": there is nothing to wait for any more, since the cgroup is gone. */
+/** "lost": there is nothing to wait for any more, because the cgroup is gone. */
 export type WaitResult = "pressure" | "stopped" | "lost";
 
 export function run({ triggerFd, stopFd }: WaitTask): WaitResult {

@@ -2,8 +2,9 @@
  * The file that holds a MemoryFile's memory: anonymous, or on a disk.
  *
  * A file on disk is locked while its MemoryFile lives (flock(2): the lock ends with the
- * descriptor), and marked with an extended attribute. So memory that another MemoryFile uses, in
- * this process or another one, is never emptied, and a file of another origin is never overwritten.
+ * descriptor), and marked with an extended attribute. So the library never empties memory that
+ * another MemoryFile uses, in this process or another one, and never overwrites a file that it did
+ * not make.
  */
 import {
   closeFile,
@@ -25,7 +26,7 @@ import { NotMemoryError, PathInUseError } from "../errors/memory.ts";
 
 const MARK = "user.pgalloc.memory";
 
-/** Memory without a path, which no process can shorten. @throws {SyscallError} */
+/** Memory without a path: no other process can shorten it. @throws {SyscallError} */
 export function openAnonymous(name: string): number {
   const fd = createMemoryFd(name);
   try {
@@ -40,16 +41,16 @@ export function openAnonymous(name: string): number {
 /**
  * Opens a file on disk, empty and locked.
  *
- * @throws {PathInUseError} {NotMemoryError} {SyscallError} with the file as before
+ * @throws {PathInUseError} {NotMemoryError} {SyscallError} with the file unchanged
  */
 export function openOnDisk(path: string, mode: number): number {
-  // Without O_NONBLOCK the open of a FIFO would wait for a writer.
+  // Without O_NONBLOCK, opening a FIFO would wait for a writer.
   const fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode);
   try {
     if (!tryLock(fd)) throw new PathInUseError(path);
     const { sizeBytes, isFile } = fileStatus(fd);
     if (!isFile || (sizeBytes > 0 && !isMarked(fd, MARK))) throw new NotMemoryError(path);
-    // Without attributes the file cannot be used again once it is not empty.
+    // A file without the attribute cannot be used again once it is not empty.
     markFile(fd, MARK);
     truncateFile(fd, 0);
     return fd;

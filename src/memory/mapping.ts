@@ -1,10 +1,11 @@
 /**
- * The memory behind a MemoryFile: a memory file (or a file on disk) and one stretch of reserved
+ * The memory behind a MemoryFile: a memory file (or a file on disk), and one stretch of reserved
  * address space into which its chunks are mapped, in order. They never move, so address = base +
  * byte offset in every thread of the process.
  *
- * gVisor maps each chunk wherever the kernel likes. With one stretch a range that crosses a chunk
- * border is one view. We align it to huge pages, which the kernel does not do for a reservation.
+ * gVisor maps each chunk wherever the kernel chooses. With one stretch, a range that crosses a
+ * chunk border is one view. The stretch is aligned to huge pages, which the kernel does not do for
+ * a reservation.
  */
 import {
   allocateRange,
@@ -77,10 +78,13 @@ export class Mapping {
     }
   }
 
-  /** Makes the file larger by whole chunks and maps them. @throws {SyscallError} with nothing mapped */
+  /**
+   * Makes the file larger by whole chunks and maps them. @throws {SyscallError} with nothing mapped
+   */
   grow(sizeBytes: number, chunks: number, huge: boolean): void {
     const lengthBytes = chunks * CHUNK_SIZE;
-    // A sealed file cannot shrink again if mapping fails. Its size does no harm without a mapping.
+    // A sealed file cannot shrink again if mapping fails. A larger file without a mapping does no
+    // harm.
     this.truncate(sizeBytes + lengthBytes);
     const address = this.base + sizeBytes;
     try {
@@ -89,7 +93,7 @@ export class Mapping {
       reserveAt(address, lengthBytes);
       throw error;
     }
-    // Advice that the kernel does not take changes speed and core dumps, not what memory holds.
+    // If the kernel refuses the advice, only speed and core dumps change.
     if (huge && this.adviseHugepage) tryAdvise(address, lengthBytes, MADV_HUGEPAGE);
     if (!huge && this.adviseNoHugepage) tryAdvise(address, lengthBytes, MADV_NOHUGEPAGE);
     tryAdvise(address, lengthBytes, MADV_DONTDUMP);
@@ -106,8 +110,8 @@ export class Mapping {
   }
 
   /**
-   * Makes the kernel allocate the bytes now, whose contents are zero. SEEK_DATA may not show them
-   * before they are touched. @throws {SyscallError} ENOSPC, for instance
+   * Makes the kernel allocate the bytes now. They read as zero. SEEK_DATA may not show them before
+   * they are touched. @throws {SyscallError}, for example ENOSPC
    */
   commit(start: number, end: number): void {
     try {
@@ -127,14 +131,14 @@ export class Mapping {
     if (errno === 0) return true;
     const error = new SyscallError("madvise", errno);
     if (!isRefused(error)) throw error;
-    // Before Linux 5.14. Page tables are filled at the first touch, which cannot fail any more.
+    // Before Linux 5.14. The first touch fills the page tables, and cannot fail any more.
     this.commit(start, end);
     return false;
   }
 
   /**
    * The first byte at or after `start` whose page has been touched, rounded down to a page; the
-   * capacity if there is none. Pages that were allocated and never touched are not seen.
+   * capacity if there is none. It misses pages that were allocated but never touched.
    */
   nextData(start: number): number {
     try {
@@ -142,7 +146,7 @@ export class Mapping {
       return data < 0 ? this.capacityBytes : data - (data % PAGE_SIZE);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      // Unknown: there may be data right here.
+      // Unknown: there may be data at `start`.
       return start;
     }
   }
@@ -155,12 +159,12 @@ export class Mapping {
     return fileStatus(this.fd).allocatedBytes + (this.overlay?.pages ?? 0) * PAGE_SIZE;
   }
 
-  /** For the tracking of changes, which does not see holes: called around each decommit. */
+  /** For the tracking of changes, which does not see holes. Called around each decommit. */
   onDecommit: (start: number, end: number) => void = () => {};
 
   /**
-   * Gives the bytes back to the kernel; they read as zero. Where the file system cannot, writes
-   * zeros.
+   * Returns the bytes to the kernel; they read as zero. Writes zeros if the file system cannot make
+   * holes.
    */
   decommit(start: number, end: number): void {
     this.onDecommit(start, end);
@@ -169,7 +173,7 @@ export class Mapping {
       punchHole(this.fd, start, end - start);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      // The memory itself comes back when the file goes.
+      // Closing the file returns the memory itself.
       this.zero(start, end);
     }
     this.onDecommit(start, end);
@@ -180,9 +184,9 @@ export class Mapping {
   }
 
   /**
-   * Precondition: no view of the memory is left, in any thread. The first `keepBytes` of address
-   * space are not given back, but become private memory that reads as zero, for buffers that may
-   * still refer to it.
+   * Precondition: no thread has a view of the memory any more. The first `keepBytes` of address
+   * space are kept, for buffers that may still refer to them: they become private memory that reads
+   * as zero.
    */
   destroy(keepBytes: number): void {
     assert(keepBytes <= this.capacityBytes, () => `${keepBytes} bytes to keep of the mapping`);

@@ -1,21 +1,21 @@
 /**
  * Overlay: pages of a file whose memory is a private mapping of a page file, laid over the memory
- * file's mapping. Contents come from the page cache, without a copy; a write copies its page.
+ * file's mapping. Contents come from the page cache without a copy; a write copies its page.
  *
- * A page's states, and what causes each change:
+ * A page's states, and the cause of each change:
  *
  *     memory file ── restore maps a page file ──> mapped ── a program writes ──> private copy
  *          ^                                        │                               │
  *          └── the page is freed or decommitted ────┴───────────────────────────────┘
  *
  * So every new page, and every page that must read as zero, is ordinary memory of the memory file.
- * Each piece that is given back may split a mapping, and the kernel allows a process some 65,530 of
- * them. Beyond a budget a piece is filled with zeros instead: it stays a private copy, counted in
- * `zeroedPages`.
+ * Each piece that is returned may split a mapping, and the kernel allows a process some 65,530
+ * mappings. Beyond a budget, a piece is filled with zeros instead: it stays a private copy, counted
+ * in `zeroedPages`.
  *
- * Shared by all threads of the process: a bit for each page, and counters. A bit is set after its
+ * All threads of the process share it: a bit for each page, and counters. A bit is set after its
  * page is mapped, and cleared after the memory file is mapped there again. A thread that dies in
- * between leaves a page that counts as mapped and is not; giving it back again does no harm.
+ * between leaves a page that counts as mapped and is not; returning it again does no harm.
  */
 import {
   mapFileAt,
@@ -33,20 +33,20 @@ const OverlayWord = {
   Pages: 0,
   /** Mappings that the overlay has made, at most. Atomics. */
   Pieces: 1,
-  /** Pages that were filled with zeros instead of being given back. Atomics. */
+  /** Pages that were filled with zeros instead of being returned. Atomics. */
   ZeroedPages: 2,
-  /** 1 if pages were handed out without a check. Written before sharing. */
+  /** 1 once pages were handed out without a check. Written before sharing. */
   Unchecked: 3,
 } as const;
 const HEADER_WORDS = 4;
 
 /**
- * Mappings of one file: a quarter of what kernels allow a process by default. The rest is for other
- * files, the program and its libraries.
+ * Mappings of one file: a quarter of what kernels allow a process by default. Other files, the
+ * program and its libraries need the rest.
  */
 export const PIECES_MAX = 16_384;
 
-/** Shared memory for an overlay of so many pages. */
+/** Shared memory for an overlay of `pages` pages. */
 export function createOverlay(pages: number): SharedArrayBuffer {
   return new SharedArrayBuffer(4 * (HEADER_WORDS + Math.ceil(pages / 32)));
 }
@@ -83,7 +83,7 @@ export class Overlay {
     return Atomics.load(this.words, OverlayWord.ZeroedPages);
   }
 
-  /** True if pages were handed out without a check, so that they may not be present. */
+  /** True if pages were handed out without a check: they may not be present. */
   get isUnchecked(): boolean {
     return this.words[OverlayWord.Unchecked] !== 0;
   }
@@ -97,7 +97,7 @@ export class Overlay {
    * Maps bytes of a page file over pages [start, end). Precondition: the memory file is mapped
    * there, `offset` is a multiple of the page size, and no other thread has the overlay yet.
    *
-   * @throws {SyscallError} with the memory as it was
+   * @throws {SyscallError} with the memory unchanged
    */
   map(start: number, end: number, fd: number, offset: number): void {
     const lengthBytes = (end - start) * PAGE_SIZE;
@@ -112,7 +112,7 @@ export class Overlay {
     return word < this.bits.length && (Atomics.load(this.bits, word) & (1 << (page & 31))) !== 0;
   }
 
-  /** The first page in [page, end) that is mapped (or is not), or `end`. */
+  /** The first page of [page, end) whose mapped bit equals `isMapped`, or `end`. */
   next(page: number, end: number, isMapped: boolean): number {
     for (let at = page; at < end; ) {
       const word = at >>> 5;
@@ -126,8 +126,8 @@ export class Overlay {
   }
 
   /**
-   * Pages that have memory, at `page` or next after it, as half-open bounds; none behind `end`.
-   * They are mapped, or have memory in the memory file.
+   * The first pages at or after `page` that have memory, as half-open bounds; none at or behind
+   * `end`. They are mapped, or have memory in the memory file.
    */
   findData(page: number, end: number): { start: number; end: number } {
     const mapped = this.next(page, end, true);
@@ -136,12 +136,12 @@ export class Overlay {
     const offset = seekData(fd, page * PAGE_SIZE);
     const data = offset < 0 ? end : Math.floor(offset / PAGE_SIZE);
     if (data >= mapped) return { start: mapped, end: this.next(mapped, end, false) };
-    // A hole may begin inside a page on a file system with smaller blocks.
+    // On a file system with smaller blocks, a hole may begin inside a page.
     const hole = Math.ceil(seekHole(fd, offset) / PAGE_SIZE);
     return { start: data, end: Math.max(data, Math.min(mapped, hole)) };
   }
 
-  /** Gives mapped pages of [start, end) back: they read as zero. */
+  /** Returns mapped pages of [start, end): they read as zero. */
   release(start: number, end: number): void {
     if (this.pages === 0) return;
     for (let from = this.next(start, end, true); from < end; ) {
@@ -173,7 +173,7 @@ export class Overlay {
         mapFileAt(address, lengthBytes, fd, offset);
         return true;
       } catch (error) {
-        // The kernel allows no more mappings: the pages are still what they were.
+        // The kernel allows no more mappings. The pages are unchanged.
         if (!(error instanceof SyscallError) || error.code !== "ENOMEM") throw error;
       }
     }

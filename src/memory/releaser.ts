@@ -2,13 +2,12 @@
  * Releases waste to the kernel in turns of the event loop, never on the stack of the call that made
  * the waste.
  *
- * One thread at a time has undertaken it (Word.Releaser); another one takes over if it dies. The
- * service thread (worker/serve-file.ts) releases instead of a thread that does not get to its
- * turns. A turn lasts about 2 ms. Holes are punched in short steps, because the kernel serializes
- * punches of one file: a step doubles while it is quick, up to 128 MiB, and halves when it takes
- * long.
+ * One thread at a time releases (Word.Releaser); another one takes over if it dies. The service
+ * thread (worker/serve-file.ts) releases for a thread that does not reach its next turn. A turn
+ * lasts about 2 ms. Holes are punched in short steps, because the kernel serializes punches of one
+ * file: a step doubles while it is quick, up to 128 MiB, and halves when it takes long.
  *
- * A program that never returns to its event loop gets no turns. Therefore an allocation that would
+ * A program that never returns to its event loop gives no turns. Therefore an allocation that would
  * make the file grow first releases some waste (`assist`), like an allocation that reclaims memory
  * in the kernel.
  */
@@ -24,7 +23,7 @@ const MAX_PUNCH_PAGES = (128 * 1024 * 1024) >> PAGE_SHIFT;
 const MIN_PUNCH_PAGES = (1024 * 1024) >> PAGE_SHIFT;
 const TURN_MS = 2;
 const RETRY_MS = 1;
-/** A look whether the releasing thread lives costs 10 µs: it is made once in so many calls. */
+/** Checking that the releasing thread lives takes 10 µs, so only one call in this many does it. */
 const CALLS_PER_LIVENESS_CHECK = 64;
 
 export class Releaser {
@@ -50,9 +49,9 @@ export class Releaser {
     this.isLive = isLive;
   }
 
-  /** Releases the waste in a later turn, unless another thread has undertaken that. */
+  /** Releases the waste in a later turn of the event loop, unless another thread does. */
   schedule(): void {
-    // A plain read first: only this thread can change a word that names this thread.
+    // A plain read first: only this thread changes a word that names this thread.
     if (this.words[Word.Releaser] === THREAD_ID) return;
     const owner = Atomics.load(this.words, Word.Releaser);
     const isTaken = owner === 0 ? this.replaceOwner(0) : this.takeOverFrom(owner);
@@ -77,8 +76,8 @@ export class Releaser {
     }
     reach("releaser: found no waste");
     Atomics.store(this.words, Word.Releaser, 0);
-    // Waste that another thread made between the last look and the store was left to this thread.
-    // What another thread is releasing is not, unless that thread died.
+    // A thread that made waste between the last look and the store has left it to this thread.
+    // Pages that another living thread is releasing are not taken.
     const hasWaste = Atomics.load(this.words, Word.WastePages) > this.words[Word.HeldPages]!;
     if (hasWaste && (this.releaseSome() > 0 || this.allocator.reclaimFromDead())) this.schedule();
   }
@@ -97,7 +96,7 @@ export class Releaser {
     return this.words[Word.WastePages]! - this.words[Word.HeldPages]! >= MAX_PUNCH_PAGES;
   }
 
-  /** For an allocation of `pages`: releases at least twice as many, so that waste cannot grow. */
+  /** For an allocation of `pages`: releases at least twice as many, so waste cannot grow. */
   assist(pages: number): void {
     const until = performance.now() + TURN_MS;
     let left = 2 * pages;
@@ -109,8 +108,8 @@ export class Releaser {
   }
 
   /**
-   * Releases all waste before it returns, also what a dead thread was releasing. True if it
-   * released any. What living threads are releasing is left to them.
+   * Releases all waste before it returns, including pages that a dead thread was releasing. True if
+   * it released any. Pages that living threads are releasing are left to them.
    */
   releaseAll(): boolean {
     let hasReleased = false;
@@ -150,7 +149,7 @@ export class Releaser {
     while (this.isLive() && this.words[Word.WastePages]! > 0) {
       signal?.throwIfAborted();
       if (this.releaseFor(TURN_MS)) await new Promise((resolve) => setImmediate(resolve));
-      // The rest is held until its load is done, or another thread releases it, unless that died.
+      // The remaining pages are held until their load is done, or a living thread releases them.
       else if (this.words[Word.WastePages]! > 0 && !this.allocator.reclaimFromDead()) {
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }

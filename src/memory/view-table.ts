@@ -1,9 +1,9 @@
 /**
  * ViewTable: the views that one thread keeps, found by the first page of their range.
  *
- * Open addressing with linear probing, at most half full (Knuth, TAOCP 6.4). Columns instead of a
- * Map of entries: with many views a look-up costs what the cache lines cost that it touches. A Map
- * took four times as long among 10,000 views.
+ * Open addressing with linear probing, at most half full (Knuth, TAOCP 6.4). It has columns instead
+ * of a Map of entries, because with many views a look-up costs as much as the cache lines it
+ * touches. A Map took four times as long with 10,000 views.
  *
  * Invariant: `words[SLOT_WORDS * slot]` is 0 exactly if the slot is free.
  */
@@ -16,17 +16,19 @@ const FLAGS = USED | BYTES;
 const FLAG_BITS = 2;
 /** Words of a slot. */
 export const SLOT_WORDS = 3;
-/** 2^32 divided by the golden ratio: the top bits of a multiple are spread evenly. */
+/** 2^32 divided by the golden ratio: the top bits of its multiples are spread evenly. */
 const HASH_FACTOR = 0x9e3779b1;
 
 export class ViewTable {
   /**
-   * Three words a slot: (first page + 1) * 4 + flags; the range's length in pages; and
-   * Word.Discards as of the last look that found each page referenced and loaded.
+   * Three words for each slot: (first page + 1) * 4 + flags; the range's length in pages; and
+   * Word.Discards at the last check that each page was referenced and loaded.
    */
   readonly words: Int32Array;
   readonly views: (ArrayBufferView | undefined)[] = [];
-  /** The buffer itself, since a view of the program's own type may answer anything. */
+  /**
+   * The buffer itself, because a view of the program's own type may return anything as its buffer.
+   */
   readonly buffers: (ArrayBuffer | undefined)[] = [];
   readonly types: unknown[] = [];
   private readonly mask: number;
@@ -45,7 +47,7 @@ export class ViewTable {
     this.shift = Math.clz32(this.mask);
   }
 
-  /** The slot of the view that starts at `page`, or the free slot where it belongs. */
+  /** The slot of the view that starts at `page`, or the free slot for it. */
   find(page: number): number {
     const { words, mask } = this;
     const key = (page + 1) << FLAG_BITS;
@@ -91,7 +93,7 @@ export class ViewTable {
     this.types[slot] = other.types[from];
   }
 
-  /** Frees a slot, and moves up the slots behind it that would not be found any more. */
+  /** Frees a slot. Moves up the slots behind it that a search would miss otherwise. */
   remove(slot: number): void {
     const { words, mask } = this;
     let free = slot;

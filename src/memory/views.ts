@@ -1,25 +1,25 @@
 /**
- * Views: what one thread has handed out over a mapping.
+ * Views: the typed arrays that one thread has handed out over a mapping.
  *
- * Each view has a buffer of exactly its own range, so that posting one to a Worker copies that
- * range and not a chunk of 1 GiB. A new buffer costs 140 ns, and 1,100 ns at 128 KiB, because the
- * collector counts its bytes. So the last views are kept: asking for the same range and type again
- * gives the same view. A kept view needs no look at its pages while Word.Discards is unchanged.
+ * Each view has a buffer of exactly its own range, so posting one to a Worker copies that range and
+ * not a chunk of 1 GiB. A new buffer takes 140 ns, and 1,100 ns at 128 KiB, because the collector
+ * counts its bytes. So the last views are kept: the same range and type give the same view again.
+ * While Word.Discards is unchanged, the pages of a kept view need no check.
  *
- * How many are kept: at most 131,072 views (40 MB of objects) and the machine's memory in bytes.
- * Their bytes count as heap, so the collector runs later; measured with kept views of 2.5 to 50 GB
- * a program had at most 0.8 to 1.5 GB of garbage, and 0.1 GB without. When there are too many, a
- * hand goes round them (CLOCK: Corbató 1968) and lets go of the first one that was not asked for
- * since it last passed. A hit sets a bit and moves nothing.
+ * At most 131,072 views are kept (40 MB of objects), of at most as many bytes as the machine's
+ * memory. Their bytes count as heap, so the collector runs later: with kept views of 2.5 to 50 GB a
+ * program had at most 0.8 to 1.5 GB of garbage, and 0.1 GB without. When there are too many, a hand
+ * goes round them (CLOCK: Corbató 1968) and drops the first view that was not asked for since the
+ * hand last passed it. A hit sets a bit and moves nothing.
  *
- * What keeps addresses mapped after `destroy()`. Memory is unmapped once no view can reach it:
- *  - every buffer of this thread is detached. A buffer that I/O pins cannot be; then the thread
- *    tries again later and stays a participant meanwhile (core.ts).
- *  - a buffer that the program transferred away (`transfer()`, a transfer list) cannot be found.
- *    The file is then marked as escaped: its memory goes back to the kernel, but its addresses stay
- *    mapped, as zeros, until the process ends. A buffer counts as transferred when it is seen
- *    detached, when it was let go and collected before the last look, and when the thread that
- *    made it ended without leaving the file (participants.ts).
+ * Memory stays mapped after `destroy()` until no view can reach it:
+ * - Every buffer of this thread is detached. A buffer that I/O pins cannot be detached. Then the
+ *   thread tries again later, and stays a participant meanwhile (core.ts).
+ * - A buffer that the program transferred away (`transfer()`, a transfer list) cannot be found. The
+ *   file is then marked as escaped: its memory is returned to the kernel, but its addresses stay
+ *   mapped, as zeros, until the process ends. A buffer counts as transferred in three cases: it is
+ *   seen detached; it was dropped and then collected before the last check; the thread that made it
+ *   ended without leaving the file (participants.ts).
  */
 import { totalmem } from "node:os";
 import { bufferAt, detach, MAX_BUFFER_BYTES, showValue } from "../../ffi/index.ts";
@@ -33,7 +33,7 @@ export type ViewConstructor<T> = new (buffer: ArrayBuffer) => T;
 const FIRST_SLOTS = 16;
 const FIRST_SWEEP = 256;
 
-/** A view that is not kept any more, and that its user may still hold. */
+/** A view that is not kept any more. The program may still hold it. */
 interface LetGo {
   readonly buffer: WeakRef<ArrayBuffer>;
   /** Pages. */
@@ -55,12 +55,12 @@ export class Views {
   private letGoViews: LetGo[] = [];
   private sweepAt = FIRST_SWEEP;
   private hasEnded = false;
-  /** The slot that `find` found last: a hint. */
+  /** The slot that `find` found last. A hint. */
   private found = 0;
 
   /**
-   * Keeps at most `maxCount` views of `maxBytes` together. Calls `onEscape` when a buffer was, or
-   * may have been, transferred away.
+   * Keeps at most `maxCount` views of at most `maxBytes` in total. Calls `onEscape` when a buffer
+   * was, or may have been, transferred away.
    */
   constructor(base: number, onEscape: () => void, maxCount = 131_072, maxBytes = totalmem()) {
     this.base = base;
@@ -79,21 +79,29 @@ export class Views {
     const view = kept.views[slot];
     this.found = slot;
     if ((type as unknown) === Uint8Array) {
-      // Length 0: the buffer was transferred away. Reading the view alone saves a cache line.
+      // Length 0: the buffer was transferred away. Reading only the view touches one cache line
+      // less.
       if ((words[at]! & BYTES) === 0 || view!.byteLength === 0) return undefined;
     } else if (kept.types[slot] !== type || kept.buffers[slot]!.detached) return undefined;
     words[at]! |= USED;
     return view as T;
   }
 
-  /** True if no page was discarded since the last look at those of `view`, which `find` gave. */
+  /**
+   * True if no page was discarded since the last check of the pages of `view`, which `find`
+   * returned.
+   */
   isFresh(view: unknown, discards: number): boolean {
     const { kept, found } = this;
-    // Not so if a property of the view, which is the program's code, asked for another view.
+    // False if a property of the view, which is the program's code, asked for another view
+    // meanwhile.
     return kept.views[found] === view && kept.words[SLOT_WORDS * found + 2] === discards;
   }
 
-  /** The pages of `view`, which `find` gave, were looked at when Word.Discards was `discards`. */
+  /**
+   * Records that the pages of `view`, which `find` returned, were checked at this value of
+   * Word.Discards.
+   */
   renew(view: unknown, discards: number): void {
     const { kept, found } = this;
     if (kept.views[found] === view) kept.words[SLOT_WORDS * found + 2] = discards;
@@ -182,7 +190,7 @@ export class Views {
     }
   }
 
-  /** Moves the hand by one view: keeps the view if it was asked for, and lets go of it if not. */
+  /** Moves the hand by one view: keeps the view if it was asked for, and drops it if not. */
   private advance(): void {
     const { kept, order, hand } = this;
     const page = order[hand]!;
@@ -198,7 +206,7 @@ export class Views {
     kept.remove(slot);
   }
 
-  /** The view is not kept any more; its user may go on with it. */
+  /** Drops a view. Its user may continue to use it. */
   private letGo(slot: number, page: number): void {
     const buffer = this.kept.buffers[slot]!;
     const pages = this.kept.pagesAt(slot);
@@ -208,7 +216,7 @@ export class Views {
     else this.letGoViews.push({ buffer: new WeakRef(buffer), start: page, end: page + pages });
   }
 
-  /** Forgets buffers that are detached or collected. Either may have been transferred away. */
+  /** Removes buffers that are detached or collected. Either may have been transferred away. */
   private sweep(): void {
     this.letGoViews = this.letGoViews.filter(({ buffer }) => {
       if (buffer.deref()?.detached === false) return true;
@@ -218,7 +226,7 @@ export class Views {
     this.sweepAt = Math.max(FIRST_SWEEP, 2 * this.letGoViews.length);
   }
 
-  /** Lets go of every kept view. */
+  /** Drops every kept view. */
   private letGoAll(): void {
     const { kept, order, hand, keptCount } = this;
     for (let i = 0; i < keptCount; i++) {
@@ -239,7 +247,7 @@ export class Views {
     );
   }
 
-  /** True if the program holds a view. No view is kept for it any more. */
+  /** True if the program holds a view. Keeps no view for it any more. */
   hasLive(): boolean {
     this.letGoAll();
     this.sweep();
@@ -247,7 +255,7 @@ export class Views {
   }
 
   /**
-   * Ends all views: detaches every buffer. Returns false if I/O pins one; then the caller calls
+   * Ends all views: detaches every buffer. Returns false if I/O pins one. The caller then calls
    * again later, and does not unmap before.
    */
   detachAll(): boolean {

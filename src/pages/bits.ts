@@ -1,6 +1,9 @@
 /** Bitmaps over 32-bit words, a bit a page: page p is bit p % 32 of word p / 32. */
 
-/** Calls `visit` with each bitmap word that [start, end) touches and the bits of it that it covers. */
+/**
+ * Calls `visit` with each bitmap word that [start, end) touches, and with the mask of its bits in
+ * [start, end).
+ */
 export function forEachWord(
   start: number,
   end: number,

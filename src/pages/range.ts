@@ -19,7 +19,7 @@ export class FileRange {
     return this.end - this.start;
   }
 
-  /** True if both ranges are the same bytes. */
+  /** True if both ranges have the same bounds. */
   equals(other: RangeLike): boolean {
     return this.start === other.start && this.end === other.end;
   }
@@ -32,13 +32,13 @@ export class FileRange {
 /** Anything with byte offsets `start` and `end`. */
 export type RangeLike = { readonly start: number; readonly end: number };
 
-/** @throws {TypeError} unless `range` is an object, and what was read from it two numbers */
+/** @throws {TypeError} unless `range` is an object and both offsets read from it are numbers */
 export const checkOffsets = (range: RangeLike, start: number, end: number): void => {
   if (typeof range !== "object" || typeof start !== "number" || typeof end !== "number")
     throwNoRange(range);
 };
 
-/** @throws {TypeError} naming what is no range */
+/** @throws {TypeError} naming a value that is not a range */
 export function throwNoRange(range: unknown): never {
   throw new TypeError(
     `Expected range to be a FileRange or { start, end } in bytes, got ${showValue(range)}`,
@@ -58,8 +58,8 @@ export const checkBounds = (
   endPage: number,
   sizePages: number,
 ): void => {
-  // Compared as bytes and as pages: NaN, fractions and what is beyond 31 bits of pages differ from
-  // their pages' offsets.
+  // Compared in bytes and in pages: NaN, fractions and offsets beyond 31 bits of pages do not equal
+  // the offsets of their pages.
   const areOffsets = startPage * PAGE_SIZE === start && endPage * PAGE_SIZE === end;
   if (!areOffsets || startPage < 0 || startPage >= endPage || endPage > sizePages)
     throwBadRange(start, end, sizePages);
@@ -67,7 +67,7 @@ export const checkBounds = (
 
 function throwBadRange(start: number, end: number, sizePages: number): never {
   const got = `got [${start}, ${end})`;
-  // `%` is NaN for NaN and infinities, and never 0 for fractions.
+  // `%` gives NaN for NaN and infinities, and never 0 for fractions.
   if (start % PAGE_SIZE !== 0 || end % PAGE_SIZE !== 0) {
     throw new RangeError(
       `Expected range to start and end at page boundaries (multiples of ${PAGE_SIZE}), ${got}; ` +

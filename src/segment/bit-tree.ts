@@ -1,11 +1,11 @@
 /**
- * BitTree: a set of keys as bits, and above them levels of one bit for 32 of the level below ("some
- * bit of that word is set"), so that the next member before or after a key is found in at most 2
- * log32(capacity) steps however far it is.
+ * BitTree: a set of keys as bits. Above the keys are levels with one bit for each 32 bits of the
+ * level below ("some bit of that word is set"). So the next member before or after a key takes at
+ * most 2 log32(capacity) steps to find, at any distance.
  *
- * The words stand in one Int32Array, root first and keys last (layout.ts), and may be shared
- * between threads. Invariant: a bit above is set exactly if the word that it summarizes is not 0. A
- * root alone is one word.
+ * All words are in one Int32Array, root first and keys last (layout.ts). Threads may share them.
+ * Invariant: a bit of an upper level is set exactly if the word that it summarizes is not 0. The
+ * root is one word.
  */
 export class BitTree {
   private readonly words: Int32Array;
@@ -27,7 +27,7 @@ export class BitTree {
     return this.words[this.base + leaf]!;
   }
 
-  /** The last member that is not after `key`. There must be one. */
+  /** The last member at or before `key`. Precondition: there is one. */
   atOrBefore(key: number): number {
     const leaf = key >>> 5;
     const found = this.words[this.base + leaf]! & (-1 >>> (31 - (key & 31)));
@@ -44,8 +44,8 @@ export class BitTree {
   }
 
   /**
-   * The last member in the leaves before `leaf`: up the levels until one has a bit, then down its
-   * last bits.
+   * The last member in the leaves before `leaf`. Goes up until a level has a bit, then down along
+   * the last bits.
    */
   private lastBefore(leaf: number): number {
     const { words, bases } = this;
@@ -85,7 +85,7 @@ export class BitTree {
     this.addToLeaf(key >>> 5, 1 << (key & 31));
   }
 
-  /** Adds the members of one leaf that `mask` names. */
+  /** Adds the keys of one leaf whose bits are set in `mask`. */
   addToLeaf(leaf: number, mask: number): void {
     const { words, bases } = this;
     let index = leaf;

@@ -1,6 +1,6 @@
 /**
- * Checks a SegmentSet's invariants by deriving everything again from its runs. For tests and for
- * doubts: O(capacity).
+ * Checks a SegmentSet's invariants: derives every table again from the runs and compares.
+ * O(capacity), for tests and for PGALLOC_ASSERT.
  */
 import type { SegmentSet } from "./segment-set.ts";
 import { CLASS_MASK } from "./value.ts";
@@ -21,7 +21,7 @@ export function checkInvariants(set: SegmentSet): void {
     throw new Error(`Size ${size} is beyond the capacity ${layout.capacity}`);
 }
 
-/** Sets what the runs imply in empty tables; looks at neighbours and lengths on the way. */
+/** Fills empty tables with what the runs imply. Checks neighbours and lengths on the way. */
 function setRuns(set: SegmentSet, bits: Int32Array, summaries: readonly Int32Array[]): void {
   const { bitBases, summaryBases } = set.layout;
   let previous = -1;
@@ -60,7 +60,8 @@ function hasEqualValues(set: SegmentSet, a: number, b: number): boolean {
 }
 
 function compare(what: string, got: Int32Array, want: Int32Array): void {
-  // A closure an element would take ten times as long, and tests check every file that they end.
+  // A closure for each element takes ten times as long, and under PGALLOC_ASSERT every destroyed
+  // file is checked.
   for (let at = 0; at < got.length; at++)
     if (got[at] !== want[at]) throw new Error(`${what} ${at} is ${got[at]}, expected ${want[at]}`);
 }

@@ -1,13 +1,13 @@
 /**
- * Where a SegmentSet's tables lie: the levels of its bit tree and of its summaries, root first and
- * keys last, so that a prefix of each table serves the keys below some size. runs.ts says what the
- * tables hold.
+ * The layout of a SegmentSet's tables: the levels of its bit tree and of its summaries, root first
+ * and keys last. A prefix of each table therefore serves all keys below some size. runs.ts
+ * describes what the tables contain.
  */
 
 export const FANOUT_SHIFT = 3;
 export const FANOUT = 1 << FANOUT_SHIFT;
 
-/** Words of `owners` a key: tag, refs, group. */
+/** Words of `owners` for each key: tag, refs, group. */
 export const OWNER_WORDS = 3;
 
 /** Largest capacity: keys and lengths are 31-bit. */
@@ -16,7 +16,7 @@ export const MAX_CAPACITY = 2 ** 30;
 /** Bases of the tables' levels for a capacity, in 4-byte words. */
 export interface SegmentLayout {
   readonly capacity: number;
-  /** Level 0 is the keys' own level; bases[0] is the largest, since the root comes first. */
+  /** Level 0 has the keys. Its base is the largest, because the root comes first. */
   readonly bitBases: readonly number[];
   /** Level 0 is the leaves. */
   readonly summaryBases: readonly number[];
@@ -24,12 +24,12 @@ export interface SegmentLayout {
 
 /**
  * The memory of a SegmentSet: zeroed, or written by another SegmentSet of the same layout. A table
- * that not every set needs is made on first use.
+ * that only some sets need is made on first use.
  */
 export interface SegmentTables {
   readonly values: Uint8Array;
   readonly bits: Int32Array;
-  /** How many classes can be searched. */
+  /** Classes 0 to classes - 1 can be searched. */
   readonly classes: number;
   owners(): Int32Array;
   /** 0 <= cls < classes. */
@@ -51,14 +51,14 @@ export function segmentLayout(capacity: number): SegmentLayout {
 }
 
 /**
- * Bases of a tree's levels, each 2^shift times smaller than the one below, root first; index 0 is
- * the lowest level.
+ * Bases of a tree's levels, root first. Each level has 2^shift times fewer elements than the one
+ * below; index 0 is the lowest level.
  */
 function rootFirstBases(lowestCount: number, shift: number): number[] {
   const words: number[] = [];
   for (let count = lowestCount; ; ) {
     count = Math.ceil(count / 2 ** shift);
-    // Whole groups of siblings, so that a scan of a node's children never leaves the table.
+    // Siblings come in whole groups, so a scan of a node's children never leaves the table.
     words.push(count === 1 ? 1 : Math.ceil(count / FANOUT) * FANOUT);
     if (count === 1) break;
   }
@@ -72,7 +72,7 @@ function rootFirstBases(lowestCount: number, shift: number): number[] {
 }
 
 /**
- * Elements of each table that serve keys [0, keys): `values` are bytes, all others words of 4
+ * Elements of each table that serve keys [0, keys). `values` has bytes, all others have words of 4
  * bytes.
  */
 export function segmentLengths(

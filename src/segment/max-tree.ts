@@ -1,17 +1,17 @@
 /**
- * MaxTree: a number a leaf, and above the leaves a tree of maxima, 8 children a node, so that the
- * first and the last leaf with at least some number are found in log8(leaves) steps.
+ * MaxTree: one number for each leaf, and above the leaves a tree of maxima with 8 children for each
+ * node. It finds the first and the last leaf whose number is at least some value in log8(leaves)
+ * steps.
  *
- * The nodes stand in one Int32Array, root first and leaves last, each level in whole groups of
- * siblings (layout.ts); it may be shared between threads. Invariant: a node is the largest of its
- * children.
+ * All nodes are in one Int32Array, root first and leaves last, each level in whole groups of
+ * siblings (layout.ts). Threads may share it. Invariant: a node is the largest of its children.
  */
 import { FANOUT, FANOUT_SHIFT } from "./layout.ts";
 
 export class MaxTree {
   private readonly nodes: Int32Array;
   private readonly bases: Int32Array;
-  /** The lowest level whose first node is above all leaves that `nodes` has. */
+  /** The lowest level whose first node covers all leaves of `nodes`. */
   private readonly top: number;
 
   constructor(nodes: Int32Array, bases: readonly number[]) {
@@ -53,7 +53,7 @@ export class MaxTree {
     return node;
   }
 
-  /** Makes the leaf at least `value`. */
+  /** Raises the leaf to `value` if it is less. */
   raise(leaf: number, value: number): void {
     const { nodes, bases } = this;
     let node = leaf;
@@ -65,7 +65,7 @@ export class MaxTree {
     }
   }
 
-  /** Gives the leaf a value that is not above its own. */
+  /** Sets the leaf to `value`, which is not above its present number. */
   lower(leaf: number, value: number): void {
     const { nodes, bases } = this;
     let node = leaf;
@@ -78,10 +78,11 @@ export class MaxTree {
       if (level === bases.length) return;
       node >>>= FANOUT_SHIFT;
       at = bases[level]! + node;
-      // Only the child that has the node's maximum can lower it.
+      // A child changes the node only if it was the node's maximum.
       if (nodes[at]! > before) return;
       const first = bases[level - 1]! + (node << FANOUT_SHIFT);
-      // Written out for a FANOUT of 8, without a branch: which child is larger cannot be predicted.
+      // Written out for a FANOUT of 8, without branches: the processor cannot predict which child
+      // is larger.
       const left = Math.max(
         Math.max(nodes[first]!, nodes[first + 1]!),
         Math.max(nodes[first + 2]!, nodes[first + 3]!),
@@ -96,11 +97,12 @@ export class MaxTree {
 }
 
 /**
- * Which of the 8 siblings from `first` on have at least `value`, a bit each: without a branch,
- * since which cannot be predicted.
+ * One bit for each of the 8 siblings from `first` on: set if the sibling is at least `value`.
+ * Without branches, because the processor cannot predict them.
  */
 const largeChildren = (nodes: Int32Array, first: number, value: number): number => {
-  // Neither side is negative: the difference has a sign bit exactly if the node is below the value.
+  // Neither number is negative, so the difference is negative exactly if the node is below the
+  // value.
   const below =
     ((nodes[first]! - value) >>> 31) |
     (((nodes[first + 1]! - value) >>> 31) << 1) |

@@ -1,14 +1,16 @@
 /**
- * Repairs a SegmentSet whose user died between two stores of an operation.
+ * Repairs a SegmentSet whose thread died between two stores of an operation.
  *
- * What counts is the lowest level of bits, where runs start, and tag, refs and group at each start.
- * SegmentSet writes a value before it sets the bit, and a run whose bit is cleared belongs to the
- * one before it: so at every instant they say a whole state, but for the three stores of an owner
- * and the one of its byte, between which nothing can end a thread. Each key has its value from
- * before the operation or after it; only `assign` over runs of different values may leave the first
- * one's in all of them. Upper bits and maxima follow from that and are derived anew, and equal
- * neighbours are joined. O(keys viewed); writes only what differs, since untouched tables take no
- * memory.
+ * Three things are primary: the lowest level of bits (where runs start), and at each start the
+ * value's byte and its owner (tag, refs, group). SegmentSet writes a value before it sets the bit,
+ * and a run whose bit is cleared belongs to the run before it. So at every instant these tables
+ * describe a complete state. The only exception is the three stores of an owner and the store of
+ * its byte, and a thread cannot end between those. Each key has its value from before the operation
+ * or from after it. One operation differs: `assign` over runs of different values may leave the
+ * first run's value in all of them.
+ *
+ * Upper bits and maxima are derived anew, and equal neighbours are joined. O(keys viewed). Words
+ * that are right are not written, because untouched tables take no memory.
  */
 import { FANOUT, FANOUT_SHIFT, type SegmentLayout, type SegmentTables } from "./layout.ts";
 import type { SegmentSet } from "./segment-set.ts";
@@ -25,7 +27,7 @@ export function rebuildTables(set: SegmentSet): void {
   for (let cls = 0; cls < tables.classes; cls++) rebuildSummary(set, tables.summary(cls), cls);
 }
 
-/** A start at or behind `size`, or whose value is that of the run before it, is none. */
+/** Removes starts at or behind `size`, and starts whose value equals that of the run before. */
 function joinRuns(layout: SegmentLayout, tables: SegmentTables, size: number): void {
   const { bits } = tables;
   const base = layout.bitBases[0]!;

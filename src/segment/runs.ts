@@ -1,27 +1,26 @@
 /**
- * Runs: the tables of a SegmentSet, and what can be read from them.
+ * Runs: the tables of a SegmentSet, and how to read them.
  *
- *   bits       1 bit a key, set where a run starts, as a BitTree. The run that holds a key, and its
- *              end, are at most 2 log32(capacity) steps away. Lengths follow from the bits.
- *   values     1 byte a key (value.ts): at a run's first key its tag and refs, if both are small
- *              and group is 0; else the tag's low bits, and owners has all three. Stale elsewhere.
- *   owners     3 words a key: tag, refs and group of the runs that say so. Rarely touched.
- *   summaries  for each searched class a MaxTree: leaf w holds the longest run of that class that
- *              starts in keys [32w, 32w + 32). First fit walks down to the leftmost leaf that
- *              suffices, last fit to the rightmost; a change walks up while a maximum changes.
+ *   bits       1 bit for each key, set where a run starts, as a BitTree. The run that holds a key,
+ *              and its end, are at most 2 log32(capacity) steps away. Lengths follow from the bits.
+ *   values     1 byte for each key (value.ts). At a run's first key it holds tag and refs, if both
+ *              are small and group is 0; else the tag's low bits. Stale at all other keys.
+ *   owners     3 words for each key: tag, refs and group of runs whose byte cannot hold them.
+ *   summaries  a MaxTree for each searched class: leaf w holds the longest run of that class that
+ *              starts in keys [32w, 32w + 32). First fit descends to the leftmost leaf that is long
+ *              enough, last fit to the rightmost. A change ascends while a maximum changes.
  *
  *   capacity = 32 * leaves
  *   bits of level k + 1 = ceil(bits of level k / 32)
  *   nodes above = ceil(nodes / 8)
  *
- * So most runs are one byte, changed by one store, and two runs are equal if their bytes are.
- * Finding, cutting and joining touch two or three cache lines, which neighbours share. With a word
- * a key, freeing and allocating one of 100,000 runs of 32 keys took a sixth longer.
+ * So most runs are one byte and change by one store, and two such runs are equal if their bytes
+ * are. Finding, cutting and joining touch two or three cache lines, which neighbours share. With a
+ * word for each key, freeing and allocating one of 100,000 runs of 32 keys took a sixth longer.
  *
- * The tables are typed arrays over memory that the caller provides. Threads may share them; the
- * caller holds a lock over every call. Levels lie root first and keys last, so a prefix of each
- * table serves the keys below some size: a table can be reserved for a large capacity and viewed
- * only as far as it is used.
+ * The caller provides the memory of the tables. Threads may share it; the caller holds a lock
+ * during every call. A table can be reserved for a large capacity and viewed only as far as it is
+ * used, because a prefix of it serves the keys below some size (layout.ts).
  */
 import { BitTree } from "./bit-tree.ts";
 import { OWNER_WORDS, type SegmentLayout, type SegmentTables } from "./layout.ts";
@@ -42,26 +41,24 @@ export class Runs {
   protected values!: Uint8Array;
   protected starts!: BitTree;
   /**
-   * For each searched class: the longest run that starts in each leaf of 32 keys. Use `longestOf`.
+   * For each searched class, the longest run that starts in each leaf of 32 keys. Read it through
+   * `longestOf`.
    */
   protected longest!: (MaxTree | undefined)[];
   protected current!: SegmentTables;
   protected readonly classes: number;
-  /** Where the run that firstFit or lastFit found last ends. */
+  /** The end of the run that firstFit or lastFit found last. */
   fitEnd = 0;
-  /** The run that `seek` found last, or addRefsIn made; nothing is known if runEnd is 0. */
+  /** The run that `seek` found last or `addRefsIn` made. If runEnd is 0, none is known. */
   runStart = 0;
   runEnd = 0;
   /**
-   * What addRefsIn cut that run out of the middle of, and is otherwise as it was; nothing if it
-   * starts where the run does.
+   * The run from which `addRefsIn` cut the known run, if it cut in the middle and nothing changed
+   * since. There is none if aroundStart equals runStart.
    */
   protected aroundStart = 0;
   protected aroundEnd = 0;
-  /**
-   * Keys in use: [0, size). With shared tables the owner of the lock carries it from thread to
-   * thread.
-   */
+  /** Keys in use: [0, size). With shared tables, each owner of the lock hands it to the next. */
   size = 0;
 
   constructor(layout: SegmentLayout, tables: SegmentTables) {
@@ -75,7 +72,7 @@ export class Runs {
     return this.current;
   }
 
-  /** Continues on other views of the same memory, larger ones as a rule. */
+  /** Continues on other views of the same memory, usually larger ones. */
   useTables(tables: SegmentTables): void {
     this.forget();
     this.current = tables;
@@ -101,7 +98,7 @@ export class Runs {
 
   /**
    * Finds the run that holds `key` (0 <= key < size): [runStart, runEnd). The run found last needs
-   * no search: pinning pages and unpinning them comes back to it, and to the run around it.
+   * no search. Pinning and unpinning pages returns to it, and to the run around it.
    */
   seek(key: number): void {
     if (key >= this.runStart && key < this.runEnd) return;
@@ -110,8 +107,8 @@ export class Runs {
   }
 
   /**
-   * What `seek` found is not so any more. What changes runs does this, and so must who gets the
-   * lock when others had it.
+   * Drops what `seek` found. Every change of runs calls this, and so must a thread that takes the
+   * lock after another thread had it.
    */
   forget(): void {
     this.runEnd = 0;
@@ -224,13 +221,16 @@ export class Runs {
     this.values[start] = value;
   }
 
-  /** A run starts at `start`. The bit comes last: a death before it changes nothing. */
+  /**
+   * Starts a run at `start`. The bit is stored last: a thread that dies before it has changed
+   * nothing.
+   */
   protected put(start: number, tag: number, refs: number, group: number): void {
     this.write(start, tag, refs, group);
     this.starts.add(start);
   }
 
-  /** A run with the value of the one at `from` starts at `start`. */
+  /** Starts a run at `start` with the value of the run at `from`. */
   protected putCopy(start: number, from: number): void {
     const value = this.values[from]!;
     if (value >= OWNED)
@@ -240,8 +240,8 @@ export class Runs {
   }
 
   /**
-   * A run of `length` keys that started in `leaf` is gone, shorter, or of another class. The tables
-   * say so already.
+   * Updates the maxima after a run of `length` keys that started in `leaf` is gone, shorter, or of
+   * another class. The tables already hold the change.
    */
   protected lower(cls: number, leaf: number, length: number): void {
     const longest = this.longestOf(cls);

@@ -1,11 +1,10 @@
 /**
- * SegmentSet: the keys [0, size) in maximal runs of equal value, with first and last fit.
+ * SegmentSet: the keys [0, size) as maximal runs of equal value, with first and last fit.
  *
- * It answers what gVisor's `pkg/segment` sets answer: which range holds a key; split, merge and
- * change ranges; the first or last gap that is large enough. Its structure is different: tables
- * indexed by key instead of a tree of ranges, so that an operation touches a handful of words
- * however many ranges there are. runs.ts describes the tables and reads them; this file changes
- * them.
+ * It answers the same questions as gVisor's `pkg/segment` sets: which range holds a key, and which
+ * is the first or last gap that is large enough. It splits, merges and changes ranges. gVisor has a
+ * tree of ranges; here the tables are indexed by key, so an operation touches a handful of words at
+ * any number of ranges. runs.ts describes the tables and reads them; this file changes them.
  *
  * | operation                     | cost                                                     |
  * | ----------------------------- | -------------------------------------------------------- |
@@ -45,8 +44,8 @@ export class SegmentSet extends Runs {
    * An empty set; grow it with `extend`.
    *
    * @param capacity the most keys it can have, 1 to MAX_CAPACITY
-   * @param classes how many classes can be searched with `firstFit` and `lastFit`: those of tags
-   * whose low 4 bits are less
+   * @param classes classes 0 to classes - 1 can be searched with `firstFit` and `lastFit`; the
+   * class of a tag is its low 4 bits
    * @param buffer zeroed, at least `byteLength(capacity, classes)` bytes: an ArrayBuffer or a
    * SharedArrayBuffer
    * @throws {RangeError} naming the argument that is out of range
@@ -83,7 +82,7 @@ export class SegmentSet extends Runs {
   /**
    * Adds `count` keys with one value at the end. Here and below: 0 <= tag <= MAX_TAG; refs and
    * group are 32-bit integers.
-   * @throws {RangeError} beyond the capacity, or for a count or tag that is no such integer
+   * @throws {RangeError} beyond the capacity, or if count or tag is not an integer in range
    */
   extend(count: number, tag: number, refs = 0, group = 0): void {
     const start = this.size;
@@ -102,13 +101,14 @@ export class SegmentSet extends Runs {
   }
 
   /**
-   * Adds `count` keys at the end: the runs of `runs` from row `first` up to the one that starts
-   * behind them, and the value (`tag`, 0, 0) wherever there is none. Returns the first row that was
-   * not taken. It leaves what `extend` and an `assign` a row would, in one pass without a search.
-   * The pass is flat and gathers a leaf's bits before it stores them, since a restore runs it once,
-   * in a process that has compiled nothing yet: 262,144 runs 8 ms, 23 with a call for each.
+   * Adds `count` keys at the end. They get the runs of `runs` from row `first` up to the first that
+   * starts behind the new keys; keys between runs get the value (`tag`, 0, 0). Returns the first
+   * row that was not used. The result is that of `extend` and one `assign` for each row, in one
+   * pass without a search. The pass is flat and gathers a leaf's bits before it stores them,
+   * because a restore runs it once, in a process that has compiled nothing yet: 262,144 runs take 8
+   * ms, and 23 ms with a call for each.
    *
-   * Precondition: rows are ordered and disjoint, and none reaches over either end of the new keys.
+   * Precondition: rows are ordered and disjoint, and none crosses an end of the new keys.
    */
   extendWith(count: number, tag: number, runs: RunColumns, first: number): number {
     const { classes, size: begin } = this;
@@ -121,7 +121,7 @@ export class SegmentSet extends Runs {
     this.forget();
     const { start: starts, length: lengths, tag: tags, refs, group: groups } = runs;
     const rows = starts.length;
-    // The run that is open: it ends where a run of another value begins.
+    // The open run. It ends where a run of another value begins.
     let open = begin === 0 ? -1 : this.startOf(begin - 1);
     let openTag = open < 0 ? -1 : this.tagAt(open);
     let openRefs = open < 0 ? -1 : this.refsAt(open);
@@ -167,7 +167,7 @@ export class SegmentSet extends Runs {
     this.replaceIn(this.startOf(start), this.endOf(start), start, end, tag, refs, group);
   }
 
-  /** As `replace`, for who knows the run that holds [start, end): it is [run, runEnd). */
+  /** As `replace`, if the caller knows the run that holds [start, end): [run, runEnd). */
   replaceIn(
     run: number,
     runEnd: number,
@@ -210,8 +210,8 @@ export class SegmentSet extends Runs {
 
   /**
    * Adds `by`, which is 1 or -1, to the refs of [start, end), which lies within the run [run,
-   * runEnd). The result is that of `replaceIn`, which it calls if the value does not fit in a byte
-   * before and after, or if the class is searched. Both are rare.
+   * runEnd). The result is that of `replaceIn`. It calls `replaceIn` in two rare cases: if the
+   * value does not fit in a byte before and after, or if the class is searched.
    */
   addRefsIn(run: number, runEnd: number, start: number, end: number, by: number): void {
     const { values, starts } = this;
@@ -223,7 +223,7 @@ export class SegmentSet extends Runs {
       return;
     }
     if (start > run && end < runEnd) {
-      // Out of the middle: what is left of the run is on both sides.
+      // [start, end) is in the middle: the run continues on both sides.
       values[end] = value;
       starts.add(end);
       values[start] = next;
@@ -236,8 +236,8 @@ export class SegmentSet extends Runs {
     }
     const isCut = this.aroundStart < start && start === this.runStart && end === this.runEnd;
     if (isCut && values[this.aroundStart] === next) {
-      // And back. A thread that dies before the last step leaves two equal neighbours, here and
-      // below; each key has its value.
+      // The reverse. A thread that dies before the last step, here and below, leaves two equal
+      // neighbours; each key has its value.
       starts.remove(start);
       starts.remove(end);
       this.runStart = this.aroundStart;
@@ -259,8 +259,8 @@ export class SegmentSet extends Runs {
   }
 
   /**
-   * Makes `key` the start of a run (0 <= key <= size), by splitting the one that holds it. Equal
-   * neighbours stay.
+   * Makes `key` (0 <= key <= size) the start of a run: splits the run that holds it. Equal
+   * neighbours are not joined.
    */
   private split(key: number): void {
     if (key === this.size || this.starts.has(key)) return;
@@ -287,10 +287,10 @@ export class SegmentSet extends Runs {
   }
 
   /**
-   * Gives [start, end) one value, whatever runs it held: cuts at both ends, joins equal neighbours.
+   * Gives [start, end) one value, over any runs: cuts at both ends, joins equal neighbours.
    *
-   * @throws {RangeError} unless 0 <= start < end <= size and tag are integers in range, with
-   * nothing changed
+   * @throws {RangeError} unless 0 <= start < end <= size and tag are integers in range; nothing
+   * changes then
    */
   assign(start: number, end: number, tag: number, refs = 0, group = 0): void {
     if (
@@ -316,8 +316,8 @@ export class SegmentSet extends Runs {
     const after = tag & CLASS_MASK;
     const length = this.endOf(start) - start;
     this.write(start, tag, refs, group);
-    // Before the run grows: a maximum that is derived anew meanwhile must not be above the stored
-    // one.
+    // Raise before the run grows: if a maximum is derived anew meanwhile, the stored one must not
+    // be below it.
     if (after < this.classes) this.longestOf(after).raise(start >>> 5, end - start);
     for (let run = start + length; run < end; ) {
       const next = this.endOf(run);
@@ -327,7 +327,7 @@ export class SegmentSet extends Runs {
       run = next;
     }
     if (before < this.classes) this.lower(before, start >>> 5, length);
-    // And after, since it may have been derived while the run was shorter.
+    // Raise again: the maximum may have been derived while the run was shorter.
     if (after < this.classes) this.longestOf(after).raise(start >>> 5, end - start);
     this.mergeAt(end);
     this.mergeAt(start);

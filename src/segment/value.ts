@@ -2,12 +2,13 @@
  * A run's value (tag, refs and group) in the tables of a SegmentSet: one byte if it is small, else
  * a byte and an owner.
  *
- *   byte < OWNED    the tag is the low 6 bits, refs the upper 2, group 0: for tags below 64 with
- *                   refs of 0 to 3
- *   byte >= OWNED   the low 4 bits are the tag's; `owners` has tag, refs and group, a word each
+ *   byte < OWNED    the low 6 bits are the tag, the upper 2 are refs, group is 0: for tags below 64
+ *                   with refs of 0 to 3
+ *   byte >= OWNED   the low 4 bits are the tag's low bits; `owners` has tag, refs and group, a word
+ *                   each
  *
- * So the byte alone tells the class, which is the tag's low 4 bits, and the whole value of most
- * runs.
+ * So the byte alone gives the class, which is the tag's low 4 bits, and for most runs the whole
+ * value.
  */
 import { OWNER_WORDS, type SegmentTables } from "./layout.ts";
 
@@ -17,13 +18,13 @@ export interface Segment {
   readonly start: number;
   /** One past the last key. */
   readonly end: number;
-  /** The run's class in the low 4 bits, whatever the user wants in the upper 12. */
+  /** The class in the low 4 bits; the upper 12 bits are the user's. */
   readonly tag: number;
   readonly refs: number;
   readonly group: number;
 }
 
-/** Runs as columns, a row each. */
+/** Runs as columns, one row for each. */
 export interface RunColumns {
   readonly start: ArrayLike<number>;
   readonly length: ArrayLike<number>;
@@ -32,7 +33,7 @@ export interface RunColumns {
   readonly group: ArrayLike<number>;
 }
 
-/** What is called for a run: [start, end), and its value. */
+/** A callback for each run: [start, end) and its value. */
 export type VisitRun = (
   start: number,
   end: number,
@@ -50,14 +51,14 @@ export const SMALL_TAG_MASK = 63;
 export const REFS_SHIFT = 6;
 export const OWNED = 0xf0;
 
-/** The byte of a value. Tags of 48 to 63 with 3 refs, which would fit, come out as owned ones. */
+/** The byte of a value. Tags of 48 to 63 with 3 refs would fit, but their bytes mark owned runs. */
 export const byteOf = (tag: number, refs: number, group: number): number => {
   return ((tag >>> REFS_SHIFT) | (refs >>> 2) | group) === 0
     ? tag | (refs << REFS_SHIFT)
     : (tag & CLASS_MASK) | OWNED;
 };
 
-/** Writes down the value of an owned run. */
+/** Stores the value of an owned run. */
 export function setOwner(
   tables: SegmentTables,
   start: number,

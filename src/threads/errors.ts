@@ -1,11 +1,12 @@
 /**
- * Errors on their way between threads. postMessage keeps the class, name, message and stack of a
- * built-in error, but neither the class nor the fields of ours (`code`, `errno`, `path`). So a
- * thrown value is taken apart into plain data here and rebuilt on the other side.
+ * Errors that cross threads. postMessage keeps the class, name, message and stack of a built-in
+ * error, but neither the class nor the fields of our errors (`code`, `errno`, `path`). So
+ * `tellError` turns a thrown value into plain data here, and `rebuildError` makes the error again
+ * in the other thread.
  */
 import { errnoNumber, SyscallError } from "../../ffi/index.ts";
 
-/** The Worker that ran a task is gone: terminated, exited, or ended by an uncaught error. */
+/** The Worker of a task is gone: terminated, exited, or ended by an uncaught error. */
 export class ThreadDiedError extends Error {
   override readonly name = "ThreadDiedError";
   readonly code = "ERR_THREAD_DIED";
@@ -22,7 +23,7 @@ export class ThreadDiedError extends Error {
 }
 
 /**
- * A Worker could not begin: its entry file is missing, as in a program that was bundled without it.
+ * A Worker could not start: its entry file is missing, as in a program that was bundled without it.
  */
 export class WorkerNotFoundError extends Error {
   override readonly name = "WorkerNotFoundError";
@@ -54,7 +55,7 @@ export class ThreadLimitError extends Error {
   }
 }
 
-/** A thrown value as plain data that postMessage copies faithfully. */
+/** A thrown value as plain data that postMessage copies without loss. */
 export type ToldError =
   | { readonly kind: "value"; readonly value: unknown }
   | {
@@ -63,18 +64,18 @@ export type ToldError =
       readonly message: string;
       readonly stack: string | undefined;
       /**
-       * Own properties, `cause` and `errors` among them; told errors inside are marked with `TOLD`.
+       * Own properties, including `cause` and `errors`. Told errors inside are marked with `TOLD`.
        */
       readonly fields: Readonly<Record<string, unknown>>;
     };
 
 export type RebuildError = (told: ToldError & { kind: "error" }) => Error;
 
-/** Marks a told error inside `fields`; no error that we know has a field of this name. */
+/** Marks a told error inside `fields`. No error class has a field of this name. */
 const TOLD = "pgalloc.told";
-/** A deeper chain of causes is cut: it is probably a cycle. */
+/** A deeper chain of causes is cut, because it is probably a cycle. */
 const MAX_DEPTH = 8;
-/** Own properties of errors that are not enumerable and travel all the same. */
+/** Own properties of errors that are copied although they are not enumerable. */
 const HIDDEN_FIELDS = ["cause", "errors"];
 
 const builtIns: Record<string, new (message: string) => Error> = {
@@ -98,23 +99,23 @@ const rebuilders = new Map<string, RebuildError>([
   ],
 ]);
 
-/** SyscallError takes the positive number; the code serves if there is none. */
+/** SyscallError takes the positive number. Without a number, the code decides. */
 function errnoFromCode(code: string, errno: unknown): number {
   return typeof errno === "number" ? -errno : errnoNumber(code);
 }
 
 /**
- * Registers how errors named `name` are rebuilt from another thread's. An error of any other class
- * that is neither built in nor `SyscallError` arrives as an `Error` with the same name, message,
- * stack and fields.
+ * Registers the function that rebuilds another thread's errors named `name`. An error of a class
+ * that is neither registered, built in nor `SyscallError` arrives as an `Error` with the same name,
+ * message, stack and fields.
  */
 export function registerErrorClass(name: string, rebuild: RebuildError): void {
   rebuilders.set(name, rebuild);
 }
 
 /**
- * Takes a thrown value apart. Fields that cannot be copied (functions, symbols, instances of
- * classes) become strings.
+ * Turns a thrown value into plain data. Fields that cannot be copied (functions, symbols, instances
+ * of classes) become strings.
  */
 export function tellError(thrown: unknown): ToldError {
   return tell(thrown, 0);
@@ -123,8 +124,8 @@ export function tellError(thrown: unknown): ToldError {
 function tell(thrown: unknown, depth: number): ToldError {
   if (!(thrown instanceof Error)) return { kind: "value", value: portable(thrown, depth) };
   const fields: Record<string, unknown> = {};
-  // `cause` and `errors` are not enumerable. The engine's `line` and `column` are not either and
-  // stay here.
+  // `cause` and `errors` are not enumerable. The engine's `line` and `column` are not either; they
+  // are not copied.
   for (const key of [
     ...Object.keys(thrown),
     ...HIDDEN_FIELDS.filter((hidden) => Object.hasOwn(thrown, hidden)),
@@ -150,7 +151,7 @@ function portable(value: unknown, depth: number): unknown {
   );
 }
 
-/** Rebuilds what `tellError` took apart. */
+/** Makes the error again from the data of `tellError`. */
 export function rebuildError(told: ToldError): unknown {
   if (told.kind === "value") return rebuildField(told.value);
   const fields = Object.fromEntries(
@@ -179,7 +180,7 @@ function construct(told: ToldError & { kind: "error" }): Error {
   return new (builtIns[told.name] ?? Error)(told.message);
 }
 
-/** Keeps intrinsic properties out of `Object.keys`, as on an error that never travelled. */
+/** Makes the property not enumerable, as on an error that never crossed threads. */
 function define(error: Error, key: string, value: unknown): void {
   const hidden = key === "stack" || HIDDEN_FIELDS.includes(key);
   Object.defineProperty(error, key, {

@@ -1,8 +1,9 @@
 /**
- * A pool of reusable Workers: one task, one thread. A Worker costs 3 to 180 ms to start, and
- * terminating one is the least reliable part of Bun's Workers, so threads are kept and used again.
+ * A pool of reusable Workers: each task has a thread of its own. A Worker takes 3 to 180 ms to
+ * start, and terminating one is the least reliable part of Bun's Workers, so threads are kept and
+ * used again.
  *
- * The states of a Worker, and what causes each change (all on the thread that owns the pool):
+ * The states of a Worker, and the cause of each change (all on the thread that owns the pool):
  *
  *     (start) ── run() ──> busy ── "returned" / "threw" arrives ──> idle ── run() ──> busy
  *                           │                                        │
@@ -10,16 +11,16 @@
  *
  * - busy: `running` is set. The Worker keeps the process alive, unless the task was started with
  *   `ref: false`.
- * - idle: in `idle`, unref'd: a process that has nothing else to do exits by itself. A pool keeps
- *   MAX_IDLE threads for IDLE_MS, and tells the others to leave.
- * - gone: for any reason (terminate, process.exit, an uncaught error). The event "close" comes once
- *   and last. A task that was still running is rejected with ThreadDiedError, or with
- *   WorkerNotFoundError if the thread could not begin. A thread that is gone is never used again.
+ * - idle: in `idle`, unref'd: a process that has nothing else to do exits. A pool keeps at most
+ *   MAX_IDLE idle threads, each for IDLE_MS, and asks the others to leave.
+ * - gone: for any reason (terminate, process.exit, an uncaught error). The event "close" comes
+ *   once, and last. A task that was still running is rejected with ThreadDiedError, or with
+ *   WorkerNotFoundError if the thread could not start. A thread that is gone is never used again.
  *
- * A pool starts as many Workers as tasks run at once: the caller bounds that. Each JavaScript
- * thread has two pools of its own, so that its tasks do not depend on another thread being awake:
- * one of threads with low priority, which a thread cannot give up again, and one for all other
- * tasks.
+ * A pool starts as many Workers as tasks run at once; the caller limits that number. Each
+ * JavaScript thread has two pools of its own, so its tasks do not wait for another thread to be
+ * awake. One pool has threads of low priority, because a thread cannot raise its priority again;
+ * the other runs all other tasks.
  */
 import { rebuildError, ThreadDiedError, WorkerNotFoundError } from "./errors.ts";
 import { onReload } from "./reload.ts";
@@ -28,7 +29,8 @@ import { startWorker, WORKER_URL } from "./start-worker.ts";
 
 export interface RunningTask {
   /**
-   * The task function's value. Rejects with what it threw, ThreadDiedError or WorkerNotFoundError.
+   * The value of the task function. Rejects with the value it threw, ThreadDiedError or
+   * WorkerNotFoundError.
    */
   readonly done: Promise<unknown>;
 }
@@ -36,7 +38,10 @@ export interface RunningTask {
 export interface RunOptions {
   /** Whether the running task keeps the process alive. Default: true. */
   readonly ref?: boolean;
-  /** For work that the program does not wait for: its own threads go first. Default: false. */
+  /**
+   * For work that the program does not wait for: the program's own threads run first. Default:
+   * false.
+   */
   readonly lowPriority?: boolean;
 }
 
@@ -58,7 +63,8 @@ interface Thread {
 }
 
 /**
- * Enough for a load and a save at once, with two helpers each. An idle thread takes about 2 MiB.
+ * Enough for a load and a save at once, with two helper threads each. An idle thread takes about 2
+ * MiB.
  */
 const MAX_IDLE = 6;
 const IDLE_MS = 5000;
@@ -67,7 +73,7 @@ export class ThreadPool<Name extends string = string> {
   readonly #workerUrl: URL;
   readonly #nice: number;
   readonly #idleMs: number;
-  /** Last in, first out: the warmest thread is used first. */
+  /** Last in, first out: the thread with the warmest caches is used first. */
   readonly #idle: Thread[] = [];
   /** Busy and idle. */
   readonly #threads = new Set<Thread>();
@@ -76,8 +82,9 @@ export class ThreadPool<Name extends string = string> {
   #idleTimer: ReturnType<typeof setTimeout> | undefined;
 
   /**
-   * `workerUrl`: a module that calls `serveTasks`. `nice`: of its threads, 0 to 19, unless the
-   * process is nicer. `idleMs`: how long an idle thread is kept.
+   * @param workerUrl a module that calls `serveTasks`
+   * @param nice of the pool's threads, 0 to 19; a nicer process keeps its own
+   * @param idleMs how long an idle thread is kept
    */
   constructor(workerUrl: URL, nice = 0, idleMs = IDLE_MS) {
     this.#workerUrl = workerUrl;
@@ -86,10 +93,10 @@ export class ThreadPool<Name extends string = string> {
   }
 
   /**
-   * Runs a task in a thread of its own. postMessage copies the payload: SharedArrayBuffers are
+   * Runs a task in a thread of its own. postMessage copies the payload; SharedArrayBuffers are
    * shared.
    *
-   * @throws {DOMException} DataCloneError if the payload cannot be copied; the thread is not lost
+   * @throws {DOMException} DataCloneError if the payload cannot be copied; the thread stays usable
    * @throws {ThreadLimitError} if no thread is idle and none can be made
    */
   run(task: Name, payload: unknown, options: RunOptions = {}): RunningTask {
@@ -117,14 +124,14 @@ export class ThreadPool<Name extends string = string> {
   async terminateIdle(): Promise<void> {
     const leaving = this.#idle.splice(0);
     for (const thread of leaving) {
-      // Without this the process could exit (successfully) in the middle of the await.
+      // Without this the process could exit, with code 0, during the await.
       thread.worker.ref();
       this.#dismiss(thread);
     }
     await Promise.all(leaving.map((thread) => thread.closed));
   }
 
-  /** Ends all threads, the busy ones when their tasks have ended. */
+  /** Ends all threads: idle ones now, busy ones after their tasks. */
   retire(): void {
     this.#maxIdle = 0;
     for (const thread of this.#idle.splice(0)) this.#dismiss(thread);
@@ -145,8 +152,8 @@ export class ThreadPool<Name extends string = string> {
       this.#finish(thread, event.data),
     );
     worker.addEventListener("error", (event: ErrorEvent) => {
-      // Handled: it becomes the cause of the ThreadDiedError. Unhandled it would be printed as
-      // well.
+      // Handled here: it becomes the cause of the ThreadDiedError. Bun prints an error that is not
+      // handled.
       event.preventDefault();
       thread.uncaught = uncaughtError(event, this.#workerUrl);
     });
@@ -177,9 +184,7 @@ export class ThreadPool<Name extends string = string> {
     this.#idleTimer ??= setTimeout(() => this.#dismissIdle(), this.#idleMs).unref();
   }
 
-  /**
-   * Threads that were idle for too long leave. The one that was used last is the last in `idle`.
-   */
+  /** Asks threads to leave that were idle for too long. The one used last is last in `idle`. */
   #dismissIdle(): void {
     this.#idleTimer = undefined;
     const before = performance.now() - this.#idleMs;
@@ -191,7 +196,9 @@ export class ThreadPool<Name extends string = string> {
     this.#idleTimer = setTimeout(() => this.#dismissIdle(), waitMs).unref();
   }
 
-  /** Asks an idle thread to leave. It no longer counts, and its memory goes with its "close". */
+  /**
+   * Asks an idle thread to leave. The pool stops counting it; the "close" event frees its memory.
+   */
   #dismiss(thread: Thread): void {
     this.#threads.delete(thread);
     const message: ToWorker = { kind: "leave" };
@@ -223,9 +230,9 @@ export function uncaughtError(event: ErrorEvent, url: URL): Error {
 }
 
 /**
- * A tenth of a processor that the program wants as well. Without it a program that has used its
- * share waits for the task whenever it wakes up. With less a load could starve on a busy machine,
- * while it has claimed pages that the program waits for.
+ * A tenth of a processor when the program wants it as well. At normal priority, a program that has
+ * used its share of the processor waits for the task each time it wakes up. At a lower priority, a
+ * load on a busy machine could starve while it has claimed pages that the program waits for.
  */
 const LOW_PRIORITY_NICE = 10;
 

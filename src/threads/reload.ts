@@ -1,10 +1,11 @@
 /**
- * A program that runs with `bun --hot` evaluates this library anew after each change, in the same
- * JavaScript thread. The instance before it must not keep its threads.
+ * `bun --hot` evaluates this library again after each change of the program, in the same JavaScript
+ * thread. The earlier instance must end its threads then.
  */
 
 /**
- * Where an instance leaves its end for the next one. The URL tells two copies of the library apart.
+ * Each instance stores its end function here for the next one. The URL separates two copies of the
+ * library.
  */
 const KEY = Symbol.for(`pgalloc.end ${import.meta.url}`);
 
@@ -16,7 +17,7 @@ scope[KEY] = () => {
   for (const end of ends) end();
 };
 
-/** `end` is called once another instance of the library has taken over in this thread. */
+/** Calls `end` once another instance of the library has replaced this one in this thread. */
 export function onReload(end: () => void): void {
   ends.push(end);
 }

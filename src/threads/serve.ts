@@ -1,9 +1,9 @@
 /**
- * A Worker's side of the pool: waits for tasks, runs them and tells how they ended. The messages in
- * both directions are declared here.
+ * The Worker's side of the pool: it waits for tasks, runs them and reports how they ended. The
+ * messages of both directions are declared here.
  *
- * A task may block its thread (Atomics.wait) and then gets no message. Its caller needs another way
- * to stop it, such as a word in shared memory.
+ * A task may block its thread (Atomics.wait) and receives no message then. Its caller needs another
+ * way to stop it, such as a word in shared memory.
  */
 import { lowerPriority } from "../../ffi/index.ts";
 import { type ToldError, tellError } from "./errors.ts";
@@ -12,12 +12,15 @@ export interface TaskModule {
   run(payload: never): unknown;
 }
 
-/** Task name to the import of its module: lazily, so that a Worker loads only what it runs. */
+/**
+ * Task name to the import of its module. Imports are lazy, so a Worker loads only the tasks it
+ * runs.
+ */
 export type TaskTable = Readonly<Record<string, () => Promise<TaskModule>>>;
 
 /**
- * Pool to Worker. `nice`: the thread's from now on, if that is more. `leave`: exit when what runs
- * has ended.
+ * Pool to Worker. `nice`: raises the thread's nice value to this, for good. `leave`: exit after the
+ * running task.
  */
 export type ToWorker =
   | {
@@ -34,18 +37,18 @@ export type FromWorker =
   | { readonly kind: "returned"; readonly id: number; readonly value: unknown }
   | { readonly kind: "threw"; readonly id: number; readonly error: ToldError };
 
-/** The part of a Worker's global scope that is used here. */
+/** The part of a Worker's global scope that this file uses. */
 interface WorkerScope {
   onmessage: ((event: { data: ToWorker }) => void) | null;
   postMessage(message: FromWorker): void;
 }
 
-/** Makes this Worker serve the tasks of `table`. Called once, by the Worker's entry file. */
+/** Makes this Worker serve the tasks of `table`. The Worker's entry file calls it once. */
 export function serveTasks(table: TaskTable): void {
   const scope = globalThis as unknown as WorkerScope;
   scope.onmessage = ({ data }) => {
-    // process.exit ends this Worker only, after its messages are out; terminate() from outside is
-    // the rougher way.
+    // process.exit ends only this Worker, after its messages are sent. terminate() from outside may
+    // lose them.
     if (data.kind === "leave") process.exit(0);
     if (data.nice > 0) lowerPriority(data.nice);
     void runTask(table, data).then((answer) => answerWith(scope, answer));
@@ -65,7 +68,7 @@ async function runTask(table: TaskTable, message: ToWorker & { kind: "run" }): P
   }
 }
 
-/** A return value that cannot be copied is the task's error. */
+/** Posts an answer. A return value that cannot be copied becomes the task's error. */
 function answerWith(scope: WorkerScope, answer: FromWorker): void {
   try {
     scope.postMessage(answer);

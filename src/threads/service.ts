@@ -1,10 +1,10 @@
 /**
  * The service thread: a Worker that does a JavaScript thread's background work, so that the work
- * goes on while the thread that caused it is blocked.
+ * continues while the JavaScript thread is blocked.
  *
- * A JavaScript thread starts one at most, when it needs it first. Tasks of worker/tasks.ts run in
- * its event loop side by side; none of them may block it. It does not keep the process alive,
- * leaves after it was idle for some seconds, and ends with the thread that started it.
+ * A JavaScript thread has at most one, started on first use. Tasks of worker/tasks.ts run side by
+ * side in its event loop, and none of them may block it. The service thread does not keep the
+ * process alive. It leaves after some idle seconds, and ends with the thread that started it.
  */
 import { rebuildError, ThreadDiedError, WorkerNotFoundError } from "./errors.ts";
 import { uncaughtError } from "./pool.ts";
@@ -22,7 +22,7 @@ const IDLE_MS = 5000;
 
 class Service {
   readonly closed: Promise<void>;
-  /** It takes no more tasks, because it leaves or has ended. */
+  /** True once it takes no more tasks, because it leaves or has ended. */
   isLeaving = false;
   readonly #worker: Worker;
   readonly #pending = new Map<number, Pending>();
@@ -63,7 +63,7 @@ class Service {
     return promise;
   }
 
-  /** Ends the thread if it has no task; else once its tasks have ended. */
+  /** Ends the thread now if it has no task, else after its tasks. */
   leave(): void {
     this.isLeaving = true;
     if (!this.isIdle) return;
@@ -108,9 +108,8 @@ onReload(() => service?.leave());
 
 /**
  * Runs a task of worker/tasks.ts in this JavaScript thread's service thread, beside its other
- * tasks.
+ * tasks. Rejects with the value that the task threw, ThreadDiedError or WorkerNotFoundError.
  *
- * Rejects with what the task threw, ThreadDiedError or WorkerNotFoundError.
  * @throws {DOMException} DataCloneError if the payload cannot be copied
  * @throws {ThreadLimitError} if there is no service thread and none can be made
  */

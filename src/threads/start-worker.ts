@@ -1,13 +1,15 @@
-/** Starts Workers: where their entry file is, and what to do if no thread can be made. */
+/**
+ * Starts Workers: finds their entry file, and fails with ThreadLimitError if no thread can be made.
+ */
 import { hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
 import { ThreadLimitError } from "./errors.ts";
 
-/** A Worker takes 10 ms of a processor to start. Threads that wake up meanwhile go first. */
+/** Starting a Worker takes 10 ms of a processor. Threads that wake up meanwhile run first. */
 const START_SLICE_NS = 10_000_000;
 
 /**
- * Starts a Worker without holding up other threads. A thread begins with the time slice of the
- * thread that made it; its entry file gives it the system's own once it has started.
+ * Starts a Worker without delaying other threads. A new thread inherits the time slice of the
+ * thread that made it; the Worker's entry file restores the system's own once it has started.
  *
  * @throws {ThreadLimitError} if the system has no more threads
  */
@@ -27,13 +29,13 @@ export function startWorker(url: URL): Worker {
 }
 
 /**
- * The entry file is worker/pgalloc-worker.ts; in a program that was built, a file beside the
- * program's own. There `import.meta.url` may be that of the source on the machine that built it,
- * because CommonJS has nothing else.
+ * The entry file is worker/pgalloc-worker.ts. In a bundled program it is a file beside the
+ * program's own file: there `import.meta.url` may be that of the source on the machine that bundled
+ * it, because CommonJS has no other.
  */
 function workerUrl(): URL {
   const built = new URL("pgalloc-worker.js", Bun.pathToFileURL(Bun.main));
-  // The files that an executable embeds cannot be looked at.
+  // The size of a file embedded in an executable cannot be read.
   if (Bun.main.startsWith("/$bunfs/") || Bun.file(built).size > 0) return built;
   return new URL(
     `../worker/pgalloc-worker.${import.meta.url.endsWith(".ts") ? "ts" : "js"}`,

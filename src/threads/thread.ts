@@ -1,15 +1,16 @@
 /**
- * Names a thread in one word of shared memory, and tells whether the thread of a word still lives.
+ * Names a thread by one word of shared memory, and tells whether that thread still lives.
  *
- * The kernel uses thread ids again (after as few as 32,768 threads), so an id alone could take a
- * new thread for a dead one. A word therefore has the id, below 2^22 on every Linux, and above it
- * the low bits of the thread's start time (proc(5): `starttime`, in clock ticks). A dead thread is
- * taken for a living one only if another has its id and started a multiple of 512 ticks apart. The
- * sign bit is free for the user of the word, and no thread's word is 0.
+ * The kernel reuses thread ids (after as few as 32,768 threads), so an id alone could confuse a new
+ * thread with a dead one. A word therefore has the id, which is below 2^22 on every Linux, and
+ * above it the low bits of the thread's start time (proc(5): `starttime`, in clock ticks). A dead
+ * thread seems alive only if another thread has its id and started a multiple of 512 ticks apart.
+ * The sign bit is free for users of the word. No thread's word is 0.
  *
- * A JavaScript thread ends only where the engine looks for it: at a loop's back edge, at the entry
- * of a function (a native one too), or asleep. In a blocking system call it lives until the call
- * returns, and its /proc entry with it: a thread that is not alive touches no memory any more.
+ * A JavaScript thread ends only where the engine checks for termination: at a loop's back edge, at
+ * the entry of a function (a native one too), or asleep. In a blocking system call it lives until
+ * the call returns, and so does its /proc entry. So a thread that is not alive touches no memory
+ * any more.
  */
 import { isUsable, readKernelFile } from "../../ffi/index.ts";
 
@@ -17,13 +18,13 @@ const ID_BITS = 22;
 const ID_MASK = (1 << ID_BITS) - 1;
 const START_MASK = 0x1ff;
 /**
- * Of the fields behind the command name in /proc/TID/stat: field 3 is the state, field 22 the start
- * time. Field 1 is the id.
+ * Indexes among the fields behind the command name in /proc/TID/stat. Field 3 of the file is the
+ * state, field 22 the start time.
  */
 const STATE_FIELD = 0;
 const START_FIELD = 19;
 
-/** The word of the thread that a stat file of /proc tells of, or 0 if it is dead. */
+/** The word of the thread that a stat file of /proc describes, or 0 if the thread is dead. */
 function wordIn(stat: string): number {
   // The command name is in parentheses and may contain any characters, parentheses too.
   const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
@@ -31,35 +32,41 @@ function wordIn(stat: string): number {
   return Number.parseInt(stat, 10) | ((Number(fields[START_FIELD]) & START_MASK) << ID_BITS);
 }
 
-/** This thread's word. (Every thread reads it at its start, so node:fs is not loaded for it.) */
+/**
+ * This thread's word. (Every thread reads it at its start, so this file does not load node:fs for
+ * it.)
+ */
 export const THREAD_ID = isUsable
   ? wordIn(readKernelFile("/proc/thread-self/stat").toString("latin1"))
   : 1;
 
-/** The kernel's id of that word's thread, as `ps -T` shows it. The main thread has the process's. */
+/**
+ * The kernel's id of the word's thread, as `ps -T` shows it. The main thread's is the id of the
+ * process.
+ */
 export const threadNumber = (thread: number): number => thread & ID_MASK;
 
 /**
- * True while the thread of that word may still run. Reads a file of /proc (about 10 µs): for slow
- * paths only.
+ * True while the word's thread may still run. Reads a file of /proc (about 10 µs): for slow paths
+ * only.
  */
 export function isThreadAlive(thread: number): boolean {
   if (thread === THREAD_ID) return true;
-  // One call, in which no thread can end: a terminated thread leaves no descriptor open.
+  // One call, in which no thread can end, so a terminated thread leaves no descriptor open.
   const { readFileSync } = process.getBuiltinModule("node:fs");
   try {
     return wordIn(readFileSync(`/proc/self/task/${thread & ID_MASK}/stat`, "latin1")) === thread;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    // Unknown, for lack of descriptors, say. The caller asks again.
+    // Unknown, for example because there are no descriptors left. The caller asks again.
     return code !== "ENOENT" && code !== "ESRCH";
   }
 }
 
-/** This thread's own, to sleep on. */
-const nobodyWakes = new Int32Array(new SharedArrayBuffer(4));
+/** This thread sleeps on it; no thread wakes it. */
+const neverWoken = new Int32Array(new SharedArrayBuffer(4));
 
-/** Blocks this thread for `ms` milliseconds; it can end meanwhile. */
+/** Blocks this thread for `ms` milliseconds. A terminated thread can end meanwhile. */
 export function nap(ms: number): void {
-  Atomics.wait(nobodyWakes, 0, 0, ms);
+  Atomics.wait(neverWoken, 0, 0, ms);
 }
