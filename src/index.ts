@@ -12,6 +12,7 @@ export {
   type EvictionFailure,
   InvariantError,
   NoCheckpointError,
+  NotCheckpointError,
   NotLoadedError,
   NotMemoryError,
   OutOfMemoryError,

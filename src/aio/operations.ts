@@ -14,7 +14,7 @@
  * result and the remaining part of the operation before it stores `done`. Both stores are
  * sequentially consistent, so a thread that sees the state sees the columns.
  */
-import { addressOf, checkInteger, MAX_IOVECS } from "../../ffi/index.ts";
+import { addressOf, checkInteger, MAX_IOVECS, showValue } from "../../ffi/index.ts";
 import { MAX_TRANSFER_BYTES } from "./coalesce.ts";
 
 /** A state below RUNNING is exact; from there up it is RUNNING + the performer's number. */
@@ -150,7 +150,7 @@ export class Operations {
     offset: number,
   ): void {
     if (!(iovecs instanceof Float64Array))
-      throw new TypeError(`Expected iovecs to be a Float64Array, got ${typeof iovecs}`);
+      throw new TypeError(`Expected iovecs to be a Float64Array, got ${showValue(iovecs)}`);
     checkInteger("iovec count", count, 1, Math.min(MAX_IOVECS, iovecs.length >>> 1));
     let lengthBytes = 0;
     let at = slot * MAX_IOVECS * IOVEC_WORDS;

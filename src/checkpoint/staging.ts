@@ -22,8 +22,10 @@ import {
   O_WRONLY,
   openAt,
   openFile,
+  quote,
   readAt,
   renameAt,
+  showValue,
   SyscallError,
   syncFile,
   unlinkAt,
@@ -38,9 +40,11 @@ import { CheckpointBusyError } from "../errors/errors.ts";
  */
 export function absolutePath(directory: string): string {
   if (typeof directory !== "string")
-    throw new TypeError(`Expected directory to be a string, got ${String(directory)}`);
-  if (directory.includes("\0"))
-    throw new TypeError(`Expected a path without NUL, got ${JSON.stringify(directory)}`);
+    throw new TypeError(`Expected directory to be a string, got ${showValue(directory)}`);
+  if (directory === "" || directory.includes("\0"))
+    throw new TypeError(
+      `Expected directory to be a path without NUL characters, got ${quote(directory)}`,
+    );
   return resolve(directory);
 }
 

@@ -1,5 +1,5 @@
 /** What a MemoryFile's methods take, and its checks. `null` for an optional option means absent. */
-import { checkInteger, quote, showValue, uringUnavailable } from "../../ffi/index.ts";
+import { checkInteger, showValue, uringUnavailable } from "../../ffi/index.ts";
 import { UringUnavailableError } from "../aio/queue.ts";
 import type { DelayedEviction } from "../eviction/evictions.ts";
 import { DEFAULT_THRESHOLD, type PressureThreshold } from "../eviction/pressure-file.ts";
@@ -209,7 +209,7 @@ export function checkMapped({
 }: Pick<LoadOptions, "mapped" | "verify" | "path">): void {
   for (const [name, value] of Object.entries({ mapped, verify })) {
     if (value !== undefined && typeof value !== "boolean")
-      throw new TypeError(`Expected ${name} to be a boolean, got ${String(value)}`);
+      throw new TypeError(`Expected ${name} to be a boolean, got ${showValue(value)}`);
   }
   if (mapped === true && path !== undefined)
     throw new TypeError("Cannot map page files over a file on disk: leave out mapped or path");
@@ -228,16 +228,6 @@ export function checkQueue(queue: string | null | undefined): void {
   }
   const reason = uringUnavailable();
   if (reason !== null) throw new UringUnavailableError(reason);
-}
-
-/** @throws {TypeError} unless the place of a checkpoint is a string that can be one */
-export function checkPlace(directory: unknown): asserts directory is string {
-  if (typeof directory !== "string")
-    throw new TypeError(`Expected directory to be a string, got ${showValue(directory)}`);
-  if (directory === "" || directory.includes("\0"))
-    throw new TypeError(
-      `Expected directory to be a path without NUL characters, got ${quote(directory)}`,
-    );
 }
 
 /**

@@ -109,10 +109,8 @@ export class Arena {
    */
   private adopt(method: string): void {
     const core = coreOf(this.file);
-    if (this.isClosed || core === this.core) {
-      core.requireLive(method);
-      throw new DestroyedError("the store", method);
-    }
+    if (this.isClosed || core === this.core)
+      throw new DestroyedError("the store", method, false, "close()");
     const start = rootOf(this.file);
     for (let window = 0; window < this.words.length; window++) this.forgetWindow(window);
     this.core = core;

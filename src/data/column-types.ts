@@ -1,5 +1,5 @@
 /** Types of a table's columns: numbers, vectors of numbers, bytes. */
-import { checkInteger } from "../../ffi/index.ts";
+import { checkInteger, showValue } from "../../ffi/index.ts";
 import { lengthOfBytes } from "./values.ts";
 
 export type NumberType = "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "f32" | "f64";
@@ -122,7 +122,8 @@ export class ColumnCodec {
     const code = SCALARS.indexOf(scalar);
     if (code < 0)
       throw new TypeError(
-        `Expected the type of column ${name} to be a column's, got ${String(type)}`,
+        `Expected the type of column ${name} to be "bytes", a scalar (${SCALARS.join(", ")}) or ` +
+          `[scalar, length], got ${showValue(type)}`,
       );
     if (Array.isArray(type))
       checkInteger(`the length of column ${name}`, length, 1, MAX_VECTOR_LENGTH);
@@ -165,7 +166,7 @@ export class ColumnCodec {
 
   private encodeVector(name: string, value: unknown): CellArray {
     const isArray = ArrayBuffer.isView(value) || Array.isArray(value);
-    if (!isArray) throw new TypeError(`Expected ${name} to be an array, got ${typeof value}`);
+    if (!isArray) throw new TypeError(`Expected ${name} to be an array, got ${showValue(value)}`);
     const given = value as unknown as ArrayLike<unknown>;
     if (given.length !== this.length)
       throw new RangeError(`Expected ${name} to have ${this.length} numbers, got ${given.length}`);
@@ -184,12 +185,12 @@ export class ColumnCodec {
     const range = RANGES[this.type];
     for (const value of values) {
       if (typeof value !== (isBig ? "bigint" : "number"))
-        throw new TypeError(`Expected ${name} to be of type ${this.type}, got ${typeof value}`);
+        throw new TypeError(`Expected ${name} to be of type ${this.type}, got ${showValue(value)}`);
       if (range !== undefined) checkInteger(name, value as number, range[0], range[1]);
     }
     const array = new this.array!(values as never);
     if (isBig && values.some((value, i) => array[i] !== value))
-      throw new RangeError(`Expected ${name} to be of type ${this.type}, got ${String(values)}`);
+      throw new RangeError(`Expected ${name} to be of type ${this.type}, got ${showValue(values)}`);
     return array;
   }
 

@@ -10,6 +10,7 @@
  *   list       a page address for each chunk
  *   cell       little endian numbers; or, for bytes, the address of a block as in a map's slot
  */
+import { showValue } from "../../ffi/index.ts";
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
 import { ColumnCodec, type ColumnType } from "./column-types.ts";
@@ -282,7 +283,7 @@ export class Columns {
 /** The codecs of a schema. @throws {TypeError} {RangeError} */
 export function codecsOf(schema: Readonly<Record<string, ColumnType>>): Map<string, ColumnCodec> {
   if (schema === null || typeof schema !== "object")
-    throw new TypeError(`Expected a schema of columns, got ${typeof schema}`);
+    throw new TypeError(`Expected a schema of columns, got ${showValue(schema)}`);
   const codecs = new Map<string, ColumnCodec>();
   for (const [name, type] of Object.entries(schema)) codecs.set(name, ColumnCodec.of(name, type));
   if (codecs.size === 0 || codecs.size > MAX_COLUMNS)

@@ -2,6 +2,7 @@
  * Headers of named structures: a page each, found through the names in the root. All structures
  * have the same first words; `Structure` is what maps and tables share.
  */
+import { showValue } from "../../ffi/index.ts";
 import { CorruptStoreError, DroppedError, WrongTypeError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
 import type { Pages } from "./pages.ts";
@@ -48,7 +49,7 @@ export interface HeaderPlace {
 /** @throws {TypeError} {RangeError} */
 export function checkName(name: unknown): Uint8Array {
   if (typeof name !== "string")
-    throw new TypeError(`Expected name to be a string, got ${typeof name}`);
+    throw new TypeError(`Expected name to be a string, got ${showValue(name)}`);
   const bytes = encoder.encode(name);
   if (!name.isWellFormed() || bytes.length < 1 || bytes.length > MAX_NAME_BYTES)
     throw new RangeError(

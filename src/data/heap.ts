@@ -9,6 +9,8 @@
  *
  *   block    generation << 3 | BlockKind.Heap · bytes · contents
  */
+import { INSPECT } from "../core/describe.ts";
+import { count, describeStructure } from "./describe.ts";
 import { StaleHandleError } from "../errors/store.ts";
 import { BLOCK_KIND_MASK, BlockKind, Root, WINDOW_UNIT_BITS, WINDOW_UNIT_MASK } from "./layout.ts";
 import type { StoreParts } from "./parts.ts";
@@ -31,6 +33,10 @@ export class Heap {
 
   constructor(parts: StoreParts) {
     this.parts = parts;
+  }
+
+  [INSPECT](): string {
+    return describeStructure("Heap", null, () => count(this.blocks, "block"));
   }
 
   /** Blocks in use. */

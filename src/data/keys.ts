@@ -7,7 +7,7 @@
  * with a random key per store, so that keys which collide in one store cannot be chosen by those
  * who do not know it.
  */
-import { checkInteger } from "../../ffi/index.ts";
+import { checkInteger, showValue } from "../../ffi/index.ts";
 
 export type KeyType = "string" | "bytes" | "u32" | "i32" | "f64" | "u64" | "i64";
 
@@ -110,10 +110,10 @@ export class Keys {
   private putOther(key: unknown): void {
     switch (this.type) {
       case "string":
-        throw new TypeError(`Expected key to be a string, got ${typeof key}`);
+        throw new TypeError(`Expected key to be a string, got ${showValue(key)}`);
       case "bytes": {
         if (!(key instanceof Uint8Array))
-          throw new TypeError(`Expected key to be a Uint8Array, got ${typeof key}`);
+          throw new TypeError(`Expected key to be a Uint8Array, got ${showValue(key)}`);
         // A copy: a subclass may say anything of its length.
         const copy = Uint8Array.prototype.slice.call(key, 0, MAX_KEY_BYTES + 1);
         if (copy.length > MAX_KEY_BYTES) throwTooLong(copy.length);
@@ -142,7 +142,7 @@ export class Keys {
   /** As in a Map: 0 and -0 are one key, and so are all NaNs. */
   private putFloat(key: unknown): void {
     if (typeof key !== "number")
-      throw new TypeError(`Expected key to be a number, got ${typeof key}`);
+      throw new TypeError(`Expected key to be a number, got ${showValue(key)}`);
     float[0] = key === 0 ? 0 : key;
     const isNumber = !Number.isNaN(key);
     words[0] = isNumber ? floatWords[0]! : 0;
@@ -152,7 +152,7 @@ export class Keys {
 
   private putBig(key: unknown): void {
     if (typeof key !== "bigint")
-      throw new TypeError(`Expected key to be a bigint, got ${typeof key}`);
+      throw new TypeError(`Expected key to be a bigint, got ${showValue(key)}`);
     const isIn =
       this.type === "u64" ? BigInt.asUintN(64, key) === key : BigInt.asIntN(64, key) === key;
     if (!isIn) throw new RangeError(`Expected key to be of type ${this.type}, got ${key}`);

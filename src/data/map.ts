@@ -12,6 +12,8 @@
  * Other threads read without a lock (control.ts). Writes are operations of the arena: after an
  * error nothing has changed.
  */
+import { INSPECT } from "../core/describe.ts";
+import { count, describeStructure } from "./describe.ts";
 import { checkInteger } from "../../ffi/index.ts";
 import type { Nullable } from "../core/options.ts";
 import { CorruptStoreError } from "../errors/store.ts";
@@ -59,6 +61,10 @@ export class StoreMap<K extends KeyType = "string"> {
   /** For Store: whether this is the map with that header. */
   isOf(place: HeaderPlace): boolean {
     return place.structure === this.place.structure && place.created === this.place.created;
+  }
+
+  [INSPECT](): string {
+    return describeStructure("StoreMap", this.name, () => count(this.size, "entry"));
   }
 
   /** Entries, with those that have expired and were not removed yet. @throws {DestroyedError} */

@@ -5,7 +5,7 @@
  * What a checkpoint knows of the store is in its userData: where the root is. All else is in the
  * pages.
  */
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import {
   closeFile,
@@ -18,8 +18,10 @@ import {
 } from "../../ffi/index.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { CorruptStoreError, StoreBusyError } from "../errors/store.ts";
+import { META } from "../checkpoint/directory.ts";
 import { NoCheckpointError } from "../errors/errors.ts";
 import { MemoryFile } from "../file/memory-file.ts";
+import { isRemote } from "../remote/place.ts";
 import type { SaveOptions, SaveReport } from "../save/save.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES } from "./layout.ts";
@@ -27,16 +29,16 @@ import { MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES } from "./layout.ts";
 const LOCK_NAME = "store.lock";
 const USER_DATA_BYTES = 16;
 
-/** Whether it is the address of a place elsewhere, which has no directory here. */
-const isRemote = (where: string): boolean => /^[a-z][a-z0-9+.-]*:\/\//i.test(where);
-
 /**
- * The lock of a directory, as a descriptor that ends it when closed; -1 for a remote place. @throws
- * {StoreBusyError} {SyscallError}
+ * The lock of a directory, as a descriptor that ends it when closed; -1 for a remote place. Makes
+ * the directory if `create` allows that.
+ *
+ * @throws {StoreBusyError} {SyscallError} @throws {NoCheckpointError} without `create`
  */
-export function lockDirectory(where: string): number {
+export function lockDirectory(where: string, create: boolean): number {
   if (isRemote(where)) return -1;
-  mkdirSync(where, { recursive: true });
+  if (create) mkdirSync(where, { recursive: true });
+  else if (!existsSync(join(where, META))) throw new NoCheckpointError(where);
   const fd = openFile(join(where, LOCK_NAME), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600);
   try {
     if (!tryLockFile(fd)) throw new StoreBusyError(where);

@@ -5,6 +5,8 @@
  * Life: opened (by one writer a directory, or read-only) → used, also by other threads that attach
  * → closed by its opener, which checkpoints and destroys the file.
  */
+import { INSPECT } from "../core/describe.ts";
+import { count, describeStructure } from "./describe.ts";
 import { checkInteger, showValue } from "../../ffi/index.ts";
 import {
   type LoadOptions,
@@ -15,6 +17,8 @@ import {
 import { NotLoadedError, UnsupportedError } from "../errors/errors.ts";
 import { CorruptStoreError, ReadOnlyStoreError, WrongTypeError } from "../errors/store.ts";
 import { MemoryFile } from "../file/memory-file.ts";
+import { resolveLoadOptions } from "../file/restore-file.ts";
+import { resolvePlace } from "../remote/place.ts";
 import { PeriodicSaves } from "../file/periodic-saves.ts";
 import type { SaveReport } from "../save/save.ts";
 import { Arena } from "./arena.ts";
@@ -70,7 +74,7 @@ export interface AttachOptions {
 
 /** Who opened the store: undefined in a thread that attached. */
 interface Owner {
-  readonly where: string;
+  readonly place: string;
   readonly s3: LoadOptions["s3"];
   readonly lock: number;
 }
@@ -112,19 +116,19 @@ export class Store implements Disposable, AsyncDisposable {
   static async open(where: string, given?: Nullable<StoreOptions> | null): Promise<Store> {
     const options = readOptions<StoreOptions>(given);
     const { create = false, readOnly = false, checkpointEveryMs, onCheckpointError } = options;
-    const { now = Date.now, ...loadOptions } = options;
-    if (typeof where !== "string")
-      throw new TypeError(`Expected where to be a string, got ${showValue(where)}`);
+    const { now = Date.now, ...rest } = options;
+    const place = resolvePlace(where);
+    const loadOptions = resolveLoadOptions(place, rest);
     if (checkpointEveryMs !== undefined)
       checkInteger("checkpointEveryMs", checkpointEveryMs, MIN_CHECKPOINT_MS, 2 ** 31 - 1);
-    const lock = readOnly ? -1 : lockDirectory(where);
+    const lock = readOnly ? -1 : lockDirectory(place, create);
     let file: MemoryFile | null = null;
     try {
-      file = await openCheckpointFile(where, create && !readOnly, loadOptions);
+      file = await openCheckpointFile(place, create && !readOnly, loadOptions);
       const isNew = file === null;
       file ??= MemoryFile.create(loadOptions);
       const arena = isNew ? createArena(file) : await openArena(file, readOnly);
-      const store = new Store(arena, { where, lock, s3: options.s3 }, now);
+      const store = new Store(arena, { place, lock, s3: options.s3 }, now);
       await store.whenLoaded(() => store.names());
       if (checkpointEveryMs !== undefined && !readOnly)
         store.periodic = new PeriodicSaves(() => store.checkpoint(), checkpointEveryMs, {
@@ -136,6 +140,12 @@ export class Store implements Disposable, AsyncDisposable {
       unlockDirectory(lock);
       throw error;
     }
+  }
+
+  [INSPECT](): string {
+    return describeStructure("Store", this.owner?.place ?? null, () =>
+      [count(this.names().length, "structure"), String(this.memory)].join(", "),
+    );
   }
 
   /** Counters of the store's pages: memory, load, waits, saves, errors. */
@@ -301,8 +311,8 @@ export class Store implements Disposable, AsyncDisposable {
   private async save(): Promise<SaveReport> {
     if (this.isReadOnly || this.owner === undefined) throw new ReadOnlyStoreError("checkpoint()");
     this.arena.beginRead("checkpoint()");
-    const { where, s3 } = this.owner;
-    return await saveStore(this.memory, where, this.rootStart, {
+    const { place, s3 } = this.owner;
+    return await saveStore(this.memory, place, this.rootStart, {
       s3,
       stopTimeoutMs: STOP_TIMEOUT_MS,
     });

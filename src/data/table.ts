@@ -13,7 +13,9 @@
  * the memory itself: there a reader beside a writer may see half of a vector, and asks `get` before
  * it believes one.
  */
-import { checkInteger } from "../../ffi/index.ts";
+import { INSPECT } from "../core/describe.ts";
+import { count, describeStructure } from "./describe.ts";
+import { checkInteger, showValue } from "../../ffi/index.ts";
 import type { Arena } from "./arena.ts";
 import { Cells } from "./cells.ts";
 import {
@@ -71,6 +73,10 @@ export class Table<S extends Schema = Schema> {
     if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
   }
 
+  [INSPECT](): string {
+    return describeStructure("Table", this.name, () => count(this.length, "row"));
+  }
+
   /** Rows. */
   get length(): number {
     this.begin("length");
@@ -104,7 +110,7 @@ export class Table<S extends Schema = Schema> {
   /** The values to write, checked before anything changes. */
   private inputs(row: RowInput<S>): Input[] {
     if (row === null || typeof row !== "object")
-      throw new TypeError(`Expected a row of values, got ${typeof row}`);
+      throw new TypeError(`Expected a row of values, got ${showValue(row)}`);
     const inputs: Input[] = [];
     for (const name of Object.keys(row)) {
       const value: unknown = row[name];

@@ -1,4 +1,5 @@
 /** Values that programs pass. */
+import { showValue } from "../../ffi/index.ts";
 
 const lengthGetter = Object.getOwnPropertyDescriptor(
   Object.getPrototypeOf(Uint8Array.prototype),
@@ -10,6 +11,6 @@ const lengthGetter = Object.getOwnPropertyDescriptor(
  */
 export function lengthOfBytes(name: string, value: unknown): number {
   if (!(value instanceof Uint8Array))
-    throw new TypeError(`Expected ${name} to be a Uint8Array, got ${typeof value}`);
+    throw new TypeError(`Expected ${name} to be a Uint8Array, got ${showValue(value)}`);
   return lengthGetter.call(value);
 }

@@ -56,6 +56,24 @@ export class NoCheckpointError extends Error {
 }
 
 /**
+ * A save would replace a file that no save made: `meta` in its directory has other contents.
+ * Nothing has changed. Delete that file, or save to another directory.
+ */
+export class NotCheckpointError extends Error {
+  override readonly name = "NotCheckpointError";
+  readonly code = "ERR_NOT_CHECKPOINT";
+  readonly path: string;
+
+  constructor(path: string) {
+    super(
+      `Cannot replace '${path}': it is not empty, and no save made it; delete it, or save to ` +
+        "another directory",
+    );
+    this.path = path;
+  }
+}
+
+/**
  * A page source failed to read a page. `code` and `cause` come from the source's error, if it has a
  * code. Call `retryLoad` once the source works again.
  */

@@ -6,6 +6,7 @@ export {
   CorruptCheckpointError,
   type CorruptionDetails,
   NoCheckpointError,
+  NotCheckpointError,
   PageReadError,
   PauseMemoryError,
   SeveralFilesError,

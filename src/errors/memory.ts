@@ -8,12 +8,15 @@ export class DestroyedError extends Error {
   override readonly name = "DestroyedError";
   readonly code = "ERR_DESTROYED";
 
-  /** @param isUnderWay true if the object was destroyed during the call */
-  constructor(what: string, method: string, isUnderWay = false) {
+  /**
+   * @param isUnderWay true if the object was destroyed during the call
+   * @param end the method that ended the object
+   */
+  constructor(what: string, method: string, isUnderWay = false, end = "destroy()") {
     super(
       isUnderWay
-        ? `${what} was destroyed while ${method} was under way; await that before destroy()`
-        : `Cannot call ${method} on ${what} after destroy()`,
+        ? `${what} was destroyed while ${method} was under way; await that before ${end}`
+        : `Cannot call ${method} on ${what} after ${end}`,
     );
   }
 }

@@ -11,7 +11,6 @@ import { attachCore, FileCore } from "../core/core.ts";
 import { describeFile, describeHandle, INSPECT, REFUSES_CLONES } from "../core/describe.ts";
 import {
   type AttachOptions,
-  checkPlace,
   checkQueue,
   checkWatchers,
   copyUserData,
@@ -28,7 +27,9 @@ import { type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
 import { watchForgotten } from "./forgotten.ts";
 import { PageMemory, replaceCore } from "./page-memory.ts";
 import { makeReadOnly } from "./read-only.ts";
-import { placeOf, restoreFile } from "./restore-file.ts";
+import { showValue } from "../../ffi/index.ts";
+import { resolvePlace } from "../remote/place.ts";
+import { resolveLoadOptions, restoreFile } from "./restore-file.ts";
 import { createParts } from "../core/parts.ts";
 import type { WaitOptions } from "../core/wait.ts";
 import { keepServed } from "../core/service.ts";
@@ -180,14 +181,13 @@ export class MemoryFile extends PageMemory implements Disposable {
    */
   async saveTo(directory: string, given?: Nullable<SaveOptions> | null): Promise<SaveReport> {
     this.#core.requireLive("saveTo()");
-    checkPlace(directory);
+    const place = resolvePlace(directory);
     const options = readOptions<SaveOptions>(given);
     checkWatchers(options);
     const userData = copyUserData("userData", options.userData);
     const file = { name: MAIN_NAME, core: this.#core, userData };
-    const place = placeOf(directory);
-    const save = saveFiles([file], null, directory, options);
-    const report = await recordSave([this.#core], directory, save);
+    const save = saveFiles([file], null, place, options);
+    const report = await recordSave([this.#core], place, save);
     this.#place = place;
     return report;
   }
@@ -222,9 +222,9 @@ export class MemoryFile extends PageMemory implements Disposable {
     options?: Nullable<CheckpointEveryOptions> | null,
   ): PeriodicSaves<SaveReport> {
     this.#core.requireLive("checkpointEvery()");
-    checkPlace(where);
     const read = readOptions<CheckpointEveryOptions>(options);
-    return new PeriodicSaves(() => this.saveTo(where, read), everyMs, read);
+    const place = resolvePlace(where);
+    return new PeriodicSaves(() => this.saveTo(place, read), everyMs, read);
   }
 
   /**
@@ -243,11 +243,15 @@ export class MemoryFile extends PageMemory implements Disposable {
    * @throws {NoCheckpointError} if there is none, without `create`, or as `loadFrom` and `create`
    */
   static async open(where: string, given?: Nullable<OpenOptions> | null): Promise<MemoryFile> {
-    const { create = false, ...options } = readOptions<OpenOptions>(given);
+    const place = resolvePlace(where);
+    const { create = false, ...options } = resolveLoadOptions(
+      place,
+      readOptions<OpenOptions>(given),
+    );
     if (typeof create !== "boolean")
-      throw new TypeError(`Expected create to be a boolean, got ${String(create)}`);
+      throw new TypeError(`Expected create to be a boolean, got ${showValue(create)}`);
     try {
-      return await MemoryFile.loadFrom(where, options);
+      return await MemoryFile.loadFrom(place, options);
     } catch (error) {
       if (!create || !(error instanceof NoCheckpointError)) throw error;
       return MemoryFile.create(options);
@@ -268,13 +272,12 @@ export class MemoryFile extends PageMemory implements Disposable {
     directory: string,
     given?: Nullable<LoadOptions> | null,
   ): Promise<MemoryFile> {
-    checkPlace(directory);
-    const options = readOptions<LoadOptions>(given);
+    const place = resolvePlace(directory);
+    const options = resolveLoadOptions(place, readOptions<LoadOptions>(given));
     checkWatchers(options);
     checkQueue(options.queue);
-    const { core, userData, manifest, finish } = await restoreFile(directory, options);
+    const { core, userData, manifest, finish } = await restoreFile(place, options);
     const file = new MemoryFile(core, userData);
-    const place = placeOf(directory);
     file.#place = place;
     file.#origin = { where: place, options, manifest };
     await finish();

@@ -5,7 +5,7 @@
  * ended. After an error the wait doubles, up to a minute or `everyMs`. Pauses take at most 5 % of
  * the time: a save that stopped the program for 100 ms is followed by 1.9 s without one, at least.
  */
-import { checkInteger } from "../../ffi/index.ts";
+import { checkInteger, showValue } from "../../ffi/index.ts";
 import { DestroyedError } from "../errors/errors.ts";
 
 /** What a save has to tell: how long the program stood still. */
@@ -48,7 +48,7 @@ export class PeriodicSaves<Report extends PausedReport> implements AsyncDisposab
     for (const name of ["onSave", "onError"] as const) {
       const value: unknown = options[name];
       if (value !== undefined && typeof value !== "function")
-        throw new TypeError(`Expected ${name} to be a function, got ${String(value)}`);
+        throw new TypeError(`Expected ${name} to be a function, got ${showValue(value)}`);
     }
     this.save = save;
     this.everyMs = everyMs;

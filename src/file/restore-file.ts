@@ -1,22 +1,15 @@
 /** Restoring one file from the checkpoint at a place: what MemoryFile.loadFrom does. */
+import { resolve } from "node:path";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
-import { absolutePath } from "../checkpoint/staging.ts";
 import type { FileCore } from "../core/core.ts";
 import { checkMapped, type LoadOptions } from "../core/options.ts";
 import { SeveralFilesError } from "../errors/errors.ts";
 import type { Loader } from "../load/loader.ts";
 import { recordLoad } from "../metrics/record.ts";
-import { isRemote } from "../remote/place.ts";
 import { restoreCheckpoint } from "../restore/native.ts";
+import { checkCache } from "../restore/open-cached.ts";
 import { closeOpened, openCheckpointAt } from "../restore/open-place.ts";
 import { workingSetPath } from "../restore/working-set.ts";
-
-/**
- * A directory as an absolute path, so that a later change of directory does not matter; or a URL.
- */
-export function placeOf(directory: string): string {
-  return isRemote(directory) ? directory : absolutePath(directory);
-}
 
 export interface RestoredFile {
   readonly core: FileCore;
@@ -26,10 +19,25 @@ export interface RestoredFile {
   finish(): Promise<void>;
 }
 
+/**
+ * Options of a load from `place`, with all their paths absolute, so that a later change of the
+ * program's directory does not matter.
+ *
+ * @throws {TypeError} {RangeError} for a bad path, cache or working set
+ */
+export function resolveLoadOptions<T extends LoadOptions>(place: string, options: T): T {
+  const { path } = options;
+  return {
+    ...options,
+    ...(typeof path === "string" && path !== "" && { path: resolve(path) }),
+    cache: checkCache(options.cache),
+    workingSet: workingSetPath(place, options) ?? false,
+  };
+}
+
 /** As MemoryFile.loadFrom. Precondition: the other arguments are checked. */
 export async function restoreFile(directory: string, options: LoadOptions): Promise<RestoredFile> {
   checkMapped(options);
-  const workingSet = workingSetPath(directory, options);
   const opening = openCheckpointAt(directory, options);
   const checkpoint = opening instanceof Promise ? await opening : opening;
   const { files } = checkpoint.manifest;
@@ -44,7 +52,7 @@ export async function restoreFile(directory: string, options: LoadOptions): Prom
     ...options,
     report: onProgress && (([loader]: readonly Loader[]) => onProgress(loader!.stats())),
   };
-  const restored = restoreCheckpoint(checkpoint, () => options, restoring, workingSet);
+  const restored = restoreCheckpoint(checkpoint, () => options, restoring);
   const [core] = restored.cores as [FileCore];
   void recordLoad(core);
   const { manifest } = checkpoint;

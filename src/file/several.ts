@@ -16,7 +16,6 @@ import type { LoadStats } from "../load/load-stats.ts";
 import type { Loader } from "../load/loader.ts";
 import { coreOf, fileOver, MemoryFile } from "./memory-file.ts";
 import {
-  checkPlace,
   checkMapped,
   checkQueue,
   checkWatchers,
@@ -27,7 +26,8 @@ import {
   readOptions,
 } from "../core/options.ts";
 import { cutName } from "../core/check-options.ts";
-import { workingSetPath } from "../restore/working-set.ts";
+import { resolvePlace } from "../remote/place.ts";
+import { resolveLoadOptions } from "./restore-file.ts";
 import { restoreCheckpoint } from "../restore/native.ts";
 import type { RestoreOptions } from "../restore/restore.ts";
 
@@ -42,7 +42,7 @@ export interface SaveAllOptions extends SaveOptions {
 }
 
 export interface LoadAllOptions
-  extends Pick<LoadOptions, "background" | "signal" | "queue" | "mapped" | "verify" | "s3">,
+  extends Omit<LoadOptions, "onProgress" | keyof MemoryFileOptions>,
     Omit<MemoryFileOptions, "name" | "path"> {
   /**
    * Called now and then, and once when all is loaded. What it throws ends the load of all files.
@@ -94,15 +94,15 @@ export async function saveAll(
   files: Readonly<Record<string, MemoryFile>> | ReadonlyMap<string, MemoryFile>,
   options?: Nullable<SaveAllOptions> | null,
 ): Promise<SaveReport> {
-  checkPlace(directory);
+  const place = resolvePlace(directory);
   const { fileUserData = {}, ...given } = readOptions<SaveAllOptions>(options);
   checkWatchers(given);
   const userData = copyUserData("userData", given.userData);
   const listed = listFiles(files, entriesOf("fileUserData", fileUserData));
-  const save = saveFiles(listed, userData, directory, given);
+  const save = saveFiles(listed, userData, place, given);
   return await recordSave(
     listed.map(({ core }) => core),
-    directory,
+    place,
     save,
   );
 }
@@ -175,21 +175,15 @@ export async function loadAll(
   directory: string,
   given?: Nullable<LoadAllOptions> | null,
 ): Promise<CheckpointFiles> {
-  checkPlace(directory);
-  const options = readOptions<LoadAllOptions>(given);
+  const place = resolvePlace(directory);
+  const options = resolveLoadOptions(place, readOptions<LoadAllOptions>(given));
   checkWatchers(options);
   checkQueue(options.queue);
-  const workingSet = workingSetPath(directory, options);
   checkMapped(options);
-  const opening = openCheckpointAt(directory, options);
+  const opening = openCheckpointAt(place, options);
   const checkpoint = opening instanceof Promise ? await opening : opening;
   const { files, userData } = checkpoint.manifest;
-  const restored = restoreCheckpoint(
-    checkpoint,
-    optionsById(options),
-    restoreOptions(options),
-    workingSet,
-  );
+  const restored = restoreCheckpoint(checkpoint, optionsById(options), restoreOptions(options));
   for (const core of restored.cores) void recordLoad(core);
   const named = files.map(
     (file, i) => [file.name, fileOver(restored.cores[i]!, file.userData)] as const,

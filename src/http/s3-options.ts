@@ -37,8 +37,13 @@ export function isS3Url(where: string): boolean {
 export function parseS3Place(url: string, options: S3Options = {}, env = process.env): S3Place {
   const match = /^s3:\/\/([^/?#]*)(?:\/([^?#]*))?$/.exec(url);
   const bucket = match?.[1] ?? "";
-  if (match === null || !BUCKET.test(bucket))
+  if (match === null || bucket === "")
     throw new TypeError(`Expected a URL as s3://bucket/prefix, got ${JSON.stringify(url)}`);
+  if (!BUCKET.test(bucket))
+    throw new TypeError(
+      "Expected a bucket's name of 3 to 63 lowercase letters, digits, dots and hyphens, " +
+        `got ${JSON.stringify(bucket)} in ${JSON.stringify(url)}`,
+    );
   const path = (match[2] ?? "").replace(/\/+$/, "");
   const segments = path === "" ? [] : path.split("/");
   if (segments.some((segment) => segment === "" || segment === "." || segment === ".."))

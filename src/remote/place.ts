@@ -11,10 +11,29 @@ import { type CounterHandle, createCounters } from "../http/counters.ts";
 import { CredentialOwner, providerOf } from "../http/credentials.ts";
 import { isS3Url, parseS3Place, type S3Options } from "../http/s3-options.ts";
 import { openSigner, type Signing } from "../http/sign.ts";
+import { absolutePath } from "../checkpoint/staging.ts";
+import { quote } from "../../ffi/index.ts";
 
 /** True for places that are reached by requests; others are directories. */
 export function isRemote(where: string): boolean {
   return isS3Url(where) || isHttpUrl(where);
+}
+
+/**
+ * A place that stays the same when the program changes its directory: an absolute path, or the URL
+ * as given.
+ *
+ * @throws {TypeError} for anything but a directory or a URL of s3, http or https
+ */
+export function resolvePlace(where: string): string {
+  if (typeof where !== "string") return absolutePath(where);
+  if (isRemote(where)) return where;
+  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(where))
+    throw new TypeError(
+      "Expected a directory, or a URL that begins with s3://, https:// or http://, " +
+        `got ${quote(where)}`,
+    );
+  return absolutePath(where);
 }
 
 function isHttpUrl(where: string): boolean {

@@ -1,5 +1,5 @@
 /** Restores the files of an opened native checkpoint. */
-import type { MemoryFileOptions } from "../core/options.ts";
+import type { LoadOptions, MemoryFileOptions } from "../core/options.ts";
 import { listFirstPages } from "../load/first-pages.ts";
 import { closeOpened, type OpenedCheckpoint } from "./open-place.ts";
 import { type Restored, type RestoreFile, restoreFiles, type RestoreOptions } from "./restore.ts";
@@ -13,14 +13,14 @@ import { BLOCK_PAGES, WorkingSet } from "./working-set.ts";
 export function restoreCheckpoint(
   opened: OpenedCheckpoint,
   optionsOf: (name: string) => MemoryFileOptions,
-  options: RestoreOptions,
-  workingSetPath?: string,
+  options: RestoreOptions & Pick<LoadOptions, "workingSet">,
 ): Restored {
   const { files: described, id } = opened.manifest;
+  const { workingSet: path = false } = options;
   const workingSet =
-    workingSetPath === undefined || options.background !== true
+    path === false || options.background !== true
       ? undefined
-      : new WorkingSet(workingSetPath, id.toString(16).padStart(16, "0"));
+      : new WorkingSet(path, id.toString(16).padStart(16, "0"));
   let files: RestoreFile[];
   try {
     files = described.map((file) => ({

@@ -3,6 +3,8 @@
  * checkpoint, one small request says so, and nothing else is fetched. If not, the load that follows
  * fills it.
  */
+import { resolve } from "node:path";
+import { showValue } from "../../ffi/index.ts";
 import { closeContents, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
 import type { CacheOptions } from "../core/options.ts";
 import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
@@ -13,16 +15,16 @@ import { openRemoteCheckpoint, type RemoteCheckpoint } from "../remote/open-chec
 import type { RemotePlace } from "../remote/place.ts";
 import { getStart } from "../http/range.ts";
 
-/** @throws {TypeError} {RangeError} */
+/** With an absolute path. @throws {TypeError} {RangeError} */
 export function checkCache(cache: string | CacheOptions | undefined): CacheOptions | undefined {
   const options = typeof cache === "string" ? { directory: cache } : cache;
-  if (options === undefined) return undefined;
+  if (options == null) return undefined;
   const { directory, maxBytes = 0 } = options;
   if (typeof directory !== "string" || directory === "")
-    throw new TypeError(`Expected cache to be a directory, got ${JSON.stringify(directory)}`);
+    throw new TypeError(`Expected cache to be a directory, got ${showValue(directory)}`);
   if (!(maxBytes >= 0))
-    throw new RangeError(`Expected cache.maxBytes to be 0 or more, got ${maxBytes}`);
-  return options;
+    throw new RangeError(`Expected cache.maxBytes to be 0 or more, got ${showValue(maxBytes)}`);
+  return { ...options, directory: resolve(directory) };
 }
 
 /**

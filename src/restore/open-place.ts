@@ -1,11 +1,17 @@
 /** Opens the checkpoint of a place to restore it: a directory, or a remote place. */
 import { type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
-import { type CacheOptions, checkPlace, type Nullable, readOptions } from "../core/options.ts";
+import { type CacheOptions, type Nullable, readOptions } from "../core/options.ts";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import type { S3Options } from "../http/s3-options.ts";
 import type { CacheFill } from "../remote/cache-fill.ts";
 import { openRemoteCheckpoint, type RemoteCheckpoint } from "../remote/open-checkpoint.ts";
-import { isRemote, openPlace, type RemotePlace, shownPlace } from "../remote/place.ts";
+import {
+  isRemote,
+  openPlace,
+  resolvePlace,
+  type RemotePlace,
+  shownPlace,
+} from "../remote/place.ts";
 import type { PageSource } from "../source/description.ts";
 import { fileSource } from "../source/file-source.ts";
 import { releaseSource } from "../source/describe.ts";
@@ -117,6 +123,6 @@ export async function openSource(
   where: string,
   options?: Nullable<OpenOptions> | null,
 ): Promise<PageSource> {
-  checkPlace(where);
-  return (await openCheckpointAt(where, readOptions<OpenOptions>(options))).source;
+  const place = resolvePlace(where);
+  return (await openCheckpointAt(place, readOptions<OpenOptions>(options))).source;
 }

@@ -11,7 +11,8 @@
  * Sources: REAP (Ustiugov et al. 2021), FaaSnap (Ao et al. 2022).
  */
 import { readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { showValue } from "../../ffi/index.ts";
 import { countError } from "../control/counters.ts";
 import type { FileCore } from "../core/core.ts";
 import type { LoadOptions } from "../core/options.ts";
@@ -45,7 +46,7 @@ interface Stored {
 }
 
 /**
- * Where a restore records; undefined: nowhere.
+ * The absolute path at which a restore records; undefined: nowhere.
  *
  * @throws {TypeError} for an option that is neither a path nor false
  */
@@ -53,8 +54,8 @@ export function workingSetPath(where: string, options: LoadOptions): string | un
   const { workingSet = isRemote(where) ? false : join(where, WORKING_SET_NAME) } = options;
   if (workingSet === false) return undefined;
   if (typeof workingSet !== "string" || workingSet === "")
-    throw new TypeError(`Expected workingSet to be a path or false, got ${String(workingSet)}`);
-  return workingSet;
+    throw new TypeError(`Expected workingSet to be a path or false, got ${showValue(workingSet)}`);
+  return resolve(workingSet);
 }
 
 /** The recorders of this thread's files, until they end. */

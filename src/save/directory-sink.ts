@@ -8,11 +8,21 @@
  *
  * A page file that no manifest names is a leftover of a save that died: the next save removes it.
  */
-import { closeFile, closeInBackground, setDirectIo, truncateFile } from "../../ffi/index.ts";
+import {
+  closeFile,
+  closeInBackground,
+  fileStatus,
+  O_NONBLOCK,
+  O_RDONLY,
+  openFile,
+  setDirectIo,
+  truncateFile,
+} from "../../ffi/index.ts";
 import { META, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
+import { MAGIC } from "../checkpoint/format.ts";
 import { encodeTrailer, hex, pageFileName } from "../checkpoint/page-file.ts";
-import { closeAll, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
-import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
+import { closeAll, readBytes, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
+import { CorruptCheckpointError, NoCheckpointError, NotCheckpointError } from "../errors/errors.ts";
 import { describeFile } from "./file-writer.ts";
 import type { Commit, FileDescription, Sink } from "./sink.ts";
 
@@ -95,13 +105,31 @@ export class DirectorySink implements Sink {
   }
 }
 
-/** The checkpoint in a locked directory, so that it cannot change; null if there is none. */
+/**
+ * The checkpoint in a locked directory, so that it cannot change; null if there is none. @throws
+ * {NotCheckpointError}
+ */
 function openBase(path: string): OpenCheckpoint | "damaged" | null {
   try {
     return openCheckpoint(path);
   } catch (error) {
     if (error instanceof NoCheckpointError) return null;
-    if (error instanceof CorruptCheckpointError) return "damaged";
-    throw error;
+    if (!(error instanceof CorruptCheckpointError)) throw error;
+    if (isForeign(`${path}/${META}`)) throw new NotCheckpointError(`${path}/${META}`);
+    return "damaged";
+  }
+}
+
+/** True for a file of another origin. Damage may have emptied a manifest, or hit its magic. */
+function isForeign(path: string): boolean {
+  const fd = openFile(path, O_RDONLY | O_NONBLOCK);
+  try {
+    if (!fileStatus(fd).isFile) return true;
+    const found = readBytes(fd, 0, 8, path);
+    const magic = new Uint8Array(BigUint64Array.of(MAGIC).buffer);
+    const matches = found.filter((byte, i) => byte === magic[i]).length;
+    return matches < 4 && found.some((byte) => byte !== 0);
+  } finally {
+    closeFile(fd);
   }
 }

@@ -6,10 +6,9 @@ import type { Compression } from "../codec/codec.ts";
 import { codecFor, isCompression } from "../codec/open-codec.ts";
 import type { ChangeDetection } from "../changes/tracker.ts";
 import { checkLimit } from "../checkpoint/limits.ts";
-import { absolutePath } from "../checkpoint/staging.ts";
 import type { UserData } from "../core/options.ts";
 import type { FileCore } from "../core/core.ts";
-import { checkInteger } from "../../ffi/index.ts";
+import { checkInteger, showValue } from "../../ffi/index.ts";
 import type { S3Options } from "../http/s3-options.ts";
 import { isRemote } from "../remote/place.ts";
 
@@ -113,10 +112,8 @@ export interface SaveFile {
 /** A save as it was asked for, with defaults. */
 export interface SavePlan {
   readonly files: readonly SaveFile[];
-  /** As given. */
-  readonly directory: string;
-  /** The same, with an absolute path. */
-  readonly where: string;
+  /** A URL, or a directory's absolute path. */
+  readonly place: string;
   readonly s3: S3Options | undefined;
   readonly userData: UserData;
   readonly isConsistent: boolean;
@@ -135,18 +132,17 @@ const MIB = 2 ** 20;
 export function planSave(
   files: readonly SaveFile[],
   userData: UserData,
-  directory: string,
+  place: string,
   options: SaveOptions,
 ): SavePlan {
   const plan: SavePlan = {
     files,
-    directory,
-    where: isRemote(directory) ? directory : absolutePath(directory),
+    place,
     s3: options.s3 ?? undefined,
     userData,
     isConsistent: options.consistent ?? true,
     isIncremental: options.incremental ?? IS_INCREMENTAL,
-    compression: options.compression ?? (isRemote(directory) ? "zstd" : "none"),
+    compression: options.compression ?? (isRemote(place) ? "zstd" : "none"),
     targetPauseMs: options.targetPauseMs ?? 5,
     pauseMemoryBytes: options.pauseMemoryBytes ?? 256 * MIB,
     stopTimeoutMs: options.stopTimeoutMs ?? 1000,
@@ -160,7 +156,7 @@ export function planSave(
   checkInteger("stopTimeoutMs", plan.stopTimeoutMs, 0, 3_600_000);
   if (!isCompression(plan.compression))
     throw new TypeError(
-      `Expected compression to be "none", "lz4" or "zstd", got ${String(plan.compression)}`,
+      `Expected compression to be "none", "lz4" or "zstd", got ${showValue(plan.compression)}`,
     );
   codecFor(plan.compression);
   checkLimit("files", "files", files.length);
@@ -180,5 +176,5 @@ export function checkUserDataBytes(all: readonly (Uint8Array | null)[]): void {
 
 function checkBoolean(name: string, value: boolean): void {
   if (typeof value !== "boolean")
-    throw new TypeError(`Expected ${name} to be a boolean, got ${String(value)}`);
+    throw new TypeError(`Expected ${name} to be a boolean, got ${showValue(value)}`);
 }

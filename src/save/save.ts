@@ -49,10 +49,10 @@ export type { SaveFile, SaveOptions, SaveReport } from "./options.ts";
 export function saveFiles(
   files: readonly SaveFile[],
   userData: UserData,
-  directory: string,
+  place: string,
   options: SaveOptions,
 ): Promise<SaveReport> {
-  const plan = planSave(files, userData, directory, options);
+  const plan = planSave(files, userData, place, options);
   const work = saveWhenLoaded(plan);
   for (const { core } of files) core.hold(work);
   return work;
@@ -65,8 +65,8 @@ async function saveWhenLoaded(plan: SavePlan): Promise<SaveReport> {
     await core.releaser.released();
   }
   for (const { core } of plan.files) core.requireStillLive("saveTo()");
-  const { where, signal, s3, isIncremental } = plan;
-  const sink = await openSink(where, { s3, signal, wantsBase: isIncremental });
+  const { place, signal, s3, isIncremental } = plan;
+  const sink = await openSink(place, { s3, signal, wantsBase: isIncremental });
   return await closing(sink, () => new Save(plan, sink).run());
 }
 
@@ -292,7 +292,7 @@ class Save {
     const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
     const contentPages = sum(files.map(({ crcs }) => crcs.length));
     return {
-      directory: plan.directory,
+      directory: plan.place,
       id: hex(this.id),
       isConsistent: plan.isConsistent,
       pauseMs,

@@ -1,4 +1,5 @@
 /** Store: opening, names, locks, threads of control. */
+import { inspect } from "node:util";
 import { afterAll, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
@@ -149,4 +150,23 @@ test("refresh shows a reader the writer's next checkpoint", async () => {
   expect(() => dropped.get("a")).toThrow(expect.objectContaining({ code: "ERR_DROPPED" }));
   expect(await reader.whenLoaded(() => hex(reader.map("more").get("b")))).toBe(hex(text("2")));
   expect(writer.refresh()).rejects.toMatchObject({ code: "ERR_UNSUPPORTED" });
+});
+
+test("inspect shows a store and its structures in one line, whatever their state", async () => {
+  const where = place();
+  const store = await Store.open(where, { create: true });
+  const map = store.map("users");
+  const table = store.table("docs", { created: "f64" });
+  map.set("a", new Uint8Array(1));
+  table.push({ created: 1 });
+  expect(inspect(map)).toBe('StoreMap "users" { 1 entry }');
+  expect(inspect(table)).toBe('Table "docs" { 1 row }');
+  expect(inspect(store.heap)).toBe("Heap { 0 blocks }");
+  expect(inspect(store)).toStartWith(`Store "${where}" { 2 structures, MemoryFile `);
+  expect(inspect(store)).not.toContain("\n");
+  store.drop("users");
+  expect(inspect(map)).toBe('StoreMap "users" { dropped }');
+  await store.close();
+  expect(inspect(store)).toBe(`Store "${where}" { closed }`);
+  expect(() => table.get(0)).toThrow("Cannot call get() on the store after close()");
 });
