@@ -1,4 +1,4 @@
-/** Extended attributes of open files: a mark on a file that says what made it. */
+/** Extended attributes of open files: they mark a file with the program that made it. */
 import { enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
 import { cString } from "./file.ts";

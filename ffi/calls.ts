@@ -1,14 +1,14 @@
 /**
- * What every wrapped system call goes through: a count (tests assert how many calls a piece of work
- * makes) and a seam where a test can make a call fail or run short, as a disk or a kernel would.
+ * Every wrapped system call passes through here. It is counted, because tests assert how many calls
+ * some work makes. A test can make it fail or fall short, as a disk or a kernel would.
  */
 
-/** Calls made by this thread since its start, by name. Read-only for all but this folder. */
+/** Calls that this thread has made since its start, by name. Only this folder writes it. */
 export const syscallCounts: Record<string, number> = Object.create(null) as Record<string, number>;
 
 /**
- * What a fault does to one call: `errno` (positive) makes it fail with that number without being
- * made; `maxBytes` shortens a transfer; undefined lets it through.
+ * A fault of one call: `errno` (positive) makes it fail with that number without being made;
+ * `maxBytes` shortens a transfer; undefined lets it pass.
  */
 export type Fault = { errno: number } | { maxBytes: number } | undefined;
 export type FaultHook = (syscall: string, fd: number, offset: number, lengthBytes: number) => Fault;

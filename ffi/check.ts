@@ -1,6 +1,6 @@
 /**
- * Checks of arguments before native calls, which convert any number silently, and how messages show
- * values.
+ * Checks of arguments before native calls, which convert any number silently, and the form of
+ * values in messages.
  */
 
 /** Throws unless `value` is an integer in [min, max]. The message names argument and value. */
@@ -19,8 +19,8 @@ export const checkInteger = (
 const MAX_SHOWN_CHARACTERS = 120;
 
 /**
- * A value for an error message, with its type unless that is plain: `7`, `"7" (a string)`,
- * `7n (a bigint)`, `null`, `a Map`, `an array of 3`, `{ start: 0, end: "1" }`.
+ * A value for an error message, with its type if that is not plain: `7`, `"7" (a string)`, `7n (a
+ * bigint)`, `null`, `a Map`, `an array of 3`, `{ start: 0, end: "1" }`.
  */
 export function showValue(value: unknown): string {
   switch (typeof value) {
@@ -39,7 +39,7 @@ export function showValue(value: unknown): string {
   }
 }
 
-/** A string in quotes, cut where it is long. */
+/** A string in quotes, cut if it is long. */
 export function quote(text: string): string {
   return text.length <= MAX_SHOWN_CHARACTERS
     ? JSON.stringify(text)
@@ -54,7 +54,7 @@ function showObject(value: object): string {
     const name = typeof maker === "function" ? maker.name : "";
     return name === "" ? "an object" : `${/^[AEIO]/.test(name) ? "an" : "a"} ${name}`;
   }
-  // Descriptors, not properties: a getter is the program's code.
+  // Descriptors instead of properties, because a getter is the program's code.
   const fields = Object.entries(Object.getOwnPropertyDescriptors(value)).map(
     ([key, { value: field }]) => `${key}: ${showField(field)}`,
   );

@@ -1,11 +1,11 @@
 /**
- * libzstd and liblz4, opened where they are installed, on first use.
+ * libzstd and liblz4, opened on first use if they are installed.
  *
- * Both work on addresses and write nothing behind the capacity that the caller states. Every result
- * is a number of bytes, or negative where the library refuses. Sources: zstd.h, lz4.h.
+ * Both work on addresses and write nothing behind the stated capacity. Every result is a number of
+ * bytes, or negative if the library refuses. Sources: zstd.h, lz4.h.
  *
- * The one-shot functions keep no state between calls, so a thread that is terminated leaks no
- * context. `PGALLOC_HIDE_CODECS=lz4,zstd` hides the libraries, for tests of machines without them.
+ * The one-shot functions keep no state between calls, so a terminated thread leaks no context.
+ * `PGALLOC_HIDE_CODECS=lz4,zstd` hides the libraries, for tests of machines without them.
  */
 import { dlopen, FFIType as T } from "bun:ffi";
 import { checkInteger } from "./check.ts";
@@ -33,7 +33,7 @@ const lz4Symbols = {
 const LZ4_MAX_BYTES = 0x7e000000;
 /** Above this zstd's results would not be safe integers; frames are far smaller. */
 const ZSTD_MAX_BYTES = 2 ** 40;
-/** zstd_errors.h: the only refusal to compress that says nothing but "too large". */
+/** zstd_errors.h: the only refusal to compress that means no more than "too large". */
 const ZSTD_ERROR_DST_SIZE_TOO_SMALL = -70;
 
 /** Compressed or decompressed bytes go from `source` to `destination`; both are addresses. */
@@ -50,7 +50,7 @@ export interface CodecLibrary {
   /** Bytes written, or -1 if they are more than `capacityBytes`. */
   compress(transcoding: Transcoding): number;
   /**
-   * Bytes written: exactly `capacityBytes`, or -1 for damaged contents or contents of another
+   * Bytes written: exactly `capacityBytes`, or -1 if the contents are damaged or have another
    * length.
    */
   decompress(transcoding: Transcoding): number;
@@ -71,7 +71,8 @@ export function openLz4(names = ["liblz4.so.1"]): CodecLibrary | Error {
     compress(transcoding) {
       check(transcoding, LZ4_MAX_BYTES);
       const { source, sourceBytes, destination, capacityBytes } = transcoding;
-      // A result of 0 means only that the block does not fit: the arguments have been checked.
+      // A result of 0 only means that the block does not fit, because the arguments have been
+      // checked.
       const bytes = library.LZ4_compress_default(source, destination, sourceBytes, capacityBytes);
       return bytes > 0 ? bytes : -1;
     },
@@ -103,7 +104,7 @@ export function openZstd(level: number, names = ["libzstd.so.1"]): CodecLibrary 
     decompress(transcoding) {
       check(transcoding, ZSTD_MAX_BYTES);
       const { source, sourceBytes, destination, capacityBytes } = transcoding;
-      // One frame, which declares the length that is expected: checked before a byte is decoded.
+      // The frame declares the expected length. It is checked before a byte is decoded.
       const declaredBytes = Number(library.ZSTD_getFrameContentSize(source, sourceBytes));
       if (declaredBytes !== capacityBytes) return -1;
       if (Number(library.ZSTD_findFrameCompressedSize(source, sourceBytes)) !== sourceBytes)

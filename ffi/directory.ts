@@ -1,7 +1,7 @@
 /**
- * Directories: make, list, lock, and what changes the names in one. All but `makeDirectory` work on
- * an open directory, so that it may be renamed or replaced meanwhile and they still mean the same
- * one.
+ * Directories: make, list and lock them, and change the names in them. All functions but
+ * `makeDirectory` work on an open directory, so they reach the same one if it is renamed or
+ * replaced meanwhile.
  */
 import { check, checkOn, cString, EWOULDBLOCK } from "./file.ts";
 import { SyscallError } from "./errors.ts";
@@ -11,9 +11,9 @@ import { addressOf } from "./memory.ts";
 const LOCK_EX = 2;
 const LOCK_NB = 4;
 const SEEK_SET = 0;
-/** What the fault hook sees as the offset. */
+/** The offset that the fault hook sees. */
 const REWIND = -1;
-// glibc has a function for it only since 2.30, musl under another name.
+// glibc has a function for it only since 2.30, and musl gives it another name.
 const SYS_GETDENTS64 = process.arch === "arm64" ? 61 : 217;
 const LIST_BYTES = 32 * 1024;
 // struct linux_dirent64: u64 d_ino, i64 d_off, u16 d_reclen, u8 d_type, char d_name[]

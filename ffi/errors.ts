@@ -3,9 +3,9 @@ import { readlinkSync } from "node:fs";
 import { constants } from "node:os";
 import { isAbsolute, join } from "node:path";
 
-/** Node's table, and a number that it lacks (asm-generic/errno.h: the same on x64 and arm64). */
+/** Node's table, and one number that it lacks (asm-generic/errno.h: the same on x64 and arm64). */
 const numberByCode: Readonly<Record<string, number>> = { ...constants.errno, EOWNERDEAD: 130 };
-// Of two names the first one counts, as in Node: EAGAIN, not EWOULDBLOCK.
+// Of two names for a number, the first one counts, as in Node: EAGAIN, not EWOULDBLOCK.
 const codeByErrno = new Map(
   Object.entries(numberByCode)
     .reverse()
@@ -24,7 +24,7 @@ export function errnoNumber(code: string): number {
   return number;
 }
 
-/** What a code means, or for one call what to do about it: the end of a message. */
+/** The meaning of a code, or the advice for one call. It ends a message. */
 const MEANINGS: Readonly<Record<string, string>> = {
   EACCES: "permission denied",
   EBUSY: "it is in use",
@@ -56,7 +56,7 @@ export class SyscallError extends Error {
   readonly syscall: string;
   readonly path?: string;
 
-  /** `errno` is the positive number from the C library. */
+  /** @param errno the positive number of the C library */
   constructor(syscall: string, errno: number, path?: string, detail?: string) {
     const code = errnoCode(errno);
     const meaning = detail ?? MEANINGS[`${syscall} ${code}`] ?? MEANINGS[code];
@@ -69,7 +69,7 @@ export class SyscallError extends Error {
   }
 }
 
-/** The request is not possible on this machine, or in this format. The message says what is. */
+/** This machine or this format does not support the request. The message says what is supported. */
 export class UnsupportedError extends Error {
   override readonly name = "UnsupportedError";
   readonly code = "ERR_UNSUPPORTED";
@@ -79,13 +79,13 @@ const REFUSALS: readonly string[] = ["EPERM", "EACCES", "ENOSYS", "EINVAL", "ENO
 
 /**
  * True if the kernel, a seccomp filter or the file system does not offer the call. (ENOTSUP and
- * EOPNOTSUPP are one number on Linux.) An optional call then counts as not made.
+ * EOPNOTSUPP are one number on Linux.) The library then works without an optional call.
  */
 export function isRefused(error: SyscallError): boolean {
   return REFUSALS.includes(error.code) || error.code === "EOPNOTSUPP";
 }
 
-/** For messages: a name below the open directory `fd` with that directory's path. */
+/** For messages: the path of a name in the open directory `fd`. */
 export function wholePath(fd: number, path: string | undefined): string | undefined {
   if (path === undefined || fd < 0 || isAbsolute(path)) return path;
   const directory = attempt(() => readlinkSync(`/proc/self/fd/${fd}`));
@@ -96,7 +96,7 @@ function attempt<T>(work: () => T): T | undefined {
   try {
     return work();
   } catch (error) {
-    // Without /proc, a message has to do with the name.
+    // Without /proc, the message has only the name.
     if (error instanceof Error) return undefined;
     throw error;
   }

@@ -84,7 +84,7 @@ export function openFile(path: string, flags: number, mode = 0o600): number {
 }
 
 /**
- * Opens the same file again for reading past the page cache (O_DIRECT). Returns -1 where the file
+ * Opens the same file again for reading without the page cache (O_DIRECT). Returns -1 if the file
  * system or /proc does not allow it.
  */
 export function reopenDirect(fd: number): number {
@@ -111,8 +111,8 @@ export function duplicateFile(fd: number): number {
 
 /**
  * close(2). The descriptor is gone even if the call fails, so EINTR is not retried. EIO and ENOSPC
- * say that earlier writes failed; files whose writes matter are synced before, and fsync has
- * reported it. That leaves EBADF, a mistake of ours. @throws {SyscallError}
+ * mean that earlier writes failed; files whose writes matter are synced before, and fsync has
+ * reported it. The remaining error is EBADF, a bug of this library. @throws {SyscallError}
  */
 export function closeFile(fd: number): void {
   checkInteger("fd", fd, 0, 2 ** 31 - 1);
@@ -169,15 +169,15 @@ export function createMemoryFd(name: string): number {
 }
 
 /**
- * Forbids to shrink a memory file, so that no process can turn our mapped pages into SIGBUS. A
- * kernel that refuses it leaves the file as it is.
+ * Forbids shrinking a memory file, so that no process can turn its mapped pages into SIGBUS. If the
+ * kernel refuses, the file works without the seal.
  */
 export function sealAgainstShrinking(fd: number): void {
   try {
     checkOn("fcntl", fd, undefined, () => libc.fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK), F_ADD_SEALS);
   } catch (error) {
     if (!(error instanceof SyscallError)) throw error;
-    // The file is ours alone unless another process opens it through /proc.
+    // No other process has the file unless it opens it through /proc.
   }
 }
 

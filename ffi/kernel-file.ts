@@ -1,10 +1,10 @@
 /**
- * Files that the kernel makes while they are read (/proc). Loading node:fs would take every thread
- * 2 to 4 ms. Their calls are neither counted nor made to fail (calls.ts), because they are not
- * files of the program.
+ * Reads files of /proc, which the kernel makes while they are read. Loading node:fs would take
+ * every thread 2 to 4 ms. These calls are neither counted nor made to fail (calls.ts), because they
+ * are not files of the program.
  *
  * A thread that is terminated between `open` and `close` leaves the descriptor open. The two calls
- * are close together, and files that a thread reads again and again are not read by this.
+ * are close together, and files that a thread reads often are read in another way.
  */
 import { SyscallError } from "./errors.ts";
 import { cString, EINTR, O_CLOEXEC, O_RDONLY } from "./file.ts";
@@ -14,8 +14,8 @@ import { addressOf } from "./memory.ts";
 const FIRST_BYTES = 4096;
 
 /**
- * All that such a file says.
- * @throws {SyscallError} with `path`: ENOENT, and ESRCH where a thread has gone meanwhile
+ * The whole contents of such a file.
+ * @throws {SyscallError} with `path`: ENOENT, or ESRCH if a thread has gone meanwhile
  */
 export function readKernelFile(path: string): Buffer {
   const name = cString(path);
@@ -28,7 +28,9 @@ export function readKernelFile(path: string): Buffer {
   }
 }
 
-/** Reads on from `offset`, with a descriptor of its own. Returns how many bytes; 0 at the end. */
+/**
+ * Reads from `offset` on, with a descriptor of its own. Returns the number of bytes; 0 at the end.
+ */
 function readPart(
   path: string,
   name: Buffer,

@@ -1,9 +1,9 @@
 /**
- * The symbols of libc, by `dlopen`. Only this file and the wrappers beside it use `bun:ffi`.
+ * The symbols of libc, opened by `dlopen`. Only this file and the wrappers beside it use `bun:ffi`.
  *
  * Every argument has its C declaration. Signed 64-bit results are `i64_fast`: they are numbers
- * while they are safe integers, which covers -1 and every address of user space (below 2^56).
- * bun:ffi does **not** check integer arguments (it takes 1.5, NaN and 2^60), so the wrappers do.
+ * while they are safe integers, which includes -1 and every address of user space (below 2^56).
+ * bun:ffi does **not** check integer arguments (it accepts 1.5, NaN and 2^60), so the wrappers do.
  */
 import { dlopen, FFIType as T, read } from "bun:ffi";
 import { UnsupportedError } from "./errors.ts";
@@ -90,7 +90,10 @@ const LIBRARY_NAMES = [
 
 type Libc = ReturnType<typeof dlopen<typeof symbols>>["symbols"];
 
-/** Why there is no C library here, or undefined. The package can be imported all the same. */
+/**
+ * The reason why this system has no usable C library, or undefined. The package can be imported in
+ * both cases.
+ */
 let unusable: UnsupportedError | undefined;
 
 function openLibc(): Libc {
@@ -118,10 +121,10 @@ function refuse(message: string, cause: unknown): Libc {
 }
 
 export const libc = openLibc();
-/** False on other systems than Linux: importing works there, and calls throw. */
+/** False on systems other than Linux: importing works there, and calls throw. */
 export const isUsable = unusable === undefined;
 
-// One errno per thread, and one instance of this module per thread: its address is a constant here.
+// Each thread has one errno and one instance of this module, so the address is a constant here.
 const errnoAddress = (isUsable ? libc.__errno_location() : 0) as never;
 
 /** The error number of the libc call that just failed on this thread. */

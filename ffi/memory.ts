@@ -1,8 +1,9 @@
 /**
- * Address space: reserve, map, advise, look at. Addresses are numbers: user space ends below 2^56.
+ * Address space: reserve, map, advise, inspect. Addresses are numbers, because user space ends
+ * below 2^56.
  *
- * Nothing here keeps memory alive. A view made by `bufferAt` must be detached (`detach`) before its
- * pages are unmapped, or a later touch kills the process.
+ * These functions keep no memory alive. A view made by `bufferAt` must be detached (`detach`)
+ * before its pages are unmapped, or a later touch kills the process.
  */
 import { ptr, toArrayBuffer } from "bun:ffi";
 import { enter } from "./calls.ts";
@@ -38,7 +39,7 @@ const EEXIST = 17;
 const EINVAL = 22;
 const ENOMEM = 12;
 
-/** The largest view that one ArrayBuffer can be: 4 GiB. Source: `toArrayBuffer` throws above it. */
+/** The largest ArrayBuffer over native memory: 4 GiB. `toArrayBuffer` throws above it. */
 export const MAX_BUFFER_BYTES = 2 ** 32;
 
 function map(
@@ -88,8 +89,8 @@ export function mapFileAt(address: number, lengthBytes: number, fd: number, offs
 }
 
 /**
- * Replaces what is mapped at `address` by a private mapping of the file's bytes from `offset`: a
- * write copies its page. @throws {SyscallError} ENOMEM if the process has too many mappings
+ * Replaces the mapping at `address` by a private mapping of the file's bytes from `offset`: a write
+ * copies its page. @throws {SyscallError} ENOMEM if the process has too many mappings
  */
 export function mapPrivateAt(
   address: number,
@@ -101,7 +102,7 @@ export function mapPrivateAt(
   map(address, lengthBytes, PROT_READ_WRITE, flags, fd, offset);
 }
 
-/** Unmaps what is at `address` and keeps the address space reserved. */
+/** Unmaps the range and keeps its address space reserved. */
 export function reserveAt(address: number, lengthBytes: number): void {
   map(
     address,
@@ -114,7 +115,7 @@ export function reserveAt(address: number, lengthBytes: number): void {
 }
 
 /**
- * Replaces what is mapped at `address` by zeroed private memory, which costs nothing until it is
+ * Replaces the mapping at `address` by zeroed private memory. It takes no memory until it is
  * written.
  */
 export function mapAnonymousAt(address: number, lengthBytes: number): void {
@@ -130,16 +131,16 @@ export function mapAnonymousAt(address: number, lengthBytes: number): void {
 
 /**
  * Maps zeroed private memory at `address` if nothing is mapped there yet. Returns true if this call
- * mapped it, false if something was mapped already.
+ * mapped it, false if the address was in use.
  *
- * @throws {SyscallError} if the address cannot be had, also before Linux 4.17
+ * @throws {SyscallError} if the kernel cannot map there, as before Linux 4.17
  */
 export function mapAnonymousOnce(address: number, lengthBytes: number): boolean {
   try {
     const flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE;
     const mapped = map(address, lengthBytes, PROT_READ_WRITE, flags, -1, 0);
     if (mapped === address) return true;
-    // An older kernel takes the address as a hint.
+    // An older kernel treats the address as a hint.
     unmap(mapped, lengthBytes);
     throw new SyscallError("mmap", EINVAL);
   } catch (error) {
@@ -148,7 +149,7 @@ export function mapAnonymousOnce(address: number, lengthBytes: number): boolean 
   }
 }
 
-/** Zeroed private memory outside the JavaScript heap; it costs nothing until it is touched. */
+/** Zeroed private memory outside the JavaScript heap. It takes no memory until it is touched. */
 export function mapAnonymous(lengthBytes: number): number {
   return map(0, lengthBytes, PROT_READ_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
@@ -158,7 +159,7 @@ export function mapFile(lengthBytes: number, fd: number, offset: number, prot = 
   return map(0, lengthBytes, prot, MAP_SHARED, fd, offset);
 }
 
-/** A shared, writable mapping of rings that the kernel made (io_uring), present from the start. */
+/** A shared, writable mapping of rings that the kernel made (io_uring), with all pages present. */
 export function mapRing(lengthBytes: number, fd: number, offset: number): number {
   return map(0, lengthBytes, PROT_READ_WRITE, MAP_SHARED | MAP_POPULATE, fd, offset);
 }
@@ -192,7 +193,7 @@ export function advise(address: number, lengthBytes: number, advice: number): vo
 /**
  * True if [address, address + lengthBytes) is mapped without a gap, even if only reserved.
  * `address` is a multiple of the page size. For addresses that are not trusted yet: msync(2) with
- * MS_ASYNC looks for gaps and does nothing else.
+ * MS_ASYNC finds gaps and has no other effect.
  */
 export function isMapped(address: number, lengthBytes: number): boolean {
   if (!Number.isSafeInteger(address) || address <= 0) return false;
@@ -201,7 +202,7 @@ export function isMapped(address: number, lengthBytes: number): boolean {
   const fault = enter("msync", -1, 0, lengthBytes);
   const isFault = fault !== undefined && "errno" in fault;
   if (!isFault && libc.msync(address, lengthBytes, MS_ASYNC) === 0) return true;
-  // Any other answer than that there is a gap says that the kernel does not tell.
+  // ENOMEM means a gap. Any other error means that the kernel does not report gaps.
   return (isFault ? fault.errno : errno()) !== ENOMEM;
 }
 
@@ -225,8 +226,8 @@ export function mincore(address: number, lengthBytes: number, residency: Uint8Ar
 }
 
 /**
- * The part of `samples` pages, spread evenly over a file, that is in the page cache; 1 for an empty
- * file. Touches no page.
+ * The fraction of `samples` pages, spread evenly over a file, that is in the page cache; 1 for an
+ * empty file. Touches no page.
  */
 export function residentFraction(fd: number, samples: number): number {
   const pages = Math.ceil(fileStatus(fd).sizeBytes / SYSTEM_PAGE_SIZE);
@@ -246,7 +247,7 @@ export function residentFraction(fd: number, samples: number): number {
     }
   } catch (error) {
     if (!(error instanceof SyscallError) || !isRefused(error)) throw error;
-    // The kernel does not tell.
+    // The kernel does not report it.
     return 1;
   } finally {
     unmap(address, pages * SYSTEM_PAGE_SIZE);
@@ -255,8 +256,8 @@ export function residentFraction(fd: number, samples: number): number {
 }
 
 /**
- * An ArrayBuffer over native memory, without a copy. 0 < lengthBytes <= 4 GiB. The memory stays the
- * caller's, who detaches the buffer before unmapping it.
+ * An ArrayBuffer over native memory, without a copy. 0 < lengthBytes <= 4 GiB. The caller owns the
+ * memory, and detaches the buffer before unmapping it.
  */
 export function bufferAt(address: number, lengthBytes: number): ArrayBuffer {
   return toArrayBuffer(address as never, 0, lengthBytes) as ArrayBuffer;
@@ -266,11 +267,11 @@ export function bufferAt(address: number, lengthBytes: number): ArrayBuffer {
 const MAX_COPIED_BYTES = 64 * 1024;
 
 /**
- * Detaches a buffer made by `bufferAt`: every view of it has length 0 from now on. Returns false if
- * I/O in flight pins it: then the memory must not be unmapped yet.
+ * Detaches a buffer made by `bufferAt`: every view of it then has length 0. Returns false if I/O in
+ * flight pins it. Then the memory must not be unmapped yet.
  *
- * `transfer()` copies a pinned buffer (0.3 s for 512 MiB). A byte stream's reader, which detaches
- * what it is given to read into, refuses a pinned one without a copy, in 0.03 ms.
+ * `transfer()` copies a pinned buffer (0.3 s for 512 MiB). A byte stream's reader detaches a buffer
+ * that it is given to read into, and refuses a pinned one without a copy, in 0.03 ms.
  */
 export function detach(buffer: ArrayBuffer): boolean {
   if (buffer.detached) return true;
@@ -279,7 +280,7 @@ export function detach(buffer: ArrayBuffer): boolean {
     return buffer.detached;
   }
   const reader = new ReadableStream({ type: "bytes" }).getReader({ mode: "byob" });
-  // The read stays pending, since nothing is ever enqueued, or rejects because the buffer is
+  // The read stays pending, because nothing is enqueued, or it rejects because the buffer is
   // pinned.
   void Promise.allSettled([reader.read(new Uint8Array(buffer))]);
   return buffer.detached;
@@ -311,8 +312,8 @@ export function zeroMemory(address: number, lengthBytes: number): void {
 const zeroAddress = isUsable ? mapAnonymous(SYSTEM_PAGE_SIZE) : 0;
 
 /**
- * The address of a view over an ArrayBuffer of its own. (The collector may move a small typed
- * array.)
+ * The address of a view over an ArrayBuffer of its own. (The collector may move a small typed array
+ * without one.)
  */
 export function addressOf(view: ArrayBufferView): number {
   return ptr(view as never) as number;

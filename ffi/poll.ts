@@ -1,6 +1,5 @@
 /**
- * Waiting for file descriptors on a thread that does nothing else: poll(2), and the eventfd that
- * ends the wait.
+ * poll(2), for a thread that only waits for file descriptors, and the eventfd that ends the wait.
  */
 import { enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
@@ -17,7 +16,7 @@ export const POLLNVAL = 32;
 
 export interface PollEntry {
   readonly fd: number;
-  /** POLLIN, POLLPRI; errors are always told. */
+  /** POLLIN, POLLPRI. Errors are always reported. */
   readonly events: number;
 }
 
@@ -25,8 +24,8 @@ export interface PollEntry {
 const POLLFD_BYTES = 8;
 
 /**
- * poll(2): blocks this thread until an entry has an event or `timeoutMs` have passed. The events of
- * each entry, all 0 when the time is up. After EINTR the wait begins again.
+ * poll(2): blocks this thread until an entry has an event or `timeoutMs` have passed. Returns the
+ * events of each entry, all 0 after the timeout. After EINTR the wait begins again.
  *
  * @throws {SyscallError}
  */

@@ -1,15 +1,15 @@
 /**
- * How the kernel shares the processors between threads, as far as a thread without privileges may
- * say.
+ * How the kernel shares the processors between threads, as far as a thread without privileges can
+ * change it.
  *
- * - Slice: how long it lets an ordinary thread run before it looks whether another one should,
- *   since Linux 6.12. A thread that wakes up takes the processor at once from one whose slice is
- *   longer than its own; each one's share of the processor stays as it is
+ * - Slice: how long an ordinary thread runs before the kernel considers another one, since Linux
+ *   6.12. A thread that wakes up takes the processor at once from one whose slice is longer than
+ *   its own. Each thread's share of the processor stays the same
  *   (https://lwn.net/Articles/969062/).
- * - Nice: a thread's share beside others that want the same processor. A thread may make its own
- *   smaller, and never larger again.
+ * - Nice: a thread's share beside others that want the same processor. A thread may reduce its own
+ *   share, and never raise it again.
  *
- * A new thread begins with both as its maker has them (sched(7)).
+ * A new thread inherits both from its maker (sched(7)).
  */
 import { enter } from "./calls.ts";
 import { libc } from "./libc.ts";
@@ -30,12 +30,12 @@ const SCHED_OTHER = 0;
 const SCHED_FLAG_KEEP_POLICY = 8n;
 
 /**
- * One thread, one instance of this module: read and written within one call. A buffer of its own
- * cannot move.
+ * One buffer for each thread, because each has its own instance of this module. It is written and
+ * read within one call, and cannot move.
  */
 const attributes = new DataView(new ArrayBuffer(ATTR_BYTES));
 
-/** False if the kernel does not tell, or the thread is none of the ordinary ones. */
+/** False if the kernel does not report them, or the thread is not an ordinary one. */
 function readAttributes(): boolean {
   if (isRefusedByTest("sched_getattr")) return false;
   const failed =
@@ -48,21 +48,21 @@ function isRefusedByTest(syscall: string): boolean {
   return fault !== undefined && "errno" in fault;
 }
 
-/** Sets what was read, and changed since. False if it was refused. */
+/** Sets the attributes that were read, with their changes. False if the kernel refused. */
 function writeAttributes(): boolean {
   if (isRefusedByTest("sched_setattr")) return false;
   attributes.setBigUint64(FLAGS_AT, SCHED_FLAG_KEEP_POLICY, true);
   return libc.syscall(SYS_SCHED_SETATTR, 0, addressOf(attributes), 0, 0, 0, 0) === 0;
 }
 
-/** The calling thread's slice in nanoseconds; 0 if that is not known. */
+/** The calling thread's slice in nanoseconds; 0 if unknown. */
 export function timeSliceNs(): number {
   return readAttributes() ? Number(attributes.getBigUint64(RUNTIME_AT, true)) : 0;
 }
 
 /**
- * Asks for time slices of `sliceNs` for the calling thread (the kernel keeps to 0.1 to 100 ms); 0
- * for the system's own. A hint: an older kernel ignores it. Returns false if it was refused.
+ * Asks for time slices of `sliceNs` for the calling thread (the kernel allows 0.1 to 100 ms); 0 for
+ * the system's own. A hint: an older kernel ignores it. Returns false if the kernel refused.
  */
 export function hintTimeSlice(sliceNs: number): boolean {
   if (!readAttributes()) return false;
@@ -72,7 +72,7 @@ export function hintTimeSlice(sliceNs: number): boolean {
 
 /**
  * Raises the calling thread's nice value to `nice`, 0 to 19, for the rest of its life: 10 is a
- * tenth of the processor beside a thread of 0. Returns false if it was refused.
+ * tenth of the processor beside a thread of 0. Returns false if the kernel refused.
  */
 export function lowerPriority(nice: number): boolean {
   if (!readAttributes()) return false;
@@ -81,7 +81,7 @@ export function lowerPriority(nice: number): boolean {
   return writeAttributes();
 }
 
-/** The calling thread's nice value; 0 if it is none of the ordinary ones. */
+/** The calling thread's nice value; 0 if the thread is not an ordinary one. */
 export function niceOf(): number {
   return readAttributes() ? attributes.getInt32(NICE_AT, true) : 0;
 }

@@ -15,7 +15,7 @@ export const MAX_IOVECS = 1024;
 
 type Transfer = (fd: number, address: number, count: number, offset: number) => number | bigint;
 
-/** One transfer, which may be short. Returns bytes moved or the negative error number. */
+/** One transfer, which may fall short. Returns bytes moved or the negative error number. */
 function transferOnce(
   transfer: Transfer,
   fd: number,
@@ -137,8 +137,8 @@ function shortVector(
 }
 
 /**
- * write(2), for a file that has no positions: a pipe, an event descriptor. Blocks until all is
- * written. Returns the bytes written, or the negative error number.
+ * write(2), for a file without positions: a pipe, an event descriptor. Blocks until all is written.
+ * Returns the bytes written, or the negative error number.
  */
 export function writeStream(fd: number, address: number, lengthBytes: number): number {
   return transferAll("write", writeHere, fd, address, lengthBytes, 0);
@@ -149,10 +149,7 @@ const writeHere: Transfer = (fd, address, count) => libc.write(fd, address, coun
 const ZEROS_BYTES = 1024 * 1024;
 let zeros: Uint8Array | undefined;
 
-/**
- * Writes zeros into a range of a file, so that it has memory or blocks for it. @throws
- * {SyscallError}
- */
+/** Writes zeros into a range of a file, so that it has memory or blocks. @throws {SyscallError} */
 export function writeZeros(fd: number, offset: number, lengthBytes: number): void {
   zeros ??= new Uint8Array(new ArrayBuffer(ZEROS_BYTES));
   const address = addressOf(zeros);

@@ -1,13 +1,13 @@
 /**
- * io_uring(7) without liburing: the two rings that the kernel shares with us, as typed arrays.
+ * io_uring(7) without liburing: typed arrays over the two rings that the process shares with the
+ * kernel.
  *
- * The set-up, entry and register calls are numbers 425, 426 and 427 on x64 and arm64 alike (all
+ * The set-up, entry and register calls are numbers 425, 426 and 427 on both x64 and arm64 (all
  * calls since Linux 5.1 have one number everywhere: asm-generic/unistd.h). Offsets below are those
  * of io_uring.h, the same on both.
  *
- * One thread owns a ring. Submission entry i is written first, then the tail is stored, then
- * `enter` tells the kernel; a completion is read between the kernel's tail and our head, which is
- * stored after.
+ * One thread owns a ring. It writes submission entry i, then stores the tail, then calls `enter`.
+ * It reads completions between its own head and the kernel's tail, and stores the head afterwards.
  */
 import { enter as countCall } from "./calls.ts";
 import { checkInteger } from "./check.ts";
@@ -40,18 +40,21 @@ export const UringOp = {
   Madvise: 25,
 } as const;
 
-/** Done by a kernel thread from the start: the submitter never blocks. */
+/** A kernel thread does the work from the start, so the submitter never blocks. */
 export const IOSQE_ASYNC = 1 << 4;
 
 const EINTR = 4;
 const EAGAIN = 11;
 const EBUSY = 16;
-/** Milliseconds, one each, to wait for memory that no completion of ours will free. */
+/** Attempts, one each millisecond, to get memory that no completion of this ring will free. */
 const MEMORY_ATTEMPTS = 100;
 const EFD_NONBLOCK = 0o4000;
 const EFD_CLOEXEC = 0o2000000;
 
-/** Why there is no io_uring here, for a person; null when there is. Asked once a thread. */
+/**
+ * The reason why io_uring cannot be used, in words; null if it can. Each thread asks the kernel
+ * once.
+ */
 export function uringUnavailable(): string | null {
   unavailable ??= { reason: probe() };
   return unavailable.reason;
@@ -80,7 +83,10 @@ function probe(): string | null {
   }
 }
 
-/** Where a ring is in this process, so that another thread can close it if its own has died. */
+/**
+ * The addresses of a ring in this process. With them another thread can close the ring of a dead
+ * one.
+ */
 export interface RingPlace {
   readonly fd: number;
   readonly ringAddress: number;
@@ -97,7 +103,7 @@ export interface RingPlace {
 
 export class Uring {
   readonly fd: number;
-  /** Entries of the submission ring: at least what was asked for. */
+  /** Entries of the submission ring, at least as many as requested. */
   readonly entries: number;
   private readonly ringAddress: number;
   private readonly ringBytes: number;
@@ -116,12 +122,12 @@ export class Uring {
   private readonly completionMask: number;
   private readonly features: number;
   private tail: number;
-  /** Entries written that the kernel has not taken yet. */
+  /** Entries that were written and that the kernel has not taken yet. */
   private unsubmitted = 0;
   /** Entries that the kernel has taken and whose completions have not been reaped. */
   private inFlight = 0;
 
-  /** @throws {SyscallError} ENOSYS or EPERM where it is forbidden */
+  /** @throws {SyscallError} ENOSYS or EPERM if it is forbidden */
   constructor(entries: number) {
     checkInteger("entries", entries, 1, 32768);
     // struct io_uring_params: 10 words, then struct io_sqring_offsets and struct io_cqring_offsets
@@ -156,12 +162,12 @@ export class Uring {
     this.completionTail = params[21]! >>> 2;
     this.completionMask = this.words[params[22]! >>> 2]!;
     this.completions = params[25]! >>> 2;
-    // The array from places of the ring to entries: place i always has entry i.
+    // The array from places of the ring to entries. Place i always has entry i.
     for (let i = 0; i < this.entries; i++) this.words[(params[16]! >>> 2) + i] = i;
     this.tail = Atomics.load(this.words, this.submissionTail);
   }
 
-  /** What this kernel's io_uring lacks of what is used here, or null. */
+  /** The operations that this library needs and this kernel's io_uring lacks, or null. */
   get missing(): string | null {
     if ((this.features & IORING_FEAT_NODROP) === 0)
       return "the kernel's io_uring may drop completions (before Linux 5.5)";
@@ -195,8 +201,8 @@ export class Uring {
   }
 
   /**
-   * Writes a submission entry; the kernel sees it at the next `enter`. `tag`, 32 bits, comes back
-   * with its completion. `advice` is madvise's. AsyncCancel's address is the tag to cancel.
+   * Writes a submission entry; the kernel sees it at the next `enter`. Its completion has the same
+   * `tag`, 32 bits. `advice` is madvise's. AsyncCancel's address is the tag to cancel.
    * Precondition: `room` > 0.
    */
   push(
@@ -226,17 +232,17 @@ export class Uring {
   }
 
   /**
-   * Submits what was pushed, and blocks until the ring has at least `minCompletions` completions.
-   * May return early when the kernel has no memory for requests and others are in flight: reap, and
-   * call it again.
+   * Submits the pushed entries, and blocks until the ring has at least `minCompletions`
+   * completions. It may return early if the kernel has no memory for requests and others are in
+   * flight: reap, and call it again.
    */
   enter(minCompletions: number): void {
     Atomics.store(this.words, this.submissionTail, this.tail);
     for (let attempt = 0; this.unsubmitted > 0 || this.ready < minCompletions; ) {
       const error = this.enterOnce(this.unsubmitted, minCompletions);
       if (error === 0 || error === EINTR) continue;
-      // No memory for requests (EAGAIN), or completions must be reaped first (EBUSY): room comes as
-      // completions do.
+      // No memory for requests (EAGAIN), or completions must be reaped first (EBUSY). Completions
+      // make room.
       if (error !== EAGAIN && error !== EBUSY) throw new SyscallError("io_uring_enter", error);
       if (this.inFlight > 0) {
         if (minCompletions > 0 && this.ready === 0) this.enterOnce(0, 1);
@@ -261,7 +267,7 @@ export class Uring {
     return 0;
   }
 
-  /** Takes back what was pushed since the last `enter`. */
+  /** Removes the entries pushed since the last `enter`. */
   discard(): void {
     this.tail = (this.tail - this.unsubmitted) | 0;
     this.unsubmitted = 0;
@@ -291,7 +297,7 @@ export class Uring {
     }
   }
 
-  /** Has the kernel write to an eventfd at each completion. */
+  /** Makes the kernel write to an eventfd at each completion. */
   registerEventFd(eventFd: number): void {
     const argument = new Int32Array(new ArrayBuffer(4));
     argument[0] = eventFd;
@@ -321,10 +327,10 @@ export class Uring {
 }
 
 /**
- * True if all that the kernel has taken from the ring is complete. Each entry has one completion,
- * and there is always room for it (twice as many places as entries, of which no more are in
- * flight), so both counts are equal exactly then. Precondition: the ring is mapped, and no thread
- * submits to it.
+ * True if all entries that the kernel has taken from the ring are complete. Each entry has one
+ * completion, and the ring always has room for it (twice as many places as entries in flight), so
+ * both counts are equal exactly then. Precondition: the ring is mapped, and no thread submits to
+ * it.
  */
 export function isRingDrained({
   ringAddress,

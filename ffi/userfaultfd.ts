@@ -1,10 +1,10 @@
 /**
- * Written pages of a mapping, as the kernel sees them: userfaultfd(2) with asynchronous write
- * protection, and the ioctl PAGEMAP_SCAN, which reports the pages written and protects them again
- * in one step (Linux 6.7).
+ * Finds the written pages of a mapping: userfaultfd(2) with asynchronous write protection, and the
+ * ioctl PAGEMAP_SCAN, which reports written pages and protects them again in one step (Linux 6.7).
  *
- * A protected page costs its next writer one fault, which the kernel answers by itself: no thread
- * waits for a handler, and no privilege is needed (UFFD_USER_MODE_ONLY only restricts handlers).
+ * The next write to a protected page causes one fault, which the kernel resolves by itself: no
+ * thread waits for a handler, and no privilege is needed (UFFD_USER_MODE_ONLY only restricts
+ * handlers).
  *
  * Source: Documentation/admin-guide/mm/{userfaultfd,pagemap}.rst, linux/userfaultfd.h, linux/fs.h.
  */
@@ -46,7 +46,7 @@ const PM_SCAN_CHECK_WPASYNC = 2;
 const PAGE_IS_WRITTEN = 2;
 const PAGE_IS_HUGE = 64;
 
-/** Regions that one scan reports; the next goes on where it stopped. */
+/** Regions that one scan reports. The next scan continues where it stopped. */
 const REGIONS = 4096;
 // struct page_region { __u64 start, end, categories; }
 const REGION_WORDS = 3;
@@ -64,8 +64,8 @@ const Arg = {
 } as const;
 const ARG_WORDS = 12;
 
-// Buffers of their own, which no collector moves. A number below 2^53 is stored as two halves,
-// since reading a BigInt would allocate one for each region.
+// Buffers of their own, which the collector never moves. A number below 2^53 is stored as two
+// halves, because a BigInt would be an allocation for each region.
 const ioctlWords = new Uint32Array(new ArrayBuffer(8 * 4));
 const ioctlAddress = addressOf(ioctlWords);
 let scanWords: { arg: Uint32Array; argAddress: number; regions: Uint32Array } | undefined;
@@ -85,25 +85,28 @@ function ioctl(name: string, fd: number, request: number, address: number): numb
   );
 }
 
-/** Why written pages cannot be tracked here. */
+/** The reason why written pages cannot be tracked. */
 export interface TrackingUnavailable {
   /**
    * The system call that was refused, and its error code: "ENOSYS", "EPERM", "EINVAL", "ENOTTY".
    */
   readonly syscall: string;
   readonly code: string;
-  /** A sentence for a person. */
+  /** The reason in words. */
   readonly reason: string;
 }
 
-/** Why this process cannot track written pages; null if it can. Asked once a thread. */
+/**
+ * The reason why this process cannot track written pages; null if it can. Each thread asks the
+ * kernel once.
+ */
 export function trackingUnavailable(): TrackingUnavailable | null {
   unavailable ??= { reason: probe() };
   return unavailable.reason;
 }
 let unavailable: { reason: TrackingUnavailable | null } | undefined;
 
-/** For tests: the next `trackingUnavailable` asks the kernel again, or answers `reason`. */
+/** For tests: the next `trackingUnavailable` asks the kernel again, or returns `reason`. */
 export function resetTrackingProbe(reason?: TrackingUnavailable): void {
   unavailable = reason === undefined ? undefined : { reason };
 }
@@ -172,8 +175,7 @@ export function openPagemap(): number {
 }
 
 /**
- * Tracks a range of mapped memory from now on. Its pages count as written until the first scan
- * protects them.
+ * Tracks a range of mapped memory. Its pages count as written until the first scan protects them.
  * @throws {SyscallError} EBUSY if another descriptor tracks it
  */
 export function registerWrites(fd: number, address: number, lengthBytes: number): void {
@@ -183,15 +185,15 @@ export function registerWrites(fd: number, address: number, lengthBytes: number)
   ioctl("UFFDIO_REGISTER", fd, UFFDIO_REGISTER, ioctlAddress);
 }
 
-/** Tracks the range no more. @throws {SyscallError} */
+/** Stops tracking the range. @throws {SyscallError} */
 export function unregisterWrites(fd: number, address: number, lengthBytes: number): void {
   storeRange(address, lengthBytes);
   ioctl("UFFDIO_UNREGISTER", fd, UFFDIO_UNREGISTER, ioctlAddress);
 }
 
 /**
- * Protects a registered range page by page. The kernel maps huge pages in it as small pages from
- * now on. @throws {SyscallError}
+ * Protects a registered range page by page. The kernel then maps its huge pages as small pages.
+ * @throws {SyscallError}
  */
 export function protectWrites(fd: number, address: number, lengthBytes: number): void {
   storeRange(address, lengthBytes);
@@ -208,8 +210,8 @@ function storeRange(address: number, lengthBytes: number): void {
 
 /**
  * Calls `visit` with each run of addresses in [start, end) whose pages were written since they were
- * last protected, and protects them before that. A page that the kernel has unmapped (reclaimed, or
- * a huge page of which a part was punched) counts as written, for its protection is forgotten.
+ * last protected. It protects them first. A page that the kernel has unmapped (reclaimed, or part
+ * of a huge page in which a hole was punched) counts as written, because its protection is lost.
  *
  * @throws {SyscallError} EPERM if a part of the range is not registered
  */

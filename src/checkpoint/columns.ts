@@ -1,10 +1,10 @@
-/** Reads the columns of a manifest that opening it leaves there (ColumnPlace), from a file. */
+/** Reads the columns that opening a manifest leaves in the file (ColumnPlace). */
 import { corrupt, crc32 } from "./format.ts";
 import { BLOCK_PAGES, type ColumnPlace } from "./page-map.ts";
 import { readInto } from "./staging.ts";
 
 /**
- * A block of a column: its first value and its bytes; `isGood` if the bytes match their checksum.
+ * A block of a column: its first value and its bytes. `isGood` if the bytes match their checksum.
  */
 export interface ColumnBlock {
   readonly first: number;
@@ -13,8 +13,8 @@ export interface ColumnBlock {
 }
 
 /**
- * Reads all blocks of a column into `bytes`, and says of each whether it is good. @throws
- * {SyscallError}
+ * Reads all blocks of a column into `bytes`, and says for each whether it is good.
+ * @throws {SyscallError}
  */
 export function* readBlocks(
   manifestFd: number,
@@ -33,8 +33,9 @@ export function* readBlocks(
 }
 
 /**
- * The CRC-32 of each page. @throws {CorruptCheckpointError} if a block is damaged @throws
- * {SyscallError}
+ * The CRC-32 of each page.
+ * @throws {CorruptCheckpointError} if a block is damaged
+ * @throws {SyscallError}
  */
 export function readCrcs(manifestFd: number, place: ColumnPlace, path: string): Uint32Array {
   return new Uint32Array(readColumn(manifestFd, place, path, "pageCrcs"));

@@ -1,7 +1,7 @@
 /**
- * Reads a manifest's bytes into columns and trusts none of them: every count, offset, page and
+ * Decodes a manifest's bytes into columns and trusts none of them: every count, offset, page and
  * reference is checked against the file's size and against the others before a byte of memory is
- * mapped or written. Columns are views of the bytes, so memory is bounded by what was read.
+ * mapped or written. Columns are views of the bytes, so memory is bounded by the bytes read.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import {
@@ -34,7 +34,7 @@ import {
 export type DecodedManifest = Manifest<DecodedFile>;
 
 /**
- * The contents of one MemoryFile that can be checked, in a manifest that may be damaged elsewhere.
+ * The contents of one MemoryFile that can be checked, in a manifest that may have damage elsewhere.
  */
 export interface CheckableFile {
   /** null: damaged. */
@@ -44,20 +44,20 @@ export interface CheckableFile {
   readonly hashes: ColumnPlace;
 }
 
-/** What can be known of a manifest. */
+/** The readable parts of a manifest that may be damaged. */
 export interface ExaminedManifest {
   /** null: there is no header. */
   readonly header: Header | null;
-  /** null: something is wrong. */
+  /** null: it is damaged. */
   readonly manifest: DecodedManifest | null;
-  /** Page files that are named; none if that is damaged. */
+  /** Page files that the manifest names; none if that list is damaged. */
   readonly pageFiles: readonly PageFile[];
   readonly checkable: readonly CheckableFile[];
 }
 
 /**
- * `bytes` is the manifest's eager part, or more, at a multiple of 8 of its buffer; `sizeBytes` is
- * the size of all of it.
+ * Decodes a manifest. `bytes` has at least its eager part, and begins at a multiple of 8 in its
+ * buffer. `sizeBytes` is the size of the whole manifest.
  * @throws {CorruptCheckpointError}
  */
 export function decodeManifest(
@@ -70,7 +70,7 @@ export function decodeManifest(
   }).manifest!;
 }
 
-/** As `decodeManifest`, but reports problems: all of them, unless `report` throws. */
+/** As `decodeManifest`, but reports all problems and continues, unless `report` throws. */
 export function examineManifest(
   bytes: Uint8Array,
   sizeBytes: number,
@@ -137,7 +137,7 @@ class Examination {
     return { header, manifest, pageFiles: pageFiles!, checkable };
   }
 
-  /** The result of a step; null if it found something wrong. */
+  /** The result of a step; null if it found a problem. */
   private attempt<T>(step: () => T): T | null {
     try {
       return step();
@@ -180,7 +180,8 @@ class Examination {
 }
 
 /**
- * A copy: the program's bytes must not keep the whole manifest in memory, nor be in shared memory.
+ * A copy, because the program's bytes must neither keep the whole manifest in memory nor be in
+ * shared memory.
  */
 function copyOf(bytes: Uint8Array | undefined): Uint8Array | null {
   return bytes === undefined ? null : new Uint8Array(bytes);
@@ -204,7 +205,7 @@ function decodePageFiles(sections: Sections, { pageFileCount }: Header, path: st
 
 function decodeName(bytes: Uint8Array, path: string): string {
   try {
-    // Of a copy: text decoders refuse shared memory.
+    // Text decoders refuse shared memory, so this decodes a copy.
     const name = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.slice());
     if (encodeName(name) !== undefined) return name;
   } catch (cause) {
@@ -264,7 +265,7 @@ function decodeFrames(bytes: Uint8Array, path: string): PageMap["frames"] {
   };
 }
 
-/** Where the page columns are. Their own bytes are not read. */
+/** The places of the page columns. Their bytes are not read. */
 function decodeColumns(
   sections: Sections,
   owner: number,

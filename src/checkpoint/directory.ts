@@ -4,11 +4,11 @@
  *
  * A save replaces `meta` by a rename, and only then removes page files that the new manifest does
  * not name. A load opens the manifest and all its page files at once, and checks each page file's
- * id and size by its trailer. If something is missing or does not match, and `meta` has been
- * replaced meanwhile, it starts again. Open files stay readable whatever a save does.
+ * id and size by its trailer. If a file is missing or does not match, and `meta` has been replaced
+ * meanwhile, the load starts again. Open files stay readable during any save.
  *
- * A load follows symbolic links, to the directory and to the files in it: stores and volumes are
- * made of them, and a program that may write links here may write checkpoints as well. A save
+ * A load follows symbolic links, to the directory and to the files in it, because stores and
+ * volumes use them, and a program that may write links here may write checkpoints as well. A save
  * replaces a link; it never writes through one.
  */
 import {
@@ -37,24 +37,24 @@ export interface OpenContent {
   readonly sizeBytes: number;
 }
 
-/** A whole checkpoint. The descriptors are the caller's to close (`closeContents`). */
+/** A whole checkpoint. The caller closes the descriptors (`closeContents`). */
 export interface OpenCheckpoint {
   readonly manifest: DecodedManifest;
   /** 0: the manifest; 1 and up: its page files. */
   readonly contents: readonly OpenContent[];
 }
 
-/** What there is of a checkpoint that may be damaged. */
+/** The readable parts of a checkpoint that may be damaged. */
 export interface ExaminedCheckpoint extends ExaminedManifest {
   /** All problems of the metadata, and of the page files' ids and sizes. */
   readonly problems: readonly CorruptCheckpointError[];
-  /** As in OpenCheckpoint; null: missing. */
+  /** As in OpenCheckpoint; null if missing. */
   readonly contents: readonly (OpenContent | null)[];
 }
 
 /**
- * @throws {NoCheckpointError} if there is no manifest @throws {CorruptCheckpointError} if something
- * is wrong with it
+ * @throws {NoCheckpointError} if there is no manifest
+ * @throws {CorruptCheckpointError} if part of it is damaged
  * @throws {SyscallError} if the directory cannot be read
  */
 export function openCheckpoint(directory: string): OpenCheckpoint {
@@ -69,7 +69,7 @@ export function closeContents(contents: readonly (OpenContent | null)[]): void {
   closeAll(contents.map((content) => () => content !== null && closeFile(content.fd)));
 }
 
-/** As `openCheckpoint`, but goes on behind problems. @throws {NoCheckpointError} {SyscallError} */
+/** As `openCheckpoint`, but continues after problems. @throws {NoCheckpointError} {SyscallError} */
 export function examineCheckpoint(directory: string): ExaminedCheckpoint {
   const directoryFd = openDirectory(directory);
   try {
@@ -114,14 +114,17 @@ function examineOnce(directoryFd: number, directory: string): ExaminedCheckpoint
   }
 }
 
-/** @throws {CorruptCheckpointError} for a FIFO and the like, which is never read */
+/**
+ * @throws {CorruptCheckpointError} for anything but a file (a FIFO, for example), which is never
+ * read
+ */
 function describe(fd: number, path: string): OpenContent {
   const { sizeBytes, isFile } = fileStatus(fd);
   if (!isFile) throw corrupt(path, "Expected a file, got a directory, a pipe or a device");
   return { fd, path, sizeBytes };
 }
 
-/** Reads what opening needs: not the page columns. */
+/** Reads the part that opening needs, without the page columns. */
 function readManifest({ fd, path, sizeBytes }: OpenContent, report: Report): ExaminedManifest {
   if (sizeBytes < HEADER_BYTES || sizeBytes > LIMITS.manifestBytes) {
     report(
@@ -131,12 +134,12 @@ function readManifest({ fd, path, sizeBytes }: OpenContent, report: Report): Exa
   }
   const header = readBytes(fd, 0, HEADER_BYTES, path);
   const lengthBytes = eagerBytesOf(header, sizeBytes, path);
-  // Shared, so that loading threads use its columns where they are.
+  // Shared, so that loading threads use its columns in place.
   const bytes = readInto(new Uint8Array(new SharedArrayBuffer(lengthBytes)), fd, 0, path);
   return examineManifest(bytes, sizeBytes, path, report);
 }
 
-/** How much to read: only the header if the header is wrong. */
+/** How many bytes to read: only the header if the header is wrong. */
 function eagerBytesOf(header: Uint8Array, sizeBytes: number, path: string): number {
   let isGood = true;
   try {
@@ -151,8 +154,8 @@ function eagerBytesOf(header: Uint8Array, sizeBytes: number, path: string): numb
 }
 
 /**
- * A larger file is read only if its header is good: a sparse file of 2 GiB takes no disk, but as
- * much memory.
+ * A larger file is read only if its header is good: a sparse file of 2 GiB takes no disk, but
+ * reading it takes 2 GiB of memory.
  */
 const UNCHECKED_BYTES = 2 ** 24;
 
@@ -186,7 +189,7 @@ function openPageFile(
   }
 }
 
-/** The id that the directory's manifest has now; undefined if there is none to read. */
+/** The id of the directory's present manifest; undefined if it has no readable manifest. */
 export function readId(directoryFd: number): bigint | undefined {
   const fd = openIfExists(directoryFd, META);
   if (fd === undefined) return undefined;

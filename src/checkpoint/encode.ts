@@ -1,5 +1,5 @@
 /**
- * Makes a manifest's bytes (format.ts). Checks the limits that a load checks, and throws before
+ * Makes a manifest's bytes (format.ts). Checks the same limits as a load, and throws before
  * anything is written.
  */
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -19,7 +19,7 @@ import {
 import { checkLimit, encodeName } from "./limits.ts";
 import { BLOCK_PAGES } from "./page-map.ts";
 
-/** A manifest's bytes in order. The first part is all that opening it reads. */
+/** A manifest's bytes in order. Opening a manifest reads only the first part. */
 export interface EncodedManifest {
   readonly parts: readonly [Uint8Array<ArrayBuffer>, ...Uint8Array[]];
   readonly lengthBytes: number;
@@ -31,7 +31,7 @@ interface EncodedSection {
   readonly columns: readonly ArrayBufferView[];
 }
 
-/** Where the sections are, and where the eager ones end. */
+/** The places of the sections, and the end of the eager ones. */
 interface Layout {
   readonly offsets: Float64Array;
   readonly lengths: Float64Array;

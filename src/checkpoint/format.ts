@@ -1,7 +1,7 @@
 /**
- * The native checkpoint's manifest, the file `meta`: what it consists of. It is complete by itself:
- * it says of every MemoryFile which pages are used, and of every page with contents where they are.
- * The contents are in page files (page-file.ts), which the manifest names.
+ * The format of the native checkpoint's manifest, the file `meta`. The manifest is complete by
+ * itself: it says for every MemoryFile which pages are used, and for every page with contents where
+ * they are. The contents are in page files (page-file.ts), which the manifest names.
  *
  *   header    80 bytes: magic "\0pgalloc", version u32, page size u32, checkpoint id u64 (random),
  *             hash seed u32, zeros u32, manifest bytes f64, eager bytes f64, section count u32,
@@ -11,7 +11,7 @@
  *             u32. The owner is the index of a MemoryFile, or WHOLE, the checkpoint.
  *   eager     Sections that opening a checkpoint reads: little-endian columns, in the table's
  *   sections  order, each at the first multiple of 8 behind the one before, with zeros between.
- *             Of each MemoryFile:
+ *             For each MemoryFile:
  *               name        1 to 255 bytes of UTF-8 without NUL; names are unique
  *               chunks      u8 a chunk: 1 = meant for huge pages
  *               runs        six u32 columns: first page, pages, state, refs, kind, group
@@ -20,16 +20,16 @@
  *                           Ordered by content and offset. Content 1 is the first page file.
  *               columnCrcs  u32 a block: CRC-32 of each block of pageCrcs, then of pageHashes
  *               userData    as given; absent if there is none
- *             Of the checkpoint:
+ *             For the checkpoint:
  *               pageFiles   u64 id column, f64 column of contents' bytes; the oldest first
  *               userData    as above
- *   columns   Sections that are read on first use, in blocks (ColumnPlace): of each MemoryFile
- *             pageHashes (u64 a page), then of each pageCrcs (u32 a page), without gaps. Their
+ *   columns   Sections that are read on first use, in blocks (ColumnPlace): for each MemoryFile
+ *             pageHashes (u64 a page), then for each pageCrcs (u32 a page), without gaps. Their
  *             CRC-32 in the table is 0: columnCrcs covers them.
  *
- * So a checksum or a known value covers every byte. The hash of a page is xxHash3, seeded by the
- * hash seed; a save compares hashes to find pages that have not changed. Offsets and lengths are
- * f64, so that a hostile 2^60 is a number out of bounds. The reader trusts nothing: see decode.ts.
+ * So a checksum or a known value covers every byte. The hash of a page is xxHash3 with the hash
+ * seed; a save compares hashes to find pages that have not changed. Offsets and lengths are f64, so
+ * a hostile 2^60 is simply a number out of bounds. The reader trusts no value: see decode.ts.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { ColumnPlace, PageMap } from "./page-map.ts";
@@ -56,7 +56,7 @@ export const HeaderField = {
   Crc: 76,
 } as const;
 
-/** The owner of a section of the checkpoint as a whole. */
+/** The owner of a section that belongs to the whole checkpoint. */
 export const WHOLE = 2 ** 32 - 1;
 /** The name of a checkpoint's only MemoryFile if the program gave none. */
 export const MAIN_NAME = "main";
@@ -91,7 +91,7 @@ export const EXTENT_COLUMNS = 4;
 export const FRAME_BYTES = 28;
 export const PAGE_FILE_BYTES = 16;
 
-/** Runs of pages, a row each. */
+/** Runs of pages, one row each. */
 export interface RunColumns {
   readonly start: Uint32Array;
   readonly length: Uint32Array;
@@ -105,7 +105,7 @@ export interface RunColumns {
 /** A MemoryFile in a manifest. */
 export interface FileImage {
   readonly name: string;
-  /** One a chunk: 1 = meant for huge pages. */
+  /** One value for each chunk: 1 = meant for huge pages. */
   readonly chunkHuge: Uint8Array;
   /** Runs of pages that are not free: ordered, disjoint, each within chunks of one page size. */
   readonly runs: RunColumns;
@@ -114,14 +114,14 @@ export interface FileImage {
   readonly userData: Uint8Array | null;
 }
 
-/** A page file that a manifest names. Its content index is its place in the list plus 1. */
+/** A page file that a manifest names. Its content index is its index in the list plus 1. */
 export interface PageFile {
   readonly id: bigint;
   /** Bytes of contents, without the trailer. */
   readonly sizeBytes: number;
 }
 
-/** A MemoryFile as a save gives it: with its columns. */
+/** A MemoryFile as a save writes it: with its columns. */
 export interface SavedFile extends FileImage {
   /** CRC-32 of each page with contents, by rank. */
   readonly crcs: Uint32Array;
@@ -137,9 +137,9 @@ export interface Manifest<File extends FileImage> {
   readonly userData: Uint8Array | null;
 }
 
-/** A MemoryFile as a load gets it: its columns are still in the manifest. */
+/** A MemoryFile as a load reads it: its columns are still in the manifest. */
 export interface DecodedFile extends FileImage {
-  /** Pages that the extents hold. */
+  /** Pages of all extents. */
   readonly contentPages: number;
   readonly crcs: ColumnPlace;
   readonly hashes: ColumnPlace;
@@ -153,7 +153,7 @@ export function crc32(bytes: Uint8Array): number {
   return Bun.hash.crc32(bytes);
 }
 
-/** xxHash3 of a page. Bun takes 32 bits of the seed. */
+/** xxHash3 of a page. Bun uses 32 bits of the seed. */
 export function hashPage(page: Uint8Array, seed: number): bigint {
   return Bun.hash.xxHash3(page, seed as never) as bigint;
 }

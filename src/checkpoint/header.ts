@@ -1,6 +1,6 @@
 /**
- * The manifest's header: what it says, checked. The first HEADER_BYTES of a file tell whether to
- * read more of it.
+ * Decodes and checks the manifest's header: the first HEADER_BYTES of a file decide whether more of
+ * it is read.
  */
 import type { CorruptCheckpointError } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -20,8 +20,8 @@ import { LIMITS } from "./limits.ts";
 const SECTIONS_PER_OWNER = 9;
 
 /**
- * Called with each problem. If it throws, as in a load, decoding ends there. If it returns,
- * decoding goes on where it can, and leaves out what depends on the damaged part.
+ * Called with each problem. If it throws, as in a load, decoding ends. If it returns, decoding
+ * continues where it can, and leaves out the parts that depend on the damaged one.
  */
 export type Report = (problem: CorruptCheckpointError) => void;
 
@@ -32,15 +32,16 @@ export interface Header {
   /** Bytes of header, table and eager sections. */
   readonly eagerBytes: number;
   readonly sectionCount: number;
-  /** Where the section table ends. */
+  /** The end of the section table. */
   readonly tableEnd: number;
   readonly fileCount: number;
   readonly pageFileCount: number;
 }
 
 /**
- * Decodes the header of a manifest of `sizeBytes`. @throws {CorruptCheckpointError} if nothing
- * behind it can be read; other problems are reported
+ * Decodes the header of a manifest of `sizeBytes`. Problems that leave the rest readable are only
+ * reported.
+ * @throws {CorruptCheckpointError} if nothing behind the header can be read
  */
 export function decodeHeader(
   bytes: Uint8Array,

@@ -1,7 +1,7 @@
 /**
- * What a checkpoint may hold at most. The reader refuses more; the writer checks the same numbers
- * before it touches anything, so that a save that resolves can be loaded.
- * test/checkpoint/limits.test.ts runs both sides over this table.
+ * The limits of a checkpoint. The reader refuses more; the writer checks the same numbers before it
+ * changes anything, so a save that resolves can be loaded. test/checkpoint/limits.test.ts runs both
+ * sides over this table.
  */
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 
@@ -26,7 +26,7 @@ export const LIMITS = {
 
 export type LimitName = keyof typeof LIMITS;
 
-/** @throws {RangeError} naming what exceeds the limit */
+/** @throws {RangeError} naming the value that exceeds the limit */
 export function checkLimit(name: LimitName, what: string, value: number): void {
   if (value <= LIMITS[name]) return;
   throw new RangeError(`Expected ${what} to be at most ${LIMITS[name]}, got ${value}`);

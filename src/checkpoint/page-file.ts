@@ -1,13 +1,13 @@
 /**
- * A page file: the contents of pages, and a trailer. Contents begin at offset 0; each frame begins
+ * A page file: the contents of pages, and a trailer. Contents begin at offset 0. Each frame begins
  * at a multiple of PAGE_SIZE, with zeros between the end of a compressed frame and the next
  * multiple. The file is immutable once its manifest is committed. The trailer is the last page:
  *
  *   magic "\0pgpages" u64, version u32, page size u32, the page file's id u64, contents' bytes f64,
  *   CRC-32 of these 32 bytes u32, zeros to the end of the page.
  *
- * The id tells a page file of this checkpoint from one of another. So a directory that was copied
- * during a save is refused when it is opened.
+ * The id distinguishes page files of different checkpoints, so a directory that was copied during a
+ * save is refused when it is opened.
  */
 import { PAGE_SIZE } from "../pages/units.ts";
 import { corrupt, crc32, type PageFile } from "./format.ts";

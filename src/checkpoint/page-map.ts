@@ -1,14 +1,14 @@
 /**
  * PageMap: where the contents of a MemoryFile's pages are. A save makes one, the manifest stores
- * it, a load reads by it; gVisor's importer makes the same map.
+ * it, and a load follows it. gVisor's importer makes the same map.
  *
- * - A **content** is a byte sequence of a page source: an index, 0 for the manifest itself, 1 and
- *   up for page files.
+ * - A **content** is a byte sequence of a page source, named by an index: 0 is the manifest, 1 and
+ *   up are page files.
  * - A **frame** is a run of bytes of one content that is read and decoded as a whole. A raw frame
  *   may also be read in parts. In the native format a frame never crosses a unit (2 MiB of memory),
  *   and begins at a multiple of PAGE_SIZE.
  * - An **extent** is a run of pages whose contents follow one another in one frame. A frame may
- *   have several extents; an incremental save leaves frames that are live only in part.
+ *   have several extents. After an incremental save, only part of a frame may still be in use.
  *
  * Pages of extents are numbered in the order of the extents. That number is the page's **rank**:
  * its index in the checksum and hash columns.
@@ -32,9 +32,9 @@ export interface FrameColumns {
   readonly content: Uint32Array;
   /** A CodecId (codec/codec.ts). */
   readonly codec: Uint32Array;
-  /** First byte in the content. */
+  /** Offset of the first byte in the content. */
   readonly offset: Float64Array;
-  /** Bytes stored: `pages * PAGE_SIZE` of a raw frame, less of a compressed one. */
+  /** Stored bytes: `pages * PAGE_SIZE` for a raw frame, less for a compressed one. */
   readonly storedBytes: Float64Array;
   /** Pages of the decoded frame. */
   readonly pages: Uint32Array;
@@ -46,13 +46,14 @@ export interface PageMap {
 }
 
 /**
- * A column of fixed-width values, one a page in the order of ranks, that stays in the manifest
- * until it is needed. It is read in blocks of BLOCK_PAGES values, each with a CRC-32 of its own.
+ * A column of fixed-width values, one for each page in the order of ranks, that stays in the
+ * manifest until it is needed. It is read in blocks of BLOCK_PAGES values, each with a CRC-32 of
+ * its own.
  */
 export interface ColumnPlace {
   /** Byte offset in content 0, the manifest. */
   readonly offset: number;
-  /** Values. */
+  /** Number of values. */
   readonly count: number;
   /** Bytes of a value: 4 (CRC-32 of a page) or 8 (xxHash3 of a page). */
   readonly widthBytes: 4 | 8;

@@ -1,5 +1,5 @@
 /**
- * The manifest's section table. Each section is where the one before ends, so that a checksum or a
+ * The manifest's section table. Each section begins where the one before ends. So a checksum or a
  * known value covers every byte, and no two sections share one: otherwise a small file could ask
  * for a thousand copies of its user data.
  */
@@ -16,10 +16,10 @@ import {
 } from "./format.ts";
 import type { Header, Report } from "./header.ts";
 
-/** A damaged part is missing; its problem has been reported. */
+/** Thrown for a part whose damage has been reported already. */
 export class AlreadyReported extends Error {}
 
-/** A section that is read on first use. Bytes of the manifest. */
+/** A section that is read on first use. Numbers are bytes of the manifest. */
 export interface ColumnSection {
   readonly offset: number;
   readonly lengthBytes: number;
@@ -37,7 +37,7 @@ interface Entry {
 export class Sections {
   private readonly bytes: Uint8Array;
   private readonly path: string;
-  /** By `id/owner`. null: damaged. */
+  /** By `id/owner`. null: the section is damaged. */
   private readonly entries = new Map<string, Entry | null>();
 
   constructor(bytes: Uint8Array, header: Header, path: string, report: Report) {
@@ -88,8 +88,8 @@ export class Sections {
   }
 
   /**
-   * @throws {CorruptCheckpointError} if there is none @throws {AlreadyReported} if the section is
-   * damaged
+   * @throws {CorruptCheckpointError} if there is no such section
+   * @throws {AlreadyReported} if it is damaged
    */
   require(id: number, owner: number): Uint8Array {
     const found = this.find(id, owner);
@@ -97,7 +97,7 @@ export class Sections {
     return found;
   }
 
-  /** Where a section of `count` values is. @throws as `require` */
+  /** The place of a section of `count` values. @throws as `require` */
   requireColumn(id: number, owner: number, count: number, widthBytes: number): ColumnSection {
     const entry = this.entries.get(`${id}/${owner}`);
     if (entry === null) throw new AlreadyReported();
@@ -139,13 +139,13 @@ function mistakeOfOwner({ id, owner }: Entry, fileCount: number): string | undef
 }
 
 /**
- * Where sections may be: the eager ones at multiples of 8, the columns without gaps, and nothing
+ * The places that sections may have: eager ones at multiples of 8, columns without gaps, nothing
  * behind the last.
  */
 class Layout {
   private readonly bytes: Uint8Array;
   private readonly header: Header;
-  /** Where the last section ends; undefined if that is not known. */
+  /** The end of the last section; undefined if unknown. */
   private end: number | undefined;
   private isInColumns = false;
 
@@ -176,7 +176,7 @@ class Layout {
     return isInColumns ? undefined : this.mistakeBetween(end ?? offset, offset);
   }
 
-  /** Where a section behind `end` must begin; undefined if that is not known. */
+  /** The required start of a section behind `end`; undefined if unknown. */
   private startBehind(end: number | undefined, wasInColumns: boolean): number | undefined {
     if (wasInColumns) return end;
     if (this.isInColumns) return this.header.eagerBytes;

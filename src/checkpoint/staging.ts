@@ -1,8 +1,8 @@
 /**
- * A directory in which a checkpoint is written: locked, with files made under names that no load
- * looks for, synced, and renamed. Each format decides which names and in what order
- * (save/directory-sink.ts, gvisor/directory.ts). The directory itself is the lock file (flock): the
- * lock ends with the process that held it.
+ * A directory in which a checkpoint is written. It is locked; files are made under names that no
+ * load looks for, synced, and renamed. Each format chooses the names and their order
+ * (save/directory-sink.ts, gvisor/directory.ts). The directory itself is the lock file (flock), so
+ * the lock ends with the process that has it.
  */
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
@@ -35,7 +35,8 @@ import { type FileLock, lockFile } from "../control/file-lock.ts";
 import { CheckpointBusyError } from "../errors/errors.ts";
 
 /**
- * A directory's absolute path: of the call that it is given to, not of some later turn.
+ * A directory's absolute path at the time of the call, because the working directory may change
+ * later.
  * @throws {TypeError}
  */
 export function absolutePath(directory: string): string {
@@ -52,11 +53,12 @@ export class StagingDirectory {
   readonly path: string;
   readonly fd: number;
   private readonly lock: FileLock;
-  /** Directories in which we made one whose name is not synced yet. */
+  /** Directories in which this save made a directory whose name is not synced yet. */
   private readonly unsynced: string[];
 
   /**
-   * `path` is absolute. @throws {CheckpointBusyError} if another save has the directory
+   * @param path absolute
+   * @throws {CheckpointBusyError} if another save has the directory
    * @throws {SyscallError}
    */
   constructor(path: string) {
@@ -81,12 +83,12 @@ export class StagingDirectory {
     return listDirectory(this.fd);
   }
 
-  /** A new file, open for writing: never one that was there, nor one behind a symbolic link. */
+  /** A new file, open for writing. Never an existing file, nor one behind a symbolic link. */
   create(name: string): number {
     return openAt(this.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
   }
 
-  /** Writes a new file of these parts, and syncs it. */
+  /** Writes a new file from these parts, and syncs it. */
   async write(name: string, parts: readonly Uint8Array[]): Promise<void> {
     const fd = this.create(name);
     try {
@@ -105,7 +107,7 @@ export class StagingDirectory {
     await syncFile(fd, this.pathOf(name));
   }
 
-  /** Makes the renames and removals so far permanent, and the directory's own name. */
+  /** Makes earlier renames and removals permanent, and the directory's own name. */
   async sync(): Promise<void> {
     await syncDirectoryFd(this.fd, this.path);
     for (let parent = this.unsynced.pop(); parent !== undefined; parent = this.unsynced.pop())
@@ -116,7 +118,7 @@ export class StagingDirectory {
     renameAt(this.fd, from, to);
   }
 
-  /** Renames over a file that may be large: its blocks are freed in a thread of the runtime. */
+  /** Renames over a file that may be large. A thread of the runtime frees the old file's blocks. */
   async replace(from: string, to: string): Promise<void> {
     await this.freeingInBackground(to, () => this.rename(from, to));
   }
@@ -127,8 +129,8 @@ export class StagingDirectory {
   }
 
   /**
-   * A file's blocks are freed when it is closed last. In the rename or unlink itself that would
-   * stop this thread for 0.15 s/GiB, so the file is kept open and closed in the background.
+   * Keeps the file open during `step` and closes it in the background. The last close frees a
+   * file's blocks; in the rename or unlink itself that would stop this thread for 0.15 s/GiB.
    */
   private async freeingInBackground(name: string, step: () => void): Promise<void> {
     const old = openIfExists(this.fd, name, O_PATH | O_NOFOLLOW);
@@ -153,7 +155,8 @@ export class StagingDirectory {
 }
 
 /**
- * Takes all steps, also after one has failed. @throws the failure, or an AggregateError of several
+ * Runs all steps, also after one has failed.
+ * @throws the failure, or an AggregateError of several
  */
 export function closeAll(steps: readonly (() => unknown)[]): void {
   const failures: unknown[] = [];
@@ -200,7 +203,9 @@ export function writeBytes(fd: number, bytes: Uint8Array, offset: number, path: 
   if (written < 0) throw new SyscallError("pwrite", -written, path);
 }
 
-/** Makes a directory where there is none, and those above it. Returns in which directories. */
+/**
+ * Makes a directory and those above it, if missing. Returns the directories that have new entries.
+ */
 function makeDirectories(path: string): string[] {
   let above: string[] = [];
   try {
@@ -213,7 +218,7 @@ function makeDirectories(path: string): string[] {
   return makeIfAbsent(path) ? [...above, dirname(path)] : above;
 }
 
-/** True if it made the directory; false if something has that name already. */
+/** True if it made the directory; false if the name exists already. */
 function makeIfAbsent(path: string): boolean {
   try {
     makeDirectory(path, 0o700);
@@ -231,7 +236,7 @@ async function syncDirectory(path: string): Promise<void> {
   try {
     fd = openFile(path, O_RDONLY | O_DIRECTORY);
   } catch (error) {
-    // A user that may make names in a directory but not read it cannot sync it either.
+    // A user that may create names in a directory, but not read it, cannot sync it either.
     if (error instanceof SyscallError && error.code === "EACCES") return;
     throw error;
   }
@@ -242,10 +247,12 @@ async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-/** What file systems answer that cannot sync a directory, as some of FUSE and of networks. */
+/**
+ * Errors of file systems that cannot sync a directory, such as some FUSE and network file systems.
+ */
 const CANNOT_SYNC: readonly string[] = ["EINVAL", "ENOSYS", "EPERM", "EBADF", "ENOTSUP", "ENODEV"];
 
-/** Without the sync a power failure may take the renames back; the contents are synced anyway. */
+/** Without this sync a power failure may undo the renames. The contents are synced in any case. */
 async function syncDirectoryFd(fd: number, path: string): Promise<void> {
   try {
     await syncFile(fd, path);
@@ -256,7 +263,7 @@ async function syncDirectoryFd(fd: number, path: string): Promise<void> {
 
 /**
  * Opens a file of a directory, for reading unless `flags` say otherwise; undefined if there is
- * none. A FIFO in its place does not block: O_NONBLOCK means nothing else for files.
+ * none. With O_NONBLOCK, which has no other effect on files, a FIFO of that name does not block.
  */
 export function openIfExists(
   directoryFd: number,
@@ -272,7 +279,8 @@ export function openIfExists(
 }
 
 /**
- * Reads [offset, offset + lengthBytes) of a file; less if it ends before. @throws {SyscallError}
+ * Reads [offset, offset + lengthBytes) of a file; less if the file ends before. @throws
+ * {SyscallError}
  */
 export function readBytes(
   fd: number,
@@ -284,8 +292,9 @@ export function readBytes(
 }
 
 /**
- * Fills `bytes` from `offset` on; returns what it filled if the file ends before. @throws
- * {SyscallError}
+ * Fills `bytes` from `offset` on. Returns the filled part, which is shorter if the file ends
+ * before.
+ * @throws {SyscallError}
  */
 export function readInto<T extends ArrayBufferLike>(
   bytes: Uint8Array<T>,

@@ -1,6 +1,7 @@
 /**
  * Checks of a decoded MemoryFile's columns against each other and against the page files. A load
- * maps and writes nothing before they pass, and a save runs them over what it is about to commit.
+ * maps and writes nothing before they pass, and a save runs them over its manifest before it
+ * commits.
  */
 import { SUB_RELEASED, USED } from "../allocator/states.ts";
 import {
@@ -30,8 +31,7 @@ type RunImage = Pick<FileImage, "chunkHuge" | "runs">;
 export function checkRuns(image: RunImage, path: string): void {
   const { start, length, state, refs, kind } = image.runs;
   const sizePages = image.chunkHuge.length * PAGES_PER_CHUNK;
-  // Builds a message only for the run that needs one: 100,000 strings cost more than all the
-  // checks.
+  // Builds a message only for a run that fails: 100,000 strings cost more than all the checks.
   const refuse = (i: number, what: string) =>
     corrupt(path, `Run ${i} [${start[i]}, ${start[i]! + length[i]!}) ${what}`, "runs");
   let previousEnd = 0;
@@ -65,8 +65,8 @@ function mistakeOfSubReleased(image: RunImage, run: number, end: number): string
   ) {
     return "is sub-released, but in use or in a chunk of small pages";
   }
-  // Pages of group 1 do not count towards freeing their huge page (allocator.ts), which may be all
-  // of one.
+  // Pages of group 1 do not count towards freeing their huge page (allocator/waste.ts). They may be
+  // all pages of one.
   if (group[run] === 0 && Math.ceil(first / PAGES_PER_UNIT) < Math.floor(end / PAGES_PER_UNIT)) {
     return "is sub-released, but holds a whole huge page";
   }
@@ -118,9 +118,9 @@ export function checkFrames(
 }
 
 /**
- * Checks extents against frames; returns how many pages they hold. Extents are ordered and
- * disjoint, and each lies in one unit. All extents of a frame lie in the same unit and take its
- * pages in order, each page once; each frame has one.
+ * Checks extents against frames. Returns how many pages they have. Extents are ordered and
+ * disjoint, and each lies in one unit. All extents of a frame lie in the same unit and use its
+ * pages in order, each page once. Each frame has at least one extent.
  *
  * @throws {CorruptCheckpointError}
  */
@@ -157,8 +157,8 @@ export function checkExtents({ extents, frames }: PageMap, path: string): number
 }
 
 /**
- * @throws {CorruptCheckpointError} unless extents lie in used runs. Precondition: runs and extents
- * are ordered
+ * Precondition: runs and extents are ordered.
+ * @throws {CorruptCheckpointError} unless extents lie in used runs
  */
 export function checkExtentsAreUsed(
   { runs, pageMap }: Pick<FileImage, "runs" | "pageMap">,
@@ -166,13 +166,13 @@ export function checkExtentsAreUsed(
 ): void {
   const { start, length } = pageMap.extents;
   let run = -1;
-  // Of the current run: its end, and its first page if it is used.
+  // The end of the current run, and its first page if the run is used.
   let runEnd = 0;
   let usedStart = Number.POSITIVE_INFINITY;
   for (let i = 0; i < start.length; i++) {
     const first = start[i]!;
     const end = first + length[i]!;
-    // Most are in the same used run as the one before.
+    // Most extents are in the same used run as the one before.
     if (usedStart <= first && end <= runEnd) continue;
     for (let page = first; page < end; page = runEnd) {
       while (runEnd <= page && ++run < runs.start.length) {

@@ -1,4 +1,4 @@
-/** The command line's arguments: node's parseArgs, whose complaints become one kind of error. */
+/** The command line's arguments: node's parseArgs, with all its errors turned into UsageError. */
 import { type ParseArgsConfig, parseArgs } from "node:util";
 
 /** The command line is wrong: the tool prints the reason and its usage, and exits with 2. */
@@ -9,7 +9,7 @@ export class UsageError extends Error {
 type Options = NonNullable<ParseArgsConfig["options"]>;
 
 /**
- * Flags, and exactly `positionals` other arguments.
+ * Parses flags, and exactly the arguments named in `positionals`.
  * @throws {UsageError} for unknown, missing or surplus arguments
  */
 export function parseArguments<T extends Options>(

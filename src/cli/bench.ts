@@ -1,4 +1,4 @@
-/** `pgalloc bench`: runs the benches, a program of their own (bench/run.ts). */
+/** `pgalloc bench`: runs the benches, which are a program of their own (bench/run.ts). */
 import { join } from "node:path";
 
 export async function bench(args: string[]): Promise<number> {

@@ -1,7 +1,7 @@
 /**
- * A checkpoint of either format, opened to be looked at: one description for both. The code that a
- * restore uses has read and validated the metadata; page contents have not been touched. A damaged
- * checkpoint is described as far as it goes.
+ * Opens a checkpoint of either format for inspection, and describes both formats alike. The code of
+ * a restore reads and validates the metadata. Page contents are not read. For a damaged checkpoint,
+ * the readable parts are described.
  */
 import { readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -51,7 +51,9 @@ export interface CheckpointDescription extends Disposable {
   /** null in gVisor's format. */
   readonly checkpointId: bigint | null;
   readonly pageSize: number;
-  /** Files of the directory and their bytes, also those that are no part of the checkpoint. */
+  /**
+   * Files of the directory and their bytes, including files that are not part of the checkpoint.
+   */
   readonly files: Readonly<Record<string, number>>;
   readonly memories: readonly MemoryDescription[];
   readonly hasChecksums: boolean;
@@ -78,11 +80,11 @@ export function openAnyCheckpoint(
     : openNative(directory, files);
 }
 
-/** Contents of one MemoryFile that can be checked. */
+/** The contents of one MemoryFile that can be checked. */
 export interface CheckableContents {
   readonly id: string | null;
   readonly pageMap: PageMap;
-  /** null: the format has none. */
+  /** null: the format has no checksums. */
   readonly crcs: ColumnPlace | null;
   readonly hashes: ColumnPlace | null;
 }
@@ -91,8 +93,8 @@ export interface CheckableContents {
 export interface Examination extends Disposable {
   readonly format: FormatName;
   /**
-   * What is wrong with the metadata: all of it for the native format; for gVisor's, which has no
-   * parts, the first thing.
+   * Problems of the metadata: all of them in the native format; only the first in gVisor's, which
+   * has no parts.
    */
   readonly problems: readonly string[];
   readonly hasChecksums: boolean;

@@ -1,5 +1,6 @@
 /**
- * `pgalloc copy FROM TO`: a checkpoint from any place to any other; page files stay as they are.
+ * `pgalloc copy FROM TO`: copies a checkpoint from any place to any other. Page files stay
+ * unchanged.
  */
 import { copyCheckpoint } from "../remote/copy.ts";
 import { parseArguments } from "./arguments.ts";

@@ -1,8 +1,8 @@
 /**
- * `pgalloc demo`: the library's purpose in one minute, without network or data. One process fills
- * memory with a table, answers a few questions and checkpoints it. A second one restores it in the
- * background and answers the same questions while most of the table is still on disk. The answers
- * are compared.
+ * `pgalloc demo`: shows the library's purpose in one minute, without network or data. One process
+ * fills memory with a table, answers some questions and writes a checkpoint. A second one restores
+ * it in the background and answers the same questions while most of the table is still on disk. The
+ * answers are compared.
  */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -19,7 +19,7 @@ import { formatRate, Timeline } from "./timeline.ts";
 /** The questions: the sums of the rows at these fractions of the table. A row is one page. */
 const QUESTIONS = [0.5, 0.99, 0.01, 0.25];
 
-/** Set for the second process; its parent has made the checkpoint. */
+/** Set for the second process. Its parent has written the checkpoint. */
 const RESTORE_VARIABLE = "PGALLOC_DEMO_RESTORE";
 
 export async function demo(args: string[]): Promise<number> {
@@ -41,7 +41,7 @@ export async function demo(args: string[]): Promise<number> {
   }
 }
 
-/** The demo must not overwrite a checkpoint of the user's. */
+/** The demo must not overwrite a checkpoint of the user. */
 function requireUnused(directory: string): void {
   try {
     if (readdirSync(directory).length > 0)
@@ -125,7 +125,7 @@ async function restore(directory: string, isOnWeb: boolean): Promise<number> {
   return same ? 0 : 1;
 }
 
-/** Keeps the page map until the user ends the program. */
+/** Serves the page map until the user ends the program. */
 async function untilInterrupted(map: MapServer): Promise<void> {
   console.log(`\nThe page map stays at ${map.url} until you press Ctrl-C.`);
   await new Promise<void>((resolve) => {

@@ -1,6 +1,6 @@
 /**
- * What the pages of a checkpoint should be: the columns of the manifest, read block by block, with
- * damaged blocks left out.
+ * The expected checksums and hashes of a checkpoint's pages: the columns of the manifest, read
+ * block by block, without damaged blocks.
  */
 import { readBlocks } from "../checkpoint/columns.ts";
 import type { OpenContent } from "../checkpoint/directory.ts";
@@ -8,7 +8,7 @@ import { corrupt } from "../checkpoint/format.ts";
 import type { ColumnPlace } from "../checkpoint/page-map.ts";
 import type { CheckableContents } from "./checkpoint-reader.ts";
 
-/** By rank; null: the format has none. */
+/** Indexed by rank. null: the format has none. */
 export interface Expected {
   /** NaN: in a damaged block. */
   readonly crcs: Float64Array | null;

@@ -1,6 +1,6 @@
 /**
- * `pgalloc inspect DIR|URL`: what a checkpoint holds, for people or as JSON. Reads the metadata,
- * not the page contents.
+ * `pgalloc inspect DIR|URL`: describes a checkpoint as text or as JSON. Reads the metadata, not the
+ * page contents.
  */
 import { MemoryKind } from "../pages/units.ts";
 import { parseArguments } from "./arguments.ts";
@@ -42,7 +42,7 @@ interface PageFileSummary {
   readonly contentBytes: number;
 }
 
-/** Sizes in bytes; what is not in `memories` is of all MemoryFiles together. */
+/** Sizes in bytes. Values outside of `memories` are for all MemoryFiles together. */
 interface Summary {
   readonly directory: string;
   readonly format: string;
@@ -60,7 +60,7 @@ interface Summary {
   readonly extents: number;
   readonly contentBytes: number;
   readonly frames: FrameSummary;
-  /** Files of page contents by name; in gVisor's format the one there is. */
+  /** Files of page contents by name. gVisor's format has one. */
   readonly pageFiles: Readonly<Record<string, PageFileSummary>>;
   readonly hasChecksums: boolean;
   readonly userDataBytes: number | null;
@@ -256,8 +256,8 @@ function describeFrames({ raw, lz4, zstd, storedBytes }: FrameSummary): string {
 }
 
 /**
- * Byte offsets in the MemoryFile with that id; `offset` is in the file of page contents: of the
- * extent, or of the compressed frame that holds it.
+ * Byte offsets in the MemoryFile with that id. `offset` is in the file of page contents: of the
+ * extent, or of the compressed frame that contains it.
  */
 interface Rows {
   readonly runList: readonly {

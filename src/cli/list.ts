@@ -13,7 +13,7 @@ interface Row {
   readonly published: string;
   readonly metaBytes: number;
   readonly pageFiles: number;
-  /** Of all page files; checkpoints may share them. */
+  /** All page files together. Checkpoints may share them. */
   readonly storedBytes: number;
 }
 

@@ -1,6 +1,6 @@
 /**
- * A checkpoint of a remote place as a directory of this machine, for commands that look at files.
- * It is removed at the end.
+ * Makes a checkpoint of a remote place a directory of this machine, for commands that read files.
+ * The directory is removed at the end.
  */
 import { closeSync, mkdtempSync, openSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -14,11 +14,14 @@ import { TransferProgress } from "./remote-arguments.ts";
 
 export interface LocalCopyOptions {
   readonly s3: S3Options;
-  /** False: page files have their size and trailer, and holes instead of contents. */
+  /** If false, page files have their size and trailer, and holes instead of contents. */
   readonly contents: boolean;
 }
 
-/** Gives `use` the directory itself, or a copy of what is at a URL. @throws as `copyCheckpoint` */
+/**
+ * Calls `use` with the directory itself, or with a copy of the checkpoint at a URL. @throws as
+ * `copyCheckpoint`
+ */
 export async function withLocalCopy<Result>(
   where: string,
   options: LocalCopyOptions,

@@ -25,7 +25,9 @@ const S3_FLAGS = {
   "--path-style": "put the bucket into the path instead of the host name",
 };
 
-/** Commands import their module when they run: `--version` must not need native memory. */
+/**
+ * Each command imports its module when it runs, because `--version` must not need native memory.
+ */
 const commands: Readonly<Record<string, Command>> = {
   demo: {
     usage: "demo [--size MIB] [--directory DIR] [--web]",
@@ -129,7 +131,7 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   const isUsage = error instanceof UsageError;
-  // Our own errors explain themselves. Anything else is a defect, and its stack shows where.
+  // The library's own errors explain themselves. Any other error is a bug, so its stack is printed.
   const isExpected = error instanceof Error && "code" in error;
   const text = isUsage || isExpected ? error.message : (error as Error).stack;
   console.error(`pgalloc: ${text}${isUsage ? `\n\n${help()}` : ""}`);

@@ -1,4 +1,4 @@
-/** `pgalloc map DIR --out FILE.html`: what a checkpoint holds, as one self-contained page. */
+/** `pgalloc map DIR --out FILE.html`: shows a checkpoint as one self-contained page. */
 import { writeFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import {

@@ -1,6 +1,6 @@
 /**
- * Reads pages of a checkpoint one after another, decoding compressed frames: for looking, not for
- * loading.
+ * Reads pages of a checkpoint one after another and decodes compressed frames, for inspection.
+ * Loads do not use it.
  */
 import { bufferAt, detach, errnoCode, mapAnonymous, readAt, unmap } from "../../ffi/index.ts";
 import type { OpenContent } from "../checkpoint/directory.ts";
@@ -20,8 +20,7 @@ export class PageReader implements Disposable {
   private readonly storedBytes = bufferAt(this.stored, BUFFER_BYTES);
   private readonly decodedBytes = bufferAt(this.decoded, BUFFER_BYTES);
   /**
-   * What the buffers hold: bytes [start, start + filled) of a content, and the frame that was
-   * decoded.
+   * The contents of the buffers: bytes [start, start + filled) of a content, and the decoded frame.
    */
   private content = -1;
   private start = 0;
@@ -41,7 +40,9 @@ export class PageReader implements Disposable {
     unmap(this.decoded, BUFFER_BYTES);
   }
 
-  /** The bytes of a frame's page until the next call; or what keeps them from being read. */
+  /**
+   * The bytes of a frame's page, valid until the next call; or the reason why they cannot be read.
+   */
   read(frames: FrameColumns, row: number, framePage: number): Uint8Array | string {
     return frames.codec[row] === CodecId.Raw
       ? this.readRaw(frames, row, framePage)
@@ -57,7 +58,7 @@ export class PageReader implements Disposable {
       offset + PAGE_SIZE <= this.start + this.filled;
     if (!isBuffered) {
       const problem = this.fill(content, offset, READ_BYTES);
-      // Where a large read fails, the page alone may be readable.
+      // If a large read fails, the page alone may be readable.
       if (problem !== undefined) {
         const failure = this.fill(content, offset, PAGE_SIZE);
         if (failure !== undefined) return failure;

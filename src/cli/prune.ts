@@ -1,4 +1,4 @@
-/** `pgalloc prune URL --keep N`: removes old checkpoints, and what writers that died left. */
+/** `pgalloc prune URL --keep N`: removes old checkpoints, and objects of writers that died. */
 import { openBucketOf } from "../remote/place.ts";
 import { prune as pruneBucket } from "../remote/prune.ts";
 import { parseArguments, parseInteger, UsageError } from "./arguments.ts";

@@ -1,4 +1,4 @@
-/** What commands over remote places have in common: flags of S3, and progress on a terminal. */
+/** The parts that commands for remote places share: flags of S3, and progress on a terminal. */
 import type { S3Options } from "../http/s3-options.ts";
 import { formatBytes } from "./bytes.ts";
 
@@ -8,7 +8,7 @@ export const S3_FLAGS = {
   "path-style": { type: "boolean" },
 } as const;
 
-/** Flags go before the AWS_* variables. Credentials come from these variables. */
+/** Flags take precedence over the AWS_* variables. Credentials come only from these variables. */
 export function s3Of(values: {
   endpoint?: string | undefined;
   region?: string | undefined;
@@ -21,7 +21,9 @@ export function s3Of(values: {
   };
 }
 
-/** Shows how far a transfer is, if standard error is a terminal. Standard output is for results. */
+/**
+ * Shows the progress of a transfer if standard error is a terminal. Standard output is for results.
+ */
 export class TransferProgress {
   private readonly beganMs = performance.now();
   private shownMs = 0;

@@ -1,6 +1,6 @@
 /**
- * Prints what happened when, in milliseconds since the process started; on a terminal also a
- * progress bar, which goes to stderr.
+ * Prints events with their time in milliseconds since the process started. On a terminal it also
+ * shows a progress bar, on stderr.
  */
 import { formatBytes } from "./bytes.ts";
 

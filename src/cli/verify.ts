@@ -1,8 +1,8 @@
 /**
  * `pgalloc verify DIR|URL`: checks every section of the metadata, and every page of the contents
  * against its checksum and its hash. Names every bad section and every bad block, and exits with 1
- * if there is any. Damage in one part does not hide the others: only the contents of a MemoryFile
- * whose extents or frames are damaged cannot be checked.
+ * if there is any. Damage in one part does not hide other damage. Only a MemoryFile whose extents
+ * or frames are damaged cannot be checked.
  */
 import { crc32, hashPage } from "../checkpoint/format.ts";
 import { parseArguments } from "./arguments.ts";
@@ -21,26 +21,26 @@ import { type Expected, readExpected } from "./expected-pages.ts";
 
 /** Adjacent bad pages of one extent. Offsets in bytes. */
 interface BadBlock {
-  /** The MemoryFile's; null in a format that has none, or if it is damaged. */
+  /** The MemoryFile's id; null if the format has none, or if it is damaged. */
   readonly id: string | null;
   readonly extent: number;
   /** The page file. */
   readonly file: string;
-  /** In the page file: of the page, or of the compressed frame that holds it. */
+  /** Offset in the page file: of the page, or of the compressed frame that contains it. */
   readonly offset: number;
   readonly lengthBytes: number;
   readonly memoryOffset: number;
-  /** Or the error's code, where reading failed. */
+  /** The problem, or the error's code if reading failed. */
   readonly problem: string;
 }
 
 interface Verdict {
   readonly directory: string;
   readonly ok: boolean;
-  /** What is wrong with the metadata, and with the files' ids and sizes. */
+  /** Problems of the metadata, and of the files' ids and sizes. */
   readonly metadataErrors: readonly string[];
   readonly format: string;
-  /** What was looked at. */
+  /** How much was checked. */
   readonly extents: number;
   readonly frames: number;
   readonly compressedFrames: number;
@@ -105,7 +105,7 @@ interface Verification {
   readonly badBlocks: BadBlock[];
 }
 
-/** Checks every page of a MemoryFile. Returns how many there are. */
+/** Checks every page of a MemoryFile. Returns how many it has. */
 function verifyFile(
   { id, pageMap }: CheckableContents,
   expected: Expected,

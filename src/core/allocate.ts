@@ -1,6 +1,6 @@
 /**
  * Allocation: places pages, commits them as `mode` asks, and fills them. Arguments are checked
- * before anything changes, and a failure gives the pages back.
+ * before anything changes, and a failure returns the pages.
  */
 import { checkInteger, showValue } from "../../ffi/index.ts";
 import { Placement } from "../allocator/backing.ts";
@@ -27,7 +27,7 @@ export function allocatePages(
   lengthBytes: number,
   options: Nullable<AllocateOptions>,
 ): FileRange {
-  // Each is read once, before the file is looked at: a getter may destroy it.
+  // Each is read once, before the file is checked, because a getter may destroy the file.
   const { kind, group, mode, huge: wantsHuge, direction, fill } = options;
   if (typeof options !== "object")
     throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
@@ -63,10 +63,10 @@ function commitPages(core: FileCore, range: FileRange, mode: AllocationMode, hug
   let seen = true;
   try {
     if (recycled || mode === "writePopulate" || (huge ? advises.huge : advises.small)) {
-      // Through our mapping, since only that carries the advice about huge pages.
+      // Through the file's mapping, because only that carries the advice about huge pages.
       seen = mapping.populate(start, end);
     } else if (mode === "commit") {
-      // Allocated without being touched.
+      // Allocated without a touch, so scans may not see them.
       seen = false;
       mapping.commit(start, end);
     }
@@ -75,14 +75,14 @@ function commitPages(core: FileCore, range: FileRange, mode: AllocationMode, hug
     Atomics.store(words, Word.UnseenCommits, 1);
     core.noteCommitted(start / PAGE_SIZE, end / PAGE_SIZE);
   } catch (error) {
-    // A part of the pages may have been allocated.
+    // Some of the pages may have been allocated.
     if (!seen) Atomics.store(words, Word.UnseenCommits, 1);
     core.dropPages(start / PAGE_SIZE, end / PAGE_SIZE);
     throw error;
   }
 }
 
-/** Has the program fill the range. Drops the pages behind the last whole page that it filled. */
+/** Lets the program fill the range. Drops the pages behind the last whole page that it filled. */
 function fillPages(core: FileCore, range: FileRange, fill: Fill): FileRange {
   const first = range.start / PAGE_SIZE;
   const last = range.end / PAGE_SIZE;

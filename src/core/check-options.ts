@@ -4,7 +4,7 @@ import type { PressureThreshold } from "../eviction/pressure-file.ts";
 import { CHUNK_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { checkEviction, type MemoryFileOptions, type Nullable, readOptions } from "./options.ts";
 
-/** Address space that a file without a limit reserves. It costs nothing until it is used. */
+/** Address space that a file without a limit reserves. It takes no memory until it is used. */
 const DEFAULT_CAPACITY_BYTES = 256 * CHUNK_SIZE;
 export const MAX_CAPACITY_BYTES = 1024 * CHUNK_SIZE;
 const DEFAULT_MODE = 0o600;
@@ -20,7 +20,7 @@ export const Flag = {
   Checks: 64,
 } as const;
 
-/** The most that memfd_create(2) takes. */
+/** The longest name that memfd_create(2) accepts. */
 const MAX_NAME_BYTES = 249;
 
 /** @throws {TypeError} {RangeError} */
@@ -36,7 +36,10 @@ function checkName(name: unknown): asserts name is string {
     );
 }
 
-/** The name, cut to the length that a MemoryFile's may have: ids in a checkpoint may be longer. */
+/**
+ * The name, cut to the longest that a MemoryFile may have, because ids in a checkpoint may be
+ * longer.
+ */
 export function cutName(name: string): string {
   let cut = name;
   while (Buffer.byteLength(cut) > MAX_NAME_BYTES) cut = [...cut].slice(0, -1).join("");
@@ -54,7 +57,7 @@ function checkPath(path: unknown): asserts path is string | undefined {
     );
 }
 
-/** Twice the limit, for fragmentation, and a chunk more for the other page size. */
+/** Twice the limit because of fragmentation, and one more chunk for the other page size. */
 export function capacityFor(limitBytes: number | undefined, expectHugepages: boolean): number {
   if (limitBytes === undefined) return DEFAULT_CAPACITY_BYTES;
   const chunks = Math.ceil((2 * limitBytes) / CHUNK_SIZE) + (expectHugepages ? 1 : 0);
@@ -75,7 +78,7 @@ export interface CheckedOptions {
 }
 
 /**
- * Reads each option once, because getters may answer otherwise the next time.
+ * Reads each option once, because a getter may return something else the next time.
  * @throws {TypeError} {RangeError}
  */
 export function checkOptions(given: Nullable<MemoryFileOptions>): CheckedOptions {

@@ -1,14 +1,14 @@
 /**
  * Checks that a program asks for with `checks: true`, or PGALLOC_CHECKS=1 in the environment. They
- * catch what otherwise corrupts memory silently:
+ * catch mistakes that otherwise corrupt memory silently:
  *
- * - A view ends (has length 0) when one of its pages loses its last reference. Views of another
- *   thread end at its next call on the file.
- * - Freed pages that hold something are filled with 0xDB until the kernel has them back, so that a
- *   stale read is seen at once.
+ * - A view ends (has length 0) when one of its pages loses its last reference. Another thread's
+ *   views end at its next call on the file.
+ * - Freed pages with contents are filled with 0xDB until the kernel has them back, so a stale read
+ *   is noticed at once.
  * - A call on pages without references names the place in the program that dropped them first.
  *
- * Nothing here is on a path that runs without checks.
+ * Without checks, none of this code runs.
  */
 import { fillMemory } from "../../ffi/index.ts";
 import { Word } from "../control/control.ts";
@@ -18,11 +18,11 @@ import type { Mapping } from "../memory/mapping.ts";
 import type { Views } from "../memory/views.ts";
 
 const POISON = 0xdb;
-/** The most that one drop fills. */
+/** The most pages that one drop fills. */
 const POISON_MAX_PAGES = 65_536;
 const RECORDS_MAX = 10_000;
 
-/** What the checks need of a file's core. */
+/** The parts of a file's core that the checks use. */
 interface CheckedFile {
   readonly words: Int32Array;
   readonly mapping: Mapping;
@@ -36,7 +36,7 @@ interface CheckedFile {
 interface Drop {
   readonly start: number;
   readonly end: number;
-  /** Where the program dropped it. */
+  /** The stack of the program's call that dropped them. */
   readonly stack: string;
 }
 
@@ -56,7 +56,7 @@ export class Checks {
     const stack = (new Error().stack ?? "").split("\n").slice(1);
     this.drops.push({ start, end, stack: stack.join("\n") });
     if (this.drops.length > RECORDS_MAX) this.drops = this.drops.slice(RECORDS_MAX / 2);
-    // A save in another thread may still copy the pages as they were.
+    // A save in another thread may still copy the pages with their old contents.
     if (this.core.words[Word.Saving] === 0) this.poison(start, end);
   }
 
@@ -64,7 +64,7 @@ export class Checks {
     const { core } = this;
     const last = Math.min(end, start + POISON_MAX_PAGES);
     for (let page = start; page < last; page++) {
-      // Pages that were never touched stay so.
+      // Pages that were never touched stay untouched.
       page = core.nextData(page);
       if (page >= last) return;
       fillMemory(core.mapping.base + page * PAGE_SIZE, POISON, PAGE_SIZE);
@@ -80,7 +80,7 @@ export class Checks {
     core.views.endWhere((start, end) => !core.allocator.areReferenced(start, end));
   }
 
-  /** For a message about pages without references: where this thread dropped them. */
+  /** For a message about pages without references: the places where this thread dropped them. */
   whereDropped(start: number, end: number): string {
     const drop = this.drops.findLast((each) => each.start < end && start < each.end);
     if (drop === undefined) return "; no drop of them by this thread is known";

@@ -1,10 +1,10 @@
 /**
- * One thread's part of a MemoryFile, and its life there. MemoryFile is its public face; saving,
- * restoring and exporting work on it directly.
+ * FileCore: one thread's part of a MemoryFile, and its life in that thread. MemoryFile is the
+ * public class; saving, restoring and exporting use the core directly.
  *
  * Life: created or attached → used → left (this thread's views are detached, its loads and saves
  * have ended) → unmapped by the thread that leaves last (control/participants.ts). After `destroy`
- * in one thread every other thread leaves at its next call or turn.
+ * in one thread, every other thread leaves at its next call or turn of the event loop.
  */
 import { Commitment } from "../accounting/commitment.ts";
 import { Allocator } from "../allocator/allocator.ts";
@@ -30,11 +30,11 @@ import { Participants } from "../control/participants.ts";
 import { StopPart } from "../control/stops.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK, pageOf } from "../pages/units.ts";
 
-/** How long to wait until pinned buffers are tried again: twice as long each time. */
+/** How long to wait before pinned buffers are tried again. The wait doubles each time. */
 const FIRST_PINNED_RETRY_MS = 1;
 const LAST_PINNED_RETRY_MS = 100;
 
-/** This thread's cores, by Field.FileId: one of each file that it has not left. */
+/** This thread's cores by Field.FileId: one for each file that it has not left. */
 const cores = new Map<number, FileCore>();
 
 /**
@@ -53,7 +53,7 @@ export function attachCore(handle: MemoryFileHandle, isReadOnly = false): FileCo
     existing.joinStops();
     return existing;
   }
-  // What may throw comes before this thread takes a slot.
+  // Calls that may throw come before this thread takes a slot.
   const state = load === null ? undefined : new LoadState(load);
   const parts = attachParts(control, handle.name);
   const { base } = parts.mapping;
@@ -92,9 +92,11 @@ export class FileCore {
   readonly advises: { readonly huge: boolean; readonly small: boolean };
   /** Undefined for a file that was not restored. */
   readonly loader: Loader | undefined;
-  /** Resolves when the load's cache is complete, or given up; undefined: there is none. */
+  /**
+   * Resolves when the load has filled its cache or stopped trying; undefined if it has no cache.
+   */
   loadEnd: Promise<void> | undefined;
-  /** The pages that `requireRange` has just checked: a range's own bounds may be getters. */
+  /** The pages that `requireRange` checked last, because a range's own bounds may be getters. */
   startPage = 0;
   endPage = 0;
   readonly tables: Parts["tables"];
@@ -103,10 +105,12 @@ export class FileCore {
   readonly stops: StopPart;
   /** This thread has promised only to read. */
   isReadOnly = false;
-  /** Work under way in other threads that reads the memory: it stays mapped until all has ended. */
+  /**
+   * Work in other threads that reads the memory. The memory stays mapped until all of it has ended.
+   */
   private readonly holds = new Set<Promise<unknown>>();
   private hasLeft = false;
-  /** This thread has seen that all pages are loaded, and asks no more. */
+  /** True once this thread has seen that all pages are loaded. It does not check again. */
   private hasAllPages = false;
 
   constructor(parts: Parts, loader?: Loader) {
@@ -137,7 +141,7 @@ export class FileCore {
     this.allocator = new Allocator(control, parts.tables, parts.slot, {
       grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
       cancelLoad: (start, end) => loader?.state.cancel(control, start, end) ?? false,
-      // Dropped pages whose read failed are settled like loaded ones: cancel forgets the failure.
+      // A dropped page whose read failed counts as read: cancel forgets the failure.
       isSettled: (start, end) => loader?.state.cancel(control, start, end) !== true,
       nextData: (page) => this.nextData(page),
       nextTouched: (page) => mapping.nextData(page * PAGE_SIZE) / PAGE_SIZE,
@@ -158,7 +162,7 @@ export class FileCore {
     cores.set(control.fields[Field.FileId]!, this);
   }
 
-  /** An own `requireRange`, so that the one of files without checks stays as fast as it is. */
+  /** Gives this file its own `requireRange`, so files without checks keep the fast one. */
   private beginChecks(): void {
     const checks = new Checks(this);
     const { backing } = this.allocator;
@@ -176,12 +180,12 @@ export class FileCore {
     };
   }
 
-  /** The file's size: a multiple of CHUNK_SIZE, that only grows. */
+  /** The file's size: a multiple of CHUNK_SIZE. It only grows. */
   get sizeBytes(): number {
     return this.words[Word.SizePages]! * PAGE_SIZE;
   }
 
-  /** The most bytes that may be in use. */
+  /** The most bytes that may be in use at once. */
   get limitBytes(): number {
     return this.control.fields[Field.LimitPages]! * PAGE_SIZE;
   }
@@ -191,7 +195,7 @@ export class FileCore {
     return this.hasLeft;
   }
 
-  /** True while a restore has pages outstanding or failed, so that each page must be asked for. */
+  /** True while a restore has pages outstanding or failed, so that each page must be checked. */
   get mayMissPages(): boolean {
     if (this.loader === undefined || this.hasAllPages) return false;
     // Atomic: a thread that reads 0 may read the pages, after the stores of the loading threads.
@@ -200,8 +204,8 @@ export class FileCore {
   }
 
   /**
-   * Word.Discards. Read atomically if other threads use the file: the engine may take the first
-   * plain read of a loop for all, and a thread that only views would not see the file's end.
+   * Word.Discards. Read atomically if other threads use the file: the JIT may hoist a plain read
+   * out of a loop, and a thread that only views would never see the file's end.
    */
   get discards(): number {
     const { words } = this;
@@ -215,7 +219,7 @@ export class FileCore {
     throw new DestroyedError(describe(this.name), method);
   }
 
-  /** As `requireLive`, for a call that is under way. */
+  /** As `requireLive`, for a call that has begun. */
   requireStillLive(method: string): void {
     if (this.words[Word.Destroyed] === 0) return;
     this.leave();
@@ -228,10 +232,10 @@ export class FileCore {
    * @throws {DestroyedError} {TypeError} {RangeError} unless the range is within the live file
    */
   requireRange(range: RangeLike, method: string): void {
-    // With `range?.start` view, incRef and decRef took up to a tenth longer: the engine knows less
-    // of what it has read.
+    // With `range?.start`, view, incRef and decRef took up to a tenth longer, because the JIT then
+    // infers less about the values.
     if (range === undefined || range === null) this.throwNoRange(range, method);
-    // Before all checks: a getter is the program's code, which may even destroy the file.
+    // Read before all checks: a getter is the program's code, and may even destroy the file.
     const { start, end } = range;
     this.requireLive(method);
     checkOffsets(range, start, end);
@@ -247,13 +251,17 @@ export class FileCore {
     throwNoRange(range);
   }
 
-  /** Drops a reference of each page, and has waste released. @throws {RangeError} as `decRef` */
+  /**
+   * Drops a reference of each page and schedules the release of waste. @throws {RangeError} as
+   * `decRef`
+   */
   dropPages(startPage: number, endPage: number): void {
     if (this.allocator.decRef(startPage, endPage)) this.releaser.schedule();
   }
 
   /**
-   * @throws {RangeError} if a page has no reference @throws {NotLoadedError} if one is not loaded
+   * @throws {RangeError} if a page has no reference
+   * @throws {NotLoadedError} if a page is not loaded
    */
   requireReadable(startPage: number, endPage: number): void {
     this.allocator.requireReferenced(startPage, endPage);
@@ -266,7 +274,7 @@ export class FileCore {
     );
   }
 
-  /** The views of the pages, one a chunk. @throws as `requireReadable` */
+  /** The views of the pages, one for each chunk. @throws as `requireReadable` */
   viewsOf(startPage: number, endPage: number): Uint8Array<ArrayBuffer>[] {
     const { discards } = this;
     this.requireReadable(startPage, endPage);
@@ -280,7 +288,8 @@ export class FileCore {
   }
 
   /**
-   * The first page at or after `page` that may be committed. A file system on a disk may not know.
+   * The first page at or after `page` that may be committed. A file system on a disk may not report
+   * it.
    */
   nextData(page: number): number {
     if (this.isOnDisk || this.words[Word.UnseenCommits] !== 0) return page;
@@ -289,7 +298,7 @@ export class FileCore {
     return this.mapping.nextData(page * PAGE_SIZE) / PAGE_SIZE;
   }
 
-  /** For accounting: the pages (all used) have just been made uncommitted. */
+  /** For accounting: the pages, all used, have just been made uncommitted. */
   noteUncommitted(start: number, end: number): void {
     if (!this.commitment.isActive) return;
     this.allocator.lock();
@@ -300,7 +309,9 @@ export class FileCore {
     }
   }
 
-  /** For accounting: the pages, all used, have just been committed in a way that no scan sees. */
+  /**
+   * For accounting: the pages, all used, have just been committed in a way that scans do not see.
+   */
   noteCommitted(start: number, end: number): void {
     this.allocator.lock();
     try {
@@ -316,7 +327,7 @@ export class FileCore {
     return this.holds.size > 0 || this.loader?.isFinished === false || this.evictions.isEvicting;
   }
 
-  /** Keeps the memory mapped until `work` has ended, however it ends. Returns `work`. */
+  /** Keeps the memory mapped until `work` has ended, with success or not. Returns `work`. */
   hold<T>(work: Promise<T>): Promise<T> {
     this.holds.add(work);
     const forget = () => this.holds.delete(work);
@@ -324,15 +335,15 @@ export class FileCore {
     return work;
   }
 
-  /** Other threads can use the file: from now on this one stops when one of them saves it. */
+  /** Other threads can use the file, so this thread now stops when one of them saves it. */
   joinStops(): void {
     if (!this.isReadOnly) this.stops.begin();
   }
 
-  /** From now on other threads may use the file, and this thread takes its lock. */
+  /** Other threads may now use the file, and this thread takes its lock. */
   share(): void {
     Atomics.store(this.words, Word.Shared, 1);
-    // Other threads may have it now: it does not end with this one.
+    // Another thread may have it now, so the file does not end with this thread.
     this.letGo();
   }
 
@@ -345,21 +356,21 @@ export class FileCore {
   destroy(): void {
     if (this.hasLeft) return;
     this.participants.destroy();
-    // Another thread may be asleep in awaitLoadSync, and another yet run the load.
+    // Another thread may be asleep in awaitLoadSync, and a third may run the load.
     this.loader?.requestStop();
     this.leave();
   }
 
   /**
-   * This thread leaves a file that goes on without it. Precondition: it loads, saves and views
-   * nothing of it.
+   * This thread leaves a file that others still use. Precondition: it has no loads, saves or views
+   * of it.
    */
   detach(): void {
     this.endUse();
     this.participants.leave(() => unmapMemory(this.control, this));
   }
 
-  /** This thread stops using the file: at once if it can, else when its work has ended. */
+  /** This thread stops using the file: now if it can, else when its work has ended. */
   leave(): void {
     if (this.hasLeft) return;
     this.endUse();
@@ -384,7 +395,7 @@ export class FileCore {
   private async leaveLater(): Promise<void> {
     await this.loader?.stop(new DestroyedError(describe(this.name), "awaitLoad()", true));
     await Promise.allSettled(this.holds);
-    // Buffers that I/O pins cannot be detached before it ends, and no event tells of its end.
+    // Buffers that I/O pins cannot be detached before the I/O ends, and no event reports its end.
     for (let waitMs = FIRST_PINNED_RETRY_MS; !this.views.detachAll(); ) {
       await new Promise((resolve) => setTimeout(resolve, waitMs).unref());
       waitMs = Math.min(2 * waitMs, LAST_PINNED_RETRY_MS);

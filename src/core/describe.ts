@@ -1,4 +1,4 @@
-/** How a file, and a handle to it, appear in messages, in `console.log` and in template strings. */
+/** How a file and a handle are shown in messages, in `console.log` and in template strings. */
 import { Word } from "../control/control.ts";
 import { quote } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -35,7 +35,7 @@ export function describeFile(core: FileCore): string {
   return `${name} { ${parts.join(", ")} }`;
 }
 
-/** Gives a handle a short `console.log`. structuredClone does not copy that. */
+/** Gives a handle a short form for `console.log`. structuredClone does not copy it. */
 export function describeHandle(handle: MemoryFileHandle): MemoryFileHandle {
   return Object.defineProperty(handle, INSPECT, {
     value: () => `MemoryFileHandle of ${quote(handle.name)}`,
@@ -43,8 +43,8 @@ export function describeHandle(handle: MemoryFileHandle): MemoryFileHandle {
 }
 
 /**
- * A property value that refuses to be copied: structuredClone and postMessage would otherwise make
- * an object without methods of a MemoryFile.
+ * A property value that cannot be copied. Without it, structuredClone and postMessage would turn a
+ * MemoryFile into an object without methods.
  */
 export const REFUSES_CLONES: object = Object.freeze(
   Object.defineProperty({}, "clone", {

@@ -12,36 +12,39 @@ import { checkSignal } from "./wait.ts";
 
 /** How pages are committed when they are allocated. */
 export type AllocationMode =
-  /** Pages are uncommitted; the kernel gives memory when they are touched. The default. */
+  /** Pages are uncommitted; the kernel provides memory when they are touched. The default. */
   | "uncommitted"
   /**
-   * The caller will commit every page, not through our mapping: pages may be recycled, and so
-   * committed.
+   * The caller will commit every page, but not through the file's mapping. Pages may be recycled,
+   * and are committed then.
    */
   | "callerIndirectCommit"
   /** Pages are committed when `allocate` returns. */
   | "commit"
   /**
-   * Pages are committed and mapped for writing when `allocate` returns, as far as the kernel can.
+   * Pages are committed and mapped for writing when `allocate` returns, if the kernel can do so.
    */
   | "writePopulate";
 
 export interface AllocateOptions {
   /**
-   * Whom the memory is accounted to: a MemoryKind or the program's own, 0 to 255. Default:
+   * The kind that the memory is accounted to: a MemoryKind or the program's own, 0 to 255. Default:
    * Anonymous.
    */
   readonly kind?: number | undefined;
-  /** Accounting group, 0 to 2^32 - 1. Default: 0, none. */
+  /** Accounting group, 0 to 2^32 - 1. Default: 0, no group. */
   readonly group?: number | undefined;
   readonly mode?: AllocationMode | undefined;
-  /** Place it in memory meant for huge pages; the length must be a multiple of HUGE_PAGE_SIZE. */
+  /**
+   * Place the range in memory meant for huge pages. Its length must be a multiple of
+   * HUGE_PAGE_SIZE.
+   */
   readonly huge?: boolean | undefined;
   readonly direction?: "bottomUp" | "topDown" | undefined;
   /**
-   * Fills the new pages: called with what is still to fill, returns how many bytes it wrote, 0 at
-   * the end of its data. Pages behind the last whole page that was filled are released again, and
-   * the returned range is shorter.
+   * Fills the new pages. It is called with the part that is not filled yet, and returns how many
+   * bytes it wrote, or 0 at the end of its data. Pages behind the last whole page that it filled
+   * are released, and the returned range is shorter.
    */
   readonly fill?: ((destination: Uint8Array) => number) | undefined;
 }
@@ -56,12 +59,13 @@ export interface MemoryFileOptions {
    */
   readonly limitBytes?: number | undefined;
   /**
-   * A file on disk to hold the memory; created, or emptied if a MemoryFile made it. Default:
-   * anonymous memory. While the MemoryFile lives the file is locked: no other one can use it.
+   * A file on disk to hold the memory. It is created, or emptied if a MemoryFile made it. Default:
+   * anonymous memory. The file is locked while the MemoryFile lives: no other MemoryFile can use
+   * it.
    *
-   * Where a disk may become full, allocate with `mode: "commit"`, which then throws ENOSPC.
-   * Touching a page that the disk has no room for kills the process, and so does touching one that
-   * another program has cut off the file. Neither can happen to anonymous memory.
+   * If the disk may become full, allocate with `mode: "commit"`, which then throws ENOSPC. Two
+   * things kill the process: touching a page for which the disk has no room, and touching a page
+   * that another program has cut off the file. Neither can happen with anonymous memory.
    */
   readonly path?: string | undefined;
   /** Permissions of the file at `path` if it is created, less the umask. Default: 0o600. */
@@ -79,13 +83,14 @@ export interface MemoryFileOptions {
    */
   readonly delayedEviction?: DelayedEviction | undefined;
   /**
-   * Catch mistakes with freed pages: their views end, they are filled with 0xDB, and messages name
-   * the first drop. For tests: it costs time and memory. Default: PGALLOC_CHECKS=1 in the
+   * Catch mistakes with freed pages: their views end, the pages are filled with 0xDB, and messages
+   * name the first drop. For tests: it takes time and memory. Default: PGALLOC_CHECKS=1 in the
    * environment.
    */
   readonly checks?: boolean | undefined;
   /**
-   * What counts as short of memory. Default: tasks waited for memory for 150 ms within 2,000 ms.
+   * When the host counts as short of memory. Default: tasks waited for memory for 150 ms within
+   * 2,000 ms.
    */
   readonly memoryPressure?: PressureThreshold | undefined;
 }
@@ -100,36 +105,36 @@ export interface CacheOptions {
   readonly directory: string;
   /** Larger checkpoints are not cached. Default: no limit. */
   readonly maxBytes?: number | undefined;
-  /** Use what the cache has, and make no request. Default: false. */
+  /** Use the cached checkpoint and make no request. Default: false. */
   readonly offline?: boolean | undefined;
 }
 
 export interface LoadOptions extends MemoryFileOptions {
-  /** Return once the metadata is read, and load behind the running program. Default: false. */
+  /** Return once the metadata is read, and load while the program runs. Default: false. */
   readonly background?: boolean | undefined;
-  /** Ends the load. What is loaded stays; waiters, and later ones, get the signal's reason. */
+  /** Ends the load. Loaded pages stay; present and later waiters get the signal's reason. */
   readonly signal?: AbortSignal | undefined;
-  /** Called now and then, and once when all is loaded. What it throws ends the load. */
+  /** Called from time to time, and once when all is loaded. If it throws, the load ends. */
   readonly onProgress?: ((progress: LoadStats) => void) | undefined;
   readonly queue?: LoadQueue | undefined;
   /**
-   * Where the working set of a start is recorded, for a load in the background: which pages the
-   * program uses first, so that the next start reads them first. A path, or false for nowhere.
-   * Default: the file "working-set" in the checkpoint's directory; nowhere for a remote place.
+   * The place of the working set, for a load in the background: the pages that the program uses
+   * first, recorded at each start, so that the next start reads them first. A path, or false for
+   * none. Default: the file "working-set" in the checkpoint's directory; none for a remote place.
    */
   readonly workingSet?: string | false | undefined;
   /**
    * Map page files privately instead of copying them: contents come from the page cache, which all
-   * processes share, and a write copies its page. What cannot be mapped (compressed or remote
-   * contents, too many pieces) is copied. Default: false.
+   * processes share, and a write copies its page. Contents that cannot be mapped (compressed,
+   * remote, or in too many pieces) are copied. Default: false.
    */
   readonly mapped?: boolean | undefined;
   /**
-   * With `mapped`: check each page before it is handed out. Without it all mapped pages are there
-   * at once, and damage goes unnoticed. Default: true.
+   * With `mapped`: check each page before it is handed out. If false, all mapped pages are
+   * available at once, and damage is not noticed. Default: true.
    */
   readonly verify?: boolean | undefined;
-  /** How to reach S3, for `s3://` URLs. Default: the AWS_* variables. */
+  /** Access to S3, for `s3://` URLs. Default: the AWS_* variables. */
   readonly s3?: S3Options | undefined;
   /**
    * A directory of this machine that keeps the checkpoint of a remote place: the load fills it, and
@@ -143,7 +148,7 @@ export interface OpenOptions extends LoadOptions {
   readonly create?: boolean | undefined;
 }
 
-/** What `share()` gives: structured-cloneable. */
+/** The result of `share()`. structuredClone and postMessage can copy it. */
 export interface MemoryFileHandle {
   readonly kind: "pgalloc.MemoryFile";
   readonly name: string;
@@ -152,11 +157,11 @@ export interface MemoryFileHandle {
   readonly load: LoadHandle | null;
 }
 
-/** Options as a program may give them: `null` means absent. */
+/** Options as a program may pass them: `null` means absent. */
 export type Nullable<T> = { readonly [K in keyof T]: T[K] | null };
 
 /**
- * The options as plain data: each property is read once, during the call, and `null` means absent.
+ * The options as plain data. Each property is read once, during the call; `null` means absent.
  *
  * @throws {TypeError} unless they are an object, null or undefined
  */
@@ -216,8 +221,8 @@ export function checkMapped({
 }
 
 /**
- * @throws {TypeError} for another queue @throws {UringUnavailableError} for "uring" where it cannot
- * be used
+ * @throws {TypeError} for another queue
+ * @throws {UringUnavailableError} for "uring" if it cannot be used
  */
 export function checkQueue(queue: string | null | undefined): void {
   if (queue == null || queue === "auto" || queue === "workers" || queue === "inline") return;
@@ -231,8 +236,9 @@ export function checkQueue(queue: string | null | undefined): void {
 }
 
 /**
- * What loads and saves have in common. @throws {TypeError} for something else @throws the signal's
- * reason
+ * Checks the options that loads and saves share.
+ * @throws {TypeError} for a value of another type
+ * @throws the signal's reason
  */
 export function checkWatchers({
   signal,
@@ -246,12 +252,12 @@ export function checkWatchers({
   checkSignal(signal);
 }
 
-/** User data of a save: bytes, a function that gives them at the instant, or none. */
+/** User data of a save: bytes, a function that returns them at the instant, or none. */
 export type UserData = Uint8Array | (() => Uint8Array) | null;
 
 /**
- * A copy: what the program does with its bytes during a save must not matter. A function's bytes
- * are checked and copied when it is called. @throws {TypeError}
+ * A copy, so the program may change its bytes during the save. A function's bytes are checked and
+ * copied when it is called. @throws {TypeError}
  */
 export function copyUserData(
   name: string,

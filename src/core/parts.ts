@@ -19,7 +19,7 @@ import {
 } from "./check-options.ts";
 import type { MemoryFileHandle, MemoryFileOptions, Nullable } from "./options.ts";
 
-// Workers may end without freeing what they held; the main thread outlives them.
+// A Worker may end without freeing its holdings. The main thread outlives it.
 if (Bun.isMainThread) {
   startSweeping();
   onReload(stopSweeping);
@@ -30,9 +30,9 @@ export interface Parts {
   readonly name: string;
   readonly mapping: Mapping;
   readonly tables: TableMemory;
-  /** This thread's among the file's participants. The memory stays mapped while it has it. */
+  /** This thread's slot among the file's participants. The memory stays mapped while it has one. */
   readonly slot: number;
-  /** This thread's record of a file that it made and has not shared; -1 if there is none. */
+  /** This thread's holding for a file that it made and has not shared; -1 if there is none. */
   readonly holding: number;
 }
 
@@ -42,7 +42,7 @@ export function describe(name: string): string {
 }
 
 /**
- * Makes a file with room for `minChunks` at least.
+ * Makes a file with room for at least `minChunks` chunks.
  *
  * @throws {TypeError} {RangeError} for a bad option, with nothing made
  * @throws {OutOfMemoryError} if the chunks are more than a file may have
@@ -61,7 +61,7 @@ export function createParts(options: Nullable<MemoryFileOptions>, minChunks = 0)
     } catch (error) {
       const isFull = error instanceof SyscallError && error.code === "ENOMEM";
       if (!isFull || capacityBytes <= leastBytes) throw error;
-      // Less address space will do where there is little of it (ulimit -v, ulimit -d).
+      // If address space is limited (ulimit -v, ulimit -d), less is enough.
       capacityBytes = Math.max(leastBytes, Math.ceil(capacityBytes / 4 / CHUNK_SIZE) * CHUNK_SIZE);
     }
   }
@@ -102,13 +102,13 @@ function describeMapping(mapping: Mapping, checked: CheckedOptions): Parts {
   return { control, name, mapping, tables, slot: takeSlot(control.words), holding };
 }
 
-/** 48 random bits: threads make files without asking each other. */
+/** 48 random bits, because threads make files without asking each other. */
 function newFileId(): number {
   const [high, low] = crypto.getRandomValues(new Uint32Array(2));
   return (high! & 0xffff) * 2 ** 32 + low!;
 }
 
-/** The control block of a handle. @throws {TypeError} if it is no handle of this process */
+/** The control block of a handle. @throws {TypeError} if it is not a handle of this process */
 export function controlOf(handle: MemoryFileHandle): Control {
   if (handle === null || typeof handle !== "object" || handle.kind !== "pgalloc.MemoryFile") {
     throw new TypeError(
@@ -126,8 +126,8 @@ export function controlOf(handle: MemoryFileHandle): Control {
 }
 
 /**
- * The parts of another thread's file. The slot is taken before an address is used; only then does
- * Word.Destroyed tell whether the memory is there (control/participants.ts).
+ * The parts of another thread's file. Takes the slot before it uses an address; only then does
+ * Word.Destroyed say whether the memory is mapped (control/participants.ts).
  *
  * @throws {TypeError} if no file of this process can have made the handle
  * @throws {DestroyedError} {TooManyThreadsError}
@@ -151,9 +151,7 @@ function requireLive(control: Control, name: string): void {
     throw new DestroyedError(describe(name), "MemoryFile.attach()");
 }
 
-/**
- * Opens the memory that a control block names. Checks with the kernel that a file made the block.
- */
+/** Opens the memory that a control block names. Asks the kernel whether a file made the block. */
 export function attachMemory({ fields }: Control): Pick<Parts, "mapping" | "tables"> {
   const flags = fields[Field.Flags]!;
   const capacityPages = fields[Field.CapacityPages]!;

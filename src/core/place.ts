@@ -1,15 +1,15 @@
 /**
- * Finds pages for an allocation, and room for them where the limit or the address space is used up.
+ * Finds pages for an allocation, and frees memory if the limit or the address space is used up.
  *
- * An allocation fails only if no thread can provide the memory. Before it does, it tries in this
+ * An allocation fails only if no thread can provide the memory. First it tries these steps in
  * order, and allocates again after each step that freed something:
  *
- * 1. release all waste here, also what a dead thread was releasing;
+ * 1. release all waste of this thread, and pages that a dead thread was releasing;
  * 2. wait for waste that other threads are releasing, or that a load still writes to;
  * 3. ask this thread's users for their evictable memory;
  * 4. ask the users in other threads, and wait for them.
  *
- * Waiting blocks the thread. A release lasts milliseconds; another thread may be blocked and never
+ * Waiting blocks the thread. A release takes milliseconds. Another thread may be blocked and never
  * evict, so that wait has a limit.
  */
 import { OutOfMemoryError } from "../errors/errors.ts";
@@ -18,10 +18,12 @@ import { Word } from "../control/control.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { FileCore } from "./core.ts";
 
-/** A thread that releases ends within milliseconds: this is for one that the system holds up. */
+/**
+ * A releasing thread ends within milliseconds. This limit is for a thread that gets no processor.
+ */
 const RELEASE_WAIT_MS = 2000;
 const EVICTION_WAIT_MS = 1000;
-/** How long a waiter sleeps before it looks whether the releasing threads still live. */
+/** How long a waiter sleeps before it checks that the releasing threads still live. */
 const LOOK_MS = 20;
 
 /**
@@ -51,7 +53,9 @@ export function placePages(
   }
 }
 
-/** What `Allocator.allocate` takes: an object and no closure, which each allocation would make. */
+/**
+ * The arguments of `Allocator.allocate`. An object, because each allocation would make a closure.
+ */
 interface Wanted {
   readonly pages: number;
   readonly tag: number;

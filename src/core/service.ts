@@ -1,10 +1,10 @@
 /**
- * Has a service thread look after the files that this thread shares (worker/serve-file.ts).
+ * Makes a service thread look after the files that this thread shares (worker/serve-file.ts).
  *
  * One service thread serves a file (Word.Service). The thread that shares the file first asks its
- * own; every thread that has the file looks now and then whether the service thread lives, and asks
- * its own otherwise. So a file is served as long as any of its threads comes to its event loop
- * once.
+ * own. Every thread that has the file checks from time to time that the service thread lives, and
+ * asks its own otherwise. So a file is served as long as any of its threads returns to its event
+ * loop once.
  */
 import { Word } from "../control/control.ts";
 import { ThreadLimitError, WorkerNotFoundError } from "../threads/errors.ts";
@@ -18,12 +18,12 @@ const LOOK_MS = 500;
 
 const handles = new Map<FileCore, MemoryFileHandle>();
 let timer: ReturnType<typeof setInterval> | undefined;
-/** The program has no entry file for Workers: its files go without a service thread. */
+/** True if the program has no entry file for Workers: its files have no service thread. */
 let isUnavailable = false;
 
 onReload(() => clearInterval(timer));
 
-/** The file is shared: from now on a service thread looks after it. */
+/** The file is shared, so a service thread now looks after it. */
 export function keepServed(core: FileCore, handle: MemoryFileHandle): void {
   if (isUnavailable || handles.has(core)) return;
   handles.set(core, handle);
@@ -32,7 +32,7 @@ export function keepServed(core: FileCore, handle: MemoryFileHandle): void {
 }
 
 function look(): void {
-  // Most files have the same service thread, and a look costs 10 µs.
+  // Most files have the same service thread, and a check takes 10 µs.
   const known = new Map<number, boolean>();
   const isAlive = (thread: number): boolean => {
     const answer = known.get(thread) ?? isThreadAlive(thread);
@@ -64,12 +64,12 @@ function serve(
     });
   } catch (error) {
     if (!(error instanceof ThreadLimitError)) throw error;
-    // The next look tries again.
+    // The next check tries again.
     release(words);
   }
 }
 
-/** This thread does not start a service thread after all. */
+/** This thread does not start a service thread. */
 function release(words: Int32Array): void {
   Atomics.compareExchange(words, Word.Service, THREAD_ID, 0);
 }

@@ -1,4 +1,4 @@
-/** The end of a file's memory: once no thread has views of it, everything that was mapped goes. */
+/** The end of a file's memory: unmaps everything once no thread has views of it. */
 import { Commitment } from "../accounting/commitment.ts";
 import { Changes } from "../changes/changes.ts";
 import { type Control, Word } from "../control/control.ts";
@@ -29,7 +29,7 @@ export function unmapAbandoned(handle: MemoryFileHandle): boolean {
   const claim = claimUnmapping(control.words);
   if (claim === "claimed") {
     const memory = attachMemory(control);
-    // No thread is left that loads: what the load has open is closed here.
+    // No thread is left to load, so the load's open files are closed here.
     if (handle.load !== null)
       Loader.attach(handle.load, handle.control, memory.mapping.base).close();
     unmapMemory(control, memory);

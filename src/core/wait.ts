@@ -1,9 +1,9 @@
-/** Waiting that a signal can end. */
+/** Waits that a signal can end. */
 import { showValue } from "../../ffi/index.ts";
 
-/** What methods that wait take. */
+/** The options of methods that wait. */
 export interface WaitOptions {
-  /** Ends the wait: it rejects with the signal's reason. The awaited work goes on. */
+  /** Ends the wait: it rejects with the signal's reason. The awaited work continues. */
   readonly signal?: AbortSignal | null | undefined;
 }
 

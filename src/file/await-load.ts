@@ -1,4 +1,4 @@
-/** Waiting for a load: what MemoryFile's awaitLoad, retryLoad and awaitLoadSync do. */
+/** Waits for a load: the work of MemoryFile's awaitLoad, retryLoad and awaitLoadSync. */
 import { Word } from "../control/control.ts";
 import { whileStill } from "../control/stops.ts";
 import type { FileCore } from "../core/core.ts";
@@ -26,7 +26,7 @@ export async function awaitLoad(
   const { start, end } = pages;
   if (isRange) noteUse(core, start, end);
   const loader = core.loader!;
-  // Before the wait begins, since it may read at once.
+  // Read before the wait begins, because the wait may load the range at once.
   const isThere = isRange && loader.isLoaded(start, end);
   const wait = () => loader.awaitLoad(start, end, isRange, signal);
   if (isThere) await wait();
@@ -34,7 +34,7 @@ export async function awaitLoad(
   if (!isRange) await core.loadEnd;
 }
 
-/** Brings in the range that was checked last, if it is mapped and no check has done that. */
+/** Populates the range that was checked last, if it is mapped and no check has populated it. */
 async function populateUnchecked(core: FileCore): Promise<void> {
   const { control, mapping, loader, startPage: start, endPage: end } = core;
   const { overlay } = mapping;
@@ -69,7 +69,9 @@ export function awaitLoadSync(core: FileCore, range: RangeLike | null | undefine
   else recordAwaitSync(core, pages, wait);
 }
 
-/** The range's pages, or all; null if all is loaded. @throws {RangeError} {DestroyedError} */
+/**
+ * The range's pages, or all pages; null if they are loaded. @throws {RangeError} {DestroyedError}
+ */
 function pagesToAwait(
   core: FileCore,
   range: RangeLike | null | undefined,
@@ -78,7 +80,7 @@ function pagesToAwait(
   if (range == null) core.requireLive(method);
   else core.requireRange(range, method);
   if (!core.mayMissPages) {
-    // What is loaded already counts, too, until the program is ready.
+    // Until the program is ready, loaded pages count as used, too.
     if (range != null) noteUse(core, core.startPage, core.endPage);
     return null;
   }

@@ -1,11 +1,10 @@
 /**
  * Finds MemoryFiles that the program forgot: collected without `destroy()` or `using`. Their
- * memory, descriptor and address space come back, and the first of them is reported by a process
- * warning.
+ * memory, descriptor and address space are freed, and a process warning reports the first of them.
  *
- * A file is given up only when nothing can reach its memory any more: all its MemoryFile objects
- * are collected, none of its views is alive, and no load, save or other work is under way. A file
- * that was shared is left alone, since a handle to it may be on its way to another thread.
+ * A file is destroyed only when nothing can reach its memory any more: all its MemoryFile objects
+ * are collected, none of its views is alive, and no load, save or other work is under way. A shared
+ * file is never destroyed here, because a handle to it may be on its way to another thread.
  *
  * The registry is a backstop: the collector decides when, or whether, it runs.
  */
@@ -21,7 +20,7 @@ const registry = new FinalizationRegistry(release);
 const holders = new WeakMap<FileCore, number>();
 let hasWarned = false;
 
-/** The program has one more MemoryFile object over the core. */
+/** Called with each new MemoryFile object over the core. */
 export function watchForgotten(file: object, core: FileCore): void {
   holders.set(core, (holders.get(core) ?? 0) + 1);
   registry.register(file, core);
@@ -33,7 +32,7 @@ function release(core: FileCore): void {
   if (left === 0) look(core, FIRST_LOOK_MS);
 }
 
-/** Destroys the file if nothing can reach it, and looks again later if something can. */
+/** Destroys the file if nothing can reach it. Otherwise looks again later. */
 function look(core: FileCore, waitMs: number): void {
   const { words } = core;
   if (core.isDetached || words[Word.Shared] !== 0 || holders.get(core)! > 0) return;

@@ -1,10 +1,10 @@
 /**
- * MemoryFile: page-granular, reference-counted memory outside the JavaScript heap, that can be
- * checkpointed and restored in the background. A port of gVisor's pkg/sentry/pgalloc; the states of
- * pages are described in allocator/states.ts.
+ * MemoryFile: page-granular, reference-counted memory outside the JavaScript heap, with checkpoints
+ * that are restored in the background. A port of gVisor's pkg/sentry/pgalloc. allocator/states.ts
+ * describes the states of pages.
  *
- * This file and page-memory.ts are the public surface: they check arguments and hand them on.
- * core/core.ts holds what a file is made of; ARCHITECTURE.md shows the way through the rooms.
+ * This file and page-memory.ts are the public surface: they check arguments and call the other
+ * rooms. core/core.ts has the parts of a file; ARCHITECTURE.md shows the way through the rooms.
  */
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { attachCore, FileCore } from "../core/core.ts";
@@ -51,20 +51,18 @@ export type CheckpointEveryOptions = SaveOptions & PeriodicOptions<SaveReport>;
 const NO_OPTIONS = Object.freeze({});
 
 export class MemoryFile extends PageMemory implements Disposable {
-  /**
-   * What the program stored beside its pages in the checkpoint that this file was restored from.
-   */
+  /** The user data that the program stored in the checkpoint from which this file was restored. */
   get userData(): Uint8Array | null {
     return this.#userData;
   }
   #userData: Uint8Array | null;
   readonly name: string;
-  /** Another one after `refresh`. */
+  /** `refresh` replaces it. */
   #core: FileCore;
-  /** Of a file that `loadFrom` restored. */
+  /** Set if `loadFrom` restored the file. */
   #origin: RestoreOrigin | undefined;
   #refreshing: Promise<boolean> | undefined;
-  /** Where this file was saved to last, or loaded from: for `compact`. */
+  /** The place of the last save, or of the load: the default of `compact`. */
   #place: string | undefined;
 
   static {
@@ -78,7 +76,7 @@ export class MemoryFile extends PageMemory implements Disposable {
     this.#userData = userData;
     this.name = core.name;
     watchForgotten(this, core);
-    // structuredClone and postMessage look at string keys only.
+    // structuredClone and postMessage read only string keys.
     Object.defineProperty(this, "use share()", { value: REFUSES_CLONES, enumerable: true });
   }
 
@@ -96,11 +94,11 @@ export class MemoryFile extends PageMemory implements Disposable {
    * Opens a file that another thread of this process shares. All MemoryFile objects of one file in
    * one thread are one participant: `destroy` of one ends them all.
    *
-   * A consistent save stops all threads that attached: see `safepoint`. One that attaches with
+   * A consistent save stops all threads that attached: see `safepoint`. A thread that attaches with
    * `readOnly` never has to stop. It promises not to write to views, and methods that change the
    * file throw a ReadOnlyError.
    *
-   * @throws {TypeError} for a handle that `share()` of a file of this process did not make
+   * @throws {TypeError} if the handle was not made by `share()` of a file of this process
    * @throws {DestroyedError} if the file was destroyed meanwhile
    * @throws {TooManyThreadsError} if 192 threads use it
    */
@@ -131,11 +129,10 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * Stops here while another thread saves the file at one instant: for turns that take long. Costs
-   * a look at one word otherwise. A thread also stops between turns of its event loop and in
-   * `awaitLoadSync`, and nowhere else: what it writes between two such points is saved as a whole.
-   *
-   * (I/O that is under way into a view is the program's: it goes on.)
+   * For turns of the event loop that take long: stops here while another thread saves the file at
+   * one instant. Otherwise it only reads one word. A thread also stops between turns and in
+   * `awaitLoadSync`, and nowhere else: all that it writes between two such points is saved as a
+   * whole. I/O under way into a view continues.
    */
   safepoint(): void {
     this.#core.requireLive("safepoint()");
@@ -143,9 +140,10 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * Runs `work`, which blocks this thread and uses nothing of the file, and returns what it
-   * returns. This thread counts as stopped meanwhile, so that a save need not wait for it. What a
-   * promise stands for goes on after that, and is not covered. @throws {TypeError} for no function
+   * Runs `work`, which blocks this thread and does not use the file, and returns its result. This
+   * thread counts as stopped meanwhile, so a save need not wait for it. If `work` returns a
+   * promise, the thread counts as stopped only until then. @throws {TypeError} unless `work` is a
+   * function
    */
   parked<T>(work: () => T): T {
     this.#core.requireLive("parked()");
@@ -158,7 +156,7 @@ export class MemoryFile extends PageMemory implements Disposable {
     return describeFile(this.#core);
   }
 
-  /** For template strings: as `toString`, also after `destroy()`. */
+  /** For template strings: as `toString`. Also works after `destroy()`. */
   [Symbol.toPrimitive](): string {
     return describeFile(this.#core);
   }
@@ -168,15 +166,15 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * Writes a checkpoint into `directory` (created if need be): all referenced pages that hold
-   * something, their references, kinds and groups, and `userData`. At every instant the directory
-   * holds the previous complete checkpoint or the new one.
+   * Writes a checkpoint into `directory`, which is created if needed: all referenced pages that are
+   * not zero, their references, kinds and groups, and `userData`. At every instant the directory
+   * has either the previous complete checkpoint or the new one.
    *
-   * The program may go on meanwhile; of what it writes during the save, any page may be in the
-   * checkpoint or not.
+   * The program may continue meanwhile: the checkpoint shows one instant. With `consistent: false`
+   * each page is of some time during the save.
    *
    * @throws {CheckpointBusyError} if a save into the directory is under way
-   * @throws {SyscallError} ENOSPC and the like: the previous checkpoint is intact, temporary files
+   * @throws {SyscallError} ENOSPC, for example: the previous checkpoint is intact, temporary files
    * are gone
    */
   async saveTo(directory: string, given?: Nullable<SaveOptions> | null): Promise<SaveReport> {
@@ -193,11 +191,12 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * Writes the checkpoint at `where` anew: all contents in one page file, without garbage. Saves
-   * keep garbage bounded by themselves, so that only the smallest checkpoint needs this.
+   * Writes the checkpoint at `where` again, with all contents in one page file and without garbage.
+   * Saves limit garbage by themselves, so this is only for the smallest possible checkpoint.
    *
-   * @param where default: the place that this file was saved to last, or loaded from
-   * @throws {TypeError} if there is no such place @throws as `saveTo`
+   * @param where default: the place of the last save, or of the load
+   * @throws {TypeError} if there is no such place
+   * @throws as `saveTo`
    */
   async compact(
     where: string | null = this.#place ?? null,
@@ -210,9 +209,9 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * Saves to `where` in the background, `everyMs` after the last save began, until `stop()` of what
-   * it returns, the signal, or the file's end. The timer keeps no process alive. Saves never
-   * overlap, wait longer after errors, and take at most 5 % of the time in pauses.
+   * Saves to `where` in the background, `everyMs` after the last save began, until the result's
+   * `stop()`, the signal, or the file's end. The timer keeps no process alive. Saves never overlap,
+   * wait longer after errors, and pause the program at most 5 % of the time.
    *
    * @throws {TypeError} {RangeError} for a bad option
    */
@@ -228,8 +227,8 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * The pages of a range were, or may have been, written in a way that saves do not see: by a write
-   * to the memory file itself, or through another mapping. Writes to views need no mark.
+   * Marks the pages of a range as written, for writes that saves do not see: to the memory file
+   * itself, or through another mapping. Writes to views need no mark.
    */
   markWritten(range: RangeLike): void {
     this.#core.requireRange(range, "markWritten()");
@@ -238,9 +237,10 @@ export class MemoryFile extends PageMemory implements Disposable {
 
   /**
    * Restores the checkpoint at `where`, or makes an empty file if there is none and `create` is
-   * true. A damaged checkpoint never counts as none.
+   * true. A damaged checkpoint is an error in both cases.
    *
-   * @throws {NoCheckpointError} if there is none, without `create`, or as `loadFrom` and `create`
+   * @throws {NoCheckpointError} if there is none and `create` is not true
+   * @throws as `loadFrom` and `create`
    */
   static async open(where: string, given?: Nullable<OpenOptions> | null): Promise<MemoryFile> {
     const place = resolvePlace(where);
@@ -261,11 +261,12 @@ export class MemoryFile extends PageMemory implements Disposable {
   /**
    * Restores a file from a checkpoint directory. With `background` it returns as soon as the
    * metadata is restored; see `awaitLoad`. The checkpoint's files may be deleted or replaced
-   * meanwhile: what is open stays readable.
+   * meanwhile, because open files stay readable.
    *
    * @throws {SeveralFilesError} if the checkpoint has several files: see `loadAll`
-   * @throws {CorruptCheckpointError} if the directory holds no checkpoint, or a damaged one
-   * @throws {OutOfMemoryError} if it asks for more than limitBytes
+   * @throws {NoCheckpointError} if there is no checkpoint
+   * @throws {CorruptCheckpointError} if the checkpoint is damaged
+   * @throws {OutOfMemoryError} if it needs more than limitBytes
    * @throws {SyscallError} if it cannot be read
    */
   static async loadFrom(
@@ -285,14 +286,14 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * Becomes the newest checkpoint of the place that the file was loaded from. For programs that
-   * only read: unchanged pages are copied in memory, and only the others are loaded. Views that
-   * were taken before have length 0 afterwards, as after `destroy`; attached threads must attach
-   * again. Resolves with false, and changes nothing, if there is no newer checkpoint. What the
-   * program has written since the load is lost, or kept where its page has not changed.
+   * Replaces the file's memory by the newest checkpoint of the place from which it was loaded. For
+   * programs that only read: unchanged pages are copied in memory, and only the others are loaded.
+   * Earlier views then have length 0, as after `destroy`, and attached threads must attach again.
+   * Resolves with false, and changes nothing, if there is no newer checkpoint. Writes of the
+   * program since the load are lost, except in pages that did not change between the checkpoints.
    *
-   * @throws {UnsupportedError} for a file that `loadFrom` did not restore
-   * @throws what `loadFrom` throws; the file is as it was
+   * @throws {UnsupportedError} if `loadFrom` did not restore the file
+   * @throws as `loadFrom`; the file is unchanged then
    */
   async refresh(): Promise<boolean> {
     this.#refreshing ??= this.#refresh().finally(() => {
@@ -323,7 +324,7 @@ export class MemoryFile extends PageMemory implements Disposable {
     return true;
   }
 
-  /** True while a restore goes on in the background. */
+  /** True while a restore is under way in the background. */
   get isLoading(): boolean {
     this.#core.requireLive("isLoading");
     return this.#core.loader?.isLoading ?? false;
@@ -336,7 +337,7 @@ export class MemoryFile extends PageMemory implements Disposable {
     return this.#core.loader!.isLoaded(this.#core.startPage, this.#core.endPage);
   }
 
-  /** What the restore has done so far; all zeros for a file that was not restored. */
+  /** The progress of the restore; all zeros for a file that was not restored. */
   loadStats(): LoadStats {
     this.#core.requireLive("loadStats()");
     const stats = this.#core.loader?.stats() ?? NOTHING_LOADED;
@@ -344,9 +345,9 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * Ends the recording of the working set: what the program uses from now on is no part of its
-   * start. Without this call recording ends after 300 ms in which the program awaits or views
-   * nothing new, and after 10 s at most.
+   * Ends the recording of the working set: later use is not part of the program's start. Without
+   * this call, recording ends after 300 ms in which the program awaits or views nothing new, and
+   * after 10 s at most.
    */
   markReady(): void {
     this.#core.requireLive("markReady()");
@@ -360,35 +361,36 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * Resolves when the range is loaded, which goes ahead of the background pass; without a range,
-   * when all is loaded.
+   * Resolves when the range is loaded. The range is loaded before the background pass continues.
+   * Without a range, it resolves when all is loaded.
    *
    * @throws {CorruptCheckpointError} {SyscallError} if a page of it cannot be loaded
-   * @throws the signal's reason; the load itself goes on
+   * @throws the signal's reason; the load itself continues
    */
   async awaitLoad(range?: RangeLike | null, options?: WaitOptions | null): Promise<void> {
     await awaitLoad(this.#core, range, options);
   }
 
   /**
-   * Tries again what could not be loaded of the range (without a range: of the file), and continues
-   * a load that its signal had aborted. Resolves and rejects as `awaitLoad` does: until then every
-   * waiter is told of the failure.
+   * Loads the failed pages of the range again (without a range: of the file), and continues a load
+   * that its signal had aborted. Resolves and rejects as `awaitLoad`. Without this call, every
+   * waiter gets the failure again.
    */
   async retryLoad(range?: RangeLike | null, options?: WaitOptions | null): Promise<void> {
     await retryLoad(this.#core, range, options);
   }
 
-  /** As `awaitLoad`, blocking this thread: for Workers and for start-up code. */
+  /** As `awaitLoad`, but blocks this thread: for Workers and for start-up code. */
   awaitLoadSync(range?: RangeLike | null): void {
     awaitLoadSync(this.#core, range);
   }
 
   /**
-   * Ends the file for all its threads. Every view of this thread has length 0 when this returns;
-   * the views of another thread have at its next call or turn. A view that I/O in flight uses (a
-   * read or write, zlib) keeps its length until that I/O ends, and has length 0 within 100 ms of
-   * it. Memory is unmapped when no load, save or such view uses it. Calling it again does nothing.
+   * Ends the file for all its threads. Every view of this thread has length 0 when this returns,
+   * and every view of another thread at that thread's next call or turn of the event loop. A view
+   * that I/O in flight uses (a read or write, zlib) keeps its length until the I/O ends, and has
+   * length 0 within 100 ms of that. Memory is unmapped when no load, save or such view uses it. A
+   * second call has no effect.
    */
   destroy(): void {
     this.#core.destroy();

@@ -1,6 +1,6 @@
 /**
  * PageMemory: the methods of a MemoryFile that concern its pages: allocation, references, views,
- * eviction and accounting. Everything else of the public surface is in memory-file.ts.
+ * eviction and accounting. The rest of the public surface is in memory-file.ts.
  */
 import { fileStatus } from "../../ffi/index.ts";
 import { scanCommitted } from "../accounting/scan.ts";
@@ -20,7 +20,7 @@ import { noteUse } from "../restore/working-set.ts";
 
 const NO_OPTIONS = Object.freeze({});
 
-/** For MemoryFile.refresh: the memory is that of another core from now on. */
+/** For MemoryFile.refresh: replaces the core of a memory. */
 export let replaceCore: (memory: PageMemory, core: FileCore) => void;
 
 export abstract class PageMemory {
@@ -53,7 +53,7 @@ export abstract class PageMemory {
   }
 
   /**
-   * Adds a reference to each page of a range whose pages all have one.
+   * Adds a reference to each page of a range. Every page must have one already.
    * @throws {RangeError} with nothing changed
    */
   incRef(range: RangeLike): void {
@@ -63,7 +63,7 @@ export abstract class PageMemory {
   }
 
   /**
-   * Drops a reference of each page of a range whose pages all have one. Pages without references
+   * Drops a reference of each page of a range. Every page must have one. Pages without references
    * become waste, and free in a later turn of the event loop.
    * @throws {RangeError} with nothing changed
    */
@@ -92,7 +92,7 @@ export abstract class PageMemory {
   }
 
   /**
-   * Gives the pages' memory back to the kernel: they read as zero, and stay referenced.
+   * Returns the pages' memory to the kernel: they read as zero, and stay referenced.
    * @throws {RangeError} if a page has no reference
    */
   decommit(range: RangeLike): void {
@@ -100,16 +100,16 @@ export abstract class PageMemory {
     core.requireRange(range, "decommit()");
     const { startPage: start, endPage: end } = core;
     core.allocator.requireReferenced(start, end);
-    // Pages that wait to be loaded are skipped; a read under way must land before.
+    // Pages that wait to be loaded are skipped. A read under way must end first.
     core.loader?.dropSync(start, end);
     core.mapping.decommit(start * PAGE_SIZE, end * PAGE_SIZE);
     core.noteUncommitted(start, end);
   }
 
   /**
-   * A view of a range, also across chunks, up to 4 GiB. It is the same memory as long as the pages
-   * are referenced, and has length 0 after `destroy()`. Posting it to a Worker copies the range:
-   * use `share()` instead.
+   * A view of a range of up to 4 GiB, also across chunks. It is the same memory while the pages are
+   * referenced, and has length 0 after `destroy()`. Posting it to a Worker copies the range: use
+   * `share()` instead.
    *
    * @throws {RangeError} if a page has no reference
    * @throws {NotLoadedError} if a page is not loaded yet
@@ -130,7 +130,7 @@ export abstract class PageMemory {
     return view;
   }
 
-  /** The range's views, one a chunk, for ranges of any length. @throws as `view` */
+  /** The range's views, one for each chunk, for ranges of any length. @throws as `view` */
   views(range: RangeLike): Uint8Array<ArrayBuffer>[] {
     const core = this.#core;
     core.requireRange(range, "views()");
@@ -138,8 +138,8 @@ export abstract class PageMemory {
   }
 
   /**
-   * Resolves when no page is waste or being released, or the file is destroyed. Dropped references
-   * release in the background anyway. @throws the signal's reason
+   * Resolves when no page is waste or being released, or the file is destroyed. Waste is released
+   * in the background without this call, too. @throws the signal's reason
    */
   async released(options?: WaitOptions | null): Promise<void> {
     this.#core.requireLive("released()");
@@ -147,8 +147,8 @@ export abstract class PageMemory {
   }
 
   /**
-   * Allows the file to ask this thread's `user` to evict `range` (offsets of the user's own), from
-   * now on; see `delayedEviction`. Marking again has no effect.
+   * Allows the file to ask this thread's `user` to evict `range` (offsets of the user's own); see
+   * `delayedEviction`. Marking a range again has no effect.
    * @throws {TypeError} {RangeError}
    */
   markEvictable(user: EvictableMemoryUser, range: EvictableRange): void {
@@ -157,7 +157,7 @@ export abstract class PageMemory {
   }
 
   /**
-   * Takes that back for what has not been evicted of the range.
+   * Revokes `markEvictable` for the parts of the range that were not evicted.
    * @throws {TypeError} {RangeError}
    */
   markUnevictable(user: EvictableMemoryUser, range: EvictableRange): void {
@@ -165,7 +165,7 @@ export abstract class PageMemory {
     this.#core.evictions.markUnevictable(user, range);
   }
 
-  /** Takes it back for all ranges of the user. @throws {TypeError} */
+  /** Revokes `markEvictable` for all ranges of the user. @throws {TypeError} */
   markAllUnevictable(user: EvictableMemoryUser): void {
     this.#core.requireLive("markAllUnevictable()");
     this.#core.evictions.markAllUnevictable(user);
@@ -179,7 +179,7 @@ export abstract class PageMemory {
 
   /**
    * Resolves when no thread evicts, or the file is destroyed.
-   * @throws {EvictionError} if users of this thread threw, unless an earlier wait was told
+   * @throws {EvictionError} if users of this thread threw and no earlier wait has reported it
    * @throws the signal's reason
    */
   async waitForEvictions(options?: WaitOptions | null): Promise<void> {
@@ -187,13 +187,13 @@ export abstract class PageMemory {
     await unlessAborted(this.#core.evictions.waitForAll(), signalOf(options));
   }
 
-  /** True if evictions are put off for so long that caching in evictable memory is worth it. */
+  /** True if evictions are delayed for so long that caching in evictable memory is worth it. */
   shouldCacheEvictable(): boolean {
     this.#core.requireLive("shouldCacheEvictable()");
     return this.#core.evictions.shouldCache();
   }
 
-  /** What starts evictions; if the host does not tell of pressure, why. */
+  /** The trigger of evictions. If the host does not report pressure, it has the reason. */
   get evictionTrigger(): EvictionTrigger {
     this.#core.requireLive("evictionTrigger");
     return this.#core.evictions.trigger;
@@ -206,9 +206,9 @@ export abstract class PageMemory {
   }
 
   /**
-   * Looks for memory that was committed since the last look, for `usage()`; of the given groups
-   * only, or of all. A look at all is not repeated before eight times its duration has passed.
-   * Returns whether it looked; it does not if another thread is looking.
+   * Finds memory that was committed since the last call, for `usage()`: of the given groups, or of
+   * all. A full scan is not repeated until eight times its duration have passed. Returns whether it
+   * scanned; it does not if another thread is scanning.
    *
    * @throws {TypeError} {RangeError} unless groups are integers from 0 to 2^32 - 1
    * @throws {SyscallError}
@@ -221,25 +221,27 @@ export abstract class PageMemory {
     return scanCommitted(this.#core, wanted);
   }
 
-  /** Committed memory by kind and group, as of the last `updateUsage`, less what was released. */
+  /**
+   * Committed memory by kind and group at the last `updateUsage`, less the memory released since.
+   */
   usage(): Usage {
     this.#core.requireLive("usage()");
     return usageOf(this.#core);
   }
 
-  /** The file's size: a multiple of CHUNK_SIZE that only grows. */
+  /** The file's size: a multiple of CHUNK_SIZE. It only grows. */
   get totalSizeBytes(): number {
     this.#core.requireLive("totalSizeBytes");
     return this.#core.sizeBytes;
   }
 
-  /** Bytes with references. */
+  /** Bytes of pages with references. */
   get allocatedBytes(): number {
     this.#core.requireLive("allocatedBytes");
     return this.#core.words[Word.UsedPages]! * PAGE_SIZE;
   }
 
-  /** The state of every page, a line for each run of equal pages. */
+  /** The state of every page, one line for each run of equal pages. */
   dump(): string {
     this.#core.requireLive("dump()");
     return dumpRuns(this.#core.allocator);

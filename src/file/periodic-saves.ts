@@ -1,14 +1,14 @@
 /**
- * Saves again and again, in the background of a program, until it is told to stop or the file ends.
+ * Saves repeatedly in the background of a program, until it is told to stop or the file ends.
  *
- * Saves never overlap: the next one begins `everyMs` after the last one began, or when that has
- * ended. After an error the wait doubles, up to a minute or `everyMs`. Pauses take at most 5 % of
- * the time: a save that stopped the program for 100 ms is followed by 1.9 s without one, at least.
+ * Saves never overlap: the next one begins `everyMs` after the last one began, or when the last one
+ * has ended. After an error the wait doubles, up to a minute or `everyMs`. Pauses take at most 5 %
+ * of the time: after a save that paused the program for 100 ms, at least 1.9 s pass without one.
  */
 import { checkInteger, showValue } from "../../ffi/index.ts";
 import { DestroyedError } from "../errors/errors.ts";
 
-/** What a save has to tell: how long the program stood still. */
+/** The part of a save's report that is needed here: how long the program was paused. */
 export interface PausedReport {
   readonly pauseMs: number;
 }
@@ -17,11 +17,11 @@ export interface PeriodicOptions<Report extends PausedReport> {
   /** Called after each save. */
   readonly onSave?: ((report: Report) => void) | undefined;
   /**
-   * Called when a save has failed; saving goes on. Default: a process warning with code
-   * PGALLOC_CHECKPOINT_FAILED, for the first of failures in a row.
+   * Called when a save has failed. Saving continues. Default: a process warning with code
+   * PGALLOC_CHECKPOINT_FAILED, for the first of several failures in a row.
    */
   readonly onError?: ((error: unknown) => void) | undefined;
-  /** Begins no more saves once it is aborted, and ends the one under way. */
+  /** Once aborted, no save begins, and the one under way ends. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -31,9 +31,9 @@ const ERROR_WAIT_MAX_MS = 60_000;
 const EVERY_MAX_MS = 2 ** 31 - 1;
 
 export class PeriodicSaves<Report extends PausedReport> implements AsyncDisposable {
-  /** What the last save that came through reported. */
+  /** The report of the last save that succeeded. */
   lastReport: Report | undefined;
-  /** Failures since then. */
+  /** Failures since that save. */
   failures = 0;
   private readonly save: () => Promise<Report>;
   private readonly everyMs: number;
@@ -58,8 +58,7 @@ export class PeriodicSaves<Report extends PausedReport> implements AsyncDisposab
   }
 
   /**
-   * Begins no more saves, and tells of none that fails from now on. Resolves when the one that is
-   * under way has ended.
+   * Begins no more saves, and reports no later failure. Resolves when the save under way has ended.
    */
   async stop(): Promise<void> {
     this.isStopped = true;
@@ -71,7 +70,7 @@ export class PeriodicSaves<Report extends PausedReport> implements AsyncDisposab
     await this.stop();
   }
 
-  /** The process may end meanwhile. */
+  /** The process may exit meanwhile. */
   private wait(waitMs: number): void {
     if (this.isStopped) return;
     this.timer = setTimeout(() => {

@@ -1,7 +1,8 @@
 /**
- * What a thread has of a file that it attached with `{ readOnly: true }`: the same object, whose
- * methods that change the file throw. (Own properties, so that the methods of other files stay as
- * fast as they are.) Views stay writable to the engine; the thread has promised not to write.
+ * A file that a thread attached with `{ readOnly: true }`: the same object, with methods that
+ * change the file replaced by ones that throw. (They are own properties, so the methods of other
+ * files stay as fast as they are.) The engine cannot make views read-only; the thread has promised
+ * not to write.
  */
 import { describe } from "../core/parts.ts";
 import { ReadOnlyError } from "../errors/errors.ts";

@@ -15,7 +15,7 @@ export interface RestoredFile {
   readonly core: FileCore;
   readonly userData: Uint8Array | null;
   readonly manifest: DecodedManifest;
-  /** Waits for the load, unless it goes on in the background. */
+  /** Waits for the load, unless it runs in the background. */
   finish(): Promise<void>;
 }
 

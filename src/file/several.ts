@@ -1,11 +1,10 @@
 /**
- * Several MemoryFiles in one checkpoint, each found again by its id: gVisor's AsyncPagesFileSave
- * and AsyncPagesFileLoad, in the one format that `saveTo` and `loadFrom` read and write too. One
- * pages file holds the contents of all.
+ * Several MemoryFiles in one checkpoint, each found by its id: gVisor's AsyncPagesFileSave and
+ * AsyncPagesFileLoad, in the same format that `saveTo` and `loadFrom` use.
  *
- * Loading goes file by file, in the order in which they were saved: a file's background pass begins
- * when the one before it has ended. A range that a thread waits for comes before all of that,
- * whichever file it is of.
+ * Files load one after another, in the order in which they were saved: a file's background pass
+ * begins when the one before it has ended. A range of any file that a thread waits for is loaded
+ * first.
  */
 import { quote, showValue } from "../../ffi/index.ts";
 import { openCheckpointAt } from "../restore/open-place.ts";
@@ -32,9 +31,9 @@ import { restoreCheckpoint } from "../restore/native.ts";
 import type { RestoreOptions } from "../restore/restore.ts";
 
 export interface SaveAllOptions extends SaveOptions {
-  /** Stored for the checkpoint as a whole: `userData` of what `loadAll` gives. */
+  /** Stored for the whole checkpoint: `userData` of the result of `loadAll`. */
   readonly userData?: SaveOptions["userData"];
-  /** Stored for single files, by id: `userData` of each file that `loadAll` gives. */
+  /** Stored for single files, by id: `userData` of each file that `loadAll` returns. */
   readonly fileUserData?:
     | Readonly<Record<string, Uint8Array | (() => Uint8Array)>>
     | ReadonlyMap<string, Uint8Array | (() => Uint8Array)>
@@ -45,16 +44,19 @@ export interface LoadAllOptions
   extends Omit<LoadOptions, "onProgress" | keyof MemoryFileOptions>,
     Omit<MemoryFileOptions, "name" | "path"> {
   /**
-   * Called now and then, and once when all is loaded. What it throws ends the load of all files.
+   * Called from time to time, and once when all is loaded. If it throws, the load of all files
+   * ends.
    */
   readonly onProgress?: ((progress: LoadAllProgress) => void) | undefined;
-  /** Options of single files, which go before those for all. Default for `name`: the id. */
+  /**
+   * Options of single files, which take precedence over those for all. Default for `name`: the id.
+   */
   readonly fileOptions?:
     | ((id: string) => Nullable<MemoryFileOptions> | null | undefined)
     | undefined;
 }
 
-/** How far the files that are not destroyed are, all together. Bytes, as in LoadStats. */
+/** The progress of all files that are not destroyed, together. Bytes, as in LoadStats. */
 export type LoadAllProgress = Pick<
   LoadStats,
   "isLoading" | "totalBytes" | "loadedBytes" | "failedBytes"
@@ -62,7 +64,7 @@ export type LoadAllProgress = Pick<
 
 /** The files of a checkpoint, by id, in the order in which they were saved. */
 export class CheckpointFiles extends Map<string, MemoryFile> implements Disposable {
-  /** What the program stored for the checkpoint as a whole. */
+  /** The user data that the program stored for the whole checkpoint. */
   readonly userData: Uint8Array | null;
 
   constructor(files: Iterable<readonly [string, MemoryFile]>, userData: Uint8Array | null) {
@@ -70,23 +72,23 @@ export class CheckpointFiles extends Map<string, MemoryFile> implements Disposab
     this.userData = userData;
   }
 
-  /** Destroys each file; those that are destroyed already stay so. */
+  /** Destroys each file. Files that are destroyed already are left out. */
   [Symbol.dispose](): void {
     for (const file of this.values()) file.destroy();
   }
 }
 
 /**
- * Writes one checkpoint of several files into `directory`, as `MemoryFile.saveTo` does of one:
- * atomically, all or none. Waits until each is loaded. Which pages have references is taken of all
- * files in one turn of the event loop.
+ * Writes one checkpoint of several files into `directory`, atomically: all or none, as
+ * `MemoryFile.saveTo` writes one file. Waits until each file is loaded. The references of all files
+ * are those of one turn of the event loop.
  *
- * @param files by id: 1 to 4096 of them, each id 1 to 255 bytes of UTF-8 without NUL. Loading
- * follows their order.
+ * @param files by id: 1 to 4096 of them, each id 1 to 255 bytes of UTF-8 without NUL. They load in
+ * this order.
  * @throws {TypeError} {RangeError} for a bad id, a file that appears twice, or user data for a file
- * that is not there
+ * that is not given
  * @throws {CheckpointBusyError} if a save into the directory is under way
- * @throws {DestroyedError} {SyscallError} the signal's reason; the previous checkpoint is intact
+ * @throws {DestroyedError} {SyscallError} or the signal's reason; the previous checkpoint is intact
  * then
  */
 export async function saveAll(
@@ -107,7 +109,7 @@ export async function saveAll(
   );
 }
 
-/** What is given by id, in order; `name` is that of the argument. @throws {TypeError} */
+/** The entries of a collection by id, in order. `name` is the argument's. @throws {TypeError} */
 export function entriesOf<T>(
   name: string,
   collection: Readonly<Record<string, T>> | ReadonlyMap<string, T>,
@@ -164,12 +166,12 @@ function checkId(id: string): void {
 }
 
 /**
- * Restores all files of a checkpoint, also of one that `saveTo` wrote (its file's id is "main").
- * With `background` it returns as soon as the metadata is read. The caller destroys each file; the
- * others continue.
+ * Restores all files of a checkpoint. The file of a checkpoint that `saveTo` wrote has the id
+ * "main". With `background` it returns as soon as the metadata is read. The caller destroys each
+ * file; the others continue.
  *
  * @throws {CorruptCheckpointError} {OutOfMemoryError} {SyscallError} as `MemoryFile.loadFrom`; no
- *   file is left then
+ * file is left then
  */
 export async function loadAll(
   directory: string,
@@ -192,7 +194,9 @@ export async function loadAll(
   return new CheckpointFiles(named, userData);
 }
 
-/** The options of each file: its own before those for all. Default for `name`: the id. */
+/**
+ * The options of each file: its own take precedence over those for all. Default for `name`: the id.
+ */
 export function optionsById(options: LoadAllOptions): (id: string) => MemoryFileOptions {
   const { fileOptions, ...common } = options;
   return (id) => ({
@@ -202,7 +206,7 @@ export function optionsById(options: LoadAllOptions): (id: string) => MemoryFile
   });
 }
 
-/** What concerns all files; the progress is that of all together. */
+/** The options for all files. Their progress is that of all files together. */
 export function restoreOptions(options: LoadAllOptions): RestoreOptions {
   const { onProgress } = options;
   return { ...options, report: onProgress && ((loaders) => onProgress(sumUp(loaders))) };

@@ -1,8 +1,8 @@
 /**
- * Composes the metadata of an image in the form that gVisor's LoadFrom takes: four interval sets
- * that also hold the absent pages, and accounting that is cut where contents begin and end.
+ * Composes the metadata of an image in the form that gVisor's LoadFrom accepts: four interval sets
+ * that also contain the absent pages, and accounting that is cut where contents begin and end.
  * Neighbours of equal value are joined as gVisor's own sets join them: in the form without a pages
- * file its loader expects one header for each joined range.
+ * file, its loader expects one header for each joined range.
  */
 import {
   CHUNK_PAGES,
@@ -25,7 +25,7 @@ import type {
 import { U64_MAX } from "./wire.ts";
 
 /**
- * What metadata is composed of. It does not say where contents are: they follow in the order of
+ * The input of the metadata. It does not say where contents are: they follow in the order of
  * `extents`.
  */
 export interface ComposedImage {
@@ -36,8 +36,8 @@ export interface ComposedImage {
 
 export interface ComposeOptions {
   /**
-   * Replaces kinds that gVisor does not have (a program's own, 6 to 255). Without it they are an
-   * error.
+   * Replaces kinds that gVisor does not have (a program's own, 6 to 255). Without it, such a kind
+   * is an error.
    */
   readonly foreignKind?: number | undefined;
 }
@@ -47,7 +47,7 @@ export interface ComposeOptions {
  * or inline with a header for each range that `validateMetadata` returns as `committed`.
  *
  * @throws {RangeError} if runs or extents are out of order or leave their chunks, if contents are
- *   outside of used pages, or if a run's kind is foreign to gVisor and `foreignKind` is not given
+ * outside of used pages, or if a run's kind is foreign to gVisor and `foreignKind` is not given
  */
 export function imageToMetadata(
   image: MemoryFileImage | ComposedImage,
@@ -199,7 +199,7 @@ function composeSubreleased(runs: ImageRuns): SubreleasedColumns {
   return { hugeStart: new Float64Array(hugeStart), count: new Float64Array(count) };
 }
 
-/** Takes pages, gives bytes. Joins neighbours and ignores empty ranges. */
+/** Converts pages to bytes, joins neighbours and ignores empty ranges. */
 class RangeBuilder {
   private readonly start: number[] = [];
   private readonly end: number[] = [];

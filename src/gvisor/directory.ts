@@ -1,9 +1,8 @@
 /**
- * A gVisor checkpoint's directory: how its two files are found, and replaced together.
+ * A gVisor checkpoint's directory: finds its two files, and replaces them together.
  *
- * gVisor opens `pages_meta.img` and `pages.img`, and nothing in either says that they belong
- * together. So they must never be seen as a mix of two exports, least of all by a gVisor that knows
- * nothing of us:
+ * gVisor opens `pages_meta.img` and `pages.img`, and neither names the other. So no reader may ever
+ * see a mix of two exports, least of all a gVisor that does not know this library:
  *
  *   1. write pages.img.<id>.tmp and pages_meta.img.<id>.tmp, fsync both
  *   2. rename pages.img.<id>.tmp to pages.img.<id>, fsync the directory
@@ -12,9 +11,10 @@
  *   5. rename pages.img.<id> to pages.img, fsync the directory
  *   6. rename pages_meta.img.<id> to pages_meta.img, fsync the directory
  *
- * gVisor sees the old export before 4, nothing until 6, then the new one. We see the old one up to
- * 3 and the new one from then on: readers look for pages_meta.img.<id> first. An export that
- * failed before 4 leaves the old one; one that finds another stopped behind 3 finishes it.
+ * gVisor sees the old export before step 4, nothing until step 6, then the new one. This library
+ * sees the old one until step 3 and the new one afterwards, because it looks for
+ * pages_meta.img.<id> first. An export that fails before step 4 leaves the old one. An export that
+ * finds another one stopped after step 3 finishes it.
  */
 import {
   closeFile,
@@ -37,11 +37,11 @@ const COMMITTED_META = /^pages_meta\.img\.([0-9a-f]{16})$/;
 const UNFINISHED = /^pages(_meta)?\.img\.[0-9a-f]{16}(\.tmp)?$/;
 const OPEN_ATTEMPTS = 16;
 
-/** How a NoCheckpointError names what is missing. */
+/** The names in a NoCheckpointError. */
 const KIND = { kind: "gVisor checkpoint", file: META };
 
 export interface OpenedFile {
-  /** Open for reading; the caller's to close. */
+  /** Open for reading. The caller closes it. */
   readonly fd: number;
   readonly path: string;
   readonly sizeBytes: number;
@@ -54,7 +54,7 @@ export interface OpenedExport {
 }
 
 /**
- * @throws {NoCheckpointError} if it holds no such checkpoint, or does not exist
+ * @throws {NoCheckpointError} if the directory has no such checkpoint, or does not exist
  * @throws {SyscallError} if the directory cannot be read
  */
 export function openExport(directory: string): OpenedExport {
@@ -82,7 +82,7 @@ function openDirectory(directory: string): number {
   }
 }
 
-/** Undefined if there is no metadata, or an export was committed while we looked. */
+/** Undefined if there is no metadata, or an export was committed meanwhile. */
 function openOnce(directoryFd: number, directory: string): OpenedExport | undefined {
   const id = committedId(listDirectory(directoryFd));
   const metaName = id === undefined ? META : `${META}.${id}`;
@@ -112,8 +112,8 @@ function openOnce(directoryFd: number, directory: string): OpenedExport | undefi
 }
 
 /**
- * True if what a reader would open now is still the file behind `fd`; an open file's inode is
- * no other export's.
+ * True if a reader would now open the file behind `fd`. An open file's inode is not reused, so no
+ * other export has it.
  */
 function isCurrent(fd: number, directoryFd: number): boolean {
   const id = committedId(listDirectory(directoryFd));
@@ -131,7 +131,7 @@ function describe(fd: number, path: string): OpenedFile {
   return { fd, path, sizeBytes: fileStatus(fd).sizeBytes };
 }
 
-/** The id of an export that was committed, but not brought to the names that gVisor knows. */
+/** The id of an export that was committed, but not renamed to gVisor's names. */
 function committedId(names: readonly string[]): string | undefined {
   for (const name of names) {
     const id = COMMITTED_META.exec(name)?.[1];
@@ -141,8 +141,8 @@ function committedId(names: readonly string[]): string | undefined {
 }
 
 /**
- * Steps 4 to 6 of an export that died behind 3, in their order also if the power fails; and
- * temporary files away.
+ * Finishes an export that died after step 3 (steps 4 to 6, in an order that a power failure keeps),
+ * and removes temporary files.
  */
 async function finishEarlierExports(directory: StagingDirectory): Promise<void> {
   const names = directory.list();
@@ -157,7 +157,7 @@ async function finishEarlierExports(directory: StagingDirectory): Promise<void> 
   for (const name of directory.list()) if (UNFINISHED.test(name)) directory.removeIfExists(name);
 }
 
-/** An export into a directory, from the lock to the end. */
+/** An export into a directory, from the lock to the release of it. */
 export class ExportWriter {
   readonly pagesFd: number;
   private readonly directory: StagingDirectory;
@@ -192,13 +192,13 @@ export class ExportWriter {
     return `${META}.${this.id}.tmp`;
   }
 
-  /** How threads write the pages file. `mostBytes`: what it may need. */
+  /** The file that threads write the pages to. `mostBytes`: the most that it may need. */
   describe(mostBytes: number): FileDescription {
     const path = this.directory.pathOf(this.pagesTemporary);
     return describeFile(this.pagesFd, path, mostBytes);
   }
 
-  /** Makes the export the directory's. The pages, of so many bytes, must have been written. */
+  /** Commits the export. Precondition: its pages, of `pagesBytes` bytes, are written. */
   async commit(metadata: Uint8Array, pagesBytes: number): Promise<void> {
     const { directory, id } = this;
     setDirectIo(this.pagesFd, false);
@@ -218,10 +218,13 @@ export class ExportWriter {
     await directory.sync();
   }
 
-  /** Ends the export. What did not get to step 4 is removed, and the directory is as it was. */
+  /**
+   * Ends the export. If it did not reach step 4, its files are removed, and the directory is
+   * unchanged.
+   */
   close(): void {
     const { directory, id } = this;
-    // The metadata first: without it no reader looks for the pages.
+    // The metadata first: without it, no reader looks for the pages.
     const names = this.replacing
       ? []
       : [`${META}.${id}`, `${PAGES}.${id}`, this.metaTemporary, this.pagesTemporary];

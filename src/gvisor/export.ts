@@ -1,7 +1,7 @@
 /**
- * From a MemoryFile to the two files of a gVisor checkpoint, such that gVisor's own LoadFrom takes
- * them. What is written is what a native save writes, found and written by the same threads; only
- * the metadata is gVisor's.
+ * Writes a MemoryFile as the two files of a gVisor checkpoint that gVisor's own LoadFrom accepts.
+ * The same threads find and write the same pages as in a native save; only the metadata is
+ * gVisor's.
  */
 import { checkInteger } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
@@ -30,17 +30,17 @@ import { frameMetadata } from "./stream.ts";
 /** `userData` has no place in gVisor's format. */
 export interface ExportOptions extends Pick<SaveOptions, "signal" | "onProgress">, ComposeOptions {}
 
-/** What an export did. Sizes in bytes, of all its files together. */
+/** The result of an export. Sizes in bytes, of all its files together. */
 export type ExportReport = Pick<
   SaveReport,
   "directory" | "usedBytes" | "pagesBytes" | "zeroBytes" | "metaBytes" | "extents" | "durationMs"
 >;
 
 /**
- * Writes `pages_meta.img` and `pages.img` (mode 0600) to a directory, which is made if it is not
- * there. All references, kinds, groups, huge chunks and sub-released pages are in them; pages that
- * are uncommitted or zero take no room. Waits until everything is loaded. The directory has the
- * previous export until this one is complete, see directory.ts.
+ * Writes `pages_meta.img` and `pages.img` (mode 0600) to a directory, which is created if needed.
+ * They contain all references, kinds, groups, huge chunks and sub-released pages; pages that are
+ * uncommitted or zero take no room. Waits until everything is loaded. The directory has the
+ * previous export until this one is complete; see directory.ts.
  *
  * @throws {RangeError} if a page is of a kind that gVisor does not have (6 to 255) and
  * `foreignKind` is not given
@@ -59,12 +59,13 @@ export async function exportTo(
 }
 
 /**
- * Writes several MemoryFiles to one checkpoint, as a kernel of gVisor's does: their metadata in one
- * file, their contents in the other. Each has a resource id, "container:path" or "path"; the one
- * under "" is the kernel's main file, which has none, and is written first (an empty one if there
- * is none). The others follow in the map's order, in which a restore loads them.
+ * Writes several MemoryFiles to one checkpoint, as gVisor's kernel does: their metadata in one
+ * file, their contents in the other. Each has a resource id, "container:path" or "path". The one
+ * under "" is the kernel's main file, which has no resource id. It is written first (an empty one
+ * if there is none); the others follow in the map's order, which is their order in a restore.
  *
- * @throws as `exportTo` @throws {RangeError} for an id that is none
+ * @throws as `exportTo`
+ * @throws {RangeError} for a bad id
  */
 export async function exportAll(
   directory: string,
@@ -94,7 +95,7 @@ async function exportFiles(
   if (options.foreignKind !== undefined)
     checkInteger("foreignKind", options.foreignKind, 0, GVISOR_KIND_MAX);
   requireGvisorPageSize();
-  // Of the call, not of a later turn.
+  // Resolved now, because the working directory may change later.
   const path = absolutePath(directory);
   let work = writeExport(plan, { directory, path }, options);
   for (const file of plan.files) work = coreOf(file).hold(work);
@@ -102,12 +103,12 @@ async function exportFiles(
 }
 
 interface ExportPlan {
-  /** The main file, if there is one, and then the owners'. */
+  /** The main file, if there is one, then the owners' files. */
   readonly files: readonly MemoryFile[];
   readonly hasMain: boolean;
   /**
-   * Null for the form of one file. A kernel's checkpoint has the list also where it is empty: its
-   * restore reads it.
+   * Null for a checkpoint of one file. A kernel's checkpoint has the list even if it is empty,
+   * because a restore reads it.
    */
   readonly owners: readonly ResourceId[] | null;
 }
@@ -139,7 +140,7 @@ async function writeExport(
     );
     const { writtenBytes } = written;
     options.onProgress?.({ writtenBytes, totalBytes: writtenBytes });
-    // Contents are raw and in the order of memory, so that the format need not say where they are.
+    // Contents are raw and in the order of memory, so the format need not say where they are.
     const images = states.map((state, i) => ({
       ...state,
       extents: storedExtents(sources[i]!, openTable(sources[i]!.table)),
@@ -159,7 +160,7 @@ async function writeExport(
   });
 }
 
-/** What threads need to know of a file. Each has a table of its own. */
+/** The description of a file for the threads. Each file has a table of its own. */
 function sourceOf(
   { control, mapping, loader }: FileCore,
   { chunkHuge, runs }: Pick<ComposedImage, "chunkHuge" | "runs">,
@@ -170,7 +171,7 @@ function sourceOf(
   return { control: control.buffer, fd, base, overlay, ...usedRuns(runs), address: null, table };
 }
 
-/** How pages are written: as they are, from the beginning of the file. */
+/** Pages are written raw, from the beginning of the file. */
 const PLAIN = {
   hashSeed: 0,
   compression: "none",
@@ -181,8 +182,8 @@ const PLAIN = {
 } as const;
 
 /**
- * One file is its metadata; in a kernel's checkpoint there is the list of their owners behind the
- * main one's.
+ * The metadata of one file, or of a kernel's checkpoint with the list of owners behind the main
+ * file's metadata.
  */
 function encodeAll(
   { hasMain, owners }: ExportPlan,
@@ -197,8 +198,7 @@ function encodeAll(
 }
 
 /**
- * Into a buffer of its own, which native code may be given: Buffer.concat takes small ones from a
- * pool.
+ * Into a buffer of its own, which native code needs: Buffer.concat takes small ones from a pool.
  */
 function concatenate(parts: readonly Uint8Array[]): Uint8Array {
   const whole = new Uint8Array(
@@ -222,10 +222,10 @@ function sum(lengths: Uint32Array): number {
 }
 
 /**
- * The allocator's state at one instant. Waste and releasing pages become what a release makes of
- * them: free, or sub-released if the rest of their huge page is in use. (A huge page without used
- * pages is free here, even where gVisor would have lost count of its pages: see COUNTED in
- * allocator.ts.)
+ * The allocator's state at one instant. Waste and releasing pages get the state that a release
+ * gives them: free, or sub-released if the rest of their huge page is in use. (A huge page without
+ * used pages becomes free, even if gVisor would have lost count of its pages: see COUNTED in
+ * allocator/waste.ts.)
  */
 function collectImage(allocator: Allocator): { chunkHuge: Uint8Array; runs: ImageRuns } {
   const runs = new RunBuilder(() => undefined);

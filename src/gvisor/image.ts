@@ -1,13 +1,13 @@
 /**
- * The contents of a checkpoint, independent of gVisor's encoding: columns of page runs, and of
- * where page contents are.
+ * The contents of a checkpoint, independent of gVisor's encoding: columns of page runs, and of the
+ * places of page contents.
  *
- * gVisor keeps four interval sets that also hold absent pages (the void, and the chunks of the
+ * gVisor keeps four interval sets that also contain absent pages (the void, and the chunks of the
  * other page size). An image has only the pages that are not free. validate.ts makes an image from
  * untrusted metadata, compose.ts makes metadata from an image.
  *
  * Pages are indexes of 4 KiB pages. gVisor's format has the page size of the machine that wrote it,
- * and does not name it.
+ * and does not state it.
  */
 
 /** Bytes of a page in the format. */
@@ -56,13 +56,14 @@ export interface ImageRuns {
 }
 
 /**
- * Pages whose contents are in the checkpoint, ordered, disjoint; other pages of the runs are zero.
+ * Pages whose contents are in the checkpoint, ordered and disjoint. Other pages of the runs are
+ * zero.
  */
 export interface ImageExtents {
   readonly start: Uint32Array;
   readonly length: Uint32Array;
   /**
-   * Byte offset of the first page's contents in the file that holds them. Not aligned in the form
+   * Byte offset of the first page's contents in the file that has them. Not aligned in the form
    * without a pages file.
    */
   readonly fileOffset: Float64Array;

@@ -1,7 +1,7 @@
 /**
  * Makes MemoryFiles from a gVisor checkpoint. Metadata is read and validated first. Page contents
- * load like those of a native checkpoint: from `pages.img`, or from between the headers of
- * `pages_meta.img` in the form without a pages file.
+ * load like those of a native checkpoint: from `pages.img`, or from `pages_meta.img` between its
+ * headers in the form without a pages file.
  *
  * gVisor's format has no checksums: damaged metadata is detected, damaged page contents are not.
  */
@@ -53,15 +53,15 @@ const STATE_OF_RUN: Readonly<Record<number, number>> = {
 };
 
 /**
- * Makes a MemoryFile from what gVisor or `exportTo` wrote to a directory. If the checkpoint has
+ * Makes a MemoryFile from a directory that gVisor or `exportTo` wrote. If the checkpoint has
  * several files, it is the main one. References, kinds, groups, huge chunks and sub-released pages
  * are kept. Waste that gVisor had not released is released here.
  *
  * The options are those of `MemoryFile.loadFrom`: with `background` the call returns as soon as the
  * metadata is read.
  *
- * @throws {CorruptCheckpointError} if the directory holds no gVisor checkpoint, or one that gVisor
- *   would not have written
+ * @throws {NoCheckpointError} if the directory has no gVisor checkpoint
+ * @throws {CorruptCheckpointError} if gVisor would not have written it
  * @throws {OutOfMemoryError} if it needs more than limitBytes
  * @throws {SyscallError} if it cannot be read
  * @throws {UnsupportedError} on a machine whose pages are not 4 KiB
@@ -110,7 +110,7 @@ export async function importAll(
   return new CheckpointFiles(files, null);
 }
 
-/** Files whose loads have begun: all of the checkpoint, or those of `ids`. */
+/** Files whose loads have begun: all files of the checkpoint, or those of `ids`. */
 function startImport(
   directory: string,
   optionsOf: (id: string) => MemoryFileOptions,
@@ -140,7 +140,7 @@ function startImport(
   }
 }
 
-/** An open file as the format's codec reads it. */
+/** An open file as the decoder reads it. */
 export function byteSourceOf({ fd, path, sizeBytes }: OpenedFile): ByteSource {
   return {
     path,
@@ -170,7 +170,7 @@ function toRestorable({
         length: runs.length,
         state: Uint32Array.from(runs.state, (state) => STATE_OF_RUN[state]!),
         refs: runs.refs,
-        // Waste has no owner, whatever kind it is accounted to.
+        // Waste has no owner, whatever its kind in the checkpoint.
         kind: Uint32Array.from(runs.kind, (kind, i) =>
           runs.state[i] === RunState.used ? kind : 0,
         ),
@@ -200,7 +200,7 @@ function mapOf({ start, length, fileOffset }: ImageExtents): PageMap {
   };
 }
 
-/** The extents without their waste pages: no view can show them, so they are not loaded. */
+/** The extents without waste pages. No view can show those, so they are not loaded. */
 function keepUsed(runs: ImageRuns, extents: ImageExtents): ImageExtents {
   if (!runs.state.includes(RunState.waste)) return extents;
   const start: number[] = [];

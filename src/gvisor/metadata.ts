@@ -3,7 +3,7 @@
  *
  * Decoding passes over the bytes twice: the first pass counts the entries of each kind, the second
  * fills columns of exactly that length. So memory is bounded by the size of the file, never by a
- * number in it. This file does not check what entries mean: see validate.ts.
+ * number in it. This file does not check the meaning of entries: see validate.ts.
  *
  * The rules are protobuf's: unknown fields and fields of another wire type are skipped, the last of
  * several scalars counts, absent ones are 0. A map is a repeated message of key and value, and the
@@ -54,7 +54,7 @@ export interface GvisorMetadata {
   readonly subreleased: SubreleasedColumns;
 }
 
-/** Limits on what a checkpoint may ask for. */
+/** Limits of a checkpoint. */
 export interface CheckpointLimits {
   /** Default 1 GiB. */
   readonly metadataBytesMax?: number;
@@ -97,11 +97,11 @@ const memAcctColumns = (count: number) => ({
 });
 
 /**
- * Reads the message, which fills `bytes`.
+ * Decodes the message in `bytes`.
  *
  * @param place the origin of `bytes`, for error messages
- * @throws {CorruptCheckpointError} for bytes that are no such message, for another version, and for
- *   a message that exceeds `limits`
+ * @throws {CorruptCheckpointError} if the bytes are not such a message, have another version, or
+ * exceed `limits`
  */
 export function decodeMetadata(
   bytes: Uint8Array,

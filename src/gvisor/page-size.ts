@@ -1,6 +1,6 @@
 /**
- * gVisor's format counts in 4 KiB pages, so memory that is read from it or written to it must have
- * pages of that size.
+ * gVisor's format counts in 4 KiB pages, so reading and writing it requires a machine with such
+ * pages.
  */
 import { UnsupportedError } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";

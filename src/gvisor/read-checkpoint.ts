@@ -1,9 +1,8 @@
 /**
  * Lists all MemoryFiles of a checkpoint, with the place of each one's metadata and contents. A
- * checkpoint of one file is its metadata and nothing more (MemoryFile.SaveTo in gVisor). A kernel's
- * checkpoint has its main file, the list of the other files' resource ids (owners.ts), and these
- * files in that order. The contents of all are in the one pages file, or in the stream, in the same
- * order.
+ * checkpoint of one file is only its metadata (MemoryFile.SaveTo in gVisor). A kernel's checkpoint
+ * has its main file, the list of the other files' resource ids (owners.ts), and these files in that
+ * order. The contents of all are in the one pages file, or in the stream, in the same order.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { MemoryFileImage } from "./image.ts";
@@ -12,13 +11,13 @@ import { checkEnd, type ReadImageOptions, readImage } from "./read-image.ts";
 import type { ByteSource } from "./stream.ts";
 
 /**
- * The id of the main file of a kernel's checkpoint, and of an only file: gVisor gives these none.
+ * The id of the main file of a kernel's checkpoint, and of an only file. gVisor gives them no id.
  */
 export const MAIN_ID = "";
 
 /**
  * @returns images by id, in the order of the checkpoint
- * @throws {CorruptCheckpointError} for anything that gVisor would not have written
+ * @throws {CorruptCheckpointError} if gVisor would not have written the files
  */
 export function readCheckpoint(
   metadata: ByteSource,

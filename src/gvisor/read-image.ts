@@ -1,6 +1,6 @@
 /**
  * Reads an image from the files of a checkpoint: frame, message, rules, places of contents. It
- * reads the metadata and, without a pages file, the headers between the contents; never the
+ * reads the metadata and, without a pages file, the headers between the contents, but not the
  * contents.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
@@ -10,17 +10,17 @@ import { type ByteSource, locateInline, locateInPagesFile, readMetadataFrame } f
 import { validateMetadata } from "./validate.ts";
 
 export interface ReadImageOptions extends CheckpointLimits {
-  /** Where this MemoryFile's metadata begins, if others come before it. Default 0. */
+  /** Offset of this MemoryFile's metadata, if others come before it. Default 0. */
   readonly metadataOffset?: number;
-  /** Where its contents begin in the pages file. Default 0. */
+  /** Offset of its contents in the pages file. Default 0. */
   readonly pagesOffset?: number;
-  /** True if other MemoryFiles may follow, so that the files need not end here. Default false. */
+  /** True if other MemoryFiles may follow, so the files need not end here. Default false. */
   readonly moreFollow?: boolean;
 }
 
 export interface ReadImage {
   readonly image: MemoryFileImage;
-  /** Offset behind what was read of the metadata stream, including contents that are in it. */
+  /** Offset behind the metadata that was read, including contents in the same stream. */
   readonly metadataEnd: number;
   /** Offset behind the last page in the pages file; equals `metadataEnd` without a pages file. */
   readonly pagesEnd: number;
@@ -28,9 +28,9 @@ export interface ReadImage {
 
 /**
  * @param metadata `pages_meta.img`
- * @param pagesFile `pages.img`, of which only the size is used; null if contents are in `metadata`
- * @throws {CorruptCheckpointError} for anything that gVisor would not have written, or that
- *   `options` do not allow
+ * @param pagesFile `pages.img`, for its size; null if contents are in `metadata`
+ * @throws {CorruptCheckpointError} if gVisor would not have written the files, or `options` do not
+ * allow them
  */
 export function readImage(
   metadata: ByteSource,

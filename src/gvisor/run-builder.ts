@@ -10,7 +10,7 @@ export class RunBuilder {
   private readonly refs: number[] = [];
   private readonly kind: number[] = [];
   private readonly group: number[] = [];
-  // The run that may still grow, as scalars: no object for each of 131,072 runs
+  // The run that may still grow, as scalars: an object for each of 131,072 runs is too slow
   // (docs/decisions/hot-paths.md).
   private pendingStart = 0;
   private pendingEnd = 0;
@@ -20,8 +20,8 @@ export class RunBuilder {
   private pendingGroup = 0;
 
   /**
-   * `onSubReleased` is called for every joined range of sub-released pages, including whole huge
-   * pages, in ascending order.
+   * @param onSubReleased called for every joined range of sub-released pages, including whole huge
+   * pages, in ascending order
    */
   constructor(private readonly onSubReleased: (start: number, end: number) => void) {}
 
@@ -30,7 +30,7 @@ export class RunBuilder {
     this.flush();
   }
 
-  /** Pages [start, end), behind all earlier ones. */
+  /** Adds pages [start, end), which are behind all earlier ones. */
   push(start: number, end: number, state: number, refs: number, kind: number, group: number): void {
     if (
       this.pendingEnd === start &&

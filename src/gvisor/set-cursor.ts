@@ -8,7 +8,7 @@ export class Cursor {
   index = 0;
   /** True if the place is in that range. */
   inside = false;
-  /** Where `inside` changes next, or the range ends. */
+  /** The next place where `inside` changes or the range ends. */
   border = 0;
 
   constructor(private readonly ranges: RangeColumns) {}
@@ -21,7 +21,7 @@ export class Cursor {
     this.border = this.inside ? end[this.index]! : first;
   }
 
-  /** Where the gap around the place begins; only if the place is not `inside`. */
+  /** The start of the gap around the place. Precondition: the place is not `inside`. */
   get gapStart(): number {
     return this.index === 0 ? 0 : this.ranges.end[this.index - 1]!;
   }

@@ -1,12 +1,12 @@
 /**
- * How metadata and page contents are arranged in files: one frame of metadata (8-byte little-endian
- * length, then the message), and the contents. These are either in a pages file, known-committed
- * ranges one behind the other, or in the same stream behind the metadata, each range behind a
- * header.
+ * The arrangement of metadata and page contents in files: one frame of metadata (8-byte
+ * little-endian length, then the message), and the contents. The contents are either in a pages
+ * file, known-committed ranges one behind the other, or in the same stream behind the metadata,
+ * each range behind a header.
  *
- * That header is `WriteHeader` of gVisor's pkg/state: a varint. If its top bit is set, the rest is
- * a number of objects; otherwise it is the length of the raw bytes that follow. Ours are raw. See
- * pkg/state/encode.go.
+ * That header is `WriteHeader` of gVisor's pkg/state (pkg/state/encode.go): a varint. If its top
+ * bit is set, the rest is a number of objects; otherwise it is the length of the raw bytes that
+ * follow. Contents are raw bytes.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import { type CommittedPages, type ImageExtents, PAGE_BYTES } from "./image.ts";
@@ -19,7 +19,7 @@ export interface ByteSource {
   readonly path?: string;
   readonly sizeBytes: number;
   /**
-   * Exactly `lengthBytes` bytes. Called only for ranges within `sizeBytes`. May throw its own
+   * Exactly `lengthBytes` bytes. Called only for ranges within `sizeBytes`. It may throw the file's
    * errors (EIO).
    */
   read(offset: number, lengthBytes: number): Uint8Array;
@@ -81,7 +81,7 @@ export function readMetadataFrame(
   return { bytes: source.read(first, lengthBytes), offset: first, end: first + lengthBytes };
 }
 
-/** `message` behind its length. */
+/** `message` with its length in front. */
 export function frameMetadata(message: Uint8Array): Uint8Array {
   const frame = new Uint8Array(LENGTH_BYTES + message.length);
   new DataView(frame.buffer).setBigUint64(0, BigInt(message.length), true);
@@ -98,14 +98,14 @@ export function inlineHeader(lengthBytes: number): Uint8Array {
 
 export interface LocatedContents {
   readonly extents: ImageExtents;
-  /** Offset behind the last page's contents: the next MemoryFile's begin there. */
+  /** Offset behind the last page's contents: the next MemoryFile's contents begin there. */
   readonly end: number;
 }
 
 /**
- * Places of contents in a pages file, from `offset` on.
+ * Finds the places of contents in a pages file, from `offset` on.
  *
- * @throws {CorruptCheckpointError} if the file has fewer bytes than they take
+ * @throws {CorruptCheckpointError} if the file is shorter than the contents
  */
 export function locateInPagesFile(
   committed: CommittedPages,
@@ -131,10 +131,10 @@ export function locateInPagesFile(
 }
 
 /**
- * Places of contents behind the metadata, from `offset` on. Reads the headers only.
+ * Finds the places of contents behind the metadata, from `offset` on. Reads only the headers.
  *
  * @throws {CorruptCheckpointError} if a header differs from the one that the metadata requires, or
- *   contents are cut off
+ * contents are cut off
  */
 export function locateInline(
   committed: CommittedPages,
@@ -173,7 +173,7 @@ function placeOf(file: { readonly path?: string }): { path?: string } {
   return file.path === undefined ? {} : { path: file.path };
 }
 
-/** Joins extents that are contiguous both in memory and in the file: one read serves them. */
+/** Joins extents that are contiguous both in memory and in the file, so one read loads them. */
 class ExtentBuilder {
   private readonly start: number[] = [];
   private readonly length: number[] = [];

@@ -3,7 +3,7 @@ import type { CorruptCheckpointError } from "../errors/errors.ts";
 import { HUGE_PAGES, PAGE_BYTES } from "./image.ts";
 import type { SubreleasedColumns } from "./metadata.ts";
 
-/** The counts of `subreleased`, compared with the pages that are sub-released. */
+/** Compares the counts of `subreleased` with the pages that are sub-released. */
 export class SubreleaseClaims {
   private readonly foundPages: Uint32Array;
   private next = 0;
@@ -12,7 +12,7 @@ export class SubreleaseClaims {
     this.foundPages = new Uint32Array(claimed.hugeStart.length);
   }
 
-  /** Sub-released pages [start, end), in ascending order. */
+  /** Called with sub-released pages [start, end), in ascending order. */
   found(start: number, end: number): void {
     const { hugeStart } = this.claimed;
     const hugeEnd = (index: number) => hugeStart[index]! / PAGE_BYTES + HUGE_PAGES;

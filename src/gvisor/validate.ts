@@ -4,20 +4,21 @@
  * These rules must hold for each page (gVisor's own invariants; comment of MemoryFile in
  * pkg/sentry/pgalloc/pgalloc.go):
  *
- *   state          unfree set of its size   unwaste set of its size   mem_acct   where
- *   free not in it in it no any; whole huge pages
- *   used           refs > 0                 in it                     yes        any chunk
- *   waste          refs 0                   not in it                 System     any chunk
- *   sub-released   refs 0                   in it                     no         huge chunks
+ *   state          unfree set of its size   unwaste set of its size   mem_acct   chunks
+ *   free           not in it                in it                     no         any (1)
+ *   used           refs > 0                 in it                     yes        any
+ *   waste          refs 0                   not in it                 System     any
+ *   sub-released   refs 0                   in it                     no         huge
+ *   (1) in huge chunks, whole huge pages
  *
- * Both sets of the *other* page size hold every page of a chunk, with refs 0, and all four sets
- * hold the void behind the last chunk up to 2^64-1. Every other combination is refused. Sets are
+ * Both sets of the *other* page size contain every page of a chunk, with refs 0, and all four sets
+ * contain the void behind the last chunk up to 2^64-1. Every other combination is refused. Sets are
  * ordered; neighbours of equal value need not be joined, and are joined here.
  *
- * `subreleased` counts pages that the rules above already determine, so it is only compared. A
- * count may be too small: when a release spans several huge pages, gVisor does not add the pages
- * that it sub-releases in the first and the last one, and never frees such a huge page. The pages
- * decide: a huge page whose pages are all sub-released is free here.
+ * The rules above already determine the counts of `subreleased`, so they are only compared. A count
+ * may be too small: when a release spans several huge pages, gVisor does not add the pages that it
+ * sub-releases in the first and the last one, and never frees such a huge page. The pages decide: a
+ * huge page whose pages are all sub-released is free here.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import {
@@ -38,9 +39,7 @@ import { Cursor } from "./set-cursor.ts";
 import { SubreleaseClaims } from "./subrelease-claims.ts";
 import { U64_MAX } from "./wire.ts";
 
-/**
- * A MemoryFileImage without the places of its contents: see `locateInPagesFile` and `locateInline`.
- */
+/** An image without the places of its contents: see `locateInPagesFile` and `locateInline`. */
 export interface ValidMetadata {
   readonly chunkHuge: Uint8Array;
   readonly runs: ImageRuns;
@@ -51,10 +50,7 @@ export interface ValidMetadata {
   readonly committed: CommittedPages;
 }
 
-/**
- * @throws {CorruptCheckpointError} naming the section and the range that breaks a rule, or the
- *   limit
- */
+/** @throws {CorruptCheckpointError} naming the section and range that break a rule, or the limit */
 export function validateMetadata(
   metadata: GvisorMetadata,
   limits: CheckpointLimits = {},

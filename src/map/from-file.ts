@@ -63,7 +63,10 @@ function mapOf(core: FileCore): FileMap {
   return { name: core.name, sizePages, chunkHuge, runs, extents: null };
 }
 
-/** Changes whenever pages change their state. Equal counts of allocations and frees may hide one. */
+/**
+ * Changes whenever pages change their state. Equal counts of allocations and frees can hide a
+ * change.
+ */
 function versionOf(core: FileCore): string {
   const words = [Word.SizePages, Word.UsedPages, Word.WastePages, Word.Discards];
   return words.map((word) => Atomics.load(core.words, word)).join(",");
@@ -102,7 +105,7 @@ function unitMarks(core: FileCore): Uint8Array {
   return marks;
 }
 
-/** The mark of pages [start, end): of the worst of them. */
+/** The mark of pages [start, end): the worst mark among them. */
 function markOf(core: FileCore, start: number, end: number): number {
   const loader = core.loader!;
   if (loader.isLoaded(start, end)) return LoadMark.Loaded;

@@ -1,6 +1,6 @@
 /**
- * MapModel: what the page map shows, as plain data that travels as JSON. from-file.ts makes it of a
- * running file, cli/map.ts of a checkpoint; client.js draws it.
+ * MapModel: the contents of the page map, as plain data in JSON. from-file.ts makes it from a
+ * running file, cli/map.ts from a checkpoint. client/ draws it.
  */
 
 /** States of a run, in the order of the legend. */
@@ -18,13 +18,13 @@ export interface RunRows {
   readonly refs: number[];
 }
 
-/** Where contents of a checkpoint's pages are: ordered and disjoint. */
+/** The places of the contents of a checkpoint's pages: ordered and disjoint. */
 export interface ExtentRows {
   readonly start: number[];
   readonly length: number[];
   /** Indexes of `contents`. */
   readonly content: number[];
-  /** Byte offset of the frame that has them. */
+  /** Byte offset of the frame that contains them. */
   readonly offset: number[];
   readonly storedBytes: number[];
   /** Indexes of `codecs`. */
@@ -55,7 +55,7 @@ export interface MapModel {
   readonly files: readonly FileMap[];
 }
 
-/** States of a unit, or of a page, of a file that loads. */
+/** States of a unit or a page of a file that is loading. */
 export const LoadMark = { Loaded: 0, Pending: 1, Failed: 2 } as const;
 
 /** A wait for pages, in milliseconds since the process started. */
@@ -67,10 +67,10 @@ export interface AwaitRow {
   readonly waitMs: number;
 }
 
-/** What changes while a file runs, as sent to its live maps. */
+/** The parts of the model that change while a file runs, as sent to its live maps. */
 export interface LiveUpdate {
   readonly nowMs: number;
-  /** Changes when the runs may have changed: the map then asks for the model again. */
+  /** Changes when the runs may have changed. The map then asks for the model again. */
   readonly version: string;
   readonly files: readonly {
     /** A LoadMark for each unit, in base64; "" when all is loaded. */

@@ -1,10 +1,10 @@
-/** The page map as one self-contained HTML document: no request leaves it, except a live map's. */
+/** The page map as one self-contained HTML document. Only a live map's page makes requests. */
 import rows from "./client/rows.js" with { type: "text" };
 import view from "./client/view.js" with { type: "text" };
 import type { MapModel } from "./model.ts";
 import style from "./style.css" with { type: "text" };
 
-/** In a script element only `</script` and `<!--` must not appear; JSON may escape any `<`. */
+/** In a script element only `</script` and `<!--` must not appear. JSON may escape any `<`. */
 function embed(model: MapModel): string {
   return JSON.stringify(model).replace(/</g, "\\u003c");
 }

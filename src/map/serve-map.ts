@@ -1,15 +1,15 @@
-/** `serveMap`: the page map of running files. The server is loaded when it is asked for. */
+/** `serveMap`: the page map of running files. Loads the server on first use. */
 import { showValue } from "../../ffi/index.ts";
 import { type Nullable, readOptions } from "../core/options.ts";
 import { coreOf, MemoryFile } from "../file/memory-file.ts";
 import type { MapOptions, MapServer } from "./serve.ts";
 
 /**
- * Serves a page that shows the file live: which pages are used, loaded, waste; the slowest waits;
+ * Serves a page that shows the file live: which pages are used, loaded or waste; the slowest waits;
  * kinds, groups and references. For development: it answers on the loopback interface by default.
  *
  * @returns when the server listens
- * @throws {TypeError} for something that is no MemoryFile
+ * @throws {TypeError} if `file` is not a MemoryFile
  * @throws {DestroyedError}
  */
 export async function serveMap(

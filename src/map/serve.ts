@@ -1,7 +1,7 @@
 /**
  * A server for the page map of running files, for development. It answers on the loopback interface
- * unless told otherwise, and only to requests that name the host it listens on, so that a page of
- * another site cannot read it through a name that resolves to this machine.
+ * by default. It refuses requests that do not name the host it listens on, so a page of another
+ * site cannot read it through a name that resolves to this machine.
  */
 import { Field } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
@@ -39,7 +39,7 @@ interface AwaitMessage {
   readonly waitMs: number;
 }
 
-/** Keeps the slowest waits of each file, from before the server too. */
+/** Keeps the slowest waits of each file, including waits from before the server started. */
 class SlowAwaits {
   private readonly rows = new Map<number, AwaitRow[]>();
   private close = () => {};
@@ -113,7 +113,7 @@ function htmlResponse(html: string): Response {
   });
 }
 
-/** Server-sent events: an update at once, then at each interval in which something changed. */
+/** Server-sent events: an update at once, then one after each interval with a change. */
 function liveResponse(
   cores: readonly FileCore[],
   awaits: SlowAwaits,

@@ -1,4 +1,4 @@
-/** A plain snapshot of what a file's threads have counted: `MemoryFile.metrics()`. */
+/** `MemoryFile.metrics()`: a plain snapshot of the counters of a file's threads. */
 import { fileStatus } from "../../ffi/index.ts";
 import type { ChangeCounters } from "../changes/changes.ts";
 import {
@@ -19,25 +19,25 @@ import type { RemoteSource } from "../source/remote-source.ts";
 
 /** Bytes of a file's memory. */
 export interface MemoryMetrics {
-  /** Where the memory is: anonymous memory, or the file at `path`. */
+  /** Anonymous memory, or the file at `path`. */
   readonly backing: "memory" | "disk";
   /** The file's size; used, waste and free bytes add up to it. */
   readonly sizeBytes: number;
-  /** With references. */
+  /** Pages with references. */
   readonly usedBytes: number;
-  /** Without references, not yet returned to the kernel. */
+  /** Pages without references that are not yet returned to the kernel. */
   readonly wasteBytes: number;
   readonly freeBytes: number;
-  /** What the kernel spends. */
+  /** Memory that the kernel spends on the file. */
   readonly committedBytes: number;
   readonly limitBytes: number;
 }
 
-/** What a restore has done; see `loadStats()` for the rest. */
+/** Counters of a restore; `loadStats()` has the rest. */
 export interface LoadMetrics {
   readonly isLoading: boolean;
   readonly totalBytes: number;
-  /** Loaded because a thread waited for them, and by the background pass. */
+  /** Loaded because a thread waited for them, and loaded by the background pass. */
   readonly loadedBytes: { readonly demand: number; readonly background: number };
   readonly failedBytes: number;
   readonly hugeBytes: number;
@@ -47,10 +47,10 @@ export interface LoadMetrics {
   readonly requests: RequestMetrics | null;
 }
 
-/** Requests for contents of a remote place. */
+/** Requests for contents in a remote place. */
 export interface RequestMetrics {
   readonly sent: number;
-  /** Sent again after a failure, and sent twice because the first answer was late. */
+  /** Repeated after a failure, and sent a second time because the first answer was late. */
   readonly retries: number;
   readonly hedges: number;
   readonly receivedBytes: number;
@@ -62,27 +62,27 @@ export interface SaveMetrics {
   readonly failed: number;
   /** How long consistent saves stopped the program. */
   readonly pauses: HistogramSnapshot;
-  /** Written to page files and to manifests, and left in the files of earlier saves. */
+  /** Bytes written to page files and to manifests, and bytes left in the files of earlier saves. */
   readonly pagesBytes: number;
   readonly metaBytes: number;
   readonly reusedBytes: number;
   readonly zeroBytes: number;
 }
 
-/** Counters of a file since it was made, of all its threads. */
+/** Counters of a file since it was made, for all its threads. */
 export interface FileMetrics {
   readonly name: string;
   readonly threads: number;
   readonly memory: MemoryMetrics;
   readonly load: LoadMetrics;
-  /** Waits for pages that were not loaded, by what they waited for. */
+  /** Waits for pages that were not loaded, by the kind of wait. */
   readonly awaits: {
     readonly range: HistogramSnapshot;
     readonly all: HistogramSnapshot;
     readonly sync: HistogramSnapshot;
   };
   readonly saves: SaveMetrics;
-  /** What finding written pages took; all zeros before the first save that needs it. */
+  /** Work of finding written pages; all zeros before the first save that needs it. */
   readonly changes: ChangeCounters;
   /** Failed saves, loads and waits by code; "system" for the operating system's errors. */
   readonly errors: Readonly<Record<string, number>>;
@@ -125,7 +125,7 @@ function memoryOf(core: FileCore): MemoryMetrics {
     sizeBytes: sizePages * PAGE_SIZE,
     usedBytes: usedPages * PAGE_SIZE,
     wasteBytes: wastePages * PAGE_SIZE,
-    // The three words change one after another, so that their sum may be off for an instant.
+    // The three words change one after another, so their sum may be wrong for an instant.
     freeBytes: Math.max(0, sizePages - usedPages - wastePages) * PAGE_SIZE,
     committedBytes: fileStatus(core.mapping.fd).allocatedBytes,
     limitBytes: fields[Field.LimitPages]! * PAGE_SIZE,

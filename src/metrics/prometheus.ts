@@ -6,7 +6,7 @@
 import type { HistogramSnapshot } from "../control/counters.ts";
 import type { FileMetrics } from "./metrics.ts";
 
-/** Something with metrics: a MemoryFile. */
+/** An object with metrics: a MemoryFile. */
 export interface MetricsSource {
   metrics(): FileMetrics;
 }
@@ -186,7 +186,7 @@ export function prometheus(files: MetricsSource | Iterable<MetricsSource>): stri
   return `${lines.join("\n")}\n`;
 }
 
-/** Files may have the same name, and series may not. */
+/** Several files may have the same name, but series may not. */
 function nameApart(files: readonly FileMetrics[]): { label: string; metrics: FileMetrics }[] {
   const uses = new Map<string, number>();
   return files.map((metrics) => {

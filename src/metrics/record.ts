@@ -1,5 +1,5 @@
 /**
- * What public calls record: how long they took, what they wrote, how they failed. Each call also
+ * Records public calls: their duration, the bytes they wrote, their failures. Each call also
  * becomes an event (events.ts).
  */
 import { count, Counter, countError, Histogram, observe } from "../control/counters.ts";
@@ -8,7 +8,7 @@ import type { FileCore } from "../core/core.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { publish } from "./events.ts";
 
-/** What a call of `awaitLoad` waited for. */
+/** The thing that a call of `awaitLoad` waited for. */
 export type AwaitCause = "range" | "all" | "sync";
 
 const AWAITS = {
@@ -17,7 +17,7 @@ const AWAITS = {
   sync: Histogram.AwaitSync,
 } as const;
 
-/** A wait for pages [start, end) that began at `beganMs` has ended. */
+/** Records the end of a wait for pages [start, end) that began at `beganMs`. */
 function noteAwait(
   core: FileCore,
   cause: AwaitCause,
@@ -51,7 +51,7 @@ export function recordAwaitSync(
   noteAwait(core, "sync", pages, beganMs);
 }
 
-/** Records a wait, which begins here. */
+/** Records a wait that begins now. */
 export async function recordAwait(
   core: FileCore,
   cause: "range" | "all",
@@ -89,7 +89,7 @@ export async function recordSave<T extends SaveFigures>(
   const names = cores.map(({ name }) => name);
   try {
     const report = await save;
-    // The figures are of all files together, so that one file counts them.
+    // The figures are those of all files together, so one file counts them.
     const [first] = cores;
     if (first !== undefined) countSave(first, report);
     publish("pgalloc:save", { names, where, report });

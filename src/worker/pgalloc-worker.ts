@@ -1,11 +1,11 @@
 /**
- * Entry file of the Workers: `pgalloc/worker`, an entry point of its own where a program is bundled
- * (docs/deploying.md).
+ * Entry file of the Workers: `pgalloc/worker`. A program that is bundled needs it as an entry point
+ * of its own (docs/deploying.md).
  */
 import { hintTimeSlice, isUsable } from "../../ffi/index.ts";
 import { serveTasks } from "../threads/serve.ts";
 import { tasks } from "./tasks.ts";
 
 serveTasks(tasks);
-// The thread started with another one (threads/start-worker.ts).
+// The thread that started this one lent it a time slice (threads/start-worker.ts).
 if (isUsable) hintTimeSlice(0);

@@ -1,13 +1,13 @@
 /**
- * What a service thread does for a file (core/service.ts): everything "in the background" that must
- * not depend on the event loop of one of the program's threads.
+ * The service thread's work for a file (core/service.ts): background work that must not depend on
+ * the event loop of one of the program's threads.
  *
- * - It releases waste that stays waste although its thread should have released it by now, because
- *   that thread is blocked or has ended.
+ * - It releases waste that the responsible thread should have released by now, because that thread
+ *   is blocked or has ended.
  * - It unmaps a destroyed file whose last thread ended without leaving.
  *
- * It looks at the control words and touches the memory only where there is such work, so that it
- * keeps no file mapped.
+ * It reads the control words, and touches the memory only for such work, so it keeps no file
+ * mapped.
  */
 import { attachCore, type FileCore } from "../core/core.ts";
 import { controlOf } from "../core/parts.ts";
@@ -17,10 +17,10 @@ import { DestroyedError } from "../errors/errors.ts";
 import { Word } from "../control/control.ts";
 import { THREAD_ID } from "../threads/thread.ts";
 
-/** Between two looks: while a file has waste, and otherwise. */
+/** The interval between two looks: while a file has waste, and otherwise. */
 const BUSY_MS = 20;
 const IDLE_MS = 200;
-/** One file after the other has its turn. */
+/** Files take turns of this length. */
 const TURN_MS = 10;
 
 class ServedFile {
@@ -28,7 +28,7 @@ class ServedFile {
   readonly words: Int32Array;
   readonly #ended = Promise.withResolvers<void>();
   #core: FileCore | undefined;
-  /** Word.Releases when the file had waste at the last look; -1 if it had none. */
+  /** Word.Releases at the last look, if the file had waste then; else -1. */
   #releasesSeen = -1;
 
   constructor(handle: MemoryFileHandle) {
@@ -63,14 +63,14 @@ class ServedFile {
 
   #release(): void {
     try {
-      // It changes no page that is in use, so no save has to stop it.
+      // It changes no page in use, so saves need not stop it.
       this.#core ??= attachCore(this.handle, true);
       this.#core.releaser.releaseFor(TURN_MS);
       this.#core.allocator.reclaimFromDead();
-      // Its own releases are no sign that another thread is at it.
+      // Its own releases do not show that another thread releases.
       this.#releasesSeen = Atomics.load(this.words, Word.Releases);
     } catch (error) {
-      // The next look sees it.
+      // The next look handles it.
       if (!(error instanceof DestroyedError)) throw error;
     }
   }
@@ -95,7 +95,7 @@ async function lookAtFiles(): Promise<void> {
   isLooking = false;
 }
 
-/** Looks after the file until it is unmapped. */
+/** Serves the file until it is unmapped. */
 export async function run(handle: MemoryFileHandle): Promise<void> {
   const file = new ServedFile(handle);
   files.add(file);

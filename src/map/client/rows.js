@@ -3,7 +3,7 @@
  * view.js draws it. Both are plain scripts of one page, which must be a single file.
  */
 
-/** Names of the colours that style.css defines, by what a cell shows. */
+/** The colours that style.css defines, by the contents of a cell. */
 const LOAD_NAMES = ["loaded", "pending", "failed"];
 
 /** What the page shows; `units` has the pages of each unit by shade. */
