@@ -92,9 +92,7 @@ export class FileCore {
   readonly advises: { readonly huge: boolean; readonly small: boolean };
   /** Undefined for a file that was not restored. */
   readonly loader: Loader | undefined;
-  /**
-   * Resolves when the load has filled its cache or stopped trying; undefined if it has no cache.
-   */
+  /** Resolves when the load has filled its cache or given up; undefined if it has no cache. */
   loadEnd: Promise<void> | undefined;
   /** The pages that `requireRange` checked last, because a range's own bounds may be getters. */
   startPage = 0;
@@ -105,9 +103,7 @@ export class FileCore {
   readonly stops: StopPart;
   /** This thread has promised only to read. */
   isReadOnly = false;
-  /**
-   * Work in other threads that reads the memory. The memory stays mapped until all of it has ended.
-   */
+  /** Work in other threads that reads the memory: it stays mapped until all work has ended. */
   private readonly holds = new Set<Promise<unknown>>();
   private hasLeft = false;
   /** True once this thread has seen that all pages are loaded. It does not check again. */
@@ -251,10 +247,7 @@ export class FileCore {
     throwNoRange(range);
   }
 
-  /**
-   * Drops a reference of each page and schedules the release of waste. @throws {RangeError} as
-   * `decRef`
-   */
+  /** Drops a reference of each page. Schedules the release of waste. @throws as `decRef` */
   dropPages(startPage: number, endPage: number): void {
     if (this.allocator.decRef(startPage, endPage)) this.releaser.schedule();
   }
@@ -287,10 +280,7 @@ export class FileCore {
     return views;
   }
 
-  /**
-   * The first page at or after `page` that may be committed. A file system on a disk may not report
-   * it.
-   */
+  /** The first page at or after `page` that may be committed. Some file systems cannot say. */
   nextData(page: number): number {
     if (this.isOnDisk || this.words[Word.UnseenCommits] !== 0) return page;
     const { overlay, capacityBytes } = this.mapping;
@@ -309,9 +299,7 @@ export class FileCore {
     }
   }
 
-  /**
-   * For accounting: the pages, all used, have just been committed in a way that scans do not see.
-   */
+  /** For accounting: the pages, all used, were just committed in a way that scans do not see. */
   noteCommitted(start: number, end: number): void {
     this.allocator.lock();
     try {

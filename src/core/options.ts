@@ -1,4 +1,4 @@
-/** What a MemoryFile's methods take, and its checks. `null` for an optional option means absent. */
+/** Options of a MemoryFile's methods, and their checks. `null` for an option means absent. */
 import { checkInteger, showValue, uringUnavailable } from "../../ffi/index.ts";
 import { UringUnavailableError } from "../aio/queue.ts";
 import type { DelayedEviction } from "../eviction/evictions.ts";

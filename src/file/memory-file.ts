@@ -3,8 +3,7 @@
  * that are restored in the background. A port of gVisor's pkg/sentry/pgalloc. allocator/states.ts
  * describes the states of pages.
  *
- * This file and page-memory.ts are the public surface: they check arguments and call the other
- * rooms. core/core.ts has the parts of a file; ARCHITECTURE.md shows the way through the rooms.
+ * This file and page-memory.ts are the public surface: they check arguments and call the rooms.
  */
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { attachCore, FileCore } from "../core/core.ts";
@@ -141,9 +140,8 @@ export class MemoryFile extends PageMemory implements Disposable {
 
   /**
    * Runs `work`, which blocks this thread and does not use the file, and returns its result. This
-   * thread counts as stopped meanwhile, so a save need not wait for it. If `work` returns a
-   * promise, the thread counts as stopped only until then. @throws {TypeError} unless `work` is a
-   * function
+   * thread counts as stopped meanwhile, so a save need not wait for it. A promise that `work`
+   * returns is not covered. @throws {TypeError} unless `work` is a function
    */
   parked<T>(work: () => T): T {
     this.#core.requireLive("parked()");

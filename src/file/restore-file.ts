@@ -1,4 +1,4 @@
-/** Restoring one file from the checkpoint at a place: what MemoryFile.loadFrom does. */
+/** Restores one file from the checkpoint at a place: the work of MemoryFile.loadFrom. */
 import { resolve } from "node:path";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import type { FileCore } from "../core/core.ts";
