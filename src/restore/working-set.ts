@@ -10,7 +10,7 @@
  * The file is never needed: one that is absent, damaged or of another checkpoint is ignored.
  * Sources: REAP (Ustiugov et al. 2021), FaaSnap (Ao et al. 2022).
  */
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { showValue } from "../../ffi/index.ts";
 import { countError } from "../control/counters.ts";
@@ -167,7 +167,7 @@ export class WorkingSet {
     for (const [name, core] of cores) {
       const recorder = new Recorder(this.blocksOf(name), (blocks) => {
         this.next.set(name, blocks);
-        if (this.next.size === cores.size) void this.write(core);
+        if (this.next.size === cores.size) this.write(core);
       });
       recorders.set(core, recorder);
       const timer = setInterval(() => {
@@ -179,8 +179,11 @@ export class WorkingSet {
     }
   }
 
-  /** Replaces the file at once. A failure is counted: the next start reads without it. */
-  private async write(core: FileCore): Promise<void> {
+  /**
+   * Replaces the file in one turn: a program that has destroyed the files may remove the directory.
+   * A failure is counted: the next start reads without it.
+   */
+  private write(core: FileCore): void {
     const files = [...this.next].map(([name, blocks]) => {
       return [name, { blocks: [...blocks.keys()], weights: [...blocks.values()] }] as const;
     });
@@ -188,12 +191,11 @@ export class WorkingSet {
     const stored: Stored = { format: FORMAT, id: this.id, files: Object.fromEntries(files) };
     const temporary = `${this.path}.${process.pid}.tmp`;
     try {
-      const { rename, rm, writeFile } = await import("node:fs/promises");
       try {
-        await writeFile(temporary, JSON.stringify(stored), { mode: 0o600, flag: "wx" });
-        await rename(temporary, this.path);
+        writeFileSync(temporary, JSON.stringify(stored), { mode: 0o600, flag: "wx" });
+        renameSync(temporary, this.path);
       } finally {
-        await rm(temporary, { force: true });
+        rmSync(temporary, { force: true });
       }
     } catch (error) {
       countError(core.control.counters, error);

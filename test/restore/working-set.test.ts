@@ -6,6 +6,7 @@ import { join } from "node:path";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { listFirstPages, takeFirst } from "../../src/load/first-pages.ts";
 import { BLOCK_PAGES, merge } from "../../src/restore/working-set.ts";
+import { listing } from "../checkpoint/support/page-files.ts";
 
 const BLOCK_BYTES = BLOCK_PAGES * PAGE_SIZE;
 let directory: string;
@@ -34,8 +35,6 @@ async function start(blocks: readonly number[]) {
     expect(file.view(block(number), Uint32Array)[0]).toBe(number * BLOCK_PAGES + 1);
   }
   file.markReady();
-  while (!existsSync(path)) await Bun.sleep(1);
-  await Bun.sleep(20);
   const { workingSetBytes, wastedBytes } = file.loadStats();
   return [workingSetBytes / BLOCK_BYTES, wastedBytes / BLOCK_BYTES];
 }
@@ -81,13 +80,23 @@ describe("loadFrom", () => {
     expect(stored().blocks).toEqual([7]);
   });
 
+  test("has written the working set when markReady returns, and writes nothing later", async () => {
+    const file = await MemoryFile.loadFrom(directory, { background: true });
+    await file.awaitLoad(block(7));
+    file.markReady();
+    file.destroy();
+    const written = listing(directory);
+    expect(written).toEqual(["meta", "pages", "working-set"]);
+    await Bun.sleep(20);
+    expect(listing(directory)).toEqual(written);
+  });
+
   test("records at another path, or nowhere", async () => {
     const elsewhere = join(directory, "elsewhere.json");
     for (const workingSet of [elsewhere, false] as const) {
       using file = await MemoryFile.loadFrom(directory, { background: true, workingSet });
       await file.awaitLoad(block(7));
       file.markReady();
-      await Bun.sleep(50);
     }
     expect([existsSync(elsewhere), existsSync(path)]).toEqual([true, false]);
     const wrong = { background: true, workingSet: 5 as never };

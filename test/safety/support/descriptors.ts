@@ -1,17 +1,20 @@
 /**
  * Descriptors that can only be ours: memory files, and files and directories with a name. The
- * runtime has others.
+ * runtime has others, and opens the modules of a Worker that starts.
  */
 import { expect } from "bun:test";
 import { readdirSync, readlinkSync } from "node:fs";
+import { resolve } from "node:path";
+
+const repository = resolve(import.meta.dir, "../../..");
+const isModule = (path: string) => path.startsWith(`${repository}/`) && /\.[jt]s$/.test(path);
 
 export function namedDescriptors(): string[] {
   return readdirSync("/proc/self/fd").flatMap((fd) => {
     try {
       const target = readlinkSync(`/proc/self/fd/${fd}`);
-      return target.startsWith("/") && !target.startsWith("/dev/") && !target.startsWith("/proc/")
-        ? [target]
-        : [];
+      const isNamed = target.startsWith("/") && !/^\/(dev|proc)\//.test(target);
+      return isNamed && !isModule(target) ? [target] : [];
     } catch (error) {
       // The descriptor that listed the directory is closed by now.
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
@@ -25,8 +28,12 @@ export function namedDescriptors(): string[] {
  * closes its descriptors soon, also one of an earlier test that `before` still lists.
  */
 export async function expectDescriptors(before: readonly string[]): Promise<void> {
-  for (let i = 0; i < 400 && descriptorsBeyond(before).length > 0; i++) await Bun.sleep(5);
-  expect(descriptorsBeyond(before)).toEqual([]);
+  let beyond = descriptorsBeyond(before);
+  for (let i = 0; i < 400 && beyond.length > 0; i++) {
+    await Bun.sleep(5);
+    beyond = descriptorsBeyond(before);
+  }
+  expect(beyond).toEqual([]);
 }
 
 function descriptorsBeyond(before: readonly string[]): string[] {
