@@ -150,7 +150,7 @@ function apply(file: MemoryFile, model: Model, operation: Operation): void {
   }
 }
 
-test("after random operations the sums by kind and group are those of the touched pages", () => {
+test("usage sums the touched pages by kind and group, after random operations", () => {
   fc.assert(
     fc.property(fc.array(operation, { minLength: 1, maxLength: 40 }), (operations) => {
       using file = MemoryFile.create({ expectHugepages: true });

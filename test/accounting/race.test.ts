@@ -40,7 +40,7 @@ function touchedFile(): { file: MemoryFile; range: FileRange } {
   return { file, range };
 }
 
-test("the hook fires after the scan has seen the pages: undisturbed, they count", () => {
+test("a scan counts the pages that it saw, if nothing disturbed them", () => {
   const { file, range } = touchedFile();
   let known = -1;
   whenScanReaches(8, () => {
@@ -51,7 +51,7 @@ test("the hook fires after the scan has seen the pages: undisturbed, they count"
   file.destroy();
 });
 
-test("pages decommitted between look and apply do not count; their neighbours do", () => {
+test("a scan does not count pages that were decommitted after it saw them", () => {
   const { file } = touchedFile();
   whenScanReaches(8, () => file.decommit(pages(2, 5)));
   expect(file.updateUsage()).toBe(true);
@@ -60,7 +60,7 @@ test("pages decommitted between look and apply do not count; their neighbours do
   file.destroy();
 });
 
-test("pages decommitted by another thread between look and apply do not count", async () => {
+test("a scan does not count pages that another thread decommitted after it saw them", async () => {
   const { file } = touchedFile();
   const worker = new Worker(new URL("./support/attached-worker.ts", import.meta.url));
   const gate = new Int32Array(new SharedArrayBuffer(4));
@@ -92,7 +92,7 @@ test("pages decommitted by another thread between look and apply do not count", 
   file.destroy();
 });
 
-test("pages released between look and apply do not count", () => {
+test("a scan does not count pages that were released after it saw them", () => {
   const { file } = touchedFile();
   whenScanReaches(8, () => {
     file.decRef(pages(4, 8));
@@ -127,7 +127,7 @@ test("updateUsage counts a recycled page for its new owner", () => {
   file.destroy();
 });
 
-test("pages dropped but not released between look and apply are System memory", () => {
+test("a scan counts pages as System memory if they were dropped after it saw them", () => {
   const { file } = touchedFile();
   whenScanReaches(8, () => file.decRef(pages(4, 8)));
   file.updateUsage();
@@ -135,7 +135,7 @@ test("pages dropped but not released between look and apply are System memory", 
   file.destroy();
 });
 
-test("a page disturbed in one scan is counted by the next, if it is committed again", () => {
+test("the next scan counts a page that was disturbed and is committed again", () => {
   const { file, range } = touchedFile();
   whenScanReaches(8, () => {
     file.decommit(pages(3, 4));
@@ -147,7 +147,7 @@ test("a page disturbed in one scan is counted by the next, if it is committed ag
   file.destroy();
 });
 
-test("the file may grow between look and apply", () => {
+test("a scan stays right if the file grows while it runs", () => {
   const { file, range } = touchedFile();
   whenScanReaches(8, () => {
     const far = file.allocate(2 ** 30, { group: 2 });
@@ -163,7 +163,7 @@ test("the file may grow between look and apply", () => {
   file.destroy();
 });
 
-test("updateUsage leaves another thread's scan alone, but not a dead thread's", async () => {
+test("updateUsage waits for no other thread's scan, and takes over a dead thread's", async () => {
   const { file, range } = touchedFile();
   const { words } = coreOf(file);
   // This thread lives; no thread has that id, the largest there can be.
@@ -176,7 +176,7 @@ test("updateUsage leaves another thread's scan alone, but not a dead thread's", 
   file.destroy();
 });
 
-test("updateUsage finds impossible counts that a dead thread left", () => {
+test("updateUsage corrects impossible counts of a dead thread", () => {
   const { file, range } = touchedFile();
   file.updateUsage();
   const untouched = file.allocate(4 * PAGE_SIZE, { group: 2 });

@@ -34,7 +34,7 @@ function touch(file: MemoryFile, range: FileRange, step = 1): void {
   for (let offset = 0; offset < view.length; offset += step * PAGE_SIZE) view[offset] = 1;
 }
 
-test("kinds and groups are told apart, and only what was touched counts", () => {
+test("usage counts touched pages by kind and group", () => {
   using file = MemoryFile.create();
   const anonymous = file.allocate(10 * PAGE_SIZE);
   const cache = file.allocate(10 * PAGE_SIZE, { kind: MemoryKind.PageCache, group: 7 });
@@ -57,7 +57,7 @@ test("kinds and groups are told apart, and only what was touched counts", () => 
   expect(file.usage().totalBytes).toBe(file.totalUsageBytes);
 });
 
-test("a scan of some groups finds theirs only", () => {
+test("updateUsage with groups finds only their memory", () => {
   using file = MemoryFile.create();
   for (const group of [1, 2, 1, 3]) touch(file, file.allocate(3 * PAGE_SIZE, { group }));
   expect(file.updateUsage([1])).toBe(true);
@@ -71,7 +71,7 @@ test("a scan of some groups finds theirs only", () => {
   });
 });
 
-test("decommit, release and recycling are seen at once, without another scan", async () => {
+test("usage follows decommit, release and recycling without another scan", async () => {
   using file = MemoryFile.create();
   const a = file.allocate(8 * PAGE_SIZE, { group: 5 });
   const b = file.allocate(8 * PAGE_SIZE, { kind: MemoryKind.Tmpfs });
@@ -98,7 +98,7 @@ test("decommit, release and recycling are seen at once, without another scan", a
   expect(file.usage().totalBytes).toBe(file.totalUsageBytes);
 });
 
-test("waste that was committed after the last scan is System memory too", () => {
+test("usage counts waste that was committed after the last scan as System memory", () => {
   using file = MemoryFile.create();
   const range = file.allocate(4 * PAGE_SIZE, { group: 3 });
   touch(file, range);
@@ -107,7 +107,7 @@ test("waste that was committed after the last scan is System memory too", () => 
   expect(plain(file.usage()).groups).toEqual({ "0/0": 4 * PAGE_SIZE });
 });
 
-test("sub-released pages of a huge page count no more", async () => {
+test("usage does not count sub-released pages of a huge page", async () => {
   using file = MemoryFile.create({ expectHugepages: true });
   const range = file.allocate(2 * HUGE_PAGE_SIZE, { huge: true, group: 1 });
   touch(file, range);
@@ -134,7 +134,7 @@ test("allocate with commit makes pages known without a scan", () => {
   expect([file.usage().totalBytes, file.totalUsageBytes]).toEqual([0, 0]);
 });
 
-test("four oracles agree: st_blocks, mincore, SEEK_DATA, smaps", () => {
+test("usage equals st_blocks, mincore, SEEK_DATA and smaps", () => {
   using file = MemoryFile.create({ name: "four-oracles" });
   const range = file.allocate(3000 * PAGE_SIZE);
   for (const step of [2, 7])
@@ -166,7 +166,7 @@ test("four oracles agree: st_blocks, mincore, SEEK_DATA, smaps", () => {
   });
 });
 
-test("memory in a second chunk, behind a chunk without any, is found", () => {
+test("updateUsage finds memory in a second chunk behind an empty one", () => {
   using file = MemoryFile.create();
   file.allocate(2 ** 30);
   const far = file.allocate(2 ** 30, { group: 8 });
@@ -175,7 +175,7 @@ test("memory in a second chunk, behind a chunk without any, is found", () => {
   expect(plain(file.usage()).groups).toEqual({ "8/1": 2 * PAGE_SIZE });
 });
 
-test("a file that grows after the first scan is accounted in its new chunks", () => {
+test("usage counts chunks that the file grew by after the first scan", () => {
   using file = MemoryFile.create();
   touch(file, file.allocate(PAGE_SIZE));
   settledUsage(file);
@@ -184,7 +184,7 @@ test("a file that grows after the first scan is accounted in its new chunks", ()
   expect(plain(settledUsage(file)).groups).toEqual({ "0/1": PAGE_SIZE, "2/1": PAGE_SIZE });
 });
 
-test("a scan of known memory makes one call, and one that looks skips what is known", () => {
+test("updateUsage makes one call if all memory is known, and skips known pages otherwise", () => {
   using file = MemoryFile.create();
   const range = file.allocate(4096 * PAGE_SIZE);
   touch(file, range, 2);
@@ -200,7 +200,7 @@ test("a scan of known memory makes one call, and one that looks skips what is kn
   expect(file.usage().totalBytes).toBe(2049 * PAGE_SIZE);
 });
 
-test("full scans are throttled by what the last one took; scans of groups are not", () => {
+test("updateUsage limits full scans by their duration, and scans of groups not at all", () => {
   using file = MemoryFile.create();
   const range = file.allocate(64 * PAGE_SIZE, { group: 1 });
   touch(file, pages(0, 1));
@@ -225,7 +225,7 @@ test("full scans are throttled by what the last one took; scans of groups are no
   expect(file.updateUsage()).toBe(true);
 });
 
-test("usage has a restored file's kinds and groups, of loaded pages", async () => {
+test("usage has the kinds and groups of a restored file's loaded pages", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-usage-"));
   try {
     const range = await (async () => {
@@ -256,7 +256,7 @@ const SWAP_BYTES =
   Number(/SwapTotal:\s+(\d+)/.exec(readFileSync("/proc/meminfo", "utf8"))![1]) * 1024;
 const MADV_PAGEOUT = 21;
 
-test.skipIf(SWAP_BYTES === 0)("pages that are swapped out are committed", () => {
+test.skipIf(SWAP_BYTES === 0)("usage counts pages that are swapped out", () => {
   using file = MemoryFile.create();
   const range = file.allocate(256 * PAGE_SIZE);
   touch(file, range);
@@ -265,7 +265,7 @@ test.skipIf(SWAP_BYTES === 0)("pages that are swapped out are committed", () => 
   expect(settledUsage(file).totalBytes).toBe(range.length);
 });
 
-test("bad groups throw, an empty list finds nothing, destroyed files say so", () => {
+test("updateUsage refuses bad groups, finds nothing for none, and throws after destroy", () => {
   const file = MemoryFile.create();
   touch(file, file.allocate(PAGE_SIZE));
   expect(() => file.updateUsage([-1])).toThrow(RangeError);
@@ -279,7 +279,7 @@ test("bad groups throw, an empty list finds nothing, destroyed files say so", ()
   expect(() => file.usage()).toThrow(DestroyedError);
 });
 
-test("a failing look throws and leaves the next one able", () => {
+test("updateUsage throws if the kernel does, and works at the next call", () => {
   using file = MemoryFile.create();
   touch(file, file.allocate(PAGE_SIZE));
   let calls = 0;

@@ -94,7 +94,7 @@ for (const { kind, unavailable } of kinds) {
           }
         });
 
-        test("tells errors as results", async () => {
+        test("returns errors as results", async () => {
           using directory = new TemporaryDirectory();
           using memory = new NativeMemory(PIECE);
           writeFileSync(directory.file("data"), pattern(PIECE));
@@ -126,7 +126,7 @@ for (const { kind, unavailable } of kinds) {
           for (const fd of [readOnly, folder, full]) closeSync(fd);
         });
 
-        test("is short only at the end of the file", async () => {
+        test("falls short only at the end of the file", async () => {
           using directory = new TemporaryDirectory();
           using memory = new NativeMemory(4 * PIECE);
           writeFileSync(directory.file("data"), pattern(PIECE + 100));
@@ -151,7 +151,7 @@ for (const { kind, unavailable } of kinds) {
           closeSync(fd);
         });
 
-        test("with nothing to wait for", async () => {
+        test("returns at once from a wait for nothing", async () => {
           await using queue = make();
           expect(await waitFor(queue, 0)).toEqual([]);
           await expect(waitFor(queue, 1)).rejects.toThrow("minCompletions");
@@ -159,7 +159,7 @@ for (const { kind, unavailable } of kinds) {
           await expect(waitFor(queue, Number.NaN)).rejects.toThrow(RangeError);
         });
 
-        test("keeps a plain model of the file's bytes", async () => {
+        test("leaves the same bytes in the file as a plain model", async () => {
           using directory = new TemporaryDirectory();
           using memory = new NativeMemory(FILE_BYTES);
           await using queue = make(16);
@@ -241,7 +241,7 @@ for (const { kind, unavailable } of kinds) {
       });
     }
 
-    test("has a capacity, and says so when it is full", async () => {
+    test("refuses operations beyond its capacity", async () => {
       using directory = new TemporaryDirectory();
       using memory = new NativeMemory(PIECE);
       writeFileSync(directory.file("data"), pattern(PIECE));
@@ -268,7 +268,7 @@ for (const { kind, unavailable } of kinds) {
       expect(() => make("3" as unknown as number)).toThrow(TypeError);
     });
 
-    test("takes any safe integer as id, also twice", async () => {
+    test("accepts any safe integer as id, also twice", async () => {
       using directory = new TemporaryDirectory();
       using memory = new NativeMemory(PIECE);
       writeFileSync(directory.file("data"), pattern(PIECE));
@@ -284,7 +284,7 @@ for (const { kind, unavailable } of kinds) {
       closeSync(fd);
     });
 
-    test("refuses arguments that are no integers in their range, and changes nothing", async () => {
+    test("refuses arguments that are not integers in range, and changes nothing", async () => {
       await using queue = make();
       const good = { id: 1, fd: 0, address: 4096, length: 1, offset: 0 };
       const read = ({ id, fd, address, length, offset }: typeof good) =>
@@ -308,7 +308,7 @@ for (const { kind, unavailable } of kinds) {
       expect(queue.wait(0).count).toBe(0);
     });
 
-    test("is waited for once at a time", async () => {
+    test("refuses a second wait while one is pending", async () => {
       using directory = new TemporaryDirectory();
       using memory = new NativeMemory(PIECE);
       writeFileSync(directory.file("data"), pattern(PIECE));

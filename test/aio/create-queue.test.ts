@@ -15,7 +15,7 @@ describe("createQueue", () => {
     expect(queue.wait(0).count).toBe(0);
   });
 
-  test("without io_uring: auto takes Workers, and who insists is told why", () => {
+  test("uses Workers for auto without io_uring, and throws the reason for uring", () => {
     const program = `
       import { errnoNumber, setFaultHook } from "${import.meta.dir}/../../ffi/index.ts";
       import { createQueue, uringUnavailableReason }

@@ -16,7 +16,7 @@ for (const { kind, unavailable } of kinds) {
     const make = (capacity = 8) => createQueue(kind, { capacity, threads: 2 });
 
     describe("destroy", () => {
-      test("cancels what has not started, ends waits, and is idempotent", async () => {
+      test("cancels operations that have not started, ends waits, and is idempotent", async () => {
         using directory = new TemporaryDirectory();
         using memory = new NativeMemory(PIECE);
         writeFileSync(directory.file("data"), pattern(PIECE));
@@ -32,7 +32,7 @@ for (const { kind, unavailable } of kinds) {
       });
 
       if (kind === "uring")
-        test("cancels a read that blocks; after that nothing writes to memory", async () => {
+        test("cancels a read that blocks, which then does not write to memory", async () => {
           using directory = new TemporaryDirectory();
           using memory = new NativeMemory(PIECE);
           Bun.spawnSync(["mkfifo", directory.file("pipe")]);
@@ -70,7 +70,7 @@ for (const { kind, unavailable } of kinds) {
       });
     });
 
-    test("keeps the process alive while it is waited for, and only then", async () => {
+    test("lets a queue keep the process alive only while a wait is pending", async () => {
       const program = `
         import { openSync } from "node:fs";
         import { mapAnonymous } from "${import.meta.dir}/../../ffi/index.ts";

@@ -51,7 +51,7 @@ for (const kind of ["inline", "uring"] as const) {
       for (const open of [fd, out]) closeSync(open);
     });
 
-    test("an error is the result, also after bytes were moved", async () => {
+    test("returns an error as the result, also after bytes were moved", async () => {
       using directory = new TemporaryDirectory();
       using memory = new NativeMemory(LENGTH);
       writeFileSync(directory.file("data"), pattern(LENGTH));
@@ -78,7 +78,7 @@ describe.skipIf(unavailable !== null)(
   `io_uring_enter${unavailable === null ? "" : ` (not available here: ${unavailable})`}`,
   () => {
     for (const code of ["EINTR", "EAGAIN", "EBUSY"]) {
-      test(`goes on after ${code}`, async () => {
+      test(`continues after ${code}`, async () => {
         using directory = new TemporaryDirectory();
         using memory = new NativeMemory(64 * 4096);
         const data = pattern(64 * 4096);
@@ -103,7 +103,7 @@ describe.skipIf(unavailable !== null)(
       });
     }
 
-    test("another error is thrown, and the queue can be destroyed", async () => {
+    test("throws any other error, and leaves a queue that can be destroyed", async () => {
       using memory = new NativeMemory(4096);
       const queue = createQueue("uring");
       queue.read(1, 0, memory.address, 1, 0);
@@ -115,7 +115,7 @@ describe.skipIf(unavailable !== null)(
       await queue.destroy();
     });
 
-    test("is made once for many operations", async () => {
+    test("submits many operations in one call", async () => {
       using directory = new TemporaryDirectory();
       using memory = new NativeMemory(32 * 4096);
       writeFileSync(directory.file("data"), pattern(32 * 4096));

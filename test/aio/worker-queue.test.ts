@@ -62,7 +62,7 @@ function toList({ count, ids, results }: ReturnType<Queue["wait"]>): [number, nu
 
 for (const [name, waitFor] of Object.entries(waits)) {
   describe(name, () => {
-    test("an operation whose Worker dies ends with EOWNERDEAD", async () => {
+    test("wait returns EOWNERDEAD for an operation whose Worker died", async () => {
       const { faults, end } = await beginFaults();
       try {
         await withQueue(async ({ queue, memory, fd }) => {
@@ -92,7 +92,7 @@ for (const [name, waitFor] of Object.entries(waits)) {
       }
     });
 
-    test("an idle Worker that dies is replaced", async () => {
+    test("the queue replaces an idle Worker that died", async () => {
       await withQueue(async ({ queue, memory, fd }) => {
         for (let round = 0; round < 3; round++) {
           queue.read(round, fd, memory.address, 4096, 0);
@@ -104,7 +104,7 @@ for (const [name, waitFor] of Object.entries(waits)) {
   });
 }
 
-test("a queue whose Workers all died can be destroyed", async () => {
+test("destroy ends a queue whose Workers have all died", async () => {
   await withQueue(async ({ queue, memory, fd }) => {
     queue.read(1, fd, memory.address, 4096, 0);
     await queue.waitAsync(1);
@@ -113,7 +113,7 @@ test("a queue whose Workers all died can be destroyed", async () => {
   });
 });
 
-test("destroy waits for a read that blocks; after that nothing writes to memory", async () => {
+test("destroy waits for a read that blocks, which then does not write to memory", async () => {
   const { faults, end } = await beginFaults();
   try {
     await withQueue(async ({ queue, memory, fd }) => {
@@ -132,7 +132,7 @@ test("destroy waits for a read that blocks; after that nothing writes to memory"
   }
 });
 
-test("small capacities start no more Workers than can be busy", async () => {
+test("the queue starts no more Workers than its capacity can use", async () => {
   using memory = new NativeMemory(4096);
   await using queue = createQueue("workers", { capacity: 1, threads: 8 });
   queue.read(1, 1_000_000, memory.address, 1, 0);

@@ -13,7 +13,7 @@ const OPERATIONS = 60_000;
 /** The smallest object takes 16 bytes; without any, the log's sizes vary by less than one. */
 const NONE_BYTES = 8;
 
-test("bytes of garbage an operation", async () => {
+test("allocate, incRef and decRef make a bounded number of bytes of garbage", async () => {
   const program = join(import.meta.dir, "support/garbage.ts");
   const child = Bun.spawn([process.execPath, program, `${OPERATIONS}`], {
     env: { ...process.env, BUN_JSC_logGC: "1" },

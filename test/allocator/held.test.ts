@@ -72,7 +72,7 @@ function release(): number {
   return pages;
 }
 
-test("what the load is writing to is held, the rest is waste", () => {
+test("decRef holds the pages that a load writes to, and makes the rest waste", () => {
   expect(allocate(30)).toBe(0);
   inFlight.add(10);
   for (const start of [0, 10, 20]) expect(allocator.decRef(start, start + 10)).toBe(true);
@@ -85,7 +85,7 @@ test("what the load is writing to is held, the rest is waste", () => {
   ]);
 });
 
-test("held pages are neither released nor recycled nor allocated, nor referenced", () => {
+test("held pages are not released, recycled, allocated or referenced", () => {
   allocate(30);
   inFlight.add(10);
   for (const start of [0, 10, 20]) allocator.decRef(start, start + 10);
@@ -107,7 +107,7 @@ test("held pages become waste after the load, then free with their neighbours", 
   expect(allocator.words[Word.WastePages]).toBe(0);
 });
 
-test("held runs side by side settle apart", () => {
+test("held runs side by side become waste separately", () => {
   allocate(30);
   inFlight.add(0).add(20);
   for (const start of [0, 10, 20]) allocator.decRef(start, start + 10);
@@ -116,7 +116,7 @@ test("held runs side by side settle apart", () => {
   expect(runs(2)).toEqual(["[0, 20) free", "[20, 30) held"]);
 });
 
-test("the last held run among thousands settles, and the lock is given back meanwhile", () => {
+test("take finds the last held run among thousands, and releases the lock meanwhile", () => {
   const pages = 3000;
   for (let page = 0; page < pages; page++) allocator.allocate(1, USED, page % 2, Placement.Grow);
   inFlight.add(0).add(pages - 1);

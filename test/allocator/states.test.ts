@@ -27,7 +27,7 @@ function newSet(): SegmentSet {
   return set;
 }
 
-test("runs of usual kinds with few references need no owner", () => {
+test("runs of the usual kinds with few references need no owner", () => {
   const set = newSet();
   for (const huge of [0, HUGE]) {
     for (const state of [WASTE, HELD, SUB_RELEASED, FREE]) set.assign(10, 20, state | huge);
@@ -39,7 +39,7 @@ test("runs of usual kinds with few references need no owner", () => {
   expect(set.tables.owners().every((word) => word === 0)).toBe(true);
 });
 
-test("every other kind, more references and groups come back from an owner", () => {
+test("runs with other kinds, more references or groups keep them in an owner", () => {
   const set = newSet();
   for (const [kind, refs, group] of [
     [MAX_KIND, 1, 0],

@@ -15,14 +15,14 @@ afterEach(() => {
   view.mockClear();
 });
 
-test("a file that grows chunk by chunk makes its views anew when it is twice as large", () => {
+test("view makes new views when the file is twice as large, not for each chunk", () => {
   using file = MemoryFile.create();
   for (let chunk = 0; chunk < 65; chunk++) file.allocate(CHUNK_SIZE);
   // For 4, 8, 16, 32, 64 and 128 chunks.
   expect(view).toHaveBeenCalledTimes(6);
 });
 
-test("what no page needs is not viewed", async () => {
+test("view leaves out tables that no page needs", async () => {
   Bun.gc(true);
   const before = heapStats().extraMemorySize;
   using file = MemoryFile.create();
@@ -40,7 +40,7 @@ test("what no page needs is not viewed", async () => {
   expect(bytes()).toBeGreaterThan(12 * MIB);
 });
 
-test("after destroy no table is viewed any more", () => {
+test("destroy detaches the views of all tables", () => {
   const file = MemoryFile.create();
   file.allocate(PAGE_SIZE);
   const value = view.mock.results[0]!.value as SegmentTables;

@@ -106,7 +106,7 @@ test("SUBJECTS lists every bench", () => {
 });
 
 test.each(SUBJECTS)(
-  "%s: every case has every figure, of every contender, and a hash",
+  "%s has every figure of every contender and a hash, in every case",
   (subject) => {
     const cases = casesOf(subject);
     expect(cases.length).toBeGreaterThan(0);
@@ -130,7 +130,7 @@ test.each(SUBJECTS)(
   },
 );
 
-test("allocate places ranges as gVisor's own program does: their hashes are equal", () => {
+test("allocate places ranges where gVisor's own program does", () => {
   expect(findCase(results, "allocate", { live: 100 })!.contenders[OURS]!.hash).toBe("ee3dba85");
 });
 
@@ -146,7 +146,7 @@ test("incRef + decRef makes no object, allocate + decRef one (two before compila
     expect(ours("allocate", params)["objectsPerPair"]).toBeLessThan(2.1);
 });
 
-test("exchange loads what it wrote, with references, kinds and groups", () => {
+test("exchange loads its own checkpoint, with references, kinds and groups", () => {
   for (const pattern of ["dense", "fragmented"]) {
     const exchange = ours("exchange", { pattern });
     for (const figure of ["exportSeconds", "loadFromReturnsSeconds", "gibPerSecond"])
@@ -158,7 +158,7 @@ test("exchange loads what it wrote, with references, kinds and groups", () => {
   expect(filledPages).toBeGreaterThan(100);
 });
 
-test("JavaScript's own ways take part and have the same result", () => {
+test("JavaScript's own ways of saving have the same result", () => {
   expect(Object.keys(casesOf("segment")[0]!.contenders)).toEqual([OURS, "sorted array"]);
   const dense = findCase(results, "load", {
     pattern: "dense",
@@ -176,7 +176,7 @@ test("JavaScript's own ways take part and have the same result", () => {
 });
 
 describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
-  test("every queue loads what was saved, hot and cold", () => {
+  test("loads the saved contents through every queue, hot and cold", () => {
     const saved = findCase(results, "save", { pattern, bytes: results.bytes })!.contenders[OURS]!
       .hash;
     const loads = casesOf("load").filter(
@@ -186,7 +186,7 @@ describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
     for (const { contenders } of loads) expect(contenders[OURS]!.hash).toBe(saved);
   });
 
-  test("only pages with contents are stored and loaded, one extent for each run", () => {
+  test("stores and loads only pages with contents, one extent for each run", () => {
     const filled = filledBytes(pattern, results.bytes);
     const save = ours("save", { pattern, bytes: results.bytes });
     expect(save["pagesBytes"]).toBe(filled);
@@ -203,7 +203,7 @@ describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
     }
   });
 
-  test("the page cache is in the state that the case names", () => {
+  test("puts the page cache into the state that the case names", () => {
     if (statfsSync(directory).type === TMPFS) return; // Its files exist only in the page cache.
     for (const { params } of casesOf("load").filter(
       ({ params }) => params["pattern"] === pattern,
@@ -215,7 +215,7 @@ describe.each(["dense", "fragmented"] as Pattern[])("%s image", (pattern) => {
   });
 });
 
-test("the background pass reads a dense image in large pieces", () => {
+test("reads in large pieces in the background pass, if it is dense", () => {
   const load = ours("load", {
     pattern: "dense",
     bytes: results.bytes,
@@ -226,7 +226,7 @@ test("the background pass reads a dense image in large pieces", () => {
   expect(results.bytes / load["readCalls"]!).toBeGreaterThanOrEqual(64 * 1024);
 });
 
-test("the report lists every case, and the chart is a complete document", () => {
+test("report lists every case, and the chart is a complete document", () => {
   const report = formatResults(results);
   for (const { subject } of results.cases) expect(report).toContain(`| ${subject}, `);
   expect(report).toContain("Absent – ");
@@ -238,7 +238,7 @@ test("run removes its images", () => {
 });
 
 test.each(["SIGINT", "SIGTERM"] as const)(
-  "%s removes the images, too, and ends what was started",
+  "run removes its images and ends its processes after %s",
   async (signal) => {
     const run = join(import.meta.dir, "../../bench/run.ts");
     const child = Bun.spawn(

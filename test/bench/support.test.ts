@@ -14,14 +14,14 @@ import {
 } from "../../bench/support/trace.ts";
 import { PAGE_SIZE } from "../../src/index.ts";
 
-test("the generator equals the peer's", () => {
+test("Random gives the same numbers as the peer's generator", () => {
   const random = new Random(1);
   expect(Array.from({ length: 5 }, () => random.next())).toEqual([
     270369, 67634689, 2647435461, 307599695, 2398689233,
   ]);
 });
 
-test("traces equal the peer's", () => {
+test("traces are the same as the peer's", () => {
   const { fill, slots, pages, hash } = makeTrace(4, 3, 1, true);
   expect([...fill]).toEqual([34, 2, 6, 16]);
   expect([...slots]).toEqual([1, 2, 1]);
@@ -33,7 +33,7 @@ test("traces equal the peer's", () => {
   expect(hashes).toEqual(["4268522e", "3949ae38", "31466869", "322e9f2d", "9a39e8af", "86f92c5e"]);
 });
 
-test("a stamped page holds index × factor + offset, modulo 2^64", () => {
+test("stampPages writes index × factor + offset, modulo 2^64", () => {
   for (const first of [0, 1, 524_284, 2 ** 31]) {
     const words = new Uint32Array((4 * PAGE_SIZE) / 4);
     stampPages(words, first, "fragmented");
@@ -53,12 +53,12 @@ test("a stamped page holds index × factor + offset, modulo 2^64", () => {
   }
 });
 
-test("a fragmented image lacks every fourth page", () => {
+test("stampPages leaves every fourth page of a fragmented image empty", () => {
   expect(filledBytes("fragmented", 8 * PAGE_SIZE)).toBe(6 * PAGE_SIZE);
   expect(filledBytes("dense", 8 * PAGE_SIZE)).toBe(8 * PAGE_SIZE);
 });
 
-test("medians and percentiles use nearest rank, as the peer's do", () => {
+test("median and percentile use nearest rank, as the peer's do", () => {
   expect(median([3, 1, 2])).toBe(2);
   expect(median([4, 1, 2, 3])).toBe(2.5);
   const hundred = Array.from({ length: 100 }, (_, i) => 100 - i);
@@ -67,7 +67,7 @@ test("medians and percentiles use nearest rank, as the peer's do", () => {
   expect(percentile([], 0.5)).toBeNaN();
 });
 
-test("the growth exponent of a power is that power", () => {
+test("growthExponent of a power is that power", () => {
   expect(growthExponent([1, 4, 16], [1, 8, 64])).toBeCloseTo(1.5);
   expect(growthExponent([10, 1000], [5, 5])).toBe(0);
 });

@@ -17,14 +17,14 @@ for (const detection of DETECTIONS) {
     };
     afterEach(() => tracked.file.destroy());
 
-    test("reports every page that holds something at first, then none", () => {
+    test("reports at first every page with contents, then none", () => {
       make();
       const first = tracked.fill(100);
       expect(tracked.take()).toEqual(Array.from({ length: 100 }, (_, i) => first + i));
       expect(tracked.take()).toEqual([]);
     });
 
-    test("reports the pages that were written since the last take, once", () => {
+    test("reports once the pages that were written since the last take", () => {
       make();
       const first = tracked.fill(3000);
       tracked.take();
@@ -34,7 +34,7 @@ for (const detection of DETECTIONS) {
       expect(tracked.take()).toEqual([]);
     });
 
-    test("does not report pages that were read", () => {
+    test("does not report pages that were only read", () => {
       make();
       const first = tracked.fill(500);
       tracked.take();
@@ -44,7 +44,7 @@ for (const detection of DETECTIONS) {
       expect(tracked.take()).toEqual([]);
     });
 
-    test("reports what four Workers write", async () => {
+    test("reports the writes of four Workers", async () => {
       make();
       const first = tracked.fill(4000);
       tracked.take();
@@ -73,7 +73,7 @@ for (const detection of DETECTIONS) {
       expect(tracked.take()).toEqual(Array.from({ length: 20 }, (_, i) => first + 10 + i));
     });
 
-    test("reports pages that were released and are used again", async () => {
+    test("reports pages that were released and allocated again", async () => {
       make();
       const first = tracked.fill(64);
       tracked.take();

@@ -44,7 +44,7 @@ describe.skipIf(!isTracked)("a file with huge pages", () => {
   });
   afterEach(() => tracked.file.destroy());
 
-  test("stays huge where nothing writes, and is reported as a whole at first", () => {
+  test("keeps a huge page without writes, and reports it as a whole at first", () => {
     expect(hugeKiB(base)).toBe(8192);
     tracked.write(PAGES + 5);
     expect(tracked.take()).toEqual(Array.from({ length: PAGES }, (_, i) => PAGES + i));
@@ -52,7 +52,7 @@ describe.skipIf(!isTracked)("a file with huge pages", () => {
     expect(tracked.take()).toEqual([]);
   });
 
-  test("is split where each take finds writes, and reports single pages then", () => {
+  test("splits a huge page in which each take finds writes, and then reports single pages", () => {
     tracked.write(PAGES + 5);
     expect(tracked.take()).toHaveLength(PAGES);
     tracked.write(PAGES + 6);
@@ -64,7 +64,7 @@ describe.skipIf(!isTracked)("a file with huge pages", () => {
     expect(tracked.core.changes.counters().splitUnits).toBe(1);
   });
 
-  test("is joined again when no take has reported a split unit for long", () => {
+  test("joins a split unit again if no take has reported it for long", () => {
     for (let i = 0; i < 2; i++) {
       tracked.write(9);
       tracked.take();
@@ -79,7 +79,7 @@ describe.skipIf(!isTracked)("a file with huge pages", () => {
     expect(tracked.take()).toContain(9);
   });
 
-  test("keeps its small pages when a part of a split unit has no memory", () => {
+  test("keeps small pages if a part of a split unit has no memory", () => {
     for (let i = 0; i < 2; i++) {
       tracked.write(9);
       tracked.take();
@@ -92,7 +92,7 @@ describe.skipIf(!isTracked)("a file with huge pages", () => {
     expect(hugeKiB(base)).toBe(6144);
   });
 
-  test("reports what was written to a huge page of which another part was punched", () => {
+  test("reports writes to a huge page in which a hole was punched", () => {
     tracked.write(PAGES + 5);
     tracked.file.decommit(new FileRange(HUGE_PAGE_SIZE + 40 * PAGE_SIZE, 2 * HUGE_PAGE_SIZE));
     const reported = tracked.take();
@@ -102,7 +102,7 @@ describe.skipIf(!isTracked)("a file with huge pages", () => {
 });
 
 describe.skipIf(!isTracked)("WrittenPages", () => {
-  test("take registers what was mapped over a tracked part", () => {
+  test("take tracks memory that was mapped over a tracked part", () => {
     using tracked = new TrackedFile("userfaultfd");
     const first = tracked.fill(1024);
     tracked.take();
@@ -117,7 +117,7 @@ describe.skipIf(!isTracked)("WrittenPages", () => {
     expect(tracked.take()).toEqual([530]);
   });
 
-  test("take returns what more than one scan found", () => {
+  test("take returns the pages of several scans", () => {
     using tracked = new TrackedFile("userfaultfd");
     const first = tracked.fill(20_000);
     tracked.take();
@@ -126,7 +126,7 @@ describe.skipIf(!isTracked)("WrittenPages", () => {
     expect(tracked.take()).toEqual(written);
   });
 
-  test("its descriptors are closed with the file", () => {
+  test("destroy closes its descriptors", () => {
     const count = () => readdirSync("/proc/self/fd").length;
     const before = count();
     const tracked = new TrackedFile("userfaultfd");
@@ -163,14 +163,14 @@ describe.skipIf(!isTracked)("Changes", () => {
     expect(changed(tracked)).toBe(0);
   });
 
-  test("tryBegin is false while another save of the file goes on", () => {
+  test("tryBegin is false while another save of the file is under way", () => {
     using tracked = new TrackedFile("userfaultfd");
     expect(tracked.core.changes.tryBegin()).toBe(false);
     tracked.core.changes.end();
     expect(tracked.core.changes.tryBegin()).toBe(true);
   });
 
-  test("mark costs nothing before tracking begins", () => {
+  test("mark does no work before tracking begins", () => {
     using tracked = new TrackedFile("userfaultfd");
     tracked.file.allocate(CHUNK_SIZE);
     expect(tracked.core.changes.counters().markedPages).toBe(0);
@@ -189,7 +189,7 @@ describe("trackingUnavailable", () => {
     };
   };
 
-  test("tells of a seccomp filter, and saves compare hashes then", () => {
+  test("reports a seccomp filter, and saves compare hashes then", () => {
     const directory = mkdtempSync(join(tmpdir(), "pgalloc-seccomp-"));
     try {
       const answer = run([process.execPath, script, "refused", directory]);
@@ -211,7 +211,7 @@ describe("trackingUnavailable", () => {
 });
 
 test.skipIf(!isTracked)(
-  "activate leaves nothing open when a call fails, and tracks when it is tried again",
+  "activate leaves nothing open when a call fails, and works at the next call",
   () => {
     const file = MemoryFile.create();
     const { changes } = coreOf(file);

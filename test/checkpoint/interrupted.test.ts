@@ -62,7 +62,7 @@ test("saveTo aborted at any system call leaves the old or the new checkpoint", a
   expect(aborted).toBeGreaterThan(5);
 });
 
-test("an onProgress that throws, at its first report or at its last, ends the save", async () => {
+test("saveTo ends if onProgress throws, at its first or last report", async () => {
   using old = numberedFile(PAGES, 1);
   await old.saveTo(directory);
   using file = numberedFile(PAGES, 100_000);
@@ -94,7 +94,7 @@ for (const queue of ["workers", "inline"] as const) {
   });
 }
 
-test("loadFrom loads the first checkpoint while the directory gets others", async () => {
+test("loadFrom loads the first checkpoint while saves replace it", async () => {
   const pages = 6000;
   using file = numberedFile(pages, 1);
   await file.saveTo(directory);
@@ -110,7 +110,7 @@ test("loadFrom loads the first checkpoint while the directory gets others", asyn
   checkNumbered(now, 100_000, 0, pages);
 });
 
-test("saveTo twice at once: one wins in one directory, both in two", async () => {
+test("saveTo succeeds once of two at once into one directory, and twice into two", async () => {
   using file = numberedFile(PAGES, 1);
   using other = numberedFile(PAGES, 100_000);
   const first = file.saveTo(directory);

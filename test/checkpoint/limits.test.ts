@@ -80,7 +80,7 @@ describe("a manifest at its limit is written and read, and one beyond it is not 
   });
 });
 
-test("user data beyond the limit is not written", () => {
+test("saveTo refuses user data beyond the limit", () => {
   // Of two together; at the limit it would only take time.
   const half = LIMITS.userDataBytes / 2;
   const manifest = manifestOf({
@@ -90,14 +90,14 @@ test("user data beyond the limit is not written", () => {
   expect(sides(manifest)).toEqual({ writer: "RangeError", reader: "not asked" });
 });
 
-test("encodeName takes 1 to 255 bytes of well-formed UTF-8 without NUL", () => {
+test("encodeName accepts 1 to 255 bytes of well-formed UTF-8 without NUL", () => {
   for (const name of ["x", "é".repeat(127), "x".repeat(255)])
     expect(encodeName(name)).toEqual(new TextEncoder().encode(name));
   for (const name of ["", "é".repeat(128), "a\0b", "\ud800"])
     expect(encodeName(name)).toBeUndefined();
 });
 
-test("a save beyond a limit changes nothing, also for a function's user data", async () => {
+test("saveTo beyond a limit changes nothing, also with a function's user data", async () => {
   await withDirectory(async (directory) => {
     using file = MemoryFile.create();
     file.view(file.allocate(PAGE_SIZE)).fill(1);

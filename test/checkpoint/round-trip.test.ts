@@ -66,7 +66,7 @@ for (const shape of shapes) {
   });
 }
 
-test("saving looks at nothing that is not committed", async () => {
+test("saveTo reads no page that is not committed", async () => {
   using file = MemoryFile.create();
   const range = file.allocate(2 ** 36);
   file.view({ start: range.start + 2 ** 35, end: range.start + 2 ** 35 + PAGE_SIZE }).fill(7);
@@ -116,7 +116,7 @@ for (const [from, to] of [
   ["memory", "disk"],
   ["disk", "disk"],
 ] as const) {
-  test(`files backed by ${from} come back in ${to}`, async () => {
+  test(`loadFrom restores files backed by ${from} into ${to}`, async () => {
     using file = MemoryFile.create(backings[from]!("one"));
     const range = file.allocate(300 * PAGE_SIZE);
     for (let page = 0; page < 300; page += 3) {
@@ -138,7 +138,7 @@ for (const [from, to] of [
   });
 }
 
-test("saveTo makes files for the owner alone, with contents at page boundaries", async () => {
+test("saveTo makes files for their owner only, with contents at page boundaries", async () => {
   using file = numberedFile(700, 1);
   for (const page of [3, 100, 513])
     file.decommit({ start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE });

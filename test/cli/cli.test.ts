@@ -55,7 +55,7 @@ describe("the tool", () => {
     [["demo", "--size", "0"], '--size to be 1 to 65536, got "0"'],
     [["demo", "--size", "1.5"], 'got "1.5"'],
     [["demo", "--size"], "--size"],
-  ] as [string[], string][])("%j makes no sense: exit code 2", (args, message) => {
+  ] as [string[], string][])("exits with 2 for %j", (args, message) => {
     const { exitCode, stdout, stderr } = run(...args);
     expect(stderr).toContain(message);
     expect(stderr).not.toContain("    at ");
@@ -95,7 +95,7 @@ describe("inspect", () => {
     bytesByGroup: { 3: 10 * PAGE_SIZE, 0: 19 * PAGE_SIZE + HUGE_PAGE_SIZE },
   };
 
-  test("prints as JSON what was saved", () => {
+  test("prints the checkpoint as JSON", () => {
     const { exitCode, stdout } = run("inspect", checkpoint, "--json");
     expect(exitCode).toBe(0);
     expect(JSON.parse(stdout)).toMatchObject({
@@ -132,7 +132,7 @@ describe("inspect", () => {
     expect(stdout).toContain(`[${15 * PAGE_SIZE}, ${16 * PAGE_SIZE})  at ${12 * PAGE_SIZE}`);
   });
 
-  test("prints text for people", () => {
+  test("prints the checkpoint as text", () => {
     const { stdout } = run("inspect", checkpoint);
     for (const text of [
       "native",
@@ -215,4 +215,4 @@ test.each([
   [1536, "1.5 KiB"],
   [2 ** 30, "1 GiB"],
   [3 * 2 ** 50, "3072 TiB"],
-])("%d bytes are written %s", (bytes, text) => expect(formatBytes(bytes)).toBe(text));
+])("formatBytes(%d) is %s", (bytes, text) => expect(formatBytes(bytes)).toBe(text));

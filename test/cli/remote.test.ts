@@ -82,7 +82,7 @@ test("copy brings a checkpoint to a directory and back", async () => {
   expect(namesIn(server, "other/").length).toBe(2);
 });
 
-test("prune removes old checkpoints, and says what it would remove", async () => {
+test("prune removes old checkpoints, and with --dry-run only lists them", async () => {
   server.clockMs = -48 * 3_600_000;
   await save(3);
   const dry = await run("prune", PLACE, "--keep", "1", "--dry-run");
@@ -93,7 +93,7 @@ test("prune removes old checkpoints, and says what it would remove", async () =>
   expect(namesIn(server).length).toBe(2);
 });
 
-test("inspect and verify take URLs", async () => {
+test("inspect and verify accept URLs", async () => {
   const id = await save();
   const seen = await run("inspect", PLACE, "--json");
   expect(JSON.parse(seen.stdout)).toMatchObject({
@@ -115,7 +115,7 @@ test("inspect and verify take URLs", async () => {
   expect(id).toMatch(/^[0-9a-f]{16}$/);
 });
 
-test("commands say what is wrong, and exit with 1 or 2", async () => {
+test("commands name the problem, and exit with 1 or 2", async () => {
   expect((await run("prune", PLACE)).stderr).toContain("Expected --keep N");
   expect(await run("prune", PLACE, "--keep", "1", "--min-age", "1")).toMatchObject({ exitCode: 2 });
   const none = await run("copy", PLACE, join(root, "copy"));

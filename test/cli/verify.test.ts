@@ -101,7 +101,7 @@ describe("verify", () => {
     expect(text).toContain("metadata has 3 errors; 3 extents, 14 pages, 56 KiB read, 3 pages bad");
   });
 
-  test("damaged columns are named, and pages are checked by the other one", () => {
+  test("names damaged columns, and checks pages by the other one", () => {
     const directory = copy("bad-columns");
     overwrite(join(directory, "meta"), sectionAt(Section.PageCrcs) + 5);
     overwrite(onlyPageFile(directory), 12 * PAGE_SIZE);
@@ -114,7 +114,7 @@ describe("verify", () => {
     expect([both.ok, both.badBlocks]).toEqual([false, []]);
   });
 
-  test("contents without extents or frames cannot be checked, which is an error", () => {
+  test("reports contents without extents or frames as an error", () => {
     for (const section of [Section.Extents, Section.Frames, Section.PageFiles]) {
       const directory = copy(`bad-map-${section}`);
       overwrite(join(directory, "meta"), sectionAt(section));
@@ -123,7 +123,7 @@ describe("verify", () => {
     }
   });
 
-  test("checks the rest behind a damaged header or table", () => {
+  test("checks everything behind a damaged header or table", () => {
     const directory = copy("bad-header");
     // The id in the header; a number in the table's first entry; the first byte of the runs.
     for (const at of [16, HEADER_BYTES + 8, sectionAt(Section.Runs)])
@@ -171,7 +171,7 @@ describe("verify", () => {
     });
   });
 
-  test("finds any wrong byte of the metadata, and a file that is cut short", () => {
+  test("finds any wrong byte of the metadata, and a file that was cut off", () => {
     const { size } = Bun.file(join(checkpoint, "meta"));
     for (const offset of [0, 9, 13, 40, 60, 70, Math.floor(size / 2), size - 1]) {
       const directory = copy(`bad-meta-${offset}`);

@@ -82,7 +82,7 @@ for (const { title, codec } of kinds) {
 
 function suite(codec: Codec): void {
   for (const kind of CONTENTS_KINDS) {
-    test(`decode gives back ${kind} of every size`, () => {
+    test(`decode returns ${kind} of every size`, () => {
       using bench = new Bench();
       for (const lengthBytes of [4096, 8192, 2 ** 16, 2 ** 16 + 4096, 2 ** 20, 2 ** 21]) {
         const contents = contentsOf(kind, lengthBytes);
@@ -171,7 +171,7 @@ function suite(codec: Codec): void {
 }
 
 describe.skipIf(zstd instanceof Error)("zstd", () => {
-  test("frames of libzstd and of Bun decode with the other", () => {
+  test("decode reads frames of libzstd and of Bun by either", () => {
     using bench = new Bench();
     const native = nativeCodec({ id: CodecId.Zstd, name: "zstd" }, zstd as never);
     const bun = bunZstd(ZSTD_LEVEL);

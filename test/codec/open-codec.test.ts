@@ -17,13 +17,13 @@ function runWithout(libraries: string, source: string): string {
   return child.stdout.toString();
 }
 
-test("openCodec gives one codec for an id and its name", () => {
+test("openCodec returns the codec of an id or a name", () => {
   expect(codecFor("none")).toBe(openCodec(CodecId.Raw));
   expect(codecFor("zstd")).toBe(openCodec(CodecId.Zstd));
   expect(codecFor("zstd").name).toBe("zstd");
 });
 
-test("isCompression knows the names alone", () => {
+test("isCompression accepts only the names", () => {
   expect(["none", "lz4", "zstd"].every(isCompression)).toBe(true);
   expect(["raw", "gzip", "", 1, undefined, "toString"].some(isCompression)).toBe(false);
 });
@@ -57,7 +57,7 @@ test("codecFor without libzstd decodes what libzstd encoded", () => {
 });
 
 describe("native libraries", () => {
-  test("open functions return the reason where no library has the name", () => {
+  test("open functions return the reason if no library has the name", () => {
     expect(openLz4(["libpgalloc-no-such.so.1"])).toBeInstanceOf(AggregateError);
     expect(openZstd(1, ["libpgalloc-no-such.so.1"])).toBeInstanceOf(AggregateError);
   });
@@ -82,7 +82,7 @@ describe("native libraries", () => {
   });
 });
 
-test("zstdFrameSizes agrees with the encoder about every size of header", () => {
+test("zstdFrameSizes equals the encoder's sizes for every form of header", () => {
   for (const lengthBytes of [1, 255, 256, 257, 65_791, 65_792, 2 ** 20 + 3]) {
     const frame = Bun.zstdCompressSync(contentsOf("records", lengthBytes), { level: 1 });
     expect(zstdFrameSizes(frame)).toEqual({

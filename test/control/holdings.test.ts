@@ -36,7 +36,7 @@ function traces(name: string): { mappings: number; descriptors: number } {
   };
 }
 
-test("a file that a thread never shared goes with the thread", async () => {
+test("a file that a thread never shared is freed with the thread", async () => {
   const worker = start();
   await worker.call("createOwn", { name: "holdings-own" });
   const range = await worker.call("allocate", PAGE_SIZE);
@@ -82,7 +82,7 @@ test("a path whose thread ended can be used at once", async () => {
   }
 });
 
-test("the table is apart from the address space that many files reserve", () => {
+test("the table is outside of the address space that many files reserve", () => {
   const files = Array.from({ length: 300 }, () => MemoryFile.create());
   expect(freeHoldingsOfDead()).toBe(0);
   for (const file of files) file.destroy();

@@ -5,7 +5,7 @@ import { StressWord } from "./support/stress-words.ts";
 
 const PAGES = 24;
 
-test("threads stop each other's files and die in between, and no stop cuts a turn", async () => {
+test("threads that stop each other's files and die leave every turn of a stop whole", async () => {
   const files = Array.from({ length: 3 }, () => MemoryFile.create());
   for (const file of files) file.view(file.allocate(PAGES * PAGE_SIZE)).fill(0);
   const handles = files.map((file) => file.share());

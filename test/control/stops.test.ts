@@ -49,14 +49,14 @@ function failureOf(work: () => unknown): unknown {
 }
 
 describe("whileStopped", () => {
-  test("of a file without handles runs the work and stops no thread", () => {
+  test("runs the work of a file without handles, and stops no thread", () => {
     const { value, pauseMs } = stopAll(file, () => 7);
     expect(value).toBe(7);
     expect(pauseMs).toBeGreaterThanOrEqual(0);
   });
 
   test.each(["turns", "safepoints"] as const)(
-    "stops threads that write in %s between two invariants, and they go on",
+    "stops threads that write in %s between two invariants, and lets them continue",
     async (mode) => {
       const writers = await Promise.all([0, 1, 2, 3].map((index) => start(mode, index)));
       await until(() => writers.every(({ writes }) => writes > 0));
@@ -92,7 +92,7 @@ describe("whileStopped", () => {
     await until(() => Atomics.load(parked.words, StopsWord.Left) === 1);
   });
 
-  test("fails with the ids of the threads that did not stop, and the others go on", async () => {
+  test("fails with the ids of threads that did not stop, and the others continue", async () => {
     const [stuck, other] = await Promise.all([start("stuck"), start("turns", 1)]);
     let ran = false;
     const error = failureOf(() =>
@@ -128,7 +128,7 @@ describe("whileStopped", () => {
     expect(stopAll(file, () => 2).value).toBe(2);
   });
 
-  test("lets threads go on when the work throws", async () => {
+  test("lets threads continue when the work throws", async () => {
     const writer = await start("turns");
     expect(() =>
       stopAll(file, () => {
@@ -139,7 +139,7 @@ describe("whileStopped", () => {
     await until(() => writer.writes > before);
   });
 
-  test("a thread that attaches meanwhile waits until the stop is over", async () => {
+  test("makes a thread that attaches meanwhile wait until the stop is over", async () => {
     await start("turns");
     const late = new StopsWorker();
     workers.push(late);
@@ -152,7 +152,7 @@ describe("whileStopped", () => {
     await started;
   });
 
-  test("a stop whose thread died is ended by the threads that it stopped", async () => {
+  test("of a thread that died is ended by the threads that it stopped", async () => {
     const writer = await start("turns");
     await until(() => writer.writes > 0);
     const dead = await start("idle");
@@ -167,7 +167,7 @@ describe("whileStopped", () => {
     expect(Atomics.load(words, Word.Stop)).toBe(0);
   });
 
-  test("safepoint in the work of the thread's own stop returns at once", async () => {
+  test("is not repeated by a safepoint in its own work", async () => {
     await start("turns");
     stopAll(file, () => file.safepoint());
   });
@@ -214,7 +214,7 @@ describe("a thread that attached with readOnly", () => {
 });
 
 describe("parked", () => {
-  test("returns what the work returns, passes on what it throws, and may be nested", () => {
+  test("returns the result of the work, throws its error, and may be nested", () => {
     file.share();
     expect(file.parked(() => file.parked(() => 3))).toBe(3);
     expect(() =>

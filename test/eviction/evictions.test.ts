@@ -66,7 +66,7 @@ test("startEvictions evicts all merged ranges, the last first", async () => {
   expect(user.evicted.length).toBe(3);
 });
 
-test("disabled: what is marked is evicted in a later turn", async () => {
+test("mode disabled evicts marked ranges in a later turn of the event loop", async () => {
   using file = MemoryFile.create({ delayedEviction: "disabled" });
   const user = new Recorder();
   expect([file.shouldCacheEvictable(), file.evictionTrigger]).toEqual([
@@ -80,7 +80,7 @@ test("disabled: what is marked is evicted in a later turn", async () => {
   expect(user.evicted).toEqual(["8-9", "0-4"]);
 });
 
-test("disabled: what is marked unevictable before the turn comes is spared", async () => {
+test("mode disabled spares ranges that are marked unevictable before that turn", async () => {
   using file = MemoryFile.create({ delayedEviction: "disabled" });
   const [a, b] = [new Recorder(), new Recorder()];
   file.markEvictable(a, range(0, 4));
@@ -92,7 +92,7 @@ test("disabled: what is marked unevictable before the turn comes is spared", asy
 });
 
 test.skipIf(!TELLS_OF_PRESSURE)(
-  "enabled, where the host tells of pressure: put off; startEvictions works all the same",
+  "mode enabled delays evictions on a host that reports pressure, and startEvictions starts them",
   async () => {
     using file = MemoryFile.create({ memoryPressure: UNHEARD_OF });
     const user = new Recorder();
@@ -107,7 +107,7 @@ test.skipIf(!TELLS_OF_PRESSURE)(
   },
 );
 
-test("evictionTrigger is idle, with a reason, where the host reports no pressure", async () => {
+test("evictionTrigger is idle, with a reason, on a host that reports no pressure", async () => {
   setFaultHook((syscall) => (syscall === "open" ? { errno: 13 } : undefined));
   using file = MemoryFile.create({ memoryPressure: { stallMs: 149, windowMs: 2000 } });
   const user = new Recorder();
@@ -127,7 +127,7 @@ test("evictionTrigger is idle, with a reason, where the host reports no pressure
   await file.released();
 });
 
-test("a trigger that the kernel refuses is a reason too, and leaves nothing open", () => {
+test("evictionTrigger is idle if the kernel refuses a trigger, and nothing stays open", () => {
   const fds = () =>
     new Set(Array.from(new Bun.Glob("*").scanSync({ cwd: "/proc/self/fd", onlyFiles: false })))
       .size;
@@ -149,7 +149,7 @@ test("a trigger that the kernel refuses is a reason too, and leaves nothing open
 });
 
 test.skipIf(!TELLS_OF_PRESSURE)(
-  "an allocation that brings the file near its limit starts evictions",
+  "allocate starts evictions when it brings the file near its limit",
   async () => {
     using file = MemoryFile.create({ limitBytes: 64 * PAGE_SIZE, memoryPressure: UNHEARD_OF });
     const entries: FileRange[] = [];
@@ -170,7 +170,7 @@ test.skipIf(!TELLS_OF_PRESSURE)(
   },
 );
 
-test("a user may mark again while it is asked, and is asked again", async () => {
+test("a user may mark a range again while it evicts, and is asked again", async () => {
   using file = MemoryFile.create({ delayedEviction: "manual" });
   const evicted: string[] = [];
   const user: EvictableMemoryUser = {
@@ -189,7 +189,7 @@ test("a user may mark again while it is asked, and is asked again", async () => 
   expect(evicted).toEqual(["10-12", "70-71", "1-2"]);
 });
 
-test("an evict that returns a promise is not asked for more before it is settled", async () => {
+test("a user with a pending promise is asked for no more", async () => {
   using file = MemoryFile.create({ delayedEviction: "manual" });
   let open = 0;
   let most = 0;
@@ -207,7 +207,7 @@ test("an evict that returns a promise is not asked for more before it is settled
   expect([open, most]).toEqual([0, 1]);
 });
 
-test("what users throw is told by waitForEvictions; the other ranges are evicted", async () => {
+test("waitForEvictions rejects with the errors of users, after all other evictions", async () => {
   using file = MemoryFile.create({ delayedEviction: "manual" });
   const evicted: number[] = [];
   const failing: EvictableMemoryUser = {
@@ -233,7 +233,7 @@ test("what users throw is told by waitForEvictions; the other ranges are evicted
   await file.waitForEvictions(); // told once
 });
 
-test("waitForEvictions reports errors that no wait was told; a warning comes first", async () => {
+test("waitForEvictions rejects with errors that no wait had; a warning comes first", async () => {
   using file = MemoryFile.create({ delayedEviction: "disabled" });
   const warnings: Error[] = [];
   const onWarning = (warning: Error) => warnings.push(warning);
@@ -254,7 +254,7 @@ test("waitForEvictions reports errors that no wait was told; a warning comes fir
   expect([error.failureCount, error.failures.length]).toEqual([150, 100]);
 });
 
-test("destroy ends evictions and waits for them", async () => {
+test("destroy ends evictions and their waits", async () => {
   const file = MemoryFile.create({ delayedEviction: "disabled" });
   const user = new Recorder();
   file.markEvictable(user, range(0, 4));
@@ -274,7 +274,7 @@ test("destroy ends evictions and waits for them", async () => {
   expect(file.waitForEvictions()).rejects.toThrow(DestroyedError);
 });
 
-test("bad arguments throw and mark nothing", async () => {
+test("markEvictable refuses bad arguments, and marks nothing then", async () => {
   using file = MemoryFile.create({ delayedEviction: "manual" });
   const user = new Recorder();
   expect(() => file.markEvictable(null as never, range(0, 1))).toThrow(TypeError);
@@ -300,7 +300,7 @@ test("bad arguments throw and mark nothing", async () => {
   );
 });
 
-test("random marks of several users are evicted once, in maximal ranges", async () => {
+test("startEvictions evicts random marks of several users once, in maximal ranges", async () => {
   const bound = fc.integer({ min: 0, max: 30 });
   const step = fc.record({
     op: fc.constantFrom(

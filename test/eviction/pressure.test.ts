@@ -80,7 +80,7 @@ test.each([
   expect(cgroupPressureFile(cgroup, mountinfo)).toBe(expected);
 });
 
-test("the machine's file is tried last", () => {
+test("pressureFiles has the machine's file last", () => {
   expect(pressureFiles().at(-1)).toBe("/proc/pressure/memory");
 });
 
@@ -139,7 +139,7 @@ test.skipIf(!TELLS_OF_PRESSURE)(
 );
 
 test.skipIf(!TELLS_OF_PRESSURE)(
-  "a watch that is dropped and taken up again in the same turn works",
+  "watchPressure works again in the turn in which the last watch ended",
   async () => {
     const first = MemoryFile.create();
     expect(first.shouldCacheEvictable()).toBe(true);
@@ -170,7 +170,7 @@ test.skipIf(!TELLS_OF_PRESSURE)(
   },
 );
 
-test("the wait ends when it is told to", () => {
+test("the wait ends when its owner stops it", () => {
   const [triggerFd, stopFd] = [createEventFd(), createEventFd()];
   signalEventFd(stopFd);
   expect(waitForPressure({ triggerFd, stopFd })).toBe("stopped");
@@ -178,7 +178,7 @@ test("the wait ends when it is told to", () => {
   closeFile(triggerFd);
 });
 
-test.skipIf(!canMakeCgroup())("the wait on a cgroup that is removed ends", () => {
+test.skipIf(!canMakeCgroup())("the wait ends when its cgroup is removed", () => {
   const path = join(cgroupRoot()!, `pgalloc-test-${process.pid}`);
   mkdirSync(path);
   const { fd } = openPressureTrigger({ stallMs: 100, windowMs: 2000 }, [
@@ -191,7 +191,7 @@ test.skipIf(!canMakeCgroup())("the wait on a cgroup that is removed ends", () =>
   closeFile(stopFd);
 });
 
-test("other threads of a file have its mode", () => {
+test("attach gives other threads the mode of the file", () => {
   using file = MemoryFile.create({ delayedEviction: "manual" });
   using same = MemoryFile.attach(file.share());
   expect(same.evictionTrigger).toEqual({ kind: "manual" });

@@ -21,7 +21,7 @@ function runsOf(numbers: ReadonlySet<number>): { start: number; end: number }[] 
   return runs;
 }
 
-test("a list of ranges is the set of their numbers, as maximal runs", () => {
+test("RangeList is the set of its numbers, as maximal runs", () => {
   fc.assert(
     fc.property(
       fc.integer({ min: 1, max: 6 }),
@@ -52,7 +52,7 @@ test("a list of ranges is the set of their numbers, as maximal runs", () => {
   );
 });
 
-test("offsets up to the largest safe integer", () => {
+test("RangeList accepts offsets up to the largest safe integer", () => {
   const list = new RangeList();
   list.add(Number.MAX_SAFE_INTEGER - 1, Number.MAX_SAFE_INTEGER);
   list.add(0, Number.MAX_SAFE_INTEGER - 1);

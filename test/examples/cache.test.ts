@@ -23,7 +23,7 @@ async function run(...options: string[]): Promise<string> {
   return output;
 }
 
-test("startEvictions gives the cache's memory back, except entries in use", async () => {
+test("startEvictions returns the cache's memory, except entries in use", async () => {
   const output = await run("--no-cgroup", "--entries", "32");
   expect(output).toContain("filled: 0 hits, 32 misses");
   expect(output).toContain("used again: 32 hits, 0 misses");

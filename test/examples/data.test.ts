@@ -69,7 +69,7 @@ test("http-cache answers from its cache, also after a restart, within its limit"
   await cache.end("SIGTERM");
 }, 60_000);
 
-test("documents finds what it was given, also after kill -9", async () => {
+test("documents finds the stored documents, also after kill -9", async () => {
   const dir = ["--dir", join(directory.path, "documents")];
   let service = await start("documents", ...dir);
   const vector = (i: number) =>

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 const main = join(import.meta.dir, "../../examples/shared-image/main.ts");
 
-test("four processes that map an index take its memory once, with copies four times", async () => {
+test("shared-image takes memory once for four processes, and four times for copies", async () => {
   const example = Bun.spawn([process.execPath, main, "--mib", "64", "--requests", "40"], {
     stdout: "pipe",
     stderr: "pipe",

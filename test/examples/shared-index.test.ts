@@ -10,7 +10,7 @@ import { S3Server } from "../http/support/s3-server.ts";
 const main = join(import.meta.dir, "../../examples/shared-index/main.ts");
 afterAll(() => terminateIdleThreads());
 
-test("an index that one process builds is served by others, and from a cache", async () => {
+test("shared-index serves the index of one process from others, and from a cache", async () => {
   const server = await S3Server.start();
   const root = mkdtempSync(join(tmpdir(), "pgalloc-shared-index-"));
   const start = (...args: string[]) =>

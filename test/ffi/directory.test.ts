@@ -24,7 +24,7 @@ afterEach(() => {
   rmSync(root, { recursive: true });
 });
 
-test("lists what readdir lists: nothing, long and foreign names, more than one call holds", () => {
+test("listDirectory lists the same names as readdir, in small and large directories", () => {
   const fd = openSync(root, "r");
   expect(listDirectory(fd)).toEqual([]);
   const names = ["z", "x".repeat(255), "größe", "日本語", ".hidden", "a b\nc"];
@@ -42,7 +42,7 @@ test("lists what readdir lists: nothing, long and foreign names, more than one c
   rmSync(`${root}-moved`, { recursive: true });
 });
 
-test("no directory, and a kernel that fails, are errors with a code", () => {
+test("listDirectory throws an error with a code for a file, and when a call fails", () => {
   writeFileSync(join(root, "file"), "");
   const fd = openSync(join(root, "file"), "r");
   expect(() => listDirectory(fd)).toThrow(
@@ -60,7 +60,7 @@ test("no directory, and a kernel that fails, are errors with a code", () => {
   closeSync(directory);
 });
 
-test("makes a directory with its mode, and says what is in the way", () => {
+test("makeDirectory makes a directory with its mode, and names a path in its way", () => {
   makeDirectory(join(root, "new"), 0o700);
   expect(statSync(join(root, "new")).mode & 0o777).toBe(0o700);
   expect(() => makeDirectory(join(root, "new"), 0o700)).toThrow(

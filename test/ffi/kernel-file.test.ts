@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { readKernelFile, SyscallError, syscallCounts } from "../../ffi/index.ts";
 
-test("readKernelFile reads all of a file, and counts nothing as the program's I/O", () => {
+test("readKernelFile reads a whole file, and counts no call of the program", () => {
   const counts = JSON.stringify(syscallCounts);
   const smaps = readKernelFile("/proc/self/smaps").toString("latin1");
   expect(readKernelFile("/proc/self/comm").toString()).toBe(
@@ -14,7 +14,7 @@ test("readKernelFile reads all of a file, and counts nothing as the program's I/
   expect(smaps).toContain("[stack]");
 });
 
-test("a file that is not there is told by its path, and nothing is left open", () => {
+test("readKernelFile names a missing file, and leaves nothing open", () => {
   const descriptors = () =>
     readKernelFile("/proc/self/status")
       .toString()

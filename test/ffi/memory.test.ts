@@ -7,7 +7,7 @@ import {
   unmap,
 } from "../../ffi/index.ts";
 
-test("a stretch is mapped if nothing of it is missing", () => {
+test("isMapped is true for a stretch without a gap", () => {
   const base = mapAnonymous(8 * PAGE);
   expect(isMapped(base, 8 * PAGE)).toBe(true);
   unmap(base + 3 * PAGE, PAGE);
@@ -19,7 +19,7 @@ test("a stretch is mapped if nothing of it is missing", () => {
   unmap(base, 8 * PAGE);
 });
 
-test("address space that is only reserved is mapped; what cannot be an address is not", () => {
+test("isMapped is true for reserved address space, and false for invalid addresses", () => {
   const base = reserve(2 ** 40, 2 ** 30);
   expect(isMapped(base, 2 ** 40)).toBe(true);
   unmap(base, 2 ** 40);

@@ -74,7 +74,7 @@ async function useFile(root: string, path: string | undefined): Promise<void> {
 }
 
 for (const [name, isRefused] of Object.entries(OPTIONAL)) {
-  test(`${name} is optional`, async () => {
+  test(`a program works without ${name}`, async () => {
     for (const code of ["EPERM", "ENOSYS", "EINVAL", "ENODEV"]) {
       const root = mkdtempSync(join(tmpdir(), "pgalloc-optional-"));
       const errno = errnoNumber(code);

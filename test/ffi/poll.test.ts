@@ -13,7 +13,7 @@ import {
 
 afterEach(() => setFaultHook(undefined));
 
-test("an eventfd that was signalled is readable, and no other", () => {
+test("waitForEvents reports the eventfd that was signalled, and no other", () => {
   const [a, b] = [createEventFd(), createEventFd()];
   const entries = [
     { fd: a, events: POLLIN },
@@ -28,13 +28,13 @@ test("an eventfd that was signalled is readable, and no other", () => {
   closeFile(b);
 });
 
-test("a descriptor that is not open has POLLNVAL", () => {
+test("waitForEvents reports POLLNVAL for a descriptor that is not open", () => {
   const fd = createEventFd();
   closeFile(fd);
   expect(waitForEvents([{ fd, events: POLLIN }], 0)).toEqual([POLLNVAL]);
 });
 
-test("failures are SyscallErrors, bad arguments RangeErrors", () => {
+test("waitForEvents throws SyscallErrors for failures, RangeErrors for bad arguments", () => {
   setFaultHook((syscall) =>
     syscall === "poll" || syscall === "write" ? { errno: 12 } : undefined,
   );

@@ -8,7 +8,7 @@ const CALLS =
   "flock,fsetxattr,fgetxattr,sched_setattr,sched_getattr,userfaultfd,io_uring_setup,mincore,msync";
 
 test.skipIf(Bun.which("strace") === null)(
-  "a program works in a process to which optional calls are refused",
+  "a program works in a process in which the kernel refuses optional calls",
   () => {
     const root = mkdtempSync(join(tmpdir(), "pgalloc-refused-"));
     const index = join(import.meta.dir, "../../src/index.ts");

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { hintTimeSlice, niceOf, timeSliceNs } from "../../ffi/index.ts";
 
-test("hintTimeSlice sets a thread's slice, and the system's own again", () => {
+test("hintTimeSlice sets a thread's slice, and restores the system's own", () => {
   const own = timeSliceNs();
   if (!hintTimeSlice(5_000_000)) return expect(own).toBe(0);
   const wasTaken = timeSliceNs() === 5_000_000;
@@ -14,7 +14,7 @@ test("hintTimeSlice sets a thread's slice, and the system's own again", () => {
   expect(timeSliceNs()).toBe(own);
 });
 
-test("a thread can make itself nicer, and not less nice again", async () => {
+test("lowerPriority makes a thread nicer, and never less nice", async () => {
   // In a process of its own, since it stays so.
   const program = `
     import { lowerPriority, niceOf } from "${import.meta.dir}/../../ffi/index.ts";

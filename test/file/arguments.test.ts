@@ -31,7 +31,7 @@ function unchanged(
   expect(file.dump()).toBe(before);
 }
 
-test("view makes typed arrays and DataViews, and nothing else that takes a buffer", () => {
+test("view makes typed arrays and DataViews, and refuses other types", () => {
   for (const type of [Array, Date, ArrayBuffer, Object]) {
     // A new view, and the one that is kept.
     for (let i = 0; i < 2; i++) {
@@ -67,20 +67,20 @@ describe("allocate", () => {
     Number.POSITIVE_INFINITY,
     2 ** 53,
   ]) {
-    test(`length ${length}`, () =>
+    test(`refuses length ${length}`, () =>
       unchanged(() => file.allocate(length), RangeError, `got ${length}`));
   }
-  test("lengths that are no numbers", () => {
+  test("refuses lengths that are not numbers", () => {
     unchanged(() => file.allocate("4096" as never), TypeError, 'got "4096" (a string)');
     unchanged(() => file.allocate(4096n as never), TypeError, "got 4096n (a bigint)");
   });
-  test("a huge allocation that is no multiple of a huge page", () =>
+  test("refuses a huge allocation that is not a multiple of a huge page", () =>
     unchanged(
       () => file.allocate(PAGE_SIZE, { huge: true }),
       RangeError,
       `multiple of ${HUGE_PAGE_SIZE}`,
     ));
-  test("options out of range", () => {
+  test("refuses options out of range", () => {
     unchanged(() => file.allocate(PAGE_SIZE, { kind: 256 }), RangeError, "kind");
     unchanged(() => file.allocate(PAGE_SIZE, { kind: 1.5 }), RangeError, "got 1.5");
     unchanged(() => file.allocate(PAGE_SIZE, { group: -1 }), RangeError, "got -1");
@@ -88,14 +88,14 @@ describe("allocate", () => {
     unchanged(() => file.allocate(PAGE_SIZE, { mode: "later" as never }), TypeError, 'got "later"');
     unchanged(() => file.allocate(PAGE_SIZE, { direction: "left" as never }), TypeError, '"left"');
   });
-  test("more than limitBytes, also when waste could have been released in time", () => {
+  test("refuses more than limitBytes, and releases waste before it does", () => {
     unchanged(() => file.allocate(61 * PAGE_SIZE), OutOfMemoryError, `${61 * PAGE_SIZE} bytes`);
     file.allocate(60 * PAGE_SIZE);
     unchanged(() => file.allocate(PAGE_SIZE), OutOfMemoryError, "limitBytes");
     file.decRef(used);
     expect(file.allocate(4 * PAGE_SIZE).length).toBe(4 * PAGE_SIZE);
   });
-  test("more than the address space", () => {
+  test("refuses more than the address space", () => {
     using big = MemoryFile.create();
     expect(() => big.allocate(2 ** 48)).toThrow(OutOfMemoryError);
     expect(big.totalSizeBytes).toBe(0);
@@ -125,18 +125,19 @@ describe("ranges", () => {
   ];
   for (const call of calls) {
     for (const [what, range, message] of bad)
-      test(`${call}: ${what}`, () => unchanged(() => file[call](range), RangeError, message));
-    test(`${call}: no range`, () =>
+      test(`${call} refuses ${what}`, () =>
+        unchanged(() => file[call](range), RangeError, message));
+    test(`${call} refuses a value that is not a range`, () =>
       unchanged(() => file[call](null as never), TypeError, "got null"));
     if (call === "isLoaded") continue;
-    test(`${call}: pages without references`, () =>
+    test(`${call} refuses pages without references`, () =>
       unchanged(
         () => file[call]({ start: 0, end: 8 * PAGE_SIZE }),
         RangeError,
         `[${4 * PAGE_SIZE}, ${8 * PAGE_SIZE}) has none`,
       ));
   }
-  test("a view of more than 4 GiB says what to do", () => {
+  test("view refuses more than 4 GiB, and names views()", () => {
     using big = MemoryFile.create();
     const range = big.allocate(5 * CHUNK_SIZE);
     expect(() => big.view(range)).toThrow("use views()");
@@ -170,7 +171,7 @@ describe("fill", () => {
     expect(short.length).toBe(PAGE_SIZE);
     expect(file.allocatedBytes).toBe(7 * PAGE_SIZE);
   });
-  test("what it throws, or a count out of range, leaves nothing behind", async () => {
+  test("leaves nothing behind if it throws, or returns a count out of range", async () => {
     const failing: [(destination: Uint8Array) => number, string][] = [
       [
         () => {
@@ -204,7 +205,7 @@ test("create refuses bad options", () => {
   expect(() => MemoryFile.create({ path: "/nonexistent/directory/file" })).toThrow("ENOENT");
 });
 
-test("loads and saves refuse what is no path, no signal and no function, and name it", async () => {
+test("loads and saves refuse bad paths, signals and functions, and name them", async () => {
   using file = MemoryFile.create();
   for (const path of [undefined, null, 5, [], {}, Symbol("x")] as never[]) {
     const message = "Expected directory to be a string, got ";

@@ -17,7 +17,7 @@ function catchError(work: () => unknown): Error {
   throw new Error("Expected it to throw");
 }
 
-test("checks: a view ends when a page of it is freed, others stay", () => {
+test("checks end a view when one of its pages is freed, and no other view", () => {
   using file = MemoryFile.create({ checks: true });
   const range = file.allocate(4 * PAGE_SIZE);
   const views = [0, 1, 2, 3].map((page) =>
@@ -39,7 +39,7 @@ test("checks: a view ends when a page of it is freed, others stay", () => {
   expect([words.length, views[1]!.length]).toEqual([0, PAGE_SIZE]);
 });
 
-test("checks: freed pages are poisoned until released, and zero when handed out", async () => {
+test("checks poison freed pages until they are released; new pages are zero", async () => {
   using file = MemoryFile.create({ checks: true });
   const range = file.allocate(2 * PAGE_SIZE);
   file.view(range)[0] = 7;
@@ -58,7 +58,7 @@ test("checks: freed pages are poisoned until released, and zero when handed out"
   stale.buffer.transfer();
 });
 
-test("checks: memory that was never touched is not committed by poisoning", () => {
+test("checks commit no memory that was never touched", () => {
   using file = MemoryFile.create({ checks: true });
   const range = file.allocate(2 ** 30);
   file.view(range)[PAGE_SIZE] = 1;
@@ -66,7 +66,7 @@ test("checks: memory that was never touched is not committed by poisoning", () =
   expect(file.totalUsageBytes).toBeLessThanOrEqual(PAGE_SIZE);
 });
 
-test("checks: a double free and a use after free name the first drop", () => {
+test("checks name the first drop after a double free or a use after free", () => {
   using file = MemoryFile.create({ checks: true });
   const range = file.allocate(2 * PAGE_SIZE);
   function dropsFirst(): void {
@@ -90,7 +90,7 @@ test("checks: a double free and a use after free name the first drop", () => {
   expect(catchError(() => plain.decRef(other)).message).toContain("checks: true");
 });
 
-test("checks: views of another thread end at its next call", async () => {
+test("checks end the views of another thread at its next call", async () => {
   using file = MemoryFile.create({ checks: true });
   const range = file.allocate(PAGE_SIZE);
   const program = `

@@ -27,7 +27,7 @@ test("dump lists a line for each run of equal pages", () => {
   expect(file.dump().split("\n")[0]).toBe(`[0, ${PAGE_SIZE}) used refs=1 kind=7 group=9`);
 });
 
-test("structuredClone and postMessage of a MemoryFile tell to share it", () => {
+test("structuredClone and postMessage of a MemoryFile throw and name share()", () => {
   using file = MemoryFile.create();
   expect(() => structuredClone(file)).toThrow(/share\(\)/);
   expect(() => structuredClone({ nested: [file] })).toThrow(/share\(\)/);
@@ -39,6 +39,6 @@ test("structuredClone and postMessage of a MemoryFile tell to share it", () => {
   expect({ ...file }.name).toBe("pgalloc");
 });
 
-test("new MemoryFile tells of create", () => {
+test("new MemoryFile throws and names create()", () => {
   expect(() => new (MemoryFile as unknown as new () => object)()).toThrow(/MemoryFile\.create/);
 });

@@ -21,7 +21,7 @@ const HEAD = `
   const options = { name: "lost" };
 `;
 
-test("forgotten files give their descriptors back, and one warning is given", async () => {
+test("forgotten files are freed with their descriptors, and one warning is given", async () => {
   const program = `${HEAD}
     for (let i = 0; i < 30; i++) {
       const file = MemoryFile.create(options);

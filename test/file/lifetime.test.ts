@@ -25,7 +25,7 @@ function mappings(name: string): number {
     .filter((line) => line.includes(`memfd:${name}`)).length;
 }
 
-test("after destroy every view has length 0, and touching it is safe", () => {
+test("destroy leaves every view with length 0, safe to touch", () => {
   const file = MemoryFile.create({ name: "views-end" });
   const range = file.allocate(16 * PAGE_SIZE);
   const bytes = file.view(range);
@@ -43,7 +43,7 @@ test("after destroy every view has length 0, and touching it is safe", () => {
   expect(mappings("views-end")).toBe(0);
 });
 
-test("every method throws DestroyedError after destroy", async () => {
+test("destroy makes every method throw DestroyedError", async () => {
   const file = MemoryFile.create();
   const range = file.allocate(PAGE_SIZE);
   file.destroy();
@@ -76,7 +76,7 @@ test("every method throws DestroyedError after destroy", async () => {
   }
 });
 
-test("destroy waits with the unmap for a buffer that I/O has pinned", async () => {
+test("destroy delays the unmapping for a buffer that I/O has pinned", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-pinned-"));
   const fifo = join(directory, "fifo");
   Bun.spawnSync(["mkfifo", fifo]);
@@ -98,7 +98,7 @@ test("destroy waits with the unmap for a buffer that I/O has pinned", async () =
   rmSync(directory, { recursive: true });
 });
 
-test("a view that is cloned copies its own range, not a chunk", () => {
+test("structuredClone of a view copies its range, not a chunk", () => {
   using file = MemoryFile.create();
   const view = file.view(file.allocate(PAGE_SIZE));
   view[0] = 42;
@@ -107,7 +107,7 @@ test("a view that is cloned copies its own range, not a chunk", () => {
   expect([copy[0], copy.buffer.byteLength]).toEqual([42, PAGE_SIZE]);
 });
 
-test("a view whose buffer was transferred away is made anew", () => {
+test("view makes a new view after its buffer was transferred away", () => {
   using file = MemoryFile.create();
   const range = file.allocate(PAGE_SIZE);
   file.view(range)[0] = 9;
@@ -115,7 +115,7 @@ test("a view whose buffer was transferred away is made anew", () => {
   expect(file.view(range)[0]).toBe(9);
 });
 
-test("1,000 rounds of create, allocate, save, load and destroy leave nothing behind", async () => {
+test("create, allocate, save, load and destroy leave nothing behind, 1,000 times", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-rounds-"));
   const count = () => ({
     fds: readdirSync("/proc/self/fd").length,
@@ -175,7 +175,7 @@ async function runProgram(source: string): Promise<{ exitCode: number; output: s
   return { exitCode, output };
 }
 
-test("a process exits by itself with a file open and a load under way", async () => {
+test("the process exits by itself with a file open and a load under way", async () => {
   const { exitCode, output } = await runProgram(`
     import { MemoryFile } from "pgalloc";
     const file = MemoryFile.create();

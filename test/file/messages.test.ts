@@ -102,7 +102,7 @@ test.each(Object.entries(MISTAKES))("%s", async (_, [call, parts]) => {
 
 const isRoot = process.getuid!() === 0;
 
-test.skipIf(!isRoot)("a file of a checkpoint that may not be read is named with its path", () => {
+test.skipIf(!isRoot)("loadFrom names the path of a checkpoint's file that it may not read", () => {
   const place = at("denied");
   const run = (program: string, ...prefix: string[]) =>
     Bun.spawnSync([...prefix, process.execPath, "-e", program], {
@@ -120,7 +120,7 @@ test.skipIf(!isRoot)("a file of a checkpoint that may not be read is named with 
   expect(run(program, ...asNobody)).toContain(join(place, "meta"));
 });
 
-test("a limit on the size of files is named where a file cannot grow", () => {
+test("allocate names the limit on the size of files that stops it", () => {
   const library = JSON.stringify(join(import.meta.dir, "../../src/index.ts"));
   const program = `
     const { MemoryFile } = await import(${library});

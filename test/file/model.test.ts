@@ -209,7 +209,7 @@ const commands = [
   fc.constant(new Settle()),
 ];
 
-test("every page is in the model's state after every command", async () => {
+test("MemoryFile has the model's pages after every command", async () => {
   await fc.assert(
     fc.asyncProperty(fc.commands(commands, { maxCommands: 150, size: "max" }), async (run) => {
       using file = MemoryFile.create({ expectHugepages: true });

@@ -44,20 +44,20 @@ describe("open", () => {
     }
   });
 
-  test("never takes damage for an empty place", async () => {
+  test("refuses a damaged checkpoint with create, too", async () => {
     writeFileSync(join(directory, "meta"), "not a manifest");
     const failure = await failureOf(MemoryFile.open(directory, { create: true }));
     expect(failure).toBeInstanceOf(CorruptCheckpointError);
   });
 
-  test("refuses a create that is no boolean", async () => {
+  test("refuses a create that is not a boolean", async () => {
     const failure = await failureOf(MemoryFile.open(directory, { create: 1 as never }));
     expect(failure).toBeInstanceOf(TypeError);
   });
 });
 
 describe("checkpointEvery", () => {
-  test("saves what the program wrote, until it is stopped", async () => {
+  test("saves the program's writes until it is stopped", async () => {
     using file = MemoryFile.create();
     const view = file.view(file.allocate(PAGE_SIZE));
     let saves = 0;
@@ -106,7 +106,7 @@ describe("checkpointEvery", () => {
 });
 
 describe("markWritten", () => {
-  test("refuses a range that is not the file's", () => {
+  test("refuses a range outside of the file", () => {
     using file = MemoryFile.create();
     file.allocate(PAGE_SIZE);
     file.markWritten(first);

@@ -75,7 +75,7 @@ test("null for an option means absent, and so does null for the options", async 
   (await loadAll(several, { fileOptions: () => NULLS }))[Symbol.dispose]();
 });
 
-test("null for an option of a store, of a source and of the map means absent, too", async () => {
+test("null for an option of a store, of a source or of the map means absent, too", async () => {
   const place = join(directory, "store");
   const options = { ...LOAD_NULLS, create: true, readOnly: null, checkpointEveryMs: null };
   const store = await Store.open(place, { ...options, onCheckpointError: null, now: null });
@@ -93,7 +93,7 @@ test("null for an option of a store, of a source and of the map means absent, to
   expect(queue.capacity).toBe(32);
 });
 
-test("options that are no object are refused, and named with their type", async () => {
+test("options that are not an object are refused, and named with their type", async () => {
   using file = MemoryFile.create();
   expect(() => MemoryFile.create("name" as never)).toThrow('got "name" (a string)');
   await expect(file.saveTo(directory, 5 as never)).rejects.toThrow(
@@ -105,7 +105,7 @@ test("options that are no object are refused, and named with their type", async 
   );
 });
 
-test("a name is at most 249 bytes without NUL, and a longer id gives a shorter name", async () => {
+test("create accepts a name of 249 bytes without NUL, and loadAll cuts longer ids", async () => {
   expect(() => MemoryFile.create({ name: "a\0b" })).toThrow("NUL");
   expect(() => MemoryFile.create({ name: "é".repeat(125) })).toThrow("at most 249 bytes");
   using longest = MemoryFile.create({ name: "é".repeat(124) });

@@ -37,7 +37,7 @@ describe("PeriodicSaves", () => {
     expect(begun).toBe(1);
   });
 
-  test("goes on after errors, ever later, and tells each", async () => {
+  test("continues after errors, waits longer each time, and reports each", async () => {
     const begun: number[] = [];
     const errors: unknown[] = [];
     await using saves = new PeriodicSaves(

@@ -39,7 +39,7 @@ function filled(): MemoryFile {
   return file;
 }
 
-test("a relative path is that of the call, in every function that takes one", async () => {
+test("a relative path is resolved at the call, in every function that accepts one", async () => {
   using file = filled();
   await movingAfter(() => file.saveTo("one"));
   await movingAfter(() => saveAll("all", { main: file }));
@@ -88,14 +88,14 @@ test("Store.open without create leaves nothing in a mistaken directory", async (
   expect(readdirSync("empty")).toEqual([]);
 });
 
-test("a URL of another kind is a TypeError that names it", async () => {
+test("a URL of another scheme is a TypeError that names it", async () => {
   using file = filled();
   for (const call of [() => file.saveTo("ftp://host/x"), () => MemoryFile.loadFrom("ftp://host/x")])
     await expect(call()).rejects.toThrow(/s3:\/\/, https:\/\/ or http:\/\/, got "ftp:\/\/host\/x"/);
   expect(readdirSync(".")).toEqual([]);
 });
 
-test("saveTo refuses to replace a file meta that no save made", async () => {
+test("saveTo refuses to replace a file named meta that no save made", async () => {
   using file = filled();
   writeFileSync("meta", "about this directory");
   await expect(file.saveTo(".")).rejects.toThrow(NotCheckpointError);
@@ -106,7 +106,7 @@ test("saveTo refuses to replace a file meta that no save made", async () => {
   expect(readdirSync(".")).toEqual(["meta"]);
 });
 
-test("saveTo replaces a manifest that damage has emptied or hit", async () => {
+test("saveTo replaces a manifest that is empty or damaged", async () => {
   using file = filled();
   await file.saveTo(".");
   const whole = readFileSync("meta");

@@ -173,7 +173,7 @@ class Replay {
   }
 }
 
-test("random traces have the naive model's answers, and go everywhere", async () => {
+test("random traces give the naive model's answers, and reach every operation", async () => {
   await fc.assert(
     fc.asyncProperty(
       fc.array(step, { minLength: 200, maxLength: 300, size: "max" }),

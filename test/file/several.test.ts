@@ -104,7 +104,7 @@ test("loadAll returns random files by id, in order, with their user data", async
   );
 });
 
-test("one file is the case of one: saveTo and loadAll, saveAll and loadFrom", async () => {
+test("saveAll and loadAll of one file read and write what saveTo and loadFrom do", async () => {
   const file = numbered(10, 1);
   const userData = new Uint8Array([1, 2, 3]);
   await file.saveTo(directory, { userData });
@@ -124,7 +124,7 @@ test("one file is the case of one: saveTo and loadAll, saveAll and loadFrom", as
   checkNumbered(only, 1, 0, 10);
 });
 
-test("loadFrom of several files names their ids, and leaves nothing open", async () => {
+test("loadFrom refuses several files, names their ids, and leaves nothing open", async () => {
   await saveAll(directory, { first: numbered(3, 1), second: numbered(3, 5) });
   const held = namedDescriptors();
   const failure = await MemoryFile.loadFrom(directory).catch((error) => error);
@@ -164,7 +164,7 @@ for (const queue of ["workers", "inline"] as const) {
   });
 }
 
-test("destroy of a file of loadAll does not disturb the others", async () => {
+test("destroy of one file of loadAll does not disturb the others", async () => {
   const pages = 8000;
   const seeds = [0, 10_000, 20_000, 30_000];
   await saveAll(directory, new Map(seeds.map((seed) => [`${seed}`, numbered(pages, seed)])));
@@ -200,7 +200,7 @@ async function expectNoPages(): Promise<void> {
   expect(open()).toEqual([]);
 }
 
-test("loadAll ends by its signal, and by what onProgress throws", async () => {
+test("loadAll ends by its signal, and if onProgress throws", async () => {
   await saveAll(directory, { a: numbered(6000, 1), b: numbered(6000, 1000) });
   const progress: LoadAllProgress[] = [];
   const files = await load(directory, { onProgress: (at) => void progress.push(at) });
@@ -223,7 +223,7 @@ test("loadAll ends by its signal, and by what onProgress throws", async () => {
   ).rejects.toThrow("Before");
 });
 
-test("what onProgress throws ends the load of all files", async () => {
+test("loadAll ends the load of all files if onProgress throws", async () => {
   await saveAll(directory, { a: numbered(100, 1), b: numbered(30_000, 1000) });
   const files = await load(directory, {
     background: true,
@@ -238,7 +238,7 @@ test("what onProgress throws ends the load of all files", async () => {
   expect(loadedBytes).toBeLessThan(totalBytes);
 });
 
-test("loadAll prefers a file's own options, and leaves no file if one does not fit", async () => {
+test("loadAll prefers a file's own options, and leaves no file if one is bad", async () => {
   await saveAll(directory, { small: numbered(10, 1), large: numbered(2000, 1000) });
   const path = join(directory, "backing");
   const files = await load(directory, {
@@ -271,7 +271,7 @@ test("loadAll leaves nothing open if fileOptions throws", async () => {
   }
 });
 
-test("bad arguments are refused by name, before anything is written", async () => {
+test("saveAll and loadAll refuse bad arguments by name, before they write anything", async () => {
   const file = numbered(1, 1);
   const refused: [unknown, unknown, string][] = [
     [{}, {}, "1 to 4096 files, got 0"],

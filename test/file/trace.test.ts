@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import { replayTrace, type TraceOperation } from "../support/replay-trace.ts";
 
-test("the trace's answers are gVisor's", async () => {
+test("MemoryFile gives gVisor's answers to a trace", async () => {
   const operations = (await Bun.file(
     new URL("../data/gvisor/optrace.json", import.meta.url),
   ).json()) as TraceOperation[];

@@ -79,7 +79,7 @@ describe("headers of contents in the stream", () => {
     ],
     ["66 bits", new Array(10).fill(0xff), [0x80, 0x20], "exceeds 64 bits"],
     ["contents cut off", [0x80, 0x40], [0x80], "Varint|Expected|cut off"],
-  ])("%s is refused", (_name, first, second, message) => {
+  ])("are refused: %s", (_name, first, second, message) => {
     const attempt = () => locateInline(committed, parts(first, second), 1);
     expect(attempt).toThrow(CorruptCheckpointError);
     expect(attempt).toThrow(new RegExp(message));

@@ -47,7 +47,7 @@ let directories = 0;
 const newDirectory = () => join(scratch, `${directories++}`);
 const contentsOf = (directory: string, name: string) => readFileSync(join(directory, name));
 
-describe("exportTo writes random files that come back the same, in both forms", () => {
+describe("exportTo writes random files that importFrom restores, in both forms", () => {
   const seeds: [Shape, number][] = [
     ["empty", 1],
     ...[1, 2, 3].flatMap((seed): [Shape, number][] => [
@@ -90,7 +90,7 @@ describe.each(["small", "huge", "inline"])("gVisor's own file %s, exported again
     readFileSync(join(fixtures, name, "expected.json"), "utf8"),
   ) as Expected;
 
-  test("is the same, byte by byte unless gVisor's map order differs", async () => {
+  test("is the same, byte by byte, except for the order of gVisor's maps", async () => {
     using file = await importFrom(join(fixtures, name), { background: true });
     const directory = newDirectory();
     await exportTo(file, directory);
@@ -205,7 +205,7 @@ test("importFrom releases waste, and does not load its contents", async () => {
 });
 
 describe("kinds that gVisor does not have", () => {
-  test("are an error that names foreignKind, and the directory stays as it was", async () => {
+  test("are an error that names foreignKind, and the directory is unchanged", async () => {
     using file = MemoryFile.create();
     file.allocate(PAGE_SIZE, { kind: 6 });
     const directory = newDirectory();
@@ -219,7 +219,7 @@ describe("kinds that gVisor does not have", () => {
     expect(back.dump()).toContain("refs=1 kind=4 group=0");
   });
 
-  test("do not matter once their pages are free", async () => {
+  test("cause no error once their pages are free", async () => {
     using file = MemoryFile.create();
     file.decRef(file.allocate(PAGE_SIZE, { kind: 255 }));
     await exportTo(file, newDirectory());
@@ -276,7 +276,7 @@ test("exportTo writes the most references that a page can have, and refuses one 
   await expect(importFrom(directory)).rejects.toThrow("at most 2147483647 are supported");
 });
 
-describe("an export that does not complete", () => {
+describe("an export that fails", () => {
   const make = () => {
     const file = MemoryFile.create();
     const range = file.allocate(64 * PAGE_SIZE);

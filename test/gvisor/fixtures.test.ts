@@ -90,7 +90,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
       expect(frameMetadata(message)).toEqual(metadata.slice(0, 8 + message.length));
     });
 
-    test("is refused when cut off anywhere, or longer", () => {
+    test("is refused if it is cut off anywhere, or longer", () => {
       const corrupt = expect.objectContaining({ code: "ERR_CORRUPT_CHECKPOINT" });
       const step = Math.max(1, Math.floor(metadata.length / 300));
       for (let length = 0; length < metadata.length; length += step) {

@@ -199,7 +199,7 @@ describe("memory", () => {
   const refused = expect.objectContaining({ code: "ERR_CORRUPT_CHECKPOINT" });
   const read = (bytes: Uint8Array) => readImage(memorySource(bytes), { sizeBytes: 0 });
 
-  test("a length of exabytes allocates nothing", () => {
+  test("stays small for a declared length of exabytes", () => {
     for (const high of [0, 1, 0x7fff_ffff, 0xffff_ffff]) {
       const bytes = new Uint8Array(1000);
       new DataView(bytes.buffer).setUint32(0, 0xffff_ffff, true);
@@ -208,7 +208,7 @@ describe("memory", () => {
     }
   });
 
-  test("columns take at most 16 bytes for each byte of the message", () => {
+  test("stays below 16 bytes of columns for each byte of the message", () => {
     // The shortest possible entries.
     for (const tag of [0x12, 0x1a, 0x22, 0x2a, 0x32, 0x3a, 0x42]) {
       const message = new Uint8Array(20_002);
@@ -227,7 +227,7 @@ describe("memory", () => {
     }
   });
 
-  test("ranges of terabytes are as cheap as small ones", () => {
+  test("stays the same for ranges of terabytes and for small ones", () => {
     const [, huge] = fixtures as [Fixture, Fixture];
     const decoded = decodeMetadata(messageOf(huge));
     const sizeBytes = 8192 * 2 ** 30;

@@ -110,7 +110,7 @@ describe("importFrom refuses", () => {
     expect(`${error}`).toContain(message);
   };
 
-  test("a missing directory, a file, an empty directory", async () => {
+  test("a missing directory, a file and an empty directory", async () => {
     await refused(join(scratch, "absent"), NoCheckpointError, "ENOENT");
     await refused(join(fixtures, "optrace.json"), SyscallError, "ENOTDIR");
     await refused(
@@ -120,7 +120,7 @@ describe("importFrom refuses", () => {
     );
   });
 
-  test("metadata cut off anywhere", async () => {
+  test("metadata that is cut off anywhere", async () => {
     const directory = copyOf("huge");
     const path = join(directory, "pages_meta.img");
     for (let sizeBytes = readFileSync(path).byteLength - 1; sizeBytes >= 0; sizeBytes -= 97) {
@@ -129,7 +129,7 @@ describe("importFrom refuses", () => {
     }
   });
 
-  test("pages cut off, or more than the metadata accounts for", async () => {
+  test("pages that are cut off, or more than the metadata accounts for", async () => {
     const directory = copyOf("small");
     const path = join(directory, "pages.img");
     const pages = readFileSync(path);
@@ -142,7 +142,7 @@ describe("importFrom refuses", () => {
     await refused(directory, CorruptCheckpointError, "");
   });
 
-  test("inline contents cut off, or an object where a header should be", async () => {
+  test("inline contents that are cut off, and an object instead of a header", async () => {
     const directory = copyOf("inline");
     const path = join(directory, "pages_meta.img");
     const stream = readFileSync(path);

@@ -68,7 +68,7 @@ const metadataArbitrary: fc.Arbitrary<GvisorMetadata> = fc
   });
 
 describe("against protobufjs", () => {
-  test("writes the same bytes, and each reads what the other wrote", () => {
+  test("writes the same bytes, and each reads the other's bytes", () => {
     fc.assert(
       fc.property(metadataArbitrary, (metadata) => {
         const bytes = encodeMetadata(metadata);
@@ -199,13 +199,13 @@ describe("protobuf's rules", () => {
       [0x32, 11, 0x10, 0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1],
       "0xfffffffffffffffe",
     ],
-  ])("%s is refused", (_name, bytes, message) => {
+  ])("refuses %s", (_name, bytes, message) => {
     const attempt = () => decode(...bytes);
     expect(attempt).toThrow(CorruptCheckpointError);
     expect(attempt).toThrow(message);
   });
 
-  test("refuses no version, and a version of 2^64-1", () => {
+  test("refuses a missing version, and a version of 2^64-1", () => {
     expect(() => decodeMetadata(new Uint8Array())).toThrow("version 0");
     const version = encodeVarint(U64_MAX);
     expect(() => decodeMetadata(new Uint8Array([0x08, ...version]))).toThrow("version 2^64-1");

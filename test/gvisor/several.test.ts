@@ -188,7 +188,7 @@ describe("the list of owners", () => {
     .filter((s) => s.isWellFormed());
   const container = fc.oneof(fc.constant(""), text);
 
-  test("round-trips, also when it is long", () => {
+  test("round-trips, also if it is long", () => {
     const owner = fc.record({ containerName: container, path: text });
     fc.assert(
       fc.property(fc.array(owner, { maxLength: 50 }), fc.nat({ max: 9 }), (owners, before) => {

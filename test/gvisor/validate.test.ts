@@ -26,7 +26,7 @@ import {
   goodRuns,
 } from "./support/sketch.ts";
 
-test("validateMetadata returns the image that composeMetadata was given", () => {
+test("validateMetadata returns the image of composeMetadata", () => {
   let runs = 0;
   fc.assert(
     fc.property(imageArbitrary, (image) => {
@@ -211,7 +211,7 @@ describe("the rules", () => {
     ["a count at 2^64-1", { subreleased: [[END, 1]] }, "subreleased"],
     ["a count off a huge page", { subreleased: [[CHUNK + HUGE + K, 1]] }, "subreleased"],
   ];
-  test.each(broken)("%s is refused", (_name, change, section) => {
+  test.each(broken)("refuse %s", (_name, change, section) => {
     const attempt = () => validateMetadata(metadataOf({ ...good, ...change }), {}, "meta");
     expect(attempt).toThrow(CorruptCheckpointError);
     expect(attempt).toThrow(expect.objectContaining({ section, path: "meta" }));

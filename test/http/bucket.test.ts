@@ -39,19 +39,19 @@ test("put writes an object with a checksum, signed with the region", async () =>
   expect(headers["x-amz-checksum-crc32"]).toBeDefined();
 });
 
-test("put with ifAbsent fails with changed where there is an object", async () => {
+test("put with ifAbsent fails with changed if the object exists", async () => {
   await bucket.put("key", pattern(10), { ifAbsent: true });
   const error = await errorOf(bucket.put("key", pattern(10), { ifAbsent: true }));
   expect(error).toMatchObject({ failure: "changed", status: 412, s3Code: "PreconditionFailed" });
 });
 
-test("put makes the object once more after a 503, and sends the whole body", async () => {
+test("put repeats the whole body after a 503", async () => {
   server.misbehave({ fault: { status: 503, s3Code: "SlowDown" }, times: 2 });
   await bucket.put("key", pattern(100_000));
   expect(server.objects.get("key")!.bytes).toEqual(Buffer.from(pattern(100_000)));
 });
 
-test("head tells the size, or nothing", async () => {
+test("head returns the size, or nothing", async () => {
   await bucket.put("key", pattern(10));
   expect(await bucket.head("key")).toEqual({ sizeBytes: 10 });
   expect(await bucket.head("other")).toBeUndefined();
@@ -64,7 +64,7 @@ test("delete succeeds with and without an object", async () => {
   expect(server.objects.size).toBe(0);
 });
 
-test("list goes through all pages in the order of keys, and decodes names", async () => {
+test("list follows all pages in the order of keys, and decodes names", async () => {
   server.listMax = 3;
   const names = ["a b", "a&b", "a+b", "ä", "b/c", "d", "e"].map((name) => `p/${name}`);
   for (const name of names) await bucket.put(name, pattern(5));
@@ -72,7 +72,7 @@ test("list goes through all pages in the order of keys, and decodes names", asyn
   expect(await keysOf(bucket.list("p/"))).toEqual([...names].sort());
 });
 
-test("a multipart upload makes one object of its parts", async () => {
+test("completeUpload makes one object of its parts", async () => {
   const bytes = pattern(6 * 2 ** 20);
   const upload = { key: "big", uploadId: await bucket.createUpload("big") };
   expect(await keysOf(bucket.listUploads(""))).toEqual(["big"]);
@@ -85,14 +85,14 @@ test("a multipart upload makes one object of its parts", async () => {
   expect(await keysOf(bucket.listUploads(""))).toEqual([]);
 });
 
-test("an aborted upload leaves nothing", async () => {
+test("abortUpload leaves nothing", async () => {
   const uploadId = await bucket.createUpload("big");
   await bucket.abortUpload("big", uploadId);
   await bucket.abortUpload("big", uploadId);
   expect(server.uploads.size).toBe(0);
 });
 
-test("a part that changes on the way is refused", async () => {
+test("uploadPart is refused if the part changes on the way", async () => {
   const upload = { key: "big", uploadId: await bucket.createUpload("big") };
   const body = pattern(1000);
   const sending = bucket.uploadPart(upload, 1, body);
@@ -109,7 +109,7 @@ test("completeUpload sees an error behind a status of success", async () => {
   expect(server.objects.has("big")).toBe(true);
 });
 
-test("an error names the bucket's region where the region is wrong", async () => {
+test("an error names the bucket's region if the request had another", async () => {
   const fault = { status: 301, headers: { "x-amz-bucket-region": "eu-north-1" } };
   server.misbehave({ fault });
   const error = await errorOf(bucket.put("key", pattern(10)));

@@ -24,7 +24,7 @@ describe("providerOf", () => {
     });
   });
 
-  test("names what is missing", () => {
+  test("names the missing setting", () => {
     expect(() => providerOf({}, {})).toThrow(UnsupportedError);
     expect(() => providerOf({ accessKeyId: "A" }, {})).toThrow(TypeError);
     expect(() => providerOf({}, { AWS_ACCESS_KEY_ID: "A" })).toThrow(TypeError);
@@ -35,7 +35,7 @@ describe("providerOf", () => {
 });
 
 describe("CredentialOwner", () => {
-  test("takes a provider of the AWS SDK", async () => {
+  test("accepts a provider of the AWS SDK", async () => {
     process.env["AWS_ACCESS_KEY_ID"] = "FROMSDK";
     process.env["AWS_SECRET_ACCESS_KEY"] = "sdk-secret";
     process.env["AWS_CREDENTIAL_EXPIRATION"] = new Date(Date.now() + 3_600_000).toISOString();
@@ -71,7 +71,7 @@ describe("CredentialOwner", () => {
     owner.close();
   });
 
-  test("passes on what the provider throws, and asks it again", async () => {
+  test("rethrows the provider's error, and asks it again next time", async () => {
     let calls = 0;
     const owner = new CredentialOwner(async () => {
       if (calls++ === 0) throw new Error("no network");
@@ -82,7 +82,7 @@ describe("CredentialOwner", () => {
     expect(new CredentialReader(owner.handle).read().accessKeyId).toBe("AKID");
   });
 
-  test("refuses what are no credentials", async () => {
+  test("refuses values that are not credentials", async () => {
     const wrong = new CredentialOwner(async () => ({}) as never);
     await expect(wrong.ready()).rejects.toThrow(TypeError);
     const long = new CredentialOwner(async () => ({ ...keys, sessionToken: "x".repeat(2 ** 15) }));
@@ -90,7 +90,7 @@ describe("CredentialOwner", () => {
   });
 });
 
-test("CredentialReader in another thread never sees a mixture", async () => {
+test("CredentialReader in another thread never sees a mixture of two", async () => {
   let number = 0;
   const owner = new CredentialOwner(async () => {
     const text = String(++number).repeat(1 + (number % 500));

@@ -26,7 +26,7 @@ async function primed(requests: number) {
   return { hedging, client };
 }
 
-test("run sends a late request again and takes the first answer", async () => {
+test("run repeats a late request and returns the first answer", async () => {
   const { hedging, client } = await primed(100);
   let calls = 0;
   let aborted = 0;
@@ -41,7 +41,7 @@ test("run sends a late request again and takes the first answer", async () => {
   expect(client.counters[Counter.Hedges]).toBe(1);
 });
 
-test("run takes the first request's answer if that comes first", async () => {
+test("run returns the first request's answer if that comes first", async () => {
   const { hedging } = await primed(100);
   let calls = 0;
   const result = await hedging.run((signal) => {
@@ -51,7 +51,7 @@ test("run takes the first request's answer if that comes first", async () => {
   expect(result).toBe(1);
 });
 
-test("run sends at most one request of twenty again", async () => {
+test("run repeats at most one request of twenty", async () => {
   const { hedging, client } = await primed(19);
   expect(await hedging.run(taking(60, "late"))).toBe("late");
   expect(client.counters[Counter.Hedges]).toBe(0);
@@ -60,7 +60,7 @@ test("run sends at most one request of twenty again", async () => {
   expect(client.counters[Counter.Hedges]).toBe(1);
 });
 
-test("run passes on an error at once, without a second request", async () => {
+test("run rethrows an error at once, without a second request", async () => {
   const { hedging } = await primed(100);
   let calls = 0;
   const failing = hedging.run(async () => {

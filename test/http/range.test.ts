@@ -58,7 +58,7 @@ const PASSING: Record<string, [fault: Fault, failure: string]> = {
 };
 
 describe("getRange", () => {
-  test("gives the bytes of the range and the identity of the object", async () => {
+  test("returns the bytes of the range and the identity of the object", async () => {
     server.misbehave();
     expect(await read()).toEqual(expected);
     const client = plainClient();
@@ -72,12 +72,12 @@ describe("getRange", () => {
   });
 
   for (const [title, [fault, failure]] of Object.entries(PASSING)) {
-    test(`names ${title}: ${failure}`, async () => {
+    test(`reports ${title} as ${failure}`, async () => {
       server.misbehave({ fault });
       expect(await failureOf(read({}, { attemptsMax: 1 }))).toBe(failure);
     });
 
-    test(`reads on after ${title}`, async () => {
+    test(`continues reading after ${title}`, async () => {
       server.misbehave({ fault, times: 2 });
       expect(await read()).toEqual(expected);
     });
@@ -88,7 +88,7 @@ describe("getRange", () => {
     ["403", { status: 403, s3Code: "AccessDenied" }, "refused"],
     ["the whole object", { ignoresRange: true }, "refused"],
   ] as const) {
-    test(`does not ask again after ${title}`, async () => {
+    test(`does not repeat the request after ${title}`, async () => {
       server.misbehave({ fault });
       const before = server.seen.length;
       expect(await failureOf(read())).toBe(failure);
@@ -96,7 +96,7 @@ describe("getRange", () => {
     });
   }
 
-  test("sends If-Match and names an object that has changed", async () => {
+  test("sends If-Match, and reports an object that has changed", async () => {
     server.misbehave();
     const identity = await getRange(plainClient(), { url, start: 0, end: 1 }, () => undefined);
     expect(await read({ identity })).toEqual(expected);
@@ -106,7 +106,7 @@ describe("getRange", () => {
     server.put("file", contents);
   });
 
-  test("compares the answer of a server that ignores If-Match", async () => {
+  test("checks the answer of a server that ignores If-Match", async () => {
     server.misbehave({ fault: { headers: { etag: 'W/"weak"' } } });
     const identity = await getRange(plainClient(), { url, start: 0, end: 1 }, () => undefined);
     expect(identity.etag).toBe('W/"weak"');
@@ -116,7 +116,7 @@ describe("getRange", () => {
     expect(await failureOf(read({ identity }))).toBe("changed");
   });
 
-  test("names an object that became shorter than the range", async () => {
+  test("reports an object that became shorter than the range", async () => {
     server.misbehave();
     expect(await failureOf(read({ start: OBJECT_BYTES, end: OBJECT_BYTES + 1 }))).toBe("changed");
   });
@@ -141,14 +141,14 @@ describe("getRange", () => {
     expect(performance.now() - beganMs).toBeLessThan(90);
   });
 
-  test("gives up after its attempts", async () => {
+  test("fails after its last attempt", async () => {
     server.misbehave({ fault: { status: 503 } });
     const before = server.seen.length;
     expect(await failureOf(read({}, { attemptsMax: 3 }))).toBe("busy");
     expect(server.seen.length).toBe(before + 3);
   });
 
-  test("makes no more retries than the budget of the client", async () => {
+  test("retries no more than the client's budget allows", async () => {
     server.misbehave({ fault: { status: 503 } });
     const client = plainClient();
     const before = server.seen.length;
@@ -162,7 +162,7 @@ describe("getRange", () => {
 });
 
 describe("getStart", () => {
-  test("gives the first bytes, or all of a smaller object", async () => {
+  test("returns the first bytes, or all of a smaller object", async () => {
     server.misbehave();
     const some = await getStart(plainClient(), url, 100);
     expect(some.bytes).toEqual(contents.slice(0, 100));

@@ -35,7 +35,7 @@ test("a redirect to the same host is signed again", async () => {
   expect(second).not.toBe(first);
 });
 
-test("a redirect to another host carries the range, and no credentials", async () => {
+test("a redirect to another host has the range, and no credentials", async () => {
   const bucket = await bucketOf(server);
   server.misbehave(redirect(`${other.endpoint}/bucket/key`));
   await getRange(bucket.client, { url: bucket.url("key"), start: 0, end: 10 }, () => undefined);
@@ -44,7 +44,7 @@ test("a redirect to another host carries the range, and no credentials", async (
   for (const name of Object.keys(headers)) expect(name).not.toMatch(/authorization|x-amz/);
 });
 
-test("credentials do not come back on a redirect from the other host", async () => {
+test("a redirect from the other host back has no credentials", async () => {
   const bucket = await bucketOf(server);
   server.misbehave(redirect(`${other.endpoint}/bucket/key`));
   other.misbehave(redirect(`${server.endpoint}/bucket/key`));

@@ -39,7 +39,7 @@ test("parseS3Place addresses a bucket by host at AWS and by path elsewhere", () 
   );
 });
 
-test("parseS3Place takes region and endpoint from the environment", () => {
+test("parseS3Place reads region and endpoint from the environment", () => {
   const env = { AWS_REGION: "eu-west-3", AWS_ENDPOINT_URL: "http://one", AWS_ENDPOINT_URL_S3: "" };
   expect(parseS3Place("s3://bucket", { endpoint: "http://two" }, env)).toMatchObject({
     region: "eu-west-3",
@@ -49,7 +49,7 @@ test("parseS3Place takes region and endpoint from the environment", () => {
   expect(parseS3Place("s3://bucket", {}, rest).bucketUrl).toBe("http://one/bucket/");
 });
 
-test("parseS3Place names what is wrong", () => {
+test("parseS3Place names the bad part of a place", () => {
   for (const url of BAD_URLS) expect(() => parseS3Place(url, {}, {})).toThrow(TypeError);
   for (const endpoint of ["localhost:9000", "ftp://x", "http://x/?y", "http://u:p@x"])
     expect(() => parseS3Place("s3://bucket", { endpoint }, {})).toThrow(TypeError);

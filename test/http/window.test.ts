@@ -19,7 +19,7 @@ async function send(window: RequestWindow, count: number, width: number): Promis
   return most;
 }
 
-test("RequestWindow grows to its limit while that brings more", async () => {
+test("RequestWindow grows to its limit while that increases the throughput", async () => {
   const window = new RequestWindow(48);
   expect(window.limit).toBe(16);
   await send(window, 900, 1000);
@@ -38,7 +38,7 @@ test("throttle halves the window, once for one overload", () => {
   expect(window.limit).toBe(8);
 });
 
-test("run passes on an error and gives its place to the next", async () => {
+test("run rethrows an error and frees its place for the next", async () => {
   const window = new RequestWindow(1);
   const failing = window.run(() => Promise.reject(new Error("refused")));
   const next = window.run(async () => 1);
@@ -46,7 +46,7 @@ test("run passes on an error and gives its place to the next", async () => {
   expect(await next).toBe(1);
 });
 
-test("release lets those that wait end with their signal", async () => {
+test("release ends a waiting request with its signal", async () => {
   const window = new RequestWindow(1);
   const abort = new AbortController();
   const { promise, resolve } = Promise.withResolvers<number>();

@@ -3,7 +3,7 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { elementsOf, encode, textOf } from "../../src/http/xml.ts";
 
-test("textOf gives back every text that encode wrote", () => {
+test("textOf returns every text that encode wrote", () => {
   fc.assert(
     fc.property(fc.string({ unit: "binary" }), (text) => {
       expect(textOf(`<a><Key>x${encode(text)}x</Key></a>`, "Key")).toBe(`x${text}x`);
@@ -11,7 +11,7 @@ test("textOf gives back every text that encode wrote", () => {
   );
 });
 
-test("elementsOf finds elements with and without attributes, and survives what is no XML", () => {
+test("elementsOf finds elements with and without attributes, and accepts any text", () => {
   expect(elementsOf('<r xmlns="x"><a>1</a><ab>2</ab><a z="1">3</a><a>4', "a")).toEqual(["1", "3"]);
   fc.assert(
     fc.property(fc.string(), (text) => {
@@ -20,6 +20,6 @@ test("elementsOf finds elements with and without attributes, and survives what i
   );
 });
 
-test("textOf knows XML's entities alone", () => {
+test("textOf decodes only XML's own entities", () => {
   expect(textOf("<a>&lt;&amp;&#65;&#x42;&nope;&#x110000;</a>", "a")).toBe("<&AB&nope;&#x110000;");
 });

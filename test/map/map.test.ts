@@ -43,7 +43,7 @@ function modelIn(html: string): MapModel {
 }
 
 describe("pgalloc map", () => {
-  test("writes one file that requests nothing", async () => {
+  test("writes one file that makes no request", async () => {
     const out = join(directory, "map.html");
     const path = await saveSample();
     expect(runMap(path, "--out", out)).toEqual({ exitCode: 0, output: `wrote ${out}\n` });

@@ -80,7 +80,7 @@ test("create empties and uses again a file that a MemoryFile left behind", () =>
   expect(second.view(second.allocate(PAGE_SIZE))[0]).toBe(0);
 });
 
-test("create refuses a file of another origin, and leaves it as it was", () => {
+test("create refuses a file that this library did not make, and does not change it", () => {
   writeFileSync(path, "notes");
   expect(() => MemoryFile.create({ path })).toThrow(NotMemoryError);
   expect(readFileSync(path, "utf8")).toBe("notes");
@@ -88,7 +88,7 @@ test("create refuses a file of another origin, and leaves it as it was", () => {
   MemoryFile.create({ path }).destroy();
 });
 
-test("create refuses what is no file, and says that a path is a symbolic link", () => {
+test("create refuses a path that is not a file, and says that a path is a symbolic link", () => {
   expect(() => MemoryFile.create({ path: root })).toThrow("EISDIR");
   Bun.spawnSync(["mkfifo", path]);
   expect(() => MemoryFile.create({ path })).toThrow(NotMemoryError);
@@ -97,7 +97,7 @@ test("create refuses what is no file, and says that a path is a symbolic link", 
   expect(existsSync(join(root, "elsewhere"))).toBe(false);
 });
 
-test("create works where the file system has neither locks nor attributes", () => {
+test("create works on a file system with neither locks nor attributes", () => {
   const refused = ["flock", "fsetxattr", "fgetxattr"];
   setFaultHook((call) => (refused.includes(call) ? { errno: 95 } : undefined));
   MemoryFile.create({ path }).destroy();
@@ -117,16 +117,16 @@ test("mode sets the permissions of a new file", () => {
     expect(() => MemoryFile.create({ path, mode })).toThrow(RangeError);
 });
 
-test("a name of 249 bytes is taken as it is", () => {
+test("create accepts a name of 249 bytes", () => {
   for (const name of ["", "é".repeat(124), "x".repeat(249)]) MemoryFile.create({ name }).destroy();
 });
 
-test("null means that an option is absent", () => {
+test("create treats null as an absent option", () => {
   const absent = { name: null, path: null, limitBytes: null, mode: null };
   MemoryFile.create(absent as never).destroy();
 });
 
-test("a small limit reserves little address space", () => {
+test("create with a small limit reserves little address space", () => {
   const reserved = (options: object) => {
     using file = MemoryFile.create(options);
     return coreOf(file).mapping.capacityBytes;
@@ -136,7 +136,7 @@ test("a small limit reserves little address space", () => {
   expect(reserved({ limitBytes: 3 * CHUNK_SIZE })).toBe(6 * CHUNK_SIZE);
 });
 
-test("a file with a small limit has room for what its checkpoint holds", async () => {
+test("create with a small limit leaves room for what the file's checkpoint holds", async () => {
   const directory = join(root, "checkpoint");
   using file = MemoryFile.create();
   for (let i = 0; i < 3; i++) file.allocate(CHUNK_SIZE);
@@ -147,7 +147,7 @@ test("a file with a small limit has room for what its checkpoint holds", async (
   expect(loaded.view(last)[0]).toBe(7);
 });
 
-test("files work in little address space", () => {
+test("create, save and load work in little address space", () => {
   const code = `
     const file = MemoryFile.create(JSON.parse(process.argv[1] ?? "{}"));
     console.log(file.view(file.allocate(4096)).fill(7)[0]);`;
@@ -156,7 +156,7 @@ test("files work in little address space", () => {
   expect(limited("ulimit -d 3145728", code)).toBe("7");
 });
 
-test("a limit of file sizes below a chunk is named", () => {
+test("allocate names a limit of file sizes below a chunk", () => {
   const code = `
     const file = MemoryFile.create();
     try { file.allocate(4096) } catch (error) { console.log(error.code, error.message) }`;

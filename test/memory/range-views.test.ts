@@ -18,7 +18,7 @@ test("view gives one view for equal ranges", () => {
     expect(file.view(same)).toBe(view);
 });
 
-test("view follows a range whose bounds were written", () => {
+test("view follows a range whose bounds were changed", () => {
   using file = MemoryFile.create();
   const range = file.allocate(4 * PAGE_SIZE) as { start: number; end: number };
   const { start } = range;
@@ -53,7 +53,7 @@ test("view of the same range in two files is each file's own", () => {
   expect([one.view(range)[0], two.view(range)[0]]).toEqual([1, 2]);
 });
 
-test("view throws without references, and is there again after the next allocate", async () => {
+test("view throws without references, and works again after the next allocate", async () => {
   using file = MemoryFile.create();
   const range = file.allocate(PAGE_SIZE);
   file.view(range)[0] = 1;
@@ -64,7 +64,7 @@ test("view throws without references, and is there again after the next allocate
   expect(file.view(range)[0]).toBe(0);
 });
 
-test("view of one range says nothing of another range's references", () => {
+test("view of one range ignores another range's references", () => {
   using file = MemoryFile.create();
   for (const type of [Uint8Array, Float64Array, BigUint64Array]) {
     const [one, two] = [file.allocate(PAGE_SIZE), file.allocate(PAGE_SIZE)];
@@ -97,7 +97,7 @@ test("view throws after another thread destroyed the file, and its views have en
   expect(view.byteLength).toBe(0);
 });
 
-test("view refuses what is no range", () => {
+test("view refuses a value that is not a range", () => {
   using file = MemoryFile.create();
   file.allocate(PAGE_SIZE);
   for (const bad of [undefined, null, 1, "range", {}, { start: "0", end: PAGE_SIZE }])

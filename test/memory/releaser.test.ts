@@ -32,7 +32,7 @@ function touch(file: MemoryFile, ranges: readonly FileRange[]): void {
 
 const everyOther = (ranges: readonly FileRange[]) => ranges.filter((_, i) => i % 2 === 0);
 
-test("neighbours that are dropped one by one are punched together", async () => {
+test("the releaser punches neighbours that were dropped one by one together", async () => {
   using file = MemoryFile.create();
   const ranges = allocateMany(file, 1000, 3);
   touch(file, ranges);
@@ -45,7 +45,7 @@ test("neighbours that are dropped one by one are punched together", async () => 
   expect(file.totalUsageBytes).toBe(0);
 });
 
-test("ranges between others cost one punch each, and one look", async () => {
+test("the releaser punches each of several separate ranges once, with one look", async () => {
   using file = MemoryFile.create();
   const ranges = allocateMany(file, 1000, 3);
   touch(file, ranges);
@@ -59,7 +59,7 @@ test("ranges between others cost one punch each, and one look", async () => {
   expect(file.totalUsageBytes).toBe(500 * PAGE_SIZE);
 });
 
-test("untouched pages are not punched: a few looks for a thousand ranges", async () => {
+test("the releaser punches no untouched page, and looks a few times at 1,000 ranges", async () => {
   using file = MemoryFile.create();
   const dropped = everyOther(allocateMany(file, 10_000, 3));
   const { punches, looks } = await callsOf(async () => {
@@ -70,7 +70,7 @@ test("untouched pages are not punched: a few looks for a thousand ranges", async
   expect(looks).toBeLessThanOrEqual(dropped.length / 250);
 });
 
-test("one touched page among untouched ranges is found", async () => {
+test("the releaser finds one touched page among untouched ranges", async () => {
   using file = MemoryFile.create();
   const dropped = everyOther(allocateMany(file, 2000, 3));
   touch(file, [dropped[700]!, dropped[999]!]);
@@ -91,7 +91,7 @@ test("released returns committed memory that was never touched", async () => {
   expect(file.totalUsageBytes).toBe(40 * PAGE_SIZE);
 });
 
-test("when a look fails, waste is punched unseen", async () => {
+test("the releaser punches waste without a look if the look fails", async () => {
   using file = MemoryFile.create();
   const ranges = allocateMany(file, 40, 2);
   touch(file, ranges);
@@ -102,7 +102,7 @@ test("when a look fails, waste is punched unseen", async () => {
   expect(file.totalUsageBytes).toBe(20 * PAGE_SIZE);
 });
 
-test("no punch is longer than 128 MiB", async () => {
+test("the releaser punches at most 128 MiB at once", async () => {
   using file = MemoryFile.create();
   const range = file.allocate(2 * CHUNK_SIZE);
   for (let at = range.start; at < range.end; at += 64 * 1024 * 1024)
@@ -126,7 +126,7 @@ test("no punch is longer than 128 MiB", async () => {
   expect(Math.max(...lengths)).toBeLessThanOrEqual(MAX_PUNCH_BYTES);
 });
 
-test("decRef punches nothing, and a program that never awaits does not grow the file", () => {
+test("allocate releases waste in a program that never awaits, and decRef does not", () => {
   using file = MemoryFile.create();
   const kept = allocateMany(file, 64, 1024);
   let punchesInDecRef = 0;

@@ -33,7 +33,7 @@ test("get returns the same view for the same range and type", () => {
   expect([first.length, longer.length, words.length]).toEqual([0, 0, 0]);
 });
 
-test("find gives the kept view of that range and type, fresh while no page was discarded", () => {
+test("find returns the kept view of a range and type, fresh while no page was discarded", () => {
   const views = new Views(base, () => {});
   const bytes = views.get(1, 2, Uint8Array, 5);
   const floats = views.get(2, 4, Float32Array, 5);
@@ -59,7 +59,7 @@ test("find gives the kept view of that range and type, fresh while no page was d
   expect(views.find(1, 2, Uint8Array)).toBeUndefined();
 });
 
-test("a view that its user transferred away is not handed out again", () => {
+test("get does not return a view that its user transferred away", () => {
   let escapes = 0;
   const views = new Views(base, () => escapes++);
   const first = bytesOf(views, 0);
@@ -106,7 +106,7 @@ test("get keeps as many views as its budget allows, in any order", () => {
   }
 });
 
-test("a view that is asked for now and then is kept however many others come and go", () => {
+test("get keeps a view that is used from time to time, however many others come and go", () => {
   const views = new Views(base, () => {}, 16);
   const kept = bytesOf(views, 0);
   for (let round = 0; round < 10; round++) {
@@ -121,7 +121,7 @@ test("a view that is asked for now and then is kept however many others come and
   expect(views.detachAll()).toBe(true);
 });
 
-test("get gives each range its own memory in any order, and detach ends all", () => {
+test("get gives each range its own memory in any order, and detachAll ends all", () => {
   new Int32Array(bufferAt(base, PAGES * PAGE_SIZE)).forEach((_, i, words) => {
     if (i % (PAGE_SIZE / 4) === 0) words[i] = i / (PAGE_SIZE / 4);
   });
@@ -162,7 +162,7 @@ test("get gives each range its own memory in any order, and detach ends all", ()
   );
 });
 
-test("among many views each is found again", () => {
+test("get finds each of many views again", () => {
   const pages = 20_000;
   const memory = mapAnonymous(pages * PAGE_SIZE);
   const views = new Views(memory, () => {});
@@ -172,7 +172,7 @@ test("among many views each is found again", () => {
   unmap(memory, pages * PAGE_SIZE);
 });
 
-test("a DataView of a range whose buffer was transferred away, and then another view of it", () => {
+test("get makes new views of a range whose DataView's buffer was transferred away", () => {
   const views = new Views(base, () => {});
   views.get(0, 1, DataView, 0).buffer.transfer();
   expect(views.get(0, 1, DataView, 0).byteLength).toBe(PAGE_SIZE);
@@ -211,7 +211,7 @@ test("get accepts types that make other views, ask for views, or end the file", 
   expect(views.detachAll()).toBe(true);
 });
 
-test("detach ends a view's buffer whatever the view claims", () => {
+test("detachAll ends a view's buffer, whatever the view claims", () => {
   const views = new Views(base, () => {});
   const lying = bytesOf(views, 0);
   Object.defineProperty(lying, "buffer", { value: new ArrayBuffer(8) });
@@ -239,7 +239,7 @@ test("detach ends a view's buffer whatever the view claims", () => {
   expect(() => bytesOf(views, 3)).toThrow("destroyed during the call");
 });
 
-test("an element size that does not divide a page is refused, and nothing stays behind", () => {
+test("get refuses an element size that does not divide a page, and leaves nothing behind", () => {
   const views = new Views(base, () => {});
   class Odd {
     constructor(buffer: ArrayBuffer) {
@@ -250,7 +250,7 @@ test("an element size that does not divide a page is refused, and nothing stays 
   expect(views.detachAll()).toBe(true);
 });
 
-test("a posted view carries its own bytes only, and asking again makes no system call", () => {
+test("a posted view has its own bytes only, and get makes no system call for a kept one", () => {
   using file = MemoryFile.create();
   const ranges = Array.from({ length: 3000 }, () => file.allocate(PAGE_SIZE));
   const [range] = ranges;
@@ -263,7 +263,7 @@ test("a posted view carries its own bytes only, and asking again makes no system
   expect({ ...syscallCounts }).toEqual(before);
 });
 
-test("Views counts a buffer that was let go and collected as transferred away", async () => {
+test("sweep counts a dropped and collected buffer as transferred away", async () => {
   let escapes = 0;
   const views = new Views(base, () => escapes++);
   (() => {
@@ -276,7 +276,7 @@ test("Views counts a buffer that was let go and collected as transferred away", 
   expect(escapes).toBeGreaterThan(0);
 });
 
-test("detach leaves a pinned buffer without a copy, and ends it after the I/O", async () => {
+test("detachAll leaves a pinned buffer without a copy, and ends it after the I/O", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-views-"));
   try {
     const path = join(directory, "fifo");

@@ -76,7 +76,7 @@ describe("metrics()", () => {
     expect(saves).toEqual([1, 0]);
   });
 
-  test("reports a load by cause, and its waits by what they wait for", async () => {
+  test("reports a load by cause, and its waits by kind", async () => {
     const path = await saveNumbers("loaded", 4096);
     using file = await MemoryFile.loadFrom(path, { background: true, queue: "inline" });
     const range = { start: 4095 * PAGE_SIZE, end: 4096 * PAGE_SIZE };
@@ -115,7 +115,7 @@ describe("metrics()", () => {
     expect(prometheus(file)).toContain(`kind="all"} ${requests!.sent}`);
   });
 
-  test("counts what other threads do", async () => {
+  test("counts the work of other threads", async () => {
     using file = MemoryFile.create({ name: "shared" });
     file.allocate(PAGE_SIZE);
     const source = `
@@ -153,7 +153,7 @@ describe("prometheus()", () => {
     expect(exitCode).toBe(0);
   });
 
-  test("names files apart, and gives cumulative buckets", async () => {
+  test("names files of one name apart, and gives cumulative buckets", async () => {
     using one = MemoryFile.create({ name: "same" });
     using two = MemoryFile.create({ name: "same" });
     one.allocate(3 * PAGE_SIZE);

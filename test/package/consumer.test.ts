@@ -104,7 +104,7 @@ ${uses}
   );
 });
 
-test("the package's command line tool runs, and names what the benches lack", () => {
+test("the package's command line tool runs, and names a missing dependency of the benches", () => {
   const tool = join(unpacked, "src/cli/main.ts");
   expect(run([process.execPath, tool, "--help"], directory)).toContain("verify DIR");
   const { exitCode, stderr } = Bun.spawnSync([process.execPath, tool, "bench", "--smoke"], {
@@ -116,7 +116,7 @@ test("the package's command line tool runs, and names what the benches lack", ()
   ]);
 });
 
-describe("a program that is built", () => {
+describe("a program that is bundled", () => {
   // No top-level await: bytecode without an executable is CommonJS.
   const program = `
 import { MemoryFile } from "pgalloc";

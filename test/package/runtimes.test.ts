@@ -19,7 +19,7 @@ test("the stubs export the names of the sources", () => {
 });
 
 test.each(["darwin", "win32"])(
-  "Bun on %s imports every entry; a call is unsupported",
+  "Bun on %s imports every entry, and calls throw UnsupportedError",
   (platform) => {
     const program = `
     Object.defineProperty(process, "platform", { value: "${platform}" });
@@ -52,7 +52,7 @@ test.each(["darwin", "win32"])(
   },
 );
 
-test.skipIf(Bun.which("node") === null)("Node gets stubs that tell of Bun", () => {
+test.skipIf(Bun.which("node") === null)("Node gets stubs that name Bun", () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-node-"));
   try {
     mkdirSync(join(directory, "node_modules"));

@@ -58,7 +58,7 @@ for (const compression of ["none", "zstd"] as const) {
   });
 }
 
-test("awaitLoad of everything includes the cache", async () => {
+test("awaitLoad of the whole file includes the cache", async () => {
   await save();
   using file = await load({ background: true });
   await file.awaitLoad();
@@ -78,7 +78,7 @@ test("a newer checkpoint replaces the cache", async () => {
   expectContents(offline, 2);
 });
 
-test("offline makes no request, and says where there is nothing", async () => {
+test("offline makes no request, and names a cache without a checkpoint", async () => {
   await save();
   const offline = { cache: { directory: cache, offline: true } };
   await expect(load(offline)).rejects.toThrow(NoCheckpointError);
@@ -123,7 +123,7 @@ test("a damaged page keeps the cache from appearing", async () => {
   expect(existsSync(join(cache, "meta"))).toBe(false);
 });
 
-test("of two loads at once one fills the cache", async () => {
+test("two loads at once fill the cache once", async () => {
   await save();
   const [one, other] = await Promise.all([load(), load()]);
   expectContents(one);
@@ -133,14 +133,14 @@ test("of two loads at once one fills the cache", async () => {
   other.destroy();
 });
 
-test("a checkpoint larger than the cache is loaded without it", async () => {
+test("a checkpoint larger than maxBytes is loaded without the cache", async () => {
   await save();
   using file = await load({ cache: { directory: cache, maxBytes: 1000 } });
   expectContents(file);
   expect(existsSync(cache)).toBe(false);
 });
 
-test("a cache that is damaged is filled anew", async () => {
+test("a damaged cache is filled again", async () => {
   await save();
   (await load()).destroy();
   writeFileSync(join(cache, "meta"), "damaged");
@@ -167,7 +167,7 @@ test("the cache of a web server's checkpoint takes one request, too", async () =
   expect(server.seen.length).toBe(1);
 });
 
-test("loadFrom checks what cache is", async () => {
+test("loadFrom checks the cache option", async () => {
   await expect(load({ cache: "" })).rejects.toThrow(TypeError);
   await expect(load({ cache: { directory: cache, maxBytes: -1 } })).rejects.toThrow(RangeError);
 });

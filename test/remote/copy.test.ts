@@ -38,7 +38,7 @@ async function saveTo(where: string): Promise<void> {
   await file.saveTo(where, { s3: s3Of(server), compression: "none" });
 }
 
-test("a checkpoint that goes round through S3 and a web server comes back as it was", async () => {
+test("copy through S3 and a web server leaves a checkpoint as it was", async () => {
   const [first, second, third] = ["first", "second", "third"].map((name) => join(root, name));
   await saveTo(first!);
   const report = await copy(first!, PLACE);
@@ -56,7 +56,7 @@ test("a checkpoint that goes round through S3 and a web server comes back as it 
   expect(Buffer.compare(contents, pattern(PAGES * PAGE_SIZE))).toBe(0);
 });
 
-test("a copy to the place that has the checkpoint does nothing", async () => {
+test("copy to a place that has the checkpoint does nothing", async () => {
   await saveTo(PLACE);
   await copy(PLACE, OTHER);
   const names = namesIn(server, "other/");
@@ -64,7 +64,7 @@ test("a copy to the place that has the checkpoint does nothing", async () => {
   expect(namesIn(server, "other/")).toEqual(names);
 });
 
-test("a copy takes over the page files that the destination's checkpoint has", async () => {
+test("copy reuses the page files of the destination's checkpoint", async () => {
   using file = filledFile(2000);
   const options = { s3: s3Of(server), compression: "none", incremental: true } as const;
   await file.saveTo(PLACE, options);
@@ -82,7 +82,7 @@ test("a copy takes over the page files that the destination's checkpoint has", a
   expect(readdirSync(directory).length).toBe(3);
 });
 
-test("a copy that fails leaves the destination as it was", async () => {
+test("copy that fails leaves the destination as it was", async () => {
   await saveTo(PLACE);
   const directory = join(root, "copy");
   server.misbehave({ method: "GET", path: /pages-/, skip: 3, fault: { status: 403 } });
@@ -98,7 +98,7 @@ test("a copy that fails leaves the destination as it was", async () => {
   expect(server.uploads.size).toBe(0);
 });
 
-test("a copy of nothing says so", async () => {
+test("copy from a place without a checkpoint throws NoCheckpointError", async () => {
   await expect(copy(PLACE, join(root, "copy"))).rejects.toThrow(NoCheckpointError);
   await expect(copy(join(root, "none"), PLACE)).rejects.toThrow(NoCheckpointError);
 });

@@ -58,7 +58,7 @@ for (const compression of ["none", "zstd"] as const) {
       expectContents(file);
     });
 
-    test("loadFrom restores over a server that fails now and then", async () => {
+    test("loadFrom restores from a server that sometimes fails", async () => {
       await save(PLACE, compression);
       server.misbehave(
         { path: /pages-/, skip: 2, times: 1, fault: { cutAfterBytes: 5000 } },
@@ -72,7 +72,7 @@ for (const compression of ["none", "zstd"] as const) {
   });
 }
 
-test("a restore in the background loads what is awaited first", async () => {
+test("loadFrom in the background loads awaited ranges first", async () => {
   using made = MemoryFile.create();
   const range = made.allocate(2 ** 26);
   made.view(range).set(pattern(2 ** 26));
@@ -95,7 +95,7 @@ async function loadEnded(file: MemoryFile): Promise<void> {
   while (file.isLoading) await Bun.sleep(5);
 }
 
-test("pages that arrive damaged fail their waiters, and retryLoad reads them again", async () => {
+test("awaitLoad rejects for damaged pages, and retryLoad reads them again", async () => {
   await save();
   server.misbehave({ path: /pages-/, skip: 1, fault: { flipsByte: true } });
   using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server), background: true });
@@ -107,7 +107,7 @@ test("pages that arrive damaged fail their waiters, and retryLoad reads them aga
   expectContents(file);
 });
 
-test("a store that is away fails what is awaited; retryLoad goes on when it is back", async () => {
+test("awaitLoad rejects while the store is away, and retryLoad continues afterwards", async () => {
   await save();
   server.misbehave({ path: /pages-/, skip: 2, fault: { status: 404 } });
   using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server), background: true });
@@ -131,7 +131,7 @@ test("destroy ends the requests of a load at once", async () => {
   expect(server.seen.length).toBe(length);
 });
 
-test("a signal ends a load, its requests and its waiters", async () => {
+test("signal ends a load, its requests and its waiters", async () => {
   await save();
   server.misbehave({ path: /pages-/, skip: 1, fault: { stallAfterBytes: 100 } });
   const abort = new AbortController();
@@ -140,7 +140,7 @@ test("a signal ends a load, its requests and its waiters", async () => {
   await expect(loading).rejects.toThrow("the program's reason");
 });
 
-test("a restored file saves on, incrementally, to where it came from", async () => {
+test("saveTo saves a restored file incrementally to its own place", async () => {
   await save();
   using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server) });
   file.view({ start: 0, end: PAGE_SIZE }).fill(9);
@@ -154,7 +154,7 @@ test("a restored file saves on, incrementally, to where it came from", async () 
   expect(again.view({ start: 0, end: PAGE_SIZE }).every((byte) => byte === 9)).toBe(true);
 });
 
-test("several files go through S3 together", async () => {
+test("saveAll and loadAll send several files through S3", async () => {
   using one = filledFile(100, 1);
   using other = filledFile(200, 2);
   await saveAll(PLACE, { one, other }, { s3: s3Of(server) });
@@ -163,12 +163,12 @@ test("several files go through S3 together", async () => {
   expectContents(files.get("other")!, 200, 2);
 });
 
-test("loadFrom says where there is no checkpoint, and what is wrong with a URL", async () => {
+test("loadFrom names a place without a checkpoint, and the bad part of a URL", async () => {
   await expect(MemoryFile.loadFrom(PLACE, { s3: s3Of(server) })).rejects.toThrow(NoCheckpointError);
   await expect(MemoryFile.loadFrom("s3://B/x", { s3: s3Of(server) })).rejects.toThrow(TypeError);
 });
 
-test("openSource gives the contents of a place", async () => {
+test("openSource opens the contents of a place", async () => {
   await save();
   const source = await openSource(PLACE, { s3: s3Of(server) });
   expect(source.kind).toBe("remote");

@@ -52,12 +52,12 @@ test("openRemoteCheckpoint reads a directory over HTTP", async () => {
   expect(headers["authorization"]).toBeUndefined();
 });
 
-test("openRemoteCheckpoint says where there is no checkpoint", async () => {
+test("openRemoteCheckpoint names a place without a checkpoint", async () => {
   await expect(open()).rejects.toThrow(NoCheckpointError);
   await expect(open(`${server.endpoint}/bucket/www`)).rejects.toThrow(NoCheckpointError);
 });
 
-test("openRemoteCheckpoint names a page file that is missing, cut or another one's", async () => {
+test("openRemoteCheckpoint names a page file that is missing, cut off or not its own", async () => {
   await save();
   const [key, object] = [...server.objects].find(([key]) => key.includes("pages-"))!;
   const expectDamage = (message: string) => expect(open()).rejects.toThrow(message);
@@ -74,7 +74,7 @@ test("openRemoteCheckpoint names a page file that is missing, cut or another one
   await expectDamage("trailer");
 });
 
-test("openRemoteCheckpoint starts again where the checkpoint was replaced meanwhile", async () => {
+test("openRemoteCheckpoint starts again if the checkpoint was replaced meanwhile", async () => {
   await save(1);
   const first = [...server.objects.keys()].find((key) => key.includes("pages-"))!;
   const id = await save(2);
@@ -89,7 +89,7 @@ test("openRemoteCheckpoint starts again where the checkpoint was replaced meanwh
   expect((await opening).manifest.id.toString(16).padStart(16, "0")).toBe(id);
 });
 
-test("openRemoteCheckpoint reads a large manifest whole", async () => {
+test("openRemoteCheckpoint reads a large manifest completely", async () => {
   using file = filledFile(1);
   const { allocatedBytes } = file;
   expect(allocatedBytes).toBe(4096);

@@ -33,7 +33,7 @@ async function saveSeveral(count: number, ageMs: number, incremental = true): Pr
 
 const countOf = (name: string) => namesIn(server).filter((one) => one.startsWith(name)).length;
 
-test("prune keeps so many checkpoints and the page files that they share", async () => {
+test("prune keeps N checkpoints and the page files that they share", async () => {
   await saveSeveral(4, 2 * DAY_MS);
   expect(countOf("pages-")).toBe(4);
   const report = await prune(bucket, { keep: 2 });
@@ -54,7 +54,7 @@ test("prune removes page files that no checkpoint names any more", async () => {
   expect(namesIn(server).length).toBe(2);
 });
 
-test("prune keeps what is younger than the minimum age", async () => {
+test("prune keeps objects younger than the minimum age", async () => {
   await saveSeveral(2, 2 * DAY_MS, false);
   await saveSeveral(2, DAY_MS / 2, false);
   const report = await prune(bucket, { keep: 1 });
@@ -63,7 +63,7 @@ test("prune keeps what is younger than the minimum age", async () => {
   expect(none).toMatchObject({ kept: [4, 3], removedBytes: 0 });
 });
 
-test("prune removes what writers that died left, once it is old", async () => {
+test("prune removes objects of writers that died, once they are old", async () => {
   await saveSeveral(1, 0);
   const leave = async () => {
     await bucket.createUpload("some/prefix/pages-00000000000000aa");
@@ -103,7 +103,7 @@ test("prune checks its options", async () => {
   await expect(early).rejects.toThrow("at least a day");
 });
 
-test("a damaged manifest stops prune before it removes page files", async () => {
+test("prune stops at a damaged manifest before it removes page files", async () => {
   await saveSeveral(2, 2 * DAY_MS, false);
   const key = "some/prefix/manifest/999999999999997";
   const bytes = Buffer.from(server.objects.get(key)!.bytes);

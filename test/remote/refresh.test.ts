@@ -37,7 +37,7 @@ function sentBytes(): number {
     }, 0);
 }
 
-test("refresh switches to the newer checkpoint and loads what changed", async () => {
+test("refresh loads the pages that changed in the newer checkpoint", async () => {
   using writer = filledFile(PAGES);
   await writer.saveTo(PLACE, { ...saving(), userData: Buffer.from("one") });
   using reader = await MemoryFile.loadFrom(PLACE, options());
@@ -72,7 +72,7 @@ test("refresh switches to the newer checkpoint and loads what changed", async ()
   expect(reader.loadStats()).toMatchObject({ totalBytes: 5 * PAGE_SIZE, isLoading: false });
 });
 
-test("refresh goes on from checkpoint to checkpoint, in a directory, too", async () => {
+test("refresh works from checkpoint to checkpoint, in a directory, too", async () => {
   const directory = join(root, "checkpoint");
   using writer = filledFile(100);
   await writer.saveTo(directory, { incremental: true });
@@ -142,7 +142,7 @@ test("refresh twice at once is one refresh", async () => {
   expect(await reader.refresh()).toBe(false);
 });
 
-test("refresh needs a file that loadFrom restored", async () => {
+test("refresh refuses a file that loadFrom did not restore", async () => {
   using file = MemoryFile.create();
   await expect(file.refresh()).rejects.toThrow(UnsupportedError);
 });

@@ -44,7 +44,7 @@ for (const pages of [1, 512, 20_000]) {
   });
 }
 
-test("saveTo compresses with zstd unless told otherwise", async () => {
+test("saveTo compresses with zstd by default", async () => {
   using file = MemoryFile.create();
   file.view(file.allocate(2 ** 22)).fill(7);
   const report = await file.saveTo(PLACE, { s3: s3Of(server) });
@@ -52,7 +52,7 @@ test("saveTo compresses with zstd unless told otherwise", async () => {
   expect(report.writtenBytes).toBeLessThan(2 ** 16);
 });
 
-test("later saves take the next sequence, which sorts before", async () => {
+test("saveTo gives later manifests keys that sort before earlier ones", async () => {
   using file = filledFile(10);
   for (let i = 0; i < 3; i++) await file.saveTo(PLACE, { s3: s3Of(server) });
   expect(namesIn(server).slice(0, 3)).toEqual(
@@ -60,7 +60,7 @@ test("later saves take the next sequence, which sorts before", async () => {
   );
 });
 
-test("an incremental save sends what has changed, and shares page files", async () => {
+test("saveTo sends only changed pages, and shares page files", async () => {
   using file = filledFile(2000);
   await file.saveTo(PLACE, { s3: s3Of(server), compression: "none" });
   file.view({ start: 5 * PAGE_SIZE, end: 6 * PAGE_SIZE }).fill(1);
@@ -77,7 +77,7 @@ test("an incremental save sends what has changed, and shares page files", async 
   expect(manifest.pageFiles.length).toBe(2);
 });
 
-test("a save while the program writes is whole, and of one instant", async () => {
+test("saveTo shows one instant while the program writes", async () => {
   using file = filledFile(20_000);
   const counters = file.view({ start: 0, end: 20_000 * PAGE_SIZE }, Uint32Array);
   let count = 0;
@@ -98,7 +98,7 @@ test("a save while the program writes is whole, and of one instant", async () =>
   expect(saved[0]).toBeLessThanOrEqual(count);
 });
 
-test("of two writers one wins, the other gets a typed error, and both go on", async () => {
+test("saveTo of two writers succeeds once, and both can save again", async () => {
   using one = filledFile(10, 1);
   using other = filledFile(10, 2);
   const options = { s3: s3Of(server), compression: "none", incremental: false } as const;
@@ -117,7 +117,7 @@ test("of two writers one wins, the other gets a typed error, and both go on", as
   await expectContents(10, 2);
 });
 
-test("a save whose publication was answered by nothing is found to have succeeded", async () => {
+test("saveTo succeeds if it published without an answer", async () => {
   using file = filledFile(10);
   server.misbehave({ method: "PUT", path: /manifest/, times: 1, fault: { losesAnswer: true } });
   await file.saveTo(PLACE, { s3: s3Of(server), compression: "none" });
@@ -125,7 +125,7 @@ test("a save whose publication was answered by nothing is found to have succeede
   await expectContents(10, 1);
 });
 
-test("a save that is not known to have failed leaves its page file", async () => {
+test("saveTo keeps its page file if it may have published", async () => {
   using file = filledFile(10);
   const fault = { status: 403, s3Code: "AccessDenied" };
   server.misbehave({ method: "PUT", path: /manifest/, fault });
@@ -133,7 +133,7 @@ test("a save that is not known to have failed leaves its page file", async () =>
   expect(namesIn(server)).toEqual([expect.stringMatching(/^pages-/)]);
 });
 
-test("a save that fails before leaves nothing", async () => {
+test("saveTo that fails before it publishes leaves nothing", async () => {
   using file = filledFile(5000);
   const fault = { status: 403, s3Code: "AccessDenied" };
   server.misbehave({ method: "PUT", path: /pages-/, skip: 1, fault });
@@ -143,7 +143,7 @@ test("a save that fails before leaves nothing", async () => {
   expect(server.uploads.size).toBe(0);
 });
 
-test("an aborted save ends its requests and leaves nothing", async () => {
+test("saveTo that is aborted ends its requests and leaves nothing", async () => {
   using file = filledFile(20_000);
   const abort = new AbortController();
   server.misbehave({ method: "PUT", path: /pages-/, skip: 2, fault: { delayMs: 3000 } });

@@ -64,7 +64,7 @@ function expectObject(contents: Uint8Array): void {
 const SIZES = [0, 4096, PART - 4096, PART, PART + 4096, 11 * PART, 11 * PART + 3 * 4096];
 
 for (const contentBytes of SIZES) {
-  test(`${contentBytes} bytes by three writers become one object`, async () => {
+  test(`three writers make one object of ${contentBytes} bytes`, async () => {
     using memory = new NativeMemory(Math.max(contentBytes, 4096));
     const contents = pattern(contentBytes);
     memory.bytes.set(contents);
@@ -75,7 +75,7 @@ for (const contentBytes of SIZES) {
   });
 }
 
-test("more may be written than was expected", async () => {
+test("more bytes than expected may be written", async () => {
   using memory = new NativeMemory(3 * PART);
   memory.bytes.set(pattern(3 * PART));
   const sending = PageUpload.begin(bucket, KEY, 0, shared);
@@ -87,7 +87,7 @@ test("more may be written than was expected", async () => {
   expectObject(pattern(3 * PART));
 });
 
-test("frames that end within a page leave zeros to its end", async () => {
+test("frames that end within a page are followed by zeros to its end", async () => {
   using memory = new NativeMemory(2 * PART);
   const sending = PageUpload.begin(bucket, KEY, 3 * PART, shared);
   const writer = new UploadWriter(sending.description);
@@ -105,7 +105,7 @@ test("frames that end within a page leave zeros to its end", async () => {
   expectObject(expected);
 });
 
-test("an upload goes on over a server that fails now and then", async () => {
+test("an upload continues over a server that sometimes fails", async () => {
   using memory = new NativeMemory(5 * PART);
   memory.bytes.set(pattern(5 * PART));
   server.misbehave(
@@ -117,7 +117,7 @@ test("an upload goes on over a server that fails now and then", async () => {
   expectObject(pattern(5 * PART));
 });
 
-test("a part that cannot be sent fails its writer, and those that wait", async () => {
+test("a part that cannot be sent fails its writer and the waiting ones", async () => {
   using memory = new NativeMemory(PART);
   server.misbehave({ method: "PUT", fault: { status: 403, s3Code: "AccessDenied" } });
   const sending = PageUpload.begin(bucket, KEY, 100 * PART, shared);
@@ -137,7 +137,7 @@ test("a part that cannot be sent fails its writer, and those that wait", async (
   expect(server.objects.size).toBe(0);
 });
 
-test("parts grow where there would be more than S3 takes", async () => {
+test("parts grow when S3's limit of parts requires it", async () => {
   const sending = PageUpload.begin(bucket, KEY, 2 ** 40, shared);
   const { partBytes, bufferCount } = sending.description;
   expect(2 ** 40 / partBytes).toBeLessThan(1_101);

@@ -54,7 +54,7 @@ test("loadFrom makes the same system calls for 8 extents and runs as for 4,096",
   });
 });
 
-test("extents and checksums of a manifest are seen by every thread", async () => {
+test("every thread sees the extents and checksums of a manifest", async () => {
   await withDirectory(async (root) => {
     const { manifest, contents } = openCheckpoint(await saveExtents(root, 100, false));
     const { pageMap, crcs } = manifest.files[0]!;
@@ -70,7 +70,7 @@ test("extents and checksums of a manifest are seen by every thread", async () =>
   });
 });
 
-test("a restored file's tables are those of the file that was saved", async () => {
+test("loadFrom makes the same tables as the saved file has", async () => {
   await withDirectory(async (root) => {
     const file = MemoryFile.create({ expectHugepages: true });
     for (let i = 0; i < 50; i++)

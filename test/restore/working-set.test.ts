@@ -103,7 +103,7 @@ describe("loadFrom", () => {
     expect(MemoryFile.loadFrom(directory, wrong)).rejects.toThrow(TypeError);
   });
 
-  test("goes on where the working set cannot be written", async () => {
+  test("continues if the working set cannot be written", async () => {
     const workingSet = "/proc/nowhere/working-set";
     using file = await MemoryFile.loadFrom(directory, { background: true, workingSet });
     await file.awaitLoad(block(7));
@@ -123,7 +123,7 @@ describe("loadFrom", () => {
     '{"format":1,"id":"ID","files":{"main":{"blocks":"x","weights":[]}}}',
     '{"format":1,"id":"ID","files":7}',
     '{"format":1,"id":"0000000000000000","files":{"main":{"blocks":[1],"weights":[1]}}}',
-  ])("ignores a working set that says %j", async (text) => {
+  ])("ignores a working set that contains %j", async (text) => {
     await start([5]);
     const { id } = JSON.parse(readFileSync(path, "utf8"));
     writeFileSync(path, text.replace("ID", id));
@@ -132,7 +132,7 @@ describe("loadFrom", () => {
     await file.awaitLoad();
   });
 
-  test("reads blocks behind the end, and blocks without contents, as nothing", async () => {
+  test("ignores blocks behind the end, and blocks without contents", async () => {
     await start([5]);
     const text = readFileSync(path, "utf8");
     writeFileSync(
@@ -159,7 +159,7 @@ describe("loadFrom", () => {
   });
 });
 
-test("merge keeps the order of this start before that of earlier ones", () => {
+test("merge puts the order of this start before that of earlier ones", () => {
   const known = new Map([
     [1, 1],
     [2, 0.5],
@@ -172,7 +172,7 @@ test("merge keeps the order of this start before that of earlier ones", () => {
   ]);
 });
 
-test("takeFirst gives each unit once, with all its blocks, in the order of first use", () => {
+test("takeFirst returns each unit once, with all its blocks, in the order of first use", () => {
   const words = new Int32Array(new SharedArrayBuffer(80));
   const entries = listFirstPages([40, 1, 33, 2], BLOCK_PAGES);
   const want = new Int32Array(16);

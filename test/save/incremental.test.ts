@@ -58,7 +58,7 @@ describe.each(["userfaultfd", "hashes"])("%s", (detection) => {
     await expectSaved(back);
   });
 
-  test("saveTo writes all of it elsewhere, and with incremental: false", async () => {
+  test("saveTo writes all pages to another place, and with incremental: false", async () => {
     using file = numberedFile(PAGES, 1);
     await file.saveTo(directory);
     const elsewhere = join(directory, "elsewhere");
@@ -72,7 +72,7 @@ describe.each(["userfaultfd", "hashes"])("%s", (detection) => {
     await expectSaved(file);
   });
 
-  test("a save that fails loses no change", async () => {
+  test("saveTo that fails loses no change", async () => {
     using file = numberedFile(PAGES, 1);
     await file.saveTo(directory);
     words(file)[9] = 5;
@@ -85,7 +85,7 @@ describe.each(["userfaultfd", "hashes"])("%s", (detection) => {
   });
 });
 
-test("pages that are freed, decommitted or zeroed are not in the next checkpoint", async () => {
+test("saveTo leaves out pages that were freed, decommitted or zeroed", async () => {
   using file = numberedFile(PAGES, 1);
   await file.saveTo(directory);
   const range = (page: number, count = 1) => ({
@@ -118,7 +118,7 @@ test("saveAll reuses the contents of each file by its id", async () => {
   }
 });
 
-test("a base that has the file under another name is not its base", async () => {
+test("saveTo does not use a base that has the file under another name", async () => {
   using file = numberedFile(PAGES, 1);
   using other = numberedFile(PAGES, 50_000);
   await saveAll(directory, { a: file, b: other });
@@ -130,7 +130,7 @@ test("a base that has the file under another name is not its base", async () => 
   await expectSaved(file);
 });
 
-test("over a base whose hashes are damaged, saveTo writes all of it", async () => {
+test("saveTo writes all pages if the base's hashes are damaged", async () => {
   using file = numberedFile(PAGES, 1);
   await file.saveTo(directory);
   const { manifest, contents } = openCheckpoint(directory);
@@ -159,7 +159,7 @@ function usage(): { storedBytes: number; liveBytes: number; files: number } {
   return { storedBytes, liveBytes, files: manifest.pageFiles.length };
 }
 
-test("saveTo saves what random programs have in memory, and garbage is bounded", async () => {
+test("saveTo saves the memory of random programs, and bounds garbage", async () => {
   const change = fc.record({
     page: fc.nat({ max: PAGES - 1 }),
     count: fc.oneof(fc.integer({ min: 1, max: 4 }), fc.integer({ min: 1, max: 2000 })),
@@ -203,7 +203,7 @@ test("saveTo saves what random programs have in memory, and garbage is bounded",
   );
 }, 120_000);
 
-test("compact writes all of it to one page file", async () => {
+test("compact writes all pages to one page file", async () => {
   using file = numberedFile(PAGES, 1);
   for (let save = 0; save < 5; save++) {
     words(file)[save * 1024 + 9] = save;
@@ -233,7 +233,7 @@ function saveOver(uses: readonly PageFileUse[], budgetBytes: number): PageFileUs
   return after.filter(({ liveBytes }) => liveBytes > 0);
 }
 
-test("planMoves keeps page files few, and brings garbage below half of what is stored", () => {
+test("planMoves keeps page files few, and garbage below half of the stored bytes", () => {
   const size = fc.tuple(fc.integer({ min: 1, max: 400 }), fc.integer({ min: 1, max: 400 }));
   fc.assert(
     fc.property(fc.array(size, { maxLength: 30 }), (sizes) => {

@@ -70,7 +70,7 @@ describe.each(detections)("%s", (detection) => {
     }
   });
 
-  test("saveTo keeps pages that are freed and given out anew during the save", async () => {
+  test("saveTo keeps pages that are freed and allocated again during the save", async () => {
     using file = MemoryFile.create();
     const kept = file.allocate(BYTES);
     file.view(kept, Uint32Array).fill(1);
@@ -130,7 +130,7 @@ test("saveAll shows one instant of several files", async () => {
   clearInterval(timer);
 });
 
-test("a small file is copied at once, without tracking", async () => {
+test("saveTo copies a small file at once, without tracking", async () => {
   using file = MemoryFile.create();
   file.view(file.allocate(2 * MIB)).fill(3);
   const report = await file.saveTo(directory);
@@ -138,7 +138,7 @@ test("a small file is copied at once, without tracking", async () => {
   expect(coreOf(file).changes.isActive).toBe(false);
 });
 
-test("saveTo with consistent: false stops nothing", async () => {
+test("saveTo with consistent: false stops no thread", async () => {
   using file = MemoryFile.create();
   file.view(file.allocate(2 * MIB)).fill(3);
   const report = await file.saveTo(directory, { consistent: false });
@@ -157,7 +157,7 @@ test("PauseMemoryError leaves the destination as it was", async () => {
   expect(readdirSync(directory)).toEqual([]);
 });
 
-test("a userData function that throws, or gives something else, ends the save", async () => {
+test("saveTo ends if userData throws, or returns something else", async () => {
   using file = MemoryFile.create();
   file.view(file.allocate(PAGE_SIZE)).fill(3);
   const fail = () => {
@@ -169,7 +169,7 @@ test("a userData function that throws, or gives something else, ends the save", 
   expect(readdirSync(directory)).toEqual([]);
 });
 
-test("four Workers that write keep their invariant in every checkpoint", async () => {
+test("saveTo keeps the invariant of four Workers that write, in every checkpoint", async () => {
   using file = MemoryFile.create();
   file.allocate(BYTES);
   new Accounts(wordsOf(file, BYTES)).open();

@@ -173,7 +173,7 @@ const statesArbitrary = fc
   )
   .map((runs) => runs.flatMap(({ state, count }) => Array<PageState>(count).fill(state)));
 
-test("writeUsedPages writes what a pass over every page of a random file finds", async () => {
+test("writeUsedPages writes the pages that a pass over a random file finds", async () => {
   await withDirectory(async (root) => {
     let round = 0;
     await fc.assert(
@@ -186,7 +186,7 @@ test("writeUsedPages writes what a pass over every page of a random file finds",
   });
 });
 
-test("contents stand in the order of memory, whichever thread was faster", async () => {
+test("writeUsedPages writes contents in the order of memory with several threads", async () => {
   await withDirectory(async (root) => {
     const states = Array.from(
       { length: 20 * PIECE_PAGES },
@@ -229,7 +229,7 @@ async function writeHere(states: readonly PageState[], path: string, direct = fa
   };
 }
 
-test("system calls: two seeks for an extent, however long, and a write for 2 MiB", async () => {
+test("writeUsedPages makes two seeks for an extent, and a write for 2 MiB", async () => {
   await withDirectory(async (root) => {
     const dense = await writeHere(Array<PageState>(8 * PIECE_PAGES).fill("data"), `${root}/dense`);
     expect(dense).toMatchObject({ lseek: 2, pwrite: 8 });
@@ -246,7 +246,7 @@ test("system calls: two seeks for an extent, however long, and a write for 2 MiB
   });
 });
 
-test("a refused direct write, and all after it, go through the page cache", async () => {
+test("writeUsedPages uses the page cache after a refused direct write", async () => {
   await withDirectory(async (root) => {
     let refusals = 0;
     setFaultHook((syscall) =>
@@ -263,7 +263,7 @@ test("a refused direct write, and all after it, go through the page cache", asyn
   });
 });
 
-test("writeUsedPages gives back blocks that it allocated for zero pages", async () => {
+test("writeUsedPages returns blocks that it allocated for zero pages", async () => {
   await withDirectory(async (root) => {
     const path = `${root}/pages`;
     const states = Array.from(

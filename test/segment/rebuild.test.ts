@@ -140,7 +140,7 @@ const withExtend = fc.oneof(
   },
 );
 
-test("repair after a death at any store leaves each key as before or after", () => {
+test("rebuildTables leaves each key as before or after, for a death at any store", () => {
   let deaths = 0;
   fc.assert(
     fc.property(fc.array(withExtend, { minLength: 1, maxLength: 40 }), (operations) => {
@@ -204,7 +204,7 @@ function isInsideRecord(stores: readonly Store[], count: number): boolean {
   return last !== undefined && next !== undefined && last.table === 1 && next.table <= 1;
 }
 
-test("tables without a run at key 0 cannot be repaired", () => {
+test("rebuildTables refuses tables without a run at key 0", () => {
   const set = SegmentSet.create(CAPACITY, CLASSES);
   set.extend(100, 0);
   set.tables.bits.fill(0);

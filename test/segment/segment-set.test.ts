@@ -171,7 +171,7 @@ for (const shared of [false, true]) {
   });
 }
 
-test("extendWith leaves the tables that single extends and assigns leave", () => {
+test("extendWith makes the same tables as single calls of extend and assign", () => {
   const rowArbitrary = fc.record({
     gap: fc.oneof(fc.constant(0), fc.nat({ max: 40 }), fc.nat({ max: 400 })),
     length: fc.oneof(fc.integer({ min: 1, max: 5 }), fc.integer({ min: 1, max: 300 })),
@@ -297,7 +297,7 @@ test("startOf crosses long runs over several bit levels", () => {
   expect(set.lastFit(0, 40)).toBe(34);
 });
 
-test("bad sizes and ranges are refused with the value named, and change nothing", () => {
+test("SegmentSet refuses bad sizes and ranges with the value named, and changes nothing", () => {
   const set = SegmentSet.create(100, 1);
   set.extend(50, 0);
   expect(() => set.extend(51, 0)).toThrow("50 keys by 51, the capacity is 100");
@@ -320,7 +320,7 @@ test("bad sizes and ranges are refused with the value named, and change nothing"
   expect(set.size).toBe(50);
 });
 
-test("an operation reads and writes no more words with 100,000 runs than with 100", () => {
+test("an operation touches no more words with 100,000 runs than with 100", () => {
   // The tables are fixed and the walk is bounded by their depth, so the depth is what must not grow
   // with runs.
   const depth = (capacity: number) => {

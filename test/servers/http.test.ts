@@ -12,7 +12,7 @@ afterAll(() => terminateIdleThreads());
 
 for (const { title, url, directory } of httpServers()) {
   describe(title, () => {
-    test("a checkpoint's directory is restored while it is read", async () => {
+    test("loadFrom restores a directory while a web server serves it", async () => {
       const name = crypto.randomUUID();
       using made = filledFile(PAGES);
       await made.saveTo(join(directory, name));

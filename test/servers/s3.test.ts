@@ -19,7 +19,7 @@ for (const { title, s3 } of s3Servers()) {
   describe(title, () => {
     const where = `s3://bucket/test-${crypto.randomUUID()}`;
 
-    test("checkpoints are published, shared, copied and pruned", async () => {
+    test("saveTo, refresh, copy and prune work with the server", async () => {
       using file = filledFile(12_000);
       const options = { s3, compression: "none", incremental: true } as const;
       await file.saveTo(where, options);
@@ -40,7 +40,7 @@ for (const { title, s3 } of s3Servers()) {
       removeTree(directory);
     });
 
-    test("of many writers one wins each round", async () => {
+    test("saveTo of many writers succeeds once a round", async () => {
       const place = `${where}-race`;
       const files = Array.from({ length: 6 }, (_, i) => filledFile(8, i + 1));
       let published = 0;

@@ -123,7 +123,7 @@ function bytesAt(address: number, lengthBytes: number): Uint8Array {
 }
 
 describe.each(sources)("%s", (_, open) => {
-  test("the description is plain data, and states capabilities", async () => {
+  test("has a description of plain data that states its capabilities", async () => {
     await withReader(open(), async (reader) => {
       const { capabilities } = reader;
       expect(capabilities.readsInFlight).toBeGreaterThanOrEqual(1);
@@ -135,7 +135,7 @@ describe.each(sources)("%s", (_, open) => {
     if (source.kind === "file") releaseFiles(source);
   });
 
-  test("read fills each piece of memory in order", async () => {
+  test("reads each piece of memory in order", async () => {
     await withReader(open(), async (reader) => {
       const iovecs = Float64Array.of(
         ...[memory, PAGE_SIZE],
@@ -161,7 +161,7 @@ describe.each(sources)("%s", (_, open) => {
     });
   });
 
-  test("read that is not aligned fills the same bytes", async () => {
+  test("reads the same bytes without alignment", async () => {
     await withReader(open(), async (reader) => {
       reader.read(0, 1, 1234, Float64Array.of(memory + 7, 3001), 1);
       expect((await next(reader, 1)).bytes[0]).toBe(3001);
@@ -169,7 +169,7 @@ describe.each(sources)("%s", (_, open) => {
     });
   });
 
-  test("as many reads as readsInFlight are under way at once, and no more", async () => {
+  test("runs as many reads as readsInFlight at once, and no more", async () => {
     await withReader(open(), async (reader) => {
       const { readsInFlight } = reader.capabilities;
       for (let id = 0; id < readsInFlight; id++)
@@ -188,7 +188,7 @@ describe.each(sources)("%s", (_, open) => {
     });
   });
 
-  test("a read at the end of a content is shorter, without an error", async () => {
+  test("reads fewer bytes at the end of a content, without an error", async () => {
     await withReader(open(), async (reader) => {
       reader.read(0, 2, 3 * PAGE_SIZE, Float64Array.of(memory, PAGE_SIZE), 1);
       const done = await next(reader, 1);
@@ -196,14 +196,14 @@ describe.each(sources)("%s", (_, open) => {
     });
   });
 
-  test("readContent returns a content's bytes", async () => {
+  test("returns a content's bytes from readContent", async () => {
     await withReader(open(), async (reader) => {
       const whole = await readContent(reader, { content: 0, offset: 0, lengthBytes: 20_000 });
       expect(whole).toEqual(expected(0, 0, SIZES[0]!) as typeof whole);
     });
   });
 
-  test("close ends reads under way", async () => {
+  test("ends reads under way at close", async () => {
     const source = await open();
     const reader = await openReader(source, "demand");
     reader.read(0, 1, 0, Float64Array.of(memory, MEMORY_BYTES), 1);
@@ -215,7 +215,7 @@ describe.each(sources)("%s", (_, open) => {
 });
 
 describe("files", () => {
-  test("a failed read is a SyscallError with path and offset", async () => {
+  test("fail with a SyscallError with path and offset", async () => {
     for (const engine of ["cache", "uring"] as const) {
       if (engine === "uring" && uringUnavailable() !== null) continue;
       faults.arm({
@@ -235,7 +235,7 @@ describe("files", () => {
   });
 
   test.skipIf(uringUnavailable() !== null)(
-    "a file system that refuses direct reads is read through the page cache",
+    "use the page cache if the file system refuses direct reads",
     async () => {
       const probe = openFiles("direct");
       const isDirect = probe.contents.every(({ directFd }) => directFd >= 0);
@@ -258,7 +258,7 @@ describe("files", () => {
     },
   );
 
-  test("the last release closes the descriptors", () => {
+  test("close their descriptors with the last release", () => {
     const fd = openFile(join(directory, "0"), O_RDONLY);
     const source = fileSource([{ fd, path: "0" }]);
     holdFiles(source);
@@ -276,7 +276,7 @@ describe("a module that misbehaves", () => {
     ["too many", { name: "TypeError" }],
     ["no number", { name: "TypeError" }],
   ] as const;
-  test.each(cases)("%s: the read fails, and the reader goes on", async (behaviour, error) => {
+  test.each(cases)("fails the read, and the reader continues: %s", async (behaviour, error) => {
     await withReader(scripted({ behaviour, from: PAGE_SIZE }), async (reader) => {
       reader.read(0, 1, PAGE_SIZE, Float64Array.of(memory, PAGE_SIZE), 1);
       const failed = await reader.waitAsync(1);
@@ -287,7 +287,7 @@ describe("a module that misbehaves", () => {
     });
   });
 
-  test("never answers: close ends the read, and a waiter hears of it", async () => {
+  test("never answers: close ends the read, and its waiter gets an error", async () => {
     const counts = new SharedArrayBuffer(8);
     const reader = await openReader(scripted({ behaviour: "never", counts }), "background");
     reader.read(0, 1, 0, Float64Array.of(memory, PAGE_SIZE), 1);

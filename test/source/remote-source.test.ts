@@ -58,7 +58,7 @@ function expectPieces(first: number, count: number): void {
 }
 
 for (const use of ["background", "demand"] as const) {
-  test(`${use} reads fill memory over a server that fails now and then`, async () => {
+  test(`${use} reads fill memory over a server that sometimes fails`, async () => {
     const reader = await openReader(source, use);
     server.misbehave(
       { skip: 3, times: 2, fault: { cutAfterBytes: 5000 } },
@@ -72,7 +72,7 @@ for (const use of ["background", "demand"] as const) {
     await reader.close();
   });
 
-  test(`${use} reads of an object that was replaced fail as changed`, async () => {
+  test(`${use} reads of an object that was replaced fail with changed`, async () => {
     const reader = await openReader(source, use);
     server.put("pages", pattern(CONTENT_BYTES, 7));
     const [error] = await readPieces(reader, 0, 1);
@@ -81,7 +81,7 @@ for (const use of ["background", "demand"] as const) {
   });
 }
 
-test("a late read on demand is sent again, and its memory filled once", async () => {
+test("${use} reads repeat a late request, and fill their memory once", async () => {
   const reader = await openReader(source, "demand");
   expect(await readPieces(reader, 0, 40)).toEqual([]);
   server.misbehave({ times: 1, fault: { delayMs: 5000 } });

@@ -12,7 +12,7 @@ const directory = temporaryDirectory();
 afterAll(directory.remove);
 const seed = Number(process.env["PGALLOC_STRESS_SEED"] ?? Date.now() % 2 ** 31);
 
-test("a checkpoint shows one instant, although two threads write", async () => {
+test("a checkpoint of a store shows one instant while two threads write", async () => {
   const where = join(directory.path, "instant");
   const store = await Store.open(where, { create: true });
   const accounts = openAccounts(store);
@@ -42,7 +42,7 @@ test("a checkpoint shows one instant, although two threads write", async () => {
   await store.close();
 }, 60_000);
 
-test("a store that is killed with SIGKILL opens with its last checkpoint", async () => {
+test("Store.open finds the last checkpoint after SIGKILL", async () => {
   const where = join(directory.path, "killed");
   const program = join(import.meta.dir, "support/accounts-program.ts");
   const random = randomOf(seed);
@@ -96,7 +96,7 @@ test("a store whose load was aborted throws NotLoadedError, and changes nothing"
   console.log(`    ${missing} of 200 writes met a page that was not loaded`);
 }, 60_000);
 
-test("writes while the store is loaded in the background are all there", async () => {
+test("writes during the background load of a store are all kept", async () => {
   const where = join(directory.path, "background");
   const first = await Store.open(where, { create: true });
   for (let i = 0; i < 20_000; i++) first.map("m").set(`key-${i}`, new Uint8Array(3000).fill(i));

@@ -42,7 +42,7 @@ async function depthAfter(where: string, keys: readonly string[], zeroSeed: bool
   return depthOf(again);
 }
 
-test("keys that collide under a known hash key spread like any in a store of its own", async () => {
+test("keys that collide under a known hash key spread in a store as any others", async () => {
   const keys = collidingKeys();
   // With the key that they were chosen for, they all go one way: the attack works.
   expect(await depthAfter(join(directory.path, "known"), keys, true)).toBeGreaterThanOrEqual(11);

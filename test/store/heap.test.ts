@@ -14,7 +14,7 @@ let count = 0;
 const open = (options = {}) =>
   Store.open(join(directory.path, `${count++}`), { create: true, ...options });
 
-test("classOf gives the smallest class that is large enough", () => {
+test("classOf returns the smallest class that is large enough", () => {
   for (let bytes = 1; bytes <= MAX_SMALL_BYTES; bytes++) {
     const sizeClass = classOf(bytes);
     if (CLASS_BYTES[sizeClass]! < bytes) throw new Error(`${bytes} are too many`);
@@ -23,7 +23,7 @@ test("classOf gives the smallest class that is large enough", () => {
   }
 });
 
-test("the heap answers as a Map of handles does", async () => {
+test("Heap answers as a Map of handles does", async () => {
   const size = fc.oneof(
     fc.integer({ min: 0, max: 300 }),
     fc.integer({ min: 0, max: 50_000 }),
@@ -60,7 +60,7 @@ test("the heap answers as a Map of handles does", async () => {
   );
 }, 60_000);
 
-test("a stale, foreign or absurd handle is a StaleHandleError", async () => {
+test("get of a stale, foreign or absurd handle throws StaleHandleError", async () => {
   using store = await open();
   const { heap } = store;
   const handle = heap.put(new Uint8Array(100));
@@ -88,7 +88,7 @@ test("a stale, foreign or absurd handle is a StaleHandleError", async () => {
   expect(heap.get(other).length).toBe(100);
 });
 
-test("blocks of a text corpus waste at most 15 %", async () => {
+test("put wastes at most 15 % for blocks of a text corpus", async () => {
   const root = join(import.meta.dir, "../..");
   const paragraphs = ["docs", "src/data", "src/file"].flatMap((folder) =>
     readdirSync(join(root, folder))
@@ -106,7 +106,7 @@ test("blocks of a text corpus waste at most 15 %", async () => {
   expect(taken / used - 1).toBeLessThan(0.15);
 });
 
-test("memory stays bounded over many random frees and puts", async () => {
+test("put and free keep memory bounded over many random steps", async () => {
   using store = await open();
   const { heap } = store;
   const random = randomOf(7);

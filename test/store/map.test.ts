@@ -13,7 +13,7 @@ const newMap = <K extends KeyType = "string">(options = {}) =>
   store.map<K>(`map-${count++}`, options as never);
 const one = new Uint8Array([1]);
 
-test("set throws for what is no key or value", () => {
+test("set throws for bad keys and values", () => {
   const map = newMap();
   expect(() => map.set("\ud800", one)).toThrow(TypeError);
   expect(() => map.get("a\udc00b")).toThrow(TypeError);
@@ -29,7 +29,7 @@ test("set throws for what is no key or value", () => {
   expect(map.size).toBe(0);
 });
 
-test("keys of all types come back as they were set", () => {
+test("keys of all types are read as they were set", () => {
   const keys: [KeyType, unknown[]][] = [
     ["string", ["", "a", "äöü", "日本語", "\ufeffbom", "😀", "\0", "abcd", "abcd\0"]],
     ["bytes", [new Uint8Array(0), new Uint8Array([0]), new Uint8Array([0, 0]), new Uint8Array(5)]],
@@ -72,7 +72,7 @@ test("a subclass that lies about its length changes nothing but its own entry", 
   for (let i = 6; i < 20; i++) expect(map.get(`${i}`)).toEqual(new Uint8Array(10).fill(i));
 });
 
-test("a value may be the map's own view", () => {
+test("set accepts the map's own view as a value", () => {
   const map = newMap();
   map.set(
     "a",
@@ -101,7 +101,7 @@ test("iteration while the map changes yields each lasting entry exactly once", (
   for (const times of seen.values()) expect(times).toBe(1);
 });
 
-test("maxEntries evicts entries that were not read lately", () => {
+test("maxEntries evicts entries that were not read recently", () => {
   const map = newMap({ maxEntries: 1000 });
   for (let i = 0; i < 1000; i++) map.set(`${i}`, one);
   for (let round = 0; round < 20; round++) {

@@ -13,11 +13,11 @@ let count = 0;
 const place = () => join(directory.path, `${count++}`);
 const text = (value: string) => new TextEncoder().encode(value);
 
-test("Store.open without create rejects where there is no checkpoint", async () => {
+test("Store.open without create rejects if there is no checkpoint", async () => {
   expect(Store.open(place())).rejects.toMatchObject({ code: "ERR_NO_CHECKPOINT" });
 });
 
-test("Store.open finds after a restart what close saved", async () => {
+test("Store.open after a restart finds what close saved", async () => {
   const where = place();
   const first = await Store.open(where, { create: true });
   first.map("users").set("ann", text("Ann"));
@@ -37,7 +37,7 @@ test("Store.open finds after a restart what close saved", async () => {
   ]);
 });
 
-test("Store.open rejects a second writer, and lets readers in", async () => {
+test("Store.open rejects a second writer, and accepts readers", async () => {
   const where = place();
   const writer = await Store.open(where, { create: true });
   writer.map("m").set("a", text("1"));
@@ -100,7 +100,7 @@ test("close ends the store for good", async () => {
   expect(() => map.set("a", text("2"))).toThrow(DestroyedError);
 });
 
-test("checkpointEveryMs saves without being asked", async () => {
+test("checkpointEveryMs saves repeatedly", async () => {
   const where = place();
   const store = await Store.open(where, { create: true, checkpointEveryMs: 20 });
   store.map("m").set("a", text("1"));
@@ -111,7 +111,7 @@ test("checkpointEveryMs saves without being asked", async () => {
   await store.close();
 });
 
-test("memory that is freed goes back", async () => {
+test("freed memory returns to the kernel", async () => {
   await using store = await Store.open(place(), { create: true });
   const map = store.map("m");
   const before = store.memory.totalUsageBytes;

@@ -168,7 +168,7 @@ test("Table answers as an array of rows does, over restarts", async () => {
   );
 }, 120_000);
 
-test("operations of a table that fail at any step change nothing", async () => {
+test("a table operation that fails at any step changes nothing", async () => {
   await using store = await Store.open(join(directory.path, "faults"), { create: true });
   const table = store.table("t", schema);
   const wide = Array.from({ length: 100 }, (_, i) => i);

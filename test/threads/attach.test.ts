@@ -45,7 +45,7 @@ afterEach(async () => {
   for (const made of directories.splice(0)) rmSync(made, { recursive: true, force: true });
 });
 
-test("every thread sees what one does: contents, references, sizes, release", async () => {
+test("every thread sees contents, references, sizes and releases of the others", async () => {
   using file = MemoryFile.create({ name: "seen" });
   const [a, b] = start(2) as [Actor, Actor];
   await a.call("attach", file.share());
@@ -78,7 +78,7 @@ test("every thread sees what one does: contents, references, sizes, release", as
   expect(await b.call("text")).toBe(file.dump());
 });
 
-test("view in a busy thread sees that others dropped the range or destroyed the file", async () => {
+test("view in a busy thread sees dropped ranges and destroy of other threads", async () => {
   using file = MemoryFile.create();
   const [worker] = start(1) as [Actor];
   await worker.call("attach", file.share());
@@ -117,7 +117,7 @@ test("view checks a range again only after pages are discarded", async () => {
   }
 });
 
-test("a thread that returns to a run finds it as others left it", async () => {
+test("a thread that returns to a run sees the changes of other threads", async () => {
   using file = MemoryFile.create();
   const [worker] = start(1) as [Actor];
   await worker.call("attach", file.share());
@@ -138,7 +138,7 @@ test("a thread that returns to a run finds it as others left it", async () => {
   expect(refsOf()).toEqual(["refs=2", "refs=3", "refs=2", "refs=1", "refs=2"]);
 });
 
-test("a file grows in any thread while others use it", async () => {
+test("allocate grows the file in any thread while others use it", async () => {
   using file = MemoryFile.create();
   const workers = start(3);
   for (const worker of workers) await worker.call("attach", file.share());
@@ -194,7 +194,7 @@ test("attach gives a restore and its userData to every thread", async () => {
   expect(await b.call("save", checkpoint)).toBe(2 ** 26);
 });
 
-test("a restore that a Worker began is the main thread's, too", async () => {
+test("loadFrom in a Worker loads for the main thread, too", async () => {
   const checkpoint = directory();
   const source = MemoryFile.create();
   const range = source.allocate(2 ** 24);
@@ -207,7 +207,7 @@ test("a restore that a Worker began is the main thread's, too", async () => {
   expect(file.view(range)[2 ** 24 - 1]).toBe(5);
 });
 
-test("attaching twice in a thread, or where the file was made, is one participant", async () => {
+test("attach in the same thread again, or in the file's own, is the same participant", async () => {
   const file = MemoryFile.create();
   const again = MemoryFile.attach(structuredClone(file.share()));
   const range = again.allocate(PAGE_SIZE);
@@ -225,7 +225,7 @@ test("attaching twice in a thread, or where the file was made, is one participan
   expect(() => file.view(range)).toThrow(DestroyedError);
 });
 
-test("after destroy a handle gives DestroyedError, in every thread and however late", async () => {
+test("destroy makes a handle throw DestroyedError, in every thread and at any time", async () => {
   const file = MemoryFile.create();
   const handle = file.share();
   const [worker] = start(1) as [Actor];
@@ -299,7 +299,7 @@ test("attach refuses a foreign handle, and touches no address in it", () => {
   }
 });
 
-test("a handle that went through bytes, as to another process, is a TypeError", () => {
+test("attach refuses a handle that went through bytes, with a TypeError", () => {
   using file = MemoryFile.create();
   const copied = JSON.parse(JSON.stringify(file.share())) as never;
   expect(() => MemoryFile.attach(copied)).toThrow(TypeError);

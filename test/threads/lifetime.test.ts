@@ -85,7 +85,7 @@ test("a busy thread keeps destroyed memory mapped until its next call", async ()
   expect(await worker.call("keptLengths")).toEqual([0]);
 });
 
-test("a thread that never answers delays the unmapping, which is reported once", async () => {
+test("a thread that does not respond delays the unmapping, which is reported once", async () => {
   const warnings: (Error & { code?: string })[] = [];
   const onWarning = (warning: Error) => warnings.push(warning);
   process.on("warning", onWarning);
@@ -130,7 +130,7 @@ function strayLines(file: MemoryFile): string[] {
     .filter((line) => !line.endsWith(" free"));
 }
 
-test("a thread that dies with the lock: the next one repairs the tables and goes on", async () => {
+test("a thread that dies with the lock leaves tables that the next one repairs", async () => {
   const deaths: [Point, (actor: Actor, range: FileRange) => Promise<unknown>][] = [
     ["lock: taken", (actor) => actor.call("allocate", 3 * PAGE_SIZE)],
     ["lock: taken", (actor, range) => actor.call("decRef", range)],
@@ -162,7 +162,7 @@ test("a thread that dies with the lock: the next one repairs the tables and goes
   }
 });
 
-test("what a thread was releasing when it died is released by another", async () => {
+test("a dead thread's releasing pages are released by another thread", async () => {
   for (const huge of [false, true]) {
     using file = MemoryFile.create({ expectHugepages: true });
     const range = file.allocate(2 ** 22, { huge });
@@ -192,7 +192,7 @@ test("a dead releaser is succeeded without a request", async () => {
   expect(strayLines(file)).toEqual([]);
 });
 
-test("tables beyond repair make every call fail, except destroy", async () => {
+test("tables that cannot be repaired make every call fail, except destroy", async () => {
   const file = MemoryFile.create({ name: "beyond-repair" });
   const range = file.allocate(PAGE_SIZE);
   file.view(range);
@@ -212,7 +212,7 @@ test("tables beyond repair make every call fail, except destroy", async () => {
   await until(() => !isMapped("beyond-repair"));
 });
 
-test("a thread that dies with a claim: its pages are read by those who wait for them", async () => {
+test("a thread that dies with a claim leaves its pages to those who wait for them", async () => {
   const load = await heldLoad();
   const { file, page } = load;
   const worker = await attached(file);
@@ -249,7 +249,7 @@ test("a thread that dies while it returns a dead thread's claim leaves both", as
   load.end();
 });
 
-test("a thread that dies asleep in a wait harms no other", async () => {
+test("a thread that dies asleep in a wait does not harm others", async () => {
   const load = await heldLoad();
   const waiter = await attached(load.file);
   const asleep = await waiter.stopAt("wait: looked at the bits");
@@ -266,7 +266,7 @@ test("a thread that dies asleep in a wait harms no other", async () => {
   load.end();
 });
 
-test("the thread that runs a load dies: the load goes on in a thread that waits", async () => {
+test("a load whose running thread dies continues in a waiting thread", async () => {
   const checkpoint = directory();
   const source = MemoryFile.create();
   const range = source.allocate(2 ** 26);
@@ -282,7 +282,7 @@ test("the thread that runs a load dies: the load goes on in a thread that waits"
   file.destroy();
 });
 
-test("terminate() during a native call: memory stays mapped until the call returns", async () => {
+test("terminate() during a native call keeps memory mapped until the call returns", async () => {
   const load = await heldLoad({ name: "blocked" });
   const fifo = join(directory(), "fifo");
   Bun.spawnSync(["mkfifo", fifo]);
@@ -333,7 +333,7 @@ test("an attached Worker with nothing to do exits by itself, and so does the pro
   expect(`${await run.exited} ${output}`).toBe("0 closed 4096\n");
 });
 
-test("files loaded inline and destroyed are unmapped without a turn", async () => {
+test("files loaded inline and destroyed are unmapped without a later turn", async () => {
   const source = MemoryFile.create();
   source.view(source.allocate(PAGE_SIZE)).fill(1);
   const path = join(directory(), "checkpoint");
@@ -354,7 +354,7 @@ test("files loaded inline and destroyed are unmapped without a turn", async () =
   await until(() => mapped() === 0);
 });
 
-test("a thread that dies between bits and count does not keep the load from ending", async () => {
+test("a load ends although a thread died between bits and count", async () => {
   for (const queue of ["inline", "workers"] as const) {
     const { file, page, giveBack, finish, end } = await heldLoad({ queue });
     const worker = await attached(file);
@@ -377,7 +377,7 @@ test("a thread that dies between bits and count does not keep the load from endi
   }
 });
 
-test("pages that a dying thread dropped are read, and the load ends", async () => {
+test("a load ends although a dying thread dropped pages", async () => {
   const load = await heldLoad();
   const worker = await attached(load.file);
   load.giveBack();

@@ -31,7 +31,7 @@ test("allocate waits for the waste that another thread is releasing", async () =
   expect(await allocation).toMatchObject({ end: expect.any(Number) });
 });
 
-test("allocate takes the waste that a thread was releasing when it ended", async () => {
+test("allocate takes the waste of a releasing thread that ended", async () => {
   using file = MemoryFile.create({ limitBytes: 4 * MiB });
   const [releasing, allocating] = [await attached(file), await attached(file)];
   const range = await releasing.call("allocate", 3 * MiB);
@@ -67,7 +67,7 @@ test("allocate inside of an eviction does not ask the users again", () => {
   expect(asked).toBe(1);
 });
 
-test("allocate has other threads evict what they marked", async () => {
+test("allocate makes other threads evict what they marked", async () => {
   using file = MemoryFile.create({ limitBytes: 4 * MiB });
   const [caching, allocating] = [await attached(file), await attached(file)];
   await caching.call("cache", 3 * MiB);
@@ -75,7 +75,7 @@ test("allocate has other threads evict what they marked", async () => {
   expect(file.allocatedBytes).toBe(2 * MiB);
 });
 
-test("an allocation near the limit starts evictions in all threads", async () => {
+test("allocate near the limit starts evictions in all threads", async () => {
   using file = MemoryFile.create({ limitBytes: 16 * MiB });
   const caching = await attached(file);
   await caching.call("cache", MiB);
@@ -83,7 +83,7 @@ test("an allocation near the limit starts evictions in all threads", async () =>
   while (file.allocatedBytes !== 14 * MiB) await Bun.sleep(1);
 });
 
-test("two threads that need each other's evictable memory both get theirs", async () => {
+test("allocate succeeds in two threads that need each other's evictable memory", async () => {
   using file = MemoryFile.create({ limitBytes: 4 * MiB });
   const [one, other] = [await attached(file), await attached(file)];
   await one.call("cache", 2 * MiB);

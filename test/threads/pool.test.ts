@@ -53,14 +53,14 @@ describe("a task", () => {
     expect(["ok", "not-equal"]).toContain((await done) as string);
   });
 
-  test("one after the other reuses one thread", async () => {
+  test("reuses one thread for one after the other", async () => {
     const threads = new Set<unknown>();
     for (let i = 0; i < 1000; i++) threads.add(await pool.run("threadId", null).done);
     expect(threads.size).toBe(1);
     expect(pool.count()).toEqual({ idle: 1, busy: 0 });
   });
 
-  test("side by side has a thread of its own; only a handful stay", async () => {
+  test("has a thread of its own beside others; only six threads stay", async () => {
     const running = Array.from({ length: 9 }, () => pool.run("threadId", null));
     expect(pool.count().busy).toBe(9);
     expect(new Set(await Promise.all(running.map((task) => task.done))).size).toBe(9);
@@ -68,7 +68,7 @@ describe("a task", () => {
     expect(pool.count().idle).toBeLessThanOrEqual(6);
   });
 
-  test("in a pool inside a thread", async () => {
+  test("runs in a pool inside a thread", async () => {
     expect(await pool.run("nested", null).done).toEqual([1, 2, "ERR_THREAD_DIED"]);
   });
 
@@ -80,7 +80,7 @@ describe("a task", () => {
 });
 
 describe("an error", () => {
-  test("of a system call arrives whole", async () => {
+  test("of a system call keeps all fields", async () => {
     const error = await failure(pool.run("throwSyscall", null).done);
     expect(error).toBeInstanceOf(SyscallError);
     const wanted = new SyscallError("pread", 5, "/some/file", "why");
@@ -121,7 +121,7 @@ describe("an error", () => {
     expect(error.errors[1]).toBeInstanceOf(SyscallError);
   });
 
-  test("that is no Error arrives as it is", async () => {
+  test("that is not an Error arrives unchanged", async () => {
     expect((await failure(pool.run("throwValue", null).done)) as unknown).toEqual({ plain: 1 });
   });
 
@@ -147,7 +147,7 @@ describe("a thread that dies", () => {
     expect(await pool.run("echo", 5).done).toBe(5);
   });
 
-  test("by an uncaught error says which", async () => {
+  test("by an uncaught error names it", async () => {
     const error: Error = await failure(pool.run("uncaught", null).done);
     expect(error).toBeInstanceOf(ThreadDiedError);
     expect(String((error.cause as Error).message)).toContain("not caught");

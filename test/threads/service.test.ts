@@ -31,7 +31,7 @@ async function until(condition: () => boolean): Promise<void> {
 const isMapped = (name: string): boolean =>
   readFileSync("/proc/self/maps", "utf8").includes(`memfd:${name}`);
 
-test("waste of a thread that blocks before its turn is released", async () => {
+test("the service thread releases the waste of a thread that blocks before its turn", async () => {
   using file = MemoryFile.create();
   const worker = await attached(file);
   const range = await worker.call("allocate", 16 * MiB);
@@ -43,7 +43,7 @@ test("waste of a thread that blocks before its turn is released", async () => {
   await blocked;
 });
 
-test("a releasing thread that blocks does not hold up others' waste", async () => {
+test("the service thread releases waste while the releasing thread blocks", async () => {
   using file = MemoryFile.create();
   const worker = await attached(file);
   const [own, other] = [await worker.call("allocate", MiB), file.allocate(16 * MiB)];
@@ -55,7 +55,7 @@ test("a releasing thread that blocks does not hold up others' waste", async () =
   await blocked;
 });
 
-test("a file outlives the service thread: another thread starts one", async () => {
+test("the file outlives its service thread: another thread starts one", async () => {
   const owner = new Actor();
   const handle = await owner.call("create", "service-outlived");
   using file = MemoryFile.attach(handle);
@@ -73,7 +73,7 @@ test("a file outlives the service thread: another thread starts one", async () =
   await blocked;
 });
 
-test("a destroyed file is unmapped though its last thread ends without leaving", async () => {
+test("the service thread unmaps a destroyed file that no thread has left", async () => {
   const file = MemoryFile.create({ name: "service-abandoned" });
   const [destroying, blocking] = [await attached(file), await attached(file)];
   const range = file.allocate(MiB);
@@ -87,7 +87,7 @@ test("a destroyed file is unmapped though its last thread ends without leaving",
   await until(() => !isMapped("service-abandoned"));
 });
 
-test("a served file is unmapped as soon as it is destroyed", async () => {
+test("destroy unmaps a served file at once", async () => {
   const file = MemoryFile.create({ name: "service-short" });
   file.allocate(MiB);
   file.share();
