@@ -36,7 +36,7 @@ const GIB = 2 ** 30;
 export const bench: Bench = {
   subject: "load",
   title: "loadFrom in the background",
-  isBuilt: true,
+  built: "ours",
   cases: ({ bytes }) =>
     ["dense", "fragmented"].flatMap((pattern) => [
       { pattern, bytes: bytes / 8, cache: "hot", queue: "auto", awaits: 0 },
@@ -54,7 +54,7 @@ const QUEUES: LoadQueue[] =
   uringUnavailableReason() === null ? ["workers", "uring", "inline"] : ["workers", "inline"];
 
 /** The peer has one queue; it is compared with our "auto". */
-function gvisorArguments(params: Params, run: Run): string[] {
+export function gvisorArguments(params: Params, run: Run): string[] {
   const cold = params["cache"] === "cold" ? ["-cold"] : [];
   const from = [
     "load",

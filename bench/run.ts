@@ -223,7 +223,7 @@ class Runner {
   ): Record<string, (seed: number) => Promise<Sample>> {
     const { workspace, gvisor, fio, options } = this;
     const executable =
-      bench.isBuilt === true ? join(workspace.directory, bench.subject) : undefined;
+      bench.built !== undefined ? join(workspace.directory, bench.subject) : undefined;
     if (executable !== undefined) buildOnce(sourceOf(bench), executable);
     const runOf = (by: string, seed: number): Run => ({
       by,
@@ -245,7 +245,8 @@ class Runner {
     ) {
       found["gvisor"] = (seed) => gvisor.measure(bench, params, runOf("gvisor", seed));
     }
-    for (const rival of bench.rivals?.(params) ?? []) found[rival] = own(rival);
+    for (const rival of bench.rivals?.(params) ?? [])
+      found[rival] = own(rival, bench.built === "all" ? executable : undefined);
     const { cache, awaits, pattern } = params;
     if (
       fio !== undefined &&

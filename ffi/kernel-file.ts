@@ -7,7 +7,7 @@
  * are close together, and files that a thread reads often are read in another way.
  */
 import { SyscallError } from "./errors.ts";
-import { cString, EINTR, O_CLOEXEC, O_RDONLY } from "./file.ts";
+import { cString, EINTR, fileStatus, O_CLOEXEC, O_RDONLY } from "./file.ts";
 import { errno, libc } from "./libc.ts";
 import { addressOf } from "./memory.ts";
 
@@ -45,5 +45,24 @@ function readPart(
     if (moved !== -1) return Number(moved);
     const error = errno();
     if (error !== EINTR) throw new SyscallError(fd === -1 ? "open" : "pread", error, path);
+  }
+}
+
+/**
+ * How far ahead of reads and faults the kernel reads a file's device; 0 if it does not tell.
+ * (/sys/class/bdi names the device by the numbers in st_dev, as makedev(3) packs them.)
+ */
+export function readAheadBytes(fd: number): number {
+  const { device } = fileStatus(fd);
+  const low = device % 2 ** 32;
+  const high = Math.floor(device / 2 ** 32);
+  const major = ((low >>> 8) & 0xfff) | (high & ~0xfff);
+  const minor = (low & 0xff) | ((low >>> 12) & ~0xff);
+  try {
+    const path = `/sys/class/bdi/${major}:${minor}/read_ahead_kb`;
+    return 1024 * (Number(readKernelFile(path).toString()) || 0);
+  } catch (error) {
+    if (error instanceof SyscallError) return 0;
+    throw error;
   }
 }

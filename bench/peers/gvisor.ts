@@ -43,6 +43,8 @@ export class GvisorPeer {
   async measure(bench: Bench, params: Params, run: Run): Promise<Sample> {
     const { gvisor } = bench;
     if (gvisor === undefined) throw new Error(`gVisor has nothing like ${bench.subject}`);
+    const image = gvisor.prepare?.(params, run);
+    if (image !== undefined && !existsSync(image.image)) await this.run(image.arguments);
     const output = await this.run(gvisor.arguments(params, run));
     // Once per case: the peer is deterministic, as ours is.
     const key = JSON.stringify([bench.subject, params]);

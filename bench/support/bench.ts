@@ -50,10 +50,10 @@ export interface Bench {
   readonly title: string;
   cases(size: Size): Params[];
   /**
-   * Ours is measured in an executable with bytecode, as a service is deployed. Rivals run from
-   * sources.
+   * What is measured in an executable with bytecode, as a service is deployed; the rest runs from
+   * sources. Default: nothing.
    */
-  readonly isBuilt?: true;
+  readonly built?: "ours" | "all";
   /** Other ways to do the work of a case in this runtime. */
   rivals?(params: Params): string[];
   measure(params: Params, run: Run): Promise<Sample>;
@@ -61,6 +61,8 @@ export interface Bench {
   scratch?(directory: string, params: Params): string;
   /** The same work by gVisor, if it has such an operation. */
   readonly gvisor?: {
+    /** What makes the peer's image of a case, unless it is there; not timed. */
+    prepare?(params: Params, run: Run): { readonly image: string; readonly arguments: string[] };
     /** One process of it is one round. */
     arguments(params: Params, run: Run): string[];
     /** The hash of what else the peer computes or has written; not timed. */

@@ -9,6 +9,7 @@ import { PAGES_PER_CHUNK } from "../pages/units.ts";
 import { LoadState } from "./load-state.ts";
 import { type LoadHandle, LoadWord, PAGES_PER_UNIT } from "./load-tables.ts";
 import { MemoryWindow } from "./memory-window.ts";
+import { ReadAhead } from "./read-ahead.ts";
 
 /** What a loading thread gets of a load. */
 export interface LoadEntry {
@@ -31,6 +32,7 @@ export class OpenLoad {
   readonly base: number;
   /** Units in flight in this thread. Changed by its UnitReader. */
   inFlight = 0;
+  readonly readAhead: ReadAhead;
   private readonly unitWindow: MemoryWindow;
   private readonly pageWindow: MemoryWindow;
   private readonly slot: number;
@@ -46,6 +48,7 @@ export class OpenLoad {
     this.state = state;
     this.base = base;
     this.slot = slot;
+    this.readAhead = new ReadAhead(state.handle.source);
     const sizePages = state.words[LoadWord.SizePages]!;
     this.unitWindow = new MemoryWindow(base, sizePages, windowPages);
     this.pageWindow = new MemoryWindow(base, sizePages, 1);

@@ -7,7 +7,8 @@ import { freeSlot, takeSlot } from "../control/participants.ts";
 import { Overlay, type OverlaidMemory } from "../memory/overlay.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { runInThread } from "../threads/pool.ts";
-import { isResident, populate, readAhead } from "./populate.ts";
+import { isResident, populate } from "./populate.ts";
+import { willNeed } from "./read-ahead.ts";
 
 /** Pages of one advice. */
 const STEP_PAGES = HUGE_PAGE_SIZE / PAGE_SIZE;
@@ -70,7 +71,7 @@ export function run({
     const overlay = new Overlay(shared, { fd, base });
     forEachMapped(overlay, start, end, (address, lengthBytes) => {
       if (Atomics.load(control.words, Word.Destroyed) !== 0) return false;
-      readAhead(address);
+      willNeed(address, lengthBytes);
       return populateStep(address, lengthBytes);
     });
   } finally {

@@ -3,21 +3,13 @@ import {
   errnoNumber,
   MADV_POPULATE_READ,
   MADV_POPULATE_WRITE,
-  MADV_WILLNEED,
   mincore,
   SyscallError,
   tryAdvise,
 } from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 
 const EINVAL = errnoNumber("EINVAL");
-/** Bytes that are read ahead: this unit, and those that other threads are about to take. */
-const AHEAD_BYTES = 4 * HUGE_PAGE_SIZE;
-
-/** Has the kernel begin to read a unit, and the next ones. A hint. */
-export function readAhead(address: number): void {
-  tryAdvise(address, AHEAD_BYTES, MADV_WILLNEED);
-}
 
 /**
  * Makes mapped pages present. Returns why that failed: EFAULT for pages behind the end of the file,

@@ -26,6 +26,8 @@ export class UnitJob implements ClaimedPages {
   isHuge = false;
   /** A program waits for it. */
   isDemanded = false;
+  /** A whole unit of the background pass. Set before `begin`. */
+  isInOrder = false;
   /** Checksums are read beside the contents: pages are checked when all reads have ended. */
   checksLater = false;
   /** Reads that failed. */

@@ -9,7 +9,7 @@ import { reach } from "../control/interleave.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import type { ReadCompletions, SourceReader } from "../source/reader.ts";
 import { HUGE_PAGES_MIN, makeHuge } from "./huge-pages.ts";
-import { populate, readAhead } from "./populate.ts";
+import { populate } from "./populate.ts";
 import { FrameDecoder } from "./frame-decoder.ts";
 import { ERROR_CHECKSUM, ERROR_SHORT } from "./load-state.ts";
 import { LoadWord, noteInFlight, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
@@ -60,6 +60,7 @@ export class UnitReader {
   startUnit(load: OpenLoad, unit: number): void {
     const job = this.idle.at(-1)!;
     job.want.fill(-1);
+    job.isInOrder = true;
     this.begin(job, load, unit, false);
   }
 
@@ -77,6 +78,7 @@ export class UnitReader {
     const job = this.idle.at(-1)!;
     job.want.set(want);
     load.state.places.extendToFrames(unit, job.want);
+    job.isInOrder = false;
     this.begin(job, load, unit, isDemanded);
   }
 
@@ -164,8 +166,10 @@ export class UnitReader {
     // Before all reads: one beside it would fault small pages in, and the kernel refuse to
     // collapse.
     const address = load.base + unit * HUGE_PAGE_SIZE;
-    if (job.plan.mappedPages > 0) readAhead(address);
-    else if (job.count >= HUGE_PAGES_MIN) job.isHuge = makeHuge(address);
+    if (job.plan.mappedPages > 0) {
+      if (job.isInOrder) load.readAhead.beginUnit(address);
+      else load.readAhead.beginPages(address, job.want);
+    } else if (job.count >= HUGE_PAGES_MIN) job.isHuge = makeHuge(address);
     this.unfed.push(job);
     this.feed();
   }

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { readFileSync } from "node:fs";
-import { readKernelFile, SyscallError, syscallCounts } from "../../ffi/index.ts";
+import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { readAheadBytes, readKernelFile, SyscallError, syscallCounts } from "../../ffi/index.ts";
 
 test("readKernelFile reads a whole file, and counts no call of the program", () => {
   const counts = JSON.stringify(syscallCounts);
@@ -26,4 +26,18 @@ test("readKernelFile names a missing file, and leaves nothing open", () => {
   }
   expect(descriptors()).toBe(before);
   expect(() => readKernelFile("/proc/none")).toThrow("ENOENT: open failed for '/proc/none'");
+});
+
+test("readAheadBytes is what the file's device says, and 0 where none does", () => {
+  const known = readdirSync("/sys/class/bdi").map(
+    (name) => 1024 * Number(readFileSync(`/sys/class/bdi/${name}/read_ahead_kb`, "utf8")),
+  );
+  const bytesOf = (path: string) => {
+    const fd = openSync(path, "r");
+    const bytes = readAheadBytes(fd);
+    closeSync(fd);
+    return bytes;
+  };
+  expect(known).toContain(bytesOf(import.meta.path));
+  expect(bytesOf("/proc/self/stat")).toBe(0);
 });
