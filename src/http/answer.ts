@@ -3,6 +3,9 @@
  * and given up when it stalls or is longer than it may be.
  */
 import { RemoteError, type RemoteFailure } from "../errors/remote-errors.ts";
+import { ConnectionLostError } from "./connection.ts";
+import type { Incoming } from "./incoming.ts";
+import { ProtocolError } from "./message.ts";
 
 /** How slow an answer may be. */
 export interface Patience {
@@ -10,16 +13,9 @@ export interface Patience {
   readonly answerMs: number;
   /** In each such period at least STALL_BYTES arrive, or the answer ends. */
   readonly stallMs: number;
-  /** A body that is read at once has `stallMs`, and more for its length at this rate. */
-  readonly bytesPerMs: number;
 }
 
-export const PATIENCE: Patience = { answerMs: 20_000, stallMs: 10_000, bytesPerMs: 64 };
-/**
- * Bodies up to this length, if it is announced, are read at once: 128 of 2 MiB took 0.48 s of a
- * processor so, and 0.62 s piece by piece, with half the throughput on a busy machine.
- */
-const WHOLE_BYTES_MAX = 2 ** 24;
+export const PATIENCE: Patience = { answerMs: 20_000, stallMs: 10_000 };
 const STALL_BYTES = 2 ** 14;
 
 /** The address without what may be secret in it: its query, and a user's name. */
@@ -32,19 +28,19 @@ export class Answer {
   readonly status: number;
   readonly headers: Headers;
   readonly url: string;
-  private readonly response: Response;
+  private readonly incoming: Incoming;
   private readonly patience: Patience;
   private readonly abort: (reason: unknown) => void;
 
   constructor(
-    response: Response,
+    incoming: Incoming,
     url: string,
     patience: Patience,
     abort: (reason: unknown) => void,
   ) {
-    this.response = response;
-    this.status = response.status;
-    this.headers = response.headers;
+    this.incoming = incoming;
+    this.status = incoming.status;
+    this.headers = incoming.headers;
     this.url = shownUrl(url);
     this.patience = patience;
     this.abort = abort;
@@ -65,61 +61,25 @@ export class Answer {
    * @throws {RemoteError} "long" beyond `limitBytes`, "stalled", or "truncated"
    */
   async read(limitBytes: number, take: (piece: Uint8Array) => void): Promise<number> {
-    // An answer to HEAD announces a length, too.
-    if (this.response.body === null) return 0;
-    const announced = this.lengthBytes;
-    if (announced !== undefined && announced <= Math.min(limitBytes, WHOLE_BYTES_MAX))
-      return this.readWhole(announced, take);
-    return this.readPieces(limitBytes, take);
-  }
-
-  private async readWhole(lengthBytes: number, take: (piece: Uint8Array) => void): Promise<number> {
-    const { stallMs, bytesPerMs } = this.patience;
-    const waitMs = stallMs + lengthBytes / bytesPerMs;
-    const timer = setTimeout(() => {
-      const message = `Got less than ${lengthBytes} bytes in ${Math.round(waitMs)} ms`;
-      this.abort(this.error("stalled", message));
-    }, waitMs);
-    let bytes: Uint8Array;
-    try {
-      bytes = new Uint8Array(await this.response.arrayBuffer());
-    } catch (error) {
-      this.abort(error);
-      throw this.failureOf(error, 0);
-    } finally {
-      clearTimeout(timer);
-    }
-    if (bytes.byteLength > 0) take(bytes);
-    if (bytes.byteLength !== lengthBytes)
-      throw this.error("truncated", `Expected ${lengthBytes} bytes, got ${bytes.byteLength}`);
-    return lengthBytes;
-  }
-
-  private async readPieces(limitBytes: number, take: (piece: Uint8Array) => void): Promise<number> {
-    const reader = this.response.body?.getReader();
-    if (reader === undefined) return 0;
+    if (!this.incoming.hasBody) return 0;
     const watch = this.watch();
-    let bytes = 0;
     try {
-      for (;;) {
-        const { done, value } = await reader.read();
-        if (done) break;
-        bytes += value.byteLength;
-        watch.bytes = bytes;
-        if (bytes > limitBytes)
-          throw this.error("long", `Expected ${limitBytes} bytes, got at least ${bytes}`);
-        take(value);
-      }
+      await this.incoming.read((piece) => {
+        watch.bytes += piece.byteLength;
+        if (watch.bytes > limitBytes)
+          throw this.error("long", `Expected ${limitBytes} bytes, got at least ${watch.bytes}`);
+        take(piece);
+      });
     } catch (error) {
       this.abort(error);
-      throw this.failureOf(error, bytes);
+      throw this.failureOf(error, watch.bytes);
     } finally {
       clearInterval(watch.timer);
     }
     const announced = this.lengthBytes;
-    if (announced !== undefined && bytes !== announced)
-      throw this.error("truncated", `Expected ${announced} bytes, got ${bytes}`);
-    return bytes;
+    if (announced !== undefined && watch.bytes !== announced)
+      throw this.error("truncated", `Expected ${announced} bytes, got ${watch.bytes}`);
+    return watch.bytes;
   }
 
   /** Aborts the answer when it stalls. */
@@ -139,8 +99,9 @@ export class Answer {
 
   /** Errors of ours, and the reasons of aborts, as they are; others: the connection has ended. */
   private failureOf(error: unknown, bytes: number): unknown {
-    const isConnection = error instanceof TypeError && "code" in error;
-    if (!isConnection) return error;
+    if (error instanceof ProtocolError) return this.error("malformed", error.message);
+    const isFetch = error instanceof TypeError && "code" in error;
+    if (!isFetch && !(error instanceof ConnectionLostError)) return error;
     const after = bytes === 0 ? "within the answer" : `after ${bytes} bytes`;
     return this.error("truncated", `The connection ended ${after}`, {
       cause: new Error(error.message),

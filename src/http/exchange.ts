@@ -4,7 +4,9 @@
  */
 import { RemoteError } from "../errors/remote-errors.ts";
 import { Answer, type Patience, shownUrl } from "./answer.ts";
+import { ProtocolError } from "./message.ts";
 import type { Signer } from "./sign.ts";
+import { sendRequest } from "./transport.ts";
 
 export interface Request {
   readonly method: "GET" | "HEAD" | "PUT" | "POST" | "DELETE";
@@ -98,24 +100,25 @@ async function ask(
     attempt.abort(new RemoteError(message, { failure: "stalled", url: shownUrl(url) }));
   }, waitMs);
   try {
-    const response = await fetch(url, {
-      method,
-      headers,
-      redirect: "manual",
-      decompress: false,
-      signal: attempt.signal,
-      ...(body === undefined ? {} : { body: body as Uint8Array<ArrayBuffer> }),
-    });
-    return new Answer(response, url, patience, (reason) => attempt.abort(reason));
+    const { signal } = attempt;
+    const incoming = await sendRequest({ method, url, headers, body, signal });
+    return new Answer(incoming, url, patience, (reason) => attempt.abort(reason));
   } catch (error) {
     if (attempt.signal.aborted) throw attempt.signal.reason;
-    const { code, message } = error as { code?: unknown; message?: unknown };
-    const what = typeof code === "string" ? code : "no connection";
-    // Not the error itself: it has the address with its query.
-    const cause = new Error(String(message));
-    const details = { failure: "unreachable", url: shownUrl(url), cause } as const;
-    throw new RemoteError(`${method} failed: ${what}`, details);
+    throw failureOf(error, method, shownUrl(url));
   } finally {
     clearTimeout(timer);
   }
+}
+
+/** Why there is no answer. Wrong arguments, such as a header with a line end, stay as they are. */
+function failureOf(error: unknown, method: string, url: string): unknown {
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  // Not the error itself: that of `fetch` has the address with its query.
+  const cause = new Error(String(message));
+  if (error instanceof ProtocolError)
+    return new RemoteError(`${method} failed: ${message}`, { failure: "malformed", url, cause });
+  if (error instanceof TypeError && code === undefined) return error;
+  const what = typeof code === "string" ? code : "no connection";
+  return new RemoteError(`${method} failed: ${what}`, { failure: "unreachable", url, cause });
 }

@@ -5,7 +5,7 @@
  * hashing them would cost more than sending them.
  */
 import { UnsupportedError } from "../errors/errors.ts";
-import { CredentialReader, type CredentialHandle } from "./credentials.ts";
+import { CredentialReader, type CredentialHandle, type Credentials } from "./credentials.ts";
 
 /** What a thread needs to sign. Cloneable. */
 export interface Signing {
@@ -30,14 +30,36 @@ async function importSigner() {
   }
 }
 
-/** @throws {UnsupportedError} if aws4fetch is not installed */
+/** Imports what signing needs, if it is installed. */
+export async function warmSigner(): Promise<void> {
+  await Promise.allSettled([importSigner()]);
+}
+
+/** Stores take signatures that are 15 minutes old; a read is signed once in so long. */
+const REUSE_MS = 30_000;
+const REUSED_MAX = 256;
+
+interface Signed {
+  readonly credentials: Credentials;
+  readonly atMs: number;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/**
+ * A signature covers no range, so all reads of an object have the same one: signing 1,024 ranges
+ * took as much of a processor as copying their 2 GiB into place.
+ *
+ * @throws {UnsupportedError} if aws4fetch is not installed
+ */
 export async function openSigner(handle: CredentialHandle, region: string): Promise<Signer> {
   const AwsV4Signer = await importSigner();
   const reader = new CredentialReader(handle);
   // Keys derived from the secret: one a day and credentials.
   const cache = new Map<string, ArrayBuffer>();
-  return async ({ method, url, headers }) => {
-    const { accessKeyId, secretAccessKey, sessionToken } = reader.read();
+  const reads = new Map<string, Signed>();
+
+  const sign = async ({ method, url, headers }: Signable, credentials: Credentials) => {
+    const { accessKeyId, secretAccessKey, sessionToken } = credentials;
     const signer = new AwsV4Signer({
       method,
       url,
@@ -51,5 +73,24 @@ export async function openSigner(handle: CredentialHandle, region: string): Prom
     });
     const signed = await signer.sign();
     return Object.fromEntries(signed.headers as unknown as Iterable<[string, string]>);
+  };
+
+  const signRead = async (request: Signable, credentials: Credentials) => {
+    const key = JSON.stringify([request.method, request.url, request.headers]);
+    const known = reads.get(key);
+    const nowMs = performance.now();
+    if (known?.credentials === credentials && nowMs - known.atMs < REUSE_MS) return known.headers;
+    const headers = await sign(request, credentials);
+    if (reads.size >= REUSED_MAX) reads.clear();
+    reads.set(key, { credentials, atMs: nowMs, headers });
+    return headers;
+  };
+
+  return async (request) => {
+    const credentials = reader.read();
+    if (request.method !== "GET") return sign(request, credentials);
+    const { range, ...headers } = request.headers;
+    const signed = await signRead({ ...request, headers }, credentials);
+    return range === undefined ? { ...signed } : { ...signed, range };
   };
 }

@@ -1,9 +1,11 @@
 /**
  * RequestWindow: how many bulk requests one thread has under way. It grows while throughput grows,
- * and halves when the server says that it is overloaded.
+ * shrinks while requests queue, and halves when the server says that it is overloaded.
  *
  * Throughput is measured over rounds: a round ends when as many requests have ended as the window
- * holds.
+ * holds. Requests queue if they take much longer than the fastest one did: then the network, or a
+ * processor, has all it can take, and a request on demand would wait behind them. The idea is TCP
+ * Vegas (Brakmo and Peterson, 1995).
  */
 
 /** A round trip of 30 ms and parts of 2 MiB: 1 GiB/s. */
@@ -13,8 +15,31 @@ const GAIN = 1.05;
 const GROWTH = 1.5;
 /** A round this much slower than the best one means that conditions have changed. */
 const LOSS = 0.7;
+/** A window does not grow if a request takes so many times as long as the fastest one. */
+const QUEUE_GROWS = 1.6;
+/** And shrinks if it takes so many times as long: as much waits as is on its way. */
+const QUEUE_SHRINKS = 2.2;
+const SHRINK = 0.75;
+const LIMIT_MIN = 3;
+/** The fastest one is forgotten slowly: the path may have changed. */
+const FORGET = 1.02;
+/** Smaller requests say little of the time that a large one needs. */
+const LARGE_BYTES = 2 ** 20;
 /** After an overload, no second one counts for so long. */
 const THROTTLE_MS = 200;
+
+interface Round {
+  bytes: number;
+  ended: number;
+  readonly beganMs: number;
+  /** Large requests that ended, and the time that they took together. */
+  large: number;
+  largeMs: number;
+}
+
+function beginRound(beganMs: number): Round {
+  return { bytes: 0, ended: 0, beganMs, large: 0, largeMs: 0 };
+}
 
 export class RequestWindow {
   private readonly limitMax: number;
@@ -22,12 +47,17 @@ export class RequestWindow {
   private active = 0;
   private readonly waiting: (() => void)[] = [];
   private bestRate = 0;
-  private round = { bytes: 0, ended: 0, beganMs: performance.now() };
+  private fastestMs = Number.POSITIVE_INFINITY;
+  private round: Round;
   private throttledMs = Number.NEGATIVE_INFINITY;
+  private readonly now: () => number;
 
-  constructor(limitMax: number) {
+  /** `now`: milliseconds of a clock. */
+  constructor(limitMax: number, now = () => performance.now()) {
     this.limitMax = limitMax;
     this.current = Math.min(LIMIT_START, limitMax);
+    this.now = now;
+    this.round = beginRound(now());
   }
 
   get limit(): number {
@@ -44,9 +74,10 @@ export class RequestWindow {
     // The order of those that wait does not matter: each looks again.
     signal?.throwIfAborted();
     this.active++;
+    const beganMs = this.now();
     try {
       const bytes = await request();
-      this.ended(bytes);
+      this.ended(bytes, this.now() - beganMs);
       return bytes;
     } finally {
       this.active--;
@@ -58,27 +89,41 @@ export class RequestWindow {
     for (let room = this.current - this.active; room > 0; room--) this.waiting.shift()?.();
   }
 
-  private ended(bytes: number): void {
+  private ended(bytes: number, elapsedMs: number): void {
     const { round } = this;
     round.bytes += bytes;
-    if (++round.ended < this.current) return;
-    const nowMs = performance.now();
+    if (bytes >= LARGE_BYTES) {
+      round.large++;
+      round.largeMs += elapsedMs;
+      this.fastestMs = Math.min(this.fastestMs, elapsedMs);
+    }
+    if (++round.ended >= this.current) this.endRound();
+  }
+
+  private endRound(): void {
+    const { round, current } = this;
+    const nowMs = this.now();
     const rate = round.bytes / Math.max(nowMs - round.beganMs, 0.1);
-    if (rate > this.bestRate * GAIN) {
-      this.bestRate = rate;
-      this.current = Math.min(this.limitMax, Math.ceil(this.current * GROWTH));
-    } else if (rate < this.bestRate * LOSS) this.bestRate = rate;
-    this.round = { bytes: 0, ended: 0, beganMs: nowMs };
+    const queue = round.large === 0 ? 1 : round.largeMs / round.large / this.fastestMs;
+    const isFaster = rate > this.bestRate * GAIN;
+    if (isFaster || rate < this.bestRate * LOSS) this.bestRate = rate;
+    if (queue > QUEUE_SHRINKS) {
+      const least = Math.min(LIMIT_MIN, this.limitMax);
+      this.current = Math.max(least, Math.floor(current * SHRINK));
+    } else if (isFaster && queue < QUEUE_GROWS)
+      this.current = Math.min(this.limitMax, Math.ceil(current * GROWTH));
+    this.fastestMs *= FORGET;
+    this.round = beginRound(nowMs);
   }
 
   /** The server is overloaded. */
   throttle(): void {
-    const nowMs = performance.now();
+    const nowMs = this.now();
     if (nowMs - this.throttledMs < THROTTLE_MS) return;
     this.throttledMs = nowMs;
     this.current = Math.max(1, this.current >> 1);
     this.bestRate = 0;
-    this.round = { bytes: 0, ended: 0, beganMs: nowMs };
+    this.round = beginRound(nowMs);
   }
 
   /** Lets those that wait look at their signals. */

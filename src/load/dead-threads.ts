@@ -69,8 +69,9 @@ export function recoverDeadClaims(state: Recoverable): void {
 
 function clearDeadServer({ group }: Recoverable): void {
   const server = Atomics.load(group.words, GroupWord.DemandServed);
-  if (server !== 0 && !isThreadAlive(server))
-    Atomics.compareExchange(group.words, GroupWord.DemandServed, server, 0);
+  if (server === 0 || isThreadAlive(server)) return;
+  if (Atomics.compareExchange(group.words, GroupWord.DemandServed, server, 0) === server)
+    Atomics.store(group.words, GroupWord.DemandInFlight, 0);
 }
 
 function giveBack(state: Recoverable, at: number): void {

@@ -4,7 +4,8 @@
  *
  * Loads have an index in the group, which is their order. Words in one SharedArrayBuffer:
  * - Demand: bumped when a program waits for missing pages of any load, and when a load ends. The
- *   demand thread sleeps on it; background threads give way when it changes.
+ *   demand thread sleeps on it; background threads give way when it changes, and while that
+ *   thread has reads in flight.
  * - a bitmap of loads with wanted pages, and a hint to the newest.
  * - the io_uring rings of loading threads (ring-table.ts).
  */
@@ -20,6 +21,8 @@ export const GroupWord = {
   /** Index of the load with the newest demand, plus 1. A hint. */
   NewestLoad: 3,
   LoadCount: 4,
+  /** Units that the demand thread has in flight. Written by that thread; a hint. */
+  DemandInFlight: 5,
 } as const;
 
 const HEADER_WORDS = 8;
@@ -53,6 +56,11 @@ export class LoadGroup {
   /** The value that changes with the next demand. */
   get demand(): number {
     return Atomics.load(this.words, GroupWord.Demand);
+  }
+
+  /** True while the demand thread waits for reads. */
+  get hasDemandInFlight(): boolean {
+    return Atomics.load(this.words, GroupWord.DemandInFlight) !== 0;
   }
 
   get isServed(): boolean {

@@ -152,8 +152,8 @@ class LoadingThread {
       }
       const nowMs = performance.now();
       const seen = group.demand;
+      if (seen !== demand || group.hasDemandInFlight) depth.giveWay(nowMs);
       if (seen !== demand) {
-        depth.giveWay(nowMs);
         // The demand thread starts when the thread that called `loadFrom` lets it.
         while (!group.isServed && startDemanded(load, reader));
       }
@@ -179,6 +179,7 @@ class LoadingThread {
       while (queue.isLoading) await this.serveOnce(queue);
     } finally {
       Atomics.compareExchange(words, GroupWord.DemandServed, THREAD_ID, 0);
+      Atomics.store(words, GroupWord.DemandInFlight, 0);
       await this.close();
       queue.close();
     }
@@ -194,11 +195,13 @@ class LoadingThread {
       if (wanted !== null) {
         reader.startPages(wanted.load, wanted.unit, queue.want);
         if (reader.mayBlock) reader.drain();
+        this.tellInFlight(reader);
         return;
       }
     }
     if (reader.inFlight > 0) {
       await collectOrWake(reader, group, seen);
+      this.tellInFlight(reader);
       return;
     }
     queue.leaveEnded();
@@ -208,6 +211,10 @@ class LoadingThread {
     }
     reach("demand: found nothing wanted");
     Atomics.wait(group.words, GroupWord.Demand, seen, LIVENESS_CHECK_MS);
+  }
+
+  private tellInFlight({ inFlight }: UnitReader): void {
+    Atomics.store(this.group.words, GroupWord.DemandInFlight, inFlight);
   }
 
   /** This thread is the last to leave: no other one would find out. */

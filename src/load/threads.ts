@@ -26,7 +26,7 @@ import { restartOrder } from "./order.ts";
 
 const PROCESSORS = availableParallelism();
 /** Two copy as fast as two processors can (9.5 GiB/s here). More than four would take the program's. */
-const BACKGROUND_THREADS = Math.min(4, Math.max(2, PROCESSORS));
+export const BACKGROUND_THREADS = Math.min(4, Math.max(2, PROCESSORS));
 /** So many go on while the program waits for pages, and leave it a processor; others are spare. */
 const STEADY_THREADS = Math.max(1, PROCESSORS - 1);
 const DEATHS_MAX = 8;
@@ -62,10 +62,15 @@ export class LoadThreads {
     const background: LoadTask = { ...shared, role: "background" };
     const spare: LoadTask = { ...shared, role: "spare" };
     const demand: LoadTask = { ...shared, role: "demand" };
+    // Only these threads can read what the program waits for.
+    if (!canBlock(this.source)) {
+      const all = [demand, ...new Array<LoadTask>(BACKGROUND_THREADS).fill(background)];
+      await Promise.all(all.map((task) => this.runThread(task)));
+      return;
+    }
     // A source that reads ahead needs one thread only, unless frames are to be decoded.
-    const readsAhead = describeSource(this.source).isUring || !canBlock(this.source);
     const hasFrames = this.loads.some(({ state }) => state.words[LoadWord.HasFrames] !== 0);
-    const isAhead = readsAhead && !hasFrames;
+    const isAhead = describeSource(this.source).isUring && !hasFrames;
     const helpers = Array.from({ length: isAhead ? 0 : BACKGROUND_THREADS - 1 }, (_, i) =>
       i + 1 < STEADY_THREADS ? background : spare,
     );

@@ -15,12 +15,13 @@ import { RemoteError } from "../errors/remote-errors.ts";
 import type { Client } from "../http/client.ts";
 import { getRange, getStart } from "../http/range.ts";
 import type { RemoteContent } from "../source/remote-source.ts";
+import { fetchChecksums } from "./fetch-checksums.ts";
 import { pagesKey } from "./keys.ts";
 import { newestPublished, type Published } from "./manifests.ts";
 import type { RemotePlace } from "./place.ts";
 
-/** One round trip is enough for manifests up to this size: about 1 GiB of dense memory. */
-const FIRST_BYTES = 2 ** 18;
+/** One round trip is enough for the eager part of most manifests. */
+const FIRST_BYTES = 2 ** 19;
 const TRAILERS_AT_ONCE = 16;
 const OPEN_ATTEMPTS = 8;
 /** Of a manifest that must be fetched whole, so much is asked for at once. */
@@ -32,25 +33,37 @@ export interface RemoteCheckpoint {
   readonly contents: readonly RemoteContent[];
   /** Null over HTTP. */
   readonly published: Published | null;
+  /** By file: the checksums of its pages, as far as they have been fetched. */
+  readonly checksums: readonly (Uint32Array | null)[];
 }
 
 /** The manifest alone. */
-export type RemoteManifest = Omit<RemoteCheckpoint, "contents"> & {
+export type RemoteManifest = Omit<RemoteCheckpoint, "contents" | "checksums"> & {
   readonly content: RemoteContent;
 };
 
 /**
+ * `toLoad`: fetches what a load needs first as well.
+ *
  * @throws {NoCheckpointError} if there is none @throws {CorruptCheckpointError} @throws
  * {RemoteError}
  */
-export async function openRemoteCheckpoint(place: RemotePlace): Promise<RemoteCheckpoint> {
+export async function openRemoteCheckpoint(
+  place: RemotePlace,
+  { toLoad = false }: { readonly toLoad?: boolean } = {},
+): Promise<RemoteCheckpoint> {
   await place.ready();
   for (let attempt = 1, before: string | undefined; ; attempt++) {
     const opened = await openManifest(place);
     const { etag } = opened.content.identity;
     try {
-      const pages = await openPageFiles(place, opened.manifest.pageFiles);
-      return { ...opened, contents: [opened.content, ...pages] };
+      const { content, manifest } = opened;
+      const columns = toLoad ? manifest.files.map(({ crcs }) => crcs) : [];
+      const [pages, checksums] = await Promise.all([
+        openPageFiles(place, manifest.pageFiles),
+        fetchChecksums(place.client, content, columns),
+      ]);
+      return { ...opened, contents: [content, ...pages], checksums };
     } catch (error) {
       const isReplaced =
         error instanceof CorruptCheckpointError ||

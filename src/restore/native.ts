@@ -23,10 +23,10 @@ export function restoreCheckpoint(
       : new WorkingSet(path, id.toString(16).padStart(16, "0"));
   let files: RestoreFile[];
   try {
-    files = described.map((file) => ({
+    files = described.map((file, index) => ({
       image: file,
       map: file.pageMap,
-      checksums: file.crcs,
+      checksums: opened.checksums?.[index] ?? file.crcs,
       options: optionsOf(file.name),
       first: firstPagesOf(workingSet, file.name),
     }));

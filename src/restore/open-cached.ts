@@ -11,9 +11,10 @@ import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
 import { CacheFill } from "../remote/cache-fill.ts";
 import { readOrigin } from "../remote/cache-origin.ts";
 import { newestPublished } from "../remote/manifests.ts";
-import { openRemoteCheckpoint, type RemoteCheckpoint } from "../remote/open-checkpoint.ts";
+import type { RemoteCheckpoint } from "../remote/open-checkpoint.ts";
 import type { RemotePlace } from "../remote/place.ts";
 import { getStart } from "../http/range.ts";
+import { openToLoad } from "./open-to-load.ts";
 
 /** With an absolute path. @throws {TypeError} {RangeError} */
 export function checkCache(cache: string | CacheOptions | undefined): CacheOptions | undefined {
@@ -51,7 +52,7 @@ export async function openCached(
     const local = openIfWhole(directory, origin.id);
     if (local !== undefined) return { local };
   }
-  const remote = await openRemoteCheckpoint(place);
+  const remote = await openToLoad(place);
   const { url } = place;
   const version = versionOf(remote.published?.sequence, remote.contents[0]!.identity.etag);
   const fill = CacheFill.begin({

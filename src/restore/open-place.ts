@@ -4,7 +4,7 @@ import { type CacheOptions, type Nullable, readOptions } from "../core/options.t
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import type { S3Options } from "../http/s3-options.ts";
 import type { CacheFill } from "../remote/cache-fill.ts";
-import { openRemoteCheckpoint, type RemoteCheckpoint } from "../remote/open-checkpoint.ts";
+import type { RemoteCheckpoint } from "../remote/open-checkpoint.ts";
 import {
   isRemote,
   openPlace,
@@ -16,9 +16,12 @@ import type { PageSource } from "../source/description.ts";
 import { fileSource } from "../source/file-source.ts";
 import { releaseSource } from "../source/describe.ts";
 import { checkCache, openCached, openOffline } from "./open-cached.ts";
+import { openToLoad } from "./open-to-load.ts";
 
 export interface OpenedCheckpoint {
   readonly manifest: DecodedManifest;
+  /** By file: checksums of its pages that are known already. */
+  readonly checksums?: readonly (Uint32Array | null)[];
   /** Held once. */
   readonly source: PageSource;
   /** The load fills a cache, and `close` completes it. */
@@ -63,7 +66,7 @@ async function openRemote(where: string, options: OpenOptions): Promise<OpenedCh
     signal?.throwIfAborted();
     const found =
       cache === undefined
-        ? { remote: await openRemoteCheckpoint(place), fill: null }
+        ? { remote: await openToLoad(place), fill: null }
         : await openCached(place, cache);
     if ("local" in found) {
       place.close();
@@ -78,13 +81,14 @@ async function openRemote(where: string, options: OpenOptions): Promise<OpenedCh
 
 function remoteCheckpoint(
   place: RemotePlace,
-  { manifest, contents }: RemoteCheckpoint,
+  { manifest, contents, checksums }: RemoteCheckpoint,
   fill: CacheFill | null,
 ): OpenedCheckpoint {
   const { signing, counters } = place;
   const cache = fill?.files ?? null;
   return {
     manifest,
+    checksums,
     source: { kind: "remote", contents, signing, counters, cache },
     isCaching: fill !== null,
     close: async (isLoaded) => {

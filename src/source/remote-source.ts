@@ -35,8 +35,8 @@ export interface RemoteSource {
 }
 
 /** Requests of one thread at most: 64 MiB of background reads. */
-const BACKGROUND_READS = 32;
-const DEMAND_READS = 16;
+export const BACKGROUND_READS = 32;
+export const DEMAND_READS = 32;
 
 export async function openRemoteReader(
   source: RemoteSource,

@@ -6,6 +6,7 @@ export const tasks = {
   "file.serve": () => import("./serve-file.ts"),
   load: () => import("../load/load-task.ts"),
   "load.populate": () => import("../load/populate-task.ts"),
+  "load.warm": () => import("../load/warm-task.ts"),
   "pressure.wait": () => import("../eviction/wait-task.ts"),
   "save.write": () => import("../save/write-task.ts"),
 } satisfies TaskTable;

@@ -31,6 +31,41 @@ test("RequestWindow never has more requests under way than its limit", async () 
   expect(await send(window, 50, 1000)).toBe(3);
 });
 
+/** A window of at most 32, and a way to end a round of large requests that take `ms` each. */
+function atOneClock() {
+  let nowMs = 0;
+  const window = new RequestWindow(32, () => nowMs);
+  const round = async (ms: number): Promise<void> => {
+    const { promise, resolve } = Promise.withResolvers<number>();
+    const requests = Array.from({ length: window.limit }, () => window.run(() => promise));
+    nowMs += ms;
+    resolve(2 ** 21);
+    await Promise.all(requests);
+  };
+  return { window, round };
+}
+
+test("RequestWindow shrinks to a few while large requests queue, and grows again", async () => {
+  const { window, round } = atOneClock();
+  await round(40);
+  const wide = window.limit;
+  expect(wide).toBeGreaterThan(16);
+  await round(100);
+  expect(window.limit).toBeLessThan(wide);
+  for (let i = 0; i < 20; i++) await round(200);
+  expect(window.limit).toBe(3);
+  for (let i = 0; i < 10; i++) await round(40 / (i + 1));
+  expect(window.limit).toBeGreaterThan(3);
+});
+
+test("RequestWindow does not shrink for requests that take twice as long", async () => {
+  const { window, round } = atOneClock();
+  await round(40);
+  const wide = window.limit;
+  for (let i = 0; i < 5; i++) await round(80);
+  expect(window.limit).toBe(wide);
+});
+
 test("throttle halves the window, once for one overload", () => {
   const window = new RequestWindow(16);
   window.throttle();

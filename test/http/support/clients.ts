@@ -10,7 +10,7 @@ export const KEYS = { accessKeyId: "AKIDTEST", secretAccessKey: "secret-of-the-t
 
 export const IMPATIENT = {
   retry: { delayMs: 1, delayMsMax: 5 },
-  patience: { answerMs: 500, stallMs: 100, bytesPerMs: 10_000 },
+  patience: { answerMs: 500, stallMs: 100 },
 } as const;
 
 export function plainClient(options: ClientOptions = {}): Client {

@@ -1,0 +1,20 @@
+/** Starts the threads of a load from a remote place before it is known what to load. */
+import { BACKGROUND_READS, DEMAND_READS } from "../source/remote-source.ts";
+import { runInThread } from "../threads/pool.ts";
+import { BACKGROUND_THREADS } from "./threads.ts";
+import type { WarmTask } from "./warm-task.ts";
+
+/**
+ * Resolves when the threads are idle again, so that the load gets them. `url`: of the server. What
+ * cannot be had now is tried again, and reported, by the load.
+ */
+export async function warmThreads(url: string): Promise<void> {
+  const warm = async (connections: number, lowPriority: boolean): Promise<void> => {
+    const task: WarmTask = { url, connections };
+    await runInThread("load.warm", task, { ref: false, lowPriority }).done;
+  };
+  const background = Array.from({ length: BACKGROUND_THREADS }, () =>
+    warm(BACKGROUND_READS / 4, true),
+  );
+  await Promise.allSettled([warm(DEMAND_READS / 2, false), ...background]);
+}
