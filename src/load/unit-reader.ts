@@ -32,6 +32,7 @@ export class UnitReader {
   private readonly unfed: UnitJob[] = [];
   /** A wait under way of a reader that needs the event loop. */
   private waiting: Promise<void> | undefined;
+  private isClosing = false;
   private readonly decoder = new FrameDecoder();
   private readonly scratchIovec = new Float64Array(2);
 
@@ -109,7 +110,8 @@ export class UnitReader {
     this.waiting ??= this.source.waitAsync(1).then(
       (completions) => {
         this.waiting = undefined;
-        this.take(completions);
+        // Reads that `close` has ended say nothing about their contents.
+        if (!this.isClosing) this.take(completions);
       },
       (error: unknown) => {
         this.waiting = undefined;
@@ -121,7 +123,8 @@ export class UnitReader {
 
   /** Ends reads, gives up claims, and asks other threads for their pages. */
   async close(): Promise<void> {
-    // Its completions are not taken any more; a wait that fails by closing says nothing new.
+    this.isClosing = true;
+    // A wait that fails by closing says nothing new.
     this.waiting?.then(undefined, () => undefined);
     await this.source.close();
     for (const job of this.jobs) {
