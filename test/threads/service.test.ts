@@ -73,7 +73,7 @@ test("the file outlives its service thread: another thread starts one", async ()
   await blocked;
 });
 
-test("the service thread unmaps a destroyed file that no thread has left", async () => {
+test("the service thread unmaps a destroyed file whose last thread died", async () => {
   const file = MemoryFile.create({ name: "service-abandoned" });
   const [destroying, blocking] = [await attached(file), await attached(file)];
   const range = file.allocate(MiB);
