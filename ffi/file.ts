@@ -39,7 +39,7 @@ export const EWOULDBLOCK = 11;
 export const EIO = 5;
 const EBADF = 9;
 
-/** For this folder: text as a C string. @throws {TypeError} */
+/** For this folder: text as a C string. @throws {TypeError} @internal */
 export function cString(text: string): Buffer {
   if (typeof text !== "string")
     throw new TypeError(`Expected a path to be a string, got ${String(text)}`);

@@ -16,6 +16,7 @@ const FIRST_BYTES = 4096;
 /**
  * The whole contents of such a file.
  * @throws {SyscallError} with `path`: ENOENT, or ESRCH if a thread has gone meanwhile
+ * @internal
  */
 export function readKernelFile(path: string): Buffer {
   const name = cString(path);

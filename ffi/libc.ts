@@ -120,6 +120,7 @@ function refuse(message: string, cause: unknown): Libc {
   return Object.fromEntries(Object.keys(symbols).map((name) => [name, throwing])) as never;
 }
 
+/** @internal */
 export const libc = openLibc();
 /** False on systems other than Linux: importing works there, and calls throw. */
 export const isUsable = unusable === undefined;

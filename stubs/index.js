@@ -16,6 +16,7 @@ export const InvariantError = errorClass("InvariantError");
 export const MemoryFile = needsBun("MemoryFile");
 export const MemoryKind = { System: 0, Anonymous: 1, PageCache: 2, Tmpfs: 3, Ramdiskfs: 4 };
 export const NoCheckpointError = errorClass("NoCheckpointError");
+export const NotCheckpointError = errorClass("NotCheckpointError");
 export const NotLoadedError = errorClass("NotLoadedError");
 export const NotMemoryError = errorClass("NotMemoryError");
 export const OutOfMemoryError = errorClass("OutOfMemoryError");

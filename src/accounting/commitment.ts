@@ -21,6 +21,7 @@
  * Source: memAcct, knownCommitted, commitSeq in gVisor's pgalloc.go.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
+import { assert, checksStructures } from "../errors/errors.ts";
 import { FREE, SUB_RELEASED, stateOf } from "../allocator/states.ts";
 import type { SegmentSet } from "../segment/segment-set.ts";
 import { bitCount, forEachWord } from "../pages/bits.ts";
@@ -90,6 +91,7 @@ export class Commitment {
       known[word]! |= mask;
     });
     this.words[Word.KnownPages]! += fresh;
+    this.expectCount();
   }
 
   /** Lock held, active. The pages were made uncommitted before this call. */
@@ -104,6 +106,7 @@ export class Commitment {
       known[word] = before & ~mask;
     });
     this.words[Word.KnownPages]! -= gone;
+    this.expectCount();
     const first = this.words[Word.WindowStart]!;
     if (first < 0) return;
     const from = Math.max(start, first) - first;
@@ -138,7 +141,10 @@ export class Commitment {
   closeWindow(seen: Int32Array): void {
     this.useViews();
     const { known, disturbed } = this;
-    const base = this.words[Word.WindowStart]! / 32;
+    const first = this.words[Word.WindowStart]!;
+    const size = this.words[Word.SizePages]!;
+    assert(first >= 0 && first < size, () => `a scan's window at page ${first} of ${size}`);
+    const base = first / 32;
     let fresh = 0;
     for (let word = 0; word < WINDOW_WORDS; word++) {
       if (seen[word] === 0) continue;
@@ -149,6 +155,24 @@ export class Commitment {
     }
     this.words[Word.KnownPages]! += fresh;
     this.words[Word.WindowStart] = -1;
+    this.expectCount();
+  }
+
+  /** Lock held. O(1). */
+  private expectCount(): void {
+    const known = this.words[Word.KnownPages]!;
+    const size = this.words[Word.SizePages]!;
+    assert(
+      known >= 0 && known <= size,
+      () => `${known} of ${size} pages are noted as known to be committed`,
+    );
+  }
+
+  /** @throws {InvariantError} unless as many pages are known as are noted. O(size) */
+  private check(): void {
+    const counted = this.countKnown(0, this.words[Word.SizePages]!);
+    const noted = this.words[Word.KnownPages]!;
+    assert(counted === noted, () => `${counted} pages are known to be committed, ${noted} noted`);
   }
 
   /** Lock held, active. How many pages of [start, end) are known to be committed. */
@@ -165,18 +189,24 @@ export class Commitment {
     return count + bitCount(known[first]! & head) + bitCount(known[last]! & tail);
   }
 
-  /** Lock held. A thread died during a change: marks free pages uncommitted, and counts again. */
+  /** Lock held. A thread died during a change: counts again, and marks free pages uncommitted. */
   recover(set: SegmentSet): void {
     if (!this.isActive) return;
+    this.words[Word.KnownPages] = this.countKnown(0, set.size);
     for (let run = 0; run < set.size; run = set.endOf(run)) {
       const state = stateOf(set.tagAt(run));
       if (state === FREE || state === SUB_RELEASED) this.markUncommitted(run, set.endOf(run));
     }
-    this.words[Word.KnownPages] = this.countKnown(0, set.size);
   }
 
-  /** Detaches this thread's views. Afterwards only `unmap` may be called. */
-  detach(): void {
+  /** Detaches this thread's views for good: afterwards only `unmap` may be called. */
+  leave(): void {
+    const isOwn = this.words[Word.Shared] === 0 && this.words[Word.Failed] === 0;
+    if (checksStructures && isOwn && this.isActive) this.check();
+    this.detach();
+  }
+
+  private detach(): void {
     for (const buffer of this.views) detach(buffer);
     this.views = [];
   }

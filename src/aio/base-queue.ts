@@ -5,7 +5,7 @@
  * State of hot paths is in typed arrays: adding and delivering an operation creates no object.
  */
 import { checkInteger } from "../../ffi/index.ts";
-import { DestroyedError } from "../errors/errors.ts";
+import { assert, DestroyedError } from "../errors/errors.ts";
 import { Kind, Operations, SlotState } from "./operations.ts";
 import { type Completions, type Queue, QueueBusyError } from "./queue.ts";
 
@@ -142,6 +142,8 @@ export abstract class BaseQueue implements Queue {
       Atomics.store(operations.state, slot, SlotState.Free);
       this.freeSlots[this.freeCount++] = slot;
     }
+    const { freeCount, capacity } = this;
+    assert(freeCount <= capacity, () => `${freeCount} of ${capacity} slots are free`);
     told.count = count;
     return told;
   }

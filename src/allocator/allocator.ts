@@ -19,7 +19,7 @@ import { slotWord } from "../control/participants.ts";
 import { reach } from "../control/interleave.ts";
 import { type Backing, Placement, type RunVisitor } from "./backing.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
-import { checkAllocator } from "./check.ts";
+import { checkAllocator, expectCounts, expectGap } from "./check.ts";
 import { recoverTables, returnDeadReleases } from "./recover.ts";
 import {
   FREE,
@@ -45,7 +45,7 @@ export class Allocator {
    * This thread's participant slot. If the thread dies, the slot records the pages that it was
    * releasing.
    */
-  private readonly slot: number;
+  readonly slot: number;
   private readonly tables: TableMemory;
   readonly backing: Backing;
   private readonly capacityPages: number;
@@ -106,6 +106,7 @@ export class Allocator {
       );
       this.set.useTables(this.tables.view(this.viewedPages));
       recoverTables(this.set, this.words);
+      expectCounts(this.words);
       this.backing.recovered(this.set);
     } catch (error) {
       markFailed(this.words);
@@ -177,6 +178,8 @@ export class Allocator {
         }
       }
       const { fitEnd } = this.set;
+      if (checksStructures)
+        expectGap(this.set, start, fitEnd, (this.recycled ? WASTE : FREE) | huge, pages);
       const at = topDown ? fitEnd - pages : start;
       this.set.replaceIn(start, fitEnd, at, at + pages, tag, 1, group | 0);
       this.words[Word.UsedPages]! += pages;

@@ -4,6 +4,7 @@ import { assert } from "../errors/errors.ts";
 import { PAGES_PER_CHUNK } from "../pages/units.ts";
 import type { RunColumns } from "../segment/value.ts";
 import type { Allocator } from "./allocator.ts";
+import { expectCounts } from "./check.ts";
 import { FREE, HUGE, stateOf, USED, WASTE } from "./states.ts";
 
 /**
@@ -40,6 +41,7 @@ export function restoreRunsInto(
       if (stateOf(runs.tag[i]!) === USED) words[Word.UsedPages]! += runs.length[i]!;
       if (stateOf(runs.tag[i]!) === WASTE) words[Word.WastePages]! += runs.length[i]!;
     }
+    expectCounts(words);
   } finally {
     allocator.unlock();
   }

@@ -19,6 +19,7 @@ import { Word } from "../control/control.ts";
 import { reach } from "../control/interleave.ts";
 import { PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import type { Allocator } from "./allocator.ts";
+import { expectCounts, expectReleasing } from "./check.ts";
 import { FREE, HELD, HUGE, SUB_RELEASED, stateOf, WASTE } from "./states.ts";
 
 /** 128 MiB, the most that gVisor releases at once: it cuts longer ranges of huge pages there. */
@@ -86,6 +87,7 @@ export class WasteBatch {
         else if (!this.settleHeld()) roundsLeft--;
         this.takeSmall(maxPages);
         if (this.pages === 0) this.takeHuge();
+        expectCounts(allocator.words);
       } finally {
         allocator.unlock();
       }
@@ -173,9 +175,12 @@ export class WasteBatch {
     if (this.count === 0) return;
     allocator.lock();
     try {
+      for (let i = 0; i < this.count; i++)
+        expectReleasing(allocator.set, allocator.slot, this.starts[i]!, this.ends[i]!);
       if (this.huge !== 0) this.finishHuge();
       else for (let i = 0; i < this.count; i++) this.free(this.starts[i]!, this.ends[i]!);
       allocator.endReleasing();
+      expectCounts(allocator.words);
     } finally {
       allocator.unlock();
     }

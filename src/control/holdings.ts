@@ -22,6 +22,7 @@ import {
   SyscallError,
   unmap,
 } from "../../ffi/index.ts";
+import { assert } from "../errors/errors.ts";
 import { isThreadAlive, nap, THREAD_ID } from "../threads/thread.ts";
 
 /**
@@ -132,7 +133,8 @@ export function letGo(record: number): void {
   if (record < 0 || table === undefined) return;
   const at = record * WORDS;
   Atomics.store(table.words, at + RecordWord.IsComplete, 0);
-  Atomics.store(table.words, at + RecordWord.Thread, 0);
+  const owner = Atomics.exchange(table.words, at + RecordWord.Thread, 0);
+  assert(owner === THREAD_ID, () => `thread ${THREAD_ID} let go record ${record} of ${owner}`);
 }
 
 /** Frees the holdings of threads that have ended. Returns how many. */

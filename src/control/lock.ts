@@ -16,6 +16,7 @@
  * most that interval.
  */
 import { Word } from "./control.ts";
+import { assert, checksStructures } from "../errors/errors.ts";
 import { reach } from "./interleave.ts";
 import { isThreadAlive, nap, THREAD_ID } from "../threads/thread.ts";
 
@@ -110,9 +111,15 @@ function takeIfFree(words: Int32Array): boolean {
 
 export const releaseLock = (words: Int32Array): void => {
   if (words[Word.Shared] === 0) return;
+  if (checksStructures) expectOwner(words);
   if ((Atomics.exchange(words, Word.Lock, 0) & CONTENDED) !== 0)
     Atomics.notify(words, Word.Lock, 1);
 };
+
+function expectOwner(words: Int32Array): void {
+  const owner = Atomics.load(words, Word.Lock) & ~CONTENDED;
+  assert(owner === THREAD_ID, () => `thread ${THREAD_ID} releases the lock of thread ${owner}`);
+}
 
 /**
  * Precondition: the lock is held. The tables cannot be repaired: every later `acquireLock` throws,

@@ -11,7 +11,7 @@
  * Word.Destroyed from 1 to 2, once, and unmaps. A thread that died has left. A thread that does not
  * respond keeps the memory mapped; the library reports that once.
  */
-import { TooManyThreadsError } from "../errors/errors.ts";
+import { assert, TooManyThreadsError } from "../errors/errors.ts";
 import {
   type Control,
   MAX_PARTICIPANTS,
@@ -65,7 +65,8 @@ function isLeftBehind(words: Int32Array, at: number, owner: number): boolean {
 
 /** This thread does not touch the memory any more. */
 export function freeSlot(words: Int32Array, slot: number): void {
-  Atomics.store(words, slotWord(slot) + ParticipantWord.Thread, 0);
+  const owner = Atomics.exchange(words, slotWord(slot) + ParticipantWord.Thread, 0);
+  assert(owner === THREAD_ID, () => `thread ${THREAD_ID} freed slot ${slot} of thread ${owner}`);
 }
 
 /** True while a living thread has a slot. */

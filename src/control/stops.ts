@@ -23,7 +23,7 @@
  * dead participant counts as still. The first thread that sees a dead stopper clears its word.
  */
 import { showValue } from "../../ffi/index.ts";
-import { StopTimeoutError } from "../errors/errors.ts";
+import { assert, StopTimeoutError } from "../errors/errors.ts";
 import { isThreadAlive, THREAD_ID, threadNumber } from "../threads/thread.ts";
 import {
   type Control,
@@ -195,7 +195,9 @@ export function whileStopped<T>(
       reach("stop: all are still");
       return work();
     } finally {
-      for (const { words } of taken) releaseStop(words);
+      const owners = taken.map(({ words }) => releaseStop(words));
+      const other = owners.find((owner) => owner !== THREAD_ID);
+      assert(other === undefined, () => `the stop of thread ${THREAD_ID} was that of ${other}`);
     }
   };
   const value = shared.length === 0 ? work() : whileStill(run);
@@ -213,9 +215,11 @@ function takeStop(words: Int32Array, deadlineMs: number, timeoutMs: number): voi
   }
 }
 
-function releaseStop(words: Int32Array): void {
-  Atomics.store(words, Word.Stop, 0);
+/** Returns the stop's owner. */
+function releaseStop(words: Int32Array): number {
+  const owner = Atomics.exchange(words, Word.Stop, 0);
   Atomics.notify(words, Word.Stop);
+  return owner;
 }
 
 function awaitStill(words: Int32Array, deadlineMs: number, timeoutMs: number): void {

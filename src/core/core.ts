@@ -374,7 +374,7 @@ export class FileCore {
     this.hasLeft = true;
     cores.delete(this.control.fields[Field.FileId]!);
     this.allocator.detach();
-    this.commitment.detach();
+    this.commitment.leave();
     this.changes.detach();
     this.stops.end();
     this.evictions.close();

@@ -1,6 +1,7 @@
 /**
  * Collects runs in ascending order into an image's columns, and joins neighbours; see ImageRuns.
  */
+import { assert } from "../errors/errors.ts";
 import { HUGE_PAGES, type ImageRuns, RunState } from "./image.ts";
 
 export class RunBuilder {
@@ -42,6 +43,8 @@ export class RunBuilder {
       this.pendingEnd = end;
       return;
     }
+    const { pendingEnd } = this;
+    assert(start >= pendingEnd, () => `pages [${start}, ${end}) behind page ${pendingEnd}`);
     this.flush();
     this.pendingStart = start;
     this.pendingEnd = end;

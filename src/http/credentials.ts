@@ -21,6 +21,9 @@ export interface Credentials {
 /** The shape of the AWS SDK's credential providers, such as `fromNodeProviderChain()`. */
 export type CredentialProvider = () => Promise<Credentials>;
 
+/** Environment variables by name. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
 export interface CredentialOptions {
   /** Default: AWS_ACCESS_KEY_ID, with AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN. */
   readonly accessKeyId?: string;
@@ -141,7 +144,10 @@ export class CredentialReader {
  * The provider of `options`: its function, its keys, or the AWS_* variables.
  * @throws {TypeError} for half a pair of keys @throws {UnsupportedError} if there are none
  */
-export function providerOf(options: CredentialOptions = {}, env = process.env): CredentialProvider {
+export function providerOf(
+  options: CredentialOptions = {},
+  env: Environment = process.env,
+): CredentialProvider {
   const { credentials, accessKeyId, secretAccessKey, sessionToken } = options;
   if (credentials !== undefined) {
     if (typeof credentials !== "function")

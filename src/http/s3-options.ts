@@ -3,7 +3,7 @@
  * AWS_* variables. Credentials are not part of it (credentials.ts), so it may be copied and
  * printed.
  */
-import type { CredentialOptions } from "./credentials.ts";
+import type { CredentialOptions, Environment } from "./credentials.ts";
 
 /** How to reach S3, or a server that speaks its protocol. */
 export interface S3Options extends CredentialOptions {
@@ -34,7 +34,11 @@ export function isS3Url(where: string): boolean {
 }
 
 /** @throws {TypeError} naming what is wrong with the URL or the options */
-export function parseS3Place(url: string, options: S3Options = {}, env = process.env): S3Place {
+export function parseS3Place(
+  url: string,
+  options: S3Options = {},
+  env: Environment = process.env,
+): S3Place {
   const match = /^s3:\/\/([^/?#]*)(?:\/([^?#]*))?$/.exec(url);
   const bucket = match?.[1] ?? "";
   if (match === null || bucket === "")
@@ -58,12 +62,7 @@ export function parseS3Place(url: string, options: S3Options = {}, env = process
   };
 }
 
-function bucketUrl(
-  bucket: string,
-  region: string,
-  options: S3Options,
-  env: NodeJS.ProcessEnv,
-): string {
+function bucketUrl(bucket: string, region: string, options: S3Options, env: Environment): string {
   if (!/^[a-z0-9-]+$/.test(region))
     throw new TypeError(`Expected region to be like "eu-central-1", got ${JSON.stringify(region)}`);
   const given = options.endpoint ?? env["AWS_ENDPOINT_URL_S3"] ?? env["AWS_ENDPOINT_URL"];

@@ -83,6 +83,11 @@ export class Mapping {
    */
   grow(sizeBytes: number, chunks: number, huge: boolean): void {
     const lengthBytes = chunks * CHUNK_SIZE;
+    // Mapping over other memory of the process would replace it.
+    assert(
+      chunks > 0 && sizeBytes % CHUNK_SIZE === 0 && sizeBytes + lengthBytes <= this.capacityBytes,
+      () => `${chunks} chunks behind ${sizeBytes} of ${this.capacityBytes} bytes`,
+    );
     // A sealed file cannot shrink again if mapping fails. A larger file without a mapping does no
     // harm.
     this.truncate(sizeBytes + lengthBytes);
@@ -167,6 +172,10 @@ export class Mapping {
    * holes.
    */
   decommit(start: number, end: number): void {
+    assert(
+      start % PAGE_SIZE === 0 && end % PAGE_SIZE === 0 && start < end && end <= this.capacityBytes,
+      () => `bytes [${start}, ${end}) to decommit of ${this.capacityBytes}`,
+    );
     this.onDecommit(start, end);
     this.overlay?.release(start / PAGE_SIZE, end / PAGE_SIZE);
     try {

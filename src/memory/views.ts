@@ -233,6 +233,7 @@ export class Views {
       const page = order[(hand + i) & (order.length - 1)]!;
       this.letGo(kept.find(page), page);
     }
+    assert(this.keptBytes === 0, () => `${this.keptBytes} bytes are noted for no view`);
     this.kept = new ViewTable(FIRST_SLOTS);
     this.order = new Int32Array(FIRST_SLOTS);
     this.hand = this.keptCount = this.keptBytes = 0;

@@ -104,6 +104,30 @@ ${uses}
   );
 });
 
+test("the package's types need no other package, and pass without skipLibCheck", () => {
+  const bare = join(directory, "bare");
+  mkdirSync(bare);
+  const imports = entries
+    .map(({ specifier }, i) => `export * as entry${i} from "${specifier}";`)
+    .join("\n");
+  writeFileSync(join(bare, "program.ts"), imports);
+  const compilerOptions = {
+    strict: true,
+    exactOptionalPropertyTypes: true,
+    noEmit: true,
+    target: "ESNext",
+    module: "ESNext",
+    moduleResolution: "bundler",
+    types: [],
+    skipLibCheck: false,
+  };
+  writeFileSync(
+    join(bare, "tsconfig.json"),
+    JSON.stringify({ compilerOptions, files: ["program.ts"] }),
+  );
+  run([join(root, "node_modules/.bin/tsc"), "-p", "."], bare);
+});
+
 test("the package's command line tool runs, and names a missing dependency of the benches", () => {
   const tool = join(unpacked, "src/cli/main.ts");
   expect(run([process.execPath, tool, "--help"], directory)).toContain("verify DIR");
