@@ -23,6 +23,8 @@ export const GroupWord = {
   LoadCount: 4,
   /** Units that the demand thread has in flight. Written by that thread; a hint. */
   DemandInFlight: 5,
+  /** 1 while the group waits for its threads (admission.ts): waiters read for themselves. */
+  IsQueued: 6,
 } as const;
 
 const HEADER_WORDS = 8;
@@ -65,6 +67,15 @@ export class LoadGroup {
 
   get isServed(): boolean {
     return Atomics.load(this.words, GroupWord.DemandServed) !== 0;
+  }
+
+  get isQueued(): boolean {
+    return Atomics.load(this.words, GroupWord.IsQueued) !== 0;
+  }
+
+  /** True once pages are wanted, until a thread takes them. */
+  get hasDemand(): boolean {
+    return Atomics.load(this.words, GroupWord.NewestLoad) !== 0;
   }
 
   /** Load `index` has wanted pages. The caller then calls `wake`. */

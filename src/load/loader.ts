@@ -190,7 +190,7 @@ export class Loader implements Runnable {
   abort(reason: unknown): void {
     this.stopReason = reason;
     this.requestStop();
-    void this.waiters.pump();
+    this.waiters.answer();
   }
 
   /**

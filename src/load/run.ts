@@ -2,6 +2,7 @@
  * A run of loads: this thread has them read, by threads or inline in its own event loop, until none
  * is pending. The runner is in LoadWord.Runner, so that another thread can take over from it.
  */
+import { whenAdmitted } from "./admission.ts";
 import { openBlockingReader } from "../source/open.ts";
 import { correctCounts, hasClaims, recoverDeadClaims } from "./dead-threads.ts";
 import { DemandQueue } from "./demand-queue.ts";
@@ -28,7 +29,7 @@ export async function runLoads(loads: readonly Runnable[]): Promise<void> {
   while (left.length > 0) {
     try {
       if (left[0]!.isInline) await readInline(left);
-      else await new LoadThreads(left, (error) => abortAll(left, error)).run();
+      else await readInThreads(left);
     } catch (error) {
       // Met what no read can answer, such as no memory to read into: the waiters hear of it.
       abortAll(left, error);
@@ -41,6 +42,12 @@ export async function runLoads(loads: readonly Runnable[]): Promise<void> {
     // Pages that were tried again, or given back, meanwhile.
     left = left.filter(({ state }) => state.isLoading);
   }
+}
+
+async function readInThreads(loads: readonly Runnable[]): Promise<void> {
+  const states = loads.map(({ state }) => state);
+  const threads = new LoadThreads(loads, (error) => abortAll(loads, error));
+  await whenAdmitted(states, () => threads.run());
 }
 
 function abortAll(loads: readonly Runnable[], reason: unknown): void {

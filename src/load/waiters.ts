@@ -95,16 +95,23 @@ export class Waiters {
     }
   }
 
-  /** Has the demand thread read a waiter's pages. Until one serves, this thread reads. */
+  /**
+   * Has the demand thread read a waiter's pages. Until one serves, this thread reads: a short
+   * range, and any range of a load that has no threads yet.
+   */
   private async want(waiter: Waiter): Promise<void> {
     const { start, end } = waiter;
     const { state } = this;
     const { ownReads } = this.options;
+    const { group } = state;
     const isShort = end - start <= OWN_READ_PAGES;
-    while (ownReads !== null && isShort && !state.group.isServed && this.waiters.has(waiter)) {
+    const isOwn = () => !group.isServed && (isShort || group.isQueued) && this.waiters.has(waiter);
+    for (let at = start; ownReads !== null && at < end && isOwn(); ) {
       if (ownReads.hasTime) {
-        ownReads.readInTurn(start, end);
-        break;
+        const next = isShort ? end : Math.min(end, at + OWN_READ_PAGES);
+        ownReads.readInTurn(at, next);
+        at = next;
+        continue;
       }
       // A thread that has started by then may be quicker.
       state.demands.demand(start, end);
