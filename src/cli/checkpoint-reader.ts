@@ -3,7 +3,7 @@
  * a restore reads and validates the metadata. Page contents are not read. For a damaged checkpoint,
  * the readable parts are described.
  */
-import { readdirSync, statSync } from "node:fs";
+import { type Dirent, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
 import { SUB_RELEASED, USED } from "../allocator/states.ts";
 import { CodecId } from "../codec/codec.ts";
@@ -161,10 +161,15 @@ function formatOf(files: Record<string, number>, format: FormatName | undefined)
 }
 
 function listFiles(directory: string): Record<string, number> {
-  const entries = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isFile());
-  return Object.fromEntries(
-    entries.map(({ name }) => [name, statSync(join(directory, name)).size]),
-  );
+  let entries: Dirent[];
+  try {
+    entries = readdirSync(directory, { withFileTypes: true });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    throw new NoCheckpointError(directory, error);
+  }
+  const names = entries.flatMap((entry) => (entry.isFile() ? [entry.name] : []));
+  return Object.fromEntries(names.map((name) => [name, statSync(join(directory, name)).size]));
 }
 
 function openNative(directory: string, files: Record<string, number>): CheckpointDescription {

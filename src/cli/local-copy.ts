@@ -9,7 +9,7 @@ import { pageFileName, TRAILER_BYTES } from "../checkpoint/page-file.ts";
 import type { S3Options } from "../http/s3-options.ts";
 import { openCopySource } from "../remote/copy-source.ts";
 import { copyCheckpoint } from "../remote/copy.ts";
-import { isRemote } from "../remote/place.ts";
+import { isRemote, resolvePlace } from "../remote/place.ts";
 import { TransferProgress } from "./remote-arguments.ts";
 
 export interface LocalCopyOptions {
@@ -27,7 +27,7 @@ export async function withLocalCopy<Result>(
   options: LocalCopyOptions,
   use: (directory: string) => Result,
 ): Promise<Result> {
-  if (!isRemote(where)) return use(where);
+  if (!isRemote(where)) return use(resolvePlace(where));
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-copy-"));
   try {
     if (options.contents) await copyAll(where, directory, options.s3);

@@ -131,9 +131,16 @@ try {
   process.exitCode = await main(process.argv.slice(2));
 } catch (error) {
   const isUsage = error instanceof UsageError;
+  const isArgument = isArgumentError(error);
   // The library's own errors explain themselves. Any other error is a bug, so its stack is printed.
-  const isExpected = error instanceof Error && "code" in error;
-  const text = isUsage || isExpected ? error.message : (error as Error).stack;
+  const isExpected = isUsage || isArgument || (error instanceof Error && "code" in error);
+  const text = isExpected ? (error as Error).message : (error as Error).stack;
   console.error(`pgalloc: ${text}${isUsage ? `\n\n${help()}` : ""}`);
-  process.exitCode = isUsage ? 2 : 1;
+  process.exitCode = isUsage || isArgument ? 2 : 1;
+}
+
+/** True for what the library throws for an argument that it cannot use, such as a bad URL. */
+function isArgumentError(error: unknown): boolean {
+  const isKind = error instanceof TypeError || error instanceof RangeError;
+  return isKind && error.message.startsWith("Expected ");
 }

@@ -55,6 +55,9 @@ describe("the tool", () => {
     [["demo", "--size", "0"], '--size to be 1 to 65536, got "0"'],
     [["demo", "--size", "1.5"], 'got "1.5"'],
     [["demo", "--size"], "--size"],
+    [["inspect", "ftp://host/x"], 'got "ftp://host/x"'],
+    [["list", "a"], "Expected the URL"],
+    [["prune", "s3://xx/y", "--keep", "1"], 'got "xx"'],
   ] as [string[], string][])("exits with 2 for %j", (args, message) => {
     const { exitCode, stdout, stderr } = run(...args);
     expect(stderr).toContain(message);
@@ -66,6 +69,7 @@ describe("the tool", () => {
     for (const command of ["inspect", "verify"]) {
       const { exitCode, stderr } = run(command, join(root, "nowhere"));
       expect(exitCode).toBe(1);
+      expect(stderr).toContain(`There is no checkpoint in '${join(root, "nowhere")}'`);
       expect(stderr).toContain("ENOENT");
       expect(stderr).not.toContain("    at ");
     }
