@@ -125,5 +125,5 @@ test("commands name the problem, and exit with 1 or 2", async () => {
   expect(refused.exitCode).toBe(1);
   expect(refused.stderr).toContain("403 AccessDenied");
   expect(refused.stderr).not.toContain(KEYS.secretAccessKey);
-  expect(await run("list", root)).toMatchObject({ exitCode: 1 });
+  expect(await run("list", root)).toMatchObject({ exitCode: 2 });
 });
