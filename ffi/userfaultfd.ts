@@ -10,9 +10,10 @@
  */
 import { checkInteger } from "./check.ts";
 import { SyscallError } from "./errors.ts";
-import { check, checkOn, closeFile, O_CLOEXEC, O_RDONLY, openFile } from "./file.ts";
+import { check, checkOn, closeFile, O_CLOEXEC } from "./file.ts";
 import { libc, SYSTEM_PAGE_SIZE } from "./libc.ts";
 import { addressOf, mapAnonymous, unmap } from "./memory.ts";
+import { openPagemap } from "./pagemap.ts";
 
 // <asm/unistd.h>: arm64 has the generic numbers.
 const ARM64 = process.arch === "arm64";
@@ -167,11 +168,6 @@ export function openUserfaultfd(): number {
     closeFile(fd);
     throw error;
   }
-}
-
-/** The process's page map, for `scanWritten`. @throws {SyscallError} */
-export function openPagemap(): number {
-  return openFile("/proc/self/pagemap", O_RDONLY);
 }
 
 /**

@@ -10,7 +10,8 @@ import type { Allocator } from "../allocator/allocator.ts";
 import { USED } from "../allocator/states.ts";
 import { MAX_KIND, MemoryKind, PAGE_SIZE } from "../pages/units.ts";
 import type { Commitment } from "./commitment.ts";
-import { type MappedPages, type MappedUsage, usageOfMapped } from "./mapped-usage.ts";
+import type { MappedPages } from "../pages/private-pages.ts";
+import { type MappedUsage, usageOfMapped } from "./mapped-usage.ts";
 
 export interface KindUsage {
   readonly totalBytes: number;

@@ -10,6 +10,7 @@
  * well where a thread might die between the two. A take reports marked pages like written ones.
  */
 import { closeFile, openPagemap, openUserfaultfd } from "../../ffi/index.ts";
+import type { BaseName } from "../control/base-name.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { forEachWord } from "../pages/bits.ts";
 import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
@@ -116,9 +117,8 @@ export class Changes implements ChangeTracker {
   /**
    * Owner. True if all that differs from the base of that name is in `changed` after the next take.
    */
-  knowsBase(name: string): boolean {
+  knowsBase([low, high]: BaseName): boolean {
     const { words } = this.tables();
-    const [low, high] = hashOf(name);
     return (
       words[TrackingWord.BaseKnown] === 1 &&
       words[TrackingWord.BaseLow] === low &&
@@ -127,9 +127,8 @@ export class Changes implements ChangeTracker {
   }
 
   /** Owner. A save has been committed under that name, of the instant of the last take. */
-  settle(name: string): void {
+  settle([low, high]: BaseName): void {
     const { words, changed } = this.tables();
-    const [low, high] = hashOf(name);
     changed.fill(0);
     words[TrackingWord.BaseLow] = low;
     words[TrackingWord.BaseHigh] = high;
@@ -236,11 +235,6 @@ const NOTHING_TRACKED: ChangeCounters = Object.freeze({
   splitUnits: 0,
   joinedUnits: 0,
 });
-
-function hashOf(name: string): [number, number] {
-  const hash = Bun.hash.xxHash3(name);
-  return [Number(hash & 0xffff_ffffn) | 0, Number(hash >> 32n) | 0];
-}
 
 function noteChanged({ changed }: TrackingTables, start: number, end: number): void {
   forEachWord(start, end, (word, mask) => {

@@ -11,7 +11,8 @@
  */
 import type { PageRuns, RunCollector } from "./page-runs.ts";
 
-export type ChangeDetection = "userfaultfd" | "hashes";
+/** "pagemap": of a mapped file, by what the kernel has copied (save/detector.ts). */
+export type ChangeDetection = "userfaultfd" | "hashes" | "pagemap";
 
 /** Half-open, in pages. */
 export type VisitPages = (start: number, end: number) => void;

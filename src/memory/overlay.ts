@@ -25,6 +25,7 @@ import {
   SyscallError,
   zeroMemory,
 } from "../../ffi/index.ts";
+import type { BaseName } from "../control/base-name.ts";
 import { bitCount, forEachWord, setBits } from "../pages/bits.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 
@@ -37,8 +38,14 @@ const OverlayWord = {
   ZeroedPages: 2,
   /** 1 once pages were handed out without a check. Written before sharing. */
   Unchecked: 3,
+  /**
+   * The name of a checkpoint that has the mapped pages as they are. Written low, then high: a
+   * mixture names none.
+   */
+  BaseLow: 4,
+  BaseHigh: 5,
 } as const;
-const HEADER_WORDS = 4;
+const HEADER_WORDS = 6;
 
 /**
  * Mappings of one file: a quarter of what kernels allow a process by default. Other files, the
@@ -91,6 +98,21 @@ export class Overlay {
   /** Called before the overlay is shared. */
   noteUnchecked(): void {
     this.words[OverlayWord.Unchecked] = 1;
+  }
+
+  /** True if that checkpoint has the contents of all mapped pages that nothing has written. */
+  hasBase([low, high]: BaseName): boolean {
+    const { words } = this;
+    return (
+      Atomics.load(words, OverlayWord.BaseLow) === low &&
+      Atomics.load(words, OverlayWord.BaseHigh) === high
+    );
+  }
+
+  /** That checkpoint has them now: it was restored, or saved last. */
+  setBase([low, high]: BaseName): void {
+    Atomics.store(this.words, OverlayWord.BaseLow, low);
+    Atomics.store(this.words, OverlayWord.BaseHigh, high);
   }
 
   /**

@@ -1,4 +1,5 @@
 /** Restores the files of an opened native checkpoint. */
+import { baseName } from "../control/base-name.ts";
 import type { LoadOptions, MemoryFileOptions } from "../core/options.ts";
 import { listFirstPages } from "../load/first-pages.ts";
 import { closeOpened, type OpenedCheckpoint } from "./open-place.ts";
@@ -17,10 +18,9 @@ export function restoreCheckpoint(
 ): Restored {
   const { files: described, id } = opened.manifest;
   const { workingSet: path = false } = options;
+  const idText = id.toString(16).padStart(16, "0");
   const workingSet =
-    path === false || options.background !== true
-      ? undefined
-      : new WorkingSet(path, id.toString(16).padStart(16, "0"));
+    path === false || options.background !== true ? undefined : new WorkingSet(path, idText);
   let files: RestoreFile[];
   try {
     files = described.map((file, index) => ({
@@ -43,6 +43,9 @@ export function restoreCheckpoint(
     void onEnd(false);
     throw error;
   }
+  restored.cores.forEach(({ mapping }, index) => {
+    mapping.overlay?.setBase(baseName(idText, described[index]!.name));
+  });
   const named = restored.cores.map((core, index) => [described[index]!.name, core] as const);
   workingSet?.record(new Map(named));
   return restored;

@@ -2,7 +2,7 @@
 import { SyscallError, trackingUnavailable } from "../../ffi/index.ts";
 import { Field } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
-import { type Detector, HashDetector, TrackingDetector } from "./detector.ts";
+import { type Detector, HashDetector, MappedDetector, TrackingDetector } from "./detector.ts";
 import type { SaveFile, SavePlan } from "./options.ts";
 
 const TRACKER_POLL_MS = 2;
@@ -27,6 +27,11 @@ export class Detectors {
   ): Promise<void> {
     const idOf = ({ core }: SaveFile) => core.control.fields[Field.FileId]!;
     for (const { core, name } of plan.files.toSorted((a, b) => idOf(a) - idOf(b))) {
+      // Giving back mapped pages makes new mappings, which userfaultfd does not track.
+      if (core.mapping.overlay !== null) {
+        this.detectors.set(core, new MappedDetector(core, hashSeed, name, baseIdOf(core)));
+        continue;
+      }
       if (!canTrack(core)) {
         this.detectors.set(core, new HashDetector(core, hashSeed));
         continue;
@@ -54,9 +59,7 @@ export class Detectors {
 }
 
 /** True if the kernel tracks the file's pages from now on. */
-function canTrack({ changes, allocator, mapping }: FileCore): boolean {
-  // Giving back mapped pages makes new mappings, which the kernel does not track.
-  if (mapping.overlay !== null) return false;
+function canTrack({ changes, allocator }: FileCore): boolean {
   if (!changes.isActive) {
     if (trackingUnavailable() !== null) return false;
     allocator.lock();

@@ -12,6 +12,7 @@ import {
   tryAdvise,
 } from "../../ffi/index.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
+import { baseName } from "../../src/control/base-name.ts";
 import { CHUNK_SIZE, FileRange, MemoryFile, HUGE_PAGE_SIZE, PAGE_SIZE } from "../../src/index.ts";
 import { TrackedFile } from "./support/tracked-file.ts";
 
@@ -140,16 +141,17 @@ describe.skipIf(!isTracked)("WrittenPages", () => {
 
 describe.skipIf(!isTracked)("Changes", () => {
   const changed = (tracked: TrackedFile) => tracked.core.changes.changed().pages;
+  const [a, b, c] = [baseName("1", "a"), baseName("1", "b"), baseName("2", "a")];
 
   test("changed collects takes until a save settles", () => {
     using tracked = new TrackedFile("userfaultfd");
     const first = tracked.fill(10);
     const { changes } = tracked.core;
-    expect(changes.knowsBase("a")).toBe(false);
+    expect(changes.knowsBase(a)).toBe(false);
     tracked.take();
-    changes.settle("a");
-    expect(changes.knowsBase("a")).toBe(true);
-    expect(changes.knowsBase("b")).toBe(false);
+    changes.settle(a);
+    expect(changes.knowsBase(a)).toBe(true);
+    expect(changes.knowsBase(b)).toBe(false);
     tracked.write(first);
     tracked.take();
     tracked.write(first + 1);
@@ -157,9 +159,9 @@ describe.skipIf(!isTracked)("Changes", () => {
     expect(changed(tracked)).toBe(2);
     changes.end();
     expect(changes.tryBegin()).toBe(true);
-    expect(changes.knowsBase("a")).toBe(true);
+    expect(changes.knowsBase(a)).toBe(true);
     expect(changed(tracked)).toBe(2);
-    changes.settle("c");
+    changes.settle(c);
     expect(changed(tracked)).toBe(0);
   });
 

@@ -27,36 +27,14 @@ import {
 import { populateHere } from "../../src/load/populate-task.ts";
 import { PIECES_MAX } from "../../src/memory/overlay.ts";
 import { Actor } from "../threads/support/actor.ts";
-
-const PAGES = 6 * (HUGE_PAGE_SIZE / PAGE_SIZE) + 37;
-const all = { start: 0, end: PAGES * PAGE_SIZE };
-const pages = (first: number, count = 1) => ({
-  start: first * PAGE_SIZE,
-  end: (first + count) * PAGE_SIZE,
-});
+import { all, PAGES, pages, saveDense, stamp, wrongPages } from "./support/mapped-image.ts";
 
 let root: string;
 beforeAll(async () => {
   root = mkdtempSync(join(tmpdir(), "pgalloc-mapped-"));
-  using file = MemoryFile.create();
-  file.allocate(all.end);
-  for (let page = 0; page < PAGES; page++) file.view(pages(page), Uint32Array).fill(stamp(page));
-  await file.saveTo(join(root, "dense"));
+  await saveDense(join(root, "dense"));
 });
 afterAll(() => rmSync(root, { recursive: true }));
-
-const stamp = (page: number) => (Math.imul(page + 1, 0x9e3779b1) | 1) >>> 0;
-
-function wrongPages(file: MemoryFile, expected: (page: number) => number = stamp): number[] {
-  const words = file.view(all, Uint32Array);
-  const wrong: number[] = [];
-  for (let page = 0; page < PAGES; page++) {
-    const want = expected(page);
-    if (!words.subarray(page * 1024, (page + 1) * 1024).every((word) => word === want))
-      wrong.push(page);
-  }
-  return wrong;
-}
 
 /** The mappings of page files in the file's memory. */
 function pageFileMappings(file: MemoryFile): number {
@@ -109,40 +87,6 @@ describe.each([true, false])("verify %p", (verify) => {
     expect(file.view(again).every((byte) => byte === 0)).toBe(true);
     file.view(again).fill(1);
     expect(file.loadStats().mappedBytes).toBe(all.end);
-  });
-
-  test("a save stores mapped, written, decommitted and new pages", async () => {
-    for (const incremental of [true, false]) {
-      using file = await load();
-      file.view(pages(9), Uint32Array).fill(5);
-      file.decommit(pages(20, 3));
-      const more = file.allocate(3 * PAGE_SIZE);
-      file.view(more, Uint32Array).fill(8);
-      const place = join(root, `saved-${verify}-${incremental}`);
-      await file.saveTo(place, { incremental });
-      using back = await MemoryFile.loadFrom(place);
-      const expected = (page: number) =>
-        page === 9 ? 5 : page >= 20 && page < 23 ? 0 : stamp(page);
-      expect(wrongPages(back, expected)).toEqual([]);
-      expect(back.view(more, Uint32Array).every((word) => word === 8)).toBe(true);
-    }
-  });
-
-  test("a save over the mapped checkpoint leaves every file with its own contents", async () => {
-    const place = join(root, `over-${verify}`);
-    using source = await load();
-    await source.saveTo(place);
-    using mapped = await MemoryFile.loadFrom(place, { mapped: true, verify });
-    using reader = await MemoryFile.loadFrom(place, { mapped: true, verify });
-    for (let round = 1; round <= 3; round++) {
-      mapped.view(pages(round), Uint32Array).fill(round);
-      await mapped.saveTo(place);
-      expect(wrongPages(reader)).toEqual([]);
-      using back = await MemoryFile.loadFrom(place, { mapped: true, verify });
-      const written = (page: number) => (page >= 1 && page <= round ? page : stamp(page));
-      expect(wrongPages(back, written)).toEqual([]);
-      expect(wrongPages(mapped, written)).toEqual([]);
-    }
   });
 
   test("other threads see the pages, write them and give them back", async () => {
