@@ -9,7 +9,17 @@ const root = join(import.meta.dir, "..");
 const read = (path: string): string => readFileSync(join(root, path), "utf8");
 
 /** The documents in the order in which a reader needs them; others follow by name. */
-const FIRST = ["getting-started", "concepts", "recipes", "deploying", "containers", "upgrading"];
+const FIRST = [
+  "getting-started",
+  "concepts",
+  "recipes",
+  "data",
+  "deploying",
+  "containers",
+  "s3",
+  "troubleshooting",
+  "upgrading",
+];
 
 function listDocuments(): string[] {
   const names = readdirSync(join(root, "docs"))
