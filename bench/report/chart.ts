@@ -4,7 +4,8 @@
  * table. The colours are readable on light and on dark pages, since an image in a README does not
  * know its page.
  */
-import { digits, formatBytes } from "./format.ts";
+import { formatBytes } from "../../src/cli/bytes.ts";
+import { digits } from "./format.ts";
 import type { Results } from "./results.ts";
 import { type TargetLine, targetLines } from "./targets.ts";
 

@@ -1,4 +1,5 @@
 /** Formats figures for people: the unit is in the figure's name. */
+import { formatBytes } from "../../src/cli/bytes.ts";
 
 export function formatFigure(figure: string, value: number): string {
   if (Number.isNaN(value)) return "none";
@@ -16,13 +17,6 @@ function formatNs(ns: number): string {
   if (ns >= 1e6) return `${digits(ns / 1e6)} ms`;
   if (ns >= 1e3) return `${digits(ns / 1e3)} µs`;
   return `${digits(ns)} ns`;
-}
-
-export function formatBytes(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB"];
-  let unit = 0;
-  for (; bytes >= 1024 && unit < units.length - 1; unit++) bytes /= 1024;
-  return `${digits(bytes)} ${units[unit]}`;
 }
 
 /** Three significant digits; all digits of an integer. */

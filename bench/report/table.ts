@@ -1,7 +1,8 @@
 /** Renders a run as Markdown: the goals, growth, our losses, and every case. */
 import { OURS } from "../support/bench.ts";
 import { growthExponent, type Summary } from "../support/statistics.ts";
-import { digits, formatBytes, formatFigure, formatParams } from "./format.ts";
+import { formatBytes } from "../../src/cli/bytes.ts";
+import { digits, formatFigure, formatParams } from "./format.ts";
 import type { CaseResult, Results } from "./results.ts";
 import { type TargetLine, targetLines } from "./targets.ts";
 

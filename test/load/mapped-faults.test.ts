@@ -4,33 +4,17 @@ import { mkdtempSync, readdirSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { errnoNumber } from "../../ffi/index.ts";
-import { HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { HUGE_PAGE_SIZE, MemoryFile } from "../../src/index.ts";
 import type { Faults } from "../safety/support/fault-control.ts";
 import { beginFaults } from "../safety/support/in-process.ts";
-
-const PAGES = 6 * (HUGE_PAGE_SIZE / PAGE_SIZE) + 37;
-const all = { start: 0, end: PAGES * PAGE_SIZE };
-const pages = (first: number, count = 1) => ({
-  start: first * PAGE_SIZE,
-  end: (first + count) * PAGE_SIZE,
-});
+import { all, PAGES, pages, saveDense, wrongPages } from "./support/mapped-image.ts";
 
 let root: string;
 beforeAll(async () => {
   root = mkdtempSync(join(tmpdir(), "pgalloc-mapped-faults-"));
-  using file = MemoryFile.create();
-  file.allocate(all.end);
-  for (let page = 0; page < PAGES; page++) file.view(pages(page), Uint32Array).fill(page + 1);
-  await file.saveTo(join(root, "dense"));
+  await saveDense(join(root, "dense"));
 });
 afterAll(() => rmSync(root, { recursive: true }));
-
-function wrongPages(file: MemoryFile): number[] {
-  const words = file.view(all, Uint32Array);
-  return Array.from({ length: PAGES }, (_, page) => page).filter(
-    (page) => !words.subarray(page * 1024, (page + 1) * 1024).every((word) => word === page + 1),
-  );
-}
 
 let faults: Faults;
 let endFaults: () => Promise<void>;
