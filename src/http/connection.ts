@@ -23,7 +23,6 @@ interface Exchange {
 /** The connection was closed before it answered; a connection that was idle may do so any time. */
 export class ConnectionLostError extends Error {
   override readonly name = "ConnectionLostError";
-  readonly code = "ECONNRESET";
 }
 
 export class Connection {

@@ -4,6 +4,7 @@
  */
 import { RemoteError } from "../errors/remote-errors.ts";
 import { Answer, type Patience, shownUrl } from "./answer.ts";
+import { ConnectionLostError } from "./connection.ts";
 import { ProtocolError } from "./message.ts";
 import type { Signer } from "./sign.ts";
 import { sendRequest } from "./transport.ts";
@@ -119,6 +120,11 @@ function failureOf(error: unknown, method: string, url: string): unknown {
   if (error instanceof ProtocolError)
     return new RemoteError(`${method} failed: ${message}`, { failure: "malformed", url, cause });
   if (error instanceof TypeError && code === undefined) return error;
-  const what = typeof code === "string" ? code : "no connection";
+  const what =
+    error instanceof ConnectionLostError
+      ? "the connection was closed"
+      : typeof code === "string"
+        ? code
+        : "no connection";
   return new RemoteError(`${method} failed: ${what}`, { failure: "unreachable", url, cause });
 }

@@ -20,7 +20,6 @@ export interface MessageHead {
 /** The bytes are none of HTTP/1.1. */
 export class ProtocolError extends Error {
   override readonly name = "ProtocolError";
-  readonly code = "ERR_HTTP_ANSWER";
 }
 
 type State = "head" | "length" | "chunk line" | "chunk" | "chunk end" | "trailer" | "close" | "end";

@@ -2,8 +2,9 @@
 import { SyscallError } from "../../ffi/index.ts";
 import { CorruptCheckpointError, PageReadError } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
-import { contentName } from "../source/describe.ts";
+import { contentName, crossesNetwork } from "../source/describe.ts";
 import { ERROR_CHECKSUM, ERROR_FRAME, ERROR_SHORT, type LoadState } from "./load-state.ts";
+import { FETCHES_MAX } from "./unit-job.ts";
 
 /** The error of the first failed page in [start, end), or undefined. */
 export function failureOf(state: LoadState, start?: number, end?: number): Error | undefined {
@@ -17,13 +18,16 @@ function errorOf(state: LoadState, page: number): Error {
   const path = contentName(state.handle.source, content);
   const where = { path, section: "pages", offset };
   const what = `contents of extent ${extent}, memory offset ${page * PAGE_SIZE}`;
+  const { source } = state.handle;
+  // Damage on the way would be another one each time.
+  const times = crossesNetwork(source) ? `, which was fetched ${FETCHES_MAX} times` : "";
   switch (number) {
     case ERROR_CHECKSUM:
-      return new CorruptCheckpointError(`Checksum does not match the ${what}`, where);
+      return new CorruptCheckpointError(`Checksum does not match the ${what}${times}`, where);
     case ERROR_SHORT:
       return new CorruptCheckpointError(`Page file ends before the ${what}`, where);
     case ERROR_FRAME:
-      return new CorruptCheckpointError(`Cannot decode the frame with the ${what}`, where);
+      return new CorruptCheckpointError(`Cannot decode the frame with the ${what}${times}`, where);
   }
   const stored = state.errors.get(number);
   if (stored.kind === "syscall")

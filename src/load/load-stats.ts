@@ -19,6 +19,8 @@ export interface LoadStats {
   readonly loadedBytes: number;
   /** Contents whose read failed; they stay failed until `retryLoad`. */
   readonly failedBytes: number;
+  /** Read again because what came over a network did not match its checksum. */
+  readonly refetchedBytes: number;
   /** Loaded because a program waited for them. */
   readonly demandBytes: number;
   /** What earlier starts used and this one read first; in blocks of 64 KiB. */
@@ -48,6 +50,7 @@ export const NOTHING_LOADED: LoadStats = {
   totalBytes: 0,
   loadedBytes: 0,
   failedBytes: 0,
+  refetchedBytes: 0,
   demandBytes: 0,
   workingSetBytes: 0,
   wastedBytes: 0,
@@ -70,6 +73,7 @@ export function statsOf(state: LoadState, isLoading: boolean, stopped: Error | n
     totalBytes: words[LoadWord.ContentPages]! * PAGE_SIZE,
     loadedBytes: words[LoadWord.LoadedPages]! * PAGE_SIZE,
     failedBytes: words[LoadWord.FailedPages]! * PAGE_SIZE,
+    refetchedBytes: words[LoadWord.RefetchedPages]! * PAGE_SIZE,
     demandBytes: words[LoadWord.DemandPages]! * PAGE_SIZE,
     // MemoryFile.loadStats knows (restore/working-set.ts).
     workingSetBytes: 0,

@@ -69,6 +69,8 @@ export const LoadWord = {
   NextFirst: 19,
   /** Loaded pages that are mapped. */
   MappedPages: 20,
+  /** Pages that were read again because what came over a network was damaged. */
+  RefetchedPages: 21,
 } as const;
 
 /**

@@ -1,7 +1,8 @@
 /** UnitJob: a claimed unit on its way. Reused for one unit after the other. */
 import { mapAnonymous, unmap } from "../../ffi/index.ts";
+import { bitCount } from "../pages/bits.ts";
 import { HUGE_PAGE_SIZE } from "../pages/units.ts";
-import { type ClaimedPages, ERROR_CHECKSUM } from "./load-state.ts";
+import { type ClaimedPages, ERROR_CHECKSUM, ERROR_FRAME } from "./load-state.ts";
 import { PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
 import type { OpenLoad } from "./open-load.ts";
 import { READS_MAX, ReadPlan } from "./read-plan.ts";
@@ -9,6 +10,8 @@ import { READS_MAX, ReadPlan } from "./read-plan.ts";
 /** A unit's compressed frames are smaller than its contents; blocks of checksums are 64 KiB. */
 const SCRATCH_BYTES = HUGE_PAGE_SIZE + 65_536;
 const SCRATCH_ALIGNMENT = 4096;
+/** Contents that come over a network and are damaged are read so many times in all. */
+export const FETCHES_MAX = 3;
 
 export class UnitJob implements ClaimedPages {
   readonly index: number;
@@ -38,6 +41,10 @@ export class UnitJob implements ClaimedPages {
   readonly bad = new Int32Array(WORDS_PER_UNIT);
   readonly mismatched = new Int32Array(WORDS_PER_UNIT);
   badCount = 0;
+  /** Bits of bad pages that were read, but whose contents are damaged. */
+  private readonly damaged = new Int32Array(WORDS_PER_UNIT);
+  /** Times that damaged pages have been read again. */
+  private refetches = 0;
   /** Scratch memory of reads in flight: where each read's part is, and the reads that have one. */
   readonly scratchAt = new Float64Array(READS_MAX);
   private scratch = 0;
@@ -55,7 +62,9 @@ export class UnitJob implements ClaimedPages {
     this.unit = unit;
     this.isDemanded = isDemanded;
     this.added = this.ended = this.failedReads = this.error = this.badCount = 0;
+    this.refetches = 0;
     this.bad.fill(0);
+    this.damaged.fill(0);
     this.mismatched.fill(0);
     this.isHuge = this.checksLater = false;
   }
@@ -66,9 +75,32 @@ export class UnitJob implements ClaimedPages {
       if (this.isBad(page)) continue;
       const bit = page - this.unit * PAGES_PER_UNIT;
       this.bad[bit >>> 5]! |= 1 << (bit & 31);
-      if (error === ERROR_CHECKSUM) this.mismatched[bit >>> 5]! |= 1 << (bit & 31);
+      const mask = 1 << (bit & 31);
+      if (error === ERROR_CHECKSUM) this.mismatched[bit >>> 5]! |= mask;
+      if (error === ERROR_CHECKSUM || error === ERROR_FRAME) this.damaged[bit >>> 5]! |= mask;
       this.badCount++;
     }
+  }
+
+  /**
+   * Begins to read damaged pages again: their bits go to `again`, and they are not bad any more.
+   * Returns how many; 0 if none is damaged, or they were read again FETCHES_MAX - 1 times.
+   * Precondition: all reads have ended.
+   */
+  takeDamaged(again: Int32Array): number {
+    again.set(this.damaged);
+    let pages = 0;
+    for (const bits of again) pages += bitCount(bits);
+    if (pages === 0 || this.refetches === FETCHES_MAX - 1) return 0;
+    this.refetches++;
+    this.damaged.fill(0);
+    this.mismatched.fill(0);
+    for (const [i, bits] of again.entries()) this.bad[i]! &= ~bits;
+    this.badCount -= pages;
+    if (this.badCount === 0) this.error = 0;
+    this.added = this.ended = 0;
+    this.checksLater = false;
+    return pages;
   }
 
   isBad(page: number): boolean {

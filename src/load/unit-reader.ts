@@ -7,6 +7,7 @@
  */
 import { reach } from "../control/interleave.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
+import { crossesNetwork } from "../source/describe.ts";
 import type { ReadCompletions, SourceReader } from "../source/reader.ts";
 import { HUGE_PAGES_MIN, makeHuge } from "./huge-pages.ts";
 import { populate } from "./populate.ts";
@@ -35,6 +36,8 @@ export class UnitReader {
   private isClosing = false;
   private readonly decoder = new FrameDecoder();
   private readonly scratchIovec = new Float64Array(2);
+  /** Bits of a unit's pages that are read again. */
+  private readonly again = new Int32Array(WORDS_PER_UNIT);
 
   /** Owns the source's reader. `depth`: units in flight. */
   constructor(source: SourceReader, depth: number) {
@@ -330,6 +333,7 @@ export class UnitReader {
     const { state, control } = job.load!;
     if (job.checksLater)
       job.plan.forEachOfUnit((page, pages, rank) => this.verify(job, page, pages, rank));
+    if (this.refetch(job)) return;
     reach("load: bytes in place");
     const good = job.count - job.badCount;
     // Before it is published: a waiter may look at the counts at once.
@@ -342,6 +346,19 @@ export class UnitReader {
     state.freeSlot(job.slot);
     job.load!.inFlight--;
     this.idle.push(job);
+  }
+
+  /** Reads damaged pages again if they came over a network. False if there is nothing to read. */
+  private refetch(job: UnitJob): boolean {
+    const { state } = job.load!;
+    if (job.badCount === 0 || !crossesNetwork(state.handle.source)) return false;
+    const pages = job.takeDamaged(this.again);
+    if (pages === 0) return false;
+    Atomics.add(state.words, LoadWord.RefetchedPages, pages);
+    job.plan.build(state.places, job.unit, this.again, this.source.capabilities);
+    this.planChecksums(job);
+    this.unfed.push(job);
+    return true;
   }
 
   /** The unit's mapped pages that are in place. */

@@ -54,6 +54,8 @@ export interface RequestMetrics {
   readonly retries: number;
   readonly hedges: number;
   readonly receivedBytes: number;
+  /** Contents that were read again because what came did not match its checksum. */
+  readonly refetchedBytes: number;
 }
 
 export interface SaveMetrics {
@@ -141,6 +143,7 @@ function requestsOf({ loader }: FileCore): RequestMetrics | null {
     retries: counters[Requests.Retries]!,
     hedges: counters[Requests.Hedges]!,
     receivedBytes: counters[Requests.ReceivedBytes]!,
+    refetchedBytes: loader!.stats().refetchedBytes,
   };
 }
 

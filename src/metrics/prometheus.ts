@@ -103,6 +103,12 @@ const FAMILIES: readonly Family[] = [
     samples: ({ load: { requests } }) => (requests === null ? [] : [[{}, requests.receivedBytes]]),
   },
   {
+    name: "pgalloc_refetched_bytes_total",
+    type: "counter",
+    help: "Contents that were read again because they were damaged on their way.",
+    samples: ({ load: { requests } }) => (requests === null ? [] : [[{}, requests.refetchedBytes]]),
+  },
+  {
     name: "pgalloc_saves_failed_total",
     type: "counter",
     help: "Saves that failed.",

@@ -29,6 +29,11 @@ export function describeSource(source: PageSource): { isUring: boolean; isDirect
   return { isUring: source.engine === "uring", isDirect: isDirect(source) };
 }
 
+/** True if contents may be damaged on their way, so that reading them again may help. */
+export function crossesNetwork(source: PageSource): boolean {
+  return source.kind === "remote";
+}
+
 /** A descriptor of a content that can be mapped, or -1. */
 export function descriptorOf(source: PageSource, content: number): number {
   return source.kind === "file" ? (source.contents[content]?.fd ?? -1) : -1;

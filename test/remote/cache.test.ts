@@ -117,10 +117,21 @@ test("a load that ends early leaves no checkpoint in the cache, and frees it", a
 
 test("a damaged page keeps the cache from appearing", async () => {
   await save();
-  server.misbehave({ path: /pages-/, skip: 2, times: 1, fault: { flipsByte: true } });
+  server.misbehave({ path: /pages-/, skip: 2, fault: { flipsByte: true } });
   await expect(load()).rejects.toThrow("Checksum does not match");
   await Bun.sleep(100);
   expect(existsSync(join(cache, "meta"))).toBe(false);
+});
+
+test("contents that were damaged on their way are whole in the cache", async () => {
+  await save();
+  server.misbehave({ path: /pages-/, skip: 2, times: 2, fault: { flipsByte: true } });
+  using file = await load();
+  expect(file.loadStats().refetchedBytes).toBeGreaterThan(0);
+  expectContents(file);
+  server.misbehave({ path: /pages-/, fault: { status: 404 } });
+  using again = await load();
+  expectContents(again);
 });
 
 test("two loads at once fill the cache once", async () => {

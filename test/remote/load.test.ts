@@ -107,6 +107,50 @@ test("awaitLoad rejects for damaged pages, and retryLoad reads them again", asyn
   expectContents(file);
 });
 
+/** GETs of page files, and those that were ranges of contents. */
+const pageReads = () => server.seen.filter(({ url }) => /pages-/.test(url)).length;
+
+for (const compression of ["none", "zstd"] as const) {
+  test(`loadFrom fetches again what was damaged on its way (${compression})`, async () => {
+    await save(PLACE, compression);
+    server.seen.length = 0;
+    using whole = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server) });
+    const reads = pageReads();
+    expect(whole.loadStats().refetchedBytes).toBe(0);
+    // The first read is of the page file's last page. Two reads of one unit may be hit: the third
+    // counts.
+    server.misbehave({ path: /pages-/, skip: 1, times: 2, fault: { flipsByte: true } });
+    server.seen.length = 0;
+    using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server) });
+    expectContents(file);
+    expect(pageReads()).toBe(reads + 2);
+    const { refetchedBytes, failedBytes } = file.loadStats();
+    expect(refetchedBytes).toBeGreaterThanOrEqual(2 * PAGE_SIZE);
+    expect(failedBytes).toBe(0);
+    expect(file.metrics().load.requests).toMatchObject({ refetchedBytes });
+  });
+
+  test(`awaitLoad rejects for pages that are damaged each time (${compression})`, async () => {
+    await save(PLACE, compression);
+    server.misbehave({ path: /pages-/, skip: 1, fault: { flipsByte: true } });
+    using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server), background: true });
+    await expect(file.awaitLoad({ start: 0, end: PAGES * PAGE_SIZE })).rejects.toMatchObject({
+      code: "ERR_CORRUPT_CHECKPOINT",
+      message: expect.stringContaining("fetched 3 times"),
+    });
+    await loadEnded(file);
+    expect(file.loadStats().failedBytes).toBeGreaterThan(0);
+  });
+}
+
+test("loadFrom fetches damaged checksums again", async () => {
+  await save();
+  // The column is read beside other first requests, and then in blocks.
+  server.misbehave({ path: /manifest\/\d/, skip: 1, times: 2, fault: { flipsByte: true } });
+  using file = await MemoryFile.loadFrom(PLACE, { s3: s3Of(server) });
+  expectContents(file);
+});
+
 test("awaitLoad rejects while the store is away, and retryLoad continues afterwards", async () => {
   await save();
   server.misbehave({ path: /pages-/, skip: 2, fault: { status: 404 } });

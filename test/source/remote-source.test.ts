@@ -81,7 +81,7 @@ for (const use of ["background", "demand"] as const) {
   });
 }
 
-test("${use} reads repeat a late request, and fill their memory once", async () => {
+test("demand reads repeat a late request, and fill their memory once", async () => {
   const reader = await openReader(source, "demand");
   expect(await readPieces(reader, 0, 40)).toEqual([]);
   server.misbehave({ times: 1, fault: { delayMs: 5000 } });
