@@ -1,7 +1,7 @@
 /** The index: entries of 64 bytes, each with a number and its text. */
 import { MemoryFile } from "pgalloc";
 
-const ENTRY_BYTES = 64;
+export const ENTRY_BYTES = 64;
 const PIECE_BYTES = 2 ** 24;
 
 export function entryOf(entry: number): string {
