@@ -12,6 +12,7 @@ import { errno, libc } from "./libc.ts";
 import { addressOf } from "./memory.ts";
 
 const FIRST_BYTES = 4096;
+const MAPPINGS_DEFAULT = 65_530;
 
 /**
  * The whole contents of such a file.
@@ -64,6 +65,16 @@ export function readAheadBytes(fd: number): number {
     return 1024 * (Number(readKernelFile(path).toString()) || 0);
   } catch (error) {
     if (error instanceof SyscallError) return 0;
+    throw error;
+  }
+}
+
+/** Mappings that the kernel allows a process: its default where it does not tell. */
+export function mappingsMax(): number {
+  try {
+    return Number(readKernelFile("/proc/sys/vm/max_map_count").toString()) || MAPPINGS_DEFAULT;
+  } catch (error) {
+    if (error instanceof SyscallError) return MAPPINGS_DEFAULT;
     throw error;
   }
 }

@@ -9,9 +9,9 @@
  *          └── the page is freed or decommitted ────┴───────────────────────────────┘
  *
  * So every new page, and every page that must read as zero, is ordinary memory of the memory file.
- * Each piece that is returned may split a mapping, and the kernel allows a process some 65,530
- * mappings. Beyond a budget, a piece is filled with zeros instead: it stays a private copy, counted
- * in `zeroedPages`.
+ * Each piece that is returned may split a mapping, and the kernel allows a process 65,530 of them
+ * by default. Beyond a budget, a piece is filled with zeros instead: it stays a private copy,
+ * counted in `zeroedPages`.
  *
  * All threads of the process share it: a bit for each page, and counters. A bit is set after its
  * page is mapped, and cleared after the memory file is mapped there again. A thread that dies in
@@ -20,6 +20,7 @@
 import {
   mapFileAt,
   mapPrivateAt,
+  mappingsMax,
   seekData,
   seekHole,
   SyscallError,
@@ -44,18 +45,26 @@ const OverlayWord = {
    */
   BaseLow: 4,
   BaseHigh: 5,
+  /** Files that share the budget of mappings. Written before sharing. */
+  Files: 6,
 } as const;
-const HEADER_WORDS = 6;
+const HEADER_WORDS = 7;
 
 /**
- * Mappings of one file: a quarter of what kernels allow a process by default. Other files, the
- * program and its libraries need the rest.
+ * The part of the mappings that the kernel allows a process (vm.max_map_count) for the files of one
+ * restore. Other files, the program and its libraries need the rest.
  */
-export const PIECES_MAX = 16_384;
+const SHARE = 1 / 4;
+let allowed: number | undefined;
 
-/** Shared memory for an overlay of `pages` pages. */
-export function createOverlay(pages: number): SharedArrayBuffer {
-  return new SharedArrayBuffer(4 * (HEADER_WORDS + Math.ceil(pages / 32)));
+/**
+ * Shared memory for an overlay of `pages` pages. `files`: those of the restore, which share its
+ * budget of mappings.
+ */
+export function createOverlay(pages: number, files: number): SharedArrayBuffer {
+  const buffer = new SharedArrayBuffer(4 * (HEADER_WORDS + Math.ceil(pages / 32)));
+  new Int32Array(buffer)[OverlayWord.Files] = files;
+  return buffer;
 }
 
 /** The memory file under an overlay. */
@@ -93,6 +102,12 @@ export class Overlay {
   /** True if pages were handed out without a check: they may not be present. */
   get isUnchecked(): boolean {
     return this.words[OverlayWord.Unchecked] !== 0;
+  }
+
+  /** The most mappings of the file. */
+  get piecesMax(): number {
+    allowed ??= Math.floor(SHARE * mappingsMax());
+    return Math.floor(allowed / this.words[OverlayWord.Files]!);
   }
 
   /** Called before the overlay is shared. */
@@ -190,7 +205,7 @@ export class Overlay {
 
   /** False if the process has too many mappings. */
   private remap(address: number, lengthBytes: number, fd: number, offset: number): boolean {
-    if (Atomics.add(this.words, OverlayWord.Pieces, 2) + 2 <= PIECES_MAX) {
+    if (Atomics.add(this.words, OverlayWord.Pieces, 2) + 2 <= this.piecesMax) {
       try {
         mapFileAt(address, lengthBytes, fd, offset);
         return true;

@@ -2,14 +2,14 @@
  * Mapped restore: lays private mappings of page files over a file's memory, instead of copying.
  *
  * Only raw contents of local files can be mapped. Each piece, pages that follow one another in
- * memory and in a page file, is one mapping, and the kernel allows a process some 65,530. So if
+ * memory and in a page file, is one mapping, and the kernel allows a process 65,530 by default. If
  * there are many pieces, small ones are copied, and of the others the largest are mapped.
  */
 import { SyscallError } from "../../ffi/index.ts";
 import { CodecId } from "../codec/codec.ts";
 import type { PageMap } from "../checkpoint/page-map.ts";
 import type { LoadState } from "../load/load-state.ts";
-import { type Overlay, PIECES_MAX } from "../memory/overlay.ts";
+import type { Overlay } from "../memory/overlay.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { descriptorOf } from "../source/describe.ts";
@@ -18,8 +18,8 @@ import { descriptorOf } from "../source/describe.ts";
 const FEW_PIECES = 1024;
 /** Mapping a smaller piece costs about as much as copying it. */
 const PIECE_PAGES_MIN = 16;
-/** Half of the budget: giving pages back splits mappings. */
-const PIECES_AT_FIRST = PIECES_MAX / 4;
+/** Half of the budget, since a piece makes two mappings: giving pages back splits more. */
+const SHARE_AT_FIRST = 1 / 4;
 
 /** Extents [extent, extentEnd) are pages [start, end), and bytes of a content from `offset` on. */
 interface Piece {
@@ -38,7 +38,7 @@ interface Piece {
 export function mapPages(state: LoadState, overlay: Overlay, verify: boolean): void {
   const { source, map, mappedExtents } = state.handle;
   if (!verify) overlay.noteUnchecked();
-  for (const piece of choosePieces(source, map)) {
+  for (const piece of choosePieces(source, map, overlay)) {
     try {
       overlay.map(piece.start, piece.end, descriptorOf(source, piece.content), piece.offset);
     } catch (error) {
@@ -51,12 +51,14 @@ export function mapPages(state: LoadState, overlay: Overlay, verify: boolean): v
   }
 }
 
-function choosePieces(source: PageSource, map: PageMap): readonly Piece[] {
+function choosePieces(source: PageSource, map: PageMap, overlay: Overlay): readonly Piece[] {
   const pieces = listPieces(source, map);
-  if (pieces.length <= FEW_PIECES) return pieces;
+  if (pieces.length === 1) return pieces;
+  const most = Math.floor(SHARE_AT_FIRST * overlay.piecesMax);
+  if (pieces.length <= Math.min(FEW_PIECES, most)) return pieces;
   const large = pieces.filter(({ start, end }) => end - start >= PIECE_PAGES_MIN);
-  if (large.length <= PIECES_AT_FIRST) return large;
-  return large.sort((a, b) => b.end - b.start - (a.end - a.start)).slice(0, PIECES_AT_FIRST);
+  if (large.length <= most) return large;
+  return large.sort((a, b) => b.end - b.start - (a.end - a.start)).slice(0, most);
 }
 
 function listPieces(source: PageSource, { extents, frames }: PageMap): Piece[] {

@@ -82,7 +82,14 @@ export function restoreFiles(
     const group = createGroup(files.length);
     const isInline = options.queue === "inline" && source.kind === "file";
     files.forEach((file, index) => {
-      const state = createState(file, { source, group, index, isInline, mapped });
+      const state = createState(file, {
+        source,
+        group,
+        index,
+        isInline,
+        mapped,
+        files: files.length,
+      });
       cores.push(restoreFile(file, state, options.verify ?? true));
     });
   } catch (error) {
@@ -125,14 +132,16 @@ interface LoadPlace {
   readonly index: number;
   readonly isInline: boolean;
   readonly mapped: boolean;
+  /** Of the restore. */
+  readonly files: number;
 }
 
 function createState(file: RestoreFile, place: LoadPlace): LoadState {
   const { map, checksums, first = null } = file;
-  const { source, group, index, isInline, mapped } = place;
+  const { source, group, index, isInline, mapped, files } = place;
   const { start, length } = map.extents;
   const pages = start.length === 0 ? 0 : start.at(-1)! + length.at(-1)!;
-  const overlay = mapped ? createOverlay(pages) : null;
+  const overlay = mapped ? createOverlay(pages, files) : null;
   const state = LoadState.create({ map, checksums, source, overlay, group, index, first });
   const used = isInline ? "inline" : describeSource(source).isUring ? "uring" : "workers";
   const isEmpty = state.words[LoadWord.PendingPages] === 0;

@@ -25,7 +25,6 @@ import {
   saveAll,
 } from "../../src/index.ts";
 import { populateHere } from "../../src/load/populate-task.ts";
-import { PIECES_MAX } from "../../src/memory/overlay.ts";
 import { Actor } from "../threads/support/actor.ts";
 import { all, PAGES, pages, saveDense, stamp, wrongPages } from "./support/mapped-image.ts";
 
@@ -231,7 +230,37 @@ test("small pieces are copied, and giving back stays within the budget of mappin
   for (let page = 0; page < PAGES; page += 2) dense.decommit(pages(page));
   expect(wrongPages(dense, (page) => (page % 2 === 0 ? 0 : stamp(page)))).toEqual([]);
   expect(overlay!.zeroedPages).toBe(0);
-  expect(pageFileMappings(dense)).toBeLessThanOrEqual(PIECES_MAX);
+  expect(pageFileMappings(dense)).toBeLessThanOrEqual(overlay!.piecesMax);
+});
+
+test("files of one restore share the budget of mappings", async () => {
+  const place = join(root, "budget");
+  const unit = HUGE_PAGE_SIZE / PAGE_SIZE;
+  {
+    // Each second unit has contents: a piece each.
+    using source = MemoryFile.create();
+    const { start } = source.allocate(2 * 64 * HUGE_PAGE_SIZE);
+    for (let piece = 0; piece < 64; piece++) {
+      const first = start + 2 * piece * HUGE_PAGE_SIZE;
+      source.view({ start: first, end: first + HUGE_PAGE_SIZE }).fill(1);
+    }
+    const empty = Array.from(
+      { length: 300 },
+      (_, i) => [`empty ${i}`, MemoryFile.create()] as const,
+    );
+    await saveAll(place, { source, ...Object.fromEntries(empty) });
+    for (const [, file] of empty) file.destroy();
+  }
+  using files = await loadAll(place, { mapped: true });
+  const file = files.get("source")!;
+  const { piecesMax } = coreOf(file).mapping.overlay!;
+  expect(piecesMax).toBeLessThan(4 * 64);
+  expect(pageFileMappings(file)).toBe(Math.floor(piecesMax / 4));
+  expect(file.loadStats().mappedBytes).toBe(Math.floor(piecesMax / 4) * unit * PAGE_SIZE);
+  for (let piece = 0; piece < 64; piece++) {
+    const start = 2 * piece * HUGE_PAGE_SIZE;
+    expect(file.view({ start, end: start + PAGE_SIZE })[0]).toBe(1);
+  }
 });
 
 test("mapped with a path, or no boolean, is a TypeError", async () => {
