@@ -1,7 +1,6 @@
 /**
- * Random operations against a naive model that knows of every page whether it was touched: after
- * each operation the sums by kind and group equal the model's, and the total equals what the kernel
- * says.
+ * Random operations against a naive model that records which pages were touched. After each
+ * operation the sums by kind and group equal the model's, and the total equals the kernel's.
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
@@ -65,7 +64,7 @@ class Model {
 
   allocated(range: FileRange, request: Operation & { op: "allocate" }): void {
     this.each(range, (page) => {
-      // Recycled pages are committed already: the file zeroes them.
+      // Recycled pages are committed already, because the file zeroes them.
       const recycled = this.pages.has(page);
       const committed = recycled || request.mode === "commit" || request.mode === "writePopulate";
       this.pages.set(page, { owner: `${request.group}/${request.kind}`, used: true, committed });

@@ -1,7 +1,7 @@
 /**
- * The race rule: a scan does not count a page that was made uncommitted after it looked. The
+ * The race rule: a scan does not count a page that was made uncommitted after the scan saw it. The
  * interleavings are forced: the hook on system calls stops a scan between two of its lseek calls,
- * when it has seen pages and not yet applied what it saw.
+ * when it has seen pages and not yet applied them.
  */
 import { afterEach, expect, test } from "bun:test";
 import { setFaultHook } from "../../ffi/index.ts";
@@ -17,8 +17,8 @@ afterEach(() => setFaultHook(undefined));
 const pages = (first: number, last: number) => new FileRange(first * PAGE_SIZE, last * PAGE_SIZE);
 
 /**
- * Runs `interleaved` once, when the scan asks for what follows `page`: it has seen the pages before
- * it by then.
+ * Runs `interleaved` once, when the scan asks for data behind `page`: it has seen the pages before
+ * by then.
  */
 function whenScanReaches(page: number, interleaved: () => void): void {
   setFaultHook((syscall, _fd, offset) => {
@@ -29,10 +29,7 @@ function whenScanReaches(page: number, interleaved: () => void): void {
   });
 }
 
-/**
- * A file of 8 pages that are all touched, and page 8 that is not: the scan's last question is about
- * page 8.
- */
+/** A file of 8 touched pages, and an untouched page 8. The scan's last question is about page 8. */
 function touchedFile(): { file: MemoryFile; range: FileRange } {
   const file = MemoryFile.create();
   const range = file.allocate(8 * PAGE_SIZE, { group: 1 });
@@ -76,7 +73,7 @@ test("a scan does not count pages that another thread decommitted after it saw t
   });
   expect(file.updateUsage()).toBe(true);
   expect(file.usage().totalBytes).toBe(5 * PAGE_SIZE);
-  // The other thread sees what this one found.
+  // The other thread sees the pages that this one found.
   file.view(pages(0, 1)).fill(1);
   const answer = new Promise<number>((resolve) =>
     worker.addEventListener("message", ({ data }) => resolve(data as number), { once: true }),
@@ -166,7 +163,7 @@ test("a scan stays right if the file grows while it runs", () => {
 test("updateUsage waits for no other thread's scan, and takes over a dead thread's", async () => {
   const { file, range } = touchedFile();
   const { words } = coreOf(file);
-  // This thread lives; no thread has that id, the largest there can be.
+  // This thread lives. No thread has the other id, which is the largest possible.
   words[Word.Scanner] = THREAD_ID;
   expect(file.updateUsage()).toBe(false);
   words[Word.Scanner] = 2 ** 22 - 1;

@@ -1,6 +1,5 @@
 /**
- * usage() against what the kernel says by other ways: st_blocks, mincore, SEEK_DATA,
- * /proc/self/smaps.
+ * usage() compared with other views of the kernel: st_blocks, mincore, SEEK_DATA, /proc/self/smaps.
  */
 import { expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
@@ -125,7 +124,7 @@ test("allocate with commit makes pages known without a scan", () => {
   const { fd, base } = coreOf(file).mapping;
   const residency = new Uint8Array(6);
   mincore(base + range.start, range.length, residency);
-  // The kernel's two oracles say nothing is there; a kernel that changes this makes the exception
+  // The kernel's two oracles see nothing there. If a kernel changes this, the exception is
   // unnecessary.
   expect([seekData(fd, 0), residency.reduce((sum, byte) => sum + (byte & 1), 0)]).toEqual([-1, 0]);
   expect(plain(file.usage()).groups).toEqual({ "4/1": 6 * PAGE_SIZE });
@@ -192,8 +191,8 @@ test("updateUsage makes one call if all memory is known, and skips known pages o
   const before = { ...syscallCounts };
   expect(file.updateUsage()).toBe(false);
   expect(syscallCounts["lseek"]).toBe(before["lseek"]!);
-  // One page more: a SEEK_DATA for each known extent, where the first scan needed a SEEK_HOLE as
-  // well.
+  // One more page: a SEEK_DATA for each known extent. The first scan also needed a SEEK_HOLE for
+  // each.
   touch(file, new FileRange(range.end - PAGE_SIZE, range.end));
   expect(file.updateUsage([0])).toBe(true);
   expect(syscallCounts["lseek"]! - before["lseek"]!).toBeLessThan(2048 + 10);
@@ -207,7 +206,7 @@ test("updateUsage limits full scans by their duration, and scans of groups not a
   expect(file.updateUsage()).toBe(true);
   const { fields } = coreOf(file).control;
   expect(fields[Field.ScanTookMs]).toBeGreaterThan(0);
-  // As over a very large file: the next scan is due 8 minutes after this one began.
+  // As if the file were very large: the next scan is due 8 minutes after this one began.
   fields[Field.ScanTookMs] = 60_000;
   touch(file, range);
   expect(file.updateUsage()).toBe(false);
@@ -239,7 +238,7 @@ test("usage has the kinds and groups of a restored file's loaded pages", async (
     using file = await MemoryFile.loadFrom(directory, { background: true, signal: stop.signal });
     stop.abort(new Error("enough"));
     expect(file.awaitLoad()).rejects.toThrow("enough");
-    // What is known equals what the kernel says it spends, however far the load came.
+    // At any progress of the load, the known memory equals the memory that the kernel spends.
     expect(settledUsage(file).totalBytes).toBeLessThanOrEqual(range.length);
     using whole = await MemoryFile.loadFrom(directory);
     expect(plain(settledUsage(whole))).toEqual({

@@ -191,7 +191,7 @@ describe("coalesce", () => {
               expect(segments[s - 1]![0] + segments[s - 1]![1]).not.toBe(segments[s]![0]);
             const next = lists[op + 1];
             if (next === undefined || next[0] !== o + bytes || bytes === maxBytes) return;
-            // It had room in bytes and the file went on: then it was out of segments.
+            // It had room in bytes and the file continued, so it had no segment left.
             expect(segments.length).toBe(maxIovecs);
             expect(next[1][0]![0]).not.toBe(segments.at(-1)![0] + segments.at(-1)![1]);
           });

@@ -1,6 +1,6 @@
 /**
- * One suite for every queue, as gVisor's pkg/aio has: what queue.ts promises, for each
- * implementation. What only one of them can do is in its own file.
+ * One suite for every queue, as in gVisor's pkg/aio: the contract of queue.ts. Behaviour of one
+ * implementation is tested in its own file.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
@@ -35,7 +35,7 @@ for (const { kind, unavailable } of kinds) {
               for (; queue.inFlight < queue.capacity && next < FILE_BYTES / (2 * PIECE); next++) {
                 const offset = next * 2 * PIECE;
                 if (vector) {
-                  // Its two pages change places: pieces need not be in the order of memory.
+                  // Its two pages are swapped, because pieces need not be in the order of memory.
                   iovecs.set([
                     memory.address + offset + PIECE,
                     PIECE,
@@ -119,7 +119,7 @@ for (const { kind, unavailable } of kinds) {
           expect(results.get(5)).toBe(errorResult("ENOSPC"));
           expect(results.get(6)).toBe(errorResult("ENOSPC"));
           expect(results.get(7)).toBe(PIECE);
-          // Half of it could be moved; the error is the result all the same.
+          // Half of it could be moved. The result is the error all the same.
           queue.readv(8, readOnly, iovecs, 2, 0);
           expect(await waitFor(queue, 1)).toEqual([[8, errorResult("EFAULT")]]);
           unmap(nowhere, 1 << 21);
@@ -164,8 +164,8 @@ for (const { kind, unavailable } of kinds) {
           using memory = new NativeMemory(FILE_BYTES);
           await using queue = make(16);
           let round = 0;
-          // Operations of one round are unordered, so each has a stripe of the file and of memory
-          // to itself.
+          // Operations of one round are unordered, so each has its own stripe of the file and of
+          // memory.
           const stripe = FILE_BYTES / 16;
           const operation = fc.record({
             write: fc.boolean(),

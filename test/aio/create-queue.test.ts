@@ -1,4 +1,4 @@
-/** createQueue: which queue it makes, and why it refuses one. */
+/** createQueue: the queue that it makes, and the reasons why it refuses one. */
 import { describe, expect, test } from "bun:test";
 import { createQueue } from "../../src/aio/index.ts";
 

@@ -1,4 +1,7 @@
-/** How every queue ends: what it cancels, closes and keeps alive. */
+/**
+ * The end of every queue: which operations it cancels, which descriptors it closes, and whether the
+ * process stays alive.
+ */
 import { afterAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync, writeFileSync, writeSync } from "node:fs";
 import { createQueue } from "../../src/aio/index.ts";
@@ -64,7 +67,7 @@ for (const { kind, unavailable } of kinds) {
         await round();
         const before = openFds();
         for (let i = 0; i < 20; i++) await round();
-        // Threads of the runtime come and go with theirs.
+        // The runtime starts and ends threads with descriptors of their own.
         expect(openFds()).toBeLessThan(before + 10);
         closeSync(fd);
       });

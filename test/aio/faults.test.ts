@@ -1,4 +1,4 @@
-/** Calls that run short, fail or are interrupted, as a kernel may: injected through ffi's fault hook, which is this thread's. */
+/** Calls that fall short, fail or are interrupted, injected through this thread's fault hook. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { errnoNumber, type FaultHook, setFaultHook, syscallCounts } from "../../ffi/index.ts";
@@ -31,7 +31,7 @@ for (const kind of ["inline", "uring"] as const) {
       setFaultHook(shorten(777));
       const { address, bytes } = memory;
       queue.read(1, fd, address, 2 * LENGTH, 0);
-      // Segments shorter and longer than what one call moves.
+      // Segments shorter and longer than one call moves.
       const iovecs = [3, 777, 778, 1, LENGTH].flatMap((length, i, all) => [
         address + 2 * LENGTH + all.slice(0, i).reduce((sum, n) => sum + n, 0),
         length,

@@ -1,5 +1,6 @@
 /**
- * Workers that die under a WorkerQueue: their operation ends with an error, and the queue goes on.
+ * Workers that die under a WorkerQueue: their operation ends with an error, and the queue
+ * continues.
  */
 import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { closeSync, openSync, writeFileSync } from "node:fs";

@@ -1,16 +1,13 @@
 /**
- * The hot calls make no object, closure or BigInt an operation, except for the range that
- * `allocate` returns: counted as bytes of the JavaScript heap, from JSC's own log of its
- * collections.
+ * The hot calls make no object, closure or BigInt, except for the range that `allocate` returns.
+ * Measured as bytes of the JavaScript heap, from JSC's own log of its collections.
  */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 
-/**
- * An object each must stay below the 8 MB at which a collection of its own would come in between.
- */
+/** With one object each, they must stay below 8 MB, because a collection would start there. */
 const OPERATIONS = 60_000;
-/** The smallest object takes 16 bytes; without any, the log's sizes vary by less than one. */
+/** The smallest object takes 16 bytes. Without any, the sizes in the log vary by less than one. */
 const NONE_BYTES = 8;
 
 test("allocate, incRef and decRef make a bounded number of bytes of garbage", async () => {
@@ -23,7 +20,7 @@ test("allocate, incRef and decRef make a bounded number of bytes of garbage", as
   const [log, exitCode] = await Promise.all([child.stderr.text(), child.exited]);
   expect(exitCode).toBe(0);
   const bytes = bytesPerOperation(log);
-  // The measure sees an object where there is one.
+  // Checks the measurement: it sees an object if there is one.
   const rangeBytes = bytes.get("range")!;
   expect(rangeBytes).toBeGreaterThan(16);
   for (const name of ["nothing", "references", "unique", "view"])
@@ -32,8 +29,7 @@ test("allocate, incRef and decRef make a bounded number of bytes of garbage", as
 });
 
 /**
- * The least of each loop's rounds: a round in which something was compiled, or collected in
- * between, says nothing.
+ * The least of each loop's rounds: a round with a compilation or another collection does not count.
  */
 function bytesPerOperation(log: string): Map<string, number> {
   const least = new Map<string, number>();

@@ -1,6 +1,6 @@
 /**
- * Pages that are dropped while a load writes to them: held until the load is done with
- * them. The allocator alone, over a load that does what the test says.
+ * Pages that are dropped while a load writes to them are held until the load is done with them.
+ * Tests the allocator alone, with a scripted load.
  */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { Allocator } from "../../src/allocator/allocator.ts";
@@ -18,7 +18,7 @@ import { PAGES_PER_CHUNK } from "../../src/pages/units.ts";
 let tables: TableMemory;
 let allocator: Allocator;
 let batch: WasteBatch;
-/** First pages that the load is writing to, and has not finished with. */
+/** First pages that the load is still writing to. */
 const inFlight = new Set<number>();
 const cancelled: string[] = [];
 

@@ -1,7 +1,7 @@
 /**
- * Where an allocation goes: state before, request, answer. Pages, not bytes. A chunk is 1 GiB; the
- * file is written as its runs, from page 0 on: `used 4, free 4` is pages 0 to 3 used, 4 to 7 free,
- * and the rest of the chunk used.
+ * The place of an allocation, as a table: state before, request, answer. In pages. A chunk is 1
+ * GiB. The file is written as its runs from page 0 on: `used 4, free 4` means that pages 0 to 3 are
+ * used, 4 to 7 are free, and the rest of the chunk is used.
  */
 import { describe, expect, test } from "bun:test";
 import {
@@ -19,8 +19,8 @@ const HUGE = HUGE_PAGE_SIZE / PAGE_SIZE;
 interface Row {
   readonly name: string;
   /**
-   * Runs of one chunk (or several), each `used`, `free` or `waste` and a count of pages; what is
-   * left of it is used.
+   * Runs of one or more chunks, each `used`, `free` or `waste` and a count of pages. The rest is
+   * used.
    */
   readonly before: string;
   readonly beforeHuge?: boolean;

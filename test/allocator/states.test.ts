@@ -1,6 +1,6 @@
 /**
- * The tags of common pages are small, so that a SegmentSet keeps their runs in one byte. A tag that
- * grew would lose nothing but time: only the untouched owners show it.
+ * The tags of common pages are small, so a SegmentSet keeps their runs in one byte. A larger tag
+ * would only take time and memory: the untouched owners prove that none is needed.
  */
 import { expect, test } from "bun:test";
 import {
@@ -31,7 +31,7 @@ test("runs of the usual kinds with few references need no owner", () => {
   const set = newSet();
   for (const huge of [0, HUGE]) {
     for (const state of [WASTE, HELD, SUB_RELEASED, FREE]) set.assign(10, 20, state | huge);
-    // The first participant's releases.
+    // The releases of the first participant.
     set.assign(10, 20, RELEASING | huge, 1);
     for (const kind of KINDS)
       for (const refs of [1, 2]) set.assign(10, 20, USED | huge | (kind << KIND_SHIFT), refs);

@@ -1,7 +1,4 @@
-/**
- * What the tables' views cost: the collector counts a view's bytes, however few of them are ever
- * touched.
- */
+/** The cost of the tables' views: the collector counts all bytes of a view, touched or not. */
 import { heapStats } from "bun:jsc";
 import { afterEach, expect, spyOn, test } from "bun:test";
 import { TableMemory } from "../../src/allocator/tables.ts";
@@ -31,12 +28,12 @@ test("view leaves out tables that no page needs", async () => {
   expect(bytes()).toBeLessThan(3.5 * MIB);
   file.decRef(common);
   await file.released();
-  // Waste has been looked for, small and huge.
+  // Small and huge waste have been searched for.
   expect(bytes()).toBeLessThan(6.5 * MIB);
   const owned = file.allocate(PAGE_SIZE, { kind: MemoryKind.Ramdiskfs, group: 7 });
   expect(file.dump()).toContain("group=7");
   file.incRef(owned);
-  // Twelve bytes a page of 4 GiB.
+  // Twelve bytes for each page of 4 GiB.
   expect(bytes()).toBeGreaterThan(12 * MIB);
 });
 

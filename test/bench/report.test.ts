@@ -1,7 +1,4 @@
-/**
- * What the report makes of samples: ratios, goals, growth, the chart. The figures are made up, so
- * that each verdict is known.
- */
+/** The report of made-up samples with known verdicts: ratios, goals, growth, the chart. */
 import { expect, test } from "bun:test";
 import { drawChart } from "../../bench/report/chart.ts";
 import { makeCase, type Results, timesBetter } from "../../bench/report/results.ts";

@@ -1,6 +1,6 @@
 /**
- * Runs every bench at its smallest size, so that none rots: all figures are present, all results
- * are right. No test asserts a time; tests assert only what is counted.
+ * Runs every bench at its smallest size, so that none stops working: all figures are present, all
+ * results are right. No test asserts a time, only counts.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, rmSync, statfsSync } from "node:fs";
@@ -16,7 +16,7 @@ import { OURS, type Params } from "../../bench/support/bench.ts";
 import { filledBytes, type Pattern } from "../../bench/support/trace.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../../src/index.ts";
 
-/** Figures that every case of a subject must have of our own. */
+/** Figures that the library has in every case of a subject. */
 const FIGURES: Record<string, string[]> = {
   allocate: [
     "nsPerPair",
@@ -89,7 +89,7 @@ beforeAll(async () => {
 
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-/** Our own figures in the case of a subject with these parameters. */
+/** The library's figures in the case of a subject with these parameters. */
 function ours(subject: string, params: Params): Record<string, number> {
   const found = findCase(results, subject, params);
   if (found === undefined) throw new Error(`No case of ${subject} with ${JSON.stringify(params)}`);

@@ -1,4 +1,4 @@
-/** One suite over both trackers: what a take reports, whatever the method is. */
+/** One suite over both trackers: the pages that a take reports, by either method. */
 import { afterEach, describe, expect, test } from "bun:test";
 import { openSync, readSync } from "node:fs";
 import fc from "fast-check";
@@ -166,7 +166,7 @@ class Model {
     }
     const page = this.first + action.page;
     if (!this.used.has(page)) {
-      // Recycled or fresh: either way, zeros.
+      // Recycled or new, the pages are zero.
       const range = file.allocate(PAGE_SIZE, { mode: action.page % 2 ? "commit" : "uncommitted" });
       this.used.add(range.start / PAGE_SIZE);
     } else if (action.kind === "write") this.tracked.write(page, action.value);

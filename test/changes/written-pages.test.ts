@@ -1,4 +1,6 @@
-/** What only the kernel's tracking has: huge pages, replaced mappings, descriptors, refusal. */
+/**
+ * Behaviour of the kernel's tracking alone: huge pages, replaced mappings, descriptors, refusal.
+ */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,7 +1,4 @@
-/**
- * Saves that are interrupted, and saves beside loads: what the directory holds, and what the files
- * do.
- */
+/** Interrupted saves, and saves beside loads: the contents of the directory and of the files. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -26,7 +23,7 @@ afterEach(async () => {
   await expectDescriptors(before);
 });
 
-/** The seed of the file that the directory's checkpoint holds, all of it compared. */
+/** The seed of the file in the directory's checkpoint. Compares all of it. */
 async function seedInDirectory(): Promise<number> {
   using back = await MemoryFile.loadFrom(directory);
   const seed = back.view({ start: 0, end: PAGE_SIZE }, Uint32Array)[0]!;
@@ -58,7 +55,7 @@ test("saveTo aborted at any system call leaves the old or the new checkpoint", a
     expect(listing(directory)).toEqual(["meta", "pages"]);
     expect(await seedInDirectory()).toBe(isAborted ? 1 : 100_000);
   }
-  // Up to the commit an abort is heeded; the save that no call interrupted came through.
+  // Until the commit an abort ends the save. The save that no call interrupted succeeded.
   expect(aborted).toBeGreaterThan(5);
 });
 
@@ -99,7 +96,7 @@ test("loadFrom loads the first checkpoint while saves replace it", async () => {
   using file = numberedFile(pages, 1);
   await file.saveTo(directory);
   using other = numberedFile(pages, 100_000);
-  // In line: it reads in turns of this thread's event loop, and so between the steps of the saves.
+  // In line: it reads in turns of this thread's event loop, between the steps of the saves.
   using back = await MemoryFile.loadFrom(directory, { background: true, queue: "inline" });
   await other.saveTo(directory);
   await back.awaitLoad({ start: 5000 * PAGE_SIZE, end: 5001 * PAGE_SIZE });

@@ -1,5 +1,5 @@
 /**
- * The writer and the reader check the same limits, from one table: what a save accepts, a load
+ * The writer and the reader check the same limits from one table: a load accepts whatever a save
  * accepts.
  */
 import { describe, expect, test } from "bun:test";
@@ -46,7 +46,7 @@ function manifestOf(change: Partial<Manifest<SavedFile>>): Manifest<SavedFile> {
   return { id: 1n, hashSeed: 2, pageFiles: [], files, userData: null, ...change };
 }
 
-/** "ok", or the name of the error that a side refuses it with. */
+/** "ok", or the name of the error with which a side refuses it. */
 function sides(manifest: Manifest<SavedFile>): { writer: string; reader: string } {
   try {
     const { parts, lengthBytes } = encodeManifest(manifest);
@@ -81,7 +81,7 @@ describe("a manifest at its limit is written and read, and one beyond it is not 
 });
 
 test("saveTo refuses user data beyond the limit", () => {
-  // Of two together; at the limit it would only take time.
+  // Two together. At the limit itself the test would only take longer.
   const half = LIMITS.userDataBytes / 2;
   const manifest = manifestOf({
     files: [emptyFile("main", half)],

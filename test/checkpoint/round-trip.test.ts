@@ -1,4 +1,6 @@
-/** What is saved comes back: every run, every live page, of files as programs leave them. */
+/**
+ * A load returns what was saved: every run and every live page, of files as programs leave them.
+ */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { closeSync, mkdtempSync, openSync, readSync, rmSync, statSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -42,7 +44,7 @@ for (const shape of shapes) {
           const { file, expected } = await randomFile(seed, shape);
           const before = contentsOf(file);
           const report = await file.saveTo(directory, userData === null ? {} : { userData });
-          // Saving changes nothing, and commits nothing.
+          // A save changes nothing and commits nothing.
           expect(contentsOf(file)).toEqual(before);
           expect(report.usedBytes).toBe(file.allocatedBytes);
           expect(report.pagesBytes).toBe(before.pages.size * PAGE_SIZE);
@@ -54,7 +56,7 @@ for (const shape of shapes) {
           checkRanges(back, expected);
           checkContents(back, expected);
           expect(contentsOf(back)).toEqual(before);
-          // What was restored is saved like what was made.
+          // A restored file is saved like a new one.
           await back.saveTo(directory);
           using again = await MemoryFile.loadFrom(directory);
           expect(contentsOf(again)).toEqual(before);
@@ -182,7 +184,7 @@ test("awaitLoad names the page of a changed byte, and loads the others", async (
         expect(failure).toMatchObject({ section: "pages", offset: page * PAGE_SIZE });
         expect(failure.message).toContain(`memory offset ${page * PAGE_SIZE}`);
         expect(() => back.view(bad)).toThrow("not loaded");
-        // Its unit of 2 MiB was read as one, and failed as one; the others have what they should.
+        // Its unit of 2 MiB was read at once and failed as one. The others have their contents.
         const unit = Math.floor(page / 512);
         const other = unit === 0 ? 1024 : 0;
         await back.awaitLoad({ start: other * PAGE_SIZE, end: (other + 512) * PAGE_SIZE });

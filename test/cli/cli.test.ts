@@ -1,4 +1,4 @@
-/** Runs the command line tool like a user: a process with arguments, output and an exit code. */
+/** Runs the command line tool as a user does: a process with arguments, output and an exit code. */
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -33,7 +33,7 @@ describe("the tool", () => {
     expect(run("verify", "--help").stdout).toContain("exits with 1 if any is bad");
     for (const command of ["demo", "inspect", "verify", "list", "copy", "prune", "map"]) {
       const [usage, ...rest] = run(command, "--help").stdout.split("\n") as [string, ...string[]];
-      // Each flag of the usage has a line that says what it means.
+      // Each flag of the usage has a line with its meaning.
       for (const [flag] of usage.matchAll(/--[a-z-]+/g))
         expect(rest.some((line) => new RegExp(`^ {2}${flag}\\b.* {2}\\w`).test(line))).toBe(true);
     }

@@ -1,4 +1,4 @@
-/** Commands over remote places, as a user runs them. The server is in this process. */
+/** Commands for remote places, as a user runs them. The server is in this process. */
 import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

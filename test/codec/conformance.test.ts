@@ -1,4 +1,4 @@
-/** One suite for every codec: what codec.ts promises, whichever library does the work. */
+/** One suite for every codec and every library behind it: the contract of codec.ts. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { openLz4, openZstd } from "../../ffi/index.ts";
@@ -52,7 +52,7 @@ class Bench implements Disposable {
     });
   }
 
-  /** Decodes what `frame` holds, and fails if a byte behind `lengthBytes` changes. */
+  /** Decodes the frame, and fails if a byte behind `lengthBytes` changes. */
   decode(codec: Codec, storedBytes: number, lengthBytes: number): number {
     const guard = this.decoded.bytes.subarray(lengthBytes, lengthBytes + SLACK_BYTES);
     guard.fill(GUARD);

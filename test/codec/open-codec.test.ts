@@ -1,4 +1,4 @@
-/** Which library a compression uses, and what happens without one. */
+/** The library that a compression uses, and the errors without one. */
 import { describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { openLz4, openZstd } from "../../ffi/index.ts";

@@ -1,4 +1,4 @@
-/** What a thread held when it ended is freed by another thread. */
+/** A thread frees the holdings of another thread that ended. */
 import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -26,7 +26,7 @@ function traces(name: string): { mappings: number; descriptors: number } {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`);
     } catch {
-      // The listing's own descriptor.
+      // The descriptor of the listing itself.
       return "";
     }
   });
@@ -44,7 +44,7 @@ test("a file that a thread never shared is freed with the thread", async () => {
   expect(traces("holdings-own")).toEqual({ mappings: 1, descriptors: 1 });
   expect(freeHoldingsOfDead()).toBe(0);
   await worker.terminate();
-  // Without a call: the main thread looks by itself.
+  // Without a call: the main thread checks by itself.
   while (traces("holdings-own").descriptors > 0) await Bun.sleep(20);
   expect(traces("holdings-own")).toEqual({ mappings: 0, descriptors: 0 });
 });

@@ -1,7 +1,7 @@
 /**
  * The protocol of control/stops.ts as small steps, each one access of shared memory, run in every
- * order that fast-check draws: no thread writes to a file while a stop of it runs its work, and
- * under any fair order every stop ends. The steps follow the code line by line; real threads run
+ * order that fast-check draws. No thread writes to a file while a stop of it runs its work, and
+ * under any fair order every stop ends. The steps follow the code line by line. Real threads run
  * the code itself in stops.test.ts and stops-stress.test.ts.
  */
 import { expect, test } from "bun:test";
@@ -26,7 +26,10 @@ class Machine {
     this.writing = Array.from({ length: threads + 1 }, () => new Set<number>());
   }
 
-  /** A file's stop is running its work, and a thread other than the stopping one writes to it. */
+  /**
+   * True if a file's stop is running its work while a thread other than the stopping one writes to
+   * it.
+   */
   assertStill(): void {
     for (const file of this.working)
       for (const [thread, files] of this.writing.entries())
@@ -35,7 +38,7 @@ class Machine {
   }
 }
 
-/** One step; false while the thread would sleep. */
+/** One step. False if the thread would sleep. */
 type Step = Generator<boolean, void>;
 type Plan = readonly { readonly kind: "write" | "stop"; readonly files: readonly number[] }[];
 
@@ -103,14 +106,14 @@ function* thread(machine: Machine, me: number, plan: Plan): Step {
   for (const { kind, files } of plan) {
     if (kind === "stop") yield* stop(machine, me, files);
     else yield* write(machine, me, files);
-    // Between two turns.
+    // Between two turns of the event loop.
     const isAsked = machine.stop.some((stopper) => stopper !== 0 && stopper !== me);
     yield true;
     if (!isAsked) continue;
     yield* beStill(machine, me);
     yield* runAgain(machine, me);
   }
-  // Its event loop goes on: it stops whenever it is asked.
+  // Its event loop continues, so it stops whenever it is asked.
   machine.state[me]!.fill(STILL);
   for (;;) yield false;
 }
@@ -135,7 +138,7 @@ test("no thread writes during a stop, and no two stops wait for each other, in a
           return value !== false;
         };
         for (const index of order) advance(index);
-        // From here on in turns, which is fair: until all wait, and then all plans are done.
+        // Now in turns, which is fair: until all wait, and then until all plans are done.
         for (let idle = 0, steps = 0; idle < 2 * threads.length; steps++) {
           idle = advance(steps) ? 0 : idle + 1;
           if (steps > 20_000) throw new Error("The threads do not come to an end");

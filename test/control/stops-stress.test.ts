@@ -27,7 +27,7 @@ test("threads that stop each other's files and die leave every turn of a stop wh
     while (Atomics.load(words, StressWord.Stops) < before + 20) await Bun.sleep(1);
     const [oldest] = living;
     living.delete(oldest!);
-    // Wherever it is: a turn cut by death is no stop's fault, and so its words are its own.
+    // At any point: a turn that death cut is not an error of a stop, so its words are not compared.
     oldest!.terminate();
     living.add(await start());
   }

@@ -1,4 +1,7 @@
-/** Stopping real threads: what stops them, what they may still do, and what a stop survives. */
+/**
+ * Stops of real threads: which threads stop, what they may still do, and which deaths a stop
+ * survives.
+ */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { isThreadAlive } from "../../src/threads/thread.ts";
 import {
@@ -31,7 +34,9 @@ async function start(mode: WorkerMode, index = 0): Promise<StopsWorker> {
   return await worker.start(file, mode, pages, index);
 }
 
-/** The numbers that worker `index` wrote to its pages: all the same unless a turn was cut. */
+/**
+ * The numbers that worker `index` wrote to its pages. They are all the same unless a turn was cut.
+ */
 const numbersOf = (index: number): Set<number> =>
   new Set(pages.map((page) => file.view(page, Int32Array)[index]!));
 

@@ -13,7 +13,7 @@ async function declaredCodes(): Promise<Map<string, string>> {
     if (path.startsWith("src/http/")) continue;
     const text = await Bun.file(join(root, path)).text();
     for (const [, name, body] of text.matchAll(/class (\w+) extends \w+ \{([\s\S]*?)\n\}/g)) {
-      // A class may also pass on its cause's code, and have its own for causes without one.
+      // A class may have its cause's code, and its own for causes without one.
       const code = /(?:readonly code = |this\.code = .*: )"(\w+)"/.exec(body!)?.[1];
       if (code !== undefined) declared.set(name!, code);
     }

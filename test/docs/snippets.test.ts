@@ -1,5 +1,5 @@
 /**
- * Every `ts` block of README.md and docs/*.md is a program: it is type-checked as strictly as the
+ * Every `ts` block of README.md and docs/*.md is a program. It is type-checked as strictly as the
  * library, and executed with Bun in an empty directory in which "pgalloc" is this checkout. A block
  * that begins with `// not run: reason` is only type-checked, and listed as skipped with its
  * reason.
@@ -84,7 +84,7 @@ test(
     try {
       for (const { file, snippet } of programs) writeFileSync(join(directory, file), snippet.code);
       const { compilerOptions } = JSON.parse(readFileSync(join(root, "tsconfig.json"), "utf8"));
-      // A reader's program may leave a variable unused; the other rules are those of the library.
+      // A reader's program may leave a variable unused. All other rules are the library's.
       const options = {
         ...compilerOptions,
         moduleDetection: "force",
@@ -124,7 +124,7 @@ describe("program", () => {
     test(
       name,
       async () => {
-        // Each in its own directory below the project, since a program may write files.
+        // Each in its own directory below the project, because a program may write files.
         const cwd = join(directory, file.replace(/\.ts$/, ""));
         mkdirSync(cwd);
         writeFileSync(join(cwd, file), snippet.code);

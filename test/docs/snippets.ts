@@ -7,8 +7,8 @@ export interface Snippet {
   readonly line: number;
   readonly code: string;
   /**
-   * Why the block is not executed; undefined if it is. Its first line then reads `// not run:
-   * reason`.
+   * The reason why the block is not executed; undefined if it is. Its first line is then `// not
+   * run: reason`.
    */
   readonly notRunBecause: string | undefined;
 }
@@ -17,7 +17,7 @@ const NOT_RUN = /^\/\/ not run: *(.*)/;
 
 /**
  * All fenced blocks, in order.
- * @throws {Error} for a fence that is never closed and for a "not run" without a reason
+ * @throws {Error} for a fence that is never closed, and for "not run" without a reason
  */
 export function findSnippets(markdown: string): Snippet[] {
   const snippets: Snippet[] = [];

@@ -1,4 +1,7 @@
-/** Evictions: when users are asked, for what, in which order, and what becomes of their errors. */
+/**
+ * Evictions: when users are asked, for which ranges, in which order, and what happens to their
+ * errors.
+ */
 import { afterEach, expect, test } from "bun:test";
 import fc from "fast-check";
 import { setFaultHook } from "../../ffi/index.ts";
@@ -15,16 +18,16 @@ import {
 
 afterEach(() => setFaultHook(undefined));
 
-/** Where it does not, "enabled" evicts when idle, and there is nothing to put off. */
+/** On a host that does not report pressure, "enabled" evicts when idle, so nothing is delayed. */
 const TELLS_OF_PRESSURE = (() => {
   using file = MemoryFile.create();
   return file.evictionTrigger.kind === "pressure";
 })();
 
-/** Pressure that will not come while a test runs. */
+/** Pressure that does not come while a test runs. */
 const UNHEARD_OF = { stallMs: 2000, windowMs: 2000 };
 
-/** Notes what it is asked to evict. */
+/** Records the ranges that it is asked to evict. */
 class Recorder implements EvictableMemoryUser {
   readonly evicted: string[] = [];
 

@@ -1,6 +1,6 @@
 /**
- * Which file tells of pressure, and the thread that waits for it. Real pressure:
- * test/examples/cache.test.ts.
+ * The file that reports pressure, and the thread that waits for it. test/examples/cache.test.ts has
+ * real pressure.
  */
 import { expect, test } from "bun:test";
 import {
@@ -26,7 +26,7 @@ import { run as waitForPressure } from "../../src/eviction/wait-task.ts";
 import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { threadCount } from "../../src/threads/pool.ts";
 
-/** The pressure file's directory of the root cgroup, version 2; null where there is none. */
+/** The directory of the root cgroup's pressure file, version 2; null if there is none. */
 function cgroupRoot(): string | null {
   const file = cgroupPressureFile("0::/\n", readFileSync("/proc/self/mountinfo", "utf8"));
   return file === null ? null : dirname(file);

@@ -1,6 +1,6 @@
 /**
- * Runs examples/cache like a user: with evictions by hand everywhere, and under real memory
- * pressure where a limited cgroup can be made.
+ * Runs examples/cache as a user does: with evictions by hand everywhere, and under real memory
+ * pressure on machines that allow a limited cgroup.
  */
 import { expect, test } from "bun:test";
 import { existsSync } from "node:fs";

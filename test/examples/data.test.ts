@@ -93,7 +93,7 @@ test("documents finds the stored documents, also after kill -9", async () => {
   await put(197, "changed");
   const before = await search(5, 10);
   expect(before[0]).toMatchObject({ id: "doc-197", text: "changed" });
-  // Two checkpoints later all of that is safe.
+  // After two more checkpoints, all of that is saved.
   await Bun.sleep(2500);
   await put(1000);
   await service.end("SIGKILL");

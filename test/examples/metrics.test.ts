@@ -22,7 +22,7 @@ test("examples/metrics answers from its checkpoint, and serves its figures", asy
     const response = await fetch(`${url}metrics`);
     expect(response.headers.get("content-type")).toContain("version=0.0.4");
     const text = await response.text();
-    // Page 0 is all zeros, and is not stored.
+    // Page 0 is zero, so it is not stored.
     expect(text).toContain(`pgalloc_load_size_bytes{file="numbers"} ${64 * 2 ** 20 - 4096}`);
     expect(text).toMatch(/pgalloc_await_seconds_count\{file="numbers",cause="range"\} [01]/);
   } finally {

@@ -16,6 +16,6 @@ test("shared-image takes memory once for four processes, and four times for copi
   expect(`${errors}${await example.exited}`).toBe("0");
   expect(output.match(/40, all right/g)).toHaveLength(2);
   const pss = (how: string) => Number(new RegExp(`^${how} +(\\d+) MiB`, "m").exec(output)![1]);
-  // Copies are three more, of 64 MiB each; what else the processes take varies.
+  // Copies are three more, of 64 MiB each. The other memory of the processes varies.
   expect(pss("copied") - pss("mapped")).toBeGreaterThan(2 * 64);
 }, 60_000);

@@ -11,7 +11,7 @@ test("word-search answers the same from its checkpoint as before it", async () =
     const words = Array.from({ length: 3000 }, (_, i) =>
       i === 0 ? "ocean" : i === 1 ? "sea" : `word${i}`,
     );
-    // Directions without a pattern, but "sea" is close to "ocean".
+    // Random directions, but "sea" is close to "ocean".
     const noise = (i: number, k: number) =>
       Math.sin(12.9898 * (i + 1) + 78.233 * (k + 1)) * 43758.5453;
     const component = (i: number, k: number) => noise(i, k) - Math.floor(noise(i, k)) - 0.5;

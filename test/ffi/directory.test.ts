@@ -1,4 +1,4 @@
-/** Directories by their descriptor: what is listed, made, and refused. */
+/** Directories by their descriptor: listing, making, refusing. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import {
   closeSync,
@@ -34,7 +34,7 @@ test("listDirectory lists the same names as readdir, in small and large director
   const before = readdirSync(root).sort();
   expect(listDirectory(fd).sort()).toEqual(before);
   expect(before.length).toBe(3007);
-  // Again from the start, and still the same directory under another name.
+  // Again from the start: the same directory under another name.
   renameSync(root, `${root}-moved`);
   mkdirSync(root);
   expect(listDirectory(fd).sort()).toEqual(before);

@@ -1,6 +1,6 @@
 /**
- * Optional system calls, each refused as a kernel, a seccomp filter or a file system would: all
- * that a program asks for works without them. docs/decisions/system-calls.md lists all calls.
+ * Optional system calls, each refused as by a kernel, a seccomp filter or a file system: all work
+ * of a program succeeds without them. docs/decisions/system-calls.md lists all calls.
  */
 import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -42,7 +42,7 @@ const MODES: readonly AllocationMode[] = [
   "writePopulate",
 ];
 
-/** Does with a file what programs do, and checks what memory holds. */
+/** Uses a file as programs do, and checks its memory. */
 async function useFile(root: string, path: string | undefined): Promise<void> {
   const advice = { adviseHugepage: true, adviseNoHugepage: true, expectHugepages: true };
   using file = MemoryFile.create({ path, ...advice });

@@ -1,4 +1,7 @@
-/** The same as optional-calls.test.ts in all threads of a process: strace refuses the calls. */
+/**
+ * The same as optional-calls.test.ts in all threads of a process: strace makes the kernel refuse
+ * the calls.
+ */
 import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -15,7 +15,7 @@ test("hintTimeSlice sets a thread's slice, and restores the system's own", () =>
 });
 
 test("lowerPriority makes a thread nicer, and never less nice", async () => {
-  // In a process of its own, since it stays so.
+  // In a process of its own, because the change lasts.
   const program = `
     import { lowerPriority, niceOf } from "${import.meta.dir}/../../ffi/index.ts";
     const seen = [niceOf(), lowerPriority(15), niceOf(), lowerPriority(12), niceOf()];

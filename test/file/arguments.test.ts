@@ -1,4 +1,4 @@
-/** Bad input: a typed error that names the value, and a file that is as it was. */
+/** Bad input: a typed error that names the value, and an unchanged file. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
   CHUNK_SIZE,
@@ -33,7 +33,7 @@ function unchanged(
 
 test("view makes typed arrays and DataViews, and refuses other types", () => {
   for (const type of [Array, Date, ArrayBuffer, Object]) {
-    // A new view, and the one that is kept.
+    // A new view, and a kept one.
     for (let i = 0; i < 2; i++) {
       expect(() => file.view(used, type as unknown as Uint8ArrayConstructor)).toThrow(
         `constructor, got ${type.name}`,

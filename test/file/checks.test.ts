@@ -1,4 +1,4 @@
-/** `checks: true`: mistakes with freed pages are seen. */
+/** `checks: true` finds mistakes with freed pages. */
 import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -43,7 +43,7 @@ test("checks poison freed pages until they are released; new pages are zero", as
   using file = MemoryFile.create({ checks: true });
   const range = file.allocate(2 * PAGE_SIZE);
   file.view(range)[0] = 7;
-  // Made without the file's knowledge, as a view of another thread is.
+  // Made without the file's knowledge, like another thread's view.
   const stale = new Uint8Array(bufferAt(addressOf(file.view(range)), PAGE_SIZE));
   file.decRef(range);
   expect([stale[0], stale[PAGE_SIZE - 1]]).toEqual([0xdb, 0xdb]);

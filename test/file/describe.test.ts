@@ -1,4 +1,4 @@
-/** How a MemoryFile appears in console.log, in template strings and where it is copied. */
+/** A MemoryFile in console.log, in template strings and in copies. */
 import { expect, test } from "bun:test";
 import { inspect } from "node:util";
 import { DestroyedError, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
@@ -34,7 +34,7 @@ test("structuredClone and postMessage of a MemoryFile throw and name share()", (
   const { port1 } = new MessageChannel();
   expect(() => port1.postMessage(file)).toThrow(/share\(\)/);
   port1.close();
-  // What is equal, and what is spread, is not hurt.
+  // Comparing and spreading still work.
   expect(file).toEqual(file);
   expect({ ...file }.name).toBe("pgalloc");
 });

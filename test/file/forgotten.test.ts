@@ -1,4 +1,4 @@
-/** Files that are collected without destroy(): found, released, and reported once. */
+/** Files that are collected without destroy() are found, released, and reported once. */
 import { expect, test } from "bun:test";
 import { runProgram } from "../safety/support/run-program.ts";
 

@@ -1,6 +1,6 @@
 /**
- * destroy(): views end, memory goes when nothing uses it, nothing leaks, and the process exits when
- * it should.
+ * destroy(): views end, memory is unmapped when nothing uses it, nothing leaks, and the process
+ * exits when it should.
  */
 import { expect, test } from "bun:test";
 import {
@@ -123,7 +123,7 @@ test("create, allocate, save, load and destroy leave nothing behind, 1,000 times
     threads: readdirSync("/proc/self/task").length,
     rssBytes: process.memoryUsage.rss(),
   });
-  /** Until all that was begun has ended; pool threads have descriptors of their own. */
+  /** Waits until all work has ended. Pool threads have descriptors of their own. */
   const rest = async () => {
     while (threadCount().busy > 0) await Bun.sleep(5);
     await terminateIdleThreads();
@@ -149,7 +149,8 @@ test("create, allocate, save, load and destroy leave nothing behind, 1,000 times
   await rest();
   const after = count();
   expect(after.fds).toBeLessThanOrEqual(before.fds);
-  // The runtime starts compiler and collector threads when it likes; a leak would be one a round.
+  // The runtime starts compiler and collector threads at any time. A leak would be one for each
+  // round.
   expect(after.threads).toBeLessThanOrEqual(before.threads + 8);
   expect(after.maps).toBeLessThanOrEqual(before.maps + 40);
   expect(after.rssBytes).toBeLessThanOrEqual(before.rssBytes + 96 * 2 ** 20);

@@ -1,4 +1,4 @@
-/** What is said to mistakes: the mistake, the value with its type, the whole path, what to do. */
+/** Messages for mistakes: the mistake, the value with its type, the whole path, the cure. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,7 +18,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(directory, { recursive: true }));
 
-/** Name, code and message of what the call throws or rejects with. */
+/** Name, code and message of the error that the call throws or rejects with. */
 async function said(call: (file: MemoryFile) => unknown): Promise<string> {
   using file = MemoryFile.create({ name: "cache" });
   try {
@@ -45,7 +45,7 @@ const destroyedDuring = (work: (file: MemoryFile) => Promise<unknown>) => async 
 };
 const NO_CHECKPOINT = ["NoCheckpointError", "ERR_NO_CHECKPOINT"];
 
-/** Each call, and what its message has. */
+/** Each call, and parts of its message. */
 const MISTAKES: Record<string, [(file: MemoryFile) => unknown, string[]]> = {
   "a length as text": [(file) => file.allocate(any("4096")), ['"4096" (a string)']],
   "a length as bigint": [(file) => file.allocate(any(4096n)), ["4096n (a bigint)"]],

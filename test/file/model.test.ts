@@ -1,6 +1,6 @@
 /**
- * MemoryFile against a naive model with one entry a page (test/support/naive-file.ts): after every
- * command the state of every page is compared, and so are the contents of every live allocation.
+ * MemoryFile against a naive model with one entry for each page (test/support/naive-file.ts). After
+ * every command the state of every page and the contents of every live allocation are compared.
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
@@ -32,8 +32,8 @@ function rangeOf(live: Live): FileRange {
 }
 
 function compare(model: Model, file: MemoryFile): void {
-  // Sub-released runs that count and those that do not look alike in both texts, but are separate
-  // runs in the file.
+  // Sub-released runs that count and those that do not are equal in both texts, but separate runs
+  // in the file.
   expect(joined(file.dump())).toBe(joined(model.naive.dump()));
   expect(file.allocatedBytes).toBe(model.naive.usedPages * PAGE_SIZE);
   for (const live of model.live) {
@@ -102,7 +102,7 @@ class Allocate extends Command {
   }
 }
 
-/** A command on a part of some live allocation, which may be referenced or not. */
+/** A command on a part of some live allocation. The part may be referenced or not. */
 abstract class RangeCommand extends Command {
   constructor(
     readonly pick: number,
@@ -112,7 +112,7 @@ abstract class RangeCommand extends Command {
     super();
   }
   apply(model: Model, file: MemoryFile): void {
-    // Mostly of the last few: what was dropped a moment ago is what goes wrong.
+    // Mostly the last few, because recently dropped pages are the likely failures.
     const live = model.live.at(-1 - (this.pick % Math.min(4, Math.max(1, model.live.length))));
     if (live === undefined) return;
     // One in three is the whole allocation.

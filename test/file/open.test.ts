@@ -64,7 +64,7 @@ describe("checkpointEvery", () => {
     await using periodic = file.checkpointEvery(directory, 2, { onSave: () => saves++ });
     for (let value = 1; value <= 3; value++) {
       view[0] = value;
-      // The one that is under way may have begun before.
+      // The save under way may have begun before.
       for (const before = saves; saves < before + 2; ) await Bun.sleep(1);
       using back = await MemoryFile.loadFrom(directory);
       expect(back.view(first)[0]).toBe(value);

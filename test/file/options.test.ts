@@ -1,4 +1,6 @@
-/** Options: null means absent, each is read once and during the call, and a bad one changes nothing. */
+/**
+ * Options: null means absent, each is read once, during the call, and a bad one changes nothing.
+ */
 import { afterAll, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -12,7 +14,7 @@ import { namedDescriptors } from "../safety/support/descriptors.ts";
 const directory = mkdtempSync(join(tmpdir(), "pgalloc-options-"));
 afterAll(() => rmSync(directory, { recursive: true }));
 
-/** An object whose every property is null. */
+/** An object whose properties are all null. */
 const nulls = new Proxy(
   {},
   { get: () => null, has: () => true, ownKeys: () => [], getPrototypeOf: () => Object.prototype },

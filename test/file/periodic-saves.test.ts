@@ -1,4 +1,4 @@
-/** When periodic saves begin, and what ends them: with saves that the test makes up. */
+/** The times of periodic saves, and their end: with saves that the test controls. */
 import { describe, expect, test } from "bun:test";
 import { DestroyedError } from "../../src/index.ts";
 import { PeriodicSaves } from "../../src/file/periodic-saves.ts";

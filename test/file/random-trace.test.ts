@@ -1,8 +1,8 @@
 /**
  * Random traces in the form of gVisor's optrace.json, on MemoryFile's public methods and on the
- * naive model at once: every placement, boolean and shared range is the same, and what may not be
- * done changes nothing. What the traces must have reached is counted, so that a generator that has
- * gone blind fails. (gVisor's own answers to such traces: with-gvisor.ts.)
+ * naive model at once. Every placement, boolean and shared range is the same, and a forbidden call
+ * changes nothing. The test counts the operations that the traces reached, so a generator that
+ * misses some fails. (with-gvisor.ts has gVisor's own answers to such traces.)
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
@@ -98,7 +98,7 @@ class Replay {
     }
   }
 
-  /** A reference of every page that has one, run by run: what empties a huge page in the end. */
+  /** Drops a reference of every page that has one, run by run, which empties huge pages. */
   private dropRest(start: number, end: number): void {
     for (let first = start; first < end; ) {
       let last = first;
@@ -112,14 +112,14 @@ class Replay {
   }
 
   private async allocate({ pages: wanted, huge: wantsHuge, down, commits }: Step): Promise<void> {
-    // The model looks at every page: four chunks are several, and forty would be slow.
+    // The model visits every page: four chunks are several, and forty would be slow.
     const pages = this.file.totalSizeBytes >= 4 * CHUNK_SIZE ? 1 + (wanted % 3000) : wanted;
-    // Committing hundreds of MiB takes the time of hundreds of steps.
+    // Committing hundreds of MiB takes as long as hundreds of steps.
     const willCommit = commits && pages <= 64;
     const huge = wantsHuge && pages <= 3000;
     const count = huge ? (1 + (pages % 4)) * HUGE_PAGES : pages;
-    // With more waste than this MemoryFile may release some before it grows, at any time: leave it
-    // no choice.
+    // With more waste, this MemoryFile may release some before it grows, at any time. The model
+    // cannot follow that.
     if (this.naive.wastePages >= WASTE_PAGES_MAX) await this.settle();
     const sizeBefore = this.file.totalSizeBytes;
     const wasteBefore = willCommit ? this.naive.wastePages : 0;

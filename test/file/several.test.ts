@@ -1,7 +1,4 @@
-/**
- * Several MemoryFiles in one checkpoint: found again by id, loaded in order, independent of each
- * other's life.
- */
+/** Several MemoryFiles in one checkpoint: found by id, loaded in order, destroyed independently. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -149,7 +146,7 @@ for (const queue of ["workers", "inline"] as const) {
     await last.awaitLoad(range);
     checkNumbered(last, 40_000, 5000, 5010);
     for (let more = true; more; await Bun.sleep(1)) {
-      // Later files first: once a background pass reads one, only units that other threads have
+      // Later files first: when a background pass reads one, only units that other threads have
       // begun are left of the file before.
       const stats = files.toReversed().map((file) => file.loadStats());
       stats.forEach(({ loadedBytes, demandBytes }, i) => {

@@ -1,4 +1,7 @@
-/** gVisor's own answers to 6,000 operations (test/data/gvisor/optrace.json), replayed: every one must be the same. */
+/**
+ * gVisor's own answers to 6,000 operations (test/data/gvisor/optrace.json), replayed: each must be
+ * the same.
+ */
 import { expect, test } from "bun:test";
 import { replayTrace, type TraceOperation } from "../support/replay-trace.ts";
 

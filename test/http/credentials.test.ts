@@ -1,4 +1,4 @@
-/** Credentials: where they come from, how threads see them, and when they are renewed. */
+/** Credentials: their origin, their way to other threads, and their renewal. */
 import { describe, expect, test } from "bun:test";
 import { fromEnv } from "@aws-sdk/credential-provider-env";
 import {

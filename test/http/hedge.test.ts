@@ -1,4 +1,4 @@
-/** Hedged requests: sent again when late, and no more than the cap allows. */
+/** Hedged requests: repeated when late, and limited by the cap. */
 import { expect, test } from "bun:test";
 import { Counter } from "../../src/http/counters.ts";
 import { Hedging } from "../../src/http/hedge.ts";
@@ -17,7 +17,7 @@ const taking =
     return promise;
   };
 
-/** Hedging that has seen quick answers, of a client with so many requests. */
+/** Hedging that has seen quick answers, for a client with this many requests. */
 async function primed(requests: number) {
   const client = plainClient();
   const hedging = new Hedging(client);

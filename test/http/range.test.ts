@@ -19,7 +19,7 @@ beforeAll(async () => {
 });
 afterAll(() => server[Symbol.asyncDispose]());
 
-/** Reads [start, end) and returns what came. */
+/** Reads [start, end) and returns the bytes. */
 async function read(
   request: Partial<RangeRequest> = {},
   options: { attemptsMax?: number; signal?: AbortSignal } = {},

@@ -1,4 +1,4 @@
-/** Redirects: followed by hand, and never with credentials to another host. */
+/** Redirects: followed by the client itself, and never with credentials to another host. */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { getRange } from "../../src/http/range.ts";
 import { pattern } from "../aio/support/memory.ts";

@@ -135,7 +135,7 @@ describe.skipIf(!hasBrowser)("in Chromium", () => {
     expect(await hover(page, holed)).toBe(
       `unit ${holed} ${range(holed)}: 1.5 MiB used, 512 KiB free`,
     );
-    // Down to the pages of the shared unit.
+    // Zoom in to the pages of the shared unit.
     await page.evaluate(`zoomIn(${first + 1})`);
     await page.evaluate(`zoomIn(${first + 1})`);
     expect(await hover(page, 0)).toMatch(
@@ -200,7 +200,7 @@ describe.skipIf(!hasBrowser)("in Chromium", () => {
     const waits = file.metrics().awaits;
     const rows = await page.locator("#waits tr").count();
     expect(rows).toBe(Math.min(20, waits.range.count + waits.all.count));
-    // What the program frees is free on the map, too.
+    // Pages that the program frees are free on the map, too.
     file.decRef({ start: 0, end: 2 ** 20 });
     await file.released();
     await waitUntil(page, "describe(0).includes('1 MiB free')");
@@ -224,7 +224,7 @@ test("pgalloc demo --web serves the page map until it is interrupted", async () 
     if (!output.includes("Ctrl-C")) continue;
     const url = /The page map stays at (\S+)/.exec(output)![1]!;
     expect(await (await fetch(url)).text()).toContain("pgalloc demo");
-    // As a terminal does: to the whole group, that is to both processes of the demo.
+    // As a terminal does: to the whole process group, that is to both processes of the demo.
     process.kill(-demo.pid, "SIGINT");
     break;
   }

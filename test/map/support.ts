@@ -12,7 +12,7 @@ export async function openBrowser(): Promise<Browser> {
   return await chromium.launch({ executablePath: executablePath!, args: ["--no-sandbox"] });
 }
 
-/** A page that collects its errors; `errors` is empty if all went well. */
+/** A page that collects its errors in `errors`. */
 export async function openPage(
   browser: Browser,
   url: string,

@@ -1,4 +1,4 @@
-/** MemoryFile.view(): which view a range has, and when it has none. */
+/** MemoryFile.view(): the view of a range, and its errors. */
 import { expect, test } from "bun:test";
 import { DestroyedError, FileRange, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { Word } from "../../src/control/control.ts";

@@ -1,6 +1,6 @@
 /**
- * The releaser, in system calls and in what the kernel then says: how often waste is punched, when,
- * and how much at once.
+ * The releaser, in system calls and in the kernel's figures: how often, when and how much it
+ * punches.
  */
 import { afterEach, expect, test } from "bun:test";
 import { setFaultHook, syscallCounts } from "../../ffi/index.ts";
@@ -40,7 +40,7 @@ test("the releaser punches neighbours that were dropped one by one together", as
     for (const range of ranges) file.decRef(range);
     await file.released();
   });
-  // The first punch is short, since what it will take is not known yet.
+  // The first punch is short, because its duration is not known yet.
   expect(punches).toBeLessThanOrEqual(3);
   expect(file.totalUsageBytes).toBe(0);
 });
@@ -117,8 +117,8 @@ test("the releaser punches at most 128 MiB at once", async () => {
     await file.released();
   });
   expect(file.totalUsageBytes).toBe(0);
-  // Shorter ones first, and again when one took long. What lies before the first touched page of a
-  // look is not punched.
+  // Shorter ones come first, and again after a slow one. Pages before the first touched page of a
+  // look are not punched.
   expect(punches).toBe(lengths.length);
   expect(lengths.reduce((sum, length) => sum + length, 0)).toBeGreaterThan(
     2 * CHUNK_SIZE - MAX_PUNCH_BYTES,

@@ -42,7 +42,7 @@ test("find returns the kept view of a range and type, fresh while no page was di
   expect([views.isFresh(bytes, 5), views.isFresh(bytes, 6)]).toEqual([true, false]);
   views.renew(bytes, 6);
   expect(views.isFresh(bytes, 6)).toBe(true);
-  // Of another view nothing is known.
+  // Nothing is known of another view.
   expect(views.isFresh(floats, 5)).toBe(false);
   for (const found of [
     views.find(1, 3, Uint8Array),
@@ -113,7 +113,7 @@ test("get keeps a view that is used from time to time, however many others come 
     for (let page = 1; page < PAGES; page++) {
       bytesOf(views, page);
       if (page % 4 !== 0) continue;
-      // Now as one type, now as another: it is asked for all the same.
+      // It is used, as two types in turn.
       const type = page % 8 === 0 ? Uint8Array : Int32Array;
       expect(views.get<ArrayBufferView>(0, 1, type, 0).buffer).toBe(kept.buffer);
     }

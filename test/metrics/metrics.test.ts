@@ -1,4 +1,4 @@
-/** Counters of a file, checked against what the program did; text checked by promtool. */
+/** Counters of a file, compared with the program's calls. promtool checks the text. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { channel } from "node:diagnostics_channel";
@@ -175,7 +175,7 @@ test("diagnostics_channel receives saves, loads and waits", async () => {
   const listen = (message: unknown, name: string | symbol) => {
     received.push(`${String(name)} ${Object.keys(message as object).sort()}`);
   };
-  // Bun 1.4 forgets subscribers of a channel that the collector takes: hold the channels.
+  // Bun 1.4 forgets subscribers of a channel that was collected: hold the channels.
   const channels = ["pgalloc:save", "pgalloc:load", "pgalloc:await"].map((name) => channel(name));
   for (const one of channels) one.subscribe(listen);
   try {

@@ -1,6 +1,7 @@
 /**
- * The package as a stranger gets it: packed, unpacked beside a program, type-checked by a strict
- * compiler without our settings, and run. Every entry of `exports` must resolve for both.
+ * The package as its user gets it: packed, unpacked beside a program, type-checked by a strict
+ * compiler without the repository's settings, and run. Every entry of `exports` must resolve for
+ * both.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {

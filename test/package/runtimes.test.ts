@@ -1,4 +1,7 @@
-/** The package on other systems and runtimes: it can be imported, and the first call says why not. */
+/**
+ * The package on other systems and runtimes: importing works, and the first call says what is
+ * missing.
+ */
 import { expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,7 +1,4 @@
-/**
- * What restoring costs, in counts: nothing of it may be an extent's or a run's own, except a step
- * of a loop.
- */
+/** The cost of a restore, in counts: no system call for each extent or run. */
 import { expect, test } from "bun:test";
 import { syscallCounts } from "../../ffi/index.ts";
 import { readCrcs } from "../../src/checkpoint/columns.ts";

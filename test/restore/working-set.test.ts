@@ -1,4 +1,4 @@
-/** The working set: recorded by one start, read first by the next, and never needed. */
+/** The working set: recorded by one start, read first by the next, never needed. */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -27,7 +27,9 @@ const block = (number: number) => ({
   end: (number + 1) * BLOCK_BYTES,
 });
 
-/** Starts as a program that uses these blocks. Returns what the load says of the working set. */
+/**
+ * Starts as a program that uses these blocks. Returns the load's statistics about the working set.
+ */
 async function start(blocks: readonly number[]) {
   using file = await MemoryFile.loadFrom(directory, { background: true });
   for (const number of blocks) {
@@ -62,7 +64,7 @@ describe("loadFrom", () => {
   test("reads the working set before the rest", async () => {
     await start([1000, 1010]);
     using file = await MemoryFile.loadFrom(directory, { background: true, queue: "inline" });
-    // In line the first step of the pass is made in the first turn.
+    // In line, the pass makes its first step in the first turn of the event loop.
     while (!file.isLoaded(block(1000))) await new Promise((resolve) => setImmediate(resolve));
     expect(file.isLoaded({ start: 32 * 2 ** 20, end: 33 * 2 ** 20 })).toBe(false);
     await file.awaitLoad();

@@ -1,7 +1,7 @@
 /**
- * A thread may die between any two stores. Here every store of an operation is recorded, each
- * prefix of them is applied to a copy of the tables as they were, and the copy is repaired: it must
- * be a valid set, in which each key has its value from before or after.
+ * A thread may die between any two stores. The test records every store of an operation, applies
+ * each prefix to a copy of the earlier tables, and repairs the copy. The result must be a valid set
+ * in which each key has its value from before or after.
  */
 import { expect, test } from "bun:test";
 import fc from "fast-check";
@@ -48,7 +48,7 @@ function tablesOf(arrays: Arrays): SegmentTables {
   };
 }
 
-/** The same memory, but every store is also put down in `log`. */
+/** The same memory, with every store recorded in `log`. */
 function recording([values, ...words]: Arrays, log: Store[]): SegmentTables {
   const record = <Table extends Uint8Array | Int32Array>(array: Table, table: number): Table =>
     new Proxy(array, {
@@ -104,7 +104,7 @@ function valuesOf(set: SegmentSet): string[] {
   return values;
 }
 
-// On both sides of what fits in a byte: tags below 64 with refs of 0 to 3, group 0.
+// Values on both sides of the limit of a byte: tags below 64 with refs of 0 to 3, group 0.
 const tag = fc.oneof(
   { arbitrary: fc.nat({ max: 5 }), weight: 4 },
   { arbitrary: fc.constantFrom(16, 47, 48, 63, 64, 69), weight: 1 },
@@ -167,7 +167,7 @@ test("rebuildTables leaves each key as before or after, for a death at any store
           }
           if (isInsideRecord(stores, count)) continue;
           const survivor = new SegmentSet(LAYOUT, tablesOf(copyOf(copies)));
-          // The size counts as grown only when all else is done.
+          // The size is stored last.
           survivor.size = sizeBefore;
           rebuildTables(survivor);
           checkInvariants(survivor);
@@ -195,8 +195,8 @@ test("rebuildTables leaves each key as before or after, for a death at any store
 
 /**
  * True if the next store belongs to the same run's value as the last one: its owner comes first,
- * then its byte. In between nothing can end a thread (it ends where a function begins or a loop
- * goes round), so no such state is ever found.
+ * then its byte. A thread cannot end in between (it ends at the start of a function or the end of a
+ * loop's round), so no such state is ever found.
  */
 function isInsideRecord(stores: readonly Store[], count: number): boolean {
   const last = stores[count - 1];

@@ -13,7 +13,7 @@ interface Value {
   group: number;
 }
 
-/** One entry a key; runs are found by looking. */
+/** One entry for each key. Runs are found by search. */
 class NaiveSet {
   readonly keys: Value[] = [];
 
@@ -38,7 +38,7 @@ class NaiveSet {
 
 function compare(set: SegmentSet, naive: NaiveSet): void {
   checkInvariants(set);
-  // What was sought last is known as it is now, or not at all.
+  // The run sought last is known as it is now, or not at all.
   if (set.runEnd > 0)
     expect([set.runStart, set.runEnd]).toEqual([
       set.startOf(set.runStart),
@@ -53,7 +53,7 @@ function compare(set: SegmentSet, naive: NaiveSet): void {
   expect(found).toEqual(naive.runs());
 }
 
-// On both sides of what fits in a byte: tags below 64 with refs of 0 to 3, group 0.
+// Values on both sides of the limit of a byte: tags below 64 with refs of 0 to 3, group 0.
 const valueArbitrary = fc.record({
   tag: fc.oneof(
     { arbitrary: fc.nat({ max: 5 }), weight: 4 },
@@ -217,7 +217,7 @@ test("extendWith makes the same tables as single calls of extend and assign", ()
         for (const piece of pieces) {
           const first = row;
           const count = piece - one.size;
-          // It may go on where this one ends.
+          // The run may continue where this one ends.
           if (all.size > 0) all.seek(all.size - 1);
           row = all.extendWith(count, tag, runs, first);
           if (all.runEnd > 0) expect(all.runEnd).toBe(all.endOf(all.runStart));
@@ -230,7 +230,7 @@ test("extendWith makes the same tables as single calls of extend and assign", ()
         expect(row).toBe(rows.length);
         expect(all.size).toBe(one.size);
         checkInvariants(all);
-        // Values of keys where no run starts are stale, and may differ; everything else may not.
+        // Values of keys where no run starts are stale, and may differ. Nothing else may.
         expect(all.tables.bits).toEqual(one.tables.bits);
         for (let cls = 0; cls < all.tables.classes; cls++)
           expect(all.tables.summary(cls)).toEqual(one.tables.summary(cls));
@@ -251,8 +251,8 @@ test("assign keeps every value, also at a cut, and joins only equal ones", () =>
     fc.property(tagArbitrary, integer, fc.oneof(fc.constant(0), integer), (tag, refs, group) => {
       const set = SegmentSet.create(100, CLASSES);
       set.extend(90, tag, refs, group);
-      // The middle gets a value that shares all bits but one with the one around it, and is then
-      // given back.
+      // The middle gets a value that differs in one bit from the one around it, and then that value
+      // again.
       const others = [
         [tag ^ 1, refs, group],
         [tag ^ 16, refs, group],
@@ -321,8 +321,7 @@ test("SegmentSet refuses bad sizes and ranges with the value named, and changes 
 });
 
 test("an operation touches no more words with 100,000 runs than with 100", () => {
-  // The tables are fixed and the walk is bounded by their depth, so the depth is what must not grow
-  // with runs.
+  // The tables are fixed, and the depth bounds the walk. So the depth must not grow with the runs.
   const depth = (capacity: number) => {
     const { bitBases, summaryBases } = SegmentSet.create(capacity, 1).layout;
     return bitBases.length + summaryBases.length;

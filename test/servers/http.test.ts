@@ -1,4 +1,4 @@
-/** Ranges as a real web server gives them, straight and behind a proxy with latency and faults. */
+/** Ranges of a real web server, directly and through a proxy with latency and faults. */
 import { afterAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";

@@ -1,7 +1,7 @@
 /**
- * Saves to S3 that are killed at random times: what is there is a whole checkpoint at every time,
- * and after prune nothing is left that no checkpoint names. `PGALLOC_KILLS` says how many (default:
- * 40), `PGALLOC_SEED` replays a run.
+ * Saves to S3 that are killed at random times. At every time there is a whole checkpoint, and after
+ * prune no object is left that no checkpoint names. `PGALLOC_KILLS` is the number (default: 40),
+ * `PGALLOC_SEED` replays a run.
  */
 import { afterAll, expect, test } from "bun:test";
 import { join } from "node:path";
@@ -18,7 +18,7 @@ const KILLS = Number(process.env["PGALLOC_KILLS"] ?? 40);
 const SEED = Number(process.env["PGALLOC_SEED"] ?? Date.now() % 2 ** 31);
 const AT_ONCE = 4;
 const CHECK_EVERY = 5;
-/** Long enough for a save or two, with others at once. */
+/** Long enough for a save or two beside others. */
 const KILL_MS_MAX = 2500;
 const DAY_MS = 24 * 3_600_000;
 const program = join(import.meta.dir, "support/save-program.ts");

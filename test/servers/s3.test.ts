@@ -1,5 +1,5 @@
 /**
- * S3 as a real server speaks it, straight and behind a proxy with latency and faults. Runs where
+ * S3 of a real server, directly and through a proxy with latency and faults. Runs if
  * scripts/test-s3.ts has started the servers.
  */
 import { afterAll, describe, expect, test } from "bun:test";

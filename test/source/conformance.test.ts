@@ -114,7 +114,7 @@ async function next(reader: SourceReader, count: number) {
   return reader.capabilities.mayBlock ? reader.wait(count) : await reader.waitAsync(count);
 }
 
-/** What native memory holds now. */
+/** The present bytes of native memory. */
 function bytesAt(address: number, lengthBytes: number): Uint8Array {
   const buffer = bufferAt(address, lengthBytes);
   const bytes = new Uint8Array(buffer).slice();

@@ -1,5 +1,6 @@
 /**
- * What only remote sources do: retries, hedged reads, a window, requests that end with the reader.
+ * Behaviour of remote sources alone: retries, hedged reads, a window, requests that end with the
+ * reader.
  */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
@@ -110,7 +111,8 @@ test("close ends requests at once, and memory does not change afterwards", async
 });
 
 test("a thread that is not the program's reads while the program is busy", async () => {
-  // The server needs this thread's event loop, so it is in a process of its own.
+  // The server needs an event loop that this thread does not give it, so it is a process of its
+  // own.
   const program = Bun.spawn([process.execPath, "test/http/support/server-program.ts"], {
     stdout: "pipe",
   });

@@ -72,7 +72,7 @@ export function joined(ranges: readonly LiveRange[]): LiveRange[] {
   return result;
 }
 
-/** Checks size, references, kinds, groups and page sizes; nothing else is in use. */
+/** Checks size, references, kinds, groups and page sizes, and that nothing else is in use. */
 export function checkRanges(file: MemoryFile, expected: Expected): void {
   expect(file.totalSizeBytes).toBe(expected.totalSize);
   const bytes = expected.live.reduce((sum, { start, end }) => sum + end - start, 0);
@@ -108,14 +108,14 @@ export function checkContents(file: MemoryFile, expected: Expected): number {
 }
 
 /**
- * Drops every reference, and checks sharing on the way. Then nothing is in use, and every chunk is
- * free as a whole.
+ * Drops every reference, and checks sharing on the way. Afterwards nothing is in use, and every
+ * chunk is free as a whole.
  */
 export async function checkDrop(file: MemoryFile, expected: Expected): Promise<void> {
   for (const { start, end, refs, huge } of expected.live.flatMap(cutAtHugePages)) {
     const range = new FileRange(start, end);
     for (let left = refs; left > 0; left--) {
-      // For large counts: the first and the last few.
+      // For large counts: the first few and the last few.
       if (left < refs && left > 3) {
         file.decRef(range);
         continue;
@@ -137,7 +137,7 @@ export async function checkDrop(file: MemoryFile, expected: Expected): Promise<v
 }
 
 /**
- * The range, in pieces of which only the inner one spans huge pages. gVisor (and so MemoryFile)
+ * The range in pieces, of which only the inner one spans huge pages. gVisor (and so MemoryFile)
  * loses count of the pages at the ragged ends of a release that spans several, so each must be
  * released alone for its huge page to be freed.
  */

@@ -1,6 +1,6 @@
 /**
  * Runs tests over mapped memory: `bun test --preload ./test/support/mapped-preload.ts test/file`.
- * Every `loadFrom` of a directory maps the page files, unless the test says otherwise.
+ * Every `loadFrom` of a directory maps the page files, unless the test passes another value.
  */
 import { type LoadOptions, MemoryFile } from "../../src/index.ts";
 

@@ -1,5 +1,5 @@
 /**
- * MemoryFile's allocation rules with one entry per page and linear searches: slow, and simple
+ * MemoryFile's allocation rules with one entry for each page and linear searches: slow, and simple
  * enough to trust. Releasing follows releaseLocked of gVisor's pgalloc.go, with its map of counts.
  */
 import { CHUNK_SIZE, HUGE_PAGE_SIZE, PAGE_SIZE } from "../../src/index.ts";
@@ -24,7 +24,7 @@ export interface NaiveRequest {
 }
 
 export class NaiveFile {
-  /** One a chunk. */
+  /** One value for each chunk. */
   private readonly huge: boolean[] = [];
   private state: Uint8Array = new Uint8Array(0);
   private refs: Int32Array = new Int32Array(0);

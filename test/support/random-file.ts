@@ -73,7 +73,7 @@ export class RandomFileBuilder {
     else await this.file.released();
   }
 
-  /** Another chunk must be started, of which only the edges stay in use. */
+  /** Starts another chunk, of which only the edges stay in use. */
   private allocateLarge(): void {
     const edge = 8 * PAGE_SIZE;
     const range = this.file.allocate(CHUNK_SIZE / 2 + PAGE_SIZE * this.below(100));

@@ -1,6 +1,6 @@
 /**
- * Sizes, words and the order of rooms. An offender that waits for its turn is listed in known.ts;
- * a listed file that no longer offends fails the test too, so that the list only shrinks.
+ * Sizes, words and the order of rooms. known.ts lists offenders that are not mended yet. A listed
+ * file without an offence fails the test too, so the list only shrinks.
  */
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";

@@ -1,6 +1,7 @@
 /**
- * Finds functions and counts their lines, by indentation. The formatter guarantees what this needs:
- * a block's closing brace is the first later line with the indentation of the line that opens it.
+ * Finds functions and counts their lines, by indentation. The formatter guarantees the rule that
+ * this needs: a block's closing brace is the first later line with the indentation of the line that
+ * opens it.
  */
 
 export interface FunctionSize {

@@ -1,4 +1,4 @@
-/** The last line of `bun run ok` is read from the runner's report; this checks the reading. */
+/** Checks the reader of the runner's report, from which the last line of `bun run ok` comes. */
 import { expect, test } from "bun:test";
 import { countTests } from "../../scripts/junit.ts";
 

@@ -4,7 +4,7 @@ import { join } from "node:path";
 
 export const root = join(import.meta.dir, "../..");
 
-/** Tracked files, and new files that git does not ignore: a rule speaks before the commit. */
+/** Tracked files, and new files that git does not ignore, so a rule fails before the commit. */
 function listFiles(): string[] {
   const command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"];
   const listed = Bun.spawnSync(command, { cwd: root });
@@ -13,7 +13,7 @@ function listFiles(): string[] {
       .toString()
       .split("\0")
       .filter((path) => path !== "");
-  // A tarball has no history: take the folders that hold sources.
+  // A tarball has no history, so this takes the folders of sources.
   const folders = new Bun.Glob("{src,ffi,test,bench,examples,scripts,docs}/**/*");
   return [...folders.scanSync({ cwd: root, dot: true })]
     .concat([...new Bun.Glob("*.{md,json,toml}").scanSync({ cwd: root })])
@@ -32,7 +32,7 @@ export const texts: ReadonlyMap<string, string> = new Map(
 export const sources = [...texts.keys()].filter((path) => path.endsWith(".ts"));
 export const libraryFiles = sources.filter((path) => /^(src|ffi)\//.test(path));
 
-/** Files that state a rule quote what the rule forbids. */
+/** A file that states a rule quotes the forbidden words. */
 export const isRule = (path: string): boolean => path.startsWith("test/tidy/");
 
 /** `file:line` of every line of `paths` that `pattern` matches. */

@@ -1,4 +1,6 @@
-/** The rooms of the library, bottom to top. A file imports from its own room and from lower rows. */
+/**
+ * The rooms of the library, bottom to top. A file imports from its own room and from lower rows.
+ */
 export const ROWS: readonly (readonly string[])[] = [
   ["ffi"],
   ["segment", "errors"],

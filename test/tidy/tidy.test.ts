@@ -1,6 +1,6 @@
 /**
- * House rules as failing tests: what a program can check about the sources, it checks here.
- * Each rule lists its offenders as `file:line`. The idea is TigerBeetle's tidy.zig.
+ * House rules as failing tests. Each rule lists its offenders as `file:line`. The idea is
+ * TigerBeetle's tidy.zig.
  */
 import { expect, test } from "bun:test";
 import { basename } from "node:path";
@@ -41,7 +41,7 @@ test("the library does not use what was measured to be a trap", () => {
   // A step on a growable buffer costs four times as much. Bun.mmap has no offset, ends at 4 GiB,
   // and only the garbage collector unmaps it.
   expect(linesMatching(libraryFiles, /\bmaxByteLength\b|\bBun\.mmap\(/)).toEqual([]);
-  // A buffer over native memory must be detached before its memory is unmapped: one file makes
+  // A buffer over native memory must be detached before its memory is unmapped, so one file makes
   // them.
   const others = libraryFiles.filter((path) => path !== "ffi/memory.ts");
   expect(linesMatching(others, /\btoArrayBuffer\(/).filter((place) => !isInComment(place))).toEqual(

@@ -1,7 +1,7 @@
 /**
- * A thread that has a file attached. `{ handle }` attaches; `{ decommit }` decommits a range, then
- * sets the first word of the gate to 1 and wakes who waits for it; `{ usage: true }` answers with
- * the totals that this thread sees.
+ * A thread that attaches to a file. `{ handle }` attaches. `{ decommit }` decommits a range, then
+ * sets the first word of the gate to 1 and wakes its waiters. `{ usage: true }` answers with the
+ * totals that this thread sees.
  */
 import { type FileRange, MemoryFile, type MemoryFileHandle } from "../../../src/index.ts";
 

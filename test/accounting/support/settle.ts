@@ -1,6 +1,6 @@
 /**
- * Calls updateUsage until all that is committed is known: full scans are throttled. For files that
- * no thread touches meanwhile.
+ * Calls updateUsage until all committed memory is known, because full scans are throttled. For
+ * files that no thread touches meanwhile.
  */
 import type { MemoryFile, Usage } from "../../../src/index.ts";
 
@@ -11,7 +11,7 @@ export function settledUsage(file: MemoryFile): Usage {
     if (file.updateUsage()) continue;
     const usage = file.usage();
     if (usage.totalBytes === file.totalUsageBytes) return usage;
-    // Too much stays too much: nothing but the file's own work takes known pages away.
+    // A count that is too large stays so: only the file's own work removes known pages.
     if (usage.totalBytes > file.totalUsageBytes) break;
     Bun.sleepSync(1);
   }

@@ -10,9 +10,9 @@ export const errorResult = (code: string) => -errnoNumber(code);
 
 export interface Kind {
   readonly kind: Exclude<QueueKind, "auto">;
-  /** Why it cannot run here. */
+  /** The reason why it cannot run on this machine. */
   readonly unavailable: string | null;
-  /** Whether operations go on while the owner does something else. */
+  /** True if operations continue while the owner does something else. */
 }
 
 export const kinds: Kind[] = [
@@ -21,7 +21,7 @@ export const kinds: Kind[] = [
   { kind: "uring", unavailable: uringUnavailableReason() },
 ];
 
-/** Both ways of waiting, as one function: every promise is kept by both. */
+/** Both ways of waiting as one function, because both follow the same contract. */
 export const waits: Record<
   string,
   (queue: Queue, minCompletions: number) => Promise<[id: number, result: number][]>

@@ -37,7 +37,7 @@ export class TemporaryDirectory implements Disposable {
   }
 }
 
-/** Bytes that tell their place. */
+/** Bytes that depend on their place. */
 export function pattern(lengthBytes: number, seed = 1): Uint8Array {
   const words = new Uint32Array(Math.ceil(lengthBytes / 4));
   let x = seed * 0x9e3779b9;

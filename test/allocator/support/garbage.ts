@@ -1,7 +1,7 @@
 /**
- * What the hot calls of a MemoryFile allocate on the JavaScript heap. Run by garbage.test.ts with
- * JSC's log of collections switched on: each loop is between two full collections, whose sizes
- * are in the log.
+ * Measures how much the hot calls of a MemoryFile allocate on the JavaScript heap. garbage.test.ts
+ * runs it with JSC's log of collections: each loop is between two full collections, whose sizes are
+ * in the log.
  */
 import { FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 
@@ -13,7 +13,7 @@ const kept: FileRange[] = [new FileRange(0, 0)];
 
 const work: Readonly<Record<string, (index: number) => void>> = {
   nothing: () => {},
-  // What a range an operation looks like in the log.
+  // The size of one range for each operation, for comparison.
   range: (index) => {
     kept[0] = new FileRange(index, index + 1);
   },

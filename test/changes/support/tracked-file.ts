@@ -1,18 +1,18 @@
-/** A MemoryFile whose changes are detected, as a save detects them: what tests of changes/ share. */
+/** A MemoryFile whose changes are detected as by a save, for the tests of changes/. */
 import { PageHashes } from "../../../src/changes/page-hashes.ts";
 import type { ChangeDetection, ChangeTracker } from "../../../src/changes/tracker.ts";
 import { coreOf } from "../../../src/file/memory-file.ts";
 import { MemoryFile, type MemoryFileOptions, PAGE_SIZE } from "../../../src/index.ts";
 import { collectRuns, usedRuns } from "../../../src/save/collect.ts";
 
-/** The methods that there are here. */
+/** The methods that this machine supports. */
 export const DETECTIONS: readonly ChangeDetection[] = ["userfaultfd", "hashes"];
 
 export class TrackedFile implements Disposable {
   readonly file: MemoryFile;
   readonly core: ReturnType<typeof coreOf>;
   private readonly tracker: ChangeTracker;
-  /** What a save would have stored: copies. A page that is not there is zeros. */
+  /** The copies that a save would have stored. A page without a copy is zero. */
   private readonly stored = new Map<number, Uint8Array>();
 
   constructor(detection: ChangeDetection, options: MemoryFileOptions = {}) {
@@ -35,7 +35,7 @@ export class TrackedFile implements Disposable {
     if (!changes.tryBegin()) throw new Error("Another save owns the tracker");
   }
 
-  /** The used pages that a take reports, ascending; for hashes they are stored. */
+  /** The used pages that a take reports, ascending. The method that compares hashes stores them. */
   take(): number[] {
     const { runs } = collectRuns(this.core.allocator);
     const used = usedRuns(runs);

@@ -1,6 +1,6 @@
 /**
- * Runs with userfaultfd refused by a real seccomp filter, as in many containers: prints why writes
- * cannot be tracked then, and what two saves to a directory do without.
+ * Runs while a seccomp filter refuses userfaultfd, as in many containers. Prints why writes cannot
+ * be tracked, and the results of two saves to a directory.
  */
 import { trackingUnavailable } from "../../../ffi/index.ts";
 import { libc } from "../../../ffi/libc.ts";
@@ -45,7 +45,7 @@ function refuseUserfaultfd(): void {
 
 if (process.argv[2] === "refused") refuseUserfaultfd();
 
-/** Saves twice over one place while the program writes in its turns. */
+/** Saves to one place twice while the program writes in its turns of the event loop. */
 async function saveTwice(directory: string) {
   using file = MemoryFile.create();
   const words = file.view(file.allocate(BYTES), Int32Array);

@@ -1,5 +1,5 @@
 /**
- * A file's memory as a checkpoint must give it back: the dump of its runs, and every live page that
+ * A file's memory as a checkpoint must restore it: the dump of its runs, and every live page that
  * is not zero.
  */
 import { MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
@@ -8,7 +8,7 @@ import { usedRuns, collectRuns } from "../../../src/save/collect.ts";
 
 export interface Contents {
   readonly dump: string;
-  /** Page index to its bytes, of live pages that hold something. */
+  /** The bytes of each live page that is not zero, by page index. */
   readonly pages: ReadonlyMap<number, string>;
 }
 

@@ -1,4 +1,4 @@
-/** The files of a checkpoint's directory: their names hold random ids. */
+/** The files of a checkpoint's directory. Their names contain random ids. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 

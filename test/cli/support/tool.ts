@@ -32,7 +32,7 @@ export function copy(name: string): string {
   return directory;
 }
 
-/** Changes a byte to another value, whatever it is: some, such as a checkpoint's id, are random. */
+/** Changes a byte to another value. Some bytes, such as those of a checkpoint's id, are random. */
 export function overwrite(path: string, offset: number): void {
   const fd = openSync(path, "r+");
   const byte = new Uint8Array(1);

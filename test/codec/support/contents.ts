@@ -1,4 +1,4 @@
-/** Contents that codecs are tested and measured with: by seed, and the same on every machine. */
+/** Contents for tests and benches of codecs: from a seed, and the same on every machine. */
 
 export type ContentsKind = "zeros" | "text" | "records" | "vectors" | "noise";
 export const CONTENTS_KINDS: readonly ContentsKind[] = [
@@ -23,8 +23,8 @@ function next(x: number): number {
 }
 
 /**
- * `lengthBytes` of the kind; `lengthBytes` is a multiple of 16 or is rounded down to one, then
- * padded with zeros.
+ * `lengthBytes` of the kind. Other lengths than multiples of 16 are rounded down, then padded with
+ * zeros.
  */
 export function contentsOf(kind: ContentsKind, lengthBytes: number, seed = 1): Uint8Array {
   const bytes = new Uint8Array(lengthBytes);

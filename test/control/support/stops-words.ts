@@ -1,4 +1,4 @@
-/** What a test and its Worker share beside the file: the test starts and ends it by these words. */
+/** The words by which a test starts and ends its Worker, and reads its state. */
 import { coreOf } from "../../../src/file/memory-file.ts";
 import { type StopOptions, whileStopped } from "../../../src/control/stops.ts";
 import type { MemoryFile, RangeLike } from "../../../src/index.ts";
@@ -19,7 +19,7 @@ export function stopsProgress(words: Int32Array): void {
   Atomics.add(words, StopsWord.Progress, 1);
 }
 
-/** A Worker of the other file, and what the test knows of it. */
+/** A Worker of the other file, and the test's view of it. */
 export class StopsWorker {
   readonly words = new Int32Array(new SharedArrayBuffer(32));
   readonly worker = new Worker(new URL("./stops-worker.ts", import.meta.url));
@@ -53,7 +53,7 @@ export class StopsWorker {
     return Atomics.load(this.words, StopsWord.Progress);
   }
 
-  /** Tells it to end its loop. */
+  /** Makes the Worker end its loop. */
   end(): void {
     Atomics.store(this.words, StopsWord.Over, 1);
     Atomics.notify(this.words, StopsWord.Over);

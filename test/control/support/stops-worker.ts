@@ -1,6 +1,6 @@
 /**
- * A Worker that keeps an invariant: within a turn it writes the same number to several pages, one
- * after the other. Words of its own say what it does; see StopsWord.
+ * A Worker that keeps an invariant: within a turn of its event loop it writes the same number to
+ * several pages, one after the other. Words of its own show its state; see StopsWord.
  */
 import { MemoryFile, type MemoryFileHandle, type RangeLike } from "../../../src/index.ts";
 import { stopsProgress, StopsWord, type WorkerMode, type WorkerTask } from "./stops-words.ts";

@@ -1,6 +1,6 @@
 /**
- * A Worker that, turn by turn, writes a number to all pages of a file, or stops files and looks
- * whether all pages have equal numbers; until it is told to leave, or is terminated.
+ * A Worker that, in each turn of its event loop, writes a number to all pages of a file, or stops
+ * files and checks that all pages have equal numbers. It runs until the test ends or terminates it.
  */
 import { MemoryFile, type MemoryFileHandle, StopTimeoutError } from "../../../src/index.ts";
 import { StressWord } from "./stress-words.ts";

@@ -33,7 +33,7 @@ export interface Reply {
   readonly status: number;
   readonly headers: Record<string, string>;
   readonly body: Uint8Array;
-  /** Of a range: the object, and where the range begins. */
+  /** For a range: the object, and the start of the range. */
   readonly whole?: Uint8Array;
   readonly start?: number;
 }

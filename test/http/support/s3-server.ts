@@ -1,31 +1,32 @@
 /**
- * A small S3 server in this process, on purpose a bad one: rules make it late, cut answers, lose
- * them, answer with other ranges, and ignore conditions as some stores do. It serves plain HTTP
- * ranges as well. It keeps objects in memory and checks checksums, conditions and part numbers.
+ * A small S3 server in this process that misbehaves on purpose: rules make it late, cut answers,
+ * lose them, answer with other ranges, and ignore conditions as some stores do. It serves plain
+ * HTTP ranges as well. It keeps objects in memory and checks checksums, conditions and part
+ * numbers.
  */
 import { once } from "node:events";
 import http, { type IncomingMessage, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { answerS3, type Reply, type StoredObject, type Upload } from "./s3-protocol.ts";
 
-/** What the server does to a request instead of answering it well. */
+/** The fault of a request. */
 export interface Fault {
   readonly delayMs?: number;
-  /** Answers with this status, and no work is done. */
+  /** Answers with this status, and does no work. */
   readonly status?: number;
   readonly s3Code?: string;
   readonly headers?: Readonly<Record<string, string>>;
   /** Does the work, then closes the connection without an answer. */
   readonly losesAnswer?: boolean;
-  /** Closes the connection after so many bytes of the body. */
+  /** Closes the connection after this many bytes of the body. */
   readonly cutAfterBytes?: number;
-  /** Sends so many bytes of the body, and nothing more. */
+  /** Sends this many bytes of the body, and nothing more. */
   readonly stallAfterBytes?: number;
   /** Sends the body in pieces of this size, one every 10 ms. */
   readonly dripBytes?: number;
-  /** Moves the answered range by so many bytes. */
+  /** Moves the answered range by this many bytes. */
   readonly shiftBytes?: number;
-  /** Answers with fewer bytes than the range has, and says so. */
+  /** Answers with fewer bytes than the range has, with headers that say so. */
   readonly shortenBytes?: number;
   /** Sends more bytes than announced by Content-Range, without a Content-Length. */
   readonly extraBytes?: number;
@@ -62,11 +63,11 @@ export class S3Server implements AsyncDisposable {
   readonly objects = new Map<string, StoredObject>();
   readonly uploads = new Map<string, Upload>();
   readonly seen: SeenRequest[] = [];
-  /** Conditions on writes are ignored, as by Ceph's RGW on CompleteMultipartUpload. */
+  /** Ignores conditions on writes, as Ceph's RGW does on CompleteMultipartUpload. */
   ignoresConditions = false;
   /** Added to the clock, so that objects look older. */
   clockMs = 0;
-  /** Entries of a listing's page. */
+  /** Entries in each page of a listing. */
   listMax = 1000;
   private rules: ActiveRule[] = [];
   private readonly server = http.createServer((request, response) => {
@@ -145,7 +146,7 @@ function refusal({ status = 500, s3Code, headers = {} }: Fault): Reply {
   return { status, headers, body: Buffer.from(xml) };
 }
 
-/** The answer that a fault makes of a good one. */
+/** The bad answer that a fault makes of a good one. */
 function spoil(reply: Reply, fault: Fault): Reply {
   const { status, whole, start = 0 } = reply;
   let { body } = reply;

@@ -1,4 +1,4 @@
-/** The servers that scripts/test-s3.ts has started; none where it did not. */
+/** The servers that scripts/test-s3.ts has started; none without it. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -30,7 +30,7 @@ export function s3Servers(): S3Server[] {
 export interface HttpServer {
   readonly title: string;
   readonly url: string;
-  /** What the server serves. */
+  /** The objects of the server. */
   readonly directory: string;
 }
 

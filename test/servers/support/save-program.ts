@@ -1,5 +1,5 @@
 /**
- * A program that saves to S3 again and again, to be killed: each checkpoint's pages all hold one
+ * A program that saves to S3 repeatedly until it is killed. All pages of a checkpoint have one
  * number. It prints a line when it begins.
  */
 import { MemoryFile, PAGE_SIZE } from "../../../src/index.ts";

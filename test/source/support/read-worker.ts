@@ -1,4 +1,4 @@
-/** A Worker that reads content 0 of a source into memory, and then wakes the one that waits. */
+/** A Worker that reads content 0 of a source into memory, and then wakes its waiter. */
 import { openReader, type PageSource } from "../../../src/source/index.ts";
 
 interface Task {

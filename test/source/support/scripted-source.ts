@@ -1,6 +1,6 @@
 /**
- * A page source's module for tests: contents are a function of place, and answers come as the
- * options say: late, short, wrong, failed or never.
+ * A page source's module for tests: contents are a function of place, and options make answers
+ * late, short, wrong, failed or absent.
  */
 import type { ContentReader, ContentRequest } from "../../../src/source/index.ts";
 
@@ -16,9 +16,9 @@ export interface ScriptedOptions {
     | "rejects"
     | "never"
     | "blocks";
-  /** Only reads from here on behave so. */
+  /** Only reads from this offset on behave so. */
   readonly from?: number;
-  /** Counts reads that began, and readers that closed: two words. */
+  /** Two words that count the reads that began and the readers that closed. */
   readonly counts?: SharedArrayBuffer;
 }
 
