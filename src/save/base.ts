@@ -54,22 +54,18 @@ function noteExtents(
   { crcs, hashes }: { readonly crcs: Uint32Array; readonly hashes: Uint32Array },
   { frame, framePage, crc, hash, pages }: FileTable,
 ): void {
-  // As words: a BigInt for each page takes longer than all the rest.
-  const words = wordsOf(hash);
   let rank = 0;
   for (let i = 0; i < extents.start.length; i++) {
     const start = extents.start[i]!;
-    const end = start + extents.length[i]!;
+    const length = extents.length[i]!;
+    const end = start + length;
     // Pages behind the file's end are not used any more.
     if (end > pages) return;
-    const number = firstFrame + extents.frame[i]! + 1;
+    frame.fill(firstFrame + extents.frame[i]! + 1, start, end);
     const offset = extents.framePage[i]! - start;
-    for (let page = start; page < end; page++, rank++) {
-      frame[page] = number;
-      framePage[page] = page + offset;
-      crc[page] = crcs[rank]!;
-      words[2 * page] = hashes[2 * rank]!;
-      words[2 * page + 1] = hashes[2 * rank + 1]!;
-    }
+    for (let page = start; page < end; page++) framePage[page] = page + offset;
+    crc.set(crcs.subarray(rank, rank + length), start);
+    hash!.set(hashes.subarray(2 * rank, 2 * (rank + length)), 2 * start);
+    rank += length;
   }
 }

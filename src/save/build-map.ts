@@ -119,48 +119,38 @@ function collectColumns(
 ): Pick<BuiltMap, "crcs" | "hashes"> {
   const crcs = new Uint32Array(pages);
   const hashes = new BigUint64Array(hash === null ? 0 : pages);
-  // As words: a BigInt for each page takes longer than all the rest.
-  const from = wordsOf(hash);
   const to = wordsOf(hashes);
   let rank = 0;
   for (let i = 0; i < start.length; i++) {
-    const end = start[i]! + length[i]!;
-    for (let page = start[i]!; page < end; page++, rank++) {
-      crcs[rank] = crc[page]!;
-      if (hash === null) continue;
-      to[2 * rank] = from[2 * page]!;
-      to[2 * rank + 1] = from[2 * page + 1]!;
-    }
+    const page = start[i]!;
+    const end = page + length[i]!;
+    crcs.set(crc.subarray(page, end), rank);
+    if (hash !== null) to.set(hash.subarray(2 * page, 2 * end), 2 * rank);
+    rank += length[i]!;
   }
   return { crcs, hashes };
 }
 
 /** A column of u64 as pairs of u32. */
-export function wordsOf(column: BigUint64Array | null): Uint32Array {
-  if (column === null) return new Uint32Array(0);
+export function wordsOf(column: BigUint64Array): Uint32Array {
   return new Uint32Array(column.buffer, column.byteOffset, 2 * column.length);
 }
 
-/** The frames that extents use, ordered by content and offset, and the row of each. */
+/**
+ * The frames that extents use, ordered by content and offset, and the row of each. Their numbers
+ * are in that order: a base's frames are, and each new one is behind all others.
+ */
 function frameRows(
   used: Uint32Array,
   frames: FrameList,
   contentOf: (pageFile: number) => number,
 ): { columns: PageMap["frames"]; rowOf: Uint32Array } {
   const rowOf = new Uint32Array(frames.count);
+  for (const number of used) rowOf[number] = 1;
   const numbers: number[] = [];
-  for (const number of used) {
-    if (rowOf[number] === 0) numbers.push(number);
-    rowOf[number] = 1;
+  for (let number = 0; number < rowOf.length; number++) {
+    if (rowOf[number] === 1) rowOf[number] = numbers.push(number) - 1;
   }
-  numbers.sort(
-    (a, b) =>
-      contentOf(frames.pageFile[a]!) - contentOf(frames.pageFile[b]!) ||
-      frames.offset[a]! - frames.offset[b]!,
-  );
-  numbers.forEach((number, row) => {
-    rowOf[number] = row;
-  });
   const column = (values: readonly number[]) =>
     Uint32Array.from(numbers, (number) => values[number]!);
   return {

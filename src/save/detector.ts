@@ -98,7 +98,7 @@ export class HashDetector implements Detector {
         isEqual: (page, contents) =>
           frame[page] !== undefined &&
           frame[page] !== 0 &&
-          hash![page] === hashPage(contents, hashSeed),
+          isHash(hash!, page, hashPage(contents, hashSeed)),
       },
     );
     return hashes.take(used).runs;
@@ -147,4 +147,13 @@ export class MappedDetector extends HashDetector {
       throw error;
     }
   }
+}
+
+const scratch = new BigUint64Array(1);
+const scratchWords = new Uint32Array(scratch.buffer);
+
+/** True if the hash of `page` in a table is `expected`. */
+function isHash(hash: Uint32Array, page: number, expected: bigint): boolean {
+  scratch[0] = expected;
+  return hash[2 * page] === scratchWords[0] && hash[2 * page + 1] === scratchWords[1];
 }

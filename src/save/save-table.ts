@@ -27,7 +27,8 @@ export interface FileTable {
   readonly frame: Uint32Array;
   readonly framePage: Uint16Array;
   readonly crc: Uint32Array;
-  readonly hash: BigUint64Array | null;
+  /** Pairs of words, the low one first: reading a u64 makes a BigInt. */
+  readonly hash: Uint32Array | null;
 }
 
 export function createTable(sizePages: number, hasHashes: boolean): FileTable {
@@ -46,7 +47,7 @@ export function openTable(handle: TableHandle): FileTable {
     frame: new Uint32Array(handle.frame),
     framePage: new Uint16Array(handle.framePage),
     crc: new Uint32Array(handle.crc),
-    hash: handle.hash === null ? null : new BigUint64Array(handle.hash),
+    hash: handle.hash === null ? null : new Uint32Array(handle.hash),
   };
 }
 

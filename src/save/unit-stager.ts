@@ -21,7 +21,7 @@ import {
 } from "../../ffi/index.ts";
 import type { Overlay } from "../memory/overlay.ts";
 import { HUGE_PAGE_SIZE as UNIT_BYTES, PAGE_SIZE } from "../pages/units.ts";
-import { DataFinder } from "./data-finder.ts";
+import { DataFinder, type FullUnits } from "./data-finder.ts";
 import type { FileTable } from "./save-table.ts";
 
 export const PAGES_PER_UNIT = UNIT_BYTES / PAGE_SIZE;
@@ -37,6 +37,7 @@ export interface StagedFile {
   readonly address: Float64Array | null;
   /** See data-finder.ts. */
   readonly areFew: boolean;
+  readonly fullUnits?: FullUnits;
   readonly table: FileTable;
 }
 
@@ -52,6 +53,8 @@ export interface StagedUnit {
   readonly page: Uint32Array;
   readonly crc: Uint32Array;
   readonly hash: BigUint64Array;
+  /** The same, as pairs of words: reading a u64 makes a BigInt, which costs as much as the hash. */
+  readonly hashWords: Uint32Array;
   count: number;
   codec: CodecId;
   storedBytes: number;
@@ -82,6 +85,11 @@ class PageBuffer {
   }
 }
 
+function makeHashes(count: number): Pick<StagedUnit, "hash" | "hashWords"> {
+  const hash = new BigUint64Array(count);
+  return { hash, hashWords: new Uint32Array(hash.buffer) };
+}
+
 export interface StagerOptions {
   /** null: frames are raw. */
   readonly codec: Codec | null;
@@ -94,7 +102,7 @@ export class UnitStager {
   readonly unit: StagedUnit = {
     page: new Uint32Array(PAGES_PER_UNIT),
     crc: new Uint32Array(PAGES_PER_UNIT),
-    hash: new BigUint64Array(PAGES_PER_UNIT),
+    ...makeHashes(PAGES_PER_UNIT),
     count: 0,
     codec: CodecId.Raw,
     storedBytes: 0,
@@ -175,21 +183,29 @@ export class UnitStager {
       const at = unit.count;
       const view = views[firstPage + at]!;
       copyMemory(target + (firstPage + at) * PAGE_SIZE, address, PAGE_SIZE);
-      const crc = crc32(view);
-      unit.crc[at] = crc;
+      unit.crc[at] = crc32(view);
       unit.page[at] = page;
       if (table.hash !== null) {
-        const hash = hashPage(view, hashSeed);
-        const isStored =
-          table.frame[page] !== 0 && table.crc[page] === crc && table.hash[page] === hash;
+        unit.hash[at] = hashPage(view, hashSeed);
+        const isStored = this.isStored(table, page, at);
         if (isStored !== this.isMove) {
           if (isStored) unit.reusedPages++;
           continue;
         }
-        unit.hash[at] = hash;
       }
       unit.count++;
     }
+  }
+
+  /** True if the table has `page` with the contents of the unit's page `at`. */
+  private isStored({ frame, crc, hash }: FileTable, page: number, at: number): boolean {
+    const { unit } = this;
+    return (
+      frame[page] !== 0 &&
+      crc[page] === unit.crc[at] &&
+      hash![2 * page] === unit.hashWords[2 * at] &&
+      hash![2 * page + 1] === unit.hashWords[2 * at + 1]
+    );
   }
 
   /** Encodes the frame: compressed if that saves at least 1/16 of it in whole pages. */

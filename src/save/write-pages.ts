@@ -7,6 +7,7 @@ import { fileStatus } from "../../ffi/index.ts";
 import { Overlay } from "../memory/overlay.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { runInThread } from "../threads/pool.ts";
+import { FullUnits } from "./data-finder.ts";
 import type { SaveProgress } from "./options.ts";
 import { createFrames, type FrameRows, openFrames } from "./save-table.ts";
 import type { SinkDescription } from "./sink.ts";
@@ -86,6 +87,9 @@ export async function writeUsedPages(
     work,
     ticketEntries: ticketEntries(work, mostBytes),
     handle,
+    fullUnits: plan.sources.map(({ start, length }) =>
+      FullUnits.create((start.at(-1) ?? 0) + (length.at(-1) ?? 0)),
+    ),
     frames,
     firstFrame: plan.firstFrame,
     hashSeed: plan.hashSeed,

@@ -9,7 +9,7 @@ import { freeSlot, takeSlot } from "../control/participants.ts";
 import { DestroyedError } from "../errors/errors.ts";
 import { Overlay } from "../memory/overlay.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
-import { areFew, countPages } from "./data-finder.ts";
+import { areFew, countPages, FullUnits } from "./data-finder.ts";
 import { openWriter } from "./open-writer.ts";
 import {
   type FramesHandle,
@@ -56,6 +56,8 @@ export interface WriteTask {
   /** Entries of a ticket. */
   readonly ticketEntries: number;
   readonly handle: WriteHandle;
+  /** Of each source: see FullUnits. */
+  readonly fullUnits: readonly SharedArrayBuffer[];
   readonly frames: FramesHandle;
   /** The number of the first frame that is written. */
   readonly firstFrame: number;
@@ -101,7 +103,8 @@ const OUTPUT_PAGES = (2 * HUGE_PAGE_SIZE) / PAGE_SIZE;
 class Pending {
   readonly page: Uint32Array;
   readonly crc: Uint32Array;
-  readonly hash: BigUint64Array;
+  /** Pairs of words. */
+  readonly hash: Uint32Array;
   /** A row a frame. */
   readonly file: Uint16Array;
   readonly pages: Uint16Array;
@@ -116,7 +119,7 @@ class Pending {
     const most = entries * PAGES_PER_UNIT;
     this.page = new Uint32Array(most);
     this.crc = new Uint32Array(most);
-    this.hash = new BigUint64Array(most);
+    this.hash = new Uint32Array(2 * most);
     this.file = new Uint16Array(entries);
     this.pages = new Uint16Array(entries);
     this.codec = new Uint8Array(entries);
@@ -132,7 +135,7 @@ class Pending {
     if (count === 0) return;
     this.page.set(unit.page.subarray(0, count), this.pageCount);
     this.crc.set(unit.crc.subarray(0, count), this.pageCount);
-    this.hash.set(unit.hash.subarray(0, count), this.pageCount);
+    this.hash.set(unit.hashWords.subarray(0, 2 * count), 2 * this.pageCount);
     this.file[this.frames] = file;
     this.pages[this.frames] = count;
     this.codec[this.frames] = unit.codec;
@@ -141,6 +144,9 @@ class Pending {
     this.outputPages += Math.ceil(unit.storedBytes / PAGE_SIZE);
   }
 }
+
+/** Pages of a frame whose pages are neighbours in memory. */
+const ASCENDING = Uint16Array.from({ length: PAGES_PER_UNIT }, (_, i) => i);
 
 class TicketWriter {
   private readonly task: WriteTask;
@@ -159,8 +165,9 @@ class TicketWriter {
     this.sink = sink;
     this.state = openWriteHandle(task.handle);
     this.words = this.state.words;
-    this.files = task.sources.map((source) => ({
+    this.files = task.sources.map((source, i) => ({
       ...source,
+      fullUnits: new FullUnits(task.fullUnits[i]!),
       areFew: source.address === null && areFew(source.fd, countPages(source.length)),
       overlay: source.overlay === null ? null : new Overlay(source.overlay, source),
       table: openTable(source.table),
@@ -252,15 +259,26 @@ class TicketWriter {
    * `first`.
    */
   private note(i: number, first: number, frame: number): void {
-    const { pending } = this;
-    const { table } = this.files[pending.file[i]!]!;
-    const end = first + pending.pages[i]!;
+    const { page, crc, hash, pages, file } = this.pending;
+    const { table } = this.files[file[i]!]!;
+    const count = pages[i]!;
+    const end = first + count;
+    const start = page[first]!;
+    if (page[end - 1]! - start === count - 1) {
+      table.frame.fill(frame, start, start + count);
+      table.framePage.set(ASCENDING.subarray(0, count), start);
+      table.crc.set(crc.subarray(first, end), start);
+      table.hash?.set(hash.subarray(2 * first, 2 * end), 2 * start);
+      return;
+    }
     for (let at = first; at < end; at++) {
-      const page = pending.page[at]!;
-      table.frame[page] = frame;
-      table.framePage[page] = at - first;
-      table.crc[page] = pending.crc[at]!;
-      if (table.hash !== null) table.hash[page] = pending.hash[at]!;
+      const to = page[at]!;
+      table.frame[to] = frame;
+      table.framePage[to] = at - first;
+      table.crc[to] = crc[at]!;
+      if (table.hash === null) continue;
+      table.hash[2 * to] = hash[2 * at]!;
+      table.hash[2 * to + 1] = hash[2 * at + 1]!;
     }
   }
 

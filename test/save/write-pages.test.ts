@@ -17,6 +17,7 @@ import {
   syscallCounts,
   truncateFile,
 } from "../../ffi/index.ts";
+import { FullUnits } from "../../src/save/data-finder.ts";
 import { buildMap, storedExtents } from "../../src/save/build-map.ts";
 import { describeFile } from "../../src/save/file-writer.ts";
 import { FrameList } from "../../src/save/frame-list.ts";
@@ -197,7 +198,12 @@ test("writeUsedPages writes contents in the order of memory with several threads
 });
 
 /** One thread's work, in this thread, with the calls that it makes. */
-async function writeHere(states: readonly PageState[], path: string, direct = false) {
+async function writeHere(
+  states: readonly PageState[],
+  path: string,
+  direct = false,
+  fullUnits = FullUnits.create(states.length),
+) {
   const { file, source } = fileOf(states, 0);
   const fd = openFile(path, O_RDWR | O_CREAT);
   const isDirect = direct && setDirectIo(fd, true);
@@ -210,6 +216,7 @@ async function writeHere(states: readonly PageState[], path: string, direct = fa
     work,
     ticketEntries: 1,
     handle,
+    fullUnits: [fullUnits],
     frames: createFrames(work.unit.length),
     sink: { kind: "file", fd, path, allocation: null },
   });
@@ -244,6 +251,31 @@ test("writeUsedPages makes two seeks for an extent, and a write for 2 MiB", asyn
     const zero = await writeHere(Array<PageState>(4 * PIECE_PAGES).fill("zero"), `${root}/zero`);
     expect(zero).toMatchObject({ pwrite: 0, placed: 0 });
   });
+});
+
+test("FullUnits tell a thread of an extent that another thread has found", async () => {
+  await withDirectory(async (root) => {
+    const states = Array<PageState>(8 * PIECE_PAGES + 5).fill("data");
+    const fullUnits = FullUnits.create(states.length);
+    const first = await writeHere(states, `${root}/first`, false, fullUnits);
+    const second = await writeHere(states, `${root}/second`, false, fullUnits);
+    expect(first.lseek).toBe(2);
+    // For the unit that the file's end cuts.
+    expect(second.lseek).toBe(2);
+    expect(second.placed).toBe(states.length);
+    expect(readFileSync(`${root}/second`).equals(readFileSync(`${root}/first`))).toBe(true);
+  });
+});
+
+test("FullUnits.lookUnlessFull goes on without a thread that died while it looked", () => {
+  const shared = FullUnits.create(PIECE_PAGES);
+  new Int32Array(shared, 0, 1)[0] = 1;
+  const units = new FullUnits(shared);
+  let looks = 0;
+  units.lookUnlessFull(0, () => looks++);
+  units.note(0, PIECE_PAGES);
+  units.lookUnlessFull(0, () => looks++);
+  expect(looks).toBe(1);
 });
 
 test("writeUsedPages uses the page cache after a refused direct write", async () => {
