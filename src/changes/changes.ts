@@ -13,6 +13,7 @@ import { closeFile, openPagemap, openUserfaultfd } from "../../ffi/index.ts";
 import type { BaseName } from "../control/base-name.ts";
 import { type Control, Field, Word } from "../control/control.ts";
 import { forEachWord } from "../pages/bits.ts";
+import { atOnce, type Slices } from "../threads/slices.ts";
 import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
 import { type PageRuns, RunCollector, uniteRuns } from "./page-runs.ts";
 import { TrackingCounter, TrackingTables, TrackingWord } from "./tables.ts";
@@ -137,13 +138,18 @@ export class Changes implements ChangeTracker {
 
   /** Owner. Pages that are reported are noted as changed since the base. */
   take(used: PageRuns, options?: TakeOptions): RunCollector {
+    return atOnce(this.takeInSlices(used, options));
+  }
+
+  /** The same. What is written during a pause may be in this take or in the next one. */
+  *takeInSlices(used: PageRuns, options?: TakeOptions): Slices<RunCollector> {
     const tables = this.tables();
     const { words, counters } = tables;
     const began = performance.now();
     words[TrackingWord.Takes] = (words[TrackingWord.Takes]! + 1) | 0;
     tables.cover(this.memory.sizePages());
     const marks = this.takeMarks(tables);
-    const written = this.tracker!.take(used, options);
+    const written = yield* this.tracker!.takeInSlices(used, options);
     const taken = marks === undefined ? written : uniteRuns(marks.runs, written.runs);
     const { start, length } = taken.runs;
     for (let i = 0; i < start.length; i++) noteChanged(tables, start[i]!, start[i]! + length[i]!);

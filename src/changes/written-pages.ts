@@ -26,6 +26,7 @@ import {
 } from "../../ffi/index.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE, PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import { type PageRuns, RunCollector, uniteRuns } from "./page-runs.ts";
+import { atOnce, type Slices } from "../threads/slices.ts";
 import { type TrackingTables, TrackingCounter, TrackingWord } from "./tables.ts";
 import type { ChangeTracker, TakeOptions } from "./tracker.ts";
 
@@ -34,6 +35,8 @@ const SPLIT = 255;
 const HOT_TAKES = 2;
 /** A save makes about four takes, so this is some saves. Below 256, since `lastTake` is a byte. */
 const IDLE_TAKES = 24;
+/** A slice of a scan: to protect so many pages for the first time takes about 3 ms. */
+const SCAN_PAGES = 2 ** 16;
 
 /** A file's memory, as the trackers look at it. */
 export interface TrackedMemory {
@@ -61,14 +64,18 @@ export class WrittenPages implements ChangeTracker {
     this.pagemap = tables.words[TrackingWord.Pagemap]!;
   }
 
-  take(_used: PageRuns, { isHurried = false }: TakeOptions = {}): RunCollector {
+  take(used: PageRuns, options?: TakeOptions): RunCollector {
+    return atOnce(this.takeInSlices(used, options));
+  }
+
+  *takeInSlices(_used: PageRuns, { isHurried = false }: TakeOptions = {}): Slices<RunCollector> {
     const { words } = this.tables;
     const sizePages = this.memory.sizePages();
     this.tables.cover(sizePages);
     const registered = words[TrackingWord.RegisteredPages]!;
     if (sizePages > registered) this.register(registered, sizePages);
     this.hotUnits = [];
-    const written = this.scan(sizePages);
+    const written = yield* this.scan(sizePages);
     // Newly registered memory counts as written, which says nothing of its writers.
     if (sizePages > registered)
       this.tables.heat.fill(0, Math.floor(registered / PAGES_PER_HUGE_PAGE));
@@ -82,15 +89,15 @@ export class WrittenPages implements ChangeTracker {
     this.tables.words[TrackingWord.RegisteredPages] = end;
   }
 
-  private scan(sizePages: number): RunCollector {
+  private *scan(sizePages: number): Slices<RunCollector> {
     const parts: RunCollector[] = [];
     try {
-      this.scanInto(parts, sizePages);
+      yield* this.scanInto(parts, sizePages);
     } catch (error) {
       if (!(error instanceof SyscallError) || error.code !== "EPERM") throw error;
       // Something was mapped over a registered part. What has been reported is protected already.
       this.register(0, sizePages);
-      this.scanInto(parts, sizePages);
+      yield* this.scanInto(parts, sizePages);
     }
     return parts.reduce((all, part) => uniteRuns(all.runs, part.runs), new RunCollector());
   }
@@ -99,17 +106,23 @@ export class WrittenPages implements ChangeTracker {
    * Adds what is written to parts, each of which is in order. While other threads write, the kernel
    * may come back to addresses that it has reported and protected: they are written again.
    */
-  private scanInto(parts: RunCollector[], sizePages: number): void {
+  private *scanInto(parts: RunCollector[], sizePages: number): Slices<void> {
     const { base } = this.memory;
     let end = Number.POSITIVE_INFINITY;
-    scanWritten(this.pagemap, base, base + sizePages * PAGE_SIZE, (from, to) => {
+    const visit = (from: number, to: number) => {
       const first = (from - base) / PAGE_SIZE;
       const last = (to - base) / PAGE_SIZE;
       this.note(first, last);
       if (first < end) parts.push(new RunCollector());
       parts.at(-1)!.add(first, last);
       end = last;
-    });
+    };
+    for (let page = 0; page < sizePages; page += SCAN_PAGES) {
+      const from = base + page * PAGE_SIZE;
+      const pages = Math.min(SCAN_PAGES, sizePages - page);
+      scanWritten(this.pagemap, from, from + pages * PAGE_SIZE, visit);
+      yield;
+    }
   }
 
   /** Keeps `heat` and `lastTake` of the units that pages [start, end) touch. */

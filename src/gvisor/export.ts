@@ -9,6 +9,7 @@ import type { FileCore } from "../core/core.ts";
 import { USED } from "../allocator/states.ts";
 import type { SaveOptions, SaveReport } from "../save/options.ts";
 import { absolutePath, closing } from "../checkpoint/staging.ts";
+import { inSlices } from "../threads/slices.ts";
 import { storedExtents } from "../save/build-map.ts";
 import { createTable, openTable } from "../save/save-table.ts";
 import { mostBytesOf, writeUsedPages } from "../save/write-pages.ts";
@@ -141,10 +142,11 @@ async function writeExport(
     const { writtenBytes } = written;
     options.onProgress?.({ writtenBytes, totalBytes: writtenBytes });
     // Contents are raw and in the order of memory, so the format need not say where they are.
-    const images = states.map((state, i) => ({
-      ...state,
-      extents: storedExtents(sources[i]!, openTable(sources[i]!.table)),
-    }));
+    const images: ComposedImage[] = [];
+    for (const [i, state] of states.entries()) {
+      const table = openTable(sources[i]!.table);
+      images.push({ ...state, extents: await inSlices(storedExtents(sources[i]!, table)) });
+    }
     const metadata = encodeAll(plan, images, options);
     options.signal?.throwIfAborted();
     await writer.commit(metadata, written.writtenBytes);

@@ -7,7 +7,8 @@ import type { DecodedFile } from "../checkpoint/format.ts";
 import { readCrcs, readHashes } from "../checkpoint/columns.ts";
 import type { PageMap } from "../checkpoint/page-map.ts";
 import { CorruptCheckpointError } from "../errors/errors.ts";
-import { wordsOf } from "./build-map.ts";
+import type { Slices } from "../threads/slices.ts";
+import { SLICE_ROWS, wordsOf } from "./build-map.ts";
 import type { FrameList } from "./frame-list.ts";
 import type { FileTable } from "./save-table.ts";
 
@@ -15,12 +16,12 @@ import type { FileTable } from "./save-table.ts";
  * Notes in the save table of the MemoryFile `name` what the base has of it. False if the base has
  * nothing of it, or not all of it can be read: all contents are written then.
  */
-export function noteBase(
+export function* noteBase(
   { manifest, contents }: OpenCheckpoint,
   name: string,
   table: FileTable,
   frames: FrameList,
-): boolean {
+): Slices<boolean> {
   const file = manifest.files.find((other) => other.name === name);
   if (file === undefined || table.hash === null) return false;
   const columns = readColumns(contents[0]!, file);
@@ -34,7 +35,7 @@ export function noteBase(
       offset: rows.offset[row]!,
       storedBytes: rows.storedBytes[row]!,
     });
-  noteExtents(file.pageMap, first, columns, table);
+  yield* noteExtents(file.pageMap, first, columns, table);
   return true;
 }
 
@@ -48,12 +49,12 @@ function readColumns({ fd, path }: OpenContent, { crcs, hashes }: DecodedFile) {
   }
 }
 
-function noteExtents(
+function* noteExtents(
   { extents }: PageMap,
   firstFrame: number,
   { crcs, hashes }: { readonly crcs: Uint32Array; readonly hashes: Uint32Array },
   { frame, framePage, crc, hash, pages }: FileTable,
-): void {
+): Slices<void> {
   let rank = 0;
   for (let i = 0; i < extents.start.length; i++) {
     const start = extents.start[i]!;
@@ -67,5 +68,6 @@ function noteExtents(
     crc.set(crcs.subarray(rank, rank + length), start);
     hash!.set(hashes.subarray(2 * rank, 2 * (rank + length)), 2 * start);
     rank += length;
+    if (i % SLICE_ROWS === SLICE_ROWS - 1) yield;
   }
 }

@@ -1,8 +1,15 @@
 /** From the save table to what the manifest stores: one pass over a MemoryFile's used pages. */
 import type { PageMap } from "../checkpoint/page-map.ts";
 import { PAGES_PER_HUGE_PAGE as PAGES_PER_UNIT } from "../pages/units.ts";
+import type { Slices } from "../threads/slices.ts";
 import type { FrameList } from "./frame-list.ts";
 import type { FileTable } from "./save-table.ts";
+
+/** Steps of a slice: one a page, and more a row. A multiple of PAGES_PER_UNIT. */
+const SLICE_STEPS = 2 ** 15;
+const STEPS_PER_ROW = 16;
+/** Rows of a slice. */
+export const SLICE_ROWS = SLICE_STEPS / STEPS_PER_ROW;
 
 /** Used pages: runs, ordered and disjoint. */
 export interface UsedRuns {
@@ -73,50 +80,68 @@ class ExtentRows {
 }
 
 /** The used pages that have stored contents. */
-export function storedExtents(
+export function* storedExtents(
   { start, length }: UsedRuns,
-  { frame, framePage }: FileTable,
-): StoredExtents {
+  table: FileTable,
+): Slices<StoredExtents> {
   const rows = new ExtentRows();
+  let steps = 0;
   for (let run = 0; run < start.length; run++) {
     const runEnd = start[run]! + length[run]!;
-    for (let page = start[run]!; page < runEnd; ) {
-      const number = frame[page]!;
-      if (number === 0) {
-        page++;
-        continue;
-      }
-      const first = page;
-      const offset = framePage[page]! - page;
-      const end = Math.min(runEnd, page - (page % PAGES_PER_UNIT) + PAGES_PER_UNIT);
-      while (++page < end && frame[page] === number && framePage[page]! - page === offset);
-      rows.add(first, page - first, number - 1, framePage[first]!);
+    for (let page = start[run]!, end = page; page < runEnd; page = end) {
+      end = Math.min(runEnd, page - (page % SLICE_STEPS) + SLICE_STEPS);
+      addExtents(rows, page, end, table);
+      steps += STEPS_PER_ROW + end - page;
+      if (steps < SLICE_STEPS) continue;
+      steps = 0;
+      yield;
     }
   }
   return rows.finish();
 }
 
+/** Adds the extents of pages [start, end). */
+function addExtents(
+  rows: ExtentRows,
+  start: number,
+  end: number,
+  { frame, framePage }: FileTable,
+): void {
+  for (let page = start; page < end; ) {
+    const number = frame[page]!;
+    if (number === 0) {
+      page++;
+      continue;
+    }
+    const first = page;
+    const offset = framePage[page]! - page;
+    const most = Math.min(end, page - (page % PAGES_PER_UNIT) + PAGES_PER_UNIT);
+    while (++page < most && frame[page] === number && framePage[page]! - page === offset);
+    rows.add(first, page - first, number - 1, framePage[first]!);
+  }
+}
+
 /** `contentOf`: the content index of each page file of the save's list. */
-export function buildMap(
+export function* buildMap(
   stored: StoredExtents,
   table: FileTable,
   frames: FrameList,
   contentOf: (pageFile: number) => number,
-): BuiltMap {
+): Slices<BuiltMap> {
   const { start, length, frame, framePage } = stored;
   const { columns, rowOf } = frameRows(frame, frames, contentOf);
   const rows = new Uint32Array(frame.length);
   for (let i = 0; i < rows.length; i++) rows[i] = rowOf[frame[i]!]!;
   return {
     pageMap: { extents: { start, length, frame: rows, framePage }, frames: columns },
-    ...collectColumns(stored, table),
+    ...(yield* collectColumns(stored, table)),
   };
 }
 
-function collectColumns(
+function* collectColumns(
   { start, length, pages }: StoredExtents,
   { crc, hash }: FileTable,
-): Pick<BuiltMap, "crcs" | "hashes"> {
+): Slices<Pick<BuiltMap, "crcs" | "hashes">> {
   const crcs = new Uint32Array(pages);
   const hashes = new BigUint64Array(hash === null ? 0 : pages);
   const to = wordsOf(hashes);
@@ -127,6 +152,7 @@ function collectColumns(
     crcs.set(crc.subarray(page, end), rank);
     if (hash !== null) to.set(hash.subarray(2 * page, 2 * end), 2 * rank);
     rank += length[i]!;
+    if (i % SLICE_ROWS === SLICE_ROWS - 1) yield;
   }
   return { crcs, hashes };
 }

@@ -11,6 +11,7 @@ import { hashPage } from "../checkpoint/format.ts";
 import { baseName } from "../control/base-name.ts";
 import type { FileCore } from "../core/core.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
+import { inSlices } from "../threads/slices.ts";
 import type { FileTable } from "./save-table.ts";
 
 export interface Detector {
@@ -18,7 +19,7 @@ export interface Detector {
   /** Rounds that may help. */
   readonly maxRounds: number;
   /** What may differ from the table before anything was copied. */
-  first(used: PageRuns): PageRuns;
+  first(used: PageRuns): Promise<PageRuns>;
   /** What may have changed since the last call. @param isHurried the program is stopped */
   changed(used: PageRuns, table: FileTable, isHurried: boolean): PageRuns;
   /** The checkpoint of that id has been committed. */
@@ -43,11 +44,11 @@ export class TrackingDetector implements Detector {
     this.baseId = baseId;
   }
 
-  first(used: PageRuns): PageRuns {
+  async first(used: PageRuns): Promise<PageRuns> {
     const { changes } = this.core;
     const { baseId, name } = this;
     const isKnown = baseId !== null && changes.knowsBase(baseName(baseId, name));
-    changes.take(used);
+    await inSlices(changes.takeInSlices(used));
     return isKnown ? changes.changed().runs : used;
   }
 
@@ -72,7 +73,7 @@ export class HashDetector implements Detector {
     this.hashSeed = hashSeed;
   }
 
-  first(used: PageRuns): PageRuns {
+  async first(used: PageRuns): Promise<PageRuns> {
     return used;
   }
 
@@ -123,7 +124,7 @@ export class MappedDetector extends HashDetector {
     this.baseId = baseId;
   }
 
-  override first(used: PageRuns): PageRuns {
+  override async first(used: PageRuns): Promise<PageRuns> {
     const { baseId, name, core } = this;
     const isKnown = baseId !== null && core.mapping.overlay!.hasBase(baseName(baseId, name));
     return isKnown ? this.maybeWritten(used) : used;

@@ -2,7 +2,7 @@
  * A checkpoint in a directory. Replacing `meta` by rename is the one instant at which the new
  * checkpoint becomes the directory's:
  *
- *   1. write pages-<id> and meta.<id>.tmp, sync both, sync the directory
+ *   1. write pages-<id> and meta.<id>.tmp, sync both at once, sync the directory
  *   2. rename meta.<id>.tmp to meta, sync the directory              <- commit
  *   3. remove page files that the new manifest does not name
  *
@@ -19,7 +19,7 @@ import {
   truncateFile,
 } from "../../ffi/index.ts";
 import { META, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
-import { MAGIC } from "../checkpoint/format.ts";
+import { MAGIC, type PageFile } from "../checkpoint/format.ts";
 import { encodeTrailer, hex, pageFileName } from "../checkpoint/page-file.ts";
 import { closeAll, readBytes, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError, NoCheckpointError, NotCheckpointError } from "../errors/errors.ts";
@@ -71,24 +71,33 @@ export class DirectorySink implements Sink {
       if (LEFTOVER.test(name) && !kept.has(name)) await this.directory.remove(name);
   }
 
-  async commit({ id, manifest, written, pageFiles }: Commit): Promise<void> {
-    const { directory, pages } = this;
-    if (written !== null && pages !== undefined) {
-      const { fd, name } = pages;
-      setDirectIo(fd, false);
-      truncateFile(fd, written.sizeBytes);
-      writeBytes(fd, encodeTrailer(written), written.sizeBytes, directory.pathOf(name));
-      await directory.syncFile(fd, name);
-    }
-    this.temporary = `${META}.${hex(id)}.tmp`;
-    await directory.write(this.temporary, manifest.parts);
+  async commit({ id, written, makeManifest }: Commit): Promise<void> {
+    const { directory } = this;
+    const temporary = `${META}.${hex(id)}.tmp`;
+    const writeManifest = async () => {
+      const { manifest, pageFiles } = await makeManifest();
+      this.temporary = temporary;
+      await directory.write(temporary, manifest.parts);
+      return new Set(pageFiles.map(({ id }) => pageFileName(id)));
+    };
+    // Both are ended before anything is closed.
+    const [named] = await bothOf(writeManifest(), this.syncPages(written));
     await directory.sync();
-    directory.rename(this.temporary, META);
+    directory.rename(temporary, META);
     this.isCommitted = true;
     await directory.sync();
-    const named = new Set(pageFiles.map(({ id }) => pageFileName(id)));
     for (const name of directory.list())
       if (LEFTOVER.test(name) && !named.has(name)) await directory.remove(name);
+  }
+
+  private async syncPages(written: PageFile | null): Promise<void> {
+    const { directory, pages } = this;
+    if (written === null || pages === undefined) return;
+    const { fd, name } = pages;
+    setDirectIo(fd, false);
+    truncateFile(fd, written.sizeBytes);
+    writeBytes(fd, encodeTrailer(written), written.sizeBytes, directory.pathOf(name));
+    await directory.syncFile(fd, name);
   }
 
   async close(): Promise<void> {
@@ -103,6 +112,12 @@ export class DirectorySink implements Sink {
     // The last descriptor of a page file that was removed: its blocks are freed in the background.
     for (const { fd } of this.base?.contents ?? []) await closeInBackground(fd);
   }
+}
+
+/** What both resolve to, when both have ended. @throws what the first one threw, or the second */
+async function bothOf<A, B>(a: Promise<A>, b: Promise<B>): Promise<[A, B]> {
+  await Promise.allSettled([a, b]);
+  return [await a, await b];
 }
 
 /**

@@ -68,6 +68,11 @@ export function bytesAtOnce({ targetPauseMs }: Pick<SavePlan, "targetPauseMs">):
   return targetPauseMs * PAGES_PER_MS * PAGE_SIZE;
 }
 
+/** How far a save table reaches: a chunk more than the file, which may grow before the instant. */
+export function pagesToCover({ sizeBytes }: FileCore): number {
+  return sizeBytes / PAGE_SIZE + PAGES_PER_CHUNK;
+}
+
 export function collectState(core: FileCore): FileState {
   core.requireStillLive("saveTo()");
   const { chunkHuge, runs, usedPages } = collectRuns(core.allocator);
@@ -124,10 +129,11 @@ export class InstantTaker {
     const { files } = this;
     const states = files.map(({ core }) => collectState(core));
     this.covered = states.map(({ used }) => used);
-    this.pending = files.map(({ detector }, i) => {
+    for (const [i, { detector }] of files.entries()) {
       const { used } = states[i]!;
-      return detector === null ? used : intersectRuns(detector.first(used), used).runs;
-    });
+      this.pending[i] =
+        detector === null ? used : intersectRuns(await detector.first(used), used).runs;
+    }
     const maxRounds = Math.max(...files.map(({ detector }) => detector?.maxRounds ?? 1));
     for (let previous = Number.POSITIVE_INFINITY; ; ) {
       await this.copyRound();
@@ -151,11 +157,7 @@ export class InstantTaker {
   }
 
   private coverTables(): void {
-    for (const file of this.files) {
-      // A chunk more than now: the file may grow before the instant.
-      const pages = file.core.sizeBytes / PAGE_SIZE + PAGES_PER_CHUNK;
-      file.table = coverPages(file.table, pages);
-    }
+    for (const file of this.files) file.table = coverPages(file.table, pagesToCover(file.core));
   }
 
   /** Finds what changed since the last look. Returns how long that took. */

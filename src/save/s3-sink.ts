@@ -93,10 +93,11 @@ export class S3Sink implements Sink {
     return this.upload.description;
   }
 
-  async commit({ id, manifest, written }: Commit): Promise<void> {
+  async commit({ id, written, makeManifest }: Commit): Promise<void> {
+    const { manifest, pageFiles } = await makeManifest();
     await this.remote.ready();
     this.signal?.throwIfAborted();
-    if (written === null) await this.upload?.abort();
+    if (written === null || !pageFiles.includes(written)) await this.upload?.abort();
     else await this.upload!.complete(written.sizeBytes, encodeTrailer(written));
     if (performance.now() - this.beganMs > UPLOAD_MS_MAX)
       throw new CheckpointConflictError(this.place, "The save took longer than twelve hours");

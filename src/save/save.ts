@@ -13,6 +13,7 @@ import { Word } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
 import type { UserData } from "../core/options.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
+import { inSlices, nextTurn } from "../threads/slices.ts";
 import { noteBase } from "./base.ts";
 import { buildMap, type StoredExtents, storedExtents } from "./build-map.ts";
 import { LEAST_MOVED_BYTES, measureUse, pagesToMove, planMoves } from "./compaction.ts";
@@ -24,6 +25,7 @@ import {
   type FileState,
   type Instant,
   InstantTaker,
+  pagesToCover,
   type PassRuns,
   type SavedCore,
 } from "./instant.ts";
@@ -127,7 +129,8 @@ class Save {
     const detectors = new Detectors();
     const isTracked = plan.isConsistent && mostBytes(plan) > bytesAtOnce(plan);
     return await closing(detectors, async () => {
-      const tables = plan.files.map((file) => this.beginTable(file));
+      const tables: FileTable[] = [];
+      for (const file of plan.files) tables.push(await this.beginTable(file));
       const baseIdOf = (core: FileCore) => (this.based.has(core) ? this.baseId : null);
       if (isTracked) await detectors.begin(plan, this.hashSeed, baseIdOf);
       const cores = plan.files.map(({ core }, i): SavedCore => {
@@ -146,9 +149,10 @@ class Save {
     });
   }
 
-  private beginTable({ name, core }: SaveFile): FileTable {
-    const table = createTable(core.sizeBytes / PAGE_SIZE, true);
-    const isBased = this.isOnBase && noteBase(this.sink.base!, name, table, this.frames);
+  private async beginTable({ name, core }: SaveFile): Promise<FileTable> {
+    const table = createTable(pagesToCover(core), true);
+    const isBased =
+      this.isOnBase && (await inSlices(noteBase(this.sink.base!, name, table, this.frames)));
     if (isBased) this.based.add(core);
     return table;
   }
@@ -220,8 +224,13 @@ class Save {
     states: readonly FileState[],
   ): Promise<StoredExtents[]> {
     const { frames, totals } = this;
-    const find = () => cores.map(({ table }, i) => storedExtents(states[i]!.used, table));
-    const stored = find();
+    const find = async () => {
+      const stored: StoredExtents[] = [];
+      for (const [i, { table }] of cores.entries())
+        stored.push(await inSlices(storedExtents(states[i]!.used, table)));
+      return stored;
+    };
+    const stored = await find();
     if (!this.isOnBase) return stored;
     const sizes = [...this.basePageFiles.map(({ sizeBytes }) => sizeBytes), totals.writtenBytes];
     const budget = Math.max(2 * totals.writtenBytes, LEAST_MOVED_BYTES);
@@ -230,7 +239,7 @@ class Save {
     const runs = pagesToMove(stored, frames, moves);
     const pass = runs.map((pages) => ({ ...pages, address: null }));
     await this.write(cores, pass, true);
-    return find();
+    return await find();
   }
 
   /** The last report: all that was to be written has been. */
@@ -246,39 +255,52 @@ class Save {
   ): Promise<SaveReport> {
     const { plan, sink } = this;
     const pageFile = { id: this.pageFileId, sizeBytes: this.totals.writtenBytes };
-    const manifest = this.compose(cores, { states: instant.states, stored, pageFile });
-    const encoded = encodeChecked(manifest, `${sink.place}/meta`);
-    plan.signal?.throwIfAborted();
+    let made: { manifest: Manifest<SavedFile>; encoded: EncodedManifest } | undefined;
     await sink.commit({
       id: this.id,
-      manifest: encoded,
-      written: manifest.pageFiles.includes(pageFile) ? pageFile : null,
-      pageFiles: manifest.pageFiles,
+      written: pageFile.sizeBytes > 0 ? pageFile : null,
+      makeManifest: async () => {
+        const saved = { states: instant.states, stored, pageFile };
+        const manifest = await this.compose(cores, saved);
+        await nextTurn();
+        const encoded = encodeManifest(manifest);
+        await nextTurn();
+        // A load's own checks.
+        decodeManifest(encoded.parts[0], encoded.lengthBytes, `${sink.place}/meta`);
+        plan.signal?.throwIfAborted();
+        made = { manifest, encoded };
+        return { manifest: encoded, pageFiles: manifest.pageFiles };
+      },
     });
-    return this.report(instant, manifest, encoded);
+    return this.report(instant, made!.manifest, made!.encoded);
   }
 
   /** The manifest, with the page files that have live contents. */
-  private compose(
+  private async compose(
     cores: readonly SavedCore[],
     { states, stored, pageFile }: Saved,
-  ): Manifest<SavedFile> {
+  ): Promise<Manifest<SavedFile>> {
     const pageFiles = [...this.basePageFiles, pageFile];
     const isLive = pageFiles.map(() => false);
     for (const { frame } of stored)
       for (const number of frame) isLive[this.frames.pageFile[number]!] = true;
     let contents = 0;
     const contentOf = isLive.map((live) => (live ? ++contents : 0));
+    const files: SavedFile[] = [];
+    for (const [i, { table }] of cores.entries()) {
+      const { name, userData } = this.plan.files[i]!;
+      const { chunkHuge, runs } = states[i]!;
+      const map = await inSlices(
+        buildMap(stored[i]!, table, this.frames, (pageFile) => contentOf[pageFile]!),
+      );
+      const given = this.userData.get(userData) ?? null;
+      files.push({ name, chunkHuge, runs, userData: given, ...map });
+    }
     return {
       id: this.id,
       hashSeed: this.hashSeed,
       pageFiles: pageFiles.filter((_, i) => isLive[i]),
-      files: cores.map(({ table }, i) => {
-        const { name, userData } = this.plan.files[i]!;
-        const { chunkHuge, runs } = states[i]!;
-        const map = buildMap(stored[i]!, table, this.frames, (pageFile) => contentOf[pageFile]!);
-        return { name, chunkHuge, runs, userData: this.userData.get(userData) ?? null, ...map };
-      }),
+      files,
       userData: this.userData.get(this.plan.userData) ?? null,
     };
   }
@@ -331,13 +353,6 @@ function countCompressed(codecs: Uint8Array, count: number): number {
   let compressed = 0;
   for (let i = 0; i < count; i++) if (codecs[i] !== 0) compressed++;
   return compressed;
-}
-
-/** Encodes a manifest, and runs a load's own checks over it. */
-function encodeChecked(manifest: Manifest<SavedFile>, path: string): EncodedManifest {
-  const encoded = encodeManifest(manifest);
-  decodeManifest(encoded.parts[0], encoded.lengthBytes, path);
-  return encoded;
 }
 
 function randomId(): bigint {

@@ -29,10 +29,15 @@ export interface Sink {
 
 export interface Commit {
   readonly id: bigint;
-  readonly manifest: EncodedManifest;
   /** The page file that was begun; null if nothing was written to it. */
   readonly written: PageFile | null;
-  /** All page files that the manifest names. */
+  /** Called once. The page file may be synced meanwhile. */
+  readonly makeManifest: () => Promise<MadeManifest>;
+}
+
+export interface MadeManifest {
+  readonly manifest: EncodedManifest;
+  /** All page files that the manifest names; the one that was written may not be among them. */
   readonly pageFiles: readonly PageFile[];
 }
 

@@ -128,7 +128,9 @@ test.skipIf(!hasStrace)(
         "600",
         "2",
       );
-      expect(`${rule} ${injected} ${stdout}`).toBe(`${rule} 1 SyscallError EIO\n`);
+      expect(`${rule} ${stdout}`).toBe(`${rule} SyscallError EIO\n`);
+      // Once in each thread: two may sync at once.
+      expect(injected).toBeGreaterThanOrEqual(1);
       expect(listing(directory)).toEqual(before);
       expect(await checkStamped(directory, PAGES)).toBe(1);
       rmSync(directory, { recursive: true });

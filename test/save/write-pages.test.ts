@@ -19,6 +19,7 @@ import {
 } from "../../ffi/index.ts";
 import { FullUnits } from "../../src/save/data-finder.ts";
 import { buildMap, storedExtents } from "../../src/save/build-map.ts";
+import { atOnce } from "../../src/threads/slices.ts";
 import { describeFile } from "../../src/save/file-writer.ts";
 import { FrameList } from "../../src/save/frame-list.ts";
 import { createFrames, createTable, openTable } from "../../src/save/save-table.ts";
@@ -134,7 +135,7 @@ function expectWritten(
     frames.addRows(0, written.frames, written.frameCount);
     const source = sources[tag]!;
     const table = openTable(source.table);
-    const built = buildMap(storedExtents(source, table), table, frames, () => 1);
+    const built = atOnce(buildMap(atOnce(storedExtents(source, table)), table, frames, () => 1));
     const { start, length } = built.pageMap.extents;
     expect(joined([...start].map((page, i) => [page, length[i]!]))).toEqual(extents);
     expect([...built.crcs]).toEqual(crcs);
