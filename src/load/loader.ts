@@ -23,7 +23,7 @@ import { type LoadHandle, LoadWord } from "./load-tables.ts";
 import type { LoadEntry } from "./open-load.ts";
 import { restartOrder } from "./order.ts";
 import { OwnReads } from "./own-reads.ts";
-import { claimsRead, type Runnable, runLoads } from "./run.ts";
+import { claimsRead, readBeside, type Runnable, runLoads } from "./run.ts";
 import { Waiters } from "./waiters.ts";
 
 const INLINE = QUEUES.indexOf("inline");
@@ -112,6 +112,15 @@ export class Loader implements Runnable {
     correctCounts(state, control);
     restartOrder(words);
     void Loader.run([this]);
+  }
+
+  /**
+   * Reads in this thread, too, for a runner that may be blocked. Does nothing if the source needs
+   * an event loop. Resolves when this thread reads no more.
+   */
+  async help(): Promise<void> {
+    if (this.state.isLoading && canBlock(this.state.handle.source)) await readBeside(this);
+    this.releaseIfDone();
   }
 
   /** Ends the hold of the source if nothing can need it any more. */

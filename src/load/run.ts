@@ -8,6 +8,7 @@ import { correctCounts, hasClaims, recoverDeadClaims } from "./dead-threads.ts";
 import { DemandQueue } from "./demand-queue.ts";
 import { readNext } from "./load-task.ts";
 import { LoadWord } from "./load-tables.ts";
+import { restartOrder } from "./order.ts";
 import { OpenLoad, OWN_WINDOW_PAGES } from "./open-load.ts";
 import type { Control } from "../control/control.ts";
 import { LoadThreads, type ThreadedLoad } from "./threads.ts";
@@ -48,6 +49,15 @@ async function readInThreads(loads: readonly Runnable[]): Promise<void> {
   const states = loads.map(({ state }) => state);
   const threads = new LoadThreads(loads, (error) => abortAll(loads, error));
   await whenAdmitted(states, () => threads.run());
+}
+
+/** Reads a load in this thread while another one runs it. Precondition: the source can block. */
+export async function readBeside(load: Runnable): Promise<void> {
+  const { state, control } = load;
+  recoverDeadClaims(state);
+  restartOrder(state.words);
+  await readInline([load]);
+  correctCounts(state, control);
 }
 
 function abortAll(loads: readonly Runnable[], reason: unknown): void {

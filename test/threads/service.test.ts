@@ -2,13 +2,16 @@
  * The service thread: background work goes on while the threads that caused it are blocked or gone.
  */
 import { afterEach, expect, test } from "bun:test";
-import { readdirSync, readFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { MemoryFile } from "../../src/index.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
 import { Word } from "../../src/control/control.ts";
 import { ThreadPool } from "../../src/threads/pool.ts";
 import { isThreadAlive } from "../../src/threads/thread.ts";
-import { Actor } from "./support/actor.ts";
+import { namedDescriptors } from "../safety/support/descriptors.ts";
+import { Actor, Gate } from "./support/actor.ts";
 
 const MiB = 2 ** 20;
 const actors: Actor[] = [];
@@ -86,6 +89,30 @@ test("the service thread unmaps a destroyed file whose last thread died", async 
   void blocking.terminate();
   await until(() => !isMapped("service-abandoned"));
 });
+
+test.each(["auto", "workers", "inline"] as const)(
+  "the service thread reads a load whose thread is blocked, and closes its files (queue %s)",
+  async (queue) => {
+    const directory = mkdtempSync(join(tmpdir(), "pgalloc-service-"));
+    const source = MemoryFile.create();
+    const range = source.allocate(64 * MiB);
+    source.view(range).fill(7);
+    await source.saveTo(directory);
+    source.destroy();
+    const owner = new Actor();
+    actors.push(owner);
+    const gate = new Gate();
+    using file = MemoryFile.attach(await owner.call("loadAndBlock", directory, queue, gate.words));
+    const middle = { start: 24 * MiB, end: 28 * MiB };
+    await file.awaitLoad(middle);
+    expect(file.view(middle).every((byte) => byte === 7)).toBe(true);
+    await file.awaitLoad();
+    await until(() => !namedDescriptors().some((path) => path.startsWith(directory)));
+    gate.open();
+    if (queue === "inline") expect(await owner.call("missingWhenBlocked")).toBe(true);
+    rmSync(directory, { recursive: true });
+  },
+);
 
 test("destroy unmaps a served file at once", async () => {
   const file = MemoryFile.create({ name: "service-short" });

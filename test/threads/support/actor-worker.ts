@@ -4,6 +4,7 @@
  */
 import { openFile } from "../../../ffi/index.ts";
 import {
+  type LoadQueue,
   MemoryFile,
   type MemoryFileHandle,
   type MemoryFileOptions,
@@ -26,6 +27,8 @@ const scope = globalThis as unknown as {
 };
 
 let file: MemoryFile | undefined;
+/** Pages were missing when this thread blocked. */
+let missingWhenBlocked = false;
 const views: Uint8Array[] = [];
 
 function opened(): MemoryFile {
@@ -65,6 +68,17 @@ export const actions = {
     file = await MemoryFile.loadFrom(directory, { background: true });
     return file.share();
   },
+  /** Begins a load, and then blocks until the gate opens. */
+  loadAndBlock: async (directory: string, queue: LoadQueue, gate: Int32Array) => {
+    const loaded = await MemoryFile.loadFrom(directory, { background: true, queue });
+    file = loaded;
+    setImmediate(() => {
+      missingWhenBlocked = loaded.isLoading;
+      Atomics.wait(gate, GateWord.Open, 0);
+    });
+    return file.share();
+  },
+  missingWhenBlocked: () => missingWhenBlocked,
   stopAt,
   allocate: (lengthBytes: number, options = {}) => {
     const { start, end } = opened().allocate(lengthBytes, options);

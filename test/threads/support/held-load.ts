@@ -11,6 +11,8 @@ import {
 } from "../../../src/index.ts";
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "../../../src/load/load-tables.ts";
 import { SLOT_WORDS } from "../../../src/load/load-tables.ts";
+import { Word } from "../../../src/control/control.ts";
+import { THREAD_ID } from "../../../src/threads/thread.ts";
 import { coreOf } from "../../../src/file/memory-file.ts";
 
 const EIO = 5;
@@ -35,8 +37,10 @@ export async function heldLoad({
   const file = await MemoryFile.loadFrom(directory, { background: true, queue, name });
   // What is open stays readable.
   rmSync(directory, { recursive: true });
-  const { control, loader } = coreOf(file);
+  const { control, loader, words } = coreOf(file);
   const { state } = loader!;
+  // No service thread looks after the file: it would read for this thread.
+  Atomics.store(words, Word.Service, THREAD_ID);
   const slot = state.takeSlot();
   const every = () => new Int32Array(WORDS_PER_UNIT).fill(-1);
   const wanted = Array.from({ length: state.unitCount }, every);
