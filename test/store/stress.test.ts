@@ -3,7 +3,7 @@
  * bench/store-stress.ts` makes 100 million reads.
  */
 import { expect, test } from "bun:test";
-import { runStress } from "./support/stress.ts";
+import { MIN_KILLS, runStress } from "./support/stress.ts";
 
 const seed = Number(process.env["PGALLOC_STRESS_SEED"] ?? Date.now() % 2 ** 31);
 
@@ -31,6 +31,7 @@ test("a writer that is terminated leaves the store whole for the next", async ()
   });
   console.log(`    seed ${seed}: ${JSON.stringify(report)}`);
   expect(report).toMatchObject({ torn: 0, backward: 0, errors: 0 });
-  expect(report.kills).toBeGreaterThan(5);
+  expect(report.kills).toBeGreaterThanOrEqual(MIN_KILLS);
   expect(report.recoveries).toBeGreaterThan(0);
-}, 60_000);
+  // Starting a Worker may take seconds on a busy machine.
+}, 120_000);
