@@ -41,19 +41,14 @@ const FIRST_VIEW_PAGES = 4 * PAGES_PER_CHUNK;
 export class Allocator {
   readonly set: SegmentSet;
   readonly words: Int32Array<SharedArrayBuffer>;
-  /**
-   * This thread's participant slot. If the thread dies, the slot records the pages that it was
-   * releasing.
-   */
+  private readonly fields: Float64Array<SharedArrayBuffer>;
+  /** This thread's participant slot. It records the pages that the thread is releasing. */
   readonly slot: number;
   private readonly tables: TableMemory;
   readonly backing: Backing;
   private readonly capacityPages: number;
   private readonly limitPages: number;
-  /**
-   * Pages that this thread's views of the tables serve. The number doubles, so a new chunk rarely
-   * needs new views.
-   */
+  /** Pages that this thread's views of the tables serve: doubled, so few chunks need new views. */
   private viewedPages: number;
 
   /** True if the last `allocate` recycled waste. The caller must zero it. */
@@ -62,6 +57,7 @@ export class Allocator {
   /** `tables` is new (zeroed) or attached; `slot` is this thread's participant slot. */
   constructor(control: Control, tables: TableMemory, slot: number, backing: Backing) {
     this.words = control.words;
+    this.fields = control.fields;
     this.slot = slot;
     this.tables = tables;
     this.backing = backing;
@@ -183,6 +179,8 @@ export class Allocator {
       const at = topDown ? fitEnd - pages : start;
       this.set.replaceIn(start, fitEnd, at, at + pages, tag, 1, group | 0);
       this.words[Word.UsedPages]! += pages;
+      this.fields[Field.Allocations]!++;
+      this.fields[Field.AllocatedPages]! += pages;
       return at;
     } finally {
       this.unlock();

@@ -146,11 +146,14 @@ export const Field = {
   ProcessId: 14,
   /** The inode of `Fd`. */
   Inode: 15,
+  /** Allocations so far, and their pages. Added to with the lock held. */
+  Allocations: 16,
+  AllocatedPages: 17,
 } as const;
 
 const MAGIC = 0x7067_616c_0002;
 const WORDS = Word.Participants + MAX_PARTICIPANTS * PARTICIPANT_WORDS;
-const FIELDS = 16;
+const FIELDS = 18;
 const LENGTH_BYTES = 4 * WORDS + 8 * FIELDS + 8 * COUNTERS;
 
 export interface Control {

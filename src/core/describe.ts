@@ -27,6 +27,8 @@ export function describeFile(core: FileCore): string {
     `${showBytes(bytesOf(Word.UsedPages))} of ${showBytes(core.limitBytes)} in use`,
     `${showBytes(bytesOf(Word.SizePages))} mapped`,
   ];
+  const pageFilePages = core.mapping.overlay?.pages ?? 0;
+  if (pageFilePages > 0) parts.push(`${showBytes(pageFilePages * PAGE_SIZE)} of page files`);
   if (words[Word.WastePages]! > 0)
     parts.push(`${showBytes(bytesOf(Word.WastePages))} to be released`);
   if (core.mayMissPages) parts.push("loading");

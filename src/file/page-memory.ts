@@ -199,7 +199,11 @@ export abstract class PageMemory {
     return this.#core.evictions.trigger;
   }
 
-  /** Memory and swap that the kernel spends on the file: exact, from fstat(2). */
+  /**
+   * Memory and swap that the kernel spends on the file: exact, from fstat(2). Pages that are mapped
+   * from page files are no part of it, nor are the copies of those that were written: `usage()` has
+   * both.
+   */
   get totalUsageBytes(): number {
     this.#core.requireLive("totalUsageBytes");
     return fileStatus(this.#core.mapping.fd).allocatedBytes;

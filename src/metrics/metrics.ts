@@ -28,9 +28,13 @@ export interface MemoryMetrics {
   /** Pages without references that are not yet returned to the kernel. */
   readonly wasteBytes: number;
   readonly freeBytes: number;
-  /** Memory that the kernel spends on the file. */
+  /** Memory that the kernel spends on the file. Pages of page files are no part of it. */
   readonly committedBytes: number;
+  /** Pages that are mapped from page files, and private copies of those that were written. */
+  readonly mappedBytes: number;
   readonly limitBytes: number;
+  /** All allocations so far, those that were freed again included. */
+  readonly allocations: { readonly count: number; readonly bytes: number };
 }
 
 /** Counters of a restore; `loadStats()` has the rest. */
@@ -130,7 +134,12 @@ function memoryOf(core: FileCore): MemoryMetrics {
     // The three words change one after another, so their sum may be wrong for an instant.
     freeBytes: Math.max(0, sizePages - usedPages - wastePages) * PAGE_SIZE,
     committedBytes: fileStatus(core.mapping.fd).allocatedBytes,
+    mappedBytes: (core.mapping.overlay?.pages ?? 0) * PAGE_SIZE,
     limitBytes: fields[Field.LimitPages]! * PAGE_SIZE,
+    allocations: {
+      count: fields[Field.Allocations]!,
+      bytes: fields[Field.AllocatedPages]! * PAGE_SIZE,
+    },
   };
 }
 

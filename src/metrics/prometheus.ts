@@ -39,6 +39,24 @@ const FAMILIES: readonly Family[] = [
     samples: ({ memory }) => [[{ backing: memory.backing }, memory.committedBytes]],
   },
   {
+    name: "pgalloc_mapped_bytes",
+    type: "gauge",
+    help: "Pages mapped from page files, and copies of those that were written.",
+    samples: ({ memory }) => [[{}, memory.mappedBytes]],
+  },
+  {
+    name: "pgalloc_allocations_total",
+    type: "counter",
+    help: "Allocations.",
+    samples: ({ memory }) => [[{}, memory.allocations.count]],
+  },
+  {
+    name: "pgalloc_allocated_bytes_total",
+    type: "counter",
+    help: "Bytes of all allocations so far.",
+    samples: ({ memory }) => [[{}, memory.allocations.bytes]],
+  },
+  {
     name: "pgalloc_limit_bytes",
     type: "gauge",
     help: "The most bytes that may be in use.",

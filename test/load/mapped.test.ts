@@ -60,6 +60,8 @@ describe.each([true, false])("verify %p", (verify) => {
     });
     expect(pageFileMappings(file)).toBe(1);
     expect(file.totalUsageBytes).toBe(0);
+    expect(file.metrics().memory).toMatchObject({ committedBytes: 0, mappedBytes: all.end });
+    expect(`${file}`).toContain(", 12.1 MiB of page files");
     expect(wrongPages(file)).toEqual([]);
   });
 
@@ -101,6 +103,13 @@ describe.each([true, false])("verify %p", (verify) => {
     expect(wrongPages(back, (page) => (page === 11 ? 0 : page === 12 ? 3 : stamp(page)))).toEqual(
       [],
     );
+  });
+
+  test("open() restores by mapping", async () => {
+    const options = { mapped: true, verify, create: true };
+    using file = await MemoryFile.open(join(root, "dense"), options);
+    expect(file.loadStats().mappedBytes).toBe(all.end);
+    expect(wrongPages(file)).toEqual([]);
   });
 
   test("the file grows, and is destroyed", async () => {

@@ -50,6 +50,10 @@ describe("metrics()", () => {
     await file.released();
     expect(file.metrics().memory.wasteBytes).toBe(0);
     expect(file.metrics().memory.committedBytes).toBe(file.totalUsageBytes);
+    file.allocate(2 * PAGE_SIZE);
+    const { allocations, mappedBytes } = file.metrics().memory;
+    expect(allocations).toEqual({ count: 2, bytes: 66 * PAGE_SIZE });
+    expect(mappedBytes).toBe(0);
   });
 
   test("counts saves and their bytes, and failed saves by code", async () => {

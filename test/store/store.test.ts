@@ -37,6 +37,32 @@ test("Store.open after a restart finds what close saved", async () => {
   ]);
 });
 
+test.each([true, false])("Store.open maps the checkpoint (verify: %p)", async (verify) => {
+  const where = place();
+  const first = await Store.open(where, { create: true });
+  for (let i = 0; i < 20_000; i++) first.map("numbers").set(`${i}`, text(`value ${i}`));
+  await first.close();
+  // Each start writes to mapped pages, and saves over the checkpoint that it has mapped.
+  for (let start = 0; start < 3; start++) {
+    await using store = await Store.open(where, { mapped: true, verify });
+    await store.memory.awaitLoad();
+    const { mappedBytes, totalBytes } = store.memory.loadStats();
+    expect(mappedBytes).toBeGreaterThan(totalBytes / 2);
+    const numbers = store.map("numbers");
+    for (let i = start; i < 20_000; i += 7) numbers.set(`${i}`, text(`start ${start} of ${i}`));
+    numbers.delete(`${start}`);
+    numbers.set(`new ${start}`, text("new"));
+  }
+  await using last = await Store.open(where, { mapped: true, verify });
+  await last.memory.awaitLoad();
+  const wrong = Array.from({ length: 20_000 }, (_, i) => i).filter((i) => {
+    const expected = i < 3 ? undefined : text(i % 7 < 3 ? `start ${i % 7} of ${i}` : `value ${i}`);
+    return hex(last.map("numbers").get(`${i}`)) !== hex(expected);
+  });
+  expect(wrong).toEqual([]);
+  expect(last.map("numbers").size).toBe(20_000);
+});
+
 test("Store.open rejects a second writer, and accepts readers", async () => {
   const where = place();
   const writer = await Store.open(where, { create: true });
