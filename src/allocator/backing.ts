@@ -14,7 +14,7 @@ export interface Backing {
    */
   cancelLoad(start: number, end: number): boolean;
   /** True once nothing is being read into the pages. */
-  isSettled(start: number, end: number): boolean;
+  hasNoReads(start: number, end: number): boolean;
   /** The first page at or after `page` that may be committed; beyond the file if there is none. */
   nextData(page: number): number;
   /** The first page at or after `page` that was touched; beyond the file if there is none. */

@@ -54,7 +54,7 @@ export class WasteBatch {
   /** Pages that `take` took or made free. */
   pages = 0;
   /** The page at which the next search for held pages starts. */
-  private settleFrom = 0;
+  private heldFrom = 0;
   private hugeDecommitStart = 0;
   private hugeDecommitEnd = 0;
 
@@ -79,12 +79,12 @@ export class WasteBatch {
     const { allocator } = this;
     this.count = this.pages = this.huge = 0;
     // A search that starts in the middle needs a second round to see all runs.
-    let roundsLeft = this.settleFrom > 0 ? 2 : 1;
+    let roundsLeft = this.heldFrom > 0 ? 2 : 1;
     do {
       allocator.lock();
       try {
         if (allocator.words[Word.HeldPages] === 0) roundsLeft = 0;
-        else if (!this.settleHeld()) roundsLeft--;
+        else if (!this.wasteHeld()) roundsLeft--;
         this.takeSmall(maxPages);
         if (this.pages === 0) this.takeHuge();
         expectCounts(allocator.words);
@@ -227,19 +227,19 @@ export class WasteBatch {
    * Among the next runs, makes held pages waste if their loads are done. Returns false after the
    * last run.
    */
-  private settleHeld(): boolean {
+  private wasteHeld(): boolean {
     const { set, words, backing } = this.allocator;
-    let run = this.settleFrom < set.size ? set.startOf(this.settleFrom) : 0;
+    let run = this.heldFrom < set.size ? set.startOf(this.heldFrom) : 0;
     for (let runs = 0; runs < RUNS_MAX && run < set.size; runs++) {
       const next = set.endOf(run);
       const tag = set.tagAt(run);
-      if (stateOf(tag) === HELD && backing.isSettled(run, next)) {
+      if (stateOf(tag) === HELD && backing.hasNoReads(run, next)) {
         set.replace(run, next, WASTE | (tag & HUGE), 0, 0);
         words[Word.HeldPages]! -= next - run;
       }
       run = next;
     }
-    this.settleFrom = run < set.size ? run : 0;
-    return this.settleFrom > 0;
+    this.heldFrom = run < set.size ? run : 0;
+    return this.heldFrom > 0;
   }
 }

@@ -138,7 +138,7 @@ export class FileCore {
       grow: (chunks, huge) => mapping.grow(this.sizeBytes, chunks, huge),
       cancelLoad: (start, end) => loader?.state.cancel(control, start, end) ?? false,
       // A dropped page whose read failed counts as read: cancel forgets the failure.
-      isSettled: (start, end) => loader?.state.cancel(control, start, end) !== true,
+      hasNoReads: (start, end) => loader?.state.cancel(control, start, end) !== true,
       nextData: (page) => this.nextData(page),
       nextTouched: (page) => mapping.nextData(page * PAGE_SIZE) / PAGE_SIZE,
       uncommitted: (start, end) => {

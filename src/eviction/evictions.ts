@@ -229,7 +229,7 @@ export class Evictions {
     }
     this.users.delete(user);
     this.running--;
-    if (this.running === 0) this.settle();
+    if (this.running === 0) this.answerWaiters();
   }
 
   /** Asks the user for a range. `state.pending` is set until it has answered. */
@@ -301,7 +301,7 @@ export class Evictions {
   async waitForAll(): Promise<void> {
     await new Promise<void>((resolve, reject) => {
       this.waiters.push({ resolve, reject });
-      if (this.running === 0 || this.isClosed) this.settle();
+      if (this.running === 0 || this.isClosed) this.answerWaiters();
     });
     await this.requests.answered(() => this.isClosed);
   }
@@ -317,7 +317,7 @@ export class Evictions {
       await new Promise((resolve) => setImmediate(resolve));
   }
 
-  private settle(): void {
+  private answerWaiters(): void {
     const { waiters, failures, failureCount } = this;
     if (waiters.length === 0) return;
     this.waiters = [];
@@ -342,7 +342,7 @@ export class Evictions {
       if (!state.evicting) this.users.delete(user);
     }
     this.requests.leave();
-    this.settle();
+    this.answerWaiters();
   }
 }
 

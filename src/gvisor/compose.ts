@@ -44,7 +44,7 @@ export interface ComposeOptions {
 
 /**
  * The caller must then write contents in the order of `extents`: to the pages file without a gap,
- * or inline with a header for each range that `validateMetadata` returns as `committed`.
+ * or in the stream with a header for each range that `validateMetadata` returns as `committed`.
  *
  * @throws {RangeError} if runs or extents are out of order or leave their chunks, if contents are
  * outside of used pages, or if a run's kind is foreign to gVisor and `foreignKind` is not given

@@ -6,7 +6,7 @@
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { MemoryFileImage } from "./image.ts";
 import { type CheckpointLimits, decodeMetadata } from "./metadata.ts";
-import { type ByteSource, locateInline, locateInPagesFile, readMetadataFrame } from "./stream.ts";
+import { type ByteSource, locateInStream, locateInPagesFile, readMetadataFrame } from "./stream.ts";
 import { validateMetadata } from "./validate.ts";
 
 export interface ReadImageOptions extends CheckpointLimits {
@@ -43,7 +43,7 @@ export function readImage(
   const { chunkHuge, runs, committed } = validateMetadata(decoded, options, metadata.path);
   const { extents, end } =
     pagesFile === null
-      ? locateInline(committed, metadata, frame.end)
+      ? locateInStream(committed, metadata, frame.end)
       : locateInPagesFile(committed, pagesFile, options.pagesOffset ?? 0);
   const metadataEnd = pagesFile === null ? end : frame.end;
   if (options.moreFollow !== true) {

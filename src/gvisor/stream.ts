@@ -90,7 +90,7 @@ export function frameMetadata(message: Uint8Array): Uint8Array {
 }
 
 /** The header of `lengthBytes` of page contents in the form without a pages file. */
-export function inlineHeader(lengthBytes: number): Uint8Array {
+export function streamHeader(lengthBytes: number): Uint8Array {
   const writer = new WireWriter(new Uint8Array(varintLengthBytes(lengthBytes)));
   writer.varint(lengthBytes);
   return writer.bytes;
@@ -136,7 +136,7 @@ export function locateInPagesFile(
  * @throws {CorruptCheckpointError} if a header differs from the one that the metadata requires, or
  * contents are cut off
  */
-export function locateInline(
+export function locateInStream(
   committed: CommittedPages,
   source: ByteSource,
   offset: number,

@@ -39,7 +39,7 @@ import { Cursor } from "./set-cursor.ts";
 import { SubreleaseClaims } from "./subrelease-claims.ts";
 import { U64_MAX } from "./wire.ts";
 
-/** An image without the places of its contents: see `locateInPagesFile` and `locateInline`. */
+/** An image without the places of its contents: see `locateInPagesFile` and `locateInStream`. */
 export interface ValidMetadata {
   readonly chunkHuge: Uint8Array;
   readonly runs: ImageRuns;

@@ -28,7 +28,7 @@ const backing: Backing = {
     cancelled.push(`${start}-${end}`);
     return inFlight.has(start);
   },
-  isSettled: (start) => !inFlight.has(start),
+  hasNoReads: (start) => !inFlight.has(start),
   nextData: (page) => page,
   nextTouched: (page) => page,
   uncommitted: () => {},

@@ -2,7 +2,7 @@
 import { describe, expect, test } from "bun:test";
 import { CorruptCheckpointError } from "../../src/errors/errors.ts";
 import { imageToMetadata } from "../../src/gvisor/compose.ts";
-import { locateInline, memorySource } from "../../src/gvisor/stream.ts";
+import { locateInStream, memorySource } from "../../src/gvisor/stream.ts";
 import { toOracle } from "./support.ts";
 import { readBack, K, good, metadataOf, base } from "./support/sketch.ts";
 
@@ -58,7 +58,7 @@ describe("headers of contents in the stream", () => {
     );
 
   test("locate the contents", () => {
-    const { extents, end } = locateInline(committed, parts([0x80, 0x40], [0x80, 0x20]), 1);
+    const { extents, end } = locateInStream(committed, parts([0x80, 0x40], [0x80, 0x20]), 1);
     expect([...extents.fileOffset]).toEqual([3, 5 + 2 * K]);
     expect(end).toBe(5 + 3 * K);
   });
@@ -80,7 +80,7 @@ describe("headers of contents in the stream", () => {
     ["66 bits", new Array(10).fill(0xff), [0x80, 0x20], "exceeds 64 bits"],
     ["contents cut off", [0x80, 0x40], [0x80], "Varint|Expected|cut off"],
   ])("are refused: %s", (_name, first, second, message) => {
-    const attempt = () => locateInline(committed, parts(first, second), 1);
+    const attempt = () => locateInStream(committed, parts(first, second), 1);
     expect(attempt).toThrow(CorruptCheckpointError);
     expect(attempt).toThrow(new RegExp(message));
   });

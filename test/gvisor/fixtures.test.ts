@@ -4,7 +4,7 @@ import { imageToMetadata } from "../../src/gvisor/compose.ts";
 import { CHUNK_PAGES, type MemoryFileImage, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
 import { decodeMetadata, encodeMetadata } from "../../src/gvisor/metadata.ts";
 import { readImage } from "../../src/gvisor/read-image.ts";
-import { frameMetadata, inlineHeader, memorySource } from "../../src/gvisor/stream.ts";
+import { frameMetadata, streamHeader, memorySource } from "../../src/gvisor/stream.ts";
 import { validateMetadata } from "../../src/gvisor/validate.ts";
 import { type Expected, type Fixture, fixtures, messageOf } from "./support.ts";
 
@@ -107,7 +107,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
   },
 );
 
-test("inlineHeader writes the headers of contents without a pages file", () => {
+test("streamHeader writes the headers of contents without a pages file", () => {
   const fixture = fixtures.find(({ name }) => name === "inline")!;
   const message = messageOf(fixture);
   const { committed } = validateMetadata(decodeMetadata(message));
@@ -117,7 +117,7 @@ test("inlineHeader writes the headers of contents without a pages file", () => {
   for (const [i, start] of committed.start.entries()) {
     const lengthBytes = committed.length[i]! * PAGE_BYTES;
     const at = offsets.get(start * PAGE_BYTES)!;
-    parts.push(inlineHeader(lengthBytes), fixture.metadata.subarray(at, at + lengthBytes));
+    parts.push(streamHeader(lengthBytes), fixture.metadata.subarray(at, at + lengthBytes));
   }
   expect(Buffer.concat(parts).equals(fixture.metadata)).toBe(true);
 });

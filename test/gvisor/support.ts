@@ -16,7 +16,7 @@ import {
 import { decodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
 import { RunBuilder } from "../../src/gvisor/run-builder.ts";
 import {
-  inlineHeader,
+  streamHeader,
   locateInPagesFile,
   memorySource,
   readMetadataFrame,
@@ -267,7 +267,7 @@ export function writeInlineForm(from: string, to: string): void {
   let offset = 0;
   for (const length of committed.length) {
     const lengthBytes = length * PAGE_BYTES;
-    parts.push(inlineHeader(lengthBytes), pages.subarray(offset, offset + lengthBytes));
+    parts.push(streamHeader(lengthBytes), pages.subarray(offset, offset + lengthBytes));
     offset += lengthBytes;
   }
   mkdirSync(to);
