@@ -2,10 +2,10 @@
  * Free + allocate: drops a random live range of 1 to 64 pages and allocates another length in its
  * place; nothing is committed.
  *
- * `nsPerPair` is the loop. `nsPerPairSettled` continues until all that was dropped is released, so
+ * `nsPerPair` is the loop. `nsPerPairSettled` continues until all dropped pages are released, so
  * that no work is left over. `firstNsPerPair` is the first trace of the process, compiled while it
- * runs. The hash covers the placement of every range when each release is waited for: plain first
- * fit, the same as gVisor's.
+ * runs. The hash covers the placement of every range if each release is awaited: plain first fit,
+ * the same as gVisor's.
  */
 import { measure } from "mitata";
 import { syscallCounts } from "../ffi/index.ts";
@@ -55,7 +55,7 @@ export const bench: Bench = {
 async function sample(params: Params, run: Run): Promise<Sample> {
   const live = number(params, "live");
   const ops = number(params, "ops");
-  // It is the same in every round: once is enough.
+  // It is the same in every round, so once is enough.
   const hash = run.seed === 1 ? await placementHash(makeTrace(live, HASH_OPS, 1, true)) : null;
   const trace = makeTrace(live, ops, 1, true);
   using file = MemoryFile.create({ name: "bench" });

@@ -1,7 +1,7 @@
 /**
  * One very large allocation and its release; nothing is committed. The cost must not depend on the
- * length. The first pair of a file extends and maps the file; it is a figure of its own, as in the
- * peer.
+ * length. The first pair of a file extends and maps the file, so it is a figure of its own, as in
+ * the peer.
  */
 import { measure } from "mitata";
 import { MemoryFile } from "../src/index.ts";

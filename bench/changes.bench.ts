@@ -1,7 +1,7 @@
 /**
- * Which pages were written: what a take costs when nothing was, after one page in a hundred was,
- * and what the program pays for its first write to a page. The rival compares hashes, as a save
- * does where the kernel forbids userfaultfd.
+ * Finding written pages: the cost of a take after no write and after one page in a hundred was
+ * written, and the cost for the program of its first write to a page. The rival compares hashes, as
+ * a save does if the kernel forbids userfaultfd.
  */
 import { MADV_COLLAPSE, MADV_POPULATE_WRITE, tryAdvise } from "../ffi/index.ts";
 import { PageHashes } from "../src/changes/page-hashes.ts";
@@ -54,7 +54,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
     timed(() => {
       for (const page of written) write(chunks, page, value);
     });
-  // The third time huge pages that were written before have been split.
+  // By the third time, huge pages that were written before have been split.
   for (const value of [2, 3]) {
     writeAll(value);
     take();
@@ -88,7 +88,7 @@ function trackWrites({ allocator, changes }: FileCore): ChangeTracker {
   return changes;
 }
 
-/** Notes the hash of each page that is reported, as a save does when it stores the page. */
+/** Stores the hash of each reported page, as a save does when it stores the page. */
 function compareHashes({ mapping: { fd, base } }: FileCore, pages: number): ChangeTracker {
   const hashes = new BigUint64Array(pages);
   return new PageHashes(
@@ -125,7 +125,7 @@ function drawPages(pages: number, seed: number): Uint32Array {
   return Uint32Array.from(drawn).sort();
 }
 
-/** A hash of the written pages that were reported; a tracker may report others, too. */
+/** A hash of the written pages that were reported. A tracker may report others, too. */
 function hashReported({ start, length }: PageRuns, written: Uint32Array): string {
   const hash = new WordHash();
   let run = 0;

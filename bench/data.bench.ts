@@ -1,9 +1,9 @@
 /**
  * A map of 16-byte keys to 100-byte values: a store's, a Map of JavaScript, lmdb and bun:sqlite.
- * "nsPerGet" copies the value in a store, lmdb and SQLite; a Map gives the object that it has.
+ * "nsPerGet" copies the value in a store, lmdb and SQLite; a Map returns its own object.
  * "firstGetMs" is from the start of a process to its first entry, with the files in the page cache;
- * a Map would have to be filled first. "heapMib" is what the entries add to the JavaScript heap
- * ("viewedMib" is memory outside it that buffers show), and "gcMs" one full collection beside them.
+ * a Map would have to be filled first. "heapMib" is the heap that the entries add ("viewedMib" is
+ * memory outside of it that buffers show), and "gcMs" one full collection beside them.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -20,7 +20,7 @@ import {
 } from "./support/bench.ts";
 
 const VALUE_BYTES = 100;
-/** Keys set in one go, and keys that are looked up. */
+/** How many keys are set in one round, and how many are looked up. */
 const BLOCK = 10_000;
 const LOOKED_UP = 200_000;
 const ROUNDS = 3;
@@ -42,7 +42,7 @@ export const bench: Bench = {
   measure: sample,
 };
 
-/** The key of an entry; a fresh object, as a request's would be. */
+/** The key of an entry: a new object, as in a request. */
 function keyOf(index: number, kind: KeyKind): Key {
   const number = (index * 2_654_435_761) % 2 ** 32;
   if (kind === "u32") return number;
@@ -71,7 +71,7 @@ function fill(map: MapPeer, count: number, kind: KeyKind): number {
   return (1e6 * ms) / count;
 }
 
-/** Bytes of objects, and of the memory that buffers are views of, which is not the heap's own. */
+/** Bytes of objects, and of the memory outside of the heap that buffers show. */
 function heapBytes(): { objects: number; viewed: number } {
   Bun.gc(true);
   const viewed = process.memoryUsage().arrayBuffers;

@@ -1,8 +1,8 @@
 /**
  * The service of examples/documents as a whole: vectors of 128 numbers and texts of 600 characters,
  * in a store, in JavaScript objects that are serialized to save them, in lmdb, in bun:sqlite.
- * "checkpointMs" makes 1 % of changes durable; "coldStartMs" is from the start of a process to its
- * first document; "residentMib" is what the process has at the end.
+ * "checkpointMs" makes 1 % of changes durable. "coldStartMs" is from the start of a process to its
+ * first document. "residentMib" is the memory of the process at the end.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";

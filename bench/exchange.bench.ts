@@ -2,7 +2,7 @@
  * Exchange with gVisor: a MemoryFile is exported to gVisor's format and imported again, here and,
  * if the peer is available, there.
  *
- * "dense" and "fragmented" are timed: ours and gVisor load the same file, which exportTo wrote, and
+ * "dense" and "fragmented" are timed: both sides load the same file, which exportTo wrote, and
  * gVisor checks the stamp of every page. "mixed" is not timed: small and huge allocations of all
  * kinds, some in groups, some shared, some dropped in whole or in part. gVisor loads it, compares
  * everything with the expectation, and drops every reference.
@@ -176,7 +176,7 @@ function fillMixed(file: MemoryFile, allocations: number): Expected {
   for (const { start, end } of kept) {
     for (let offset = start; offset < end; offset += PAGE_SIZE) {
       if (random.below(16) !== 0) continue;
-      // Index 0 would be a page that begins with zeros; other indexes tell pages apart.
+      // Index 0 would be a page that begins with zeros. Other indexes give each page its own stamp.
       const index = 1 + filled.length;
       stampPages(
         file.view({ start: offset, end: offset + PAGE_SIZE }, Uint32Array),

@@ -1,7 +1,7 @@
 /**
  * Loads a checkpoint of records with a cold page cache: compressed in frames, and raw. Compressed
- * contents take less of the disk's time and some of the processors'. Both are loaded in turns; the
- * hash covers all that was loaded.
+ * contents take less of the disk's time and more of the processors'. Both are loaded in turns. The
+ * hash covers all loaded contents.
  */
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";

@@ -1,6 +1,6 @@
 /**
- * Counts what hostile checkpoints do: `bun bench/hostile.ts [--cases 100000]`. Half of them are in
- * each format. They run in processes of some thousands, each with its own seed. A crash, an
+ * Counts the outcomes of hostile checkpoints: `bun bench/hostile.ts [--cases 100000]`. Half of them
+ * are in each format. They run in processes of some thousands, each with its own seed. A crash, an
  * unexpected error or a byte in the wrong place ends the run.
  */
 import { join } from "node:path";

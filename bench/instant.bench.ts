@@ -1,8 +1,7 @@
 /**
- * Saving over a checkpoint after a part of the pages was written: how long it takes, what it
- * writes, and how long the program is stopped; then the same while the program goes on writing.
- * Rivals: hashes are compared (as where the kernel forbids userfaultfd), everything is written, and
- * Redis.
+ * Saving over a checkpoint after a part of the pages was written: its duration, the bytes that it
+ * writes, and how long the program is stopped; then the same while the program continues to write.
+ * Rivals: comparing hashes (as if the kernel forbids userfaultfd), writing everything, and Redis.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -26,7 +25,10 @@ const FULL = "full save";
 const SEED = 18;
 const WORDS_PER_PAGE = PAGE_SIZE / 4;
 const REDIS_BYTES_MIN = 2 ** 28;
-/** While it is saved the program writes that part of the pages in a second, in turns. */
+/**
+ * The part of the pages that the program writes in each second of a save, in its turns of the event
+ * loop.
+ */
 const BUSY_SHARE = 0.01;
 const TURN_MS = 5;
 
@@ -105,7 +107,7 @@ async function measureOurs(params: Params, run: Run, directory: string): Promise
 
 const roundsOf = ({ rounds }: SaveReport): number => rounds.length;
 
-/** A file's memory: pages that all hold something. */
+/** A file's memory: no page is zero. */
 class Memory {
   private readonly words: Uint32Array[];
   private readonly wordsPerView: number;
@@ -132,7 +134,7 @@ class Memory {
     view[(word % this.wordsPerView) + (this.value % WORDS_PER_PAGE)] = page ^ this.value;
   }
 
-  /** Different pages, ascending: one run, or anywhere. */
+  /** Distinct pages, ascending: one run, or anywhere. */
   draw(share: number, isClustered: boolean): Uint32Array {
     const count = Math.max(1, Math.round(share * this.pages));
     const first = this.random.below(this.pages - count + 1);
@@ -150,7 +152,7 @@ class Memory {
     return (performance.now() - began) / 1000;
   }
 
-  /** Writes BUSY_SHARE of the pages in a second, until the function that it returns is called. */
+  /** Writes BUSY_SHARE of the pages in each second, until the returned function is called. */
   keepWriting(): () => void {
     let wroteMs = performance.now();
     const timer = setInterval(() => {
@@ -163,7 +165,7 @@ class Memory {
     return () => clearInterval(timer);
   }
 
-  /** CRC-32 of what the checkpoint holds. Throws unless that is the memory as it is. */
+  /** CRC-32 of the checkpoint's contents. Throws unless they equal the memory. */
   async hashSaved(directory: string): Promise<string> {
     using back = await MemoryFile.loadFrom(directory);
     const range = { start: 0, end: this.pages * PAGE_SIZE };

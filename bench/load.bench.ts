@@ -1,10 +1,10 @@
 /**
  * Loads an image behind the running program, which awaits random pages meanwhile: await i begins i
  * × 2 ms after the first, whether or not earlier ones have ended, until all is loaded. `awaits: 0`
- * loads undisturbed; the rivals take part there, which only read the bytes.
+ * loads undisturbed; rivals that only read the bytes take part there.
  *
  * The page cache is prepared just before, in the same process, and checked with mincore. The hash
- * covers all that was loaded. Ours runs as it is deployed: an executable with bytecode
+ * covers all loaded contents. pgalloc runs as it is deployed: an executable with bytecode
  * (docs/deploying.md). The `start` bench measures it from sources as well.
  */
 import { closeSync, openSync, readdirSync, readSync, statSync } from "node:fs";
@@ -53,7 +53,7 @@ export const bench: Bench = {
 const QUEUES: LoadQueue[] =
   uringUnavailableReason() === null ? ["workers", "uring", "inline"] : ["workers", "inline"];
 
-/** The peer has one queue; it is compared with our "auto". */
+/** The peer has one queue. It is compared with "auto". */
 export function gvisorArguments(params: Params, run: Run): string[] {
   const cold = params["cache"] === "cold" ? ["-cold"] : [];
   const from = [
@@ -65,7 +65,7 @@ export function gvisorArguments(params: Params, run: Run): string[] {
     "-seed",
     `${run.seed}`,
   ];
-  // Every awaited page's stamp is checked; in the first round every page's.
+  // Checks the stamp of every awaited page, and in the first round of every page.
   const verify = run.seed === 1 ? ["-verify"] : [];
   return [...from, "-await", `${params["awaits"]}`, ...verify, ...cold];
 }
@@ -187,7 +187,7 @@ function awaitFigures(awaits: readonly Await[], startedMs: number): Record<strin
   };
 }
 
-/** Each reads a file into memory; those that map it touch every page. */
+/** Each reads a file into memory. Those that map it touch every page. */
 const RIVALS: Record<string, (path: string) => Uint8Array | Promise<Uint8Array>> = {
   [CALLS_ALONE]: async (path) => await loadBare(path, statSync(path).size),
   "Bun.file().arrayBuffer()": async (path) => new Uint8Array(await Bun.file(path).arrayBuffer()),
@@ -201,7 +201,7 @@ const RIVALS: Record<string, (path: string) => Uint8Array | Promise<Uint8Array>>
   "fs.readSync": (path) => {
     const bytes = new Uint8Array(statSync(path).size);
     const fd = openSync(path, "r");
-    // One call reads at most 2 GiB less a page, whatever the requested length.
+    // One call reads at most 2 GiB less a page.
     for (let done = 0; done < bytes.length; )
       done += readSync(fd, bytes, done, Math.min(GIB, bytes.length - done), done);
     closeSync(fd);

@@ -1,10 +1,10 @@
 /**
  * Restores an image by mapping its page files: checked (`verify`) or not, with a hot or cold page
  * cache. In the same rounds it is copied, loaded by gVisor, and mapped by Bun.mmap, which neither
- * checks pages nor allows to write them without changing the file. `--bytes` sets the size.
+ * checks pages nor lets a program write them without changing the file. `--bytes` sets the size.
  *
- * After the load it reads all of the image once, and writes to single pages: both are slower than
- * in copied memory, which is in huge pages. The hash covers all that was loaded.
+ * After the load it reads all of the image once, and writes to single pages. Both are slower than
+ * in copied memory, which is in huge pages. The hash covers all loaded contents.
  */
 import { existsSync, readdirSync } from "node:fs";
 import { join } from "node:path";
@@ -104,7 +104,7 @@ async function restore(
   };
 }
 
-/** Nanoseconds of a write to a page that nothing has written. */
+/** Nanoseconds of the first write to a page. */
 function writePages(file: MemoryFile, bytes: number): number {
   const pages = bytes / PAGE_SIZE;
   const step = Math.max(4, 4 * Math.floor(pages / WRITES / 4));

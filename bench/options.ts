@@ -22,7 +22,7 @@ export interface Options {
   readonly withPeers: boolean;
   readonly isSmoke: boolean;
   readonly directory: string;
-  /** Where results are written; null writes none. */
+  /** The path of the results; null for none. */
   readonly out: string | null;
 }
 
@@ -57,7 +57,7 @@ export function parseOptions(argv: readonly string[]): Options {
   const only = values.only.flatMap((names) => names.split(","));
   const withPeers = !values["no-peers"] && !isSmoke;
   const isFull = only.length === 0 && rounds >= FULL_ROUNDS && bytes === FULL_BYTES && withPeers;
-  // An installed package's folder is no place for results: there they are written only on request.
+  // An installed package's folder is no place for results: they are written there only on request.
   const isInstalled = import.meta.dir.includes(`${join("node_modules", "pgalloc")}`);
   const writes = values.write || values.out !== undefined || (isFull && !isInstalled);
   return {

@@ -1,5 +1,5 @@
 /**
- * `bun run bench`: runs every case of every bench, ours and each peer's in turns within each round
+ * `bun run bench`: runs every case of every bench, pgalloc and each peer in turns within each round
  * (A B A B), so that a slow minute of the machine affects all alike. Every measurement is a process
  * of its own.
  */
@@ -64,7 +64,7 @@ const SINGLE: readonly Bench[] = [
   data,
   documents,
 ];
-/** Figures of what a save wrote. */
+/** Figures of the bytes that a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];
 const JOBS: readonly Bench[] = [save, ...RESTORES];
 /** The most memory in use, in images: a save may leave another image in the page cache. */

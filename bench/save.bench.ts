@@ -1,7 +1,8 @@
 /**
  * Saves an image: all pages stamped, or every fourth never touched. The clock covers `saveTo`,
  * which returns when the checkpoint is complete, synced and in place. The peer has figures with and
- * without the sync, so ours appears under both names. The hash covers what a restore gives back.
+ * without the sync, so pgalloc's appears under both names. The hash covers the contents of a
+ * restore.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -36,7 +37,7 @@ export const bench: Bench = {
   },
 };
 
-/** Where the images of a case are: ours, and the peer's in its own format. */
+/** The images of a case: pgalloc's, and the peer's in its own format. */
 export function ourImage(directory: string, { pattern, bytes }: Params): string {
   return join(directory, `pgalloc-${pattern}-${bytes}`);
 }
@@ -64,7 +65,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const { user, system } = process.cpuUsage(cpu);
   file.destroy();
 
-  // Every load of an image hashes it; here only the first round does.
+  // Every load of an image hashes it. Here only the first round does.
   const hash = run.seed === 1 ? await hashSaved(directory, pattern, bytes) : null;
   return {
     figures: {

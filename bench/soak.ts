@@ -1,6 +1,6 @@
 /**
- * The soak for an hour: `bun bench/soak.ts [--seconds 3600]`. It prints its figures every minute
- * and at the end. A mismatch, a lost checkpoint or a crash ends it with an error.
+ * The soak test for an hour: `bun bench/soak.ts [--seconds 3600]`. It prints its figures every
+ * minute and at the end. A mismatch, a lost checkpoint or a crash ends it with an error.
  */
 import { parseArgs } from "node:util";
 import { describeSoak, soak } from "../test/safety/soak/run.ts";

@@ -1,7 +1,7 @@
 /**
  * A program's start: from the creation of the process until it has the first page of its image,
- * page cache hot. Ours is an executable with bytecode (docs/deploying.md); "from sources" is the
- * same program run by `bun`. The hash is that of the page's first word.
+ * page cache hot. pgalloc's program is an executable with bytecode (docs/deploying.md); "from
+ * sources" is the same program run by `bun`. The hash is that of the page's first word.
  */
 import { join } from "node:path";
 import {

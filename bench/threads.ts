@@ -1,11 +1,11 @@
 /**
- * What several threads cost and gain: `bun bench/threads.ts [--smoke]`. It prints
+ * Costs and gains of several threads: `bun bench/threads.ts [--smoke]`. It prints
  *
  * - the lock, uncontended: its share of the free + allocate trace (seed 1,
  *   bench/peers/gvisor/README.md), measured with and without it in turns. Goal: at most 30 %.
  * - throughput of the same trace: 10,000 live ranges in one Worker, and in two at once on one file,
- *   each with half of them. Goal: two together are no slower than one. Also 20,000, which the
- *   caches hold less well: in one Worker, and in two with 10,000 each.
+ *   each with half of them. Goal: two together are no slower than one. Also 20,000, which fit the
+ *   caches less well: in one Worker, and in two with 10,000 each.
  * - how long other threads may have to wait: the longest critical sections with 131,072 runs.
  * - awaits of random pages during a restore: from the main thread, from a Worker, and from a Worker
  *   while the main thread computes. Goal: p99 of at most 3 ms for each.
@@ -40,7 +40,7 @@ function fill(file: MemoryFile): FileRange[] {
 }
 
 /**
- * Nanoseconds of a pair with the lock and without it, in turns so that both have the same machine.
+ * Nanoseconds of a pair with the lock and without it, in turns, so that both have the same machine.
  */
 async function uncontended(): Promise<void> {
   const trace = makeTrace(LIVE, OPS, 1, true);
@@ -50,7 +50,7 @@ async function uncontended(): Promise<void> {
     // A file that is not shared takes no lock.
     file.share();
     if (!locks) {
-      // The rest of `lock`: the size is this thread's own.
+      // The rest of `lock`: this thread's own size.
       allocator.lock = () => undefined;
       allocator.unlock = () => undefined;
     }
@@ -98,7 +98,7 @@ async function contended(): Promise<void> {
 }
 
 /**
- * The longest critical sections: they walk every run, and the main thread may have to wait that
+ * The longest critical sections: they visit every run, and the main thread may have to wait that
  * long.
  */
 function criticalSections(): void {
@@ -143,7 +143,7 @@ async function awaits(): Promise<void> {
     source.destroy();
     const samples: number[][] = AWAITERS.map(() => []);
     for (let round = 0; round < (isSmoke ? 1 : 5); round++) {
-      // In turns, so that not all first restores of the process belong to one kind of thread.
+      // In turns, so that each kind of thread has some of the process's first restores.
       for (const i of AWAITERS.keys()) {
         const at = (round + i) % AWAITERS.length;
         const file = await MemoryFile.loadFrom(directory, { background: true });

@@ -1,8 +1,8 @@
 /**
- * A view of a random live range. Each range is asked for again and again while no page is
- * discarded, so ours finds a kept view. "nsPerViewAfterDiscard" is for a program that has just
- * freed something, so that the range's pages are checked too. The peer's view is a walk over its
- * mappings, without an object, and does not check whether the pages are in use.
+ * A view of a random live range. Each range is viewed repeatedly while no page is discarded, so
+ * pgalloc finds a kept view. "nsPerViewAfterDiscard" is for a program that has just freed a page,
+ * so the range's pages are checked too. The peer's view is a walk over its mappings, without an
+ * object, and does not check whether the pages are in use.
  */
 import { do_not_optimize, measure } from "mitata";
 import { MemoryFile, PAGE_SIZE } from "../src/index.ts";

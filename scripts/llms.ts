@@ -1,5 +1,5 @@
 /**
- * Writes llms.txt (https://llmstxt.org): what the package is, its documents, and its public names
+ * Writes llms.txt (https://llmstxt.org): the package's purpose, its documents, and its public names
  * with the first sentence of their documentation. `npm pack` runs it; `--print` writes to stdout.
  */
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
@@ -60,7 +60,7 @@ function documentationOf(path: string): Map<string, string> {
   return found;
 }
 
-/** The names that an index file exports, types excepted. */
+/** The names that an index file exports, without types. */
 function exportsOf(index: string): Export[] {
   const pattern = /export \{([^}]*)\} from "([^"]+)"/g;
   return [...read(index).matchAll(pattern)].flatMap(([, names, from]) => {

@@ -4,7 +4,7 @@
  * exit code is 0 only if all passed and at least one test ran. The last printed line is the count
  * of the tests, from the runner's JUnit report.
  *
- * `--quick` leaves out the folders of tests that take minutes: for the time while one works.
+ * `--quick` leaves out the folders of tests that take minutes.
  */
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -42,7 +42,7 @@ function run(name: string, command: string[]): void {
 /** Folders of tests with kills, faults, terminated threads, benches, examples and packed builds. */
 const LONG = ["bench", "examples", "package", "safety", "threads"];
 
-/** The folders to test; none means all of them. */
+/** The folders to test; all if there are none. */
 function testFolders(): string[] {
   if (!process.argv.includes("--quick")) return [];
   return readdirSync(join(root, "test"), { withFileTypes: true })

@@ -1,6 +1,6 @@
 /**
  * Writes stubs/: a module for each entry of the package that exports the same names as the sources,
- * for runtimes that cannot load them. `--check` fails if a file there is not what it would write.
+ * for runtimes that cannot load them. `--check` fails if a file there is out of date.
  */
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";

@@ -16,7 +16,7 @@ const root = join(import.meta.dir, "..");
 const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "pgalloc-servers");
 const programs: Bun.Subprocess[] = [];
 const isShort = process.argv.includes("--short");
-/** For a command that gets a server. */
+/** The time limit of a command that installs a server. */
 const INSTALL_MS_MAX = isShort ? 60_000 : 30 * 60_000;
 /** Titles of tests without faults and kills. */
 const SHORT_TESTS = "^(S3|HTTP) (saveTo|loadFrom)";
@@ -26,7 +26,7 @@ const say = (line: string) => console.log(`test:s3: ${line}`);
 /** True if the command succeeds in INSTALL_MS_MAX. */
 function succeeds(command: string[], options: { cwd?: string; env?: NodeJS.ProcessEnv } = {}) {
   const { env = process.env, ...rest } = options;
-  // A file, not a pipe: the command's own children may outlive it.
+  // A file instead of a pipe, because the command's own children may outlive it.
   const log = join(cache, "install.log");
   const output = { stdout: "ignore", stderr: Bun.file(log) } as const;
   const result = Bun.spawnSync(command, { ...rest, ...output, env, timeout: INSTALL_MS_MAX });
@@ -35,7 +35,7 @@ function succeeds(command: string[], options: { cwd?: string; env?: NodeJS.Proce
   return result.success;
 }
 
-/** Go, also where its own installer puts it. */
+/** Go, also in the place of its own installer. */
 function findGo(): string | null {
   return Bun.which("go") ?? Bun.which("/usr/local/go/bin/go");
 }

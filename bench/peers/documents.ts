@@ -1,6 +1,6 @@
 /**
- * A service for documents with vectors and text, over a store and over what a program would use
- * instead: JavaScript objects that are serialized as a whole, lmdb, bun:sqlite.
+ * A service for documents with vectors and text, over a store and over its alternatives: JavaScript
+ * objects that are serialized as a whole, lmdb, bun:sqlite.
  */
 import { Database } from "bun:sqlite";
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
@@ -20,7 +20,7 @@ export interface Documents {
   get(id: string): Document | undefined;
   /** The largest dot product with a vector, over all documents. */
   scan(query: Float32Array): number;
-  /** Makes all of it durable. */
+  /** Makes all changes durable. */
   checkpoint(): Promise<void>;
   close(): Promise<void>;
 }
@@ -119,7 +119,7 @@ function pack({ vector, text }: Document): Uint8Array {
 
 function unpack(packed: Uint8Array): Document {
   const bytes = 4 * DIMENSIONS;
-  // A copy: a Buffer's own slice is none.
+  // A copy, because a Buffer's own slice is not one.
   const vector = new Float32Array(new Uint8Array(packed.subarray(0, bytes)).buffer);
   return { vector, text: decoder.decode(packed.subarray(bytes)) };
 }

@@ -1,4 +1,4 @@
-/** Measures with fio the disk that we save to and load from. */
+/** Measures with fio the disk that saves write to and loads read from. */
 import { rmSync, statSync } from "node:fs";
 import type { Sample } from "../support/bench.ts";
 import type { Workspace } from "../support/processes.ts";
@@ -38,7 +38,7 @@ export class Fio {
     readonly version: string,
   ) {}
 
-  /** fio, or the reason why there is none. */
+  /** fio, or the reason why it cannot be used. */
   static async find(workspace: Workspace): Promise<Fio | string> {
     if (Bun.which("fio") === null) return "fio: not in PATH";
     return new Fio(workspace, (await workspace.run(["fio", "--version"])).trim());

@@ -1,6 +1,6 @@
 /**
- * Opens documents that another process stored, gets one, and prints the ms since this process
- * started.
+ * Opens documents that another process stored, gets one, and prints the milliseconds since the
+ * start of this process.
  */
 import { openDocuments } from "./documents.ts";
 import { Store } from "../../src/data/index.ts";

@@ -1,6 +1,6 @@
 /**
- * Opens a map that another process filled, gets one entry, and prints the ms since this process
- * started.
+ * Opens a map that another process filled, gets one entry, and prints the milliseconds since the
+ * start of this process.
  */
 import { type KeyKind, openMap } from "./maps.ts";
 

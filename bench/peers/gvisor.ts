@@ -15,7 +15,7 @@ export class GvisorPeer {
     readonly version: string,
   ) {}
 
-  /** The peer, or the reason why there is none. */
+  /** The peer, or the reason why it cannot be used. */
   static async build(workspace: Workspace): Promise<GvisorPeer | string> {
     const go = Bun.which("go");
     if (go === null) return "gVisor: no Go toolchain (go) in PATH";
@@ -46,7 +46,7 @@ export class GvisorPeer {
     const image = gvisor.prepare?.(params, run);
     if (image !== undefined && !existsSync(image.image)) await this.run(image.arguments);
     const output = await this.run(gvisor.arguments(params, run));
-    // Once per case: the peer is deterministic, as ours is.
+    // Once for each case, because the peer is deterministic.
     const key = JSON.stringify([bench.subject, params]);
     if (gvisor.hash !== undefined && !this.hashes.has(key)) {
       this.hashes.set(key, await gvisor.hash(params, run, (commandLine) => this.run(commandLine)));

@@ -10,15 +10,15 @@ export type KeyKind = "string" | "bytes" | "u32";
 
 export interface MapPeer {
   get(key: Key): Uint8Array | undefined;
-  /** Without a copy, where there is such a call. */
+  /** Without a copy, if the peer has such a call. */
   getView?(key: Key): Uint8Array | undefined;
   /** Many entries at once. */
   setAll(keys: readonly Key[], value: Uint8Array): void;
-  /** Makes all of it durable, and closes it. */
+  /** Makes all changes durable, and closes the map. */
   close(): Promise<void>;
 }
 
-/** What is used of the npm package lmdb. */
+/** The part of the npm package lmdb that is used here. */
 interface LmdbDatabase {
   getBinary(key: Key): Uint8Array | undefined;
   getRange(): Iterable<{ readonly value: Uint8Array }>;
@@ -33,7 +33,7 @@ export function hasLmdb(): boolean {
   try {
     return Bun.resolveSync("lmdb", import.meta.dir) !== "";
   } catch (error) {
-    // Bun's ResolveMessage, which is no Error.
+    // Bun's ResolveMessage is not an Error.
     if ((error as { code?: string }).code === "ERR_MODULE_NOT_FOUND") return false;
     throw error;
   }
@@ -60,14 +60,14 @@ async function openStore(directory: string, kind: KeyKind): Promise<MapPeer> {
   };
 }
 
-/** A Map has no keys of bytes: a string of them stands for each. */
+/** A Map cannot have bytes as keys, so a string represents them. */
 function openJsMap(kind: KeyKind): MapPeer {
   const map = new Map<Key, Uint8Array>();
   const keyOf = (key: Key) => (kind === "bytes" ? (key as Buffer).toString("latin1") : key);
   return {
     get: (key) => map.get(keyOf(key)),
     setAll(keys, value) {
-      // As a store does, it keeps the bytes as they are now.
+      // As in a store, later changes of the bytes do not matter.
       for (const key of keys) map.set(keyOf(key), value.slice());
     },
     close: async () => map.clear(),
@@ -76,7 +76,7 @@ function openJsMap(kind: KeyKind): MapPeer {
 
 /** An lmdb database of binary values that does not sync. The package is installed. */
 export async function openLmdb(directory: string): Promise<LmdbDatabase> {
-  // The name in a variable: nothing of it is needed to type-check this.
+  // The name is in a variable, so type-checking needs no package.
   const name = "lmdb";
   const lmdb = (await import(name)) as { open(options: object): LmdbDatabase };
   return lmdb.open({ path: directory, encoding: "binary", noSync: true });

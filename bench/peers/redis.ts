@@ -1,7 +1,7 @@
 /**
- * Redis saves a snapshot of one instant by fork(2): BGSAVE. The same amount of data, uncompressed
- * and without checksums, in strings of 4 KiB. The pause is the fork; copies on write come on top,
- * for the program that writes meanwhile.
+ * Redis saves a snapshot of one instant by fork(2): BGSAVE. It saves as much data, uncompressed and
+ * without checksums, in strings of 4 KiB. The pause is the fork. A program that writes meanwhile
+ * also pays for copies on write.
  */
 import { RedisClient } from "bun";
 import { existsSync, rmSync } from "node:fs";
@@ -20,7 +20,7 @@ export interface RedisFigures {
   readonly writtenBytes: number;
 }
 
-/** Fills a server of its own with `bytes`, and saves once. */
+/** Fills a Redis server of its own with `bytes`, and saves once. */
 export async function measureRedis(directory: string, bytes: number): Promise<RedisFigures> {
   const socket = join(directory, "redis.sock");
   const options = {

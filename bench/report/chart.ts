@@ -1,8 +1,7 @@
 /**
  * Draws the goals as an SVG chart: a bar for each line, from 1× (the peer) to how many times better
- * ours is, on a logarithmic axis, with a mark at the goal. Lines without a goal are only in the
- * table. The colours are readable on light and on dark pages, since an image in a README does not
- * know its page.
+ * pgalloc is, on a logarithmic axis, with a mark at the goal. Lines without a goal are only in the
+ * table. The colours are readable on light and on dark pages.
  */
 import { formatBytes } from "../../src/cli/bytes.ts";
 import { digits } from "./format.ts";

@@ -17,7 +17,8 @@ export interface CaseResult {
   readonly params: Params;
   readonly contenders: Readonly<Record<string, ContenderResult>>;
   /**
-   * For each other contender and each common figure: how many times better ours is, round by round.
+   * For each other contender and each common figure: how many times better pgalloc is, in each
+   * round.
    */
   readonly ahead: Readonly<Record<string, Readonly<Record<string, Summary>>>>;
 }
@@ -30,7 +31,7 @@ export interface Results {
   readonly noise: Noise;
   readonly rounds: number;
   readonly bytes: number;
-  /** Peers that this machine does not have, with the reason. */
+  /** Peers that this machine does not have, with the reasons. */
   readonly absent: readonly string[];
   readonly cases: readonly CaseResult[];
 }
@@ -51,7 +52,7 @@ export function timesBetter(figure: string, ours: number, theirs: number): numbe
 }
 
 /**
- * Joins the rounds of a case. `samples[name][round]` is what a contender measured in that round.
+ * Joins the rounds of a case. `samples[name][round]` is a contender's measurement in that round.
  *
  * @throws {Error} if contenders, or rounds of one, did different work or had different results
  */

@@ -167,7 +167,7 @@ function queues(results: Results): string {
   ].join("\n");
 }
 
-/** What grows with what: [subject, figure, parameter], over cases that differ in nothing else. */
+/** The growth of costs: [subject, figure, parameter], over cases that differ in nothing else. */
 const GROWTH: readonly (readonly [subject: string, figure: string, parameter: string])[] = [
   ["allocate", "nsPerPair", "live"],
   ["references", "nsPerPair", "live"],

@@ -1,6 +1,6 @@
 /**
  * The project's goals, line by line, and whether a run reached them. A goal is a factor ahead of
- * gVisor on the same machine in the same run, or a time of our own.
+ * gVisor on the same machine in the same run, or a time.
  */
 import { FIO_RUNS, FIO_WRITE } from "../peers/fio.ts";
 import { CALLS_ALONE } from "../support/bare-load.ts";
@@ -24,9 +24,9 @@ export interface TargetLine {
   /** Undefined if the peer is absent or has no such figure. */
   readonly peer: Summary | undefined;
   readonly ahead: Summary | undefined;
-  /** How many times better than the peer the goal asks to be, for the chart's mark. */
+  /** The goal's factor ahead of the peer, for the chart's mark. */
   readonly neededAhead: number | undefined;
-  /** Null without a goal, or without a peer to measure it by. */
+  /** Null without a goal, or without the peer that it is measured against. */
   readonly isMet: boolean | null;
 }
 

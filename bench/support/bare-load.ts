@@ -16,7 +16,7 @@ import {
 import { makeHuge } from "../../src/load/huge-pages.ts";
 import { HUGE_PAGE_SIZE } from "../../src/pages/units.ts";
 
-/** The rival's name. */
+/** The name of this contender. */
 export const CALLS_ALONE = "system calls alone (2 threads)";
 
 export interface BareLoad {
@@ -38,7 +38,7 @@ export function readBlocks({ fd, base, lengthBytes, next }: BareLoad): void {
   }
 }
 
-/** The contents of a file of that many bytes, in memory that lives as long as the process. */
+/** Memory for the contents of a file of that many bytes. It lives as long as the process. */
 export async function loadBare(path: string, lengthBytes: number): Promise<Uint8Array> {
   const roundedBytes = Math.ceil(lengthBytes / HUGE_PAGE_SIZE) * HUGE_PAGE_SIZE;
   const memory = createMemoryFd("bare-load");

@@ -13,8 +13,8 @@ import { join } from "node:path";
 export type Params = Readonly<Record<string, number | string>>;
 
 /**
- * Bytes of a whole-job image, and how long to measure: the full size, or the smallest that runs
- * every line.
+ * Bytes of an image that a whole job writes or reads, and how long to measure: the full size, or
+ * the smallest that runs every line.
  */
 export interface Size {
   readonly bytes: number;
@@ -37,7 +37,7 @@ export interface Run {
   /** "pgalloc", or one of the bench's rivals. */
   readonly by: string;
   readonly directory: string;
-  /** Seed of what is drawn at random in this round. */
+  /** Seed of the random numbers in this round. */
   readonly seed: number;
   readonly isSmoke: boolean;
 }
@@ -50,8 +50,8 @@ export interface Bench {
   readonly title: string;
   cases(size: Size): Params[];
   /**
-   * What is measured in an executable with bytecode, as a service is deployed; the rest runs from
-   * sources. Default: nothing.
+   * The cases that are measured in an executable with bytecode, as a service is deployed. All
+   * others run from sources. Default: none.
    */
   readonly built?: "ours" | "all";
   /** Other ways to do the work of a case in this runtime. */
@@ -61,11 +61,11 @@ export interface Bench {
   scratch?(directory: string, params: Params): string;
   /** The same work by gVisor, if it has such an operation. */
   readonly gvisor?: {
-    /** What makes the peer's image of a case, unless it is there; not timed. */
+    /** Makes the peer's image of a case, unless it exists. Not timed. */
     prepare?(params: Params, run: Run): { readonly image: string; readonly arguments: string[] };
-    /** One process of it is one round. */
+    /** One round is one process of it. */
     arguments(params: Params, run: Run): string[];
-    /** The hash of what else the peer computes or has written; not timed. */
+    /** The hash of the peer's other results. Not timed. */
     hash?(
       params: Params,
       run: Run,

@@ -1,6 +1,6 @@
 /**
- * Measures how long this thread's event loop kept a timer waiting. It is a timer of 1 ms, since a
- * chain of setImmediate would itself keep a core busy. A gap is the time beyond the timer's own.
+ * Measures how long this thread's event loop kept a timer waiting. It uses a timer of 1 ms, because
+ * a chain of setImmediate would itself keep a core busy. A gap is the time beyond the timer's own.
  */
 import { percentile } from "./statistics.ts";
 

@@ -1,4 +1,4 @@
-/** The stamped memory image of the whole-job benches, and the hash of what is in it. */
+/** The stamped memory image of the whole-job benches, and the hash of its contents. */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { type FileRange, type MemoryFile, PAGE_SIZE } from "../../src/index.ts";
@@ -61,7 +61,7 @@ export async function hashFile(path: string): Promise<string> {
   return formatHash(crc, bytes);
 }
 
-/** The page file of a checkpoint that was written at once. */
+/** The page file of a checkpoint with only one. */
 export function pageFileIn(directory: string): string {
   const name = readdirSync(directory).find((entry) => entry.startsWith("pages-"));
   if (name === undefined) throw new Error(`There is no page file in ${directory}`);

@@ -9,7 +9,7 @@ import { join } from "node:path";
 const [directory, latency] = process.argv.slice(2) as [string, string];
 const latencyMs = Number(latency);
 
-/** Keys as a save to S3 names them. */
+/** Keys as in a save to S3. */
 const paths = new Map(
   readdirSync(directory).map((name) => [
     name === "meta" ? "manifest/999999999999998" : name,

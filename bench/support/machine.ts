@@ -37,7 +37,7 @@ function chosen(path: string): string {
   return /\[(\w+)\]/.exec(readOrEmpty(path))?.[1] ?? "unknown";
 }
 
-/** Containers hide some of these files; the header then says "unknown". */
+/** Containers hide some of these files. The header then says "unknown". */
 function readOrEmpty(path: string): string {
   try {
     return readFileSync(path, "utf8");
@@ -55,10 +55,10 @@ function readOrEmpty(path: string): string {
 const SHARED_CORE = 1.3;
 
 /**
- * Does the same fixed work again and again between the measurements; on a quiet machine it always
- * takes the same time. Other load shows in the load average and in stolen time. If another machine
- * uses the other thread of the core, only `issue` shows it, work that waits for nothing: `compute`
- * waits for its own results and `copy` for memory, and they hardly slow down.
+ * Does the same fixed work repeatedly between the measurements. On a quiet machine it always takes
+ * the same time. Other load shows in the load average and in stolen time. If another machine uses
+ * the other thread of the core, only `issue` shows it, because it waits for nothing: `compute`
+ * waits for its own results and `copy` for memory, so they hardly slow down.
  */
 export class NoiseMeter {
   private readonly computeMs: number[] = [];
@@ -126,7 +126,7 @@ export interface Noise {
   readonly copySpread: number;
   /** How many of the probes ran on a shared core. */
   readonly sharedCoreShare: number;
-  /** Of one minute, before the bench began: what was already running. */
+  /** Load average of one minute before the bench began. */
   readonly loadAverageBefore: number;
   readonly stolenSeconds: number;
 }

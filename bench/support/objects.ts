@@ -17,7 +17,7 @@ function newObjects(work: () => void): number {
   const after = heapStats().objectTypeCounts;
   let count = 0;
   for (const [type, objects] of Object.entries(after)) {
-    // Structures are the engine's own descriptions of objects: some come and go with any question.
+    // Structures are the engine's own descriptions of objects. Some come and go with any question.
     if (type !== "Structure") count += Math.max(0, objects - (before[type] ?? 0));
   }
   return count;

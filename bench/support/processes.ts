@@ -1,4 +1,4 @@
-/** Child processes and their folder: both are gone when the bench ends, however it ends. */
+/** Child processes and their folder. Both are gone when the bench ends, also after an error. */
 import { mkdtempSync, rmSync } from "node:fs";
 import { join } from "node:path";
 
@@ -18,7 +18,7 @@ export class Workspace implements Disposable {
   }
 
   /**
-   * Runs a command; returns its stdout, and stderr unless it goes to ours.
+   * Runs a command. Returns its stdout, and its stderr unless that is inherited.
    * @throws {Error} if it fails
    */
   async run(

@@ -4,7 +4,7 @@
  */
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 
-/** Every fourth page of a fragmented image is empty, this one is not. */
+/** Every fourth page of a fragmented image is empty. This one is not. */
 const PAGE = 1024;
 
 const startedMs = performance.now();

@@ -1,4 +1,4 @@
-/** The work that bench/threads.ts gives to Workers, and what both sides share. */
+/** The work that bench/threads.ts gives to Workers, and the parts that both sides share. */
 import { FileRange, MemoryFile, type MemoryFileHandle, PAGE_SIZE } from "../../src/index.ts";
 import { makeTrace, Random, type Trace } from "./trace.ts";
 
@@ -36,7 +36,7 @@ export function replay(file: MemoryFile, ranges: FileRange[], { slots, pages }: 
   }
 }
 
-/** Pairs a second, all threads together, each with its own live ranges of one file. */
+/** Pairs per second of all threads together, each with its own live ranges of one file. */
 export async function runInWorkers(options: {
   threads: number;
   live: number;

@@ -1,5 +1,5 @@
 /**
- * A cgroup with little memory, of whichever version this machine allows. It is removed when the
+ * A cgroup with little memory, of the version that this machine allows. It is removed when the
  * program ends.
  */
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";

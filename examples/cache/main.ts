@@ -4,7 +4,7 @@
  *   bun main.ts [--limit-mib 256] [--no-cgroup] [--entries 128] [--neighbour-mib 256]
  *               [--wait-seconds 30]
  *
- * It makes a cgroup with little memory and starts the program with the cache in it (program.ts),
+ * It makes a cgroup with little memory, and starts in it the program with the cache (program.ts)
  * and a neighbour that needs the memory: real pressure, reported by the kernel. If it cannot make
  * such a cgroup, it prints the reason and starts evictions by hand. Making cgroups usually needs
  * root.

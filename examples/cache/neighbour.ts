@@ -25,7 +25,7 @@ for (;;) {
     readSync(fd, block, 0, block.length, i * block.length);
     readMebibytes++;
     if (i % 16 !== 0) continue;
-    // Signals arrive between turns.
+    // Signals arrive between turns of the event loop.
     await new Promise((resolve) => setImmediate(resolve));
     if (process.ppid !== parent) process.exit(1);
   }

@@ -18,7 +18,7 @@ export class PageCache implements EvictableMemoryUser {
   readonly #file: MemoryFile;
   readonly #entryBytes: number;
   readonly #load: (key: string, destination: Uint8Array) => void;
-  /** Entry by slot. A slot is the cache's own offset of an entry: what `evict` is told. */
+  /** Entry by slot. A slot is the cache's own offset of an entry, which `evict` receives. */
   readonly #slots: (Entry | undefined)[] = [];
   readonly #slotOf = new Map<string, number>();
   readonly #freeSlots: number[] = [];
@@ -46,7 +46,7 @@ export class PageCache implements EvictableMemoryUser {
     if (known !== undefined) this.hits++;
     const slot = known ?? this.#insert(key);
     const entry = this.#slots[slot]!;
-    // In use: it must not be evicted.
+    // In use, so it must not be evicted.
     if (entry.users++ === 0) this.#file.markUnevictable(this, { start: slot, end: slot + 1 });
     try {
       return await read(this.#file.view(entry.range));

@@ -17,7 +17,9 @@ const TMPFS_MAGIC = 0x01021994;
 const ENTRY_BYTES = 2 ** 20;
 const IN_USE = 8;
 
-/** Files in a tmpfs are memory that no cache can give back; the neighbour's file is on a disk. */
+/**
+ * Files in a tmpfs are memory that no cache can give back, so the neighbour's file is on a disk.
+ */
 function diskDirectory(): string {
   return statfsSync(tmpdir()).type === TMPFS_MAGIC ? "/var/tmp" : tmpdir();
 }
@@ -40,7 +42,7 @@ function say(text: string): void {
 
 const mebibytes = (bytes: number) => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 
-/** The origin of the entries: computed here, read or fetched in a real program. */
+/** The origin of the entries: computed here; read or fetched in a real program. */
 function load(key: string, destination: Uint8Array): void {
   destination.fill(Number(key) % 256);
 }
@@ -91,7 +93,7 @@ let file = MemoryFile.create({ name: "cache", memoryPressure: { stallMs: 20, win
 const trigger = file.evictionTrigger;
 console.log(`evictions start by   ${describe(trigger)}`);
 if (trigger.kind !== "pressure") {
-  // Eviction as soon as the file is idle would make a cache pointless.
+  // A cache whose entries are evicted when the file is idle would be useless.
   file.destroy();
   file = MemoryFile.create({ name: "cache", delayedEviction: "manual" });
 }

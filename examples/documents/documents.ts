@@ -34,7 +34,7 @@ export async function upsert(store: Store, { id, vector, text }: Document): Prom
       try {
         ids.set(id, rowBytes(added));
       } catch (error) {
-        // A page of the map is not loaded yet: the row goes, and all is tried again.
+        // A page of the map is not loaded yet: remove the row, and try again later.
         documents.swapRemove(added);
         throw error;
       }
@@ -48,7 +48,8 @@ export async function remove(store: Store, id: string): Promise<boolean> {
       const [documents, ids] = [tableOf(store), store.map("ids")];
       const row = rowOf(ids.get(id));
       if (row === undefined) return false;
-      // The last row takes this one's number. All that can fail for want of a page comes first.
+      // The last row takes this one's number. Steps that can fail because a page is missing come
+      // first.
       const last = documents.length - 1;
       const lastId = decoder.decode(documents.get(last).id);
       documents.get(row);

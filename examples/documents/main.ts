@@ -47,7 +47,7 @@ async function search(query: readonly number[], count: number): Promise<object[]
     }),
   );
   const best = found.flat().sort((a, b) => b[0] - a[0]);
-  // A row may have changed since a Worker looked at it: what counts is what it is now.
+  // A row may have changed since a Worker read it, so this uses its present state.
   const results = await store.whenLoaded(() =>
     best.slice(0, count).flatMap(([, row]) => {
       if (row >= documents.length) return [];

@@ -3,8 +3,8 @@
  * http://localhost:8080 --dir ./cache [--port 3000] [--max-mib 64] [--ttl-ms 60000]`.
  *
  * Responses are in a map outside the JavaScript heap, bounded in bytes: the least used go first,
- * and each expires. After a restart the cache answers while it is still being loaded; a request
- * whose entry is not there yet waits for that entry's pages alone.
+ * and each expires. After a restart the cache answers while it is still being loaded. A request
+ * whose entry is not there yet waits only for that entry's pages.
  */
 import { parseArgs } from "node:util";
 import { Store } from "pgalloc/data";
@@ -44,7 +44,7 @@ function decode(entry: Uint8Array<ArrayBuffer>, cache: string): Response {
   return new Response(entry.subarray(4 + length), { status, headers });
 }
 
-/** Requests for one path that come at once make one request to the origin. */
+/** Concurrent requests for one path make one request to the origin. */
 const underWay = new Map<string, Promise<Uint8Array<ArrayBuffer>>>();
 
 async function fetchEntry(path: string): Promise<Uint8Array<ArrayBuffer>> {
@@ -71,7 +71,7 @@ console.log(`listening on port ${server.port}, ${responses.size} entries`);
 
 async function stop(): Promise<void> {
   await server.stop();
-  // With a last checkpoint.
+  // Writes a last checkpoint.
   await store.close();
   process.exit(0);
 }

