@@ -18,7 +18,7 @@ import { CorruptStoreError, ReadOnlyStoreError } from "../errors/store.ts";
 import { coreOf, type MemoryFile } from "../file/memory-file.ts";
 import { Word } from "../control/control.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
-import { note, putBack } from "./journal.ts";
+import { note, putBack, putBackCopies } from "./journal.ts";
 import {
   bitmapWords,
   MAX_WINDOWS,
@@ -222,7 +222,12 @@ export class Arena {
     const { root } = this;
     const windows = root[Root.WindowsVersion]!;
     const names = root[Root.NamesVersion]!;
-    // The root first: the table in it says which windows there were.
+    // Copies first: the block that one is in may be in a window that the operation made.
+    putBackCopies(root, (window) => {
+      if (window > 0 && window < root[Root.WindowCount]!) this.readWindow(window);
+      return this.words[window];
+    });
+    // Then the root: the table in it says which windows there were.
     putBack(root, [root]);
     this.readWindows();
     putBack(root, this.words);

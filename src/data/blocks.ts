@@ -18,6 +18,7 @@ import {
   PAGE_RECORD_WORDS,
   PageKind,
   PageWord,
+  pageAddress,
   Root,
   STORE_PAGE,
   WINDOW_PAGE_BITS,
@@ -251,6 +252,23 @@ export class Blocks {
     const page = word / WORDS_PER_PAGE;
     if (!Number.isInteger(page)) this.throwNoBlock(window, word);
     return this.pages.lengthOf((window << WINDOW_PAGE_BITS) | page) * STORE_PAGE;
+  }
+
+  /**
+   * True if most blocks of that block's span are free, and blocks are not being cut from it.
+   *
+   * @throws {CorruptStoreError} if no block begins there
+   */
+  isSparse(window: number, word: number): boolean {
+    const { arena } = this;
+    const record = this.recordOf(window, word);
+    if (record < 0) return false;
+    const state = arena.get(window, record + PageWord.State);
+    const sizeClass = (state >>> CLASS_SHIFT) & CLASS_MASK;
+    const used = arena.get(window, record + PageWord.Use) >>> USED_SHIFT;
+    const page = (record - arena.recordsAt[window]!) / PAGE_RECORD_WORDS;
+    const isHead = arena.root[Root.ClassHeads + sizeClass] === pageAddress(window, page);
+    return !isHead && 2 * used <= SPAN_BLOCKS[sizeClass]!;
   }
 
   /** True if a block, free or not, begins at that word. @throws {NotLoadedError} */

@@ -1,11 +1,18 @@
 /**
- * Growth of a map's table, bucket by bucket: see buckets.ts. No operation moves more entries than
- * one bucket has.
+ * Growth and shrinking of a map's table, bucket by bucket: see buckets.ts. No operation moves more
+ * entries than one bucket has. The directory never shrinks: it has 4 bytes for each bucket that
+ * there was at most.
  */
+import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
 import { BucketWord, type Buckets, homeOf, MapWord, MAX_DEPTH, SLOTS } from "./buckets.ts";
 import { STRIPE_BITS } from "./control.ts";
 import { pageAddress, WINDOW_PAGE_BITS, WINDOW_PAGE_MASK, WORDS_PER_PAGE } from "./layout.ts";
+
+/** Two neighbours that have at most so many entries together become one bucket. */
+const MERGED_ENTRIES = SLOTS >>> 2;
+/** A merge changes at most 2^10 words of the directory, which the journal can hold. */
+const MERGED_BITS = 10;
 
 /**
  * Splits the bucket of a hash in two, by one or two operations of its own. False if it cannot be
@@ -29,9 +36,7 @@ function split(buckets: Buckets, hash: number): void {
   const { bucketWindow, bucketWord } = buckets;
   const depth = buckets.bucketDepth;
   const prefix = depth === 0 ? 0 : hash >>> (32 - depth);
-  const more = STRIPE_BITS - depth;
-  const stripe = more > 0 ? prefix << more : prefix >>> -more;
-  arena.control.markMany(buckets.place.structure, stripe, 1 << Math.max(0, more));
+  markPrefix(buckets, prefix, depth);
   const low = buckets.addBucket(depth + 1);
   const high = buckets.addBucket(depth + 1);
   distribute(buckets, depth, low, high);
@@ -95,4 +100,60 @@ function doubleDirectory(buckets: Buckets): void {
   buckets.setHeader(MapWord.Directory, address);
   buckets.setHeader(MapWord.Depth, depth + 1);
   buckets.pages.free(old, Math.max(1, Math.ceil(length / WORDS_PER_PAGE)));
+}
+
+/**
+ * Merges the current bucket, which is that of `hash`, with its neighbour if both have few entries:
+ * with the bucket that a split would make of it. Within an operation; it needs no memory.
+ */
+export function mergeBucket(buckets: Buckets, hash: number): void {
+  const { arena, bucketWindow, bucketWord } = buckets;
+  const count = arena.get(bucketWindow, bucketWord + BucketWord.Count);
+  const depth = buckets.bucketDepth;
+  const spanBits = buckets.depth - depth + 1;
+  // While pages are missing the neighbour may be, and the caller's operation must not fail for it.
+  if (count > MERGED_ENTRIES >>> 1 || depth === 0 || spanBits > MERGED_BITS || arena.isMissing)
+    return;
+  buckets.findBucket(hash ^ (1 << (32 - depth)));
+  const { bucketWindow: window, bucketWord: word } = buckets;
+  const sum = count + arena.get(window, word + BucketWord.Count);
+  if (buckets.bucketDepth !== depth || sum > MERGED_ENTRIES) return;
+  const prefix = depth === 1 ? 0 : hash >>> (33 - depth);
+  markPrefix(buckets, prefix, depth - 1);
+  const words = arena.words[bucketWindow]!;
+  const base = bucketWord + BucketWord.Slots;
+  for (let at = base; at < base + 2 * SLOTS; at += 2)
+    if (words[at] !== 0) insert(arena, window, word, words[at]!, words[at + 1]!);
+  arena.set(window, word + BucketWord.Count, sum);
+  arena.set(window, word + BucketWord.Depth, depth - 1);
+  const address = pageAddress(window, word / WORDS_PER_PAGE);
+  const directory = buckets.header(MapWord.Directory);
+  const first = (directory & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + prefix * 2 ** spanBits;
+  for (let i = 0; i < 2 ** spanBits; i++)
+    arena.set(directory >>> WINDOW_PAGE_BITS, first + i, address);
+  buckets.setHeader(MapWord.Moves, (buckets.header(MapWord.Moves) + 1) | 0);
+  buckets.pages.free(pageAddress(bucketWindow, bucketWord / WORDS_PER_PAGE), 1);
+}
+
+/** Puts a slot into a bucket that is in use. */
+function insert(arena: Arena, window: number, word: number, first: number, second: number): void {
+  const base = word + BucketWord.Slots;
+  let slot = homeOf(first >>> 8);
+  for (let n = 0; n < SLOTS; n++) {
+    if (arena.get(window, base + 2 * slot) === 0) {
+      arena.set(window, base + 2 * slot, first);
+      arena.set(window, base + 2 * slot + 1, second);
+      return;
+    }
+    slot = slot === SLOTS - 1 ? 0 : slot + 1;
+  }
+  throw new CorruptStoreError("A bucket has more entries than it says");
+}
+
+/** Marks all that the hashes which begin with a prefix of `depth` bits may find. */
+function markPrefix(buckets: Buckets, prefix: number, depth: number): void {
+  const more = STRIPE_BITS - depth;
+  const stripe = more > 0 ? prefix << more : prefix >>> -more;
+  const { control } = buckets.arena;
+  control.markMany(buckets.place.structure, stripe, 1 << Math.max(0, more));
 }

@@ -2,13 +2,14 @@
  * Cells of a table: reads them, and writes them so that neither a failure nor a thread that dies
  * leaves half a row.
  *
- * A small cell's old words go to the journal. A larger vector would fill it, and is written by one
- * native call, inside which no thread ends and nothing fails; such writes come last in their
- * operation.
+ * The journal notes what a cell held, word by word. A larger vector would fill the journal: its old
+ * contents go to a block of their own, which the journal names and the operation's end frees. A
+ * cell of a new row needs neither, because the table does not count that row yet.
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import type { CellArray, ColumnCodec } from "./column-types.ts";
 import type { Column, Columns } from "./columns.ts";
+import { noteCopy } from "./journal.ts";
 import { BLOCK_KIND_MASK, BlockKind, WINDOW_UNIT_BITS, WINDOW_UNIT_MASK } from "./layout.ts";
 import type { StoreParts } from "./parts.ts";
 
@@ -17,18 +18,9 @@ const HEAD_BYTES = 8;
 const IS_USED = 0x80;
 const HIGH_MASK = 0x7f;
 
-/** A write that is to come last. */
-interface Pending {
-  readonly window: number;
-  readonly byte: number;
-  readonly codec: ColumnCodec;
-  readonly value: CellArray;
-}
-
 export class Cells {
   private readonly parts: StoreParts;
   private readonly columns: Columns;
-  private pending: Pending[] = [];
   /** Blocks (window, word) that the operation frees at its end. */
   private freed: number[] = [];
 
@@ -91,7 +83,7 @@ export class Cells {
     columns.locateForWrite(column, row);
     const { window, byte } = columns;
     if (column.codec.isBytes) this.writeBlock(window, byte >>> 2, value as Uint8Array, isNew);
-    else this.store(column.codec, value);
+    else this.store(column.codec, value, isNew);
   }
 
   private writeBlock(window: number, word: number, bytes: Uint8Array, isNew: boolean): void {
@@ -108,17 +100,27 @@ export class Cells {
   }
 
   /** Writes numbers into the cell that was located. */
-  private store(codec: ColumnCodec, value: CellArray): void {
+  private store(codec: ColumnCodec, value: CellArray, isNew: boolean): void {
     const { window, byte } = this.columns;
-    const { arena } = this.parts;
-    if (codec.widthBytes > JOURNALED_BYTES) {
-      this.pending.push({ window, byte, codec, value });
+    if (!isNew) this.keep(window, byte, codec.widthBytes);
+    codec.viewAt(this.parts.arena.bytes[window]!, byte).set(value as never);
+  }
+
+  /** Has the journal put these bytes back if the operation fails. */
+  private keep(window: number, byte: number, lengthBytes: number): void {
+    const { arena, blocks } = this.parts;
+    const first = byte >>> 2;
+    const count = ((byte + lengthBytes + 3) >>> 2) - first;
+    const words = arena.words[window]!;
+    if (lengthBytes > JOURNALED_BYTES) {
+      blocks.allocate(HEAD_BYTES + 4 * count, BlockKind.Cell, 4 * count);
+      const copy = { window: blocks.window, word: blocks.word + HEAD_BYTES / 4 };
+      arena.words[copy.window]!.set(words.subarray(first, first + count), copy.word);
+      noteCopy(arena.root, { window, word: first, count }, copy);
+      this.freed.push(blocks.window, blocks.word);
       return;
     }
-    const words = arena.words[window]!;
-    for (let word = byte >>> 2, end = (byte + codec.widthBytes + 3) >>> 2; word < end; word++)
-      arena.set(window, word, words[word]!);
-    codec.viewAt(arena.bytes[window]!, byte).set(value as never);
+    for (let word = first; word < first + count; word++) arena.set(window, word, words[word]!);
   }
 
   /** Puts the cell of one row into another, which is then the only one that refers to its block. */
@@ -144,7 +146,7 @@ export class Cells {
     const view = isThere ? codec.viewAt(arena.bytes[columns.window]!, columns.byte) : undefined;
     const value = view?.slice() ?? codec.zeros();
     columns.locateForWrite(column, to);
-    this.store(codec, value);
+    this.store(codec, value, false);
   }
 
   /** Frees the block of a cell, which then is empty. */
@@ -160,20 +162,16 @@ export class Cells {
     if (this.findBlock(window, word)) this.freed.push(this.blockWindow, this.blockWord);
   }
 
-  /** The last steps of an operation: frees what it replaced, then writes what cannot be undone. */
+  /** The last steps of an operation: frees what it replaced. */
   finish(): void {
-    const { arena, blocks } = this.parts;
-    const { freed, pending } = this;
+    const { freed } = this;
     this.reset();
-    for (let i = 0; i < freed.length; i += 2) blocks.free(freed[i]!, freed[i + 1]!);
+    for (let i = 0; i < freed.length; i += 2) this.parts.blocks.free(freed[i]!, freed[i + 1]!);
     this.columns.freeRetired();
-    for (const { window, byte, codec, value } of pending)
-      codec.viewAt(arena.bytes[window]!, byte).set(value as never);
   }
 
   /** Forgets the steps of an operation that failed. */
   reset(): void {
-    this.pending = [];
     this.freed = [];
   }
 }

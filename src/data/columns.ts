@@ -258,14 +258,30 @@ export class Columns {
     this.retired = [];
   }
 
-  /** Frees a column's chunk. Within an operation. */
-  freeChunk(column: Column, chunk: number): void {
+  /** The first chunk behind the last row's. */
+  get firstEmptyChunk(): number {
+    return Math.ceil(this.length / 2 ** this.chunkBits);
+  }
+
+  /**
+   * Frees the chunk that a removed row has left without use, but one behind the last row: so a
+   * table whose length goes up and down does not make one again and again. Within an operation.
+   */
+  freeSpare(): void {
+    const { length, firstEmptyChunk } = this;
+    if (length === firstEmptyChunk * 2 ** this.chunkBits) this.freeChunk(firstEmptyChunk + 1);
+  }
+
+  /** Frees a chunk of all columns. Within an operation. */
+  freeChunk(chunk: number): void {
     const { arena } = this;
-    const address = this.chunk(column, chunk);
-    if (address === 0) return;
-    const list = arena.get(this.recordsWindow, column.record + RecordWord.List);
-    arena.set(list >>> WINDOW_PAGE_BITS, (list & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + chunk, 0);
-    this.parts.pages.free(address, this.chunkPages(column));
+    for (const column of this.all()) {
+      const address = this.chunk(column, chunk);
+      if (address === 0) continue;
+      const list = arena.get(this.recordsWindow, column.record + RecordWord.List);
+      arena.set(list >>> WINDOW_PAGE_BITS, (list & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + chunk, 0);
+      this.parts.pages.free(address, this.chunkPages(column));
+    }
   }
 
   /** Frees the lists and the records of a table without rows. Within an operation. */

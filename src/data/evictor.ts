@@ -7,6 +7,7 @@
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import { type Buckets, EXPIRES, expiryAt, MapWord, SLOTS } from "./buckets.ts";
+import { STRIPE_BITS } from "./control.ts";
 import { JOURNAL_MAX, Root, WINDOW_PAGE_BITS, WINDOW_PAGE_MASK, WORDS_PER_PAGE } from "./layout.ts";
 import type { StoreParts } from "./parts.ts";
 
@@ -164,7 +165,7 @@ export class Evictor {
     const { depth } = buckets;
     arena.write("clear()", () => {
       arena.requireAllLoaded();
-      arena.control.markMany(buckets.place.structure, 0, 1024);
+      arena.control.markMany(buckets.place.structure, 0, 1 << STRIPE_BITS);
       buckets.create();
       buckets.setHeaderNumber(MapWord.Bytes, 0);
       for (const word of [MapWord.Expiring, MapWord.HandHash, MapWord.HandSlot])
@@ -173,11 +174,9 @@ export class Evictor {
     this.freeTable(directory, depth);
   }
 
-  /** Frees the whole table: before the map's header is removed. Operations of its own. */
-  drop(): void {
-    this.clear();
-    const directory = this.buckets.header(MapWord.Directory);
-    this.freeTable(directory, 0);
+  /** Frees the whole table of a map without a name. Operations of its own. */
+  free(): void {
+    this.freeTable(this.buckets.header(MapWord.Directory), this.buckets.depth);
   }
 
   private freeTable(directory: number, depth: number): void {

@@ -189,11 +189,15 @@ export class Names {
     };
   }
 
-  /** Frees a header. Within an operation. */
-  remove({ structure, window, word }: HeaderPlace): void {
+  /** Takes a structure's name away. Within an operation; readers' marks precede. */
+  remove({ structure }: HeaderPlace): void {
     const { arena } = this;
     arena.setRoot(Root.Names + structure, 0);
     arena.setRoot(Root.NamesVersion, (arena.root[Root.NamesVersion]! + 1) | 0);
-    this.pages.free((window << WINDOW_PAGE_BITS) | (word / WORDS_PER_PAGE), 1);
+  }
+
+  /** Frees the header of a structure that has no name any more. Within an operation. */
+  free({ window, word }: HeaderPlace): void {
+    this.pages.free(pageAddress(window, word / WORDS_PER_PAGE), 1);
   }
 }

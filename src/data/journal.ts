@@ -6,6 +6,10 @@
  *
  * Source of the idea: undo logging (Gray and Reuter, "Transaction Processing", 10.3), kept to one
  * operation.
+ *
+ *   a word      window · word · what it held
+ *   a copy      window · word · words     of the block that holds the old contents, then
+ *               ~window · word · 0        of the words that they are from
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import { JOURNAL_AT, JOURNAL_MAX, JOURNAL_WORDS, Root } from "./layout.ts";
@@ -13,9 +17,7 @@ import { JOURNAL_AT, JOURNAL_MAX, JOURNAL_WORDS, Root } from "./layout.ts";
 /** Notes that word `word` of window `window` holds `value`. */
 export const note = (root: Int32Array, window: number, word: number, value: number): void => {
   const count = root[Root.JournalCount]!;
-  if (count < 0 || count >= JOURNAL_MAX) {
-    throw new CorruptStoreError(`An operation would change more than ${JOURNAL_MAX} words`);
-  }
+  if (count < 0 || count >= JOURNAL_MAX) throwFull();
   const at = JOURNAL_AT + JOURNAL_WORDS * count;
   root[at] = window;
   root[at + 1] = word;
@@ -24,11 +26,49 @@ export const note = (root: Int32Array, window: number, word: number, value: numb
   root[Root.JournalCount] = count + 1;
 };
 
+/** Notes that what `count` words held is in a block. The block's contents stay until the commit. */
+export function noteCopy(
+  root: Int32Array,
+  { window, word, count }: { window: number; word: number; count: number },
+  copy: { window: number; word: number },
+): void {
+  const entries = root[Root.JournalCount]!;
+  if (entries < 0 || entries > JOURNAL_MAX - 2) throwFull();
+  root.set([copy.window, copy.word, count, ~window, word, 0], JOURNAL_AT + JOURNAL_WORDS * entries);
+  root[Root.JournalCount] = entries + 2;
+}
+
+function throwFull(): never {
+  throw new CorruptStoreError(`An operation would change more than ${JOURNAL_MAX} words`);
+}
+
+/** Puts back all that is in copies, newest first. The journal stays. */
+export function putBackCopies(
+  root: Int32Array,
+  wordsOf: (window: number) => Int32Array | undefined,
+): void {
+  const count = Math.max(0, Math.min(JOURNAL_MAX, root[Root.JournalCount]!));
+  for (let i = count - 1; i > 0; i--) {
+    const at = JOURNAL_AT + JOURNAL_WORDS * i;
+    if (root[at]! >= 0) continue;
+    i--;
+    const words = wordsOf(~root[at]!);
+    const from = root[at - 2]!;
+    // A window that the operation had made has no contents to put back.
+    words?.set(wordsOf(root[at - 3]!)!.subarray(from, from + root[at - 1]!), root[at + 1]!);
+  }
+}
+
 /** Puts back what all noted words of these windows held, newest first. The journal stays. */
 export function putBack(root: Int32Array, windows: readonly (Int32Array | undefined)[]): void {
   const count = Math.max(0, Math.min(JOURNAL_MAX, root[Root.JournalCount]!));
   for (let i = count - 1; i >= 0; i--) {
     const at = JOURNAL_AT + JOURNAL_WORDS * i;
+    if (root[at]! < 0) {
+      // A copy, of two entries.
+      i--;
+      continue;
+    }
     const words = windows[root[at]!];
     const word = root[at + 1]!;
     // A window that the operation had made is not there any more, and needs nothing.

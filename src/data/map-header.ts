@@ -1,6 +1,7 @@
 /** Making, changing and dropping maps. */
 import { checkInteger } from "../../ffi/index.ts";
 import { Buckets, MapWord } from "./buckets.ts";
+import { STRIPE_BITS } from "./control.ts";
 import { Evictor } from "./evictor.ts";
 import { type HeaderPlace, StructureKind } from "./header.ts";
 import { KEY_TYPES, type KeyType } from "./keys.ts";
@@ -34,10 +35,19 @@ export function createMap(
   });
 }
 
-/** Removes a map and all its entries. Operations of its own. */
+/**
+ * Removes a map and all its entries. Operations of its own: the first takes the name away, the
+ * others free the memory, and none allocates. A thread that is terminated between them leaves
+ * memory that is not used again.
+ */
 export function dropMap(parts: StoreParts, place: HeaderPlace): void {
-  const buckets = new Buckets(parts.arena, parts.pages, place);
-  new Evictor(parts, buckets).drop();
-  parts.arena.write("drop()", () => parts.names.remove(place));
+  const { arena, names } = parts;
+  const buckets = new Buckets(arena, parts.pages, place);
+  arena.write("drop()", () => {
+    arena.control.markMany(place.structure, 0, 1 << STRIPE_BITS);
+    names.remove(place);
+  });
+  new Evictor(parts, buckets).free();
+  arena.write("drop()", () => names.free(place));
   parts.tidy();
 }

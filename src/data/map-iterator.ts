@@ -1,8 +1,8 @@
 /**
  * Iteration of a map that changes meanwhile. Buckets are visited in the order of their hashes, and
- * a bucket's keys are taken at once: whatever moves or is split later, its entries stay within the
- * hashes that have been visited. So an entry that is there throughout comes exactly once, and no
- * other comes twice.
+ * a bucket's keys are taken at once: an entry that moves later, as a bucket is split or merged,
+ * stays within the hashes that have been visited. So an entry that is there throughout comes
+ * exactly once, and no other comes twice.
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
@@ -38,7 +38,7 @@ export function* iterate(source: MapSource, which: "live" | "expired"): Generato
   }
 }
 
-/** Adds the keys of the bucket of `hash`; returns the first hash of the next one. */
+/** Adds the keys of the bucket of `hash`, from that hash on; returns where the next one begins. */
 function collect(
   { arena, parts }: MapSource,
   buckets: Buckets,
@@ -54,6 +54,8 @@ function collect(
     if (!buckets.look(slot)) continue;
     const { entryWindow, entryWord } = buckets;
     const words = arena.words[entryWindow]!;
+    // A bucket that was merged with the one before it has entries that came already.
+    if (words[entryWord]! >>> 0 < hash) continue;
     const lengths = words[entryWord + 1]!;
     const expires = (lengths & EXPIRES) !== 0;
     const keyWord = entryWord + ENTRY_WORDS + (expires ? 2 : 0);

@@ -5,9 +5,9 @@
  * |--------------------|-------------------------------------------------------------|
  * | get, getView, has  | a word of the directory, a line of a bucket, the entry      |
  * | set                | the same, and a block; now and then a bucket is split       |
- * | delete             | the same; at most the slots behind it in its bucket move    |
+ * | delete             | the same; the slots behind it move; a bucket may be merged  |
  * | iteration          | a bucket's keys at a time                                   |
- * | clear              | all entries                                                 |
+ * | clear, compact     | all entries                                                 |
  *
  * Other threads read without a lock (control.ts). Writes are operations of the arena: after an
  * error nothing has changed.
@@ -19,9 +19,10 @@ import type { Nullable } from "../core/options.ts";
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
 import { BLOCK_KIND_MASK, BlockKind } from "./layout.ts";
-import { growBucket } from "./bucket-growth.ts";
+import { growBucket, mergeBucket } from "./bucket-growth.ts";
 import { Buckets, ENTRY_WORDS, EXPIRES, expiryAt, MapWord } from "./buckets.ts";
 import { Evictor } from "./evictor.ts";
+import { compactEntries } from "./compaction.ts";
 import type { HeaderPlace } from "./header.ts";
 import { type KeyOf, Keys, type KeyType } from "./keys.ts";
 import type { SetOptions } from "./map-options.ts";
@@ -112,14 +113,17 @@ export class StoreMap<K extends KeyType = "string"> {
 
   private begin(method: string): void {
     this.arena.beginRead(method);
-    if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
+    this.requireName(method);
   }
 
   private read(wanted: number): Uint8Array<ArrayBuffer> | true | undefined {
     const { arena, place } = this;
     if (!arena.mayBeRaced) return this.readNow(wanted);
     const stripe = arena.control.stripeOf(place.structure, this.key.hash);
-    return readRaced(arena, stripe, () => this.readNow(wanted));
+    return readRaced(arena, stripe, () => {
+      this.requireName("get()");
+      return this.readNow(wanted);
+    });
   }
 
   private readNow(wanted: number): Uint8Array<ArrayBuffer> | true | undefined {
@@ -131,8 +135,8 @@ export class StoreMap<K extends KeyType = "string"> {
     const bytes = arena.bytes[entryWindow]!;
     if (arena.isMissing)
       arena.requireLoaded(entryWindow, valueByte >>> 2, Math.ceil(valueBytes / 4));
-    if (wanted === Wanted.View) return bytes.subarray(valueByte, valueByte + valueBytes);
-    return bytes.slice(valueByte, valueByte + valueBytes);
+    const end = valueByte + valueBytes;
+    return wanted === Wanted.View ? bytes.subarray(valueByte, end) : bytes.slice(valueByte, end);
   }
 
   private isExpired(): boolean {
@@ -288,16 +292,14 @@ export class StoreMap<K extends KeyType = "string"> {
       if (!buckets.find(this.key)) return false;
       const wasExpired = this.isExpired();
       this.evictor.remove(this.key.hash);
+      mergeBucket(buckets, this.key.hash);
       return !wasExpired;
     });
     this.parts.tidy();
     return isGone;
   }
 
-  /**
-   * Sets many entries, with the lock taken once. Those before one that fails are set. @throws as
-   * `set`
-   */
+  /** Sets entries in turn, under one lock. If one fails, those before it stay. @throws as `set` */
   setMany(
     entries: Iterable<readonly [KeyOf[K], Uint8Array]>,
     options?: Nullable<SetOptions> | null,
@@ -335,6 +337,19 @@ export class StoreMap<K extends KeyType = "string"> {
     this.parts.tidy();
   }
 
+  /**
+   * Moves entries together, so that pages which `delete` has left mostly free go back. Takes as
+   * long as a look at all entries. @throws {NotLoadedError} {ReadOnlyStoreError}
+   */
+  compact(): void {
+    this.arena.batch("compact()", () => {
+      this.requireName("compact()");
+      this.arena.requireAllLoaded();
+      compactEntries(this.parts, this.buckets);
+      this.parts.pages.purge();
+    });
+  }
+
   /** Removes the entries that have expired. Returns how many. @throws as `set` */
   removeExpired(): number {
     let count = 0;
@@ -349,6 +364,7 @@ export class StoreMap<K extends KeyType = "string"> {
     return this.arena.write("removeExpired()", () => {
       if (!this.buckets.find(this.key) || !this.isExpired()) return false;
       this.evictor.remove(this.key.hash);
+      mergeBucket(this.buckets, this.key.hash);
       return true;
     });
   }

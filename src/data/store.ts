@@ -269,8 +269,8 @@ export class Store implements Disposable, AsyncDisposable {
 
   /**
    * Runs `change` with the lock taken once: no other thread writes, and no checkpoint is taken,
-   * between its operations. Each is still an operation of its own: those before one that throws
-   * stay done.
+   * between its operations. It is not a transaction: each operation is done or not on its own, and
+   * those before one that throws stay done.
    */
   batch<T>(change: () => T): T {
     return this.arena.batch("batch()", change);

@@ -47,9 +47,8 @@ function requireColumns(
   }
 }
 
-/** Removes a table and all its rows. Operations of its own. */
+/** Removes a table and all its rows. Operations of its own, of which none allocates. */
 export function dropTable(parts: StoreParts, place: HeaderPlace): void {
-  new Table(parts, place).free();
-  parts.arena.write("drop()", () => parts.names.remove(place));
+  new Table(parts, place).drop();
   parts.tidy();
 }

@@ -10,8 +10,8 @@
  * | addColumn         | nothing: cells that were never written are zeros                 |
  *
  * Other threads may call `get` at any time, and see rows whole (control.ts). What `column` gives is
- * the memory itself: there a reader beside a writer may see half of a vector, and asks `get` before
- * it believes one.
+ * the memory itself: beside a writer it may show half of a vector, a row that has moved, or other
+ * contents in a chunk that was freed.
  */
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
@@ -28,13 +28,15 @@ import {
   type Schema,
 } from "./column-types.ts";
 import { type Column, Columns, MAX_ROWS, TableWord } from "./columns.ts";
+import { STRIPE_BITS } from "./control.ts";
 import type { HeaderPlace } from "./header.ts";
 import type { StoreParts } from "./parts.ts";
 import { readRaced } from "./racing.ts";
 import { viewRun } from "./run-view.ts";
 import { lengthOfBytes } from "./values.ts";
 
-const STRIPE_MASK = 1023;
+const STRIPES = 1 << STRIPE_BITS;
+const STRIPE_MASK = STRIPES - 1;
 const MAX_CELL_BYTES = 64 * 1024 * 1024;
 /** Rows that one operation of `truncate` removes. */
 const TRUNCATE_ROWS = 32;
@@ -70,6 +72,11 @@ export class Table<S extends Schema = Schema> {
 
   private begin(method: string): void {
     this.arena.beginRead(method);
+    this.requireName(method);
+  }
+
+  /** @throws {DroppedError} */
+  private requireName(method: string): void {
     if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
   }
 
@@ -92,7 +99,7 @@ export class Table<S extends Schema = Schema> {
 
   private change<T>(method: string, change: () => T): T {
     const result = this.arena.write(method, () => {
-      if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
+      this.requireName(method);
       this.cells.reset();
       this.columns.forgetRetired();
       const value = change();
@@ -159,6 +166,7 @@ export class Table<S extends Schema = Schema> {
   get(row: number): RowOf<S> {
     this.begin("get()");
     const read = () => {
+      this.requireName("get()");
       this.requireRow(row);
       const values: Record<string, unknown> = {};
       for (const column of this.columns.all()) values[column.name] = this.cells.read(column, row);
@@ -171,6 +179,7 @@ export class Table<S extends Schema = Schema> {
   cell<K extends keyof S & string>(row: number, name: K): RowOf<S>[K] {
     this.begin("cell()");
     const read = () => {
+      this.requireName("cell()");
       this.requireRow(row);
       return this.cells.read(this.columns.named(name), row) as RowOf<S>[K];
     };
@@ -207,6 +216,7 @@ export class Table<S extends Schema = Schema> {
         else this.cells.move(column, last, row);
       }
       this.columns.setHeader(TableWord.Length, last);
+      this.columns.freeSpare();
       return row === last ? -1 : last;
     });
   }
@@ -217,6 +227,9 @@ export class Table<S extends Schema = Schema> {
       this.begin("truncate()");
       checkInteger("length", length, 0, this.columns.length);
       this.arena.requireAllLoaded();
+      const spare = this.columns.firstEmptyChunk;
+      this.freeChunk(spare);
+      this.freeChunk(spare + 1);
       while (this.columns.length > length) this.removeLast(length);
     });
     this.parts.tidy();
@@ -234,9 +247,11 @@ export class Table<S extends Schema = Schema> {
       }
       this.columns.setHeader(TableWord.Length, next);
     });
-    if (next !== (next >>> bits) << bits) return;
-    for (const column of this.columns.all())
-      this.change("truncate()", () => this.columns.freeChunk(column, next >>> bits));
+    if (next === (next >>> bits) << bits) this.freeChunk(next >>> bits);
+  }
+
+  private freeChunk(chunk: number): void {
+    this.change("truncate()", () => this.columns.freeChunk(chunk));
   }
 
   /** Adds a column, of zeros or empty bytes. @throws {TypeError} {RangeError} and as `push` */
@@ -245,11 +260,10 @@ export class Table<S extends Schema = Schema> {
     type: T,
   ): Table<S & { readonly [P in K]: T }> {
     const codec = ColumnCodec.of(name, type);
-    this.begin("addColumn()");
-    if (this.columns.all().some((column) => column.name === name))
-      throw new RangeError(`The table ${JSON.stringify(this.name)} has a column ${name}`);
     this.change("addColumn()", () => {
-      this.arena.control.markMany(this.place.structure, 0, STRIPE_MASK + 1);
+      if (this.columns.all().some((column) => column.name === name))
+        throw new RangeError(`The table ${JSON.stringify(this.name)} has a column ${name}`);
+      this.arena.control.markMany(this.place.structure, 0, STRIPES);
       this.columns.add(name, codec);
     });
     return this as never;
@@ -257,9 +271,11 @@ export class Table<S extends Schema = Schema> {
 
   /**
    * A column of numbers or vectors as it is in memory: a typed array for each chunk, row after row,
-   * a vector's numbers one after the other. Valid until the next write to the store. A change to
-   * them is a write, and needs `store.batch`. @throws {TypeError} for a column of bytes @throws
-   * {NotLoadedError}
+   * a vector's numbers one after the other. Valid until the next write to the store: later the
+   * arrays may show anything that the store holds, so check with `get` what a scan beside a writer
+   * found. A change to them is a write, and needs `store.batch`.
+   *
+   * @throws {TypeError} for a column of bytes @throws {NotLoadedError}
    */
   column<K extends keyof S & string>(name: K): ScalarColumn<S[K]>[] {
     this.begin("column()");
@@ -282,10 +298,16 @@ export class Table<S extends Schema = Schema> {
     return arrays as ScalarColumn<S[K]>[];
   }
 
-  /** For Store. Frees all that is in the table. Operations of their own. */
-  free(): void {
+  /** For Store. Removes the table: its rows by operations of their own, then its name. */
+  drop(): void {
+    const { parts, place } = this;
     this.truncate(0);
-    this.change("drop()", () => this.columns.freeRecords());
+    this.change("drop()", () => {
+      parts.arena.control.markMany(place.structure, 0, STRIPES);
+      this.columns.freeRecords();
+      parts.names.remove(place);
+      parts.names.free(place);
+    });
   }
 }
 

@@ -77,6 +77,32 @@ test("set that splits a bucket and fails at any step keeps all entries", async (
   expect(map.size).toBe(397);
 });
 
+test("update that fails at any step changes nothing", async () => {
+  using store = await filled("update", 300);
+  check(store, () => store.map("m").update("key-9", (old) => new Uint8Array(2000).fill(old![0]!)));
+  expect(store.map("m").get("key-9")!.length).toBe(2000);
+});
+
+test("setMany that fails at any step has set whole entries from the first on", async () => {
+  using store = await filled("many", 100);
+  const map = store.map("m");
+  const added = Array.from(
+    { length: 5 },
+    (_, i) => [`added-${i}`, new Uint8Array(900 * i)] as const,
+  );
+  failAtEachStep(
+    store,
+    () => map.setMany(added),
+    () => {
+      const lengths = added.map(([key]) => map.get(key)?.length);
+      const count = lengths.filter((length) => length !== undefined).length;
+      expect(lengths).toEqual(added.map(([, value], i) => (i < count ? value.length : undefined)));
+      expect(map.size).toBe(100 + count);
+    },
+  );
+  expect(map.size).toBe(105);
+});
+
 test("heap.put and heap.free that fail at any step change nothing", async () => {
   using store = await filled("heap", 10);
   const handles = Array.from({ length: 50 }, (_, i) => store.heap.put(new Uint8Array(i * 100)));

@@ -193,6 +193,33 @@ test("a table operation that fails at any step changes nothing", async () => {
   }
 });
 
+test("set of a long vector that fails at any step changes nothing", async () => {
+  await using store = await Store.open(join(directory.path, "long"), { create: true });
+  // What the journal keeps of it needs a window of its own.
+  const table = store.table("t", { a: "u32", first: ["f64", 60_000], second: ["u8", 301] });
+  const rowOf = (value: number) => ({
+    a: value,
+    first: new Float64Array(60_000).fill(value),
+    second: new Uint8Array(301).fill(value),
+  });
+  for (let i = 0; i < 3; i++) table.push(rowOf(i));
+  const hash = () => {
+    const { a, first, second } = table.get(1);
+    return `${a} ${Bun.hash(first)} ${Bun.hash(second)} ${table.get(2).second}`;
+  };
+  const before = hash();
+  const unchanged = () => expect(hash()).toBe(before);
+  expect(failAtEachStep(store, () => table.set(1, rowOf(9)), unchanged)).toBeGreaterThan(10);
+  expect(table.get(1).first.every((value) => value === 9)).toBe(true);
+  const after = hash();
+  failAtEachStep(
+    store,
+    () => table.addColumn("more", ["i16", 200]),
+    () => expect([hash(), Object.keys(table.schema).length]).toEqual([after, 3]),
+  );
+  expect(table.get(1)).toHaveProperty("more", new Int16Array(200));
+});
+
 test("addColumn adds zeros, and survives a restart", async () => {
   const where = join(directory.path, "added");
   const store = await Store.open(where, { create: true });

@@ -1,8 +1,20 @@
 /** Values that tell whether they are whole: each is words of one number, its stamp. */
-import { Store, type StoreHandle } from "../../../src/data/index.ts";
+import {
+  DroppedError,
+  ReadOnlyStoreError,
+  StaleHandleError,
+  Store,
+  type StoreHandle,
+  type Table,
+} from "../../../src/data/index.ts";
 
 export const KEYS = 400;
 const MAX_WORDS = 300;
+const MAX_ROWS = 200;
+/** Handles of the heap's blocks, which readers see. */
+export const HANDLES = 64;
+/** `long` is one of the vectors whose old contents the journal keeps as a copy. */
+const schema = { stamp: "i32", short: ["i32", 8], long: ["i32", 160], note: "bytes" } as const;
 
 /** Words that all threads of a run share. */
 export const RunWord = { Stop: 0, Reads: 1, Torn: 2, Backward: 3, Errors: 4, Writes: 5 } as const;
@@ -11,6 +23,7 @@ export const RUN_WORDS = 16;
 export interface RunHandle {
   readonly store: StoreHandle;
   readonly words: Int32Array;
+  readonly handles: Float64Array;
   readonly seed: number;
 }
 
@@ -39,12 +52,63 @@ function stamped(stamp: number): Uint8Array {
   return new Uint8Array(new Int32Array(1 + (stamp % MAX_WORDS)).fill(stamp).buffer);
 }
 
+type StampTable = Table<typeof schema>;
+
+export const stampTable = (store: Store): StampTable => store.table("rows", schema);
+
+/** Whether all cells of a row were written by one operation. */
+export function isWholeRow(table: StampTable, row: number): boolean {
+  const { stamp, short, long, note } = table.get(row);
+  const isOf = (value: number) => value === stamp;
+  return short.every(isOf) && long.every(isOf) && stampOf(note) === stamp;
+}
+
+/** True if there was such a row, and it is not whole. */
+function isTornRow(table: StampTable, row: number): boolean {
+  try {
+    return row < table.length && !isWholeRow(table, row);
+  } catch (error) {
+    // It was removed after `length` was read.
+    if (error instanceof RangeError) return false;
+    throw error;
+  }
+}
+
+/** Drops a map, and makes it again under its name. */
+function replaceShort(store: Store, stamp: number): void {
+  store.drop("short");
+  const map = store.map("short");
+  for (let i = 0; i < 20; i++) map.set(keyOf(i), stamped(stamp));
+}
+
+/** True if an entry of the map that comes and goes is there, and is not whole. */
+function isTornShort(store: Store): boolean {
+  try {
+    const value = store.map("short").get(keyOf(7));
+    return value !== undefined && stampOf(value) < 0;
+  } catch (error) {
+    if (error instanceof DroppedError || error instanceof ReadOnlyStoreError) return false;
+    throw error;
+  }
+}
+
+/** True if there was such a block, and it is not whole. */
+function isTornBlock(store: Store, handle: number): boolean {
+  try {
+    return stampOf(store.heap.get(handle)) < 0;
+  } catch (error) {
+    if (error instanceof StaleHandleError) return false;
+    throw error;
+  }
+}
+
 /**
  * Reads until it is stopped: each value is whole, and none is older than one that was read before.
  */
-export function readStamps({ store: handle, words, seed }: RunHandle): void {
+export function readStamps({ store: handle, words, handles, seed }: RunHandle): void {
   const store = Store.attach(handle, { readOnly: true });
   const map = store.map("stamps");
+  const table = stampTable(store);
   const random = randomOf(seed);
   const newest = new Int32Array(KEYS);
   while (Atomics.load(words, RunWord.Stop) === 0) {
@@ -56,27 +120,56 @@ export function readStamps({ store: handle, words, seed }: RunHandle): void {
       if (stamp < 0) Atomics.add(words, RunWord.Torn, 1);
       else if (stamp < newest[index]!) Atomics.add(words, RunWord.Backward, 1);
       else newest[index] = stamp;
+      if (n % 2 === 0) continue;
+      if (isTornRow(table, random(MAX_ROWS))) Atomics.add(words, RunWord.Torn, 1);
+      if (isTornBlock(store, handles[random(HANDLES)]!)) Atomics.add(words, RunWord.Torn, 1);
+      if (n % 10 === 1 && isTornShort(store)) Atomics.add(words, RunWord.Torn, 1);
     }
-    Atomics.add(words, RunWord.Reads, 500);
+    Atomics.add(words, RunWord.Reads, 1000);
   }
 }
 
 /**
  * Writes until it is stopped: stamps that grow, some deleted between, and other entries, so that
- * the map grows.
+ * the map grows; rows and blocks, too.
  */
-export function writeStamps({ store: handle, words, seed }: RunHandle): void {
+export function writeStamps({ store: handle, words, handles, seed }: RunHandle): void {
   const store = Store.attach(handle);
   const map = store.map("stamps");
+  const table = stampTable(store);
   const random = randomOf(seed);
   while (Atomics.load(words, RunWord.Stop) === 0) {
     for (let n = 0; n < 50; n++) {
       const stamp = Atomics.add(words, RunWord.Writes, 1) + 1;
       const choice = random(100);
-      if (choice < 80) map.set(keyOf(random(KEYS)), stamped(stamp));
-      else if (choice < 85) map.delete(keyOf(random(KEYS)));
-      else if (choice < 95) map.set(`other-${random(5000)}`, stamped(stamp));
-      else map.delete(`other-${random(5000)}`);
+      if (choice < 40) map.set(keyOf(random(KEYS)), stamped(stamp));
+      else if (choice < 45) map.delete(keyOf(random(KEYS)));
+      else if (choice < 55) map.set(`other-${random(5000)}`, stamped(stamp));
+      else if (choice < 59) map.delete(`other-${random(5000)}`);
+      else if (choice < 60) replaceShort(store, stamp);
+      else if (choice < 80) writeRow(table, stamp, random);
+      else writeBlock(store, handles, random(HANDLES), stamp);
     }
   }
+}
+
+function writeRow(table: StampTable, stamp: number, random: (below: number) => number): void {
+  const row = {
+    stamp,
+    short: new Int32Array(8).fill(stamp),
+    long: new Int32Array(160).fill(stamp),
+    note: stamped(stamp),
+  };
+  const { length } = table;
+  if (length < MAX_ROWS && random(4) === 0) table.push(row);
+  else if (length > 0 && random(4) === 0) table.swapRemove(random(length));
+  else if (length > 0) table.set(random(length), row);
+}
+
+/** Puts another block in the place of one. */
+function writeBlock(store: Store, handles: Float64Array, at: number, stamp: number): void {
+  const old = handles[at]!;
+  handles[at] = store.heap.put(stamped(stamp));
+  // A writer that was terminated here had not published the block that it freed, or put.
+  if (store.heap.has(old)) store.heap.free(old);
 }

@@ -1,7 +1,15 @@
 /** Readers and a writer in Workers over one store, the writer terminated now and then. */
 import { Worker } from "node:worker_threads";
 import { Store } from "../../../src/data/index.ts";
-import { RUN_WORDS, RunWord, randomOf, stampOf } from "./stamps.ts";
+import {
+  HANDLES,
+  isWholeRow,
+  RUN_WORDS,
+  RunWord,
+  randomOf,
+  stampOf,
+  stampTable,
+} from "./stamps.ts";
 import { arenaOf, temporaryDirectory } from "./support.ts";
 
 export interface StressOptions {
@@ -49,9 +57,11 @@ export async function runStress(options: StressOptions): Promise<StressReport> {
   const store = await Store.open(directory.path, { create: true });
   const map = store.map("stamps");
   const words = new Int32Array(new SharedArrayBuffer(4 * RUN_WORDS));
+  const handles = new Float64Array(new SharedArrayBuffer(8 * HANDLES)).fill(-1);
+  const table = stampTable(store);
   const handle = store.share();
   const random = randomOf(options.seed);
-  const next = () => ({ store: handle, words, seed: random(2 ** 31) });
+  const next = () => ({ store: handle, words, handles, seed: random(2 ** 31) });
   const readers = await Promise.all(
     Array.from({ length: options.readers }, () => start("reader", next())),
   );
@@ -81,12 +91,15 @@ export async function runStress(options: StressOptions): Promise<StressReport> {
     kills++;
     // This thread finds the dead one's lock, and undoes what it had half done.
     map.delete("other-1");
+    for (let row = 0; row < table.length; row++)
+      if (!isWholeRow(table, row)) Atomics.add(words, RunWord.Torn, 1);
     writer = await start("writer", next());
   }
   Atomics.store(words, RunWord.Stop, 1);
   await Promise.all([...readers, writer].map(ended));
   reads += words[RunWord.Reads]!;
   let torn = words[RunWord.Torn]!;
+  for (let row = 0; row < table.length; row++) if (!isWholeRow(table, row)) torn++;
   let count = 0;
   for (const [, value] of map) {
     count++;
