@@ -4,6 +4,7 @@
  */
 import { MemoryKind } from "../pages/units.ts";
 import { parseArguments } from "./arguments.ts";
+import { count } from "../data/describe.ts";
 import { formatBytes } from "./bytes.ts";
 import { withLocalCopy } from "./local-copy.ts";
 import { S3_FLAGS, s3Of } from "./remote-arguments.ts";
@@ -219,7 +220,7 @@ function describe(summary: Summary): string {
       `${chunks.small + chunks.huge} of 1 GiB: ${chunks.small} for small pages, ${chunks.huge} ` +
         "for huge pages",
     ],
-    ["used", `${formatBytes(usedBytes)}; ${summary.runs} runs in all`],
+    ["used", `${formatBytes(usedBytes)}; ${count(summary.runs, "run")} in all`],
     ["sub-released", formatBytes(summary.subReleasedBytes)],
     ["waste", formatBytes(summary.wasteBytes)],
     [
@@ -228,7 +229,7 @@ function describe(summary: Summary): string {
     ],
     [
       "contents",
-      `${formatBytes(contentBytes)} in ${summary.extents} extents; ` +
+      `${formatBytes(contentBytes)} in ${count(summary.extents, "extent")}; ` +
         `${formatBytes(usedBytes - contentBytes)} are zero`,
     ],
     ["frames", describeFrames(summary.frames)],
@@ -236,7 +237,10 @@ function describe(summary: Summary): string {
       "page file",
       `${name}: ${formatBytes(file.bytes)}, of which ${formatBytes(file.frameBytes)} are in use`,
     ]),
-    ["checksums", summary.hasChecksums ? "a CRC-32 and a hash a page" : "none in this format"],
+    [
+      "checksums",
+      summary.hasChecksums ? "a CRC-32 and a hash for each page" : "none in this format",
+    ],
     ["user data", userDataBytes === null ? "none" : formatBytes(userDataBytes)],
     ["by kind", sizes(summary.bytesByKind)],
     ["by group", sizes(summary.bytesByGroup)],

@@ -41,7 +41,7 @@ const commands: Readonly<Record<string, Command>> = {
   },
   inspect: {
     usage: "inspect DIR|URL [--json] [--list] [--format native|gvisor]",
-    summary: "what a checkpoint holds",
+    summary: "describe a checkpoint",
     flags: { ...JSON_FLAG, "--list": "list every run of pages", ...FORMAT },
     run: async (args) => (await import("./inspect.ts")).inspect(args),
   },
@@ -53,7 +53,7 @@ const commands: Readonly<Record<string, Command>> = {
   },
   list: {
     usage: "list URL [--json] [--endpoint URL] [--region NAME] [--path-style]",
-    summary: "the checkpoints at s3://bucket/prefix, the newest first",
+    summary: "list the checkpoints at s3://bucket/prefix, the newest first",
     flags: { ...JSON_FLAG, ...S3_FLAGS },
     run: async (args) => (await import("./list.ts")).list(args),
   },
@@ -65,11 +65,11 @@ const commands: Readonly<Record<string, Command>> = {
   },
   prune: {
     usage: "prune URL --keep N [--min-age HOURS] [--dry-run] [--json] [--endpoint URL] ...",
-    summary: "remove old checkpoints at s3://bucket/prefix, and what writers that died left",
+    summary: "remove old checkpoints at s3://bucket/prefix, and objects of writers that died",
     flags: {
-      "--keep N": "how many checkpoints to keep, the newest",
+      "--keep N": "keep the newest N checkpoints",
       "--min-age HOURS": "keep younger ones, too (default and floor: 24)",
-      "--dry-run": "tell what would be removed, and remove nothing",
+      "--dry-run": "list what would be removed, and remove nothing",
       ...JSON_FLAG,
       ...S3_FLAGS,
     },
@@ -77,7 +77,7 @@ const commands: Readonly<Record<string, Command>> = {
   },
   map: {
     usage: "map DIR --out FILE.html [--format native|gvisor]",
-    summary: "what a checkpoint holds, page by page, as one HTML file",
+    summary: "draw a checkpoint page by page, as one HTML file",
     flags: { "--out FILE.html": "the file to write", ...FORMAT },
     run: async (args) => (await import("./map.ts")).map(args),
   },
@@ -101,7 +101,7 @@ ${lines.join("\n")}
   pgalloc --help, -h        this text
   pgalloc --version, -V     the version
 
-Exit codes: 0 nothing is wrong, 1 something is, 2 the command line is.`;
+Exit codes: 0 success, 1 a damaged checkpoint or a failed operation, 2 a wrong command line.`;
 }
 
 function commandHelp({ usage, summary, flags = {} }: Command): string {

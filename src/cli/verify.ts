@@ -6,6 +6,7 @@
  */
 import { crc32, hashPage } from "../checkpoint/format.ts";
 import { parseArguments } from "./arguments.ts";
+import { count } from "../data/describe.ts";
 import { formatBytes } from "./bytes.ts";
 import { withLocalCopy } from "./local-copy.ts";
 import { S3_FLAGS, s3Of } from "./remote-arguments.ts";
@@ -188,8 +189,9 @@ function report(verdict: Verdict): void {
     metadataErrors.length === 0
       ? "metadata is valid"
       : `metadata has ${metadataErrors.length} errors`;
-  const read = `${pages} pages, ${formatBytes(bytes)} read, ${badPages} pages bad`;
-  console.log(`${indent}${metadata}; ${extents} extents, ${read}`);
+  const read = `${formatBytes(bytes)} read, ${count(badPages, "page")} bad`;
+  const found = `${count(extents, "extent")}, ${count(pages, "page")}`;
+  console.log(`${indent}${metadata}; ${found}, ${read}`);
   if (compressedFrames > 0)
     console.log(`${indent}${compressedFrames} of ${frames} frames are compressed`);
   if (!hasChecksums)
