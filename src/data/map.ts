@@ -16,11 +16,10 @@ import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
 import { checkInteger } from "../../ffi/index.ts";
 import type { Nullable } from "../core/options.ts";
-import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
-import { BLOCK_KIND_MASK, BlockKind } from "./layout.ts";
-import { growBucket, mergeBucket } from "./bucket-growth.ts";
-import { Buckets, ENTRY_WORDS, EXPIRES, expiryAt, MapWord } from "./buckets.ts";
+import { mergeBucket } from "./bucket-growth.ts";
+import { Buckets, EXPIRES, expiryAt, MapWord } from "./buckets.ts";
+import { EntryWriter } from "./entry-writer.ts";
 import { Evictor } from "./evictor.ts";
 import { compactEntries } from "./compaction.ts";
 import type { HeaderPlace } from "./header.ts";
@@ -30,8 +29,6 @@ import { iterate } from "./map-iterator.ts";
 import type { StoreParts } from "./parts.ts";
 import { readRaced } from "./racing.ts";
 import { lengthOfBytes } from "./values.ts";
-
-export const MAX_ENTRY_BYTES = 64 * 1024 * 1024;
 
 /** What a read does with the entry that it found. */
 const Wanted = { Copy: 0, View: 1, Presence: 2 } as const;
@@ -44,6 +41,7 @@ export class StoreMap<K extends KeyType = "string"> {
   private readonly buckets: Buckets;
   private readonly key: Keys;
   private readonly evictor: Evictor;
+  private readonly writer: EntryWriter;
   private readonly place: HeaderPlace;
 
   /** For Store. The header is loaded. */
@@ -57,6 +55,7 @@ export class StoreMap<K extends KeyType = "string"> {
     this.buckets = new Buckets(arena, parts.pages, place);
     this.key = new Keys(keyType, parts.seedLow, parts.seedHigh);
     this.evictor = new Evictor(parts, this.buckets);
+    this.writer = new EntryWriter(parts, this.buckets, this.key, this.evictor);
   }
 
   /** For Store: whether this is the map with that header. */
@@ -166,7 +165,7 @@ export class StoreMap<K extends KeyType = "string"> {
     arena.beginWrite("set()");
     try {
       this.requireName("set()");
-      this.put(value, length, expiry);
+      this.writer.put(value, length, expiry);
       arena.commit();
     } catch (error) {
       arena.rollBack();
@@ -180,107 +179,6 @@ export class StoreMap<K extends KeyType = "string"> {
 
   private requireName(method: string): void {
     if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
-  }
-
-  /** Within an operation, which has changed nothing yet: a split commits it. */
-  private put(value: Uint8Array, length: number, expiry: number): void {
-    const { arena, buckets, key: keys } = this;
-    const headBytes = 4 * (ENTRY_WORDS + (expiry < 0 ? 0 : 2) + ((keys.lengthBytes + 3) >>> 2));
-    const bytes = headBytes + length;
-    if (bytes > MAX_ENTRY_BYTES)
-      throw new RangeError(`Expected an entry of at most ${MAX_ENTRY_BYTES} bytes, got ${bytes}`);
-    this.evictor.requireFits(this.parts.blocks.sizeFor(bytes));
-    const isThere = buckets.find(keys);
-    if (isThere && this.overwrite(value, length, expiry)) return;
-    if (isThere) {
-      this.replace(value, bytes, headBytes, length, expiry);
-      return;
-    }
-    for (let tries = 0; buckets.isFull || buckets.slot < 0; tries++) {
-      if ((tries > 32 || !growBucket(buckets, keys.hash)) && buckets.slot < 0)
-        throw new RangeError(`The map ${JSON.stringify(this.name)} is as large as it can be`);
-      const isFound = buckets.find(keys);
-      if (isFound) throw new CorruptStoreError("A map has an entry in the wrong bucket");
-      if (tries > 32) break;
-    }
-    const { bucketWindow, bucketWord, slot } = buckets;
-    this.write(bytes, headBytes, value, length, expiry);
-    const { window, word } = this.parts.blocks;
-    arena.control.mark(arena.control.stripeOf(this.place.structure, keys.hash));
-    buckets.bucketWindow = bucketWindow;
-    buckets.bucketWord = bucketWord;
-    buckets.slot = slot;
-    buckets.setSlot(keys.hash, window, word);
-    buckets.count(1);
-    this.evictor.added(this.parts.blocks.sizeFor(bytes), expiry >= 0);
-    this.evictor.evict(window, word);
-  }
-
-  /**
-   * Writes the value over the old one, if the block is as large, and no other thread may read it or
-   * have to repair it.
-   */
-  private overwrite(value: Uint8Array, length: number, expiry: number): boolean {
-    const { arena, buckets } = this;
-    if (expiry >= 0 || arena.control.isShared) return false;
-    const { entryWindow, entryWord, valueByte, valueBytes } = buckets;
-    const words = arena.words[entryWindow]!;
-    if ((words[entryWord + 1]! & EXPIRES) !== 0) return false;
-    const { blocks } = this.parts;
-    const headBytes = valueByte - 4 * entryWord;
-    const size = blocks.sizeFor(headBytes + length);
-    if (size !== blocks.sizeFor(headBytes + valueBytes)) return false;
-    if (4 * entryWord + size > 4 * words.length) return false;
-    if (arena.isMissing) arena.requireLoaded(entryWindow, entryWord, size >>> 2);
-    arena.set(entryWindow, entryWord + 2, length);
-    arena.bytes[entryWindow]!.set(value, valueByte);
-    return true;
-  }
-
-  /** Puts a new block in the old one's place. */
-  private replace(
-    value: Uint8Array,
-    bytes: number,
-    headBytes: number,
-    length: number,
-    expiry: number,
-  ): void {
-    const { arena, buckets, evictor } = this;
-    const { entryWindow, entryWord } = buckets;
-    const oldExpires = (arena.words[entryWindow]![entryWord + 1]! & EXPIRES) !== 0;
-    const oldSize = this.parts.blocks.sizeAt(entryWindow, entryWord);
-    this.write(bytes, headBytes, value, length, expiry);
-    const { window, word } = this.parts.blocks;
-    arena.control.mark(arena.control.stripeOf(this.place.structure, this.key.hash));
-    buckets.setSlot(this.key.hash, window, word);
-    evictor.removed(oldSize, oldExpires);
-    evictor.added(this.parts.blocks.sizeFor(bytes), expiry >= 0);
-    this.parts.blocks.free(entryWindow, entryWord);
-    evictor.evict(window, word);
-  }
-
-  /** Allocates and writes an entry. */
-  private write(
-    bytes: number,
-    headBytes: number,
-    value: Uint8Array,
-    length: number,
-    expiry: number,
-  ): void {
-    const { key: keys, arena } = this;
-    const { blocks } = this.parts;
-    const lengths = keys.lengthBytes | (expiry < 0 ? 0 : EXPIRES);
-    blocks.allocate(bytes, (keys.hash & ~BLOCK_KIND_MASK) | BlockKind.Entry, lengths);
-    const words = arena.words[blocks.window]!;
-    let at = blocks.word + 2;
-    words[at++] = length;
-    if (expiry >= 0) {
-      words[at++] = expiry | 0;
-      words[at++] = Math.floor(expiry / 2 ** 32);
-    }
-    const wanted = keys.words;
-    for (let i = 0, end = (keys.lengthBytes + 3) >>> 2; i < end; i++) words[at++] = wanted[i]!;
-    arena.bytes[blocks.window]!.set(value, 4 * blocks.word + headBytes);
   }
 
   /** True if there was one. @throws as `set` */
