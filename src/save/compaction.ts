@@ -5,8 +5,9 @@
  *
  * A save moves at most twice what it wrote, or LEAST_MOVED_BYTES, so that a large file is emptied
  * by several saves. Each goes on where the one before stopped, since an emptier file is chosen
- * first. Only if there are too many files it moves more, the smallest ones: files grow by that, so
- * that it happens less and less often.
+ * first. Only a save that would leave too many files moves more. It then merges the smallest files
+ * until the next one is much larger (the tiers of a log-structured merge tree), so that the saves
+ * after it have room: docs/decisions/saving.md.
  */
 import { RunCollector, type PageRuns } from "../changes/page-runs.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -17,6 +18,10 @@ export const MAX_PAGE_FILES = 8;
 /** Compaction begins a little before the bounds, since it may take some saves. */
 const FILES_GOAL = MAX_PAGE_FILES - 2;
 const DEAD_GOAL = 0.4;
+/** A file of more than so many times the merged bytes is much larger than they are. */
+const TIER_RATIO = 2;
+/** What a merge makes at most of all live bytes, if it need not make more. */
+const MERGED_SHARE = 0.3;
 export const LEAST_MOVED_BYTES = 64 * 2 ** 20;
 
 /**
@@ -56,46 +61,88 @@ export function planMoves(
   given: readonly PageFileUse[],
   budgetBytes: number,
 ): ReadonlyMap<number, number> {
-  const moves = new Map<number, number>();
-  const uses = given.map((use) => ({ ...use }));
-  const last = uses.length - 1;
-  let leftBytes = budgetBytes;
-  for (;;) {
-    const live = uses.filter(({ liveBytes }) => liveBytes > 0);
-    const storedBytes = live.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
-    const liveBytes = live.reduce((sum, use) => sum + use.liveBytes, 0);
-    const hasTooMany = live.length > FILES_GOAL;
-    if (!hasTooMany && storedBytes - liveBytes <= DEAD_GOAL * storedBytes) break;
-    const victim = chooseVictim(uses, hasTooMany);
-    const use = uses[victim ?? last]!;
-    const isForced = live.length > MAX_PAGE_FILES;
-    if (victim === undefined || (leftBytes <= 0 && !isForced)) break;
-    const moved = isForced ? use.liveBytes : Math.min(leftBytes, use.liveBytes);
-    moves.set(victim, (moves.get(victim) ?? 0) + moved);
-    leftBytes -= moved;
-    // Emptied files go; what is moved is stored anew.
-    uses[victim] = { sizeBytes: use.sizeBytes, liveBytes: use.liveBytes - moved };
-    const target = uses[last]!;
-    uses[last] = {
-      sizeBytes: target.sizeBytes + moved,
-      liveBytes: target.liveBytes + moved,
-    };
-  }
-  return moves;
+  const plan = new MovePlan(given, budgetBytes);
+  plan.mergeSmallest();
+  plan.emptyDead();
+  return plan.moves;
 }
 
-/** To have fewer files the one with the least to move; to have less garbage the emptiest one. */
-function chooseVictim(uses: readonly PageFileUse[], hasTooMany: boolean): number | undefined {
-  const cost = ({ liveBytes, sizeBytes }: PageFileUse) =>
-    hasTooMany ? liveBytes : liveBytes / sizeBytes;
-  let victim: number | undefined;
-  for (let i = 0; i < uses.length - 1; i++) {
-    const { liveBytes, sizeBytes } = uses[i]!;
-    const isFullyLive = liveBytes >= sizeBytes;
-    if (liveBytes === 0 || (isFullyLive && !hasTooMany)) continue;
-    if (victim === undefined || cost(uses[i]!) < cost(uses[victim]!)) victim = i;
+class MovePlan {
+  readonly moves = new Map<number, number>();
+  /** As they will be. */
+  private readonly uses: PageFileUse[];
+  private readonly target: { sizeBytes: number; liveBytes: number };
+  private leftBytes: number;
+
+  constructor(given: readonly PageFileUse[], budgetBytes: number) {
+    this.uses = given.map((use) => ({ ...use }));
+    this.target = { ...this.uses.at(-1)! };
+    this.uses[this.uses.length - 1] = this.target;
+    this.leftBytes = budgetBytes;
   }
-  return victim;
+
+  /** Makes files fewer: within the budget if they are not too many yet. */
+  mergeSmallest(): void {
+    let count = this.uses.filter(({ liveBytes }) => liveBytes > 0).length;
+    if (count <= FILES_GOAL) return;
+    const isForced = count > MAX_PAGE_FILES;
+    const { liveBytes: allBytes } = this.sums();
+    for (const index of this.oldBySize()) {
+      const { liveBytes } = this.uses[index]!;
+      const isMuchLarger =
+        liveBytes > TIER_RATIO * this.target.liveBytes ||
+        liveBytes + this.target.liveBytes > MERGED_SHARE * allBytes;
+      if (count <= MAX_PAGE_FILES && isMuchLarger) return;
+      if (!isForced && liveBytes > this.leftBytes) return;
+      this.move(index, liveBytes);
+      count--;
+    }
+  }
+
+  /** Moves live pages of the emptiest files, as far as the budget goes. */
+  emptyDead(): void {
+    while (this.leftBytes > 0) {
+      const { sizeBytes, liveBytes } = this.sums();
+      if (sizeBytes - liveBytes <= DEAD_GOAL * sizeBytes) return;
+      const emptiest = this.emptiest();
+      if (emptiest === undefined) return;
+      this.move(emptiest, Math.min(this.leftBytes, this.uses[emptiest]!.liveBytes));
+    }
+  }
+
+  private move(index: number, bytes: number): void {
+    this.moves.set(index, (this.moves.get(index) ?? 0) + bytes);
+    this.uses[index]!.liveBytes -= bytes;
+    this.target.sizeBytes += bytes;
+    this.target.liveBytes += bytes;
+    this.leftBytes -= bytes;
+  }
+
+  /** Of files that stay: a file without live pages goes. */
+  private sums(): PageFileUse {
+    const sums = { sizeBytes: 0, liveBytes: 0 };
+    for (const { sizeBytes, liveBytes } of this.uses) {
+      if (liveBytes === 0) continue;
+      sums.sizeBytes += sizeBytes;
+      sums.liveBytes += liveBytes;
+    }
+    return sums;
+  }
+
+  private oldBySize(): number[] {
+    const { uses } = this;
+    const old = uses.keys().filter((i) => i < uses.length - 1 && uses[i]!.liveBytes > 0);
+    return [...old].sort((a, b) => uses[a]!.liveBytes - uses[b]!.liveBytes);
+  }
+
+  private emptiest(): number | undefined {
+    const share = (i: number) => this.uses[i]!.liveBytes / this.uses[i]!.sizeBytes;
+    let emptiest: number | undefined;
+    for (const i of this.oldBySize()) {
+      if (share(i) < 1 && (emptiest === undefined || share(i) < share(emptiest))) emptiest = i;
+    }
+    return emptiest;
+  }
 }
 
 /** The pages to move, of each file. */
