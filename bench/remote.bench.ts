@@ -1,15 +1,17 @@
 /**
  * Restores from S3 with 30 ms of latency before each answer.
  *
- * - `start`: the first answer of a program that needs 1 % of the image, in 16 places. The rival
- *   downloads the checkpoint with Bun's client first, as a container does today.
+ * - `start`: the first answer of a program that needs 1 % of the image, in 16 places. The rivals
+ *   download the checkpoint first, as a container does today: with Bun's client, and with s5cmd and
+ *   the AWS CLI where they are installed.
  * - `throughput`: all of it, undisturbed. The rival reads the same bytes by as many plain ranged
  *   GETs at once, and neither checks nor places them.
  * - `demand`: single pages are awaited while all of it loads.
  *
- * The server is a process on the same machine, so it takes part of the processors from all.
+ * The server is a process on the same machine, so it takes part of the processors from all
+ * (support/s3-servers.ts).
  */
-import { mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MemoryFile, PAGE_SIZE } from "../src/index.ts";
@@ -24,6 +26,7 @@ import {
   text,
 } from "./support/bench.ts";
 import { fillImage, formatHash, hashImage } from "./support/image.ts";
+import { KEYS, SERVERS, type Save } from "./support/s3-servers.ts";
 import { percentile } from "./support/statistics.ts";
 import { Random } from "./support/trace.ts";
 
@@ -33,58 +36,73 @@ const AWAIT_EVERY_MS = 20;
 const PLAIN_BYTES = 2 ** 21;
 const PLAIN_AT_ONCE = 32;
 const GIB = 2 ** 30;
-const KEYS = { accessKeyId: "bench", secretAccessKey: "bench" };
 const PLAIN = "plain ranged GETs";
 const DOWNLOAD = "download, then start";
 
 export const bench: Bench = {
   subject: "remote",
   title: `loadFrom S3, ${LATENCY_MS} ms of latency`,
-  cases: ({ bytes }) => ["start", "throughput", "demand"].map((work) => ({ work, bytes })),
-  rivals: ({ work }) =>
-    work === "demand" ? [] : work === "start" ? [DOWNLOAD] : [PLAIN, DOWNLOAD],
+  cases: ({ bytes }) =>
+    Object.keys(SERVERS).flatMap((server) =>
+      ["start", "throughput", "demand"].map((work) => ({ work, server, bytes })),
+    ),
+  rivals: ({ work, bytes }) => {
+    if (work === "demand") return [];
+    const tools = Object.keys(TOOLS).filter((by) => isUsed(by, Number(bytes)));
+    return work === "start" ? [DOWNLOAD, ...tools] : [PLAIN, DOWNLOAD, ...tools];
+  },
   scratch: imageOf,
   measure: sample,
 };
 
-function imageOf(directory: string, { bytes }: Params): string {
-  return join(directory, `remote-${bytes}`);
+/** Commands that download the checkpoint of an endpoint into a directory. */
+const TOOLS: Readonly<Record<string, (endpoint: string, directory: string) => string[]>> = {
+  "s5cmd, then start": (endpoint, directory) => [
+    "s5cmd",
+    "--endpoint-url",
+    endpoint,
+    "cp",
+    "s3://bucket/image/*",
+    `${directory}/`,
+  ],
+  "AWS CLI, then start": (endpoint, directory) =>
+    ["aws", "--endpoint-url", endpoint, "s3", "cp", "--recursive", "--only-show-errors"].concat(
+      "s3://bucket/image",
+      directory,
+    ),
+};
+
+/** Their own start takes longer than all of a small image. */
+function isUsed(by: string, bytes: number): boolean {
+  return bytes >= 2 ** 26 && Bun.which(TOOLS[by]!("", "")[0]!) !== null;
+}
+
+function imageOf(directory: string, { bytes, server }: Params): string {
+  return join(directory, `remote-${server}-${bytes}`);
 }
 
 async function sample(params: Params, run: Run): Promise<Sample> {
   const bytes = number(params, "bytes");
-  const image = imageOf(run.directory, params);
-  await makeImage(image, bytes);
-  const server = Bun.spawn(
-    [
-      process.execPath,
-      join(import.meta.dir, "support/late-server-program.ts"),
-      image,
-      `${LATENCY_MS}`,
-    ],
-    { stdout: "pipe" },
-  );
+  const save: Save = async (where, s3) => {
+    using file = MemoryFile.create({ name: "bench" });
+    fillImage(file, "dense", bytes);
+    await file.saveTo(where, { s3, compression: "none" });
+  };
+  const directory = imageOf(run.directory, params);
+  mkdirSync(directory, { recursive: true });
+  const options = { directory, latencyMs: LATENCY_MS };
+  const server = await SERVERS[text(params, "server")]!(options, save);
   try {
-    const { value } = await server.stdout.getReader().read();
-    const endpoint = `http://127.0.0.1:${new TextDecoder().decode(value).trim()}`;
-    return await WORK[text(params, "work")]!({ endpoint, bytes, image, run });
+    return await WORK[text(params, "work")]!({ ...server, bytes, run });
   } finally {
-    server.kill();
-    await server.exited;
+    await server.stop();
   }
-}
-
-async function makeImage(image: string, bytes: number): Promise<void> {
-  if (statSync(image, { throwIfNoEntry: false }) !== undefined) return;
-  using file = MemoryFile.create({ name: "bench" });
-  fillImage(file, "dense", bytes);
-  await file.saveTo(image);
 }
 
 interface Job {
   readonly endpoint: string;
+  readonly pagesKey: string;
   readonly bytes: number;
-  readonly image: string;
   readonly run: Run;
 }
 
@@ -113,15 +131,15 @@ async function awaitPart(file: MemoryFile, bytes: number): Promise<number> {
 async function measureStart({ endpoint, bytes, run }: Job): Promise<Sample> {
   const beganMs = performance.now();
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-bench-"));
-  if (run.by === DOWNLOAD) await download(endpoint, directory);
+  if (run.by !== OURS) await download(run.by, endpoint, directory);
   const file =
-    run.by === DOWNLOAD
-      ? await MemoryFile.loadFrom(directory, { background: true })
-      : await load(endpoint);
+    run.by === OURS
+      ? await load(endpoint)
+      : await MemoryFile.loadFrom(directory, { background: true });
   const loadFromReturnsSeconds = (performance.now() - beganMs) / 1000;
   const crc = await awaitPart(file, bytes);
   const seconds = (performance.now() - beganMs) / 1000;
-  const readFraction = run.by === DOWNLOAD ? 1 : file.loadStats().loadedBytes / bytes;
+  const readFraction = run.by === OURS ? file.loadStats().loadedBytes / bytes : 1;
   file.destroy();
   rmSync(directory, { recursive: true });
   return {
@@ -130,7 +148,7 @@ async function measureStart({ endpoint, bytes, run }: Job): Promise<Sample> {
   };
 }
 
-async function measureThroughput({ endpoint, bytes, image, run }: Job): Promise<Sample> {
+async function measureThroughput({ endpoint, pagesKey, bytes, run }: Job): Promise<Sample> {
   const cpu = process.cpuUsage();
   const beganMs = performance.now();
   const stop = () => {
@@ -140,11 +158,11 @@ async function measureThroughput({ endpoint, bytes, image, run }: Job): Promise<
     return { allLoadedSeconds: seconds, gibPerSecond: bytes / GIB / seconds, cpuSeconds };
   };
   if (run.by === PLAIN) {
-    const crc = await readPlainly(endpoint, image, bytes);
+    const crc = await readPlainly(`${endpoint}/bucket/${pagesKey}`, bytes);
     return { figures: stop(), hash: formatHash(crc, bytes) };
   }
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-bench-"));
-  if (run.by === DOWNLOAD) await download(endpoint, directory);
+  if (run.by !== OURS) await download(run.by, endpoint, directory);
   using file = run.by === OURS ? await load(endpoint) : await MemoryFile.loadFrom(directory);
   await file.awaitLoad();
   const figures = stop();
@@ -184,27 +202,44 @@ async function measureDemand({ endpoint, bytes, run }: Job): Promise<Sample> {
   };
 }
 
-/** The checkpoint's files as a directory, by Bun's client. */
-async function download(endpoint: string, directory: string): Promise<void> {
+/** The checkpoint's files as a directory, by Bun's client or another program. */
+async function download(by: string, endpoint: string, directory: string): Promise<void> {
+  if (by === DOWNLOAD) await downloadWithBun(endpoint, directory);
+  else await downloadWithTool(TOOLS[by]!(endpoint, directory));
+  const manifests = join(directory, "manifest");
+  if (!existsSync(manifests)) return;
+  const newest = readdirSync(manifests).sort()[0]!;
+  renameSync(join(manifests, newest), join(directory, "meta"));
+}
+
+async function downloadWithBun(endpoint: string, directory: string): Promise<void> {
   const client = new Bun.S3Client({ endpoint, bucket: "bucket", ...KEYS });
   const listed = await client.list({ prefix: "image/" });
-  for (const { key } of listed.contents ?? []) {
-    const name = key.includes("manifest/") ? "meta" : key.replace(/^image\//, "");
-    await Bun.write(join(directory, name), client.file(key));
-  }
+  for (const { key } of listed.contents ?? [])
+    await Bun.write(join(directory, key.replace(/^image\//, "")), client.file(key));
+}
+
+async function downloadWithTool(command: string[]): Promise<void> {
+  const { accessKeyId, secretAccessKey, region } = KEYS;
+  const keys = { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey };
+  const env = { ...process.env, ...keys, AWS_REGION: region };
+  const exitCode = await Bun.spawn(command, { env, stdout: "ignore", stderr: "inherit" }).exited;
+  if (exitCode !== 0) throw new Error(`${command[0]} ended with ${exitCode}`);
 }
 
 /** Reads the page file by GETs of equal size; returns the CRC-32 of its contents. */
-async function readPlainly(endpoint: string, image: string, bytes: number): Promise<number> {
-  const name = readdirSync(image).find((one) => one.startsWith("pages-"))!;
-  const url = `${endpoint}/bucket/image/${name}`;
+async function readPlainly(url: string, bytes: number): Promise<number> {
+  const { origin, pathname } = new URL(url);
+  const client = new Bun.S3Client({ endpoint: origin, bucket: "bucket", ...KEYS });
+  const signed = client.presign(pathname.replace("/bucket/", ""));
   const pieces: Uint8Array[] = [];
   let next = 0;
   const work = async (): Promise<void> => {
     for (let start = next; start < bytes; start = next) {
       next += PLAIN_BYTES;
       const range = `bytes=${start}-${Math.min(bytes, next) - 1}`;
-      const response = await fetch(url, { headers: { range } });
+      const response = await fetch(signed, { headers: { range } });
+      if (response.status !== 206) throw new Error(`A range was answered with ${response.status}`);
       pieces[start / PLAIN_BYTES] = new Uint8Array(await response.arrayBuffer());
     }
   };

@@ -8,11 +8,11 @@
  * Vegas (Brakmo and Peterson, 1995).
  */
 
-/** A round trip of 30 ms and parts of 2 MiB: 1 GiB/s. */
-const LIMIT_START = 16;
+/** Few, since the program's first reads come at the same time as this thread's. */
+const LIMIT_START = 8;
 /** A window that grew must gain this much to grow again. */
 const GAIN = 1.05;
-const GROWTH = 1.5;
+const GROWTH = 2;
 /** A round this much slower than the best one means that conditions have changed. */
 const LOSS = 0.7;
 /** A window does not grow if a request takes so many times as long as the fastest one. */

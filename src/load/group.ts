@@ -60,9 +60,10 @@ export class LoadGroup {
     return Atomics.load(this.words, GroupWord.Demand);
   }
 
-  /** True while the demand thread waits for reads. */
-  get hasDemandInFlight(): boolean {
-    return Atomics.load(this.words, GroupWord.DemandInFlight) !== 0;
+  /** True while pages are wanted, or the demand thread waits for reads of them. */
+  get isDemandUnderWay(): boolean {
+    if (Atomics.load(this.words, GroupWord.DemandInFlight) !== 0) return true;
+    return this.wanted.some((_, word) => Atomics.load(this.wanted, word) !== 0);
   }
 
   get isServed(): boolean {

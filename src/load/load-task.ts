@@ -152,7 +152,7 @@ class LoadingThread {
       }
       const nowMs = performance.now();
       const seen = group.demand;
-      if (seen !== demand || group.hasDemandInFlight) depth.giveWay(nowMs);
+      if (seen !== demand || group.isDemandUnderWay) depth.giveWay(nowMs);
       if (seen !== demand) {
         // The demand thread starts when the thread that called `loadFrom` lets it.
         while (!group.isServed && startDemanded(load, reader));

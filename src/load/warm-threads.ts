@@ -4,17 +4,23 @@ import { runInThread } from "../threads/pool.ts";
 import { BACKGROUND_THREADS } from "./threads.ts";
 import type { WarmTask } from "./warm-task.ts";
 
+/** Of many restores that begin together, one warms threads: admission.ts bounds the others. */
+let isWarming = false;
+
 /**
  * Resolves when the threads are idle again, so that the load gets them. `url`: of the server. What
  * cannot be had now is tried again, and reported, by the load.
  */
 export async function warmThreads(url: string): Promise<void> {
-  const warm = async (connections: number, lowPriority: boolean): Promise<void> => {
-    const task: WarmTask = { url, connections };
-    await runInThread("load.warm", task, { ref: false, lowPriority }).done;
-  };
+  if (isWarming) return;
+  isWarming = true;
   const background = Array.from({ length: BACKGROUND_THREADS }, () =>
-    warm(BACKGROUND_READS / 4, true),
+    warm({ url, connections: BACKGROUND_READS / 4 }, true),
   );
-  await Promise.allSettled([warm(DEMAND_READS / 2, false), ...background]);
+  await Promise.allSettled([warm({ url, connections: DEMAND_READS / 2 }, false), ...background]);
+  isWarming = false;
+}
+
+async function warm(task: WarmTask, lowPriority: boolean): Promise<void> {
+  await runInThread("load.warm", task, { ref: false, lowPriority }).done;
 }
