@@ -1,6 +1,6 @@
 /**
- * Two files are replaced as one: exports that are killed or fail at any of their steps, and readers
- * in between. Files differ by length and bytes: n pages, filled with n.
+ * Two files are replaced as one: exports that are killed or fail at each of their steps, and
+ * readers in between. Files differ by length and bytes: n pages, filled with n.
  */
 import { afterAll, expect, test } from "bun:test";
 import { cpSync, existsSync, mkdtempSync, readdirSync, rmSync, statSync } from "node:fs";
@@ -32,7 +32,10 @@ async function importPages(directory: string): Promise<number> {
   return pages;
 }
 
-/** What gVisor sees, which knows only the two names: "nothing", or how many pages; never a mix. */
+/**
+ * The files that gVisor sees, which knows only the two names: "nothing", or the number of pages;
+ * never a mix.
+ */
 async function seenByGvisor(directory: string): Promise<number | "nothing"> {
   if (!existsSync(join(directory, "pages_meta.img"))) return "nothing";
   const copy = mkdtempSync(join(scratch, "seen-"));

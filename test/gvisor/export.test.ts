@@ -1,7 +1,6 @@
 /**
- * MemoryFiles written in gVisor's format and read back: everything that a program can observe of a
- * file is the same. test/gvisor/with-gvisor.ts checks the same files with gVisor itself, if Go is
- * installed.
+ * MemoryFiles written in gVisor's format and read back: a program observes the same file.
+ * test/gvisor/with-gvisor.ts checks the same files with gVisor itself, if Go is installed.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import {

@@ -15,7 +15,7 @@ function read({ metadata, pages }: Fixture): MemoryFileImage {
     .image;
 }
 
-/** One string per page, whatever runs the pages are in. */
+/** One string for each page, in any runs. */
 function livePages(ranges: Expected["live"]): Map<number, string> {
   const pages = new Map<number, string>();
   for (const { start, end, refs, kind, group, huge } of ranges) {

@@ -1,7 +1,6 @@
 /**
- * Checkpoints that were damaged on purpose: each is refused with CorruptCheckpointError, or is an
- * image that keeps every promise of one. Memory stays within a multiple of the file's size,
- * whatever the numbers in it say.
+ * Checkpoints that were damaged on purpose: each is refused with CorruptCheckpointError, or is a
+ * valid image. Memory stays within a multiple of the file's size, for all numbers in it.
  */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
@@ -47,7 +46,7 @@ function attempt(metadata: Uint8Array, pagesBytes: number | null): boolean {
   return true;
 }
 
-/** Checks what code that maps and fills memory relies on. */
+/** Checks the preconditions of the code that maps and fills memory. */
 function checkImage(image: MemoryFileImage, fileBytes: number): void {
   const { chunkHuge, runs, extents } = image;
   const must = (condition: boolean, what: string): void => {
@@ -85,7 +84,7 @@ function checkImage(image: MemoryFileImage, fileBytes: number): void {
       `extent ${i} is homeless`,
     );
   }
-  // It can be written again, and means the same.
+  // It can be written again, with the same meaning.
   const again = encodeMetadata(imageToMetadata(image, { foreignKind: 0 }));
   const pages = extents.length.reduce((sum, length) => sum + length, 0);
   const kindsKept = { ...image.runs, kind: image.runs.kind.map((kind) => (kind > 5 ? 0 : kind)) };
@@ -102,7 +101,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
   (_name, fixture) => {
     const { metadata } = fixture;
     const pagesBytes = fixture.pages?.length ?? null;
-    // The codec does not read contents: damage the part that it reads.
+    // The decoder does not read contents: damage the part that it reads.
     const message = messageOf(fixture);
     const headBytes = 8 + message.length;
 
@@ -139,7 +138,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
               Buffer.concat([metadata.subarray(0, at), added, metadata.subarray(at + dropped)]),
             );
             attempt(bytes, pagesBytes);
-            // The length fits, so that the message itself is what is wrong.
+            // The length is right, so the error is in the message itself.
             const inner = Math.min(Math.max(at - 8, 0), message.length);
             const edited = Buffer.concat([
               message.subarray(0, inner),
@@ -181,7 +180,7 @@ test("readImage refuses or validates random images with fields edited", () => {
     }),
     { numRuns: CASES },
   );
-  // Cases without an edit are accepted: the test reaches the last checks.
+  // Cases without an edit are accepted, so the test reaches the last checks.
   expect(taken).toBeGreaterThan(0);
 });
 

@@ -1,6 +1,6 @@
 /**
- * gVisor's own checkpoints read into MemoryFiles and compared with expected.json; and forms of
- * checkpoints that the fixtures lack: waste, contents inline at any offset, empty files.
+ * gVisor's own checkpoints read into MemoryFiles and compared with expected.json. Also forms of
+ * checkpoints that the fixtures lack: waste, contents in the stream at any offset, empty files.
  */
 import { afterAll, describe, expect, test } from "bun:test";
 import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
@@ -55,8 +55,8 @@ describe.each(names)("gVisor's own file %s", (name) => {
       checkRanges(file, expected);
       const { offset } = expected.filled.at(-1)!;
       const last = { start: offset, end: offset + PAGE_SIZE };
-      // Threads may load the page between the question and the view; inline nothing happens
-      // meanwhile.
+      // Threads may load the page between the question and the view. With the inline queue nothing
+      // loads meanwhile.
       if (queue === "inline" && !file.isLoaded(last))
         expect(() => file.view(last)).toThrow(NotLoadedError);
       await file.awaitLoad(last);

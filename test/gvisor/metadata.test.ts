@@ -1,4 +1,4 @@
-/** The message's codec compared with protobufjs, and protobuf's rules one by one. */
+/** The message's encoder and decoder compared with protobufjs, and protobuf's rules one by one. */
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { CorruptCheckpointError } from "../../src/errors/errors.ts";

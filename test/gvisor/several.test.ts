@@ -1,5 +1,5 @@
 /**
- * Several MemoryFiles in one checkpoint, as a gVisor kernel writes it: each is found again by its
+ * Several MemoryFiles in one checkpoint, as gVisor's kernel writes it: each is found by its
  * resource id. with-gvisor.ts checks these checkpoints with gVisor itself.
  */
 import { afterAll, describe, expect, test } from "bun:test";

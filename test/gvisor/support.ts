@@ -135,7 +135,7 @@ export function oracleEncode(message: Record<string, unknown>): Uint8Array {
   return new Uint8Array(Oracle.encode(Oracle.fromObject(message)).finish());
 }
 
-/** What protobufjs reads, in the shape that `toOracle` returns. */
+/** The result of protobufjs, in the shape of `toOracle`. */
 export function oracleDecode(bytes: Uint8Array): Record<string, unknown> {
   const object = Oracle.toObject(Oracle.decode(bytes), {
     longs: String,

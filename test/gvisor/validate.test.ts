@@ -1,4 +1,4 @@
-/** Which metadata is a MemoryFile: random images and back, each rule alone, sub-release. */
+/** Validation of metadata: random images there and back, each rule alone, sub-release. */
 import { describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";

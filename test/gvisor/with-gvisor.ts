@@ -1,7 +1,7 @@
 /**
- * gVisor itself as the judge, if Go is installed: it loads our exports and compares them with our
- * description, and we load what it saved. It is not part of the tests, because it builds a Go
- * program:
+ * gVisor itself as the judge, if Go is installed: it loads exports of pgalloc and compares them
+ * with their description, and pgalloc loads its checkpoints. It is not part of the tests, because
+ * it builds a Go program:
  *
  *     bun test ./test/gvisor/with-gvisor.ts    # PGALLOC_GVISOR_SEEDS=20 for more than 5 seeds
  */
@@ -51,8 +51,8 @@ let directories = 0;
 const newDirectory = () => join(scratch, `${directories++}`);
 
 /**
- * Lets gVisor load a checkpoint of ours. It exits with 1 and a reason if anything differs from the
- * expectation.
+ * Makes gVisor load a checkpoint of pgalloc. It exits with 1 and a reason if anything differs from
+ * the expectation.
  */
 function checkByGvisor(directory: string, expected: Expected): void {
   writeFileSync(join(directory, "expected.json"), JSON.stringify(expected));

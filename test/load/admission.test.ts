@@ -1,4 +1,6 @@
-/** Admission: of many loads that begin together, a few have threads, and none is kept waiting. */
+/**
+ * Admission: of many loads that begin together, a few have threads, and none waits for the others.
+ */
 import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -40,7 +42,7 @@ test("waiters of a load without threads read for themselves, also long ranges", 
   expect(file.isLoaded(range)).toBe(false);
   expect(file.view(long).every((byte) => byte === 7)).toBe(true);
   for (const held of holding) held.destroy();
-  // Its turn has come.
+  // It is admitted now.
   await file.awaitLoad();
   rmSync(directory, { recursive: true });
 });

@@ -1,6 +1,6 @@
 /**
- * What a background pass leaves to the program: its threads have low priority, and the spare ones
- * sleep while it waits.
+ * A background pass yields to the program: its threads have low priority, and the spare ones sleep
+ * while the program waits.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -74,7 +74,7 @@ function threadsOf(state: LoadState, { loads }: Omit<LoadTask, "role">): LoadThr
   return new LoadThreads([{ state, entry: loads[0]! }], fail);
 }
 
-/** As a program does that waits for one page after the other. */
+/** A program that waits for one page after the other. */
 async function wantUntil(state: LoadState, isEnough: () => boolean): Promise<void> {
   while (!isEnough()) {
     state.group.wake();
@@ -105,7 +105,7 @@ test("a spare thread is not started while pages are wanted", () =>
       return !state.isLoading;
     });
     await run;
-    // One for each processor but the program's, and the demand thread if it came in time.
+    // One for each processor except the program's, and the demand thread if it started in time.
     const steady = Math.min(4, Math.max(1, availableParallelism() - 1));
     expect(most).toBeGreaterThanOrEqual(steady);
     expect(most).toBeLessThanOrEqual(steady + 1);
@@ -158,7 +158,7 @@ function fail(error: unknown): never {
 }
 
 test("background threads have low priority; demand and save threads do not", async () => {
-  // In a process of its own: a thread's priority stays low.
+  // In a process of its own, because a thread's priority stays low.
   const program = `
     import { readdirSync, readFileSync } from "node:fs";
     import { MemoryFile } from "${import.meta.dir}/../../src/index.ts";
@@ -186,6 +186,6 @@ test("background threads have low priority; demand and save threads do not", asy
   const others = nice.slice(1).filter((value) => value === own).length;
   expect(lowered + others).toBe(nice.length - 1);
   expect(lowered).toBe(Math.min(4, Math.max(2, availableParallelism())));
-  // The demand thread, and those that save.
+  // The demand thread, and the threads of a save.
   expect(others).toBeGreaterThanOrEqual(2);
 });

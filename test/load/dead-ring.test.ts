@@ -1,7 +1,6 @@
 /**
- * A thread that dies with a read in flight in its ring: the kernel goes on with it, so no thread
- * gets what it was to read until it has ended. A read of an empty FIFO stands for a disk that takes
- * its time.
+ * A thread that dies with a read in flight in its ring. The kernel continues the read, so no other
+ * thread gets its pages until it has ended. A read of an empty FIFO stands for a slow disk.
  */
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeSync } from "node:fs";
@@ -18,14 +17,14 @@ import { denseState } from "./support/dense-state.ts";
 const O_RDWR = 2;
 const directory = mkdtempSync(join(tmpdir(), "pgalloc-dead-ring-"));
 
-// Threads that earlier tests' loads left behind may have rings of their own.
+// Threads of earlier tests' loads may have rings of their own.
 beforeEach(async () => {
   while (threadCount().busy > 0) await Bun.sleep(1);
 });
 afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
 function openRings(): number {
-  // The descriptor that lists the others is gone when it is looked at.
+  // The descriptor of the listing itself is closed by now.
   const target = (fd: string) => {
     try {
       return readlinkSync(`/proc/self/fd/${fd}`);
@@ -37,7 +36,8 @@ function openRings(): number {
 }
 
 /**
- * Resolves when a ring waits for a descriptor to become readable, or if the kernel does not tell.
+ * Resolves when a ring waits for a descriptor to become readable, or if the kernel does not report
+ * that.
  */
 async function pollArmed(): Promise<void> {
   const isArmed = () =>
@@ -96,7 +96,7 @@ test.skipIf(uringUnavailable() !== null)(
   async () => {
     const state = denseState(2);
     const before = openRings();
-    // More than there are places.
+    // More than the table has places.
     for (let i = 0; i < RINGS + 4; i++) {
       const actor = new Actor();
       await actor.call("readByRing", state.handle, i % 2, -1, 0);

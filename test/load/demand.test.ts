@@ -1,6 +1,6 @@
 /**
- * What is read first when several wait: which unit `takeDemand` gives next, and who reads while
- * threads still start.
+ * The order of reads if several threads wait: the unit that `takeDemand` returns next, and the
+ * thread that reads while others start.
  */
 import { expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -22,7 +22,7 @@ function ownReads(): number {
 
 const range = new FileRange(0, 64 * 2 ** 20);
 
-/** A file that has just begun to load: 3 throughout `range`. */
+/** A file whose load has just begun: 3 throughout `range`. */
 async function restore(queue: LoadQueue): Promise<MemoryFile> {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-demand-"));
   const file = MemoryFile.create();
@@ -30,10 +30,10 @@ async function restore(queue: LoadQueue): Promise<MemoryFile> {
   file.view(range, Float64Array).fill(3);
   await file.saveTo(directory);
   file.destroy();
-  // Threads that an earlier load left would be there at once.
+  // Threads of an earlier load would be ready at once.
   await terminateIdleThreads();
   const back = await MemoryFile.loadFrom(directory, { background: true, queue });
-  // What is open stays readable.
+  // Open files stay readable.
   rmSync(directory, { recursive: true });
   return back;
 }
@@ -101,7 +101,7 @@ test("awaitLoad reads up to 2 MiB itself until a thread serves demands", async (
 
 test("what is awaited all at once is read in turns of the event loop, not in one", async () => {
   using back = await restore("workers");
-  // The last first: the background pass begins at the other end.
+  // The last first, because the background pass begins at the other end.
   const pieces = Array.from(
     { length: 64 },
     (_, i) => new FileRange((63 - i) * 2 ** 20, (64 - i) * 2 ** 20),
@@ -110,13 +110,13 @@ test("what is awaited all at once is read in turns of the event loop, not in one
   const waiting = pieces.map((piece) => back.awaitLoad(piece));
   expect(back.isLoaded(pieces[0]!)).toBe(true);
   expect(ownReads() - before).toBeLessThan(64);
-  // One that is given up is answered at once, and those behind it are read all the same.
+  // An aborted wait is answered at once, and those behind it are read all the same.
   const controller = new AbortController();
   const givenUp = back
     .awaitLoad(pieces[62], { signal: controller.signal })
     .catch((reason: unknown) => reason);
   controller.abort("enough");
-  // Unless the background pass has come by before.
+  // Unless the background pass has loaded it before.
   const possible: unknown[] = back.isLoaded(pieces[62]!) ? ["enough", undefined] : ["enough"];
   expect(possible).toContain(await givenUp);
   await Promise.all(waiting);

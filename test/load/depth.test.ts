@@ -1,5 +1,5 @@
 /**
- * Depth on simulated devices: it finds what they need and no more, and at most one unit while a
+ * Depth on simulated devices: as many units as they need and no more, and at most one while a
  * thread waits.
  */
 import { expect, test } from "bun:test";
@@ -7,9 +7,9 @@ import fc from "fast-check";
 import { Depth } from "../../src/load/depth.ts";
 
 /**
- * A device that takes `latencyMs` for a unit whatever else it does, and moves at most `unitsPerMs`.
- * Units in flight arrive one after the other at the rate that follows. Returns the time-weighted
- * mean of the depth in the second half, and all depths.
+ * A device that takes `latencyMs` for a unit, and moves at most `unitsPerMs`. Units in flight
+ * arrive one after the other at the resulting rate. Returns the time-weighted mean of the depth in
+ * the second half, and all depths.
  */
 function load(
   depth: Depth,

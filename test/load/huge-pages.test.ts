@@ -1,4 +1,4 @@
-/** makeHuge: what the kernel says it did, in /proc/self/smaps, is what it returns. */
+/** makeHuge returns what /proc/self/smaps confirms. */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import {

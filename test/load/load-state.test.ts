@@ -1,6 +1,6 @@
 /**
- * What is counted for threads that died between setting pages' bits and counting them, and when it
- * must not be.
+ * Counting for threads that died between setting pages' bits and counting them, and the cases in
+ * which it must not happen.
  */
 import { expect, test } from "bun:test";
 import { PAGE_SIZE } from "../../src/index.ts";
@@ -12,7 +12,7 @@ import { setInterleavingHook } from "../../src/control/interleave.ts";
 import { heldLoad } from "../threads/support/held-load.ts";
 
 /**
- * Every page but those that this thread has claimed of one unit has its bit, as if a thread had
+ * Sets the bit of every page but those that this thread has claimed of one unit, as if a thread had
  * died before it counted any.
  */
 async function heldUncounted() {
@@ -69,7 +69,7 @@ test("correctCounts does not count pages that are tried again while it looks", a
   end();
 });
 
-/** Ends this thread at a point, as far as the load's state can tell. */
+/** Ends this thread at a point, from the view of the load's state. */
 function endAt(at: string, action: () => void): void {
   setInterleavingHook((point) => {
     if (point === at) throw new Error("The thread ends here");
@@ -88,7 +88,7 @@ test("pages stay failed if a thread dies while it tries them again", async () =>
       if (action === "retry") state.retry(first, first + 3);
       else state.cancel(control, first, first + 3);
     });
-    // What was this thread's is a dead one's.
+    // The claims of this thread are now a dead one's.
     for (let at = 0; at < slots.length; at += SLOT_WORDS) if (slots[at + 1]! < 0) slots[at] = 1;
     expect(state.failedPage(first, first + 3)).toBe(-1);
     recoverDeadClaims(state);

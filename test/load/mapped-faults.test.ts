@@ -1,4 +1,4 @@
-/** Faults of a mapped restore: pages that cannot be had are errors, and no thread is lost. */
+/** Faults of a mapped restore: pages that cannot be read are errors, and no thread is lost. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync, truncateSync } from "node:fs";
 import { tmpdir } from "node:os";

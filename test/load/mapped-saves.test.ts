@@ -1,6 +1,6 @@
 /**
- * Saves of a mapped file: they look only at what was written, and leave every other file that maps
- * the same page files as it is.
+ * Saves of a mapped file: they read only written pages, and leave every other file that maps the
+ * same page files unchanged.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -75,7 +75,7 @@ describe.each([true, false])("verify %p", (verify) => {
     expect(await lookedAt(place)).toEqual([3, 1]);
     file.decommit(pages(900));
     expect(await lookedAt(place)).toEqual([3, 0]);
-    // Another checkpoint is no base until the file was saved there.
+    // Another checkpoint is not a base until the file was saved there.
     expect(await lookedAt(join(root, `looks-too-${verify}`))).toEqual([PAGES, PAGES - 1]);
     expect((await lookedAt(place))[0]).toBe(PAGES);
     using back = await MemoryFile.loadFrom(place, { mapped: true, verify });

@@ -1,6 +1,6 @@
 /**
  * Mapped restore: pages are private mappings of page files. Every method keeps its meaning, nothing
- * changes the page files, and what cannot be mapped is copied.
+ * changes the page files, and contents that cannot be mapped are copied.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
@@ -246,7 +246,7 @@ test("files of one restore share the budget of mappings", async () => {
   const place = join(root, "budget");
   const unit = HUGE_PAGE_SIZE / PAGE_SIZE;
   {
-    // Each second unit has contents: a piece each.
+    // Each second unit has contents, so each is a piece.
     using source = MemoryFile.create();
     const { start } = source.allocate(2 * 64 * HUGE_PAGE_SIZE);
     for (let piece = 0; piece < 64; piece++) {
@@ -330,7 +330,7 @@ test("without verify, awaitLoad brings a range in, and destroy ends the wait", a
   expect(file.usage().cleanMappedBytes).toBe(0);
   await file.awaitLoad(pages(100, 700));
   expect(file.usage().cleanMappedBytes).toBeGreaterThanOrEqual(700 * PAGE_SIZE);
-  // Pages that were given back stay without memory.
+  // Pages that were returned stay without memory.
   file.decommit(pages(0, 10));
   await file.awaitLoad(pages(0, 20));
   expect(file.totalUsageBytes).toBe(0);

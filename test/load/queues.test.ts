@@ -1,6 +1,6 @@
 /**
- * A restore over every queue: the same bytes, reads that are few and large, huge pages where they
- * pay, and told as it was.
+ * A restore over every queue: the same bytes, few and large reads, huge pages if they are faster,
+ * and right statistics.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from "node:fs";
@@ -32,7 +32,7 @@ const PAGES_PER_UNIT = HUGE_PAGE_SIZE / PAGE_SIZE;
 const UNITS = 12;
 const PAGES = UNITS * PAGES_PER_UNIT;
 
-/** Whether a page of the image holds something. */
+/** True if a page of the image is not zero. */
 const images = {
   dense: () => true,
   /** Every fourth page is zero: extents of three pages. */
@@ -82,7 +82,7 @@ afterAll(async () => {
 
 const stamp = (page: number) => Math.imul(page + 1, 0x9e3779b1) | 1;
 
-/** The pages of the image whose contents are not what was saved. */
+/** The pages of the image whose contents differ from the saved ones. */
 function wrongPages(file: MemoryFile, image: Image): number[] {
   const words = file.view(range, Uint32Array);
   const wrong: number[] = [];
@@ -129,8 +129,8 @@ for (const { queue, title, skip } of queues) {
           error: null,
         });
         expect(stats.hugeBytes + stats.smallBytes).toBe(contents);
-        // A unit is one read, or one for each piece that is checked at once, however many extents
-        // it has.
+        // A unit is one read, or one for each piece that is checked at once, for any number of
+        // extents.
         const readBytes = stats.queue === "uring" ? HUGE_PAGE_SIZE : INLINE_READ_BYTES;
         expect(stats.readCalls).toBe(UNITS * Math.ceil(contents / UNITS / readBytes));
         expect(stats.readsInFlightMax).toBeGreaterThanOrEqual(1);
@@ -176,7 +176,7 @@ for (const { queue, title, skip } of queues) {
 }
 
 describe("what is not in the page cache", () => {
-  /** Drops a file from the page cache. False where that cannot be had: a memory file system. */
+  /** Drops a file from the page cache. False if that is not possible: a memory file system. */
   function makeCold(path: string): boolean {
     const TMPFS = 0x01021994;
     if (statfsSync(path).type === TMPFS) return false;
@@ -218,7 +218,7 @@ describe("what is not in the page cache", () => {
   test.skipIf(noUring !== null)(
     "is read through it where the file system refuses to read past it",
     async () => {
-      // Sparse: pages on their own, which cannot be read again in halves.
+      // Sparse: single pages, which cannot be read again in halves.
       for (const image of ["dense", "sparse"] as const) {
         const path = pagesFile(image);
         if (!makeCold(path) || !isDirectPossible(path))

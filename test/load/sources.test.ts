@@ -80,7 +80,7 @@ describe.each(codecs)("frames in %s", (_, codec) => {
     await file.awaitLoad();
     expect(wrongPages(file, image)).toEqual([]);
     const bytes = file.view(all);
-    // Pages of frames that are not live stay what they are.
+    // Pages of frames that are not live stay unchanged.
     expect(bytes[(2 * PAGES_PER_UNIT + 5) * PAGE_SIZE]).toBe(0);
   });
 

@@ -1,6 +1,6 @@
 /**
- * Memory safety of the API: whatever a program does with views, numbers, callbacks and threads, it
- * gets data or an error, never other memory and never a dead process.
+ * Memory safety of the API: with any views, numbers, callbacks and threads, a program gets data or
+ * an error, never other memory and never a dead process.
  *
  * Each trap of bun:ffi and of Bun's buffers has a test. Here: stale pointers of small typed arrays,
  * MAP_FAILED as a number, numbers out of range, errno, views that outlive their memory, buffers of
@@ -9,7 +9,7 @@
  * (file/arguments.test.ts), pinned buffers, posted views, double destroy, a pending waitAsync
  * (file/lifetime.test.ts), files that shrink (files.test.ts), a full disk (save-faults.test.ts),
  * threads that end in a native call (threads/lifetime.test.ts), empty huge pages
- * (aio/huge.test.ts).
+ * (load/huge-pages.test.ts).
  */
 import { describe, expect, test } from "bun:test";
 import { closeSync, openSync, readFileSync, writeFileSync } from "node:fs";
@@ -324,7 +324,7 @@ test("a Worker that does not answer keeps the memory mapped until it does", asyn
       const view = file.view(range);
       Atomics.store(words, 0, 1);
       Atomics.notify(words, 0);
-      // Busy in one call for as long as the main thread likes.
+      // Busy in one call for as long as the main thread wants.
       let sum = 0;
       while (Atomics.load(words, 1) === 0) sum += view[100] ?? 1000;
       postMessage(view[100]);

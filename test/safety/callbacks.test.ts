@@ -143,7 +143,7 @@ test("every method and property of MemoryFile throws DestroyedError after destro
   );
   expect(names.length).toBeGreaterThan(40);
   const wrong: string[] = [];
-  // These say something of a destroyed file, too.
+  // These methods work on a destroyed file, too.
   const answering = ["constructor", "destroy", "toString", "userData"];
   for (const name of names.filter((found) => !answering.includes(found))) {
     try {

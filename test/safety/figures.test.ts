@@ -1,4 +1,4 @@
-/** The programs whose figures stand in the README, at smoke size, so that they never rot. */
+/** The programs whose figures are in the README, at smoke size, so that they keep working. */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 

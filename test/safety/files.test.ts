@@ -1,6 +1,6 @@
 /**
- * Files and secrets: who may read a checkpoint, what a child process inherits, where a save may
- * write, and who can shrink our memory.
+ * Files and secrets: the readers of a checkpoint, the descriptors of a child process, the places
+ * that a save may write, and the programs that can shrink memory.
  */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import {
@@ -148,9 +148,7 @@ describe("symbolic links", () => {
 });
 
 describe("symbolic links that a load meets", () => {
-  /**
-   * A checkpoint as stores and volumes have them: a directory of links to files that are elsewhere.
-   */
+  /** A checkpoint as in stores and volumes: a directory of links to files elsewhere. */
   async function linked(save: (directory: string) => Promise<unknown>): Promise<string> {
     const store = join(root, "store");
     const links = join(root, "links");

@@ -4,7 +4,7 @@ import { DestroyedError, MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../s
 /** The library, for programs of their own. */
 const LIBRARY = JSON.stringify(new URL("../../src/index.ts", import.meta.url).href);
 
-/** Bounds that are right the first time they are read, and far outside of the file from then on. */
+/** Bounds that are right when they are read first, and far outside of the file afterwards. */
 function shiftingRange(
   start: number,
   end: number,
@@ -66,7 +66,7 @@ test("a range's getter that destroys the file is an error in every method", asyn
   }
 });
 
-/** An option that is `first` when it is read first, and `later` from then on. */
+/** An option that is `first` when it is read first, and `later` afterwards. */
 function shifting(name: string, first: unknown, later: unknown): object {
   let reads = 0;
   return Object.defineProperty({}, name, { get: () => (reads++ === 0 ? first : later) });
@@ -90,7 +90,7 @@ test("an option of allocate() or create() that is a getter is what it answered f
   expect(() => limited.allocate(3 * PAGE_SIZE)).toThrow(OutOfMemoryError);
 });
 
-// In a process of its own: on the tables of a file that is gone the search for a place did not end.
+// In a process of its own, because a search in the tables of a destroyed file did not end.
 test("an option that destroys the file is an error in allocate and updateUsage", async () => {
   const program = `
     import { MemoryFile, PAGE_SIZE } from ${LIBRARY};

@@ -1,19 +1,17 @@
 /**
- * Hostile checkpoints of both formats, each loaded as a program would load it, in a process of its
- * own (hostile/program.ts): refused with the right error, or good to use; never a crash, never
- * memory without bound, never a byte written where it does not belong. bench/hostile.ts runs more
- * of them.
+ * Hostile checkpoints of both formats, each loaded as a program loads it, in a process of its own
+ * (hostile/program.ts): refused with the right error, or usable. Never a crash, unbounded memory,
+ * or a byte written to a wrong place. bench/hostile.ts runs more of them.
  */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 
 const program = join(import.meta.dir, "hostile/program.ts");
 const CASES = process.env["CI"] === undefined ? 500 : 2000;
-/** Fixed, so that a red run is a change's fault. A failure prints the path that replays it. */
+/** Fixed, so that a failure comes from a change. It prints the path that replays it. */
 const SEED = 20261124;
 /**
- * Tables for what the limit of the program allows at most, before it is known that the pages
- * are missing.
+ * The most that the program's limit allows for tables, before the pages are known to be missing.
  */
 const GROWN_MIB_MAX = 512;
 
@@ -34,7 +32,7 @@ test.each(["native", "gvisor"])(
     console.log(`    ${stdout.trim()}`);
     expect(found.cases).toBe(CASES);
     expect(found.grownMiB).toBeLessThan(GROWN_MIB_MAX);
-    // The cases reach both ends: most are refused, and some lies are small enough to be believed.
+    // The cases reach both ends: most are refused, and some small lies are believed.
     expect(found.refused).toBeGreaterThan(CASES / 2);
     expect(found.taken).toBeGreaterThan(CASES / 50);
   },

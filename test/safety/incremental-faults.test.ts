@@ -1,7 +1,7 @@
 /**
  * Incremental saves that are killed or fail: over several page files, with compaction, raw and
- * compressed. The directory then holds the version before or the new one, complete, and the next
- * save goes on from there.
+ * compressed. The directory then has the version before or the new one, complete, and the next save
+ * works.
  */
 import { describe, expect, test } from "bun:test";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
@@ -80,7 +80,7 @@ describe.each(["none", "zstd"] as const)("compression %s", (compression) => {
           const version = await checkLayers(directory);
           if (isKilled) versions[at] = version;
           else hasSurvived = true;
-          // The next save goes on, and leaves nothing of the one that was killed.
+          // The next save works, and leaves no file of the killed one.
           using file = await MemoryFile.loadFrom(directory);
           await saveLayer(file, directory, version + 1, { compression });
           expect(await checkLayers(directory)).toBe(version + 1);

@@ -1,7 +1,4 @@
-/**
- * Integrity: no byte of a checkpoint can change unnoticed, and one that has costs its own page, not
- * the others.
- */
+/** Integrity: every changed byte of a checkpoint is noticed, and damages only its own page. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { cpSync, mkdtempSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -148,7 +145,7 @@ describe("metadata", () => {
     ] as const) {
       const bytes = meta.slice();
       bytes.fill(0xff, offset, offset + 4);
-      // All that follows is nonsense for this version, and must not be what the message speaks of.
+      // The rest is meaningless in this version, so the message must not name it.
       bytes.fill(0x55, 16);
       await expect(MemoryFile.loadFrom(damaged("meta", bytes))).rejects.toThrow(message);
     }
@@ -191,7 +188,7 @@ describe("page contents", () => {
         for (const page of ALL_PAGES.filter((good) => good !== bad))
           expect(stampOf(pageWords(file, page), page)).toBe(1);
         expect(() => pageWords(file, bad)).toThrow(NotLoadedError);
-        // Repaired on disk, it can be had after all.
+        // Once it is repaired on disk, it can be loaded.
         writeFileSync(join(directory, pagesName), pages, { flag: "r+" });
         await file.retryLoad();
         expect(stampOf(pageWords(file, bad), bad)).toBe(1);

@@ -1,6 +1,6 @@
 /**
- * What happens to a checkpoint, or to its load, while it loads: files that end early, are
- * truncated, replaced or overwritten; an abort; a destroy. Faults are injected in every thread.
+ * Changes to a checkpoint or its load while it loads: files that end early, are truncated, replaced
+ * or overwritten; an abort; a destroy. Faults are injected in every thread.
  */
 import { describe, expect, test } from "bun:test";
 import { renameSync, rmSync, truncateSync, writeFileSync } from "node:fs";

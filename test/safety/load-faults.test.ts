@@ -1,7 +1,7 @@
 /**
- * Faults while a checkpoint is loading: every waiter is answered with data or with an error,
- * nothing hangs, nothing leaks, and what failed can be looked at and tried again. Faults are
- * injected in every thread (support/fault-hook.ts).
+ * Faults while a checkpoint loads: every waiter gets data or an error, nothing hangs, nothing
+ * leaks, and failed pages can be inspected and tried again. Faults are injected in every thread
+ * (support/fault-hook.ts).
  */
 import { describe, expect, test } from "bun:test";
 import { closeSync, openSync, writeSync } from "node:fs";
@@ -54,7 +54,8 @@ describe.each(QUEUES)("queue %s", (queue) => {
       error: { code: "EIO" },
     });
     expect(file.loadStats().error).toBeInstanceOf(SyscallError);
-    // Later waiters hear the same, a second attempt on a disk that is still broken fails anew.
+    // Later waiters get the same error. A second attempt on a disk that is still broken fails
+    // again.
     await expect(file.awaitLoad(units(3, 4))).rejects.toMatchObject({ code: "EIO" });
     expect(() => file.awaitLoadSync(units(3, 4))).toThrow("EIO");
     await expect(file.retryLoad(units(0, 1))).rejects.toMatchObject({ code: "EIO" });
@@ -150,7 +151,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
         code: "ERR_CORRUPT_CHECKPOINT",
       });
       expect(file.loadStats().failedBytes).toBe(2 * PAGE_SIZE);
-      // What was damaged and can now not be read is a read error.
+      // A damaged page that can now not be read is a read error.
       faults.arm({
         action: "Fail",
         calls: READS,
@@ -198,7 +199,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     using file = await load();
     for (const settled of [false, true]) {
       if (settled) await answers(file);
-      // Larger than what is free: in a chunk that the checkpoint did not have.
+      // Larger than the free space: in a chunk that the checkpoint did not have.
       const range = file.allocate(CHUNK_SIZE);
       const last = { start: range.end - PAGE_SIZE, end: range.end };
       expect(file.isLoaded(last)).toBe(true);

@@ -1,7 +1,7 @@
 /**
- * A save that fails: a typed error, the previous checkpoint as it was, temporary files gone,
- * nothing leaked. Every wrapped call of a save is made to fail once (support/fault-hook.ts); and
- * the disk is really full, and files really too large.
+ * A save that fails: a typed error, the previous checkpoint unchanged, no temporary files, no leak.
+ * Every wrapped call of a save fails once (support/fault-hook.ts). Other tests have a full disk and
+ * files that are too large.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "bun:test";
 import {
@@ -26,7 +26,7 @@ import { beginFaults } from "./support/in-process.ts";
 import { checkStamped, saveStamped, stampedFile } from "./support/stamped.ts";
 
 const PAGES = 600;
-/** Every call of a save whose failure matters; of unlinkat and close, see below. */
+/** Every call of a save whose failure matters. unlinkat and close are below. */
 const FAILING: readonly CallName[] = [
   "open",
   "openat",
@@ -92,11 +92,11 @@ describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
       if (hits === 0) break;
       if (failure === undefined) ignored++;
       else failures++;
-      // Only the last calls, which look for pages to give back, do without an answer.
+      // Only the last calls, which look for pages to return, work without an answer.
       if (failure !== undefined) expect(ignored).toBe(0);
       expect(ignored).toBeLessThanOrEqual(2);
-      // After the commit only the tidying can fail: the call throws, and the new checkpoint is in
-      // place.
+      // After the commit only the removal of old files can fail: the call throws, and the new
+      // checkpoint is in place.
       if (version === 2) await saveStamped(directory, PAGES, 1);
     }
     console.log(`    ${failures} calls failed with ${code}, one at a time`);
@@ -215,8 +215,7 @@ describe("from outside", () => {
   test.skipIf(!canMount)("a full disk (a small tmpfs; needs root): ENOSPC", async () => {
     const disk = join(root, "disk");
     mkdirSync(disk);
-    // In a mount namespace of its own, which ends with the process: nothing stays mounted, whatever
-    // happens.
+    // In a mount namespace of its own, which ends with the process, so nothing stays mounted.
     const script = [
       `mount -t tmpfs -o size=${(3 * PAGES * PAGE_SIZE) / 2} tmpfs "$2"`,
       '"$0" "$1" "$2/c" 600 1 && "$0" "$1" "$2/c" 600 2 && cp -r "$2/c" "$3"',
@@ -323,7 +322,7 @@ test("an unlink that fails is told beside the error of a save that failed", asyn
   expect(failure).toBeInstanceOf(AggregateError);
   expect(failure.errors).toEqual([expect.objectContaining({ message: "no more" }), unlinkError]);
   expect(await checkStamped(directory, PAGES)).toBe(1);
-  // What could not be removed is removed by the next save.
+  // The next save removes the files that could not be removed.
   faults.disarm();
   expect(listing().length).toBeGreaterThan(2);
   await saveStamped(directory, PAGES, 3);

@@ -1,7 +1,7 @@
 /**
- * SIGKILL at every system call of a save, in whichever thread makes it: the directory then holds
- * the previous complete checkpoint or the new one, and the next save cleans up. The program kills
- * itself at the n-th wrapped call (support/fault-hook.ts), for every n until it comes through.
+ * SIGKILL at every system call of a save, in any thread: the directory then has the previous
+ * complete checkpoint or the new one, and the next save removes the remains. The program kills
+ * itself at the n-th wrapped call (support/fault-hook.ts), for every n until it succeeds.
  * bench/kills.ts kills at random moments instead.
  */
 import { expect, test } from "bun:test";
@@ -53,7 +53,7 @@ async function killAtEach(): Promise<Outcome[]> {
       const outcome = await killAt(faults, directory, at);
       outcomes[at] = outcome;
       if (!outcome.killed) survived = true;
-      // Whatever was left behind, the next save works, and leaves nothing of it.
+      // The next save works, and leaves no file of the killed one.
       if (outcome.killed) await saveStamped(directory, PAGES, 3);
       if (outcome.killed) expect(await checkStamped(directory, PAGES)).toBe(3);
       expect(listing(directory)).toEqual(clean);

@@ -1,6 +1,6 @@
 /**
- * Three quarters of a minute of the soak in CI, a few seconds elsewhere; `PGALLOC_SOAK_SECONDS=600`
- * says otherwise. See soak/run.ts.
+ * The soak test: three quarters of a minute in CI, a few seconds elsewhere, or
+ * `PGALLOC_SOAK_SECONDS`. See soak/run.ts.
  */
 import { expect, test } from "bun:test";
 import { describeSoak, soak } from "./soak/run.ts";

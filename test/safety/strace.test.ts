@@ -1,7 +1,7 @@
 /**
- * Faults from outside, where strace is installed: the kernel's own answers are replaced under the
- * real program, whose code knows nothing of it. The other fault tests inject above libc; these show
- * that what is between is right as well.
+ * Faults from outside, if strace is installed: the kernel's answers are replaced under the real
+ * program, whose code is unchanged. The other fault tests inject above libc; these cover the layers
+ * below.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { cpSync, mkdtempSync, rmSync } from "node:fs";
@@ -12,7 +12,7 @@ import { listing, onlyPageFile } from "../checkpoint/support/page-files.ts";
 
 const PAGES = 2048;
 const supportDirectory = join(import.meta.dir, "support");
-/** It must be there, and may trace: containers often forbid that. */
+/** strace must be installed and allowed: containers often forbid it. */
 const hasStrace =
   Bun.which("strace") !== null &&
   Bun.spawnSync(["strace", "-f", "-e", "trace=none", "true"]).exitCode === 0;
@@ -26,7 +26,7 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(root, { recursive: true }));
 
-/** The kernel's calls behind pwrite(3) and renameat(3): musl and arm64 have others than glibc. */
+/** The kernel's calls behind pwrite(3) and renameat(3). musl and arm64 use others than glibc. */
 const WRITE = "pwrite64,pwritev2";
 const RENAME = process.arch === "arm64" ? "renameat,renameat2" : "rename,renameat,renameat2";
 

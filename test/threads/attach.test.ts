@@ -1,6 +1,6 @@
 /**
- * share() and attach(): one file in several Workers, whatever a Worker may do with it, and handles
- * that are no good.
+ * share() and attach(): one file in several Workers, whatever a Worker does with it, and bad
+ * handles.
  */
 import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -230,7 +230,7 @@ test("destroy makes a handle throw DestroyedError, in every thread and at any ti
   const handle = file.share();
   const [worker] = start(1) as [Actor];
   file.destroy();
-  // Another file is very likely where the first one was.
+  // Another file is probably where the first one was.
   using other = MemoryFile.create();
   expect(await failureOf(worker.call("attach", handle))).toMatchObject({
     name: "DestroyedError",

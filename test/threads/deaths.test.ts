@@ -1,6 +1,6 @@
 /**
- * A thread is terminated at every step of every transition; the other threads go on, and what it
- * held is taken over: the lock, pages that it was releasing, claims, the releaser's part.
+ * A thread is terminated at every step of every transition. The other threads continue, and take
+ * over what it held: the lock, pages that it was releasing, claims, the part of the releaser.
  */
 import { expect, test } from "bun:test";
 import type { Point } from "../../src/control/interleave.ts";

@@ -1,5 +1,5 @@
 /**
- * The fuzzer for as long as CI can bear; `bun bench/fuzz-threads.ts --seconds 3600` runs it longer.
+ * The fuzzer for as long as CI allows. `bun bench/fuzz-threads.ts --seconds 3600` runs it longer.
  */
 import { expect, test } from "bun:test";
 import { runFuzz } from "./support/fuzz.ts";

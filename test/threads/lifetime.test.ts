@@ -1,6 +1,6 @@
 /**
- * How a file ends when several threads use it, and what a thread that dies leaves behind. Real
- * Workers, real terminate().
+ * The end of a file that several threads use, and what a dead thread leaves behind. Real Workers,
+ * real terminate().
  */
 import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -79,7 +79,7 @@ test("a busy thread keeps destroyed memory mapped until its next call", async ()
   await Bun.sleep(60);
   expect(isMapped("next-call")).toBe(true);
   busy.open();
-  // The call had begun on a live file, so it ends well.
+  // The call had begun on a live file, so it succeeds.
   expect(await call).toBe(0);
   await until(() => !isMapped("next-call"));
   expect(await worker.call("keptLengths")).toEqual([0]);
@@ -240,7 +240,7 @@ test("a thread that dies while it returns a dead thread's claim leaves both", as
   const recovering = await heir.stopAt("recover: took the slot");
   void heir.call("awaitLoadSync", load.page);
   reader.worker.terminate();
-  // Without a turn, or this thread's own load would be first.
+  // Without a turn of the event loop, because this thread's own load would be first.
   while (recovering.count === 0) Bun.sleepSync(5);
   await heir.terminate();
   await load.file.awaitLoad(load.page);
@@ -292,7 +292,7 @@ test("terminate() during a native call keeps memory mapped until the call return
   const gate = await worker.stopAt("load: claimed", fifo);
   void worker.call("awaitLoadSync", load.page);
   await gate.reached();
-  // The point comes before the call: until the kernel says that the thread sleeps in it.
+  // The point comes before the call, so wait until the kernel reports that the thread sleeps in it.
   while (!isAsleep(thread)) await Bun.sleep(20);
   worker.worker.terminate();
   load.finish();
@@ -349,7 +349,7 @@ test("files loaded inline and destroyed are unmapped without a later turn", asyn
     await file.awaitLoad();
     file.destroy();
   }
-  // A slow one may have needed a turn.
+  // A slow thread may have needed a turn.
   expect(mapped()).toBeLessThan(30);
   await until(() => mapped() === 0);
 });

@@ -1,4 +1,4 @@
-/** What many files leave behind. */
+/** Many files leave nothing behind. */
 import { expect, test } from "bun:test";
 import { join } from "node:path";
 

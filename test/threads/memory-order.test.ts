@@ -1,6 +1,6 @@
 /**
  * The rules of docs/memory-order.md, each with the interleaving that would break it: a Worker is
- * stopped between the two steps, this thread does the other side's part, and the Worker goes on.
+ * stopped between the two steps, this thread does the other side's part, and the Worker continues.
  */
 import { afterEach, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
@@ -90,7 +90,7 @@ test("lock: released between the mark and the sleep, it is taken at once", async
   expect(words[Word.Lock]).toBe(0);
   marked.open();
   await call;
-  // Had it slept until its look at the owner, it would have come to the point again.
+  // If it had slept until its check of the owner, it would have reached the point again.
   expect(marked.count).toBe(1);
   expect(words[Word.Lock]).toBe(0);
 });
@@ -146,10 +146,10 @@ test("unmapping: of two threads that see no slot in use, one unmaps", async () =
   const worker = await attached(file);
   const found = await worker.stopAt("leave: found no slot in use");
   file.destroy();
-  // This thread keeps looking, too: the second thread must see that it was done.
+  // This thread keeps checking, too: the second thread must see that the file is unmapped.
   await found.reached();
   await until(() => !isMapped("order-last"));
-  // What was mapped there since is not the file's.
+  // The file does not own later mappings there.
   using other = MemoryFile.create({ name: "order-other" });
   const range = other.allocate(PAGE_SIZE);
   other.view(range)[0] = 5;
@@ -285,7 +285,7 @@ test("waiting: loaded between the look and the sleep, the waiter does not sleep"
     load.publish();
     looked.open();
     await call;
-    // Had it slept until its look for dead threads, it would have come to the point again.
+    // If it had slept until its check for dead threads, it would have reached the point again.
     expect(looked.count).toBe(1);
     load.finish();
     load.end();
@@ -302,7 +302,7 @@ test("demand: wanted between the look and the sleep, it does not sleep", async (
   const { start, end } = load.page;
   load.state.demands.demand(start / PAGE_SIZE, end / PAGE_SIZE);
   idle.open();
-  // This one sleeps without a limit: a lost wake-up would be for ever.
+  // This thread sleeps without a limit: a lost wake-up would last for ever.
   await until(() => load.state.isLoaded(start / PAGE_SIZE, end / PAGE_SIZE));
   expect(load.file.view(load.page)[PAGE_SIZE - 1]).toBe(9);
   load.finish();

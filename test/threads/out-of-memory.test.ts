@@ -1,4 +1,4 @@
-/** Who provides memory for an allocation before it throws OutOfMemoryError: every thread. */
+/** Every thread provides memory for an allocation before it throws OutOfMemoryError. */
 import { afterEach, expect, test } from "bun:test";
 import { MemoryFile, OutOfMemoryError, PAGE_SIZE } from "../../src/index.ts";
 import { Actor, failureOf } from "./support/actor.ts";

@@ -16,7 +16,7 @@ async function failure(done: Promise<unknown>): Promise<never> {
   throw new Error("Expected the task to fail");
 }
 
-/** Runs a program on the test pool and says how it exited and what it printed. */
+/** Runs a program on the test pool. Returns its exit and its output. */
 async function program(body: string): Promise<{ exitCode: number | null; output: string }> {
   const child = Bun.spawn(
     [
@@ -166,8 +166,8 @@ describe("a thread that dies", () => {
       ]);
       await pool.terminateIdle();
     }
-    // The runtime's own helper threads come and go by ones. A thread takes a while to end where
-    // others want the processor; one that stays fails the test by its time limit.
+    // The runtime's own helper threads come and go. A thread takes a while to end if others want
+    // the processor. A thread that stays fails the test by its time limit.
     while (readdirSync("/proc/self/task").length > before + 3) await Bun.sleep(5);
   });
 });

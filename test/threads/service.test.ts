@@ -1,5 +1,6 @@
 /**
- * The service thread: background work goes on while the threads that caused it are blocked or gone.
+ * The service thread: background work continues while the threads that caused it are blocked or
+ * gone.
  */
 import { afterEach, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";

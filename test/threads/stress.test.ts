@@ -1,5 +1,5 @@
 /**
- * The stress run at a length that CI can bear; PGALLOC_STRESS_SECONDS makes it longer,
+ * The stress run at a length that CI allows. PGALLOC_STRESS_SECONDS makes it longer,
  * PGALLOC_STRESS_SEED replays its choices. `bun bench/stress.ts` runs it for a minute and prints
  * its figures.
  */

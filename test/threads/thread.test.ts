@@ -7,7 +7,7 @@ test("isThreadAlive leaves no descriptor open in a terminated thread", async () 
   // In a process of its own, in which no other test opens and closes descriptors.
   const program = `
     import { readdirSync } from "node:fs";
-    // Looks for the id of this very thread with another start time.
+    // Asks for the id of this thread with another start time.
     const url = URL.createObjectURL(new Blob([\`
       import { isThreadAlive, THREAD_ID } from ${THREAD_MODULE};
       postMessage(isThreadAlive(THREAD_ID));

@@ -1,6 +1,4 @@
-/**
- * A process that is killed in the middle of an export: at the n-th file that it renames or removes.
- */
+/** A process that is killed during an export, at the n-th file that it renames or removes. */
 import { setFaultHook } from "../../../ffi/index.ts";
 import { exportTo } from "../../../src/gvisor/index.ts";
 import { MemoryFile, PAGE_SIZE } from "../../../src/index.ts";

@@ -1,4 +1,4 @@
-/** Metadata of gVisor's written as rows of numbers, for tests of its rules. */
+/** gVisor's metadata written as rows of numbers, for tests of its rules. */
 import {
   CHUNK_PAGES,
   HUGE_PAGES,

@@ -2,7 +2,7 @@
 import type { ContentReader } from "../../../src/source/index.ts";
 
 export interface MemorySourceOptions {
-  /** Over SharedArrayBuffers. */
+  /** Contents in SharedArrayBuffers. */
   readonly contents: readonly Uint8Array[];
   readonly delayMs?: number;
   readonly never?: boolean;

@@ -1,5 +1,5 @@
 /**
- * Memory around a program's MemoryFiles that must not be written to: other files' pages, and the
+ * Memory around a program's MemoryFiles that must not change: other files' pages, and the
  * JavaScript heap's.
  */
 import { type FileRange, MemoryFile } from "../../../src/index.ts";
@@ -22,7 +22,7 @@ export class Canaries implements Disposable {
     }
   }
 
-  /** Throws if a byte is not what it was. */
+  /** Throws if a byte has changed. */
   check(): void {
     for (const [i, { file, range }] of this.files.entries()) {
       if (!file.view(range).every((byte) => byte === 0x50 + i))

@@ -1,4 +1,4 @@
-/** Good checkpoints to start from: between them they have everything that a checkpoint can have. */
+/** Good checkpoints to start from. Together they have every feature of a checkpoint. */
 import { cpSync } from "node:fs";
 import { join } from "node:path";
 import { exportTo } from "../../../src/gvisor/index.ts";

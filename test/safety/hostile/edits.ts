@@ -1,19 +1,19 @@
-/** What an attacker does to a checkpoint: damage that checksums show, and lies that they do not. */
+/** An attacker's changes of a checkpoint: damage that checksums show, and lies that they do not. */
 import fc from "fast-check";
 import { CHUNK_SIZE, PAGE_SIZE } from "../../../src/index.ts";
 import { composeMeta, parseMeta, type RawMeta, type RawSection } from "./raw-meta.ts";
 
 export interface Hostile {
   readonly meta: Uint8Array;
-  /** Size of the pages file, whose contents are kept as far as they go; null: it is missing. */
+  /** Size of the pages file, whose contents are kept as far as they reach; null: it is missing. */
   readonly pagesBytes: number | null;
 }
 
 const PAGES_PER_CHUNK = CHUNK_SIZE / PAGE_SIZE;
 
 /**
- * Numbers at which 32-bit, 53-bit and 64-bit arithmetic changes its mind, and numbers that a
- * checkpoint is made of.
+ * Numbers at the limits of 32-bit, 53-bit and 64-bit arithmetic, and numbers that occur in
+ * checkpoints.
  */
 const word = fc.oneof(
   fc.constantFrom(
@@ -143,7 +143,7 @@ const edit: fc.Arbitrary<Edit> = fc.oneof(
       .tuple(fc.nat(), fc.integer({ min: -48, max: 48 }))
       .map(([s, by]) => resize(s, (old) => old + by)),
   },
-  // Very many of something, for instance chunks: each byte of that section stands for 1 GiB.
+  // A huge number of something, for example chunks: each byte of that section is 1 GiB.
   {
     weight: 1,
     arbitrary: fc
@@ -238,7 +238,7 @@ function resize(section: number, change: (old: number) => number): Edit {
   ]);
 }
 
-/** Bytes changed, cut off, put in: what disks and networks do. */
+/** Bytes changed, cut off, inserted: damage by disks and networks. */
 const damage: fc.Arbitrary<(meta: Uint8Array) => Uint8Array> = fc.oneof(
   fc
     .array(fc.tuple(fc.nat(), fc.nat({ max: 255 })), { minLength: 1, maxLength: 4 })
@@ -270,8 +270,8 @@ const pagesSize = fc.oneof(
 );
 
 /**
- * One hostile version of a good checkpoint. A lie about the size of the pages file is made true now
- * and then.
+ * One hostile version of a good checkpoint. Sometimes a lie about the size of the pages file is
+ * made true.
  */
 export function hostile(meta: Uint8Array, pagesBytes: number): fc.Arbitrary<Hostile> {
   const lie = fc

@@ -19,7 +19,8 @@ export function hostileExport(meta: Uint8Array, pagesBytes: number | null): fc.A
     const message = encodeMetadata(edits.reduce(applyEdit, decoded));
     return new Uint8Array(Buffer.concat([frameMetadata(message), behind]));
   });
-  // Damage to page contents is not seen by this format: aim at what is before them.
+  // This format does not detect damage of page contents, so these edits aim at the metadata before
+  // them.
   const change = fc.tuple(fc.nat({ max: FRAME_BYTES + messageBytes - 1 }), fc.nat({ max: 255 }));
   const changed = fc.array(change, { minLength: 1, maxLength: 4 }).map((changes) => {
     const copy = meta.slice();

@@ -1,7 +1,7 @@
 /**
  * Loads hostile checkpoints in a process of its own, so that a crash is an exit code: FORMAT CASES
- * SEED. Each is refused with CorruptCheckpointError or OutOfMemoryError, or it is one whose every
- * page can be used. Prints one line of JSON.
+ * SEED. Each is refused with CorruptCheckpointError or OutOfMemoryError, or its every page can be
+ * used. Prints one line of JSON.
  */
 import {
   existsSync,
@@ -31,7 +31,7 @@ import { Canaries } from "./canaries.ts";
 import { hostile, type Hostile } from "./edits.ts";
 import { hostileExport } from "./gvisor-edits.ts";
 
-/** What a checkpoint may ask for here; some of the hostile ones ask for a petabyte. */
+/** The memory that a checkpoint may need here. Some hostile ones need a petabyte. */
 const LIMIT_BYTES = 8 * 2 ** 30;
 const WARM_UP_CASES = 100;
 const CHECK_EVERY = 200;
@@ -64,14 +64,14 @@ async function attempt(target: Target, { meta, pagesBytes }: Hostile): Promise<v
   } finally {
     restorePages();
   }
-  // As any program does. Without a turn of the event loop the runtime keeps whatever a WeakRef has
-  // ever pointed to.
+  // As in any program. Without a turn of the event loop, the runtime keeps all that a WeakRef has
+  // ever referred to.
   await new Promise((resolve) => setImmediate(resolve));
   if (++counts.cases === WARM_UP_CASES) warmKiB = peakKiB();
   if (counts.cases % CHECK_EVERY === 0) canaries.check();
 }
 
-/** Gives the pages file another size. Returns what puts it back. */
+/** Gives the pages file another size. Returns a function that restores it. */
 function changePages({ pagesPath: path, pages }: Target, bytes: number | null): () => void {
   if (pages === null || bytes === pages.byteLength) return () => {};
   if (bytes === null) rmSync(path);
@@ -102,8 +102,8 @@ async function load(directory: string): Promise<void> {
 }
 
 /**
- * What was taken keeps every promise of a file: its pages can be read or say why not, allocated,
- * dropped, released. False if some cannot be read.
+ * Uses an accepted checkpoint: its pages can be read or throw, and be allocated, dropped, released.
+ * False if some cannot be read.
  */
 async function use(file: MemoryFile): Promise<boolean> {
   checkInvariants(coreOf(file).allocator.set);
@@ -114,7 +114,7 @@ async function use(file: MemoryFile): Promise<boolean> {
     if (!(error instanceof CorruptCheckpointError)) throw error;
     isWhole = false;
   }
-  // The first bad page is told at once; the others are read all the same.
+  // The first bad page rejects at once. The others are read all the same.
   while (file.isLoading) await Bun.sleep(0);
   const { totalBytes, loadedBytes, failedBytes } = file.loadStats();
   if (loadedBytes + failedBytes !== totalBytes)
@@ -129,7 +129,7 @@ async function use(file: MemoryFile): Promise<boolean> {
   return isWhole;
 }
 
-/** The most memory this process ever had. */
+/** The peak memory of this process. */
 function peakKiB(): number {
   return Number(/VmHWM:\s*(\d+)/.exec(readFileSync("/proc/self/status", "utf8"))![1]);
 }

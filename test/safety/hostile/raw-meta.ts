@@ -1,6 +1,6 @@
 /**
- * A native checkpoint's manifest taken apart into header, table and sections, and put together
- * again with other values in it, checksums correct: what an attacker has who knows the format
+ * Takes a native checkpoint's manifest apart into header, table and sections, and puts it together
+ * with other values and right checksums: the power of an attacker who knows the format
  * (src/checkpoint/format.ts).
  */
 import {
@@ -17,7 +17,7 @@ export interface RawSection {
   /** The index of a MemoryFile, or WHOLE. */
   readonly owner: number;
   readonly bytes: Uint8Array;
-  /** What the table says, if not the truth. */
+  /** The table's values, if they are not the true ones. */
   readonly offset?: number;
   readonly lengthBytes?: number;
 }
@@ -28,7 +28,7 @@ export interface RawMeta {
     readonly pageSize: number;
     readonly fileCount: number;
     readonly pageFileCount: number;
-    /** Undefined: the truth. */
+    /** Undefined: the true value. */
     readonly manifestBytes?: number;
     readonly eagerBytes?: number;
     readonly sectionCount?: number;

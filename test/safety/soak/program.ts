@@ -1,19 +1,18 @@
 /**
- * One life of a program that is killed again and again: DIRECTORY SEED. It restores its memory in
- * the background and checks every page's stamp, then allocates, fills, rewrites, drops and
- * checkpoints until it is killed. Faults come from outside (fault-hook.ts); an error that is
- * none of ours, or a page that is not what the index says, ends it with code 1. It says what it did
- * in lines of JSON.
+ * One life of a program that is killed repeatedly: DIRECTORY SEED. It restores its memory in the
+ * background and checks every page's stamp, then allocates, fills, rewrites, drops and checkpoints
+ * until it is killed. Faults come from outside (fault-hook.ts). An unknown error, or a page that
+ * differs from the index, ends it with code 1. It reports in lines of JSON.
  */
 import { type FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { stampOf, stampPage } from "../support/stamped.ts";
 
-/** What the program knows about its memory; its userData. */
+/** The program's knowledge of its memory: its userData. */
 interface Index {
   /** Checkpoints so far. */
   round: number;
   nextVersion: number;
-  /** Byte offsets; each page's stamp says its page number and the version. */
+  /** Byte offsets. Each page's stamp has its page number and the version. */
   ranges: { start: number; end: number; version: number }[];
 }
 
@@ -37,8 +36,8 @@ function say(event: Record<string, unknown>): void {
 }
 
 /**
- * Runs `work` until it works; what a fault makes it throw is told and tried again, everything else
- * is thrown.
+ * Runs `work` until it succeeds. Errors of injected faults are reported and the work is repeated;
+ * all others are thrown.
  */
 async function insist<T>(what: string, work: () => Promise<T>): Promise<T> {
   for (;;) {
@@ -74,7 +73,7 @@ async function restore(): Promise<{ file: MemoryFile; index: Index }> {
     }),
   );
   const index = JSON.parse(new TextDecoder().decode(file.userData ?? new Uint8Array())) as Index;
-  // In any order, each range ahead of the background.
+  // In any order. Each range comes before the background pass.
   const order = index.ranges.toSorted(() => random(3) - 1);
   let pages = 0;
   for (const range of order) {

@@ -1,7 +1,7 @@
 /**
- * The soak: one program's lives (program.ts), each ended by SIGKILL at a random moment, with faults
- * injected meanwhile. Every life checks every page that the last one left, and a checkpoint that
- * was acknowledged is never lost.
+ * The soak test: one program's lives (program.ts), each ended by SIGKILL at a random moment, with
+ * faults injected meanwhile. Every life checks every page that the last one left, and an
+ * acknowledged checkpoint is never lost.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -18,7 +18,7 @@ export interface SoakTotals {
   bytesWritten: number;
   pagesVerified: number;
   faultsInjected: number;
-  /** Errors that the program was told of and went on after. */
+  /** Errors that the program received and survived. */
   errorsTold: number;
   mismatches: number;
 }
@@ -27,10 +27,7 @@ const program = join(import.meta.dir, "program.ts");
 const READS: readonly CallName[] = ["pread", "preadv"];
 const WRITES: readonly CallName[] = ["pwrite", "pwritev", "fsync", "openat", "renameat", "lseek"];
 const MAX_LIFE_MS = 1500;
-/**
- * Of 150 ms at least each: a start takes that long only on a machine that does nothing else for
- * minutes.
- */
+/** At least 150 ms each. A start takes that long only on an idle machine. */
 const MAX_IDLE_LIVES = 60;
 
 function pickPlan(): FaultPlan {
@@ -110,7 +107,7 @@ async function live(
   } finally {
     clearInterval(arming);
     clearTimeout(killing);
-    // Nothing goes on behind a failure, in the directory that is to show what went wrong.
+    // After a failure the directory stays unchanged, because it shows the error.
     child.kill("SIGKILL");
     await child.exited;
     totals.faultsInjected += faults.hits;
@@ -145,9 +142,9 @@ function account({ event, round, pages, bytes }: Line, last: number, totals: Soa
 }
 
 /**
- * Runs lives for `seconds`. `progress` is called after each. What a failure leaves in the directory
- * is kept; its error says where. @throws {Error} for a mismatch, a lost checkpoint, a crash, or
- * when no life gets anywhere any more
+ * Runs lives for `seconds`. `progress` is called after each. After a failure the directory is kept,
+ * and the error names it. @throws {Error} for a mismatch, a lost checkpoint, a crash, or when no
+ * life makes progress any more
  */
 export async function soak(
   seconds: number,

@@ -1,6 +1,6 @@
 /**
- * Descriptors that can only be ours: memory files, and files and directories with a name. The
- * runtime has others, and opens the modules of a Worker that starts.
+ * Descriptors that only the library can have opened: memory files, and files and directories with a
+ * name. The runtime has others, and opens the modules of a Worker that starts.
  */
 import { expect } from "bun:test";
 import { readdirSync, readlinkSync } from "node:fs";
@@ -24,8 +24,8 @@ export function namedDescriptors(): string[] {
 }
 
 /**
- * Expects that nothing is open that was not in `before`. Waits for that: a file that was destroyed
- * closes its descriptors soon, also one of an earlier test that `before` still lists.
+ * Expects that every open descriptor was in `before`. Waits for that, because a destroyed file
+ * closes its descriptors soon, also a file of an earlier test that `before` still lists.
  */
 export async function expectDescriptors(before: readonly string[]): Promise<void> {
   let beyond = descriptorsBeyond(before);

@@ -1,7 +1,7 @@
 /**
- * A program whose memory is a file on a disk that is too small for it: DISK CHECKPOINT. It must be
- * told, not killed (a touch of a mapped page that the disk has no room for is a SIGBUS). Prints an
- * error's code for each thing that it tries.
+ * A program whose memory is a file on a disk that is too small for it: DISK CHECKPOINT. It must get
+ * errors, and not be killed (touching a mapped page for which the disk has no room is a SIGBUS).
+ * Prints an error's code for each attempt.
  */
 import { MemoryFile, PAGE_SIZE, PathInUseError } from "../../../src/index.ts";
 
@@ -17,7 +17,7 @@ function codeOf(work: () => unknown): string {
   }
 }
 
-/** The file before may still have threads that leave: its path is free when they have. */
+/** Threads of the earlier file may still be leaving. Its path is free when they have left. */
 async function loadOnDisk(queue: "workers" | "inline"): Promise<MemoryFile> {
   for (;;) {
     try {
@@ -39,7 +39,7 @@ for (const mode of ["commit", "writePopulate"] as const) {
   );
 }
 await file.released();
-// What fits can be had, and used, after all that.
+// After all that, smaller allocations still work.
 const small = file.allocate(16 * PAGE_SIZE, { mode: "commit" });
 file.view(small).fill(1);
 console.log(

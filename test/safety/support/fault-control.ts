@@ -1,8 +1,8 @@
 /**
  * Faults for a program under test, in all of its threads, without a line in the library: a file of
- * words that the test and every thread of the program map. The test arms it; the hook of
- * fault-hook.ts, which is in all those threads, obeys it through the fault seam of ffi/calls.ts.
- * Counts survive the program, also when it was killed.
+ * words that the test and every thread of the program map. The test writes a plan; the hook of
+ * fault-hook.ts, which is in all those threads, carries it out through the fault seam of
+ * ffi/calls.ts. Counts survive the program, also when it was killed.
  */
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -17,7 +17,7 @@ export const FaultWord = {
   /** The matching calls [From, Until) are hit; the first is number 0. */
   From: 2,
   Until: 3,
-  /** An errno, a number of bytes, or milliseconds, as the action wants it. */
+  /** An errno, a number of bytes, or milliseconds, depending on the action. */
   Value: 4,
   /** Calls hit. */
   Hits: 5,
@@ -75,7 +75,7 @@ export const CALL_NAMES = [
 ] as const;
 export type CallName = (typeof CALL_NAMES)[number];
 
-/** The environment variable that tells the program where its control file is. */
+/** The environment variable with the path of the program's control file. */
 export const FAULTS_VARIABLE = "PGALLOC_TEST_FAULTS";
 const preload = join(import.meta.dir, "fault-preload.ts");
 
@@ -101,7 +101,7 @@ export class Faults implements Disposable {
     this.words = mapWords(this.path);
   }
 
-  /** Forgets what was, and obeys `plan` from the next call on. */
+  /** Forgets earlier faults, and carries out `plan` from the next call on. */
   arm(plan: FaultPlan): void {
     const { words } = this;
     words[FaultWord.Action] = FaultAction.None;

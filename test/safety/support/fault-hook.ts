@@ -1,6 +1,6 @@
 /**
- * The fault hook that obeys a control file (fault-control.ts), and a way into Workers: they get
- * fault-preload.ts as a preload, since Bun does not hand the main thread's on.
+ * The fault hook that carries out a control file (fault-control.ts), and its way into Workers: they
+ * get fault-preload.ts as a preload, because Bun does not give them the main thread's.
  */
 import { fstatSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
@@ -11,7 +11,7 @@ import { CALL_NAMES, FaultAction, FaultWord, mapWords } from "./fault-control.ts
 
 const sleeper = new Int32Array(new SharedArrayBuffer(4));
 
-/** Makes this thread's wrapped calls obey the control file. */
+/** Makes this thread's wrapped calls follow the control file. */
 export function installFaultHook(path: string): void {
   const words = mapWords(path);
   setFaultHook((call, fd, offset, lengthBytes) => {
@@ -56,7 +56,7 @@ function isPagesFile(fd: number, offset: number): boolean {
   return offset === 0 || offset !== fstatSync(fd).size - PAGE_SIZE;
 }
 
-/** Makes Workers that this thread starts load the hook first. Returns what undoes it. */
+/** Makes Workers that this thread starts load the hook first. Returns a function that ends that. */
 export function hookWorkers(): () => void {
   const PlainWorker = globalThis.Worker;
   globalThis.Worker = class extends PlainWorker {

@@ -1,16 +1,16 @@
 /**
- * Checkpoints in layers: version v changes each page p with p % 7 === v % 7, so that a save on top
- * of another writes a part, and each page says which version it must be of.
+ * Checkpoints in layers: version v changes each page p with p % 7 === v % 7. So a save on top of
+ * another writes a part, and each page has an expected version.
  */
 import { FileRange, MemoryFile, PAGE_SIZE, type SaveOptions } from "../../../src/index.ts";
 import { pageWords, stampedFile, stampOf, stampPage } from "./stamped.ts";
 
 export const LAYERED_PAGES = 140;
 const STRIDE = 7;
-/** From here on a save has more page files below it than it leaves, and so it moves pages. */
+/** From this version on, a save starts with more page files than it leaves, so it moves pages. */
 export const COMPACTING_VERSION = 8;
 
-/** The version that page `page` must be of in a checkpoint of version `version`. */
+/** The expected version of page `page` in a checkpoint of version `version`. */
 function expectedVersion(page: number, version: number): number {
   for (let v = version; v > 1; v--) if (page % STRIDE === v % STRIDE) return v;
   return 1;
@@ -39,7 +39,7 @@ export async function saveLayers(
   for (let v = 2; v <= version; v++) await saveLayer(file, directory, v, options);
 }
 
-/** The version of a checkpoint, every page of which is what it must be. @throws {Error} */
+/** The version of a checkpoint whose every page is as expected. @throws {Error} */
 export async function checkLayers(directory: string): Promise<number> {
   using file = await MemoryFile.loadFrom(directory);
   const version = file.userData?.[0] ?? -1;

@@ -1,4 +1,6 @@
-/** A stamped checkpoint of 8 units, loaded under injected faults, and how its waiters are answered. */
+/**
+ * A stamped checkpoint of 8 units, loaded under injected faults, and the answers of its waiters.
+ */
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -43,8 +45,8 @@ export function units(first: number, end: number): FileRange {
 }
 
 /**
- * As `askAll`, when the load has come to its end: a waiter may be answered a moment before all
- * counts are right.
+ * As `askAll`, when the load has ended: a waiter may be answered a moment before all counts are
+ * right.
  */
 export async function answers(file: MemoryFile, unitsEach = 1): Promise<("loaded" | Error)[]> {
   const answered = await askAll(file, unitsEach);
@@ -52,7 +54,7 @@ export async function answers(file: MemoryFile, unitsEach = 1): Promise<("loaded
   return answered;
 }
 
-/** How the waiters of all units, one for so many, are answered: "loaded", or the error. */
+/** The answers of the waiters of all units: "loaded", or the error. */
 export async function askAll(file: MemoryFile, unitsEach = 1): Promise<("loaded" | Error)[]> {
   const waits = Array.from({ length: 8 / unitsEach }, (_, i) =>
     file.awaitLoad(units(unitsEach * i, unitsEach * (i + 1))),
@@ -88,7 +90,7 @@ export function loadedWords(file: MemoryFile, page: number): Uint32Array | null 
   }
 }
 
-/** Nothing of the files above is open or mapped any more. */
+/** Expects that nothing of the files above is open or mapped. */
 export async function gone(before: readonly string[]): Promise<void> {
   await expectDescriptors(before);
   for (let i = 0; i < 200 && readFileSync("/proc/self/maps", "utf8").includes("memfd:pgalloc"); i++)
@@ -96,7 +98,7 @@ export async function gone(before: readonly string[]): Promise<void> {
   expect(readFileSync("/proc/self/maps", "utf8")).not.toContain("memfd:pgalloc");
 }
 
-// Waiters of two units: one they would read themselves, while the Workers start.
+// Waiters of two units: one that they would read themselves while the Workers start.
 
 /** Registers the hooks of the calling test file. */
 export function useLoadFaults(): void {

@@ -1,6 +1,6 @@
 /**
- * A program that restores stamped pages in the background and says how that went, to be disturbed
- * from outside: DIRECTORY PAGES QUEUE. It waits for each 2 MiB, tries again what failed, and checks
+ * A program that restores stamped pages in the background and reports it, to be disturbed from
+ * outside: DIRECTORY PAGES QUEUE. It waits for each 2 MiB, tries failed pages again, and checks
  * every stamp.
  */
 import { FileRange, HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
@@ -21,7 +21,7 @@ const settled = await Promise.allSettled(ranges.map((range) => file.awaitLoad(ra
 const codes = settled.flatMap((result) =>
   result.status === "rejected" ? [(result.reason as { code: string }).code] : [],
 );
-// An attempt may use up a single one of the faults that a thread has before it.
+// An attempt may use only one of the faults that a thread has before it.
 for (let attempt = 0; attempt < 2000 && file.loadStats().error !== null; attempt++) {
   await file.retryLoad().catch((error: { code: string }) => codes.push(error.code));
 }

@@ -1,4 +1,4 @@
-/** Pages whose contents say which page they are and which version of it, so that any mix-up shows. */
+/** Pages whose contents have their page number and version, so any mix-up shows. */
 import { FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 
 const WORDS = PAGE_SIZE / 4;
@@ -16,7 +16,7 @@ export function stampPage(words: Uint32Array, page: number, version: number): vo
 
 const expected = new Uint32Array(WORDS);
 
-/** The version that the page's stamp says, or -1 if its bytes are not a stamp of this page. */
+/** The version in the page's stamp, or -1 if its bytes are not a stamp of this page. */
 export function stampOf(words: Uint32Array, page: number): number {
   const version = words[1]!;
   stampPage(expected, page, version);
@@ -51,7 +51,7 @@ export async function saveStamped(
   await file.saveTo(directory, { userData: new Uint8Array([version]) });
 }
 
-/** The version that every page and the user data of a checkpoint agree on. Throws for one that is damaged or mixed. */
+/** The version of all pages and the user data of a checkpoint. Throws if it is damaged or mixed. */
 export async function checkStamped(directory: string, pages: number): Promise<number> {
   using file = await MemoryFile.loadFrom(directory);
   const version = file.userData?.[0] ?? -1;

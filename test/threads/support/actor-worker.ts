@@ -1,7 +1,4 @@
-/**
- * The other side of actor.ts: does with a MemoryFile what it is told, and stops at the points it is
- * told.
- */
+/** The Worker of actor.ts: carries out actions on a MemoryFile, and stops at points. */
 import { openFile } from "../../../ffi/index.ts";
 import {
   type LoadQueue,
@@ -44,8 +41,8 @@ function stopAt({ point, gate, openFifo }: StopRequest): void {
     Atomics.add(gate, GateWord.Reached, 1);
     if (stopped) return;
     stopped = true;
-    // open(2) of a FIFO without a writer is a native call that blocks: no termination gets through
-    // to it.
+    // open(2) of a FIFO without a writer is a native call that blocks: a termination does not reach
+    // it.
     if (openFifo !== undefined) openFile(openFifo, 0);
     else Atomics.wait(gate, GateWord.Open, 0);
   });
@@ -100,7 +97,7 @@ export const actions = {
   awaitLoad: (range?: RangeLike) => opened().awaitLoad(range),
   awaitLoadSync: (range?: RangeLike) => opened().awaitLoadSync(range),
   released: () => opened().released(),
-  /** Allocates memory that this thread gives up when it is asked to. */
+  /** Allocates memory that this thread gives up when it is asked. */
   cache: (lengthBytes: number) => {
     const range = opened().allocate(lengthBytes);
     const user = { evict: () => opened().decRef(range) };
@@ -125,7 +122,7 @@ export const actions = {
   },
   serveDemand: () => {
     const { entry } = coreOf(opened()).loader!;
-    // Without its look for the dead, so that a wake-up that is lost is lost for ever.
+    // Without its check for dead threads, so that a lost wake-up lasts for ever.
     const { wait } = Atomics;
     Atomics.wait = ((words: Int32Array, index: number, value: number) =>
       wait(words, index, value)) as typeof wait;

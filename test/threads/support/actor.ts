@@ -1,6 +1,6 @@
 /**
- * A Worker that does with a MemoryFile what a test tells it, and can be stopped between two steps
- * of a protocol, or ended there. The test goes on meanwhile: that is a forced interleaving.
+ * A Worker that carries out a test's actions on a MemoryFile. It can be stopped between two steps
+ * of a protocol, or ended there, while the test continues: a forced interleaving.
  */
 import type { Point } from "../../../src/control/interleave.ts";
 import { isThreadAlive } from "../../../src/threads/thread.ts";
@@ -34,7 +34,7 @@ export type FromActor =
 
 export const GateWord = { Reached: 0, Open: 1 } as const;
 
-/** What an action threw in the Worker. */
+/** The error that an action threw in the Worker. */
 export class ActorError extends Error {
   readonly code: string | null;
 
@@ -49,17 +49,17 @@ export class ActorError extends Error {
 export class Gate {
   readonly words = new Int32Array(new SharedArrayBuffer(8));
 
-  /** How often the actor has come to the point; it stops the first time only. */
+  /** How often the actor has reached the point. It stops the first time only. */
   get count(): number {
     return Atomics.load(this.words, GateWord.Reached);
   }
 
-  /** Resolves when the actor has come to the point. */
+  /** Resolves when the actor has reached the point. */
   async reached(): Promise<void> {
     while (this.count === 0) await Bun.sleep(1);
   }
 
-  /** Lets it go on. */
+  /** Makes it continue. */
   open(): void {
     Atomics.store(this.words, GateWord.Open, 1);
     Atomics.notify(this.words, GateWord.Open);
@@ -91,7 +91,7 @@ export class Actor {
     });
   }
 
-  /** Resolves or rejects with what the action did. */
+  /** Resolves or rejects with the action's result. */
   call<Name extends keyof Actions>(
     action: Name,
     ...args: Parameters<Actions[Name]>
@@ -103,7 +103,7 @@ export class Actor {
     return call.promise as never;
   }
 
-  /** From now on it stops at `point`, once. */
+  /** Makes it stop at `point`, once. */
   async stopAt(point: Point, openFifo?: string): Promise<Gate> {
     const gate = new Gate();
     await this.call("stopAt", { point, gate: gate.words, openFifo });
@@ -111,7 +111,7 @@ export class Actor {
   }
 
   /**
-   * Ends the thread wherever it is. Resolves when it is gone, for the kernel too: that may be a
+   * Ends the thread at any point. Resolves when it is gone, for the kernel too, which may be a
    * moment after `close`.
    */
   async terminate(): Promise<void> {
@@ -121,7 +121,7 @@ export class Actor {
   }
 }
 
-/** What a call failed with. (Bun's `rejects` starves the Workers' messages while it waits.) */
+/** The error of a call. (Bun's `rejects` starves the Workers' messages while it waits.) */
 export async function failureOf(call: Promise<unknown>): Promise<ActorError> {
   const outcome = await call.then(
     (value) => ({ value }),

@@ -15,7 +15,7 @@ const MAX_PAGES = 4096;
 class FuzzThread {
   readonly #file: MemoryFile;
   readonly #order: FuzzOrder;
-  /** Page to the byte that it holds. */
+  /** The byte of each page. */
   readonly #pages = new Map<number, number>();
   #random: number;
   #steps = 0;

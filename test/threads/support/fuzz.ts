@@ -1,9 +1,9 @@
 /**
- * The differential fuzzer: threads change one file at random, huge pages and halves of them with
- * two owners included, while it is saved and loaded. Each thread has a model of its own pages. In
- * the end the file must be what all models say together, and so must its checkpoint.
+ * The differential fuzzer: threads change one file at random while it is saved and loaded,
+ * including huge pages, also with two owners. Each thread has a model of its own pages. At the end
+ * the file and its checkpoint must equal all models together.
  *
- * The seed says what each thread draws; how they interleave is the machine's.
+ * The seed decides the choices of each thread. The machine decides how they interleave.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -24,7 +24,7 @@ export interface FuzzOrder {
 }
 
 export interface FuzzReport {
-  /** Pages of the thread and the bytes that they hold. */
+  /** Pages of the thread and their bytes. */
   readonly pages: readonly (readonly [page: number, byte: number])[];
   readonly steps: number;
   readonly error?: string;
@@ -36,7 +36,7 @@ export interface FuzzResult {
   readonly pages: number;
 }
 
-/** @throws {Error} with what differs */
+/** @throws {Error} naming the difference */
 export async function runFuzz({
   seed,
   threads,
@@ -103,7 +103,7 @@ function modelOf(
     if (error !== undefined) throw new Error(error);
     for (const [page, byte] of pages) add(page, byte);
   }
-  // What was given and not received yet.
+  // Runs that were given and not received yet.
   for (let thread = 0; thread < threads; thread++) {
     const at = FuzzWord.Mail + thread * MAILBOX_WORDS;
     if (words[at] !== 2) continue;
@@ -122,7 +122,8 @@ function requireModel(file: MemoryFile, model: ReadonlyMap<number, number>): voi
 }
 
 /**
- * A page is filled, given and decommitted as a whole within a turn, and a save shows one instant.
+ * A page is filled, given and decommitted as a whole within a turn of the event loop, and a save
+ * shows one instant.
  */
 async function requireUniform(directory: string): Promise<void> {
   using loaded = await MemoryFile.loadFrom(directory, { expectHugepages: true });

@@ -35,22 +35,22 @@ export async function heldLoad({
   await source.saveTo(directory);
   source.destroy();
   const file = await MemoryFile.loadFrom(directory, { background: true, queue, name });
-  // What is open stays readable.
+  // Open files stay readable.
   rmSync(directory, { recursive: true });
   const { control, loader, words } = coreOf(file);
   const { state } = loader!;
-  // No service thread looks after the file: it would read for this thread.
+  // The file has no service thread, which would read for this thread.
   Atomics.store(words, Word.Service, THREAD_ID);
   const slot = state.takeSlot();
   const every = () => new Int32Array(WORDS_PER_UNIT).fill(-1);
   const wanted = Array.from({ length: state.unitCount }, every);
   const counts = wanted.map((want, unit) => state.claim(slot, unit, want));
-  // The background pass comes to its end without them, so that what is given back is the test's.
+  // The background pass ends without them, so only the test gives pages back.
   while (Atomics.load(state.words, LoadWord.NextUnit) <= state.unitCount) await Bun.sleep(1);
   // The last unit with unread pages.
   const unit = counts.lastIndexOf(PAGES_PER_UNIT);
   expect(unit).toBeGreaterThan(0);
-  // A slot names one claim: of all that this thread has made, the unit's.
+  // A slot names one claim: the unit's, of all that this thread has made.
   const slots = state.tables.slots;
   slots.fill(-1, slot * SLOT_WORDS + 2, (slot + 1) * SLOT_WORDS);
   slots[slot * SLOT_WORDS + 1] = unit + 1;
@@ -60,7 +60,7 @@ export async function heldLoad({
   );
   return {
     file,
-    /** The unit's first. */
+    /** The first page of the unit. */
     page,
     state,
     control,
@@ -92,7 +92,7 @@ export async function heldLoad({
     },
     /** This thread claims nothing any more, and gives nothing back. */
     letGo: () => state.unclaim(slot, unit, new Int32Array(WORDS_PER_UNIT)),
-    /** The unit's pages are published by this thread. */
+    /** Publishes the unit's pages. */
     publish: () => state.publish(control, slot, unit, wanted[unit]!, counts[unit]!),
     end: () => {
       state.freeSlot(slot);

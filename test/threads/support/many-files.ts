@@ -5,7 +5,7 @@ import { MemoryFile } from "../../../src/index.ts";
 async function round(count: number): Promise<void> {
   for (let i = 0; i < count; i++) {
     MemoryFile.create({ name: "many" }).destroy();
-    // A wait that is over is cleared away in a turn of the event loop.
+    // A finished wait is removed in a turn of the event loop.
     if (i % 100 === 0) await new Promise((resolve) => setImmediate(resolve));
   }
 }

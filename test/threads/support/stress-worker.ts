@@ -1,7 +1,7 @@
 /**
- * One thread of the stress run (stress.ts): draws what to do next from its own seed, stamps every
- * page that it gets with its number and a count, and looks whether all its stamps stand whenever it
- * touches a range again.
+ * One thread of the stress run (stress.ts): draws its steps from its own seed, stamps every page
+ * that it gets with its number and a count, and checks all its stamps whenever it touches a range
+ * again.
  */
 import { FileRange, MemoryFile, PAGE_SIZE } from "../../../src/index.ts";
 import { type StressMessage, type StressOrder, StressWord } from "./stress.ts";
@@ -109,7 +109,7 @@ class Stress {
     if (--owned.refs === 0) this.#owned.splice(index, 1);
   }
 
-  /** Waits for some restored pages and looks at them: page p of the checkpoint holds p + 1. */
+  /** Waits for some restored pages and checks them: page p of the checkpoint has p + 1. */
   #awaitLoad(): void {
     const { restored } = this.#order;
     const pages = restored.end / PAGE_SIZE - restored.start / PAGE_SIZE;
@@ -140,7 +140,7 @@ scope.onmessage = ({ data }) => {
   const stress = new Stress(data);
   try {
     while (Atomics.load(data.words, StressWord.Stop) === 0) {
-      // Some steps at a time; the event loop gets its turns, in which waste is released.
+      // A few steps at a time, so that the event loop gets turns, in which waste is released.
       for (let i = 0; i < data.steps; i++) stress.step();
       if (data.stepsInAll > 0 && stress.operations >= data.stepsInAll) break;
     }

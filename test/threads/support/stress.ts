@@ -1,12 +1,12 @@
 /**
  * The stress run: Workers allocate, share, drop, check and wait in one file at once, while it is
- * being restored; some are terminated wherever they are. Every page is stamped by its owner. It
- * finds pages with two owners (a stamp that is another's, or a new page that is not zero), lost
- * wake-ups (a Worker that does not end) and leaks (pages that are not free at the end, beyond those
- * of the dead, which are known by their group).
+ * being restored. Some are terminated at random points. The owner stamps every page. The run finds
+ * pages with two owners (another's stamp, or a new page that is not zero), lost wake-ups (a Worker
+ * that does not end) and leaks (pages that are not free at the end, except those of dead threads,
+ * which their group identifies).
  *
- * The seed says what each thread draws and when which is terminated; how the threads interleave is
- * the machine's.
+ * The seed decides the choices of each thread and the terminations. The machine decides how the
+ * threads interleave.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -22,7 +22,7 @@ export interface StressOrder {
   readonly seed: number;
   /** Steps between two looks at Stop. */
   readonly steps: number;
-  /** Ends by itself after so many; 0: when Stop is set. */
+  /** The thread ends by itself after this many steps; 0: when Stop is set. */
   readonly stepsInAll: number;
   readonly restored: { readonly start: number; readonly end: number };
 }
@@ -48,7 +48,7 @@ export interface StressReport {
   /** Pages that threads had when they were terminated, dropped for them at the end. */
   readonly pagesOfTheDead: number;
   readonly errors: readonly string[];
-  /** What is not free in the end, a line a run. Empty: no leak. */
+  /** The pages that are not free in the end, a line for each run. Empty: no leak. */
   readonly strays: readonly string[];
 }
 
@@ -62,13 +62,13 @@ async function makeCheckpoint(directory: string, pages: number): Promise<FileRan
   return range;
 }
 
-/** A run goes on until its threads have done so much, within bounds. */
+/** A run continues until its threads have done this much, within bounds. */
 export const OPERATIONS_MIN = 1000;
 
 class StressThread {
   readonly worker = new Worker(new URL("./stress-worker.ts", import.meta.url));
   readonly owner: number;
-  /** What it said when it was done, or null if it was terminated before. */
+  /** Its report at the end, or null if it was terminated before. */
   readonly ended: Promise<StressMessage | null>;
   isOver = false;
 
@@ -174,7 +174,7 @@ class StressRun {
     this.#start();
   }
 
-  /** Runs of pages: their range, their state as text, and whose they are. */
+  /** Runs of pages: their range, their state as text, and their owner. */
   #runs(): { range: FileRange; text: string; refs: number; group: number }[] {
     return this.#file
       .dump()
@@ -191,7 +191,7 @@ class StressRun {
       });
   }
 
-  /** The dead can drop nothing: what they had is known by its group. */
+  /** Dead threads drop nothing: their group identifies their pages. */
   #dropOfTheDead(): number {
     let pages = 0;
     for (const { range, refs, group } of this.#runs()) {

@@ -1,10 +1,10 @@
 /**
  * Pairs of page transitions in two threads: one thread is stopped between two steps of its
- * transition, the other thread does all of its own, and the first goes on. Each thread has one half
- * of a huge page and of a small range, so both change the same huge page and the same runs.
+ * transition, the other thread does all of its own, and the first continues. Each thread has one
+ * half of a huge page and of a small range, so both change the same huge page and the same runs.
  *
- * After each pair the file must be what a model says: every page has its contents, nothing leaks,
- * the huge page is free once both halves are, and what is saved then loads.
+ * After each pair the file must equal a model: every page has its contents, nothing leaks, the huge
+ * page is free once both halves are, and a save and a load succeed.
  */
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -25,7 +25,7 @@ interface Share {
   readonly directory: string;
 }
 
-/** What a transition left: ranges with one reference, by the byte that they hold. */
+/** The result of a transition: ranges with one reference, by their byte. */
 interface Owned {
   readonly range: RangeLike;
   readonly byte: number;
@@ -95,7 +95,7 @@ export const transitions: Readonly<Record<string, Transition>> = {
 
 /**
  * Steps that a thread takes without the file's lock: no other step lets a second thread in between.
- * Those of a load are in memory-order.test.ts.
+ * Steps of a load are in memory-order.test.ts.
  */
 export const POINTS: readonly Point[] = [
   "release: began",
@@ -123,8 +123,8 @@ export class PairRunner implements AsyncDisposable {
   }
 
   /**
-   * Runs the pair with the first thread stopped at `point`. Returns false if the thread never came
-   * to it.
+   * Runs the pair with the first thread stopped at `point`. Returns false if the thread never
+   * reached it.
    */
   async run(first: string, second: string, point: Point): Promise<boolean> {
     const [a, b] = this.#actors;
@@ -149,8 +149,8 @@ export class PairRunner implements AsyncDisposable {
 
   /**
    * Terminates the first thread at `point` of a transition. Then the second thread does all it can
-   * with its own pages, and the file must be in order but for pages that the dead thread had.
-   * Returns false if the thread never came to the point.
+   * with its own pages, and the file must be in order except for pages of the dead thread. Returns
+   * false if the thread never reached the point.
    */
   async runDeath(action: string, point: Point): Promise<boolean> {
     const [a, b] = this.#actors;
