@@ -20,7 +20,7 @@ import {
   type OpenOptions,
   readOptions,
 } from "../core/options.ts";
-import { endRecording, workingSetStats } from "../restore/working-set.ts";
+import { endRecording, rebindWorkingSet, workingSetStats } from "../restore/working-set.ts";
 import { awaitLoad, awaitLoadSync, retryLoad } from "./await-load.ts";
 import { type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
 import { watchForgotten } from "./forgotten.ts";
@@ -181,10 +181,10 @@ export class MemoryFile extends PageMemory implements Disposable {
     const options = readOptions<SaveOptions>(given);
     checkWatchers(options);
     const userData = copyUserData("userData", options.userData);
-    const file = { name: MAIN_NAME, core: this.#core, userData };
-    const save = saveFiles([file], null, place, options);
+    const save = saveFiles([{ name: MAIN_NAME, core: this.#core, userData }], null, place, options);
     const report = await recordSave([this.#core], place, save);
     this.#place = place;
+    if (this.#origin?.where === place) rebindWorkingSet(this.#core, report.id);
     return report;
   }
 

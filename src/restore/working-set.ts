@@ -60,6 +60,8 @@ export function workingSetPath(where: string, options: LoadOptions): string | un
 
 /** The recorders of this thread's files, until they end. */
 const recorders = new WeakMap<FileCore, Recorder>();
+/** The working sets that this thread's files were restored with. */
+const sets = new WeakMap<FileCore, WorkingSet>();
 
 /** The program uses pages [start, end), or waits for them. */
 export function noteUse(core: FileCore, start: number, end: number): void {
@@ -69,6 +71,11 @@ export function noteUse(core: FileCore, start: number, end: number): void {
 /** Ends the recording of a file: what it uses from now on is no part of its start. */
 export function endRecording(core: FileCore): void {
   recorders.get(core)?.end();
+}
+
+/** The file was saved over the checkpoint that it was restored from, which has that id now. */
+export function rebindWorkingSet(core: FileCore, id: string): void {
+  sets.get(core)?.rebind(id, core);
 }
 
 /** What `loadStats` says of the working set; sizes in bytes. */
@@ -148,8 +155,9 @@ export function merge(known: Blocks, used: ReadonlySet<number>): Blocks {
 /** The working set of one checkpoint, as this start knows it and as the next one will. */
 export class WorkingSet {
   private readonly path: string;
-  private readonly id: string;
+  private id: string;
   private readonly known: ReadonlyMap<string, Blocks>;
+  /** What the next start knows, by file: as much of it as has been recorded. */
   private readonly next = new Map<string, Blocks>();
 
   constructor(path: string, id: string) {
@@ -170,6 +178,7 @@ export class WorkingSet {
         if (this.next.size === cores.size) this.write(core);
       });
       recorders.set(core, recorder);
+      sets.set(core, this);
       const timer = setInterval(() => {
         // A file that ends before its start is over has nothing to teach.
         if (recorder.isOver || core.isDetached) clearInterval(timer);
@@ -179,12 +188,18 @@ export class WorkingSet {
     }
   }
 
+  /** The pages are in another checkpoint now. */
+  rebind(id: string, core: FileCore): void {
+    this.id = id;
+    this.write(core);
+  }
+
   /**
    * Replaces the file in one turn: a program that has destroyed the files may remove the directory.
    * A failure is counted: the next start reads without it.
    */
   private write(core: FileCore): void {
-    const files = [...this.next].map(([name, blocks]) => {
+    const files = [...new Map([...this.known, ...this.next])].map(([name, blocks]) => {
       return [name, { blocks: [...blocks.keys()], weights: [...blocks.values()] }] as const;
     });
     if (files.every(([, { blocks }]) => blocks.length === 0)) return;

@@ -150,6 +150,22 @@ describe("loadFrom", () => {
     expect(file.view(block(5), Uint32Array)[0]).toBe(5 * BLOCK_PAGES + 1);
   });
 
+  test("takes the working set along when the file is saved over its checkpoint", async () => {
+    await start([5, 8]);
+    {
+      using file = await MemoryFile.loadFrom(directory, { background: true });
+      await file.awaitLoad(block(5));
+      await file.awaitLoad();
+      await file.saveTo(directory);
+      expect(stored()).toEqual({ blocks: [5, 8], weights: [1, 1] });
+      await file.awaitLoad(block(11));
+      file.markReady();
+    }
+    expect(stored()).toEqual({ blocks: [5, 11, 8], weights: [1, 1, 0.5] });
+    // As much is read first.
+    expect(await start([5])).toEqual([3, 2]);
+  });
+
   test("leaves no temporary file, and the next save ignores the working set", async () => {
     await start([5]);
     using file = await MemoryFile.loadFrom(directory);
