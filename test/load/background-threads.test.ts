@@ -82,7 +82,7 @@ async function wantUntil(state: LoadState, isEnough: () => boolean): Promise<voi
   }
 }
 
-test("a spare thread reads nothing more while pages are wanted, and the rest afterwards", () =>
+test("a spare thread reads nothing while pages are wanted, and the rest afterwards", () =>
   withSparseLoad(async (state, shared) => {
     const { words } = state;
     const total = words[LoadWord.PendingPages]!;
@@ -95,7 +95,7 @@ test("a spare thread reads nothing more while pages are wanted, and the rest aft
     expect(words[LoadWord.LoadedPages]).toBe(total);
   }, 16 * UNITS));
 
-test("a spare thread is not started while pages are wanted", () =>
+test("a spare thread does not start while pages are wanted", () =>
   withSparseLoad(async (state, shared) => {
     const before = threadCount().busy;
     let most = 0;
@@ -111,7 +111,7 @@ test("a spare thread is not started while pages are wanted", () =>
     expect(most).toBeLessThanOrEqual(steady + 1);
   }));
 
-test("the demand thread comes though all that has been read was wanted", () =>
+test("the demand thread starts although all read pages were wanted", () =>
   withSparseLoad(async (state, shared) => {
     const { words } = state;
     state.demands.demand(0, 16 * UNITS * PAGES_PER_UNIT);
@@ -126,7 +126,7 @@ test("the demand thread comes though all that has been read was wanted", () =>
   }, 16 * UNITS));
 
 test.if(uringUnavailableReason() === null)(
-  "what was wanted before a background thread began is read before the demand thread is there",
+  "pages wanted before a background thread began are read before the demand thread starts",
   () =>
     withSparseLoad(
       async (state, shared) => {
@@ -139,7 +139,7 @@ test.if(uringUnavailableReason() === null)(
     ),
 );
 
-test("who reads a page itself makes background threads give way as well", async () => {
+test("a thread that reads a page itself makes background threads yield as well", async () => {
   const path = join(directory, "own-reads");
   const source = MemoryFile.create();
   source.view(source.allocate(2 ** 26)).fill(1);

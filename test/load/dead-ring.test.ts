@@ -92,7 +92,7 @@ test.skipIf(uringUnavailable() !== null)(
 );
 
 test.skipIf(uringUnavailable() !== null)(
-  "a ring with nothing in flight is closed at once, and its place used again",
+  "a ring with nothing in flight is closed at once, and its place is reused",
   async () => {
     const state = denseState(2);
     const before = openRings();

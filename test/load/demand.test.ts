@@ -46,7 +46,7 @@ function takeAll(state: LoadState): number[] {
   return units;
 }
 
-test("a page that is wanted last does not stand behind a long range that was wanted before", () => {
+test("take does not delay a page behind a long range that was wanted before", () => {
   const state = denseState(256);
   const want = new Int32Array(WORDS_PER_UNIT);
   state.demands.demand(0, 200 * PAGES_PER_UNIT);
@@ -99,7 +99,7 @@ test("awaitLoad reads up to 2 MiB itself until a thread serves demands", async (
   expect(back.view(more, Float64Array).at(-1)).toBe(3);
 });
 
-test("what is awaited all at once is read in turns of the event loop, not in one", async () => {
+test("awaitLoad of many pages at once reads them in several turns of the event loop", async () => {
   using back = await restore("workers");
   // The last first, because the background pass begins at the other end.
   const pieces = Array.from(
@@ -123,7 +123,7 @@ test("what is awaited all at once is read in turns of the event loop, not in one
   expect(back.isLoaded(range)).toBe(true);
 });
 
-test("awaitLoad reads a page itself where no thread serves demands", async () => {
+test("awaitLoad reads a page itself if no thread serves demands", async () => {
   using back = await restore("inline");
   const page = new FileRange(range.end - PAGE_SIZE, range.end);
   const waiting = back.awaitLoad(page);

@@ -34,20 +34,20 @@ function load(
   return { mean: sum / weight, seen };
 }
 
-test("begins with two units, or one where that is the most", () => {
+test("depth begins with two units, or one if that is the maximum", () => {
   expect(new Depth(8).units(0)).toBe(2);
   expect(new Depth(1).units(0)).toBe(1);
 });
 
-test("stays small on a device that two units keep busy", () => {
+test("depth stays small on a device that two units keep busy", () => {
   expect(load(new Depth(16), { latencyMs: 2, unitsPerMs: 1 }, 4000).mean).toBeLessThan(2.5);
 });
 
-test("grows on a device that needs many", () => {
+test("depth grows on a device that needs many", () => {
   expect(load(new Depth(16), { latencyMs: 32, unitsPerMs: 1 }, 4000).mean).toBeGreaterThan(8);
 });
 
-test("is always within its bounds", () => {
+test("depth is always within its bounds", () => {
   const device = fc.record({
     latencyMs: fc.double({ min: 0.1, max: 100, noNaN: true }),
     unitsPerMs: fc.double({ min: 0.01, max: 10, noNaN: true }),
@@ -62,7 +62,7 @@ test("is always within its bounds", () => {
   );
 });
 
-test("depth is one while a thread waits, and then what it was", () => {
+test("depth is one while a thread waits, and then as before", () => {
   const depth = new Depth(16);
   const device = { latencyMs: 8, unitsPerMs: 1 };
   load(depth, device, 1000);

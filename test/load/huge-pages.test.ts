@@ -55,7 +55,7 @@ class Chunk implements Disposable {
   }
 }
 
-test("makeHuge makes a block one huge page that keeps its bytes, where the kernel can", () => {
+test("makeHuge makes a block one huge page with the same bytes, if the kernel can", () => {
   using chunk = new Chunk(3 * HUGE_PAGE_SIZE);
   const data = pattern(3 * HUGE_PAGE_SIZE);
   const madeHuge = [0, 2].map((block) => makeHuge(chunk.address + block * HUGE_PAGE_SIZE));
@@ -66,7 +66,7 @@ test("makeHuge makes a block one huge page that keeps its bytes, where the kerne
   expect(chunk.holds(data)).toBe(true);
 });
 
-test("makeHuge says no where nothing is mapped", () => {
+test("makeHuge returns false if nothing is mapped", () => {
   const nowhere = reserve(HUGE_PAGE_SIZE, HUGE_PAGE_SIZE);
   expect(makeHuge(nowhere)).toBe(false);
   unmap(nowhere, HUGE_PAGE_SIZE);

@@ -49,7 +49,7 @@ test("correctCounts counts for a dead thread once no claim is left", async () =>
   end();
 });
 
-test("correctCounts does not count pages that are tried again while it looks", async () => {
+test("correctCounts does not count pages that are tried again meanwhile", async () => {
   const { state, control, page, counts, letGo, fail, end } = await heldUncounted();
   const before = counts();
   letGo();
@@ -78,7 +78,7 @@ function endAt(at: string, action: () => void): void {
   setInterleavingHook(undefined);
 }
 
-test("pages stay failed if a thread dies while it tries them again", async () => {
+test("failed pages stay failed if a thread dies while it tries them again", async () => {
   for (const action of ["retry", "cancel"] as const) {
     const { state, control, page, letGo, slots, fail, end } = await heldUncounted();
     fail(3);
@@ -122,7 +122,7 @@ test("a dead thread's failed pages stay with the thread that tries them again", 
   end();
 });
 
-test("a waiter for all is woken at the end and by a failure, not by each unit", async () => {
+test("a waiter for all pages is woken at the end and by a failure, not by each unit", async () => {
   for (const badCount of [0, 1]) {
     const { file, control, finish, publish, fail, end } = await heldLoad();
     const outcome = file.awaitLoad().catch((error: unknown) => error);

@@ -23,7 +23,7 @@ beforeAll(async () => {
 });
 afterAll(() => endFaults());
 
-test("pages that cannot be read fail their waits, and load when they are tried again", async () => {
+test("awaitLoad rejects for pages that cannot be read, and retryLoad loads them", async () => {
   faults.arm({ action: "Fail", calls: ["madvise"], value: errnoNumber("EIO") });
   using file = await MemoryFile.loadFrom(join(root, "dense"), { mapped: true, background: true });
   await expect(file.awaitLoad()).rejects.toMatchObject({ code: "EIO", syscall: "madvise" });
@@ -34,7 +34,7 @@ test("pages that cannot be read fail their waits, and load when they are tried a
   expect(file.loadStats()).toMatchObject({ failedBytes: 0, mappedBytes: all.end });
 });
 
-test("a page file that was cut is an error, not a signal", async () => {
+test("a page file that was cut off is an error, not a signal", async () => {
   const place = join(root, "cut");
   using source = await MemoryFile.loadFrom(join(root, "dense"));
   await source.saveTo(place);
@@ -49,7 +49,7 @@ test("a page file that was cut is an error, not a signal", async () => {
   expect(file.isLoaded(pages(PAGES - 1))).toBe(false);
 });
 
-test("where the kernel refuses a mapping, the pages are copied", async () => {
+test("loadFrom copies the pages if the kernel refuses a mapping", async () => {
   const options = { mapped: true, queue: "inline" } as const;
   for (const code of ["ENOMEM", "ENODEV"]) {
     let copied = 0;

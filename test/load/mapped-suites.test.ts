@@ -15,7 +15,7 @@ const suites = [
   "test/threads/attach.test.ts",
 ];
 
-test("MemoryFile passes its suites where loadFrom maps page files", async () => {
+test("MemoryFile passes its suites if loadFrom maps page files", async () => {
   const command = [process.execPath, "test", "--timeout", "60000", "--preload", preload];
   const run = Bun.spawn([...command, ...suites], { cwd: root, stdout: "pipe", stderr: "pipe" });
   const [output, errors] = await Promise.all([

@@ -14,7 +14,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
-test("pages are the memory's, within the stretch and across to the next", () => {
+test("pages are views of the memory, within a stretch and across to the next", () => {
   const base = mapAnonymous(PAGES * PAGE_SIZE);
   const window = new MemoryWindow(base, PAGES, 16);
   window.cover(0, PAGES);
@@ -37,7 +37,7 @@ test("pages are the memory's, within the stretch and across to the next", () => 
   unmap(base, PAGES * PAGE_SIZE);
 });
 
-test("one buffer serves a stretch, and has length 0 once another is covered, or none", () => {
+test("one buffer serves a stretch, and has length 0 once the window moved or closed", () => {
   const base = mapAnonymous(PAGES * PAGE_SIZE);
   const window = new MemoryWindow(base, PAGES, 16);
   window.cover(17, 18);

@@ -11,7 +11,7 @@ function checksumsOf(bytes: Uint8Array): Uint32Array {
   );
 }
 
-test("the combined checksum is that of the bytes together", () => {
+test("the combined checksum equals that of all bytes together", () => {
   const image = fc.array(fc.tuple(fc.nat(PAGES * PAGE_SIZE - 1), fc.nat(255)), { maxLength: 40 });
   fc.assert(
     fc.property(
@@ -31,7 +31,7 @@ test("the combined checksum is that of the bytes together", () => {
   );
 });
 
-test("a bit that flips anywhere, or two pages that change places, show", () => {
+test("a checksum shows a bit that flips anywhere, and two pages that are swapped", () => {
   const bytes = crypto.getRandomValues(new Uint8Array(PAGES * PAGE_SIZE));
   const checksums = checksumsOf(bytes);
   const right = combineChecksums(checksums, 0, PAGES);

@@ -116,7 +116,7 @@ function pagesFile(image: Image): string {
 for (const { queue, title, skip } of queues) {
   describe.skipIf(skip)(`queue ${title}`, () => {
     for (const image of Object.keys(images) as Image[]) {
-      test(`${image}: the same bytes, in few reads`, async () => {
+      test(`${image}: restores the same bytes with few reads`, async () => {
         using file = await MemoryFile.loadFrom(join(root, image), { queue });
         const contents =
           Array.from({ length: PAGES }, (_, page) => page).filter(images[image]).length * PAGE_SIZE;
@@ -140,7 +140,7 @@ for (const { queue, title, skip } of queues) {
       });
     }
 
-    test(`a load makes nearly full units huge pages, as the kernel confirms`, async () => {
+    test("makes nearly full units huge pages, as the kernel confirms", async () => {
       if (!collapses) return console.warn("skipped: this kernel refuses MADV_COLLAPSE");
       for (const image of Object.keys(images) as Image[]) {
         using file = await MemoryFile.loadFrom(join(root, image), { queue });
@@ -155,7 +155,7 @@ for (const { queue, title, skip } of queues) {
       }
     });
 
-    test("an awaited range comes before the rest", async () => {
+    test("loads an awaited range before the rest", async () => {
       faults.arm({
         action: "Delay",
         calls: ["pread", "preadv", "uring_read", "uring_readv"],
@@ -175,7 +175,7 @@ for (const { queue, title, skip } of queues) {
   });
 }
 
-describe("what is not in the page cache", () => {
+describe("contents outside of the page cache", () => {
   /** Drops a file from the page cache. False if that is not possible: a memory file system. */
   function makeCold(path: string): boolean {
     const TMPFS = 0x01021994;
@@ -197,7 +197,7 @@ describe("what is not in the page cache", () => {
     return direct >= 0;
   }
 
-  test("is read directly over io_uring; a cached one by Workers", async () => {
+  test("are read directly over io_uring, and cached ones by Workers", async () => {
     for (const image of ["dense", "fragmented"] as const) {
       const path = pagesFile(image);
       if (!makeCold(path))
@@ -216,7 +216,7 @@ describe("what is not in the page cache", () => {
   });
 
   test.skipIf(noUring !== null)(
-    "is read through it where the file system refuses to read past it",
+    "are read through the page cache if the file system refuses direct reads",
     async () => {
       // Sparse: single pages, which cannot be read again in halves.
       for (const image of ["dense", "sparse"] as const) {
@@ -241,7 +241,7 @@ describe("what is not in the page cache", () => {
   );
 });
 
-test("without io_uring, who insists on it is told why, and nothing is left open", () => {
+test("loadFrom throws the reason for the queue uring without io_uring, and leaves nothing open", () => {
   const program = `
     import { readdirSync } from "node:fs";
     import { errnoNumber, setFaultHook } from "${import.meta.dir}/../../ffi/index.ts";

@@ -46,7 +46,7 @@ async function withReader(use: (fixture: Fixture) => void): Promise<void> {
   }
 }
 
-test("readNext reads wanted pages though as many units are in flight as may be", async () => {
+test("readNext reads wanted pages although the most units are in flight", async () => {
   await withReader(({ load, reader }) => {
     const { state } = load;
     reader.startUnit(load, 0);

@@ -66,7 +66,7 @@ describe("callbacks", () => {
     });
   });
 
-  test("loadFrom reports its end to onProgress, and fails with what that throws", async () => {
+  test("loadFrom reports its end to onProgress, and rejects with its error", async () => {
     await withDirectory(async (directory) => {
       const native = join(directory, "native");
       const gvisor = join(directory, "gvisor");
@@ -159,7 +159,7 @@ test("every method and property of MemoryFile throws DestroyedError after destro
   file[Symbol.dispose]();
 });
 
-test("a page that failed to load is never seen, by no way to look at memory", async () => {
+test("a page that failed to load is never shown, by any method", async () => {
   await withDirectory(async (directory) => {
     await saveStamped(directory, 4, 1);
     const fd = openSync(onlyPageFile(directory), "r+");

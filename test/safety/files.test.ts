@@ -36,7 +36,7 @@ afterEach(() => rmSync(root, { recursive: true }));
 
 const modeOf = (path: string): string => (statSync(path).mode & 0o777).toString(8);
 
-test("checkpoints are for their owner alone, whatever the umask allows", async () => {
+test("saveTo makes checkpoints for their owner only, whatever the umask allows", async () => {
   const directory = join(root, "deep/checkpoint");
   const script = 'umask 0 && "$0" "$1" "$2" 20 1';
   const { stdout } = Bun.spawnSync(["sh", "-c", script, process.execPath, program, directory]);
@@ -87,7 +87,7 @@ test("every descriptor is closed when another program is started", async () => {
   await loading.awaitLoad();
 });
 
-test("a memory file cannot be shrunk under our mapping", () => {
+test("no process can shrink a memory file that is mapped", () => {
   using file = MemoryFile.create({ name: "sealed" });
   file.view(file.allocate(PAGE_SIZE)).fill(4);
   const fd = readdirSync("/proc/self/fd").find(

@@ -22,7 +22,7 @@ function shiftingRange(
   };
 }
 
-test("a range whose bounds are getters is what they answered when it was checked", () => {
+test("a range whose bounds are getters keeps the bounds that were checked", () => {
   using file = MemoryFile.create();
   const { start, end } = file.allocate(2 * PAGE_SIZE);
   const shifting = () => shiftingRange(start, end);
@@ -72,7 +72,7 @@ function shifting(name: string, first: unknown, later: unknown): object {
   return Object.defineProperty({}, name, { get: () => (reads++ === 0 ? first : later) });
 }
 
-test("an option of allocate() or create() that is a getter is what it answered first", () => {
+test("an option of allocate() or create() that is a getter keeps its first value", () => {
   using file = MemoryFile.create({ expectHugepages: true });
   file.allocate(PAGE_SIZE, shifting("kind", 1, 1e6));
   file.allocate(PAGE_SIZE, shifting("group", 1, -1.5));

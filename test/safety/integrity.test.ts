@@ -69,7 +69,7 @@ function flipped(bytes: Uint8Array, at: number): Uint8Array {
 }
 
 describe("metadata", () => {
-  test("every byte that is changed is noticed", async () => {
+  test("notices every changed byte", async () => {
     const step = process.env["CI"] === undefined ? 7 : 3;
     const { offset, count } = hashes;
     for (let at = 0; at < meta.length; at += step) {
@@ -81,7 +81,7 @@ describe("metadata", () => {
     }
   });
 
-  test("every byte of the hashes that is changed is noticed by those who read them", () => {
+  test("notices every changed byte of the hashes, when they are read", () => {
     for (let at = 0; at < 8 * hashes.count; at += 97) {
       const directory = damaged("meta", flipped(meta, hashes.offset + at));
       const { manifest, contents } = openCheckpoint(directory);
@@ -91,7 +91,7 @@ describe("metadata", () => {
     }
   });
 
-  test("a sparse file of gigabytes in its place is refused by its header, unread", async () => {
+  test("refuses a sparse file of gigabytes by its header, without reading it", async () => {
     for (const [start, message] of [
       [new Uint8Array(HEADER_BYTES), "This is not a pgalloc checkpoint"],
       [meta, `Expected ${meta.length} bytes, got ${2 ** 31}`],
@@ -112,7 +112,7 @@ describe("metadata", () => {
     }
   });
 
-  test("bytes between sections and behind them are known: nothing hides there", async () => {
+  test("has no unchecked bytes between sections or behind them", async () => {
     const view = new DataView(meta.buffer, meta.byteOffset, meta.byteLength);
     const ends = Array.from({ length: view.getUint32(HeaderField.SectionCount, true) }, (_, i) => {
       const entry = HEADER_BYTES + 32 * i;
@@ -130,7 +130,7 @@ describe("metadata", () => {
     );
   });
 
-  test("cut off at any length, it is refused", async () => {
+  test("is refused if it is cut off at any length", async () => {
     for (let length = 0; length < meta.length; length += 31) {
       await expect(
         MemoryFile.loadFrom(damaged("meta", meta.slice(0, length))),
@@ -138,7 +138,7 @@ describe("metadata", () => {
     }
   });
 
-  test("version and page size are looked at before anything else", async () => {
+  test("is checked for version and page size before anything else", async () => {
     for (const [offset, message] of [
       [8, "format version"],
       [12, "pages of"],
@@ -154,7 +154,7 @@ describe("metadata", () => {
 
 describe("page contents", () => {
   test.each([0, 2, 3, 4, 300, 603])(
-    "page %d of the pages file is damaged: its waiters are told, all others get their pages",
+    "of damaged page %d reject its waiters only; all other pages load",
     async (index) => {
       const bad = ALL_PAGES[index]!;
       const extent = EXTENTS.findIndex(
@@ -199,7 +199,7 @@ describe("page contents", () => {
     },
   );
 
-  test("each of several bad pages of a unit fails only its own waiters", async () => {
+  test("of several bad pages of a unit reject only their own waiters", async () => {
     const bytes = pages.slice();
     for (const index of [10, 20, 21]) bytes[index * PAGE_SIZE]! ^= 1;
     using file = await MemoryFile.loadFrom(damaged(pagesName, bytes), { background: true });
@@ -212,7 +212,7 @@ describe("page contents", () => {
     expect(failed).toEqual([10, 20, 21].map((index) => ALL_PAGES[index]!));
   });
 
-  test("a load without waiters fails as a whole", async () => {
+  test("that are damaged fail a load without waiters as a whole", async () => {
     const directory = damaged(pagesName, flipped(pages, 500 * PAGE_SIZE));
     await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({
       code: "ERR_CORRUPT_CHECKPOINT",

@@ -34,7 +34,7 @@ useLoadFaults();
 describe.each(QUEUES)("queue %s", (queue) => {
   const load = () => MemoryFile.loadFrom(checkpoint, { background: true, queue });
 
-  test("the file seems to end early: CorruptCheckpointError names the offset", async () => {
+  test("a file that seems to end early is a CorruptCheckpointError with the offset", async () => {
     faults.arm({ action: "Shorten", calls: READS, value: 0, from: 0, until: 1, onlyPages: true });
     using file = await load();
     const failed = (await answers(file)).filter((answer) => answer !== "loaded");
@@ -45,7 +45,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     checkPages(file);
   });
 
-  test("the file is truncated while it loads", async () => {
+  test("a file that is truncated while it loads fails the waits for its end", async () => {
     faults.arm({ action: "Delay", calls: READS, value: 5, onlyPages: true });
     using file = await load();
     for (const path of pagesFiles()) truncateSync(path, HUGE_PAGE_SIZE + PAGE_SIZE / 2);
@@ -85,7 +85,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     checkPages(file);
   });
 
-  test("the abort signal: every waiter gets its reason, and the load can go on later", async () => {
+  test("an abort gives every waiter its reason, and the load can continue later", async () => {
     faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
     const controller = new AbortController();
     using file = await MemoryFile.loadFrom(checkpoint, {
@@ -110,7 +110,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     checkPages(file);
   });
 
-  test("destroy while it loads: every waiter hears of it, memory and descriptors go", async () => {
+  test("destroy gives every waiter an error, and frees memory and descriptors", async () => {
     const before = namedDescriptors();
     faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
     const file = await load();
@@ -122,7 +122,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     await gone(before);
   });
 
-  test("destroy after a failure, and while it is being tried again", async () => {
+  test("destroy works after a failure, and while it is being tried again", async () => {
     const before = namedDescriptors();
     faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
     const failed = await load();

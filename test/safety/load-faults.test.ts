@@ -42,7 +42,7 @@ if (noUring !== null) test.skip(`queue uring (not available here: ${noUring})`, 
 describe.each(QUEUES)("queue %s", (queue) => {
   const load = () => MemoryFile.loadFrom(checkpoint, { background: true, queue });
 
-  test("every read fails with EIO: waiters fail, and retryLoad loads everything", async () => {
+  test("awaitLoad rejects if every read fails with EIO; retryLoad loads everything", async () => {
     faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
     using file = await load();
     for (const answer of await answers(file))
@@ -167,7 +167,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     }
   });
 
-  test("an unreadable unit is given up after some attempts; the others load", async () => {
+  test("an unreadable unit fails after some attempts; the others load", async () => {
     const filePages = [5 * PAGES_PER_UNIT, 6 * PAGES_PER_UNIT] as const;
     faults.arm({ action: "Fail", calls: READS, value: EIO, filePages, onlyPages: true });
     using file = await load();
@@ -178,7 +178,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
     checkPages(file);
   });
 
-  test("pages that failed can be dropped, and used anew", async () => {
+  test("pages that failed can be dropped, and used again", async () => {
     faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
     using file = await load();
     await answers(file);

@@ -63,8 +63,8 @@ afterEach(() => {
 
 const listing = (path = directory) => listFiles(path);
 
-describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
-  test("at each call of a save: a typed error, or a complete save", async () => {
+describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("saveTo with %s", (code) => {
+  test("fails at each call with a typed error, or completes", async () => {
     const clean = listing();
     using file = stampedFile(PAGES, 2);
     const before = namedDescriptors();
@@ -105,20 +105,20 @@ describe.each(["EIO", "ENOSPC", "EDQUOT", "EFBIG"])("%s", (code) => {
   });
 });
 
-test("writes that come up short are finished", async () => {
+test("saveTo finishes writes that fall short", async () => {
   faults.arm({ action: "Shorten", calls: ["pwrite"], value: 5000 });
   await saveStamped(directory, PAGES, 2);
   expect(faults.hits).toBeGreaterThan(100);
   expect(await checkStamped(directory, PAGES)).toBe(2);
 });
 
-test("a write that moves nothing is an error, not an endless loop", async () => {
+test("saveTo fails if a write moves nothing", async () => {
   faults.arm({ action: "Shorten", calls: ["pwrite"], value: 0 });
   await expect(saveStamped(directory, PAGES, 2)).rejects.toMatchObject({ name: "SyscallError" });
   expect(await checkStamped(directory, PAGES)).toBe(1);
 });
 
-test("a writing Worker that dies ends the save with an error", async () => {
+test("saveTo fails if a writing Worker dies", async () => {
   const clean = listing();
   using file = stampedFile(PAGES, 2);
   for (const [call, consistent] of [
@@ -135,7 +135,7 @@ test("a writing Worker that dies ends the save with an error", async () => {
   }
 });
 
-test("the abort signal, and an onProgress that throws, end a save without a trace", async () => {
+test("saveTo ends by its signal, or if onProgress throws, without a trace", async () => {
   const clean = listing();
   using file = stampedFile(PAGES, 2);
   faults.arm({ action: "Delay", calls: ["pwrite"], value: 80 });
@@ -151,7 +151,7 @@ test("the abort signal, and an onProgress that throws, end a save without a trac
   expect(await checkStamped(directory, PAGES)).toBe(1);
 });
 
-test("destroy during a save: it ends, with a complete checkpoint or an error", async () => {
+test("saveTo ends at destroy, with a complete checkpoint or an error", async () => {
   const file = stampedFile(PAGES, 2);
   faults.arm({ action: "Delay", calls: ["pwrite"], value: 20 });
   const save = file.saveTo(directory, { userData: new Uint8Array([2]) });
@@ -165,8 +165,8 @@ test("destroy during a save: it ends, with a complete checkpoint or an error", a
   expect(await checkStamped(directory, PAGES)).toBe(failure === undefined ? 2 : 1);
 });
 
-describe("two saves into one directory at once", () => {
-  test("in one process: one wins, the other is told", async () => {
+describe("saveTo twice at once into one directory", () => {
+  test("succeeds once in one process, and the other call gets an error", async () => {
     using second = stampedFile(PAGES, 2);
     using third = stampedFile(PAGES, 3);
     faults.arm({ action: "Delay", calls: ["pwrite"], value: 20 });
@@ -179,7 +179,7 @@ describe("two saves into one directory at once", () => {
     expect(await checkStamped(directory, PAGES)).toBe(2);
   });
 
-  test("in two processes: one wins, the other is told", async () => {
+  test("succeeds once in two processes, and the other call gets an error", async () => {
     using slow = new Faults();
     slow.arm({ action: "Delay", calls: ["pwrite"], value: 150 });
     const start = (version: number) =>
@@ -195,9 +195,9 @@ describe("two saves into one directory at once", () => {
   });
 });
 
-describe("from outside", () => {
+describe("outside limits", () => {
   test.skipIf(Bun.which("prlimit") === null)(
-    "a file that may not grow so far (RLIMIT_FSIZE): EFBIG",
+    "fail saveTo with EFBIG for a file that may not grow so far (RLIMIT_FSIZE)",
     () => {
       const clean = listing();
       const limit = String(300 * PAGE_SIZE);
@@ -212,29 +212,32 @@ describe("from outside", () => {
 
   const canMount =
     process.getuid?.() === 0 && Bun.spawnSync(["unshare", "--mount", "true"]).exitCode === 0;
-  test.skipIf(!canMount)("a full disk (a small tmpfs; needs root): ENOSPC", async () => {
-    const disk = join(root, "disk");
-    mkdirSync(disk);
-    // In a mount namespace of its own, which ends with the process, so nothing stays mounted.
-    const script = [
-      `mount -t tmpfs -o size=${(3 * PAGES * PAGE_SIZE) / 2} tmpfs "$2"`,
-      '"$0" "$1" "$2/c" 600 1 && "$0" "$1" "$2/c" 600 2 && cp -r "$2/c" "$3"',
-    ].join(" && ");
-    const copy = join(root, "copy");
-    const { stdout, exitCode } = Bun.spawnSync(
-      ["unshare", "--mount", "sh", "-c", script, process.execPath, program, disk, copy],
-      { stderr: "inherit" },
-    );
-    expect([stdout.toString(), exitCode]).toEqual(["saved\nSyscallError ENOSPC\n", 0]);
-    expect(await checkStamped(copy, PAGES)).toBe(1);
-    expect(listing(copy)).toEqual(["meta", "pages"]);
-  });
+  test.skipIf(!canMount)(
+    "fail saveTo with ENOSPC on a full disk (a small tmpfs; needs root)",
+    async () => {
+      const disk = join(root, "disk");
+      mkdirSync(disk);
+      // In a mount namespace of its own, which ends with the process, so nothing stays mounted.
+      const script = [
+        `mount -t tmpfs -o size=${(3 * PAGES * PAGE_SIZE) / 2} tmpfs "$2"`,
+        '"$0" "$1" "$2/c" 600 1 && "$0" "$1" "$2/c" 600 2 && cp -r "$2/c" "$3"',
+      ].join(" && ");
+      const copy = join(root, "copy");
+      const { stdout, exitCode } = Bun.spawnSync(
+        ["unshare", "--mount", "sh", "-c", script, process.execPath, program, disk, copy],
+        { stderr: "inherit" },
+      );
+      expect([stdout.toString(), exitCode]).toEqual(["saved\nSyscallError ENOSPC\n", 0]);
+      expect(await checkStamped(copy, PAGES)).toBe(1);
+      expect(listing(copy)).toEqual(["meta", "pages"]);
+    },
+  );
 
   const hasLoop = existsSync("/dev/loop-control") && Bun.which("mkfs.btrfs") !== null;
   const canLimit =
     canMount && hasLoop && readFileSync("/proc/filesystems", "utf8").includes("btrfs");
   test.skipIf(!canLimit)(
-    "a quota that is used up (a small btrfs; needs root and btrfs-progs): EDQUOT",
+    "fail saveTo with EDQUOT by a quota (a small btrfs; needs root and btrfs-progs)",
     async () => {
       const disk = join(root, "disk");
       mkdirSync(disk);
@@ -268,7 +271,7 @@ describe("from outside", () => {
   );
 
   test.skipIf(!canMount)(
-    "memory on a disk that is too small: errors for allocations and loads, not a SIGBUS",
+    "fail allocate and loadFrom on a disk that is too small, without a SIGBUS",
     async () => {
       const disk = join(root, "disk");
       mkdirSync(disk);
@@ -298,7 +301,7 @@ describe("from outside", () => {
   );
 });
 
-test("saveTo survives a failing close, since it syncs before", async () => {
+test("saveTo survives a failing close, because it syncs before", async () => {
   const before = namedDescriptors();
   faults.arm({ action: "Fail", calls: ["close"], value: errnoNumber("EIO") });
   await saveStamped(directory, PAGES, 2);
@@ -308,7 +311,7 @@ test("saveTo survives a failing close, since it syncs before", async () => {
   await expectDescriptors(before);
 });
 
-test("an unlink that fails is told beside the error of a save that failed", async () => {
+test("saveTo reports a failing unlink beside the error of the save", async () => {
   using file = stampedFile(PAGES, 2);
   writeFileSync(join(directory, "pages-0123456789abcdef"), "left by another save");
   faults.arm({ action: "Fail", calls: ["unlinkat"], value: errnoNumber("EIO") });
@@ -329,7 +332,7 @@ test("an unlink that fails is told beside the error of a save that failed", asyn
   expect(listing()).toEqual(["meta", "pages"]);
 });
 
-test("a new directory, and those above it, are synced into the ones that they are in", async () => {
+test("saveTo syncs a new directory, and those above it, into their parents", async () => {
   const deep = join(root, "a/b/c");
   const synced = (path: string) => {
     let count = 0;
@@ -350,7 +353,7 @@ test("a new directory, and those above it, are synced into the ones that they ar
   installFaultHook(faults.path);
 });
 
-test("an empty directory stays empty when the first save fails", async () => {
+test("saveTo leaves an empty directory empty if the first save fails", async () => {
   const fresh = join(root, "fresh");
   faults.arm({ action: "Fail", calls: ["fsync"], value: errnoNumber("EIO") });
   await expect(saveStamped(fresh, PAGES, 1)).rejects.toMatchObject({

@@ -71,7 +71,7 @@ async function restore(queue: string, ...inject: string[]) {
 }
 
 test.skipIf(!hasStrace).each(["workers", "inline"])(
-  "queue %s: reads fail with EIO now and then, and no waiter fails",
+  "queue %s: reads that sometimes fail with EIO fail no waiter",
   async (queue) => {
     const { failed, wrong, injected } = await restore(queue, "pread64,preadv:error=EIO:when=2+3");
     expect([failed, wrong]).toEqual([0, 0]);
@@ -81,7 +81,7 @@ test.skipIf(!hasStrace).each(["workers", "inline"])(
 );
 
 test.skipIf(!hasStrace).each(["workers", "inline"])(
-  "queue %s: 150 reads of each thread fail with EIO, after the one that opens the checkpoint",
+  "queue %s: 150 failing reads of each thread fail waiters, and retryLoad loads all pages",
   async (queue) => {
     const { failed, codes, wrong, injected } = await restore(
       queue,
@@ -110,7 +110,7 @@ test.skipIf(!hasStrace)(
 );
 
 test.skipIf(!hasStrace)(
-  "a write that fails with EIO: a typed error, the previous checkpoint, no temporary file",
+  "saveTo with EIO fails, keeps the previous checkpoint, and leaves no temporary file",
   async () => {
     for (const rule of [
       `${WRITE}:error=EIO:when=1`,
@@ -139,7 +139,7 @@ test.skipIf(!hasStrace)(
 );
 
 test.skipIf(!hasStrace)(
-  "SIGKILL at each call that changes a directory, by the kernel's count",
+  "saveTo killed at each call that changes a directory leaves one checkpoint or the other",
   async () => {
     let kills = 0;
     for (const call of ["fsync", RENAME, WRITE]) {
