@@ -1,19 +1,20 @@
 /**
  * A semantic word search that restarts at once.
  *
- *   bun main.ts [--data FILE.json] [--checkpoint DIR] [--word ocean]
+ *   bun main.ts [--data FILE.json] [--checkpoint DIR] [--word ocean] [--web]
  *
  * The first start parses the JSON into a MemoryFile and checkpoints it. Then the program starts
  * again in new processes: one restores in the background and answers while it loads; one does the
  * same as an executable, as a service is deployed; one parses the JSON, as a program without
- * checkpoints does. Each prints its timeline, measured from the start of its process.
+ * checkpoints does. Each prints its timeline, measured from the start of its process. With `--web`
+ * it restores only once, and serves the page map of that until you end it.
  */
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { MemoryFile } from "pgalloc";
+import { MemoryFile, serveMap } from "pgalloc";
 import { buildIndex, type Embeddings, type Neighbour, WordIndex } from "./index-file.ts";
 import { Timeline } from "./timeline.ts";
 
@@ -29,6 +30,7 @@ const { values } = parseArgs({
     },
     word: { type: "string", default: "ocean" },
     start: { type: "string", default: "all" },
+    web: { type: "boolean", default: false },
   },
 });
 
@@ -74,6 +76,8 @@ async function nextStart(title: string): Promise<string> {
     onProgress: (load) => timeline.progress(load),
   });
   timeline.mark("metadata is read");
+  const map = values.web ? await serveMap(file, { title: "word search" }) : undefined;
+  if (map !== undefined) timeline.mark("page map", map.url);
   const index = new WordIndex(file, file.userData!);
   const answer = show(values.word, await index.nearest(values.word, NEIGHBOURS));
   const { loadedBytes, totalBytes } = file.loadStats();
@@ -89,8 +93,17 @@ async function nextStart(title: string): Promise<string> {
   const again = show(values.word, await index.nearest(values.word, NEIGHBOURS));
   if (again !== answer)
     throw new Error(`The answer changed while loading: ${answer}, then ${again}`);
+  if (map !== undefined) await untilEnded();
+  await map?.stop();
   file.destroy();
   return answer;
+}
+
+async function untilEnded(): Promise<void> {
+  console.log("The page map is served until you press Ctrl-C.");
+  await new Promise<void>((resolve) => {
+    for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => resolve());
+  });
 }
 
 /** The same start without a checkpoint: parses the JSON, and compares with every word. */
@@ -166,7 +179,10 @@ function startAll(): void {
   console.log("\nThe answer is the same before and after the restart.");
 }
 
-if (values.start === "first") console.log(`answer: ${await firstStart()}`);
+if (values.web) {
+  if (!existsSync(values.checkpoint)) startAgain("first");
+  await nextStart("restored in the background, with its page map");
+} else if (values.start === "first") console.log(`answer: ${await firstStart()}`);
 else if (values.start === "next")
   console.log(`answer: ${await nextStart("next start: restored in the background")}`);
 else if (values.start === "deployed")

@@ -5,6 +5,23 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onlyPageFile } from "../checkpoint/support/page-files.ts";
 
+/** `--web` answers as before, and serves the page map until it is ended. */
+async function checkPageMap(command: string[]): Promise<void> {
+  const program = Bun.spawn([process.execPath, ...command], { stdout: "pipe", stderr: "pipe" });
+  const decoder = new TextDecoder();
+  let output = "";
+  for await (const bytes of program.stdout) {
+    output += decoder.decode(bytes, { stream: true });
+    if (output.includes("press Ctrl-C")) break;
+  }
+  expect(output).toContain('nearest to "ocean": sea ');
+  const [, url] = /page map {2}\((http:\S+)\)/.exec(output) ?? [];
+  const model = (await (await fetch(`${url}model`)).json()) as { title: string };
+  expect(model.title).toBe("word search");
+  program.kill();
+  expect(await program.exited).toBe(0);
+}
+
 test("word-search answers the same from its checkpoint as before it", async () => {
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-example-"));
   try {
@@ -45,6 +62,7 @@ test("word-search answers the same from its checkpoint as before it", async () =
     }
     expect(output.match(/nearest to "ocean": sea /g)?.length).toBe(4);
     expect(statSync(onlyPageFile(checkpoint)).mode & 0o777).toBe(0o600);
+    await checkPageMap([main, "--data", data, "--checkpoint", checkpoint, "--web"]);
   } finally {
     rmSync(directory, { recursive: true });
   }
