@@ -241,7 +241,7 @@ describe("contents outside of the page cache", () => {
   );
 });
 
-test("loadFrom throws the reason for the queue uring without io_uring, and leaves nothing open", () => {
+test("loadFrom over uring throws the reason without io_uring, and leaves nothing open", () => {
   const program = `
     import { readdirSync } from "node:fs";
     import { errnoNumber, setFaultHook } from "${import.meta.dir}/../../ffi/index.ts";

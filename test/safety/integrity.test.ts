@@ -152,9 +152,9 @@ describe("metadata", () => {
   });
 });
 
-describe("page contents", () => {
+describe("damage of page contents", () => {
   test.each([0, 2, 3, 4, 300, 603])(
-    "of damaged page %d reject its waiters only; all other pages load",
+    "in page %d fails only its waiters; all other pages load",
     async (index) => {
       const bad = ALL_PAGES[index]!;
       const extent = EXTENTS.findIndex(
@@ -199,7 +199,7 @@ describe("page contents", () => {
     },
   );
 
-  test("of several bad pages of a unit reject only their own waiters", async () => {
+  test("in several pages of a unit fails only their own waiters", async () => {
     const bytes = pages.slice();
     for (const index of [10, 20, 21]) bytes[index * PAGE_SIZE]! ^= 1;
     using file = await MemoryFile.loadFrom(damaged(pagesName, bytes), { background: true });
@@ -212,7 +212,7 @@ describe("page contents", () => {
     expect(failed).toEqual([10, 20, 21].map((index) => ALL_PAGES[index]!));
   });
 
-  test("that are damaged fail a load without waiters as a whole", async () => {
+  test("fails a load without waiters as a whole", async () => {
     const directory = damaged(pagesName, flipped(pages, 500 * PAGE_SIZE));
     await expect(MemoryFile.loadFrom(directory)).rejects.toMatchObject({
       code: "ERR_CORRUPT_CHECKPOINT",
