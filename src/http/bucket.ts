@@ -1,4 +1,5 @@
 /** Bucket: the requests of S3's protocol that checkpoints need. Keys are whole: prefix included. */
+import { RemoteError } from "../errors/remote-errors.ts";
 import type { Answer } from "./answer.ts";
 import type { Client, SendOptions } from "./client.ts";
 import { Counter } from "./counters.ts";
@@ -10,6 +11,8 @@ export interface ListedObject {
   readonly sizeBytes: number;
   /** The server's clock. */
   readonly modifiedMs: number;
+  /** Empty if the server tells none. */
+  readonly etag: string;
 }
 
 export interface ListedUpload {
@@ -99,8 +102,10 @@ export class Bucket {
       };
       const request = { method: "GET", url: this.url("", query) } as const;
       const xml = await this.client.send(request, (answer) => listing(answer, "ListBucketResult"));
-      for (const entry of elementsOf(xml, "Contents")) yield objectOf(entry);
-      token = isTruncated(xml) ? textOf(xml, "NextContinuationToken") : undefined;
+      for (const entry of elementsOf(xml, "Contents")) yield this.objectOf(entry);
+      const next = isTruncated(xml) ? textOf(xml, "NextContinuationToken") : undefined;
+      if (next !== undefined && next === token) throw this.endless();
+      token = next;
     } while (token !== undefined);
   }
 
@@ -114,18 +119,46 @@ export class Bucket {
       );
       for (const entry of elementsOf(xml, "Upload")) {
         yield {
-          key: decodeKey(textOf(entry, "Key") ?? ""),
+          key: this.decodeKey(textOf(entry, "Key") ?? ""),
           uploadId: textOf(entry, "UploadId") ?? "",
           initiatedMs: Date.parse(textOf(entry, "Initiated") ?? ""),
         };
       }
       const key = isTruncated(xml) ? textOf(xml, "NextKeyMarker") : undefined;
       const uploadId = textOf(xml, "NextUploadIdMarker") ?? "";
-      marker =
+      const next =
         key === undefined
           ? undefined
-          : { "key-marker": decodeKey(key), "upload-id-marker": uploadId };
+          : { "key-marker": this.decodeKey(key), "upload-id-marker": uploadId };
+      if (next !== undefined && Bun.deepEquals(next, marker)) throw this.endless();
+      marker = next;
     }
+  }
+
+  private objectOf(entry: string): ListedObject {
+    return {
+      key: this.decodeKey(textOf(entry, "Key") ?? ""),
+      sizeBytes: Number(textOf(entry, "Size")),
+      modifiedMs: Date.parse(textOf(entry, "LastModified") ?? ""),
+      etag: textOf(entry, "ETag") ?? "",
+    };
+  }
+
+  private decodeKey(key: string): string {
+    try {
+      return decodeURIComponent(key.replaceAll("+", " "));
+    } catch {
+      throw this.malformed(`Expected an encoded key, got '${key}'`);
+    }
+  }
+
+  /** A listing whose next page begins where this one did. */
+  private endless(): RemoteError {
+    return this.malformed("A listing has no end");
+  }
+
+  private malformed(message: string): RemoteError {
+    return new RemoteError(message, { failure: "malformed", url: this.url("") });
   }
 
   /** Begins a multipart upload. Returns its id. */
@@ -223,20 +256,8 @@ async function listing(answer: Answer, root: string): Promise<string> {
   return xml;
 }
 
-function objectOf(entry: string): ListedObject {
-  return {
-    key: decodeKey(textOf(entry, "Key") ?? ""),
-    sizeBytes: Number(textOf(entry, "Size")),
-    modifiedMs: Date.parse(textOf(entry, "LastModified") ?? ""),
-  };
-}
-
 function isTruncated(xml: string): boolean {
   return textOf(xml, "IsTruncated") === "true";
-}
-
-function decodeKey(key: string): string {
-  return decodeURIComponent(key.replaceAll("+", " "));
 }
 
 function quote(value: string): string {

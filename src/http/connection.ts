@@ -5,7 +5,8 @@
  * Why not `fetch`: all requests of a process share its one HTTP thread there, and a body is copied
  * three times on its way (docs/decisions/remote.md).
  */
-import type { Socket } from "bun";
+import net from "node:net";
+import tls from "node:tls";
 import type { Incoming, Outgoing } from "./incoming.ts";
 import { MessageParser } from "./message.ts";
 
@@ -28,7 +29,7 @@ export class ConnectionLostError extends Error {
 export class Connection {
   /** True once it cannot carry a request any more. */
   isClosed = false;
-  private socket: Socket | undefined;
+  private socket: net.Socket | undefined;
   private current: Exchange | undefined;
   private readonly host: string;
   private readonly onIdle: (connection: Connection) => void;
@@ -69,35 +70,23 @@ export class Connection {
 
   private connect(url: URL, ready: PromiseWithResolvers<void>): void {
     const isSecure = url.protocol === "https:";
-    const hostname = url.hostname.replace(/^\[(.*)\]$/, "$1");
-    const connecting = Bun.connect({
-      hostname,
-      port: Number(url.port) || (isSecure ? 443 : 80),
-      ...(isSecure ? { tls: true } : {}),
-      socket: {
-        open: (socket) => {
-          this.socket = socket;
-          if (this.isClosed) socket.terminate();
-          else if (!isSecure) ready.resolve();
-        },
-        handshake: (socket, isTrusted, error) => {
-          if ((isTrusted && error === null) || isTrustOff()) ready.resolve();
-          else {
-            ready.reject(error ?? new ConnectionLostError("The certificate was refused"));
-            socket.terminate();
-          }
-        },
-        data: (_, bytes) => this.receive(bytes),
-        close: (_, error) => {
-          ready.reject(error ?? new ConnectionLostError("The connection was closed"));
-          this.lose(error);
-        },
-        error: (_, error) => this.lose(error),
-        connectError: (_, error) => ready.reject(error),
-      },
+    const host = url.hostname.replace(/^\[(.*)\]$/, "$1");
+    const port = Number(url.port) || (isSecure ? 443 : 80);
+    const socket = isSecure
+      ? tls.connect({ host, port, servername: net.isIP(host) === 0 ? host : "" })
+      : net.connect({ host, port });
+    this.socket = socket;
+    socket.setNoDelay(true);
+    let failure: Error | undefined;
+    socket.once(isSecure ? "secureConnect" : "connect", () => ready.resolve());
+    socket.on("data", (bytes: Buffer) => this.receive(bytes));
+    socket.on("error", (error) => {
+      failure = error;
     });
-    // The callbacks have told of it.
-    connecting.catch((error: unknown) => ready.reject(error));
+    socket.on("close", () => {
+      ready.reject(failure ?? new ConnectionLostError("The connection was closed"));
+      this.lose(failure);
+    });
   }
 
   /**
@@ -124,15 +113,8 @@ export class Connection {
     this.current = exchange;
     this.socket!.ref();
     if (signal.aborted) onAbort();
-    else this.write(text);
+    else this.socket!.write(text, "latin1");
     return exchange.head.promise;
-  }
-
-  /** A request is some hundred bytes, which fit the socket's buffer; if not, the rest follows. */
-  private write(text: string): void {
-    const bytes = Buffer.from(text, "latin1");
-    const written = this.socket!.write(bytes);
-    if (written < bytes.length) this.fail(new ConnectionLostError("The connection takes no bytes"));
   }
 
   private receive(bytes: Uint8Array): void {
@@ -201,13 +183,8 @@ export class Connection {
   close(): void {
     if (this.isClosed) return;
     this.isClosed = true;
-    this.socket?.terminate();
+    this.socket?.destroy();
   }
-}
-
-/** As `fetch` and node:tls have it. */
-function isTrustOff(): boolean {
-  return process.env["NODE_TLS_REJECT_UNAUTHORIZED"] === "0";
 }
 
 /** @throws {TypeError} for a header that would end its line */

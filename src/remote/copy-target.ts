@@ -13,6 +13,7 @@ import { newestPublished, publish } from "./manifests.ts";
 import { readManifest } from "./open-checkpoint.ts";
 import { isRemote, openPlace, type PlaceOptions, type RemotePlace } from "./place.ts";
 import { checkConditions } from "./preflight.ts";
+import { requireYoung } from "./prune.ts";
 import { completeUpload } from "./upload.ts";
 
 /** Writes one page file. Pieces come in any order; all but the last have one size. */
@@ -127,6 +128,7 @@ class S3Target implements CopyTarget {
   private readonly remote: RemotePlace;
   private readonly bucket: Bucket;
   private readonly sequence: number;
+  private readonly beganMs = performance.now();
 
   private constructor(
     remote: RemotePlace,
@@ -183,6 +185,7 @@ class S3Target implements CopyTarget {
 
   async commit({ id, manifest }: CopySource): Promise<void> {
     await this.remote.ready();
+    requireYoung(this.bucket.place.url, this.beganMs);
     await publish(this.bucket, { sequence: this.sequence, id, manifest });
   }
 

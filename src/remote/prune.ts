@@ -7,6 +7,7 @@
  * no manifest names, and that is older than AGE_MS_MIN, belongs to a writer that can no longer
  * publish. Page files are listed before the manifests that are left are read again.
  */
+import { CheckpointConflictError } from "../errors/remote-errors.ts";
 import type { Bucket } from "../http/bucket.ts";
 import { manifestPageFiles } from "./manifest-page-files.ts";
 import { listPublished, type Published } from "./manifests.ts";
@@ -16,7 +17,16 @@ const HOUR_MS = 3_600_000;
 /** Nothing younger is removed. */
 export const AGE_MS_MIN = 24 * HOUR_MS;
 /** A writer refuses to publish what it began to upload longer ago. */
-export const UPLOAD_MS_MAX = 12 * HOUR_MS;
+const UPLOAD_MS_MAX = 12 * HOUR_MS;
+
+/**
+ * Called by a writer before it publishes what it began to upload at `beganMs`, by the clock of
+ * `performance`. @throws {CheckpointConflictError} if that is too long ago
+ */
+export function requireYoung(url: string, beganMs: number, nowMs = performance.now()): void {
+  if (nowMs - beganMs > UPLOAD_MS_MAX)
+    throw new CheckpointConflictError(url, "The upload took longer than twelve hours");
+}
 const DELETES_AT_ONCE = 16;
 
 export interface PruneOptions {

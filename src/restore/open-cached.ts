@@ -10,7 +10,7 @@ import type { CacheOptions } from "../core/options.ts";
 import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
 import { CacheFill } from "../remote/cache-fill.ts";
 import { readOrigin } from "../remote/cache-origin.ts";
-import { newestPublished } from "../remote/manifests.ts";
+import { newestPublished, type Published } from "../remote/manifests.ts";
 import type { RemoteCheckpoint } from "../remote/open-checkpoint.ts";
 import type { RemotePlace } from "../remote/place.ts";
 import { getStart } from "../http/range.ts";
@@ -54,7 +54,9 @@ export async function openCached(
   }
   const remote = await openToLoad(place);
   const { url } = place;
-  const version = versionOf(remote.published?.sequence, remote.contents[0]!.identity.etag);
+  const { published, contents } = remote;
+  const { etag, modified } = contents[0]!.identity;
+  const version = published === null ? `etag ${etag ?? modified}` : versionOf(published);
   const fill = CacheFill.begin({
     directory,
     maxBytes,
@@ -68,14 +70,17 @@ export async function openCached(
 /** One small request. */
 async function currentVersion(place: RemotePlace): Promise<string> {
   await place.ready();
-  if (place.bucket !== null)
-    return versionOf((await newestPublished(place.bucket))?.sequence, null);
+  if (place.bucket !== null) {
+    const newest = await newestPublished(place.bucket);
+    return newest === undefined ? "none" : versionOf(newest);
+  }
   const { identity } = await getStart(place.client, place.fileUrl("meta"), 1);
-  return versionOf(undefined, identity.etag ?? identity.modified);
+  return `etag ${identity.etag ?? identity.modified}`;
 }
 
-function versionOf(sequence: number | undefined, etag: string | null): string {
-  return sequence === undefined ? `etag ${etag}` : `sequence ${sequence}`;
+/** Sequences begin again in another store of the same name, so they do not tell all. */
+function versionOf({ sequence, etag }: Published): string {
+  return `sequence ${sequence}, etag ${etag}`;
 }
 
 /** Undefined if the directory's checkpoint is another one, or damaged. */

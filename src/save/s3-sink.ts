@@ -20,7 +20,7 @@ import { newestPublished, publish, type Published } from "../remote/manifests.ts
 import { readManifest, readWhole } from "../remote/open-checkpoint.ts";
 import { openPlace, type PlaceOptions, type RemotePlace } from "../remote/place.ts";
 import { checkConditions } from "../remote/preflight.ts";
-import { UPLOAD_MS_MAX } from "../remote/prune.ts";
+import { requireYoung } from "../remote/prune.ts";
 import { PageUpload, type UploadDescription } from "../remote/upload.ts";
 import type { Commit, Sink } from "./sink.ts";
 
@@ -34,7 +34,7 @@ export class S3Sink implements Sink {
   private readonly signal: AbortSignal | undefined;
   private readonly onAbort = (): void => this.upload?.stop();
   private upload: PageUpload | undefined;
-  private beganMs = 0;
+  private readonly beganMs = performance.now();
   private isCommitted = false;
   /** True while the manifest may be written, for all that is known. */
   private isUnclear = false;
@@ -85,7 +85,6 @@ export class S3Sink implements Sink {
   async beginPages(id: bigint, mostBytes: number): Promise<UploadDescription> {
     const { signing, counters } = this.remote;
     await this.remote.ready();
-    this.beganMs = performance.now();
     this.upload = PageUpload.begin(this.bucket, pagesKey(this.bucket.place, id), mostBytes, {
       signing: signing!,
       counters,
@@ -99,8 +98,7 @@ export class S3Sink implements Sink {
     this.signal?.throwIfAborted();
     if (written === null || !pageFiles.includes(written)) await this.upload?.abort();
     else await this.upload!.complete(written.sizeBytes, encodeTrailer(written));
-    if (performance.now() - this.beganMs > UPLOAD_MS_MAX)
-      throw new CheckpointConflictError(this.place, "The save took longer than twelve hours");
+    requireYoung(this.place, this.beganMs);
     this.signal?.throwIfAborted();
     this.isUnclear = true;
     try {

@@ -131,3 +131,38 @@ test("errors show no secret and no query", async () => {
     expect(shown).not.toMatch(/Signature|\?|AWS4/);
   }
 });
+
+/** A bucket of a server that answers every listing with `xml`. */
+async function listing(xml: string) {
+  const other = Bun.serve({ port: 0, hostname: "127.0.0.1", fetch: () => new Response(xml) });
+  return {
+    bucket: await bucketOf({ endpoint: `http://127.0.0.1:${other.port}` }),
+    [Symbol.asyncDispose]: () => other.stop(true),
+  };
+}
+
+test("list ends at a server whose next page is always the same", async () => {
+  await using server = await listing(
+    "<ListBucketResult><IsTruncated>true</IsTruncated>" +
+      "<NextContinuationToken>same</NextContinuationToken></ListBucketResult>",
+  );
+  const error = await errorOf(keysOf(server.bucket.list("a")));
+  expect(error.failure).toBe("malformed");
+});
+
+test("listUploads ends at a server whose next page is always the same", async () => {
+  await using server = await listing(
+    "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated>" +
+      "<NextKeyMarker>a</NextKeyMarker></ListMultipartUploadsResult>",
+  );
+  const error = await errorOf(keysOf(server.bucket.listUploads("a")));
+  expect(error.failure).toBe("malformed");
+});
+
+test("list names a key that is not encoded", async () => {
+  await using server = await listing(
+    "<ListBucketResult><Contents><Key>%zz</Key></Contents></ListBucketResult>",
+  );
+  const error = await errorOf(keysOf(server.bucket.list("a")));
+  expect(error.message).toContain("Expected an encoded key, got '%zz'");
+});

@@ -78,6 +78,16 @@ test("a newer checkpoint replaces the cache", async () => {
   expectContents(offline, 2);
 });
 
+test("a store that begins anew replaces the cache", async () => {
+  await save(1);
+  (await load()).destroy();
+  // Its next checkpoint has the sequence of the one that the cache holds.
+  server.objects.clear();
+  await save(2);
+  using file = await load();
+  expectContents(file, 2);
+});
+
 test("offline makes no request, and names a cache without a checkpoint", async () => {
   await save();
   const offline = { cache: { directory: cache, offline: true } };

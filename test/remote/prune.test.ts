@@ -1,9 +1,9 @@
 /** Prune: keeps what a checkpoint needs, removes what writers that died left. */
 import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
 import type { Bucket } from "../../src/http/bucket.ts";
-import { prune } from "../../src/remote/prune.ts";
+import { prune, requireYoung } from "../../src/remote/prune.ts";
 import { terminateIdleThreads } from "../../src/threads/idle.ts";
-import { PAGE_SIZE } from "../../src/index.ts";
+import { CheckpointConflictError, PAGE_SIZE } from "../../src/index.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { bucketOf } from "../http/support/clients.ts";
 import { S3Server } from "../http/support/s3-server.ts";
@@ -112,4 +112,9 @@ test("prune stops at a damaged manifest before it removes page files", async () 
   server.put(key, bytes);
   await expect(prune(bucket, { keep: 1 })).rejects.toThrow("checksum");
   expect(countOf("pages-")).toBe(2);
+});
+
+test("requireYoung refuses an upload that began more than twelve hours ago", () => {
+  requireYoung(PLACE, 1000, 1000 + DAY_MS / 2);
+  expect(() => requireYoung(PLACE, 1000, 1001 + DAY_MS / 2)).toThrow(CheckpointConflictError);
 });

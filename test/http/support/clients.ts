@@ -17,7 +17,10 @@ export function plainClient(options: ClientOptions = {}): Client {
   return new Client({ ...IMPATIENT, ...options });
 }
 
-export async function bucketOf(server: S3Server, options: ClientOptions = {}): Promise<Bucket> {
+export async function bucketOf(
+  server: Pick<S3Server, "endpoint">,
+  options: ClientOptions = {},
+): Promise<Bucket> {
   const place = parseS3Place("s3://bucket/some/prefix", { endpoint: server.endpoint });
   const owner = new CredentialOwner(providerOf(KEYS));
   await owner.ready();

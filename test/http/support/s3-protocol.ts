@@ -155,11 +155,12 @@ function list(store: Store, query: URLSearchParams): Reply {
     .sort();
   const page = keys.slice(0, limit);
   const entries = page.map((key) => {
-    const { bytes, modifiedMs } = store.objects.get(key)!;
+    const { bytes, modifiedMs, etag } = store.objects.get(key)!;
     const modified = new Date(modifiedMs).toISOString();
     return (
       `<Contents><Key>${encodeURIComponent(key)}</Key><Size>${bytes.length}</Size>` +
-      `<LastModified>${modified}</LastModified></Contents>`
+      `<LastModified>${modified}</LastModified><ETag>${etag.replaceAll('"', "&quot;")}</ETag>` +
+      "</Contents>"
     );
   });
   const isTruncated = keys.length > page.length;
