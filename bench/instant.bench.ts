@@ -18,6 +18,7 @@ import {
   type Sample,
   text,
 } from "./support/bench.ts";
+import { median } from "./support/statistics.ts";
 import { Random } from "./support/trace.ts";
 
 const HASHES = "hashes";
@@ -31,6 +32,8 @@ const REDIS_BYTES_MIN = 2 ** 28;
  */
 const BUSY_SHARE = 0.01;
 const TURN_MS = 5;
+/** More than there are page files at most. */
+const LATER_SAVES = 12;
 
 export const bench: Bench = {
   subject: "instant",
@@ -45,6 +48,7 @@ export const bench: Bench = {
       { ...one, changed: 0.1 },
       { ...one, placed: "clustered" },
       { ...one, pages: "huge" },
+      { ...one, placed: "clustered", pages: "huge" },
     ];
   },
   rivals: ({ changed, bytes, pages, placed }) => [
@@ -55,6 +59,14 @@ export const bench: Bench = {
       : []),
   ],
   measure: sample,
+  // It has no incremental saves, so that its only save counts. Its program stops meanwhile.
+  gvisor: {
+    arguments: ({ bytes }, run) => [
+      ...["mkimage", "-dir", join(run.directory, `gvisor-instant-${bytes}`)],
+      ...["-bytes", `${bytes}`, "-pattern", "dense"],
+    ],
+  },
+  scratch: (directory, { bytes }) => join(directory, `gvisor-instant-${bytes}`),
 };
 
 const canRedis = (bytes: number): boolean => bytes >= REDIS_BYTES_MIN && hasRedis();
@@ -91,6 +103,7 @@ async function measureOurs(params: Params, run: Run, directory: string): Promise
   const stop = memory.keepWriting();
   const busy = await save();
   stop();
+  const later = incremental ? await saveOften(memory, params, save) : {};
   const figures = {
     fullSaveSeconds: full.seconds,
     saveSeconds: seconds,
@@ -101,8 +114,28 @@ async function measureOurs(params: Params, run: Run, directory: string): Promise
     busySaveSeconds: busy.seconds,
     busyPauseSeconds: busy.report.pauseMs / 1000,
     busyRounds: roundsOf(busy.report),
+    ...later,
   };
   return { figures, hash };
+}
+
+/** Saves again and again, each time after as many writes. */
+async function saveOften(
+  memory: Memory,
+  params: Params,
+  save: () => Promise<{ report: SaveReport; seconds: number }>,
+) {
+  const saves: { report: SaveReport; seconds: number }[] = [];
+  for (let i = 0; i < LATER_SAVES; i++) {
+    const isClustered = text(params, "placed") === "clustered";
+    memory.writeAll(memory.draw(number(params, "changed"), isClustered));
+    saves.push(await save());
+  }
+  const bytes = saves.map(({ report }) => report.writtenBytes + report.metaBytes);
+  return {
+    laterSaveSeconds: median(saves.map(({ seconds }) => seconds)),
+    laterWrittenBytes: bytes.reduce((sum, count) => sum + count, 0) / bytes.length,
+  };
 }
 
 const roundsOf = ({ rounds }: SaveReport): number => rounds.length;
