@@ -1,11 +1,11 @@
 /** The options of a new MemoryFile: checked, complete, and as flags of its control block. */
+import { bytesToReserve } from "../memory/address-space.ts";
 import { checkInteger, quote, showValue } from "../../ffi/index.ts";
 import type { PressureThreshold } from "../eviction/pressure-file.ts";
 import { CHUNK_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { checkEviction, type MemoryFileOptions, type Nullable, readOptions } from "./options.ts";
 
 /** Address space that a file without a limit reserves. It takes no memory until it is used. */
-const DEFAULT_CAPACITY_BYTES = 256 * CHUNK_SIZE;
 export const MAX_CAPACITY_BYTES = 1024 * CHUNK_SIZE;
 const DEFAULT_MODE = 0o600;
 
@@ -59,7 +59,7 @@ function checkPath(path: unknown): asserts path is string | undefined {
 
 /** Twice the limit because of fragmentation, and one more chunk for the other page size. */
 export function capacityFor(limitBytes: number | undefined, expectHugepages: boolean): number {
-  if (limitBytes === undefined) return DEFAULT_CAPACITY_BYTES;
+  if (limitBytes === undefined) return bytesToReserve();
   const chunks = Math.ceil((2 * limitBytes) / CHUNK_SIZE) + (expectHugepages ? 1 : 0);
   return Math.min(MAX_CAPACITY_BYTES, chunks * CHUNK_SIZE);
 }

@@ -54,8 +54,8 @@ export interface MemoryFileOptions {
   readonly name?: string | undefined;
   /**
    * The most bytes that may be in use at once, up to 1 TiB. Default: the address space that the
-   * file reserves, 256 GiB or what the process may have (`ulimit -v`). A small limit reserves
-   * little.
+   * file reserves, 256 GiB, or less where the process has hundreds of files or little address space
+   * (`ulimit -v`). A small limit reserves little.
    */
   readonly limitBytes?: number | undefined;
   /**

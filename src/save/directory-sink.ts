@@ -8,6 +8,7 @@
  *
  * A page file that no manifest names is a leftover of a save that died: the next save removes it.
  */
+import { lstatSync } from "node:fs";
 import {
   closeFile,
   closeInBackground,
@@ -135,8 +136,12 @@ function openBase(path: string): OpenCheckpoint | "damaged" | null {
   }
 }
 
-/** True for a file of another origin. Damage may have emptied a manifest, or hit its magic. */
+/**
+ * True for a file of another origin. Damage may have emptied a manifest, or hit its magic. A link is
+ * replaced, and what it names stays as it is.
+ */
 function isForeign(path: string): boolean {
+  if (lstatSync(path).isSymbolicLink()) return false;
   const fd = openFile(path, O_RDONLY | O_NONBLOCK);
   try {
     if (!fileStatus(fd).isFile) return true;

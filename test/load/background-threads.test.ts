@@ -183,6 +183,7 @@ test("background threads have low priority; demand and save threads do not", asy
   const low = Math.max(own, 10);
   expect(nice[0]).toBe(own);
   const lowered = nice.slice(1).filter((value) => value === low).length;
+  if (own >= low) return expect(lowered).toBe(nice.length - 1);
   const others = nice.slice(1).filter((value) => value === own).length;
   expect(lowered + others).toBe(nice.length - 1);
   expect(lowered).toBe(Math.min(4, Math.max(2, availableParallelism())));
