@@ -137,8 +137,8 @@ function openBase(path: string): OpenCheckpoint | "damaged" | null {
 }
 
 /**
- * True for a file of another origin. Damage may have emptied a manifest, or hit its magic. A link is
- * replaced, and what it names stays as it is.
+ * True for a file of another origin. Damage may have emptied a manifest, or hit its magic. A save
+ * replaces a link, and what the link names stays as it is.
  */
 function isForeign(path: string): boolean {
   if (lstatSync(path).isSymbolicLink()) return false;
