@@ -1,13 +1,13 @@
 /**
- * Which pages of a file were written since its base, the checkpoint that an incremental save builds
- * on. Nothing is tracked, and nothing costs anything, before the first save that asks.
+ * The pages of a file that were written since its base, the checkpoint that an incremental save
+ * builds on. Before the first save that asks, nothing is tracked, and tracking takes no time.
  *
- * Each take of a save goes into `changed`, which is cleared when a save has been committed: a save
- * that fails loses nothing. A thread that dies in a save may have taken pages from the kernel and
- * not noted them, so the base counts as unknown until a save has ended well (`BaseKnown`).
+ * Each take of a save goes into `changed`, which is cleared when a save has been committed, so a
+ * failed save loses nothing. A thread that dies in a save may have taken pages from the kernel
+ * without recording them. So the base is unknown until a save has succeeded (`BaseKnown`).
  *
- * Marks: what no tracker sees has to be said here, after the memory was changed, and before it as
- * well where a thread might die between the two. A take reports marked pages like written ones.
+ * Marks: changes that no tracker sees must be marked here, after the memory was changed, and also
+ * before if a thread might die in between. A take reports marked pages like written ones.
  */
 import { closeFile, openPagemap, openUserfaultfd } from "../../ffi/index.ts";
 import type { BaseName } from "../control/base-name.ts";
@@ -20,13 +20,13 @@ import { TrackingCounter, TrackingTables, TrackingWord } from "./tables.ts";
 import type { ChangeTracker, TakeOptions } from "./tracker.ts";
 import { type TrackedMemory, WrittenPages } from "./written-pages.ts";
 
-/** What tracking has done for a file so far. */
+/** Counters of the tracking of a file. */
 export interface ChangeCounters {
-  /** "userfaultfd" once a save has needed it, where the kernel allows it. */
+  /** "userfaultfd" once a save has needed it, if the kernel allows it. */
   readonly detection: "userfaultfd" | null;
   readonly takes: number;
   readonly takeMs: number;
-  /** Pages that takes reported, marked ones among them. */
+  /** Pages that takes reported, including marked ones. */
   readonly reportedPages: number;
   readonly markedPages: number;
   /** Huge pages that were split, and made huge again. */
@@ -34,7 +34,7 @@ export interface ChangeCounters {
   readonly joinedUnits: number;
 }
 
-/** One thread's part in it. */
+/** One thread's part of the tracking. */
 export class Changes implements ChangeTracker {
   readonly detection = "userfaultfd";
   private readonly control: Control;
@@ -47,7 +47,7 @@ export class Changes implements ChangeTracker {
     this.memory = memory;
   }
 
-  /** True once a save has begun to track. Asked after memory was changed. */
+  /** True once a save has begun to track. Read after memory was changed. */
   get isActive(): boolean {
     return Atomics.load(this.control.words, Word.Tracking) !== 0;
   }
@@ -72,7 +72,7 @@ export class Changes implements ChangeTracker {
   }
 
   /**
-   * Begins to track, if no thread has. Precondition: the file's lock is held, and
+   * Begins to track, unless another thread has. Precondition: the file's lock is held, and
    * `trackingUnavailable()` is null.
    *
    * @throws {SyscallError} with nothing left open
@@ -102,13 +102,13 @@ export class Changes implements ChangeTracker {
     if (owner !== 0 && isThreadAlive(owner)) return false;
     if (Atomics.compareExchange(words, TrackingWord.Owner, owner, THREAD_ID) !== owner)
       return false;
-    // The dead owner may have taken pages without noting them.
+    // The dead owner may have taken pages without recording them.
     if (owner !== 0) words[TrackingWord.BaseKnown] = 0;
     this.tracker = new WrittenPages(tables, this.memory);
     return true;
   }
 
-  /** The save has ended, well or not; another may begin. */
+  /** Called when the save has ended, with success or not. Another may begin. */
   end(): void {
     this.tracker?.maintain();
     this.tracker = undefined;
@@ -116,7 +116,7 @@ export class Changes implements ChangeTracker {
   }
 
   /**
-   * Owner. True if all that differs from the base of that name is in `changed` after the next take.
+   * Owner. True if `changed` has all differences from the base of that name after the next take.
    */
   knowsBase([low, high]: BaseName): boolean {
     const { words } = this.tables();
@@ -127,7 +127,7 @@ export class Changes implements ChangeTracker {
     );
   }
 
-  /** Owner. A save has been committed under that name, of the instant of the last take. */
+  /** Owner. A save of the instant of the last take was committed under that name. */
   settle([low, high]: BaseName): void {
     const { words, changed } = this.tables();
     changed.fill(0);
@@ -136,12 +136,12 @@ export class Changes implements ChangeTracker {
     words[TrackingWord.BaseKnown] = 1;
   }
 
-  /** Owner. Pages that are reported are noted as changed since the base. */
+  /** Owner. Takes, and records the reported pages as changed since the base. */
   take(used: PageRuns, options?: TakeOptions): RunCollector {
     return atOnce(this.takeInSlices(used, options));
   }
 
-  /** The same. What is written during a pause may be in this take or in the next one. */
+  /** The same in slices. Pages written during a pause may be in this take or in the next one. */
   *takeInSlices(used: PageRuns, options?: TakeOptions): Slices<RunCollector> {
     const tables = this.tables();
     const { words, counters } = tables;
@@ -160,7 +160,7 @@ export class Changes implements ChangeTracker {
     return taken;
   }
 
-  /** Before the tracker looks: what is marked later is left for the next take. */
+  /** Called before the tracker looks: later marks are left for the next take. */
   private takeMarks({ words, marked }: TrackingTables): RunCollector | undefined {
     if (Atomics.exchange(words, TrackingWord.HasMarks, 0) === 0) return undefined;
     const marks = new RunCollector();
@@ -171,7 +171,7 @@ export class Changes implements ChangeTracker {
     return marks;
   }
 
-  /** Owner. The pages that may differ from the base, as of the last take. */
+  /** Owner. The pages that may differ from the base, at the last take. */
   changed(): RunCollector {
     const { changed } = this.tables();
     const runs = new RunCollector();

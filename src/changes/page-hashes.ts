@@ -1,9 +1,8 @@
 /**
- * The tracker that needs nothing from the kernel: it compares each page with the hash of what the
- * save has stored of it. A take reads all used memory, about 10 GiB/s on one thread.
+ * The tracker that needs nothing from the kernel: it compares each page with the hash of the page
+ * that the save has stored. A take reads all used memory, about 10 GiB/s on one thread.
  *
- * Pages that have no memory are zeros. Looking at one would give it memory, so they are skipped by
- * SEEK_DATA.
+ * Pages without memory are zero. Reading one would give it memory, so SEEK_DATA skips them.
  */
 import { bufferAt, detach, isZero, seekData, seekHole } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -11,7 +10,7 @@ import { type PageRuns, RunCollector } from "./page-runs.ts";
 import type { ChangeTracker } from "./tracker.ts";
 import type { TrackedMemory } from "./written-pages.ts";
 
-/** What a save has stored so far. */
+/** The pages that a save has stored so far. */
 export interface StoredPages {
   /** True if the page is stored as zeros, which need no contents. */
   isZero(page: number): boolean;
@@ -19,7 +18,7 @@ export interface StoredPages {
   isEqual(page: number, contents: Uint8Array): boolean;
 }
 
-/** A stretch of memory that one buffer covers: the collector counts a buffer's bytes as garbage. */
+/** A stretch of memory that one buffer covers. The collector counts a buffer's bytes as garbage. */
 const WINDOW_PAGES = 16_384;
 
 export class PageHashes implements ChangeTracker {
@@ -80,11 +79,11 @@ export class PageHashes implements ChangeTracker {
   }
 }
 
-/** Pages that have memory in the file, at `page` or next after it. */
+/** The first pages at or after `page` that have memory in the file. */
 function findInFile(fd: number, page: number, end: number): { start: number; end: number } {
   const data = seekData(fd, page * PAGE_SIZE);
   if (data < 0) return { start: end, end };
   const start = Math.floor(data / PAGE_SIZE);
-  // If it was decommitted since, nothing is there any more.
+  // If it was decommitted since, it has no memory any more.
   return { start, end: Math.ceil(seekHole(fd, start * PAGE_SIZE) / PAGE_SIZE) };
 }

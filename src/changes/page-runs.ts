@@ -1,4 +1,4 @@
-/** Runs of pages as two columns: what saves hand from one step to the next. */
+/** Runs of pages as two columns, passed from one step of a save to the next. */
 export interface PageRuns {
   /** First pages, ascending; the runs are disjoint. */
   readonly start: Uint32Array;
@@ -7,7 +7,7 @@ export interface PageRuns {
 
 const FIRST_RUNS = 256;
 
-/** Collects runs; a run that begins where the last one ended makes that one longer. */
+/** Collects runs. A run that begins where the last one ended extends it. */
 export class RunCollector {
   private starts = new Uint32Array(FIRST_RUNS);
   private lengths = new Uint32Array(FIRST_RUNS);
@@ -50,7 +50,7 @@ function grown(column: Uint32Array): Uint32Array<ArrayBuffer> {
   return larger;
 }
 
-/** The pages that are in both. Time: O(runs of both). */
+/** The pages that are in both sets. Time: O(runs of both). */
 export function intersectRuns(a: PageRuns, b: PageRuns): RunCollector {
   const both = new RunCollector();
   for (let i = 0, j = 0; i < a.start.length && j < b.start.length; ) {
@@ -65,7 +65,7 @@ export function intersectRuns(a: PageRuns, b: PageRuns): RunCollector {
   return both;
 }
 
-/** The pages that are in either. Time: O(runs of both). */
+/** The pages that are in either set. Time: O(runs of both). */
 export function uniteRuns(a: PageRuns, b: PageRuns): RunCollector {
   const all = new RunCollector();
   const { start, length } = a;

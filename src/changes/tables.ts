@@ -1,29 +1,29 @@
 /**
- * What the threads of a file share about written pages: one anonymous mapping, whose address the
- * control block has. It is mapped by the first save that tracks, and costs what is touched of it.
+ * The tables of written pages, which the threads of a file share: one anonymous mapping, whose
+ * address is in the control block. The first save that tracks maps it, and it takes memory only
+ * where it is touched.
  *
  *   header    words and counters
- *   marked    a bit a page: written in a way that no tracker sees. Atomics.or by any thread;
+ *   marked    a bit for each page: written in a way that no tracker sees. Atomics.or by any thread;
  *             exchanged for 0 by the save that takes them.
- *   changed   a bit a page: differs from the base, perhaps. Only the save that owns the tracker.
- *   lastTake  a byte a unit: the low bits of the last take that reported the unit. As above.
- *   heat      a byte a unit: in how many takes in a row the whole unit was reported, or SPLIT.
+ *   changed   a bit for each page: it may differ from the base. Only for the save that owns the
+ *             tracker.
+ *   lastTake  a byte for each unit: the low bits of the last take that reported it. As above.
+ *   heat      a byte for each unit: how many takes in a row reported all of it, or SPLIT.
  */
 import { bufferAt, detach, mapAnonymous, unmap } from "../../ffi/index.ts";
 import { PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 
 /** Indexes of 32-bit words of the header. */
 export const TrackingWord = {
-  /**
-   * Descriptors of the process, or -1 where hashes are compared. Set before the tables are shared.
-   */
+  /** Descriptors of the process, or -1 if hashes are compared. Set before the tables are shared. */
   Userfaultfd: 0,
   Pagemap: 1,
-  /** Pages from the file's beginning that are registered. Owner. */
+  /** Registered pages from the file's beginning. Owner. */
   RegisteredPages: 2,
   /** The thread word of the save that owns the tracker, or 0; compare-exchange. */
   Owner: 3,
-  /** 1 while `changed` and the next take together have all that differs from the base. Owner. */
+  /** 1 while `changed` and the next take together have all differences from the base. Owner. */
   BaseKnown: 4,
   /** A hash of the base's name. Owner. */
   BaseLow: 5,
@@ -65,7 +65,7 @@ export class TrackingTables {
   changed = new Int32Array(0);
   lastTake = new Uint8Array(0);
   heat = new Uint8Array(0);
-  /** How far the views reach. */
+  /** The pages that the views cover. */
   pages = 0;
   private readonly address: number;
   private readonly capacityPages: number;
@@ -85,7 +85,7 @@ export class TrackingTables {
     return mapAnonymous(layout(capacityPages).lengthBytes);
   }
 
-  /** Makes the views reach as far as `pages`, the file's size. */
+  /** Makes the views cover `pages`, the file's size. */
   cover(pages: number): void {
     if (pages <= this.pages) return;
     this.detachColumns();
@@ -109,7 +109,7 @@ export class TrackingTables {
     this.buffers = [];
   }
 
-  /** This thread looks at the tables no more. */
+  /** This thread does not read the tables any more. */
   detach(): void {
     this.detachColumns();
     detach(this.header);

@@ -1,9 +1,9 @@
-/** Which pages of a file with mapped pages may have been written since it was restored. */
+/** The pages of a file with mapped pages that may have been written since it was restored. */
 import { PrivatePage } from "../../ffi/index.ts";
 import { type MappedPages, PrivatePages } from "../pages/private-pages.ts";
 import { type PageRuns, RunCollector } from "./page-runs.ts";
 
-/** The pages of `used` without mapped ones that are no copies. @throws {SyscallError} */
+/** The pages of `used` without mapped ones that were not copied. @throws {SyscallError} */
 export function writtenOfMapped(mapped: MappedPages, used: PageRuns): RunCollector {
   const written = new RunCollector();
   using pages = new PrivatePages();

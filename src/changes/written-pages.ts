@@ -1,16 +1,15 @@
 /**
- * The tracker that asks the kernel (ffi/userfaultfd.ts). A page is protected by the take that
- * reports it, in one step with the report, so that no write falls between.
+ * The tracker that asks the kernel (ffi/userfaultfd.ts). A take reports and protects a page in one
+ * step, so no write falls in between.
  *
  * Huge pages: the kernel reports one as a whole, 512 pages for each write. A unit that two takes in
- * a row reported as a whole is split: protected page by page, which maps it in small pages, and the
- * next take reports what was really written. A split unit that no take has reported for IDLE_TAKES
- * is joined: unregistered, collapsed, registered again, since MADV_COLLAPSE refuses registered
- * memory. Between the two it is not protected, and so the next take reports it.
+ * a row reported as a whole is split: protected page by page, which maps it in small pages, so the
+ * next take reports single pages. A split unit that no take has reported for IDLE_TAKES is joined:
+ * unregistered, collapsed, registered again, because MADV_COLLAPSE refuses registered memory. In
+ * between it is not protected, so the next take reports it.
  *
- * The file grows, and a mapping may be replaced by another (a restore that maps its pages does
- * that): what is mapped and not registered yet is registered by the next take, which reports all of
- * it.
+ * The file grows, and a mapping may be replaced by another (as in a restore that maps its pages).
+ * The next take registers all memory that is mapped and not registered, and reports all of it.
  */
 import {
   isMappedHuge,
@@ -33,14 +32,16 @@ import type { ChangeTracker, TakeOptions } from "./tracker.ts";
 /** `heat` of a unit that is mapped in small pages because it was split. */
 const SPLIT = 255;
 const HOT_TAKES = 2;
-/** A save makes about four takes, so this is some saves. Below 256, since `lastTake` is a byte. */
+/**
+ * A save makes about four takes, so this is some saves. Below 256, because `lastTake` is a byte.
+ */
 const IDLE_TAKES = 24;
-/** A slice of a scan: to protect so many pages for the first time takes about 3 ms. */
+/** A slice of a scan: protecting this many pages for the first time takes about 3 ms. */
 const SCAN_PAGES = 2 ** 16;
 
-/** A file's memory, as the trackers look at it. */
+/** A file's memory, as the trackers see it. */
 export interface TrackedMemory {
-  /** Finds pages with memory where not all memory is in the file; otherwise undefined. */
+  /** Finds pages with memory if not all memory is in the file; otherwise undefined. */
   readonly findData?: (page: number, end: number) => { start: number; end: number };
   readonly fd: number;
   readonly base: number;
@@ -95,7 +96,7 @@ export class WrittenPages implements ChangeTracker {
       yield* this.scanInto(parts, used);
     } catch (error) {
       if (!(error instanceof SyscallError) || error.code !== "EPERM") throw error;
-      // Something was mapped over a registered part. What has been reported is protected already.
+      // Another mapping replaced a registered part. Reported pages are protected already.
       this.register(0, sizePages);
       yield* this.scanInto(parts, used);
     }
@@ -103,8 +104,8 @@ export class WrittenPages implements ChangeTracker {
   }
 
   /**
-   * Adds what is written to parts, each of which is in order. While other threads write, the kernel
-   * may come back to addresses that it has reported and protected: they are written again.
+   * Adds written pages to parts, each of which is in order. While other threads write, the kernel
+   * may report an address again after it was reported and protected: it was written again.
    */
   private *scanInto(parts: RunCollector[], used: PageRuns): Slices<void> {
     const { base } = this.memory;
@@ -133,7 +134,7 @@ export class WrittenPages implements ChangeTracker {
     }
   }
 
-  /** Keeps `heat` and `lastTake` of the units that pages [start, end) touch. */
+  /** Updates `heat` and `lastTake` of the units that pages [start, end) touch. */
   private note(start: number, end: number): void {
     const { heat, lastTake, words } = this.tables;
     const take = words[TrackingWord.Takes]! & 0xff;
@@ -152,8 +153,8 @@ export class WrittenPages implements ChangeTracker {
   }
 
   /**
-   * Its pages were reported by this take, and are copied after it: what is written to them before
-   * they are protected is in the copy.
+   * Splits a unit whose pages this take reported. They are copied afterwards, so the copy has
+   * writes that come before they are protected.
    */
   private split(unit: number): void {
     const { heat, counters } = this.tables;
@@ -165,7 +166,7 @@ export class WrittenPages implements ChangeTracker {
     counters[TrackingCounter.SplitUnits]!++;
   }
 
-  /** Work that has time between saves: joins huge pages that nothing has written for long. */
+  /** Work for the time between saves: joins huge pages that were not written for long. */
   maintain(): void {
     const { heat, lastTake, words } = this.tables;
     const take = words[TrackingWord.Takes]! & 0xff;
@@ -174,7 +175,7 @@ export class WrittenPages implements ChangeTracker {
     }
   }
 
-  /** Makes a huge page of a unit again, if all of it has memory: joining fills holes. */
+  /** Makes a unit a huge page again, if all of it has memory, because joining fills holes. */
   private join(unit: number): void {
     const { fd, base } = this.memory;
     const start = unit * HUGE_PAGE_SIZE;

@@ -1,13 +1,13 @@
 /**
- * Which pages of a newer checkpoint have other contents than in an older one. Checkpoints of a
- * place share page files, so a page whose contents are at the same place of the same page file has
- * not changed. A page that was written anew counts as changed, whatever it holds.
+ * The pages of a newer checkpoint whose contents differ from an older one's. Checkpoints of a place
+ * share page files, so a page whose contents are at the same place of the same page file has not
+ * changed. A page that was written again counts as changed, whatever its contents.
  */
 import type { PageFile } from "../checkpoint/format.ts";
 import type { PageMap } from "../checkpoint/page-map.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 
-/** Where the contents of a MemoryFile's pages are. */
+/** The places of the contents of a MemoryFile's pages. */
 export interface MappedPages {
   readonly map: PageMap;
   readonly pageFiles: readonly PageFile[];
@@ -20,7 +20,7 @@ export interface PageRun {
 }
 
 export interface ChangedPages {
-  /** The newer map without pages that have not changed. */
+  /** The newer map without unchanged pages. */
   readonly map: PageMap;
   /** Ranks in the newer map of the pages in `map`, in order. */
   readonly ranks: Uint32Array;
@@ -75,7 +75,7 @@ export function findChangedPages(older: MappedPages, newer: MappedPages): Change
   return { map: { extents: columns, frames }, ranks: Uint32Array.from(ranks), unchanged };
 }
 
-/** By page: the page file's index plus 1 (0: no contents), and the place in it. */
+/** For each page: the page file's index plus 1 (0: no contents), and the place in it. */
 function placesOf({ map }: MappedPages): { file: Uint32Array; place: Float64Array } {
   const { extents, frames } = map;
   const last = extents.start.length - 1;
@@ -93,7 +93,7 @@ function placesOf({ map }: MappedPages): { file: Uint32Array; place: Float64Arra
   return { file, place };
 }
 
-/** One number for a page of a frame: frames begin at multiples of PAGE_SIZE. */
+/** One number for each page of a frame, because frames begin at multiples of PAGE_SIZE. */
 function placeOf(offset: number, framePage: number): number {
   return (offset / PAGE_SIZE) * PAGES_PER_UNIT + framePage;
 }

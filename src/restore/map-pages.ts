@@ -3,7 +3,7 @@
  *
  * Only raw contents of local files can be mapped. Each piece, pages that follow one another in
  * memory and in a page file, is one mapping, and the kernel allows a process 65,530 by default. If
- * there are many pieces, small ones are copied, and of the others the largest are mapped.
+ * there are many pieces, small ones are copied, and the largest of the others are mapped.
  */
 import { SyscallError } from "../../ffi/index.ts";
 import { CodecId } from "../codec/codec.ts";
@@ -14,11 +14,11 @@ import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { descriptorOf } from "../source/describe.ts";
 
-/** So few pieces are mapped whatever their size. */
+/** Up to this many pieces are mapped at any size. */
 const FEW_PIECES = 1024;
-/** Mapping a smaller piece costs about as much as copying it. */
+/** Mapping a smaller piece takes about as long as copying it. */
 const PIECE_PAGES_MIN = 16;
-/** Half of the budget, since a piece makes two mappings: giving pages back splits more. */
+/** Half of the budget, because a piece makes two mappings: returning pages splits more. */
 const SHARE_AT_FIRST = 1 / 4;
 
 /** Extents [extent, extentEnd) are pages [start, end), and bytes of a content from `offset` on. */
@@ -32,8 +32,8 @@ interface Piece {
 }
 
 /**
- * Maps what can be mapped and notes it in the load, which must not have begun. With `verify` the
- * load still checks the pages; without it they are loaded at once.
+ * Maps as much as possible and records it in the load, which must not have begun. With `verify` the
+ * load still checks the pages. Without it they are loaded at once.
  */
 export function mapPages(state: LoadState, overlay: Overlay, verify: boolean): void {
   const { source, map, mappedExtents } = state.handle;
@@ -42,7 +42,7 @@ export function mapPages(state: LoadState, overlay: Overlay, verify: boolean): v
     try {
       overlay.map(piece.start, piece.end, descriptorOf(source, piece.content), piece.offset);
     } catch (error) {
-      // Too many mappings, or a file system without them: the rest is copied.
+      // Too many mappings, or a file system without them: the remaining pages are copied.
       if (error instanceof SyscallError) return;
       throw error;
     }

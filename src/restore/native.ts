@@ -7,7 +7,7 @@ import { type Restored, type RestoreFile, restoreFiles, type RestoreOptions } fr
 import { BLOCK_PAGES, WorkingSet } from "./working-set.ts";
 
 /**
- * Takes over the opened checkpoint. `optionsOf` is the program's own code.
+ * Restores the files, and owns the opened checkpoint. `optionsOf` is the program's own code.
  *
  * @throws as `restoreFiles`, with no file left
  */

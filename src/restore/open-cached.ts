@@ -1,7 +1,7 @@
 /**
- * Opens a remote checkpoint by way of a local cache. If the cache has the place's newest
- * checkpoint, one small request says so, and nothing else is fetched. If not, the load that follows
- * fills it.
+ * Opens a remote checkpoint through a local cache. If the cache has the place's newest checkpoint,
+ * one small request confirms it, and nothing else is fetched. If not, the following load fills the
+ * cache.
  */
 import { resolve } from "node:path";
 import { showValue } from "../../ffi/index.ts";
@@ -16,7 +16,7 @@ import type { RemotePlace } from "../remote/place.ts";
 import { getStart } from "../http/range.ts";
 import { openToLoad } from "./open-to-load.ts";
 
-/** With an absolute path. @throws {TypeError} {RangeError} */
+/** The same with an absolute path. @throws {TypeError} {RangeError} */
 export function checkCache(cache: string | CacheOptions | undefined): CacheOptions | undefined {
   const options = typeof cache === "string" ? { directory: cache } : cache;
   if (options == null) return undefined;
@@ -29,8 +29,8 @@ export function checkCache(cache: string | CacheOptions | undefined): CacheOptio
 }
 
 /**
- * The cache's checkpoint, whatever the place has. @throws {NoCheckpointError} if it has none of the
- * place
+ * The cache's checkpoint, whatever the place has.
+ * @throws {NoCheckpointError} if it has none of the place
  */
 export function openOffline(url: string, { directory }: CacheOptions): OpenCheckpoint {
   const origin = readOrigin(directory);
@@ -67,7 +67,7 @@ export async function openCached(
   return { remote, fill };
 }
 
-/** One small request. */
+/** The place's newest version, by one small request. */
 async function currentVersion(place: RemotePlace): Promise<string> {
   await place.ready();
   if (place.bucket !== null) {
@@ -83,7 +83,7 @@ function versionOf({ sequence, etag }: Published): string {
   return `sequence ${sequence}, etag ${etag}`;
 }
 
-/** Undefined if the directory's checkpoint is another one, or damaged. */
+/** Undefined if the directory has another checkpoint, or a damaged one. */
 function openIfWhole(directory: string, id: bigint): OpenCheckpoint | undefined {
   let opened: OpenCheckpoint;
   try {

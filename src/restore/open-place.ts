@@ -20,15 +20,15 @@ import { openToLoad } from "./open-to-load.ts";
 
 export interface OpenedCheckpoint {
   readonly manifest: DecodedManifest;
-  /** By file: checksums of its pages that are known already. */
+  /** Indexed by file: checksums of its pages that are known already. */
   readonly checksums?: readonly (Uint32Array | null)[];
   /** Held once. */
   readonly source: PageSource;
   /** The load fills a cache, and `close` completes it. */
   readonly isCaching: boolean;
   /**
-   * Called when no thread reads any more. `isLoaded`: nothing of the source is needed any more.
-   * Does not reject.
+   * Called when no thread reads any more. `isLoaded`: the source is not needed any more. Does not
+   * reject.
    */
   close(isLoaded: boolean): Promise<void>;
 }
@@ -104,14 +104,14 @@ function remoteCheckpoint(
   };
 }
 
-/** The load has succeeded; only the next start is slower. */
+/** The load has succeeded. Only the next start is slower. */
 function warnOfCache(error: unknown): void {
   process.emitWarning(`The cache of a checkpoint was not written: ${(error as Error).message}`, {
     code: "PGALLOC_CACHE_NOT_WRITTEN",
   });
 }
 
-/** Gives an opened checkpoint back that is not restored. */
+/** Closes an opened checkpoint that is not restored. */
 export function closeOpened({ source, close }: OpenedCheckpoint): void {
   releaseSource(source);
   void close(false);

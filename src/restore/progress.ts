@@ -1,6 +1,6 @@
 /**
- * Progress of a restore, told to the program's callback: now and then, and once when the load has
- * ended. If the callback throws, the load is aborted with what it threw.
+ * Progress of a restore, reported to the program's callback from time to time, and once when the
+ * load has ended. If the callback throws, the load is aborted with that error.
  */
 
 const INTERVAL_MS = 50;
@@ -9,7 +9,7 @@ export interface ProgressOptions {
   /** Calls the program's callback. */
   readonly report: () => void;
   readonly isLoading: () => boolean;
-  /** False if every file is destroyed: then there is no more to tell. */
+  /** False if every file is destroyed: then there is nothing to report. */
   readonly hasFiles: () => boolean;
   readonly abort: (reason: unknown) => void;
 }
@@ -26,7 +26,7 @@ export class Progress {
     this.timer.unref();
   }
 
-  /** Tells how far the load is, unless its end has been told. */
+  /** Reports the load's progress, unless its end was reported. */
   tell(): void {
     const { report, isLoading, hasFiles, abort } = this.options;
     if (this.failure !== undefined || this.hasEnded) return;
@@ -42,7 +42,7 @@ export class Progress {
     }
   }
 
-  /** @throws what the callback threw */
+  /** @throws the callback's error */
   throwIfFailed(): void {
     if (this.failure !== undefined) throw this.failure.error;
   }

@@ -1,6 +1,6 @@
 /**
- * Refresh: a restored file becomes the newer checkpoint of its place. A new file is restored beside
- * the old one: pages that have not changed are copied from memory, and only the others are loaded.
+ * Refresh: a restored file gets the newer checkpoint of its place. A new file is restored beside
+ * the old one: unchanged pages are copied from memory, and only the others are loaded.
  */
 import { copyMemory } from "../../ffi/index.ts";
 import { corrupt, crc32 } from "../checkpoint/format.ts";
@@ -19,7 +19,7 @@ import { findChangedPages, type PageRun } from "./changed-pages.ts";
 import { closeOpened, openCheckpointAt } from "./open-place.ts";
 import { type Restored, restoreFiles } from "./restore.ts";
 
-/** Where a file was restored from. */
+/** The place and options from which a file was restored. */
 export interface RestoreOrigin {
   readonly where: string;
   readonly options: LoadOptions;
@@ -31,14 +31,14 @@ export interface Refreshed {
   readonly origin: RestoreOrigin;
 }
 
-/** So much is copied in one turn of the event loop. */
+/** The bytes that are copied in one turn of the event loop. */
 const COPY_PAGES = 16_384;
 
 /**
  * Undefined if the place has no newer checkpoint. Precondition: the program has not written to the
  * file since it was restored.
  *
- * @throws as `openCheckpointAt` and `restoreFiles`, with the file as it was
+ * @throws as `openCheckpointAt` and `restoreFiles`, with the file unchanged
  */
 export async function refreshCore(
   core: FileCore,
@@ -56,7 +56,7 @@ export async function refreshCore(
         where,
         manifest.files.map(({ name }) => name),
       );
-    // What is copied must be there.
+    // Pages to copy must be loaded.
     if (core.mayMissPages)
       await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, options.signal);
     const [before] = origin.manifest.files;

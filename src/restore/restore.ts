@@ -1,11 +1,10 @@
 /**
- * Restoring: validated descriptions of files become files whose pages are loaded behind the running
- * program. Native checkpoints and gVisor's come here alike; only their descriptions are made
- * differently.
+ * Restoring: turns validated descriptions into files whose pages load while the program runs.
+ * Native checkpoints and gVisor's both end here; only their descriptions are made differently.
  *
- * The files of a checkpoint share its page source, and one group of loads: the number of threads
- * and descriptors does not depend on the number of files. Loading goes file by file; pages that a
- * program waits for come first, in whichever file they are.
+ * The files of a checkpoint share its page source and one group of loads, so the number of threads
+ * and descriptors does not depend on the number of files. Files load one after another. Pages of
+ * any file that a program waits for come first.
  */
 import { CodecId as Codecs } from "../codec/codec.ts";
 import { openCodec } from "../codec/open-codec.ts";
@@ -28,27 +27,25 @@ import { createOverlay } from "../memory/overlay.ts";
 import { Progress } from "./progress.ts";
 import { type RestoreImage, restoreRuns } from "./runs.ts";
 
-/** A file to restore. Validated. */
+/** A validated file to restore. */
 export interface RestoreFile {
   readonly image: RestoreImage;
   readonly map: PageMap;
-  /** CRC-32 of each page by rank, or where they are in the manifest; null if there are none. */
+  /** CRC-32 of each page by rank, or their place in the manifest; null if there are none. */
   readonly checksums: Uint32Array | ColumnPlace | null;
   readonly options: MemoryFileOptions;
-  /** What the background pass reads first, or null. */
+  /** The pages that the background pass reads first, or null. */
   readonly first?: Int32Array<SharedArrayBuffer> | null | undefined;
 }
 
-/** What concerns all files of a restore. */
+/** Options for all files of a restore. */
 export interface RestoreOptions
   extends Pick<LoadOptions, "background" | "signal" | "queue" | "mapped" | "verify"> {
   /** Calls the program's `onProgress`, if it has one. */
   readonly report?: ((loaders: readonly Loader[]) => void) | undefined;
-  /**
-   * Called when no thread reads any more; `isLoaded`: all is loaded. It does not reject.
-   */
+  /** Called when no thread reads any more. `isLoaded`: all is loaded. It does not reject. */
   readonly onEnd?: ((isLoaded: boolean) => Promise<void>) | undefined;
-  /** A wait for all of a file includes `onEnd`. */
+  /** True if a wait for the whole file includes `onEnd`. */
   readonly awaitsEnd?: boolean | undefined;
 }
 
@@ -56,14 +53,14 @@ export interface RestoreOptions
 export interface Restored {
   readonly cores: readonly FileCore[];
   /**
-   * What every restore ends with: resolves at once for a load in the background, else when all of
-   * it is loaded. Files that cannot be loaded are destroyed.
+   * The end of every restore: resolves at once for a load in the background, else when all is
+   * loaded. Files that cannot be loaded are destroyed.
    */
   finish(): Promise<void>;
 }
 
 /**
- * Makes the files and begins to load them in order. Takes over one hold of the source, in any case.
+ * Makes the files and begins to load them in order. Takes one hold of the source, also if it fails.
  *
  * @throws {OutOfMemoryError} {SyscallError} {CodecUnavailableError} with no file left
  */
@@ -112,13 +109,13 @@ function chooseSource(
   files: readonly RestoreFile[],
   queue: NonNullable<RestoreOptions["queue"]>,
 ): PageSource {
-  // Only io_uring asks for what the page maps say.
+  // Only io_uring needs the facts in the page maps.
   if (source.kind !== "file" || queue === "workers" || queue === "inline") return source;
   let pages = 0;
   let isAligned = true;
   for (const { map } of files) {
     const { length } = map.extents;
-    // By index: an iterator costs more than all of it in a fresh process.
+    // By index: in a fresh process an iterator costs more than the whole loop.
     for (let i = 0; i < length.length; i++) pages += length[i]!;
     const { codec, offset } = map.frames;
     isAligned &&= offset.every((at, i) => codec[i] !== Codecs.Raw || at % PAGE_SIZE === 0);
@@ -132,7 +129,7 @@ interface LoadPlace {
   readonly index: number;
   readonly isInline: boolean;
   readonly mapped: boolean;
-  /** Of the restore. */
+  /** How many files the restore has. */
   readonly files: number;
 }
 

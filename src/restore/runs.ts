@@ -1,5 +1,5 @@
 /**
- * Rebuilds an empty file's allocation state from a validated checkpoint: one pass over sorted
+ * Rebuilds an empty file's allocation state from a validated checkpoint, in one pass over sorted
  * columns.
  */
 import type { Allocator } from "../allocator/allocator.ts";
@@ -10,11 +10,11 @@ import { type Control, Field } from "../control/control.ts";
 import { PAGE_SIZE, PAGES_PER_CHUNK } from "../pages/units.ts";
 import type { FileImage } from "../checkpoint/format.ts";
 
-/** What a restore needs to know of a file; a FileImage is one. Validated. */
+/** The validated parts of a file that a restore needs. A FileImage has them. */
 export type RestoreImage = Pick<FileImage, "chunkHuge" | "runs">;
 
 /**
- * @throws {OutOfMemoryError} if the checkpoint needs more than the file may hold; nothing has
+ * @throws {OutOfMemoryError} if the checkpoint needs more than the file's limit; nothing has
  * changed then
  */
 export function restoreRuns(allocator: Allocator, control: Control, image: RestoreImage): void {

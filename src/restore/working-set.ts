@@ -1,14 +1,14 @@
 /**
- * The working set of a checkpoint: which pages a start uses, recorded so that the next start reads
- * them first.
+ * The working set of a checkpoint: the pages that a start uses, recorded so that the next start
+ * reads them first.
  *
- * While a restored file loads, each range that the program awaits or views is noted in blocks of
+ * While a restored file loads, each range that the program awaits or views is recorded in blocks of
  * 64 KiB, in the order of first use. Recording ends at `markReady`, or after 300 ms without a new
  * block, or after 10 s. Then the blocks are merged with those of earlier starts and written beside
  * the checkpoint, bound to its id. A block that two starts in a row did not use is dropped.
  *
- * The file is never needed: one that is absent, damaged or of another checkpoint is ignored.
- * Sources: REAP (Ustiugov et al. 2021), FaaSnap (Ao et al. 2022).
+ * The recorded file is never needed: if it is absent, damaged or of another checkpoint, it is
+ * ignored. Sources: REAP (Ustiugov et al. 2021), FaaSnap (Ao et al. 2022).
  */
 import { readFileSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
@@ -25,11 +25,11 @@ export const WORKING_SET_NAME = "working-set";
 
 const QUIET_MS = 300;
 const LONGEST_MS = 10_000;
-/** A file's blocks at most, so that no start reads most of a checkpoint twice: 4 GiB. */
+/** The most blocks of a file, 4 GiB, so that no start reads most of a checkpoint twice. */
 const BLOCKS_MAX = 65_536;
 const FILE_BYTES_MAX = 4 * 1024 * 1024;
 const FORMAT = 1;
-/** A block's weight after a start that used it, and its share of that after one that did not. */
+/** A block's weight after a start that used it, and the factor of that after one that did not. */
 const WEIGHT = 1;
 const DECAY = 0.5;
 const WEIGHT_MIN = 0.5;

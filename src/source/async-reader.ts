@@ -1,9 +1,9 @@
 /**
- * AsyncReader: makes a SourceReader of a ContentReader, the small interface that a program (or a
+ * AsyncReader: makes a SourceReader from a ContentReader, the small interface that a program (or a
  * remote source) implements: fill these bytes, now or later.
  *
- * The views that a read gets are detached when the read ends, however it ends. So a ContentReader
- * that answers late, or never, touches no memory after `close`: its writes have no effect.
+ * A read's views are detached when the read ends, for any reason. So a ContentReader that answers
+ * late, or never, touches no memory after `close`: its writes have no effect.
  */
 import { bufferAt, detach } from "../../ffi/index.ts";
 import { DestroyedError } from "../errors/errors.ts";
@@ -16,19 +16,21 @@ export interface ContentRequest {
   /** Byte offset in the content. */
   readonly offset: number;
   readonly lengthBytes: number;
-  /** Memory to fill, in order: `lengthBytes` together. Of no use once the read has ended. */
+  /**
+   * Memory to fill, in order: `lengthBytes` in total. It must not be used once the read has ended.
+   */
   readonly into: readonly Uint8Array[];
-  /** Aborted when the answer is of no use any more. */
+  /** Aborted when the answer is not needed any more. */
   readonly signal: AbortSignal;
 }
 
-/** What a page source's module provides for one thread. */
+/** The part that a page source's module provides for one thread. */
 export interface ContentReader {
   readonly capabilities?: Partial<ReaderCapabilities> | undefined;
   /**
-   * Fills memory, and returns (or resolves with) how many bytes it filled: fewer than asked only at
-   * the end of the content. With `mayBlock` it returns a number, not a promise. It throws (or
-   * rejects) if the contents cannot be read.
+   * Fills memory, and returns (or resolves with) how many bytes it filled: fewer than requested
+   * only at the end of the content. With `mayBlock` it returns a number, not a promise. It throws
+   * (or rejects) if the contents cannot be read.
    */
   read(request: ContentRequest): number | Promise<number>;
   close?(): void | Promise<void>;
@@ -41,7 +43,7 @@ const DEFAULTS: ReaderCapabilities = {
   mayBlock: false,
   mayFailInPart: false,
 };
-/** A pinned buffer cannot be detached yet: try again so often while closing. */
+/** How often to try to detach a pinned buffer again while closing. */
 const PINNED_RETRY_MS = 2;
 /** The longest wait for a module's own close. */
 const CLOSE_MS_MAX = 100;
@@ -62,7 +64,7 @@ export class AsyncReader implements SourceReader {
   readonly capabilities: ReaderCapabilities;
   private readonly reader: ContentReader;
   private readonly pending = new Set<Pending>();
-  /** Buffers of ended reads that something still pins. */
+  /** Buffers of ended reads that are still pinned. */
   private readonly pinned = new Set<ArrayBuffer>();
   private readonly ended: Ended[] = [];
   private readonly abort = new AbortController();
@@ -163,7 +165,7 @@ export class AsyncReader implements SourceReader {
 
   private async stop(): Promise<void> {
     const reason = new DestroyedError("a page source's reader", "read()");
-    // The reads end here, so that answers from now on come too late.
+    // The reads end here, so later answers are ignored.
     for (const pending of [...this.pending]) this.end(pending, 0, reason);
     this.abort.abort(reason);
     this.wake?.();

@@ -1,8 +1,8 @@
 /**
- * CacheWriter: writes what a remote reader has read to files of a local cache, and notes which
- * blocks are there. The thread that opened the source owns the files (remote/cache-fill.ts).
+ * CacheWriter: writes contents that a remote reader has read to files of a local cache, and records
+ * which blocks are there. The thread that opened the source owns the files (remote/cache-fill.ts).
  *
- * Shared words: `Ended` is 1 once the files are closed, or one could not be written; then follows a
+ * Shared words: `Ended` is 1 once the files are closed, or one could not be written. Then follows a
  * bit for each block of PAGE_SIZE of every content, set when the block has been written.
  */
 import { addressOf, writeAt } from "../../ffi/index.ts";
@@ -10,9 +10,9 @@ import { PAGE_SIZE } from "../pages/units.ts";
 
 /** Cloneable. */
 export interface CacheFiles {
-  /** By content; -1: not cached. */
+  /** Indexed by content; -1: not cached. */
   readonly fds: readonly number[];
-  /** By content: its first bit. */
+  /** Indexed by content: its first bit. */
   readonly firstBit: readonly number[];
   readonly words: SharedArrayBuffer;
 }
@@ -37,7 +37,7 @@ export class CacheWriter {
     return Atomics.load(this.words, ENDED) !== 0;
   }
 
-  /** No thread writes from now on, once those that do so have left. */
+  /** No thread writes any more, once present writers have left. */
   end(): void {
     Atomics.store(this.words, ENDED, 1);
   }
@@ -49,7 +49,7 @@ export class CacheWriter {
     let at = offset;
     for (const piece of pieces) {
       const written = writeAt(fd, addressOf(piece), piece.byteLength, at);
-      // The disk is full, say. The load does not need the cache.
+      // For example, the disk is full. The load does not need the cache.
       if (written !== piece.byteLength) {
         this.end();
         return;
@@ -59,7 +59,7 @@ export class CacheWriter {
     this.mark(content, offset, at);
   }
 
-  /** The part of a frame's last block behind its end is zeros. */
+  /** The part of a frame's last block behind its end is zero. */
   private mark(content: number, start: number, end: number): void {
     const first = this.files.firstBit[content]!;
     for (let block = Math.ceil(start / PAGE_SIZE); block * PAGE_SIZE < end; block++) {

@@ -1,14 +1,14 @@
-/** Who holds a PageSource, and what messages and statistics say of it. */
+/** The holders of a PageSource, and its description in messages and statistics. */
 import { shownUrl } from "../http/answer.ts";
 import type { PageSource } from "./description.ts";
 import { holdFiles, isDirect, releaseFiles } from "./file-source.ts";
 
-/** One load more holds the source. Precondition: a load holds it. */
+/** Adds a hold for another load. Precondition: a load holds the source. */
 export function holdSource(source: PageSource): void {
   if (source.kind === "file") holdFiles(source);
 }
 
-/** Ends one hold. The last one gives back what the source keeps for the process. */
+/** Ends one hold. The last one frees what the source keeps for the process. */
 export function releaseSource(source: PageSource): void {
   if (source.kind === "file") releaseFiles(source);
 }
@@ -34,7 +34,7 @@ export function crossesNetwork(source: PageSource): boolean {
   return source.kind === "remote";
 }
 
-/** A descriptor of a content that can be mapped, or -1. */
+/** A content's descriptor for mapping, or -1 if it cannot be mapped. */
 export function descriptorOf(source: PageSource, content: number): number {
   return source.kind === "file" ? (source.contents[content]?.fd ?? -1) : -1;
 }

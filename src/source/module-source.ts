@@ -1,18 +1,21 @@
 /**
- * ModuleSource: a program brings its own source as a module. Each reading thread imports it, and
+ * ModuleSource: a program brings its own source as a module. Each reading thread imports it and
  * calls its `openReader`.
  */
 import { AsyncReader, type ContentReader } from "./async-reader.ts";
 import type { ModuleSource } from "./description.ts";
 import type { ReaderUse, SourceReader } from "./reader.ts";
 
-/** What such a module exports. */
+/** The exports of such a module. */
 export interface PageSourceModule {
   /** Called in each reading thread, and for each `use`: demand may have its own connection. */
   openReader(options: unknown, use: ReaderUse): ContentReader | Promise<ContentReader>;
 }
 
-/** @throws {TypeError} if the module is no PageSourceModule @throws what it throws */
+/**
+ * @throws {TypeError} if the module is not a PageSourceModule
+ * @throws its own errors
+ */
 export async function openModuleReader(
   source: ModuleSource,
   use: ReaderUse,

@@ -1,6 +1,6 @@
 /**
  * Opens a PageSource of any kind. A new kind has a case in each function here and in describe.ts.
- * Each thread that reads imports this file, and no more than the kind it opens needs.
+ * Each reading thread imports this file, and only the code of the kind that it opens.
  */
 import type { RingRegistry } from "../aio/uring-queue.ts";
 import { openFileReader } from "./file-source.ts";
@@ -9,10 +9,11 @@ import type { RemoteSource } from "./remote-source.ts";
 import type { ReaderUse, SourceReader } from "./reader.ts";
 
 /**
- * Opens the source for this thread. `rings` is told of io_uring rings, which outlive a thread that
+ * Opens the source for this thread. `rings` records io_uring rings, which outlive a thread that
  * dies.
  *
- * @throws {TypeError} for a module that is no page source @throws what opening it throws
+ * @throws {TypeError} if the module is not a page source
+ * @throws the errors of opening it
  */
 export function openReader(
   source: PageSource,
@@ -34,7 +35,7 @@ async function openModule(source: ModuleSource, use: ReaderUse): Promise<SourceR
   return openModuleReader(source, use);
 }
 
-/** Imported on first use: a program without remote places loads none of it. */
+/** Imported on first use: a program without remote places does not load it. */
 async function openRemote(source: RemoteSource, use: ReaderUse): Promise<SourceReader> {
   const { openRemoteReader } = await import("./remote-source.ts");
   return openRemoteReader(source, use);

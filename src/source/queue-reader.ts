@@ -1,9 +1,9 @@
 /**
  * QueueReader: reads files through an aio queue, inline or io_uring.
  *
- * A file may have a second descriptor past the page cache (O_DIRECT). Reads that are aligned go
- * there. A file system that lets us open a file so may still refuse the read (EINVAL): then that
- * read, and all later ones, go through the page cache.
+ * A file may have a second descriptor without the page cache (O_DIRECT). Aligned reads use it. A
+ * file system that opens a file this way may still refuse the read (EINVAL): then that read, and
+ * all later ones, go through the page cache.
  */
 import { errnoNumber, SyscallError } from "../../ffi/index.ts";
 import type { Queue } from "../aio/queue.ts";
@@ -13,14 +13,14 @@ import type { ReadCompletions, ReaderCapabilities, SourceReader } from "./reader
 
 const EINVAL = errnoNumber("EINVAL");
 
-/** A read in flight: enough to make it again, and to name it in an error. */
+/** A read in flight, with all that is needed to make it again and to name it in an error. */
 interface Pending {
   readonly id: number;
   readonly content: number;
   readonly offset: number;
   readonly count: number;
   readonly isDirect: boolean;
-  /** Null where the read is never made again. */
+  /** Null if the read is never made again. */
   readonly iovecs: Float64Array | null;
 }
 
@@ -29,7 +29,7 @@ export class QueueReader implements SourceReader {
   private readonly queue: Queue;
   private readonly contents: readonly FileContent[];
   private isDirect: boolean;
-  /** By the id in the queue. */
+  /** Indexed by the id in the queue. */
   private readonly pending: (Pending | undefined)[];
   private readonly freeIds: number[];
   private readonly done: {
@@ -39,7 +39,7 @@ export class QueueReader implements SourceReader {
     readonly errors: (Error | null)[];
   };
 
-  /** The reader owns the queue. The contents stay the source's. */
+  /** The reader owns the queue. The source owns the contents. */
   constructor(
     queue: Queue,
     contents: readonly FileContent[],
@@ -111,7 +111,7 @@ export class QueueReader implements SourceReader {
     return done;
   }
 
-  /** Takes what the queue has done. A refused direct read goes back into the queue. */
+  /** Takes ended reads from the queue. A refused direct read goes back into the queue. */
   private take({ count, ids, results }: ReturnType<Queue["wait"]>): void {
     const { done } = this;
     for (let i = 0; i < count; i++) {

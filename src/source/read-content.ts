@@ -1,4 +1,4 @@
-/** Reads bytes of a content into new memory: for manifests, and for reads without a load. */
+/** Reads bytes of a content into new memory, for manifests and for reads without a load. */
 import { addressOf } from "../../ffi/index.ts";
 import type { SourceReader } from "./reader.ts";
 

@@ -3,10 +3,10 @@
  *
  * Rules that every reader follows:
  * - One thread owns a reader. Reads have no order: any may end before any other.
- * - A read is finished before its completion appears. It fills fewer bytes than it was asked for
- *   only at the end of the content, or if it fails.
+ * - A read is finished before its completion appears. It fills fewer bytes than requested only at
+ *   the end of the content, or if it fails.
  * - Memory belongs to the caller. It must stay mapped until the read has ended or `close` has
- *   resolved; a reader does not touch it afterwards.
+ *   resolved. A reader does not touch it afterwards.
  * - A failed read is an Error in its completion. `read` itself throws only for bad arguments.
  * - `close` ends reads under way, also those that would never end by themselves. A blocking system
  *   call that has begun ends first.
@@ -33,7 +33,10 @@ export interface ReadCompletions {
   readonly count: number;
   /** `ids[i]` for i < count: the id of the read. */
   readonly ids: Float64Array;
-  /** Bytes filled, from the first on. Fewer than asked: the content ends there, or see `errors`. */
+  /**
+   * Bytes filled, from the first on. If fewer than requested, the content ends there, or see
+   * `errors`.
+   */
   readonly bytes: Float64Array;
   /** Null for a read that did not fail. */
   readonly errors: readonly (Error | null)[];
@@ -47,7 +50,7 @@ export interface SourceReader {
   /**
    * Adds a read at byte `offset` of a content. It fills `count` (1 to 1024) pieces of native memory
    * in order: pairs (address, length) at `iovecs[2 * i]`, `iovecs[2 * i + 1]`, which are copied at
-   * once. Some readers start it at the next wait.
+   * once. Some readers start it only at the next wait.
    *
    * @throws {RangeError} if `readsInFlight` reads are in flight, or an argument is out of range
    * @throws {DestroyedError} after `close`
@@ -55,15 +58,15 @@ export interface SourceReader {
   read(id: number, content: number, offset: number, iovecs: Float64Array, count: number): void;
   /** Blocks until at least `minCompletions` reads have ended. Precondition: `mayBlock`. */
   wait(minCompletions: number): ReadCompletions;
-  /** The same for an event loop. One at a time. Rejects with DestroyedError at `close`. */
+  /** `wait` for an event loop. One at a time. Rejects with DestroyedError at `close`. */
   waitAsync(minCompletions: number): Promise<ReadCompletions>;
   /** Ends all reads. Resolves when no read touches memory any more. Idempotent. */
   close(): Promise<void>;
 }
 
-/** What a reader is opened for. */
+/** The purpose of a reader. */
 export type ReaderUse =
-  /** To read ahead: as many reads in flight as the source gains from. */
+  /** To read ahead: as many reads in flight as make the source faster. */
   | "background"
   /** To read what a program waits for: few reads, each as soon as possible. */
   | "demand";

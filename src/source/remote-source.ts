@@ -1,9 +1,9 @@
 /**
  * RemoteSource: contents in objects of S3 or files of an HTTP server, read by ranges.
  *
- * Each reading thread sends its own requests and signs them itself. Each request carries the
- * identity of the object, so all reads of a load see the same bytes or fail. Background reads pass
- * a window that fits the server; reads on demand do not wait for them, and may be sent twice.
+ * Each reading thread sends its own requests and signs them itself. Each request has the identity
+ * of the object, so all reads of a load see the same bytes or fail. Background reads share a window
+ * that adapts to the server. Reads on demand do not wait for them, and may be sent twice.
  */
 import type { RemoteError } from "../errors/remote-errors.ts";
 import { Client } from "../http/client.ts";
@@ -27,14 +27,14 @@ export interface RemoteContent {
 export interface RemoteSource {
   readonly kind: "remote";
   readonly contents: readonly RemoteContent[];
-  /** Null: requests go unsigned. */
+  /** Null: requests are not signed. */
   readonly signing: Signing | null;
   readonly counters: CounterHandle;
-  /** Files that readers write what they read to, if there is a cache. */
+  /** Files to which readers write all that they read, if there is a cache. */
   readonly cache?: CacheFiles | null;
 }
 
-/** Requests of one thread at most: 64 MiB of background reads. */
+/** The most requests of one thread: 64 MiB of background reads. */
 export const BACKGROUND_READS = 32;
 export const DEMAND_READS = 32;
 
@@ -139,7 +139,7 @@ class Scatter {
     const end = at + piece.byteLength;
     for (const [i, memory] of this.into.entries()) {
       const start = this.starts[i]!;
-      // The read has ended: its memory is detached.
+      // The read has ended, so its memory is detached.
       if (memory.byteLength === 0) continue;
       const from = Math.max(at, start);
       const to = Math.min(end, start + memory.byteLength);
