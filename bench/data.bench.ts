@@ -1,13 +1,22 @@
 /**
  * A map of 16-byte keys to 100-byte values: a store's, a Map of JavaScript, lmdb and bun:sqlite.
- * "nsPerGet" copies the value in a store, lmdb and SQLite; a Map returns its own object.
+ *
+ * Every get reads a byte of the value, with a key that is new to the engine. "nsPerGet" copies the
+ * value in a store, lmdb and SQLite; a Map returns its own object. "nsPerSet" is of new keys in
+ * random order, "nsPerReplace" of old ones, both in transactions of 10,000 (a store's `batch`).
+ * "nsPerReplaceAlone" is of old keys, each in a transaction of its own, which is what a store's
+ * `set` is. LMDB and SQLite do not sync. If a peer's sets take longer than a minute, the rest of
+ * its entries is set in the order of the keys, which suits a B-tree, and is not timed.
+ *
  * "firstGetMs" is from the start of a process to its first entry, with the files in the page cache;
- * a Map would have to be filled first. "heapMib" is the heap that the entries add ("viewedMib" is
- * memory outside of it that buffers show), and "gcMs" one full collection beside them.
+ * a store's program is built (docs/deploying.md), "firstGetFromSourcesMs" is the same run by `bun`.
+ * "heapMib" is the heap that the entries add ("viewedMib" is memory outside of it that buffers
+ * show), and "gcMs" one full collection beside them.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { heapStats } from "bun:jsc";
+import { keysOf, numberOf, randomNumbers } from "./peers/keys.ts";
 import { hasLmdb, openMap, type Key, type KeyKind, type MapPeer } from "./peers/maps.ts";
 import {
   type Bench,
@@ -18,37 +27,28 @@ import {
   type Sample,
   text,
 } from "./support/bench.ts";
+import { firstAnswer } from "./support/first-answer.ts";
 
 const VALUE_BYTES = 100;
-/** How many keys are set in one round, and how many are looked up. */
+/** Keys set in one transaction, and keys that are looked up. */
 const BLOCK = 10_000;
 const LOOKED_UP = 200_000;
+const ALONE = 2000;
 const ROUNDS = 3;
+const MAX_FILL_MS = 60_000;
 
 export const bench: Bench = {
   subject: "data",
   title: "map of 16-byte keys to 100-byte values",
   cases: ({ isSmoke }) => {
     if (isSmoke) return [{ entries: 500, key: "string" }];
-    return [
-      { entries: 100_000, key: "string" },
-      { entries: 1_000_000, key: "string" },
-      { entries: 10_000_000, key: "string" },
-      { entries: 1_000_000, key: "bytes" },
-      { entries: 1_000_000, key: "u32" },
-    ];
+    return [100_000, 1_000_000, 10_000_000].flatMap((entries) =>
+      ["string", "bytes", "u32"].map((key) => ({ entries, key })),
+    );
   },
   rivals: () => ["Map", ...(hasLmdb() ? ["lmdb"] : []), "sqlite"],
   measure: sample,
 };
-
-/** The key of an entry: a new object, as in a request. */
-function keyOf(index: number, kind: KeyKind): Key {
-  const number = (index * 2_654_435_761) % 2 ** 32;
-  if (kind === "u32") return number;
-  const key = `user:${number.toString(36).padStart(11, "0")}`;
-  return kind === "string" ? key : Buffer.from(key);
-}
 
 const medianOf = (values: readonly number[]) =>
   [...values].sort((a, b) => a - b)[values.length >> 1]!;
@@ -59,16 +59,24 @@ function time(work: () => void): number {
   return performance.now() - began;
 }
 
-/** Sets entries [0, count). Only the sets are timed. */
-function fill(map: MapPeer, count: number, kind: KeyKind): number {
+/** Sets entries [0, count), and returns the ns that a set took. */
+export function fill(map: MapPeer, count: number, kind: KeyKind): number {
   const value = new Uint8Array(VALUE_BYTES).fill(7);
   let ms = 0;
-  for (let first = 0; first < count; first += BLOCK) {
-    const length = Math.min(BLOCK, count - first);
-    const keys = Array.from({ length }, (_, i) => keyOf(first + i, kind));
+  let set = 0;
+  while (set < count && ms < MAX_FILL_MS) {
+    const first = set;
+    const numbers = Float64Array.from({ length: Math.min(BLOCK, count - first) }, (_, i) =>
+      numberOf(first + i),
+    );
+    const keys = keysOf(numbers, kind);
     ms += time(() => map.setAll(keys, value));
+    set += keys.length;
   }
-  return (1e6 * ms) / count;
+  const rest = Float64Array.from({ length: count - set }, (_, i) => numberOf(set + i)).sort();
+  for (let at = 0; at < rest.length; at += 10 * BLOCK)
+    map.setAll(keysOf(rest.subarray(at, at + 10 * BLOCK), kind), value);
+  return (1e6 * ms) / set;
 }
 
 /** Bytes of objects, and of the memory outside of the heap that buffers show. */
@@ -83,47 +91,67 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const kind = text(params, "key") as KeyKind;
   const directory = join(run.directory, `map-${run.by}-${process.pid}`);
   const map = await openMap(run.by, directory, kind);
-  const heapBefore = heapBytes();
-  const nsPerSet = fill(map, entries, kind);
-  const heap = heapBytes();
-  const heapMib = (heap.objects - heapBefore.objects) / 2 ** 20;
-  const viewedMib = (heap.viewed - heapBefore.viewed) / 2 ** 20;
-  const gcMs = medianOf(Array.from({ length: ROUNDS }, () => time(() => Bun.gc(true))));
-  const length = Math.min(LOOKED_UP, 4 * entries);
-  const wanted = Array.from({ length }, () => keyOf(Math.floor(Math.random() * entries), kind));
-  let sum = 0;
-  const nsPer = (read: (key: Key) => Uint8Array | undefined) => {
-    const rounds = Array.from({ length: ROUNDS }, () =>
-      time(() => {
-        sum = 0;
-        for (const key of wanted) sum += read(key)!.length;
-      }),
-    );
-    if (sum !== length * VALUE_BYTES) throw new Error(`${run.by} gave ${sum} bytes`);
-    return (1e6 * medianOf(rounds)) / length;
-  };
-  const nsPerGet = nsPer((key) => map.get(key));
-  const { getView } = map;
-  const nsPerGetView = getView === undefined ? undefined : nsPer((key) => getView(key));
-  const value = new Uint8Array(VALUE_BYTES).fill(8);
-  const nsPerReplace = (1e6 * time(() => map.setAll(wanted, value))) / length;
-  const closeMs = await timeAsync(() => map.close());
-  const firstGetMs =
-    run.by === "Map" ? undefined : await firstGet(run.by, directory, kind, wanted[0]!);
+  const hash = `${entries}`;
+  try {
+    const heapBefore = heapBytes();
+    const nsPerSet = fill(map, entries, kind);
+    const heap = heapBytes();
+    const gcMs = medianOf(Array.from({ length: ROUNDS }, () => time(() => Bun.gc(true))));
+    const figures: Record<string, number> = {
+      nsPerSet,
+      ...operations(map, entries, kind),
+      gcMs,
+      heapMib: (heap.objects - heapBefore.objects) / 2 ** 20,
+      viewedMib: (heap.viewed - heapBefore.viewed) / 2 ** 20,
+    };
+    if (run.by === "Map") return { figures, hash };
+    const closeMs = await timeAsync(() => map.close());
+    const first = kind === "string" ? firstGets(run, directory) : {};
+    return { figures: { ...figures, closeMs, ...first }, hash };
+  } finally {
+    removeMap(directory);
+  }
+}
+
+export function removeMap(directory: string): void {
   rmSync(directory, { recursive: true, force: true });
   for (const end of ["", "-wal", "-shm"]) rmSync(`${directory}.sqlite${end}`, { force: true });
-  const figures: Record<string, number> = {
-    nsPerSet,
-    nsPerGet,
-    nsPerReplace,
-    gcMs,
-    heapMib,
-    viewedMib,
+}
+
+/** Gets and replacements of a full map. */
+function operations(map: MapPeer, entries: number, kind: KeyKind): Record<string, number> {
+  const count = Math.min(LOOKED_UP, 4 * entries);
+  const randomKeys = () => keysOf(randomNumbers(count, entries), kind);
+  const nsPer = (read: (key: Key) => Uint8Array | undefined) => {
+    const rounds = Array.from({ length: ROUNDS }, () => {
+      const keys = randomKeys();
+      let sum = 0;
+      const ms = time(() => {
+        for (const key of keys) sum += read(key)![0]!;
+      });
+      if (sum !== 7 * count) throw new Error(`Expected ${count} values of 7s, got ${sum}`);
+      return ms;
+    });
+    return (1e6 * medianOf(rounds)) / count;
   };
-  if (run.by !== "Map") figures["closeMs"] = closeMs;
-  if (nsPerGetView !== undefined) figures["nsPerGetView"] = nsPerGetView;
-  if (firstGetMs !== undefined) figures["firstGetMs"] = firstGetMs;
-  return { figures, hash: `${sum}` };
+  const figures: Record<string, number> = { nsPerGet: nsPer((key) => map.get(key)) };
+  const { getView } = map;
+  if (getView !== undefined) figures["nsPerGetView"] = nsPer((key) => getView(key));
+  const value = new Uint8Array(VALUE_BYTES).fill(8);
+  const replaced = randomKeys();
+  const blocks = Array.from({ length: Math.ceil(count / BLOCK) }, (_, i) =>
+    replaced.slice(BLOCK * i, BLOCK * (i + 1)),
+  );
+  const replaceMs = time(() => {
+    for (const block of blocks) map.setAll(block, value);
+  });
+  const alone = randomKeys().slice(0, ALONE);
+  const aloneMs = time(() => {
+    for (const key of alone) map.set(key, value);
+  });
+  figures["nsPerReplace"] = (1e6 * replaceMs) / count;
+  figures["nsPerReplaceAlone"] = (1e6 * aloneMs) / alone.length;
+  return figures;
 }
 
 async function timeAsync(work: () => Promise<void>): Promise<number> {
@@ -132,23 +160,12 @@ async function timeAsync(work: () => Promise<void>): Promise<number> {
   return performance.now() - began;
 }
 
-/** Ms from a process's start to its first entry. */
-async function firstGet(
-  by: string,
-  directory: string,
-  kind: KeyKind,
-  key: Key,
-): Promise<number | undefined> {
-  if (kind !== "string") return undefined;
+function firstGets(run: Run, directory: string): Record<string, number> {
   const program = join(import.meta.dir, "peers/first-get.ts");
-  const found: number[] = [];
-  for (let round = 0; round < ROUNDS; round++) {
-    const child = Bun.spawnSync([process.execPath, program, by, directory, kind, String(key)]);
-    const [ms, length] = child.stdout.toString().split(" ").map(Number);
-    if (length !== VALUE_BYTES) throw new Error(`${by} found nothing: ${child.stderr}`);
-    found.push(ms!);
-  }
-  return medianOf(found);
+  const key = keysOf(Float64Array.of(numberOf(3)), "string")[0] as string;
+  const given = [run.by, directory, "string", key];
+  const { deployedMs, fromSourcesMs } = firstAnswer(run, program, given, VALUE_BYTES);
+  return { firstGetMs: deployedMs, firstGetFromSourcesMs: fromSourcesMs };
 }
 
 if (import.meta.main) await main(bench);

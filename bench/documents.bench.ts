@@ -2,13 +2,15 @@
  * The service of examples/documents as a whole: vectors of 128 numbers and texts of 600 characters,
  * in a store, in JavaScript objects that are serialized to save them, in lmdb, in bun:sqlite.
  * "checkpointMs" makes 1 % of changes durable. "coldStartMs" is from the start of a process to its
- * first document. "residentMib" is the memory of the process at the end.
+ * first document: ours as deployed (docs/deploying.md), "coldStartFromSourcesMs" run by `bun`.
+ * "residentMib" is the memory of the process at the end.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { DIMENSIONS, type Document, openDocuments } from "./peers/documents.ts";
 import { hasLmdb } from "./peers/maps.ts";
 import { type Bench, main, number, type Params, type Run, type Sample } from "./support/bench.ts";
+import { firstAnswer } from "./support/first-answer.ts";
 
 const TEXT_LENGTH = 600;
 const BLOCK = 1000;
@@ -88,7 +90,8 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const gcMs = medianOf(Array.from({ length: ROUNDS }, () => time(() => Bun.gc(true))));
   const residentMib = process.memoryUsage().rss / 2 ** 20;
   await service.close();
-  const coldStartMs = coldStart(run.by, directory);
+  const program = join(import.meta.dir, "peers/first-document.ts");
+  const start = firstAnswer(run, program, [run.by, directory, idOf(3)], TEXT_LENGTH);
   rmSync(directory, { recursive: true, force: true });
   for (const end of [".v8", ".sqlite", ".sqlite-wal", ".sqlite-shm"])
     rmSync(`${directory}${end}`, { force: true });
@@ -99,23 +102,13 @@ async function sample(params: Params, run: Run): Promise<Sample> {
       usPerGet: (1000 * getMs) / ids.length,
       scanMs,
       checkpointMs,
-      coldStartMs,
+      coldStartMs: start.deployedMs,
+      coldStartFromSourcesMs: start.fromSourcesMs,
       gcMs,
       residentMib,
     },
     hash: Bun.hash(`${characters} ${best}`).toString(16),
   };
-}
-
-function coldStart(by: string, directory: string): number {
-  const program = join(import.meta.dir, "peers/first-document.ts");
-  const found = Array.from({ length: ROUNDS }, () => {
-    const child = Bun.spawnSync([process.execPath, program, by, directory, idOf(3)]);
-    const [ms, length] = child.stdout.toString().split(" ").map(Number);
-    if (length !== TEXT_LENGTH) throw new Error(`${by} found nothing: ${child.stderr}`);
-    return ms!;
-  });
-  return medianOf(found);
 }
 
 if (import.meta.main) await main(bench);

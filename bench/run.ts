@@ -13,6 +13,7 @@ import { bench as coalesce } from "./coalesce.bench.ts";
 import { bench as frames } from "./frames.bench.ts";
 import { bench as load } from "./load.bench.ts";
 import { bench as data } from "./data.bench.ts";
+import { bench as dataThreads } from "./data-threads.bench.ts";
 import { bench as documents } from "./documents.bench.ts";
 import { bench as mapped } from "./mapped.bench.ts";
 import { type Options, parseOptions, USAGE } from "./options.ts";
@@ -62,6 +63,7 @@ const SINGLE: readonly Bench[] = [
   remote,
   instant,
   data,
+  dataThreads,
   documents,
 ];
 /** Figures of the bytes that a save wrote. */

@@ -5,7 +5,6 @@
 import { Database } from "bun:sqlite";
 import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { deserialize, serialize } from "node:v8";
-import { Store } from "../../src/data/index.ts";
 import { openLmdb } from "./maps.ts";
 
 export const DIMENSIONS = 128;
@@ -48,6 +47,8 @@ function bestOf(query: Float32Array, vectors: Float32Array): number {
 }
 
 async function openStore(directory: string): Promise<Documents> {
+  // Not at the top: the start of another peer must not include this import.
+  const { Store } = await import("../../src/data/index.ts");
   const store = await Store.open(directory, { create: true });
   const ids = await store.whenLoaded(() => store.map("ids"));
   const schema = { vector: ["f32", DIMENSIONS], text: "bytes" } as const;

@@ -1,19 +1,22 @@
 /**
- * Opens documents that another process stored, gets one, and prints the milliseconds since the
- * start of this process.
+ * Opens documents that another process stored, gets one, and prints the time in ms since 1970 and
+ * the length of its text.
  */
 import { openDocuments } from "./documents.ts";
-import { Store } from "../../src/data/index.ts";
 
 const [by, directory, id] = process.argv.slice(2) as [string, string, string];
-let length: number | undefined;
-if (by === "pgalloc") {
+
+async function find(): Promise<number | undefined> {
+  if (by !== "pgalloc") return (await openDocuments(by, directory)).get(id)?.text.length;
+  const { Store } = await import("../../src/data/index.ts");
   const store = await Store.open(directory, { readOnly: true });
-  length = await store.whenLoaded(() => {
+  return await store.whenLoaded(() => {
     const row = store.map("ids").get(id)!;
     const table = store.table("documents");
     return (table.get(new DataView(row.buffer).getUint32(0, true))["text"] as Uint8Array).length;
   });
-} else length = (await openDocuments(by, directory)).get(id)?.text.length;
-console.log(performance.now(), length);
+}
+
+const length = await find();
+console.log(performance.timeOrigin + performance.now(), length);
 process.exit(0);

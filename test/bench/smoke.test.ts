@@ -35,6 +35,7 @@ const FIGURES: Record<string, string[]> = {
   instant: ["fullSaveSeconds", "saveSeconds", "pauseSeconds", "writtenBytes", "busyPauseSeconds"],
   changes: ["armSeconds", "cleanTakeSeconds", "takeSeconds", "firstWriteNs", "laterWriteNs"],
   documents: ["usPerNew", "usPerGet", "scanMs", "checkpointMs", "coldStartMs", "residentMib"],
+  "data-threads": ["nsPerGet"],
   data: ["nsPerSet", "nsPerGet", "nsPerGetView", "nsPerReplace", "gcMs", "heapMib", "firstGetMs"],
   aio: ["nsPerRead", "nsPerReadAsync"],
   exchange: [],
