@@ -69,6 +69,14 @@ export class UnitJob implements ClaimedPages {
     this.isHuge = this.checksLater = false;
   }
 
+  /**
+   * Wants whole blocks of 32 pages: over a network of 30 ms and 100 MB/s, 128 KiB take 1 ms longer
+   * than a page, and the program often needs the next one.
+   */
+  widenToBlocks(): void {
+    for (const [word, bits] of this.want.entries()) if (bits !== 0) this.want[word] = -1;
+  }
+
   markBad(error: number, first: number, pages: number): void {
     if (pages > 0 && (this.error === 0 || this.error === ERROR_CHECKSUM)) this.error = error;
     for (let page = first; page < first + pages; page++) {

@@ -81,6 +81,7 @@ export class UnitReader {
   private startSome(load: OpenLoad, unit: number, want: Int32Array, isDemanded: boolean): void {
     const job = this.idle.at(-1)!;
     job.want.set(want);
+    if (isDemanded && crossesNetwork(load.state.handle.source)) job.widenToBlocks();
     load.state.places.extendToFrames(unit, job.want);
     job.isInOrder = false;
     this.begin(job, load, unit, isDemanded);

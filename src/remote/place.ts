@@ -94,9 +94,9 @@ export async function openPlace(url: string, options: PlaceOptions = {}): Promis
 
 /** The bucket of a place in S3. @throws {TypeError} for other places @throws as `openPlace` */
 export async function openBucketOf(url: string, options: PlaceOptions): Promise<Bucket> {
+  if (!isS3Url(url)) throw new TypeError(`Expected a URL as s3://bucket/prefix, got '${url}'`);
   const { bucket } = await openPlace(url, options);
-  if (bucket === null) throw new TypeError(`Expected a URL as s3://bucket/prefix, got '${url}'`);
-  return bucket;
+  return bucket!;
 }
 
 function openHttp(url: string, client: Client, counters: CounterHandle): RemotePlace {

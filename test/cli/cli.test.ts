@@ -56,7 +56,7 @@ describe("the tool", () => {
     [["demo", "--size", "1.5"], 'got "1.5"'],
     [["demo", "--size"], "--size"],
     [["inspect", "ftp://host/x"], 'got "ftp://host/x"'],
-    [["list", "a"], "Expected the URL"],
+    [["list", "a"], "Expected a URL as s3://"],
     [["prune", "s3://xx/y", "--keep", "1"], 'got "xx"'],
   ] as [string[], string][])("exits with 2 for %j", (args, message) => {
     const { exitCode, stdout, stderr } = run(...args);
