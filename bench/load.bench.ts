@@ -113,7 +113,12 @@ async function loadImage(directory: string, params: Params, run: Run): Promise<S
   const bytes = number(params, "bytes");
   const queue = text(params, "queue") as LoadQueue;
   const meter = new JobMeter();
-  using file = await MemoryFile.loadFrom(directory, { background: true, queue });
+  using file = await MemoryFile.loadFrom(directory, {
+    background: true,
+    queue,
+    // Each round awaits other pages: a set of the round before would be read first for nothing.
+    workingSet: false,
+  });
   const loadFromReturnsSeconds = meter.secondsSoFar();
   const loaded = file.awaitLoad().then(() => meter.secondsSoFar());
   const awaits = await awaitPages(file, {

@@ -122,6 +122,9 @@ export function checkFrames(
  * disjoint, and each lies in one unit. All extents of a frame lie in the same unit and use its
  * pages in order, each page once. Each frame has at least one extent.
  *
+ * In a fresh process the loop over 131,072 extents runs interpreted for the most part. So what
+ * belongs to a frame is looked up when the frame changes, and an extent takes few steps.
+ *
  * @throws {CorruptCheckpointError}
  */
 export function checkExtents({ extents, frames }: PageMap, path: string): number {
@@ -133,23 +136,39 @@ export function checkExtents({ extents, frames }: PageMap, path: string): number
   let pages = 0;
   let previousEnd = 0;
   let framesSeen = 0;
+  // Of the current frame: its row, pages, pages that extents have taken, and the end of its unit.
+  let row = -1;
+  let rowPages = 0;
+  let used = 0;
+  let unitEnd = 0;
   for (let i = 0; i < start.length; i++) {
     const first = start[i]!;
-    const end = first + length[i]!;
-    if (end === first || first < previousEnd) throw refuse(i, "is empty or out of order");
+    const count = length[i]!;
+    const end = first + count;
+    if (count === 0 || first < previousEnd) throw refuse(i, "is empty or out of order");
     previousEnd = end;
-    pages += end - first;
-    const unit = Math.floor(first / PAGES_PER_UNIT);
-    if (end > (unit + 1) * PAGES_PER_UNIT) throw refuse(i, "crosses the end of its unit");
-    const row = frame[i]!;
-    if (row >= unitOfFrame.length) throw refuse(i, `is in frame ${row} of ${unitOfFrame.length}`);
-    const last = framePage[i]! + length[i]!;
-    if (framePage[i]! < usedPages[row]! || last > frames.pages[row]!)
-      throw refuse(i, `has pages [${framePage[i]}, ${last}) of frame ${row}, which has others`);
-    usedPages[row] = last;
-    if (unitOfFrame[row] === -1) framesSeen++;
-    else if (unitOfFrame[row] !== unit) throw refuse(i, `is in another unit than frame ${row}`);
-    unitOfFrame[row] = unit;
+    pages += count;
+    if (frame[i] !== row) {
+      if (row >= 0) usedPages[row] = used;
+      row = frame[i]!;
+      if (row >= unitOfFrame.length) throw refuse(i, `is in frame ${row} of ${unitOfFrame.length}`);
+      rowPages = frames.pages[row]!;
+      used = usedPages[row]!;
+      const unit = Math.floor(first / PAGES_PER_UNIT);
+      unitEnd = (unit + 1) * PAGES_PER_UNIT;
+      if (unitOfFrame[row] === -1) framesSeen++;
+      else if (unitOfFrame[row] !== unit) throw refuse(i, `is in another unit than frame ${row}`);
+      unitOfFrame[row] = unit;
+    }
+    if (end > unitEnd)
+      throw refuse(
+        i,
+        first >= unitEnd ? `is in another unit than frame ${row}` : "crosses the end of its unit",
+      );
+    const from = framePage[i]!;
+    if (from < used || from + count > rowPages)
+      throw refuse(i, `has pages [${from}, ${from + count}) of frame ${row}, which has others`);
+    used = from + count;
   }
   if (framesSeen !== unitOfFrame.length)
     throw corrupt(path, `${unitOfFrame.length - framesSeen} frames have no extent`, "frames");
@@ -165,26 +184,35 @@ export function checkExtentsAreUsed(
   path: string,
 ): void {
   const { start, length } = pageMap.extents;
-  let run = -1;
-  // The end of the current run, and its first page if the run is used.
-  let runEnd = 0;
-  let usedStart = Number.POSITIVE_INFINITY;
-  for (let i = 0; i < start.length; i++) {
+  const isUsedAt = (run: number, page: number) =>
+    run < runs.start.length && runs.state[run] === USED && runs.start[run]! <= page;
+  let run = 0;
+  for (let i = 0; i < start.length; ) {
     const first = start[i]!;
-    const end = first + length[i]!;
-    // Most extents are in the same used run as the one before.
-    if (usedStart <= first && end <= runEnd) continue;
-    for (let page = first; page < end; page = runEnd) {
-      while (runEnd <= page && ++run < runs.start.length) {
-        runEnd = runs.start[run]! + runs.length[run]!;
-        usedStart = runs.state[run] === USED ? runs.start[run]! : Number.POSITIVE_INFINITY;
-      }
-      if (runEnd <= page || usedStart > page)
-        throw corrupt(
-          path,
-          `Extent ${i} [${first}, ${end}) has page ${page}, which is free`,
-          "extents",
-        );
-    }
+    while (run < runs.start.length && runs.start[run]! + runs.length[run]! <= first) run++;
+    // Neighbouring used runs reach up to here. Most files have few such stretches.
+    let usedEnd = first;
+    for (; isUsedAt(run, usedEnd); run++) usedEnd = runs.start[run]! + runs.length[run]!;
+    i = firstBeyond(pageMap.extents, i, usedEnd);
+    if (i < start.length && start[i]! < Math.max(usedEnd, first + 1))
+      throw corrupt(
+        path,
+        `Extent ${i} [${start[i]}, ${start[i]! + length[i]!}) has page ${usedEnd}, which is free`,
+        "extents",
+      );
   }
+}
+
+/** The first extent from `from` on that ends beyond `page`. */
+function firstBeyond({ start, length }: PageMap["extents"], from: number, page: number): number {
+  const isWithin = (i: number) => i < start.length && start[i]! + length[i]! <= page;
+  let low = from;
+  let step = 1;
+  for (; isWithin(low + step - 1); step *= 2) low += step;
+  // Extents below `low` are within, and the one at `low + step - 1` is not.
+  while (step > 1) {
+    step /= 2;
+    if (isWithin(low + step - 1)) low += step;
+  }
+  return low;
 }

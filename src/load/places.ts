@@ -44,12 +44,6 @@ export class Places {
     return this.map.frames;
   }
 
-  /** True if all raw contents begin at multiples of the page size: O_DIRECT asks for that. */
-  isPageAligned(): boolean {
-    const { codec, offset } = this.map.frames;
-    return offset.every((at, frame) => codec[frame] !== CodecId.Raw || at % PAGE_SIZE === 0);
-  }
-
   /** Precondition: the page has contents. */
   placeOf(page: number): PagePlace {
     const { start, length, frame, framePage } = this.map.extents;

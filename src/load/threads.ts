@@ -68,9 +68,12 @@ export class LoadThreads {
       await Promise.all(all.map((task) => this.runThread(task)));
       return;
     }
-    // A source that reads ahead needs one thread only, unless frames are to be decoded.
+    // Past the page cache a ring needs one thread only, unless frames are to be decoded. From the
+    // page cache it copies as fast as threads do: one thread cannot make huge pages, and check
+    // what was read, at that rate.
+    const { isUring, isDirect } = describeSource(this.source);
     const hasFrames = this.loads.some(({ state }) => state.words[LoadWord.HasFrames] !== 0);
-    const isAhead = describeSource(this.source).isUring && !hasFrames;
+    const isAhead = isUring && isDirect && !hasFrames;
     const helpers = Array.from({ length: isAhead ? 0 : BACKGROUND_THREADS - 1 }, (_, i) =>
       i + 1 < STEADY_THREADS ? background : spare,
     );

@@ -20,7 +20,7 @@ import { LoadWord } from "../load/load-tables.ts";
 import { Loader } from "../load/loader.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
-import { chooseEngine } from "../source/file-source.ts";
+import { chooseEngine, URING_BYTES_MIN } from "../source/file-source.ts";
 import { describeSource, holdSource, releaseSource } from "../source/describe.ts";
 import { mapPages } from "./map-pages.ts";
 import { createOverlay } from "../memory/overlay.ts";
@@ -111,16 +111,18 @@ function chooseSource(
 ): PageSource {
   // Only io_uring needs the facts in the page maps.
   if (source.kind !== "file" || queue === "workers" || queue === "inline") return source;
-  let pages = 0;
+  let bytes = 0;
   let isAligned = true;
   for (const { map } of files) {
+    // By index: in a fresh process an iterator or a callback costs more than the work.
     const { length } = map.extents;
-    // By index: in a fresh process an iterator costs more than the whole loop.
-    for (let i = 0; i < length.length; i++) pages += length[i]!;
+    for (let i = 0; i < length.length && bytes < URING_BYTES_MIN; i++)
+      bytes += length[i]! * PAGE_SIZE;
     const { codec, offset } = map.frames;
-    isAligned &&= offset.every((at, i) => codec[i] !== Codecs.Raw || at % PAGE_SIZE === 0);
+    for (let i = 0; i < codec.length; i++)
+      if (codec[i] === Codecs.Raw && offset[i]! % PAGE_SIZE !== 0) isAligned = false;
   }
-  return chooseEngine(source, { queue, bytes: pages * PAGE_SIZE, isAligned });
+  return chooseEngine(source, { queue, bytes, isAligned });
 }
 
 interface LoadPlace {

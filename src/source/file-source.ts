@@ -38,7 +38,7 @@ export const URING_DEPTH_MAX = 8;
  */
 export const INLINE_READ_BYTES = 512 * 1024;
 /** Less than this is read before anything could be gained. */
-const URING_BYTES_MIN = 8 * HUGE_PAGE_SIZE;
+export const URING_BYTES_MIN = 8 * HUGE_PAGE_SIZE;
 /** A file with a smaller part of its samples in the page cache is cold. */
 const HOT_FRACTION = 0.5;
 const SAMPLES = 64;
@@ -79,7 +79,7 @@ export function releaseFiles({ holders, contents }: FileSource): void {
 
 export interface FileReadPlan {
   readonly queue: "auto" | "uring";
-  /** Bytes that are to be read. */
+  /** Bytes that are to be read, counted up to URING_BYTES_MIN. */
   readonly bytes: number;
   /** True if all reads may be multiples of the page size. */
   readonly isAligned: boolean;
