@@ -1,18 +1,18 @@
 /**
  * Admission: how many restores of a JavaScript thread have loading threads at once. Each has two to
- * five, and starting one takes 10 ms of a processor or more; so of hundreds of restores that begin
- * together only a few have threads, and the others follow in order, with the same threads.
+ * five, and starting one takes 10 ms of a processor or more. So of hundreds of restores that begin
+ * together only a few have threads, and the others follow in order with the same threads.
  *
- * A restore that is not admitted yet serves its demands nevertheless: a thread that waits for pages
- * reads them itself (own-reads.ts). If its source needs an event loop of its own, the first demand
- * admits it, unless many such loads are being read.
+ * A restore that is not admitted yet still serves its demands: a thread that waits for pages reads
+ * them itself (own-reads.ts). If its source needs an event loop of its own, the first demand admits
+ * it, unless many such loads are being read.
  */
 import { canBlock } from "../source/open.ts";
 import { GroupWord } from "./group.ts";
 import type { LoadState } from "./load-state.ts";
 
 const ADMITTED_MAX = 4;
-/** With those that were admitted because of a demand. */
+/** The most loads, including those that a demand admitted. */
 const URGENT_MAX = 16;
 const LOOK_MS = 10;
 
@@ -25,7 +25,7 @@ let admittedCount = 0;
 let candidates: Candidate[] = [];
 let timer: ReturnType<typeof setInterval> | undefined;
 
-/** Runs `run` once the loads, at least one and of one group, are admitted. */
+/** Runs `run` once the loads, at least one and all of one group, are admitted. */
 export async function whenAdmitted<T>(
   states: readonly LoadState[],
   run: () => Promise<T>,

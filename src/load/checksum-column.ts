@@ -1,7 +1,7 @@
 /**
- * CRC-32s of pages, by rank. The column stays in the manifest until it is needed: it is read in
- * blocks, on first use, by the thread that needs it. Two threads may read a block at once; both
- * store the same bytes. A block's word is set after its values.
+ * CRC-32s of pages, by rank. The column stays in the manifest until it is needed. The thread that
+ * needs a block reads it on first use. Two threads may read a block at once; both store the same
+ * bytes. A block's word is set after its values.
  */
 import { bufferAt, detach } from "../../ffi/index.ts";
 import { BLOCK_PAGES } from "../checkpoint/page-map.ts";
@@ -28,7 +28,7 @@ export class ChecksumColumn {
     return Math.floor(rank / BLOCK_PAGES);
   }
 
-  /** Where a block is in content 0. */
+  /** The place of a block in content 0. */
   placeOf(block: number): { offset: number; lengthBytes: number } {
     const first = block * BLOCK_PAGES;
     const count = Math.min(BLOCK_PAGES, this.values.length - first);
@@ -38,7 +38,7 @@ export class ChecksumColumn {
     };
   }
 
-  /** Takes a block's bytes from memory at `address`. False if they are damaged. */
+  /** Copies a block's bytes from memory at `address`. False if they are damaged. */
   install(block: number, address: number): boolean {
     const { lengthBytes } = this.placeOf(block);
     const buffer = bufferAt(address, lengthBytes);

@@ -1,15 +1,15 @@
 /**
- * What dead threads leave in a load, and how it is put right. A thread may end between any two
- * steps, at a loop's back edge or a call. It may leave:
+ * The remains of dead threads in a load, and their repair. A thread may end between any two steps,
+ * at a loop's back edge or a call. It may leave:
  *
  * - A claim: pages started by no living thread. They become free again, and wanted.
- * - A read in flight in its io_uring ring, which the kernel goes on with. The claim stays until the
+ * - A read in flight in its io_uring ring, which the kernel continues. The claim stays until the
  *   ring is drained and closed (ring-table.ts).
  * - A claim of failed pages that it was about to forget or to try again. They fail again.
- * - Counts that do not agree with the bits. While no thread has a claim, they are counted anew.
+ * - Counts that do not agree with the bits. While no thread has a claim, they are counted again.
  * - The mark of the demand thread. It is cleared.
  *
- * The run itself is taken over by a thread that waits (loader.ts).
+ * A waiting thread takes over the run itself (loader.ts).
  */
 import { bitCount } from "../pages/bits.ts";
 import type { Control } from "../control/control.ts";
@@ -26,7 +26,7 @@ import {
   WORDS_PER_UNIT,
 } from "./load-tables.ts";
 
-/** What is needed of a LoadState. */
+/** The part of a LoadState that is used here. */
 export interface Recoverable {
   readonly tables: LoadTables;
   readonly group: LoadGroup;
@@ -51,7 +51,7 @@ function mayWrite(state: Recoverable, thread: number): boolean {
   return isThreadAlive(thread) || !state.group.rings.closeOf(thread);
 }
 
-/** Gives back the claims of dead threads without a read in flight, and asks for them again. */
+/** Returns the claims of dead threads without a read in flight, and asks for their pages again. */
 export function recoverDeadClaims(state: Recoverable): void {
   const { slots } = state.tables;
   clearDeadServer(state);
@@ -60,7 +60,7 @@ export function recoverDeadClaims(state: Recoverable): void {
     const thread = Atomics.load(slots, at);
     if (thread === 0 || mayWrite(state, thread)) continue;
     if (Atomics.compareExchange(slots, at, thread, THREAD_ID) !== thread) continue;
-    // The slot is ours now. If this thread dies here, another one goes on from where it was.
+    // The slot is this thread's now. If this thread dies here, another one continues from there.
     reach("recover: took the slot");
     giveBack(state, at);
     Atomics.store(slots, at, 0);
@@ -81,9 +81,9 @@ function giveBack(state: Recoverable, at: number): void {
   const unit = Math.abs(owner) - 1;
   for (let i = 0; i < WORDS_PER_UNIT; i++) {
     const word = unit * WORDS_PER_UNIT + i;
-    const settled = Atomics.load(loaded, word) | Atomics.load(failed, word);
-    const lost = slots[at + 2 + i]! & ~settled;
-    // A claim's pages become free; pages taken off the failed ones fail again.
+    const decided = Atomics.load(loaded, word) | Atomics.load(failed, word);
+    const lost = slots[at + 2 + i]! & ~decided;
+    // A claim's pages become free. Pages taken off the failed ones fail again.
     if (owner > 0) Atomics.and(started, word, ~lost);
     else Atomics.or(failed, word, lost);
     slots[at + 2 + i] = 0;
@@ -95,12 +95,12 @@ function giveBack(state: Recoverable, at: number): void {
 }
 
 /**
- * Puts counts right that dead threads did not bring up to date, by the bits, and ends the load if
- * no page is pending. Does nothing while a thread has a claim.
+ * Corrects the counts that dead threads did not update, by the bits, and ends the load if no page
+ * is pending. Does nothing while a thread has a claim.
  *
  * The order of steps makes this safe: a thread with a claim sets bits, counts, then drops the
- * claim, so that counts agree with bits while there is no claim. Counts change by differences, and
- * only if no thread has made failed pages pending (Revision) or has settled pages (PendingPages).
+ * claim. So counts agree with bits while there is no claim. Counts change by differences, and only
+ * if no thread has made failed pages pending (Revision) or ended pending ones (PendingPages).
  */
 export function correctCounts(state: Recoverable, control: Control): void {
   const { words, unitPending } = state.tables;

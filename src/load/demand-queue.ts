@@ -3,7 +3,7 @@ import { LoadGroup, GroupWord } from "./group.ts";
 import { LoadWord, WORDS_PER_UNIT } from "./load-tables.ts";
 import { type LoadEntry, OpenLoad } from "./open-load.ts";
 
-/** Open loads that a thread keeps: opening one takes some 20 us. */
+/** Open loads that a thread keeps. Opening one takes some 20 µs. */
 const OPEN_MAX = 16;
 
 export class DemandQueue {
@@ -16,7 +16,7 @@ export class DemandQueue {
   private readonly byIndex: boolean;
   private last = -1;
 
-  /** `entries`: all loads of a group in order, or some of them. At least one. */
+  /** @param entries all loads of a group in order, or some of them; at least one */
   constructor(entries: readonly LoadEntry[]) {
     this.entries = entries;
     this.group = new LoadGroup(entries[0]!.state.group);
@@ -24,7 +24,7 @@ export class DemandQueue {
     this.byIndex = entries.length === this.group.words[GroupWord.LoadCount];
   }
 
-  /** A wanted unit and its load, or null. */
+  /** A wanted unit and its load, or null if there is none. */
   take(): { readonly load: OpenLoad; readonly unit: number } | null {
     if (!this.byIndex) return this.takeOfSome();
     for (;;) {
@@ -39,7 +39,7 @@ export class DemandQueue {
     }
   }
 
-  /** Without the group's bitmap: other threads serve the other loads. */
+  /** Without the group's bitmap, because other threads serve the other loads. */
   private takeOfSome(): { readonly load: OpenLoad; readonly unit: number } | null {
     for (let at = 0; at < this.entries.length; at++) {
       const load = this.enter(at);
@@ -66,7 +66,7 @@ export class DemandQueue {
     );
   }
 
-  /** True if a stopped load has units in flight in this thread. */
+  /** True if this thread has units of a stopped load in flight. */
   get hasStopped(): boolean {
     for (const { state, inFlight } of this.open.values())
       if (inFlight > 0 && !state.isLoading) return true;

@@ -1,8 +1,8 @@
 /**
- * DemandBoard: which pages of a load a program waits for, and in which order they are read.
+ * DemandBoard: the pages of a load that a program waits for, and the order in which they are read.
  *
  * A waiter that does not read for itself sets `wanted` bits, then the unit's bit, then the load's
- * bit in the group, and wakes the demand thread. Many waiters on a page are one bit, and one read.
+ * bit in the group, and wakes the demand thread. Many waiters on a page are one bit and one read.
  */
 import { forEachWord } from "../pages/bits.ts";
 import type { LoadGroup } from "./group.ts";
@@ -25,7 +25,7 @@ export class DemandBoard {
     this.unitWanted = tables.unitWanted;
   }
 
-  /** Asks for what no thread has started of [start, end). */
+  /** Asks for the pages of [start, end) that no thread has started. */
   demand(start: number, end: number): void {
     forEachWord(start, Math.min(end, this.words[LoadWord.SizePages]!), (word, mask) => {
       const want = mask & ~Atomics.load(this.started, word);
@@ -49,17 +49,17 @@ export class DemandBoard {
     Atomics.or(this.unitWanted, unit >>> 5, 1 << (unit & 31));
   }
 
-  /** Tells loading threads that this load has wanted pages. */
+  /** Signals loading threads that this load has wanted pages. */
   ring(): void {
     this.group.want(this.index);
     this.group.wake();
   }
 
   /**
-   * Takes one unit with wanted pages, whose bits go to `want`; -1 if there is none, or the load is
-   * stopped: what is wanted then stays wanted. The first unit of the newest demand comes first,
-   * then one after the other in turn: a short range does not wait behind all of a long one, nor the
-   * other way round.
+   * Takes one unit with wanted pages, whose bits go to `want`. Returns -1 if there is none, or the
+   * load is stopped; wanted pages then stay wanted. The first unit of the newest demand comes
+   * first, then one unit after the other in rotation. So a short range does not wait behind all of
+   * a long one, nor a long one behind many short ones.
    */
   take(want: Int32Array): number {
     const { words, unitWanted } = this;
@@ -81,7 +81,7 @@ export class DemandBoard {
     return -1;
   }
 
-  /** Takes the unit's wanted pages, if another thread has not. */
+  /** Takes the unit's wanted pages, unless another thread has. */
   private takeWanted(unit: number, want: Int32Array): boolean {
     if (unit >= this.wanted.length / WORDS_PER_UNIT) return false;
     const bit = 1 << (unit & 31);

@@ -17,7 +17,7 @@ const WINDOW_MS_MIN = 10;
 const GAIN = 1.05;
 /** Windows between two attempts at more. */
 const REST_WINDOWS = 4;
-/** After a wait, another one is expected for so long. */
+/** After a wait, another one is expected for this long. */
 const YIELD_MS = 20;
 
 export class Depth {
@@ -43,18 +43,18 @@ export class Depth {
     this.yieldUnits = limitsItself ? Math.ceil(maxUnits / 16) : 1;
   }
 
-  /** Units to keep in flight, in [1, maxUnits]. */
+  /** How many units to keep in flight, in [1, maxUnits]. */
   units(nowMs: number): number {
     return nowMs < this.yieldUntilMs ? this.yieldUnits : this.current;
   }
 
-  /** A program waits for a page. Measurements meanwhile say nothing about the device alone. */
+  /** Called when a program waits for a page. Rates measured meanwhile do not count. */
   giveWay(nowMs: number): void {
     this.yieldUntilMs = nowMs + YIELD_MS;
     this.windowStartMs = -1;
   }
 
-  /** A unit has arrived. */
+  /** Called when a unit has arrived. */
   observe(nowMs: number): void {
     if (nowMs < this.yieldUntilMs) return;
     if (this.windowStartMs < 0) {

@@ -1,10 +1,10 @@
 /**
- * Errors of a load in shared memory, so that every thread can tell why a page failed. An error is
+ * Errors of a load in shared memory, so that every thread knows why a page failed. An error is
  * stored as text; equal errors share a record.
  *
  * A record's first word is its state: 0 free, -1 being written, else the length of its text. It
- * changes by compare-exchange from 0, and is stored after the text. Records are never freed; if
- * all are taken, further errors share the last one, which says so.
+ * changes by compare-exchange from 0, and is stored after the text. Records are never freed. If all
+ * are taken, further errors share the last one, which says so.
  */
 import { SyscallError } from "../../ffi/index.ts";
 import { rebuildError, tellError } from "../threads/errors.ts";
@@ -16,7 +16,7 @@ const RECORD_WORDS = RECORD_BYTES / 4;
 const TEXT_BYTES_MAX = RECORD_BYTES - 4;
 const BEING_WRITTEN = -1;
 
-/** A read's failure, without the place where it happened: the page tells that. */
+/** A read's failure without its place, which the page determines. */
 export type StoredError =
   | { readonly kind: "syscall"; readonly syscall: string; readonly errno: number }
   | { readonly kind: "error"; readonly error: Error };

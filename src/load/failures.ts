@@ -1,4 +1,4 @@
-/** Why a page cannot be had, as an error that names the place. */
+/** The reason why a page failed, as an error that names the place. */
 import { SyscallError } from "../../ffi/index.ts";
 import { CorruptCheckpointError, PageReadError } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -19,7 +19,7 @@ function errorOf(state: LoadState, page: number): Error {
   const where = { path, section: "pages", offset };
   const what = `contents of extent ${extent}, memory offset ${page * PAGE_SIZE}`;
   const { source } = state.handle;
-  // Damage on the way would be another one each time.
+  // Damage by a network would differ each time.
   const times = crossesNetwork(source) ? `, which was fetched ${FETCHES_MAX} times` : "";
   switch (number) {
     case ERROR_CHECKSUM:

@@ -1,9 +1,9 @@
 /**
  * FirstPages: pages that the background pass reads before the rest, in a given order: the recorded
- * working set of an earlier start. Shared by the threads of a load.
+ * working set of an earlier start. The threads of a load share it.
  *
- * Entries are a unit and the bits of its pages. Nothing depends on them: a page that is listed
- * twice, or has no contents, is skipped like one that another thread has claimed.
+ * Entries are a unit and the bits of its pages. They are only hints: a page that is listed twice,
+ * or has no contents, is skipped like one that another thread has claimed.
  */
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
 
@@ -41,12 +41,12 @@ export function listFirstPages(
   return entries;
 }
 
-/** True while there are pages that come first. `words` are LoadWord's. */
+/** True while first pages are left. `words` are LoadWord's. */
 export function hasFirst(words: Int32Array, entries: Int32Array | null): boolean {
   return entries !== null && words[LoadWord.NextFirst]! < entries.length / ENTRY_WORDS;
 }
 
-/** Takes the next unit, whose pages' bits go to `want`; -1 at the end. `words` are LoadWord's. */
+/** Takes the next unit. Its pages' bits go to `want`; -1 at the end. `words` are LoadWord's. */
 export function takeFirst(
   words: Int32Array,
   entries: Int32Array | null,
@@ -55,7 +55,7 @@ export function takeFirst(
 ): number {
   if (entries === null) return -1;
   const count = entries.length / ENTRY_WORDS;
-  // A plain read first: this is asked before every unit of the pass.
+  // A plain read first, because every unit of the pass asks.
   while (words[LoadWord.NextFirst]! < count) {
     const entry = Atomics.add(words, LoadWord.NextFirst, 1);
     if (entry >= count) return -1;

@@ -13,10 +13,10 @@ import { populateForWrite } from "./populate.ts";
 import type { UnitJob } from "./unit-job.ts";
 
 export class FrameDecoder {
-  /** Where frames are decoded that cannot be decoded in place: HUGE_PAGE_SIZE, or 0. */
+  /** Memory for frames that cannot be decoded in place: HUGE_PAGE_SIZE, or 0. */
   private decoded = 0;
 
-  /** Decodes a frame from scratch memory. Returns 0, or what is wrong. */
+  /** Decodes a frame from scratch memory. Returns 0, or the number of an error. */
   decode(job: UnitJob, op: number): number {
     const { plan } = job;
     const { state, base } = job.load!;
@@ -40,7 +40,7 @@ export class FrameDecoder {
       });
       if (decoded !== lengthBytes) return ERROR_FRAME;
     } catch (error) {
-      // A codec that this machine does not have: the waiters hear of it.
+      // This machine does not have the codec: the waiters get the error.
       return state.errors.add(error as Error);
     }
     if (inPlace === 0) {

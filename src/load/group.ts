@@ -1,11 +1,11 @@
 /**
- * LoadGroup: what the loads of one restore share, so that a checkpoint of thousands of files takes
+ * LoadGroup: the part that the loads of one restore share. A checkpoint of thousands of files takes
  * as many threads as one of a single file.
  *
  * Loads have an index in the group, which is their order. Words in one SharedArrayBuffer:
- * - Demand: bumped when a program waits for missing pages of any load, and when a load ends. The
- *   demand thread sleeps on it; background threads give way when it changes, and while that
- *   thread has reads in flight.
+ * - Demand: changed when a program waits for missing pages of any load, and when a load ends. The
+ *   demand thread sleeps on it. Background threads yield when it changes, and while that thread has
+ *   reads in flight.
  * - a bitmap of loads with wanted pages, and a hint to the newest.
  * - the io_uring rings of loading threads (ring-table.ts).
  */
@@ -41,7 +41,7 @@ export function createGroup(loads: number): SharedArrayBuffer {
 export class LoadGroup {
   readonly words: Int32Array;
   readonly rings: RingTable;
-  /** One bit a load. */
+  /** One bit for each load. */
   private readonly wanted: Int32Array;
 
   constructor(buffer: SharedArrayBuffer) {
@@ -55,7 +55,7 @@ export class LoadGroup {
     );
   }
 
-  /** The value that changes with the next demand. */
+  /** A value that changes with the next demand. */
   get demand(): number {
     return Atomics.load(this.words, GroupWord.Demand);
   }
@@ -79,31 +79,31 @@ export class LoadGroup {
     return Atomics.load(this.words, GroupWord.NewestLoad) !== 0;
   }
 
-  /** Load `index` has wanted pages. The caller then calls `wake`. */
+  /** Records that load `index` has wanted pages. The caller then calls `wake`. */
   want(index: number): void {
     Atomics.or(this.wanted, index >>> 5, 1 << (index & 31));
     Atomics.store(this.words, GroupWord.NewestLoad, index + 1);
   }
 
-  /** More pages of load `index` may be wanted: its turn comes again. */
+  /** Records that more pages of load `index` may be wanted. */
   wantAgain(index: number): void {
     Atomics.or(this.wanted, index >>> 5, 1 << (index & 31));
   }
 
-  /** A thread reads pages that it waits for itself: background threads give way. */
+  /** Called when a thread reads pages that it waits for itself: background threads yield. */
   noteDemand(): void {
     Atomics.add(this.words, GroupWord.Demand, 1);
   }
 
-  /** Has loading threads look again. */
+  /** Makes loading threads look again. */
   wake(): void {
     Atomics.add(this.words, GroupWord.Demand, 1);
     Atomics.notify(this.words, GroupWord.Demand);
   }
 
   /**
-   * The index of a load with wanted pages, or -1: the newest first, then in turn from `after`. Its
-   * bit is cleared: the caller calls `wantAgain` if more may remain.
+   * The index of a load with wanted pages, or -1: the newest first, then in rotation from `after`.
+   * Its bit is cleared: the caller calls `wantAgain` if more may remain.
    */
   takeLoad(after: number): number {
     const newest = Atomics.exchange(this.words, GroupWord.NewestLoad, 0) - 1;

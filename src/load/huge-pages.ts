@@ -1,6 +1,6 @@
 /**
- * Making a huge page of a unit's memory before its contents are read there: allocating 512 small
- * pages costs several times what copying them does.
+ * Makes a unit's memory a huge page before its contents are read into it: allocating 512 small
+ * pages takes several times as long as copying them.
  */
 import {
   MADV_COLLAPSE,
@@ -13,16 +13,16 @@ import { PAGES_PER_UNIT } from "./load-tables.ts";
 
 /**
  * A unit becomes a huge page if at least this many of its pages are read. Measured, page cache hot,
- * median of 400 units: a full unit takes 181 us to make huge and 120 us to read, 1583 us into small
- * pages; with every fourth page absent 144 us to read once it is huge, 1160 us into small pages. So
- * a huge page is faster from a seventh of its pages up. It commits the whole 2 MiB, and two thirds
- * bound that to half as much again as the contents.
+ * median of 400 units: a full unit takes 181 µs to make huge and 120 µs to read, against 1,583 µs
+ * into small pages; with every fourth page absent 144 µs to read once it is huge, against 1,160 µs
+ * into small pages. So a huge page is faster from a seventh of its pages up. It commits the whole 2
+ * MiB. Two thirds limit that to half as much memory again as the contents.
  */
 export const HUGE_PAGES_MIN = Math.ceil((PAGES_PER_UNIT * 2) / 3);
 
 /**
  * Populates one page (the kernel does not collapse an empty block), then collapses the block at
- * `address`. A kernel that refuses leaves small pages, which hold the same bytes.
+ * `address`. If the kernel refuses, small pages stay, with the same bytes.
  */
 export function makeHuge(address: number): boolean {
   if (tryAdvise(address, SYSTEM_PAGE_SIZE, MADV_POPULATE_WRITE) !== 0) return false;

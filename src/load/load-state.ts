@@ -1,6 +1,6 @@
 /**
- * LoadState: which pages are loaded. The shared state of one load, in memory that every loading or
- * waiting thread has (load-tables.ts).
+ * LoadState: which pages are loaded. The state of one load, in memory that all loading and waiting
+ * threads share (load-tables.ts).
  *
  * A page has four bits, in four bitmaps. A unit is the 2 MiB that a huge page covers.
  *
@@ -13,10 +13,10 @@
  *
  * Pages with nothing to load (free, or zero) have started and loaded set from the beginning.
  *
- * Waiting: a waiter adds 1 to `unitWaiters` of each of its units and then looks at the bits. A
- * loader sets bits, then looks at `unitWaiters`, and if there are waiters, bumps Word.LoadProgress
- * and wakes: one sees the other. Waiters for everything are not counted (woken by each unit, a load
- * of 2 GiB took a third longer): the end and failures wake them.
+ * Waiting: a waiter adds 1 to `unitWaiters` of each of its units and then reads the bits. A loader
+ * sets bits, then reads `unitWaiters`, and if there are waiters, changes Word.LoadProgress and
+ * wakes them: one sees the other. Waiters for everything are not counted (woken by each unit, a
+ * load of 2 GiB took a third longer): the end and failures wake them.
  *
  * A claim is in a slot of its thread, so that another thread can give it back (dead-threads.ts):
  * the unit before `started` is set, the bits of its pages right after. In between the thread makes
@@ -52,7 +52,7 @@ export const ERROR_CHECKSUM = -1;
 export const ERROR_SHORT = -2;
 export const ERROR_FRAME = -3;
 
-/** What a thread has claimed of one unit, and what came of it. */
+/** A thread's claim of one unit, and its outcome. */
 export interface ClaimedPages {
   readonly unit: number;
   /** Bits of the unit's pages; `fail` leaves those of the good ones. */
@@ -62,7 +62,9 @@ export interface ClaimedPages {
   readonly bad: Int32Array;
   readonly mismatched: Int32Array;
   readonly badCount: number;
-  /** Why the first of them could not be read: a number of the error table, or ERROR_.... */
+  /**
+   * The reason why the first of them could not be read: a number of the error table, or ERROR_….
+   */
   readonly error: number;
 }
 
@@ -77,7 +79,7 @@ export class LoadState {
   readonly checksums: ChecksumColumn | null;
   readonly demands: DemandBoard;
   readonly errors: ErrorTable;
-  /** What `drop` and others claim: reused, since every decRef during a load calls them. */
+  /** The claims of `drop` and others: reused, because every decRef during a load calls them. */
   private readonly dropped = new Int32Array(WORDS_PER_UNIT);
 
   constructor(handle: LoadHandle) {
@@ -128,7 +130,7 @@ export class LoadState {
     return this.words[LoadWord.PendingPages] === 0 && this.words[LoadWord.FailedPages] === 0;
   }
 
-  /** The unit behind the last one that [.., end) touches. New pages of a grown file have none. */
+  /** One past the last unit that [.., end) touches. New pages of a grown file have none. */
   lastUnitOf(end: number): number {
     return Math.min(this.unitCount, Math.ceil(end / PAGES_PER_UNIT));
   }
@@ -171,7 +173,7 @@ export class LoadState {
     return found;
   }
 
-  /** Why `page` failed: a number of the error table, or ERROR_.... */
+  /** Why `page` failed: a number of the error table, or ERROR_…. */
   errorOf(page: number): number {
     const { mismatched, unitError } = this.tables;
     if ((Atomics.load(mismatched, page >>> 5) & (1 << (page & 31))) !== 0) return ERROR_CHECKSUM;
@@ -195,8 +197,8 @@ export class LoadState {
   }
 
   /**
-   * Claims what no thread has started of the pages in `want` (one unit's bits). The claimed bits
-   * replace `want`; returns how many. The slot names them until `publish` or `fail`.
+   * Claims the pages of `want` (one unit's bits) that no thread has started. The claimed bits
+   * replace `want`. Returns how many. The slot has them until `publish` or `fail`.
    */
   claim(slot: number, unit: number, want: Int32Array): number {
     const { slots, started } = this.tables;
@@ -206,7 +208,7 @@ export class LoadState {
     let count = 0;
     for (let i = 0; i < WORDS_PER_UNIT; i++) {
       const word = unit * WORDS_PER_UNIT + i;
-      // The slot names only this thread's pages, so that it never gives back another thread's.
+      // The slot has only this thread's pages, so it never gives back another thread's.
       const free = want[i]! & ~Atomics.load(started, word);
       const mine = free === 0 ? 0 : free & ~Atomics.or(started, word, free);
       want[i] = slots[at + 2 + i] = mine;
@@ -216,7 +218,7 @@ export class LoadState {
     return count;
   }
 
-  /** Gives a claim back unread. */
+  /** Gives a claim back, with its pages unread. */
   unclaim(slot: number, unit: number, claimed: Int32Array): void {
     const { slots, started } = this.tables;
     const at = slot * SLOT_WORDS;
@@ -227,12 +229,12 @@ export class LoadState {
     Atomics.store(slots, at + 1, 0);
   }
 
-  /** The claimed pages are in place. */
+  /** Publishes the claimed pages, which are in place. */
   publish(control: Control, slot: number, unit: number, claimed: Int32Array, count: number): void {
     this.setLoaded(unit, claimed);
     reach("load: bits set");
     Atomics.add(this.words, LoadWord.LoadedPages, count);
-    this.settle(control, slot, unit, count);
+    this.tally(control, slot, unit, count);
   }
 
   private setLoaded(unit: number, pages: Int32Array): void {
@@ -242,7 +244,7 @@ export class LoadState {
     }
   }
 
-  /** Some of the claimed pages (at least one) are bad; the others are in place. */
+  /** Some of the claimed pages (at least one) are bad. Publishes the others. */
   fail(control: Control, slot: number, claim: ClaimedPages): void {
     const { unit, want, count, bad, mismatched, badCount, error } = claim;
     const { tables, words } = this;
@@ -263,22 +265,20 @@ export class LoadState {
       want[i]! &= ~bad[i]!;
     }
     this.setLoaded(unit, want);
-    this.settle(control, slot, unit, count, badCount);
+    this.tally(control, slot, unit, count, badCount);
   }
 
-  private settle(control: Control, slot: number, unit: number, count: number, badCount = 0): void {
+  private tally(control: Control, slot: number, unit: number, count: number, badCount = 0): void {
     const { unitPending, unitWaiters, slots } = this.tables;
     this.countArrived(control, count - badCount);
     Atomics.sub(unitPending, unit, count);
     if (Atomics.sub(this.words, LoadWord.PendingPages, count) === count) this.end(control);
-    // Last: while no living thread has a claim, no count is about to change for one.
+    // Last, so that no count is about to change while no living thread has a claim.
     Atomics.store(slots, slot * SLOT_WORDS + 1, 0);
     if (badCount > 0 || Atomics.load(unitWaiters, unit) > 0) wakeWaiters(control);
   }
 
-  /**
-   * So many more are in place, or not needed. With the last of them the file is an ordinary one.
-   */
+  /** `count` more pages are in place, or not needed. The last one makes the file an ordinary one. */
   countArrived(control: Control, pages: number): void {
     if (pages > 0 && Atomics.sub(this.words, LoadWord.MissingPages, pages) === pages)
       Atomics.store(control.words, Word.Loading, 0);
@@ -292,8 +292,8 @@ export class LoadState {
   }
 
   /**
-   * Drops what no thread has started of [start, end), and forgets what failed there: the next owner
-   * of those pages gets new ones. True if something is still being read into it.
+   * Drops the pages of [start, end) that no thread has started, and forgets their failures: their
+   * next owner gets new pages. True if something is still being read into the range.
    */
   cancel(control: Control, start: number, end: number): boolean {
     const last = this.lastUnitOf(end);
@@ -310,7 +310,7 @@ export class LoadState {
     return inFlight;
   }
 
-  /** Within one unit. With a claim, as if to read it, so that it can be given back. */
+  /** Within one unit, with a claim as if to read it, so that it can be given back. */
   private drop(control: Control, unit: number, start: number, end: number): void {
     const want = this.dropped.fill(0);
     let free = 0;
@@ -324,7 +324,7 @@ export class LoadState {
     if (count > 0) {
       reach("drop: claimed");
       this.setLoaded(unit, want);
-      this.settle(control, slot, unit, count);
+      this.tally(control, slot, unit, count);
     }
     this.freeSlot(slot);
   }
@@ -376,11 +376,11 @@ export class LoadState {
     this.forEachWord(start, end, (word, mask) => {
       if ((mask & Atomics.load(tables.failed, word)) === 0) return;
       count += this.takeFailed(word, mask, (bits, pages, place) => {
-        // Pending before claimable: a page that is not counted must not be finished.
+        // Pending before claimable, because a page that is not counted must not be finished.
         Atomics.add(words, LoadWord.PendingPages, pages);
         Atomics.add(tables.unitPending, Math.floor(word / WORDS_PER_UNIT), pages);
         Atomics.sub(words, LoadWord.FailedPages, pages);
-        // At once after: another thread may claim them now.
+        // Right after that, another thread may claim them.
         Atomics.and(tables.started, word, ~bits);
         tables.slots[place] = 0;
         this.demands.want(word, bits);
@@ -390,7 +390,7 @@ export class LoadState {
     return count;
   }
 
-  /** One waiter more, or less. */
+  /** Adds or removes a waiter. */
   countWaiter(start: number, end: number, change: 1 | -1): void {
     if (isWhole(this.words, start, end)) return;
     const last = this.lastUnitOf(end);

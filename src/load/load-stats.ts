@@ -1,31 +1,31 @@
-/** What `loadStats` reports. */
+/** The statistics of `loadStats`. */
 import { PAGE_SIZE } from "../pages/units.ts";
 import { describeSource } from "../source/describe.ts";
 import { failureOf } from "./failures.ts";
 import type { LoadState } from "./load-state.ts";
 import { LoadWord } from "./load-tables.ts";
 
-/** What a background pass reads by. */
+/** The way in which a background pass reads. */
 export type UsedQueue = "workers" | "uring" | "inline";
 
-/** By LoadWord.Queue. */
+/** Indexed by LoadWord.Queue. */
 export const QUEUES = [null, "workers", "uring", "inline"] as const;
 
-/** What a restore has done so far; sizes in bytes. */
+/** The progress of a restore; sizes in bytes. */
 export interface LoadStats {
   readonly isLoading: boolean;
-  /** Contents to load: pages that the checkpoint holds. */
+  /** Contents to load: pages of the checkpoint that are not zero. */
   readonly totalBytes: number;
   readonly loadedBytes: number;
-  /** Contents whose read failed; they stay failed until `retryLoad`. */
+  /** Contents whose read failed. They stay failed until `retryLoad`. */
   readonly failedBytes: number;
   /** Read again because what came over a network did not match its checksum. */
   readonly refetchedBytes: number;
   /** Loaded because a program waited for them. */
   readonly demandBytes: number;
-  /** What earlier starts used and this one read first; in blocks of 64 KiB. */
+  /** Pages that earlier starts used and this one read first, in blocks of 64 KiB. */
   readonly workingSetBytes: number;
-  /** What of it this start has not used. */
+  /** The part of the working set that this start has not used. */
   readonly wastedBytes: number;
   /** Loaded into huge pages, and into small ones. */
   readonly hugeBytes: number;
@@ -33,9 +33,9 @@ export interface LoadStats {
   /** Loaded by mapping page files, and by copying. */
   readonly mappedBytes: number;
   readonly copiedBytes: number;
-  /** What the background pass reads by; null if there is nothing to load. */
+  /** The queue of the background pass; null if there is nothing to load. */
   readonly queue: UsedQueue | null;
-  /** True if it reads past the page cache (O_DIRECT). */
+  /** True if it reads without the page cache (O_DIRECT). */
   readonly isDirect: boolean;
   /** Reads of contents, and the most that one thread had in flight at once. */
   readonly readCalls: number;
@@ -65,7 +65,7 @@ export const NOTHING_LOADED: LoadStats = {
   error: null,
 };
 
-/** `stopped`: why the load was ended early, or null. */
+/** @param stopped the reason why the load was ended early, or null */
 export function statsOf(state: LoadState, isLoading: boolean, stopped: Error | null): LoadStats {
   const { words } = state;
   return {
@@ -75,7 +75,7 @@ export function statsOf(state: LoadState, isLoading: boolean, stopped: Error | n
     failedBytes: words[LoadWord.FailedPages]! * PAGE_SIZE,
     refetchedBytes: words[LoadWord.RefetchedPages]! * PAGE_SIZE,
     demandBytes: words[LoadWord.DemandPages]! * PAGE_SIZE,
-    // MemoryFile.loadStats knows (restore/working-set.ts).
+    // MemoryFile.loadStats fills these in (restore/working-set.ts).
     workingSetBytes: 0,
     wastedBytes: 0,
     hugeBytes: words[LoadWord.HugePages]! * PAGE_SIZE,

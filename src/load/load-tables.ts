@@ -2,10 +2,10 @@
  * The memory of a LoadState: the layout of its tables in a SharedArrayBuffer, and how they are
  * filled from a page map.
  *
- * The columns of the page map are shared memory too, best where the manifest was read to: copying
- * 2 MiB of checksums (of 2 GiB) costs 1.2 ms in page faults. Filling the tables is one flat pass
- * over the extents. In a fresh process the first loop over 131,072 of them runs interpreted, and a
- * closure for each would cost more than all the work (12 ms instead of 2).
+ * The columns of the page map are shared memory too, if possible the memory into which the manifest
+ * was read: copying 2 MiB of checksums (of 2 GiB) costs 1.2 ms in page faults. Filling the tables
+ * is one flat pass over the extents. In a fresh process the first loop over 131,072 of them runs
+ * interpreted, and a closure for each would take longer than all other work (12 ms instead of 2).
  */
 import { CodecId } from "../codec/codec.ts";
 import { BLOCK_PAGES, type ColumnPlace, type PageMap } from "../checkpoint/page-map.ts";
@@ -27,11 +27,11 @@ export const LoadWord = {
   ContentPages: 1,
   /** Position of the background pass (order.ts). Atomics.add. */
   NextUnit: 2,
-  /** 1: loaders leave as soon as they can. */
+  /** 1 once loaders must leave as soon as they can. */
   Stop: 3,
   /**
    * Pages that are neither loaded nor failed. Atomics.sub; the thread that brings it to 0 ends the
-   * load. Compare-exchange for what dead threads did not count.
+   * load. Compare-exchange to count for dead threads.
    */
   PendingPages: 4,
   FailedPages: 5,
@@ -47,44 +47,49 @@ export const LoadWord = {
   Released: 11,
   /** The most reads that one background thread had in flight. Compare-exchange, upwards. */
   MostInFlight: 12,
-  /** How the background pass reads: an index of QUEUES (loader.ts). Written before sharing. */
+  /**
+   * The queue of the background pass: an index of QUEUES (load-stats.ts). Written before sharing.
+   */
   Queue: 13,
   /** First unit of the last demand, plus 1; taken by exchange with 0. A hint. */
   NewestDemand: 14,
-  /** The unit from which demands are taken in turn. A hint. */
+  /** The unit from which demands are taken in rotation. A hint. */
   NextDemand: 15,
   /**
-   * Pages that are not in place: pending and failed ones. Atomics.sub, never up; the thread that
+   * Pages that are not in place: pending and failed ones. Atomics.sub, never up. The thread that
    * brings it to 0 clears Word.Loading.
    */
   MissingPages: 16,
   /**
-   * Bumped before failed pages become pending again, and before a thread counts for dead threads:
-   * what was read before is stale.
+   * Changes before failed pages become pending again, and before a thread counts for dead threads:
+   * earlier reads of the bits are stale then.
    */
   Revision: 17,
   /** 1 if some frames are compressed. Written before sharing. */
   HasFrames: 18,
-  /** Position in the pages that come first (first-pages.ts). Atomics.add. */
+  /** Position in the first pages (first-pages.ts). Atomics.add. */
   NextFirst: 19,
   /** Loaded pages that are mapped. */
   MappedPages: 20,
-  /** Pages that were read again because what came over a network was damaged. */
+  /** Pages that were read again because a network damaged them. */
   RefetchedPages: 21,
 } as const;
 
 /**
- * True if pages [start, end) are all that there is to load, or more: a file may have grown.
- * `words` are LoadWord's.
+ * True if pages [start, end) include all pages to load. It may be more, because a file may have
+ * grown. `words` are LoadWord's.
  */
 export const isWhole = (words: Int32Array, start: number, end: number): boolean => {
   return start === 0 && end >= words[LoadWord.SizePages]!;
 };
 
 const HEADER_WORDS = 22;
-/** Units that one thread may have in flight. */
+/** The most units that one thread may have in flight. */
 export const DEPTH_MAX = 32;
-/** Claims: of each thread that uses the file one to read and one to drop, and those read ahead. */
+/**
+ * The most claims: for each thread that uses the file one to read and one to drop, and those read
+ * ahead.
+ */
 export const SLOTS = 2 * MAX_PARTICIPANTS + 2 * DEPTH_MAX + URING_DEPTH_MAX;
 /** Thread id, unit + 1, then the claimed bits. */
 export const SLOT_WORDS = 2 + WORDS_PER_UNIT;
@@ -92,7 +97,7 @@ export const SLOT_WORDS = 2 + WORDS_PER_UNIT;
 export interface LoadPlan {
   /** Validated: extents ordered and disjoint, frames within their contents. */
   readonly map: PageMap;
-  /** CRC-32 of each page by rank, or where they are in the manifest; null if there are none. */
+  /** CRC-32 of each page by rank, or their place in the manifest; null if there are none. */
   readonly checksums: Uint32Array | ColumnPlace | null;
   readonly source: PageSource;
   /** For pages that are mapped instead of copied (memory/overlay.ts); null: none. */
@@ -100,21 +105,21 @@ export interface LoadPlan {
   /** The group's shared memory, and the load's index in it (group.ts). */
   readonly group: SharedArrayBuffer;
   readonly index: number;
-  /** What the background pass reads first (first-pages.ts), or null. */
+  /** The pages that the background pass reads first (first-pages.ts), or null. */
   readonly first?: Int32Array<SharedArrayBuffer> | null;
 }
 
 /** A column of checksums, by rank, in blocks that are read on first use (checksum-column.ts). */
 export interface SharedChecksums {
   readonly values: Uint32Array;
-  /** One word a block. */
+  /** One word for each block. */
   readonly states: Int32Array;
   readonly blockCrcs: Uint32Array;
-  /** Of the column in the manifest. */
+  /** Byte offset of the column in the manifest. */
   readonly offset: number;
 }
 
-/** Other threads of the process open a LoadState by this: structured-cloneable. */
+/** With this, other threads of the process open a LoadState. postMessage can copy it. */
 export interface LoadHandle {
   readonly tables: SharedArrayBuffer;
   readonly map: PageMap;
@@ -238,7 +243,7 @@ function shareChecksums(checksums: LoadPlan["checksums"]): SharedChecksums | nul
   };
 }
 
-/** The column in shared memory: itself, or a copy. */
+/** The column in shared memory: the same one, or a copy. */
 function toShared<Column extends Uint32Array | Float64Array>(column: Column): Column {
   if ((column.buffer as ArrayBufferLike) instanceof SharedArrayBuffer) return column;
   const buffer = new SharedArrayBuffer(Math.max(8, column.byteLength));
@@ -255,15 +260,15 @@ function fill(tables: LoadTables, starts: Uint32Array, lengths: Uint32Array): nu
   tables.started.fill(-1);
   tables.unitFirstExtent.fill(-1);
   const pages = enterExtents(tables, starts, lengths);
-  // No read is under way yet, so what need not be started is loaded.
+  // No read is under way yet, so pages that need not be started are loaded.
   tables.loaded.set(tables.started);
   return pages;
 }
 
 /**
  * Enters every extent. Returns how many pages have contents. Values of a bitmap word or a unit are
- * gathered in variables and stored when the next one begins: a store into a typed array is the
- * slowest step of an interpreted loop.
+ * gathered in variables and stored when the next one begins, because a store into a typed array is
+ * the slowest step of an interpreted loop.
  */
 function enterExtents(tables: LoadTables, starts: Uint32Array, lengths: Uint32Array): number {
   const { started, unitFirstExtent, unitFirstRank, unitPending } = tables;
@@ -316,7 +321,7 @@ function enterExtents(tables: LoadTables, starts: Uint32Array, lengths: Uint32Ar
   return rank;
 }
 
-/** Remembers the most reads that were in flight at once. `words` are LoadWord's. */
+/** Records the most reads that were in flight at once. `words` are LoadWord's. */
 export function noteInFlight(words: Int32Array, reads: number): void {
   for (let most = Atomics.load(words, LoadWord.MostInFlight); most < reads; ) {
     const seen = Atomics.compareExchange(words, LoadWord.MostInFlight, most, reads);

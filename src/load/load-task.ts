@@ -1,10 +1,10 @@
 /**
- * What a loading thread runs (worker/tasks.ts: "load"), for all loads of a group in their order.
+ * The task of a loading thread (worker/tasks.ts: "load"), for all loads of a group in their order.
  *
- * - A background thread takes unit after unit. A source that it reads inline, it reads one unit at
- *   a time, wanted ones first. With a source that reads ahead (io_uring, a remote one) it keeps as
- *   many units in flight as pay (depth.ts), and leaves wanted pages to the demand thread.
- * - The demand thread sleeps until a waiter wants pages and reads those at once: no other read is
+ * - A background thread takes unit after unit. From a source that it reads inline, it reads one
+ *   unit at a time, wanted ones first. With a source that reads ahead (io_uring, a remote one) it
+ *   keeps several units in flight (depth.ts), and leaves wanted pages to the demand thread.
+ * - The demand thread sleeps until a waiter wants pages, and reads those at once: no other read is
  *   before them.
  * - A spare thread is a background thread that leaves its processor to the program while that waits
  *   for pages.
@@ -40,14 +40,14 @@ export interface LoadTask {
 
 /**
  * A thread that wakes up, the demand thread or the program, takes a processor from the background
- * pass at once and not when its slice (1.4 ms on two processors) is over. On a machine with other
- * users, the better half of seven loads had a p99 of 3.3 to 4.9 ms with it and of 4.4 to 9.7
+ * pass at once, and not only when its slice (1.4 ms on two processors) is over. On a machine with
+ * other users, the better half of seven loads had a p99 of 3.3 to 4.9 ms with it and of 4.4 to 9.7
  * without; the other half was noise in both.
  */
 const SLICE_NS = { background: 10_000_000, spare: 10_000_000, demand: 100_000 } as const;
-/** A sleeper looks this often for dead threads with claims or uncounted pages. */
+/** The interval at which a sleeper checks for dead threads with claims or uncounted pages. */
 export const LIVENESS_CHECK_MS = 200;
-/** After a demand, others are expected for so long, and spare threads sleep. */
+/** After a demand, others are expected for this long, and spare threads sleep. */
 export const YIELD_MS = 10;
 /** Loads that one liveness check looks at. */
 const CHECKED_LOADS = 16;
@@ -67,7 +67,7 @@ export async function run(task: LoadTask): Promise<void> {
   }
 }
 
-/** Units that a reader should have in flight at most. */
+/** The most units that a reader should have in flight. */
 function depthFor({ readsInFlight, readBytesMax }: ReaderCapabilities): number {
   const units = Math.floor((readsInFlight * readBytesMax) / HUGE_PAGE_SIZE);
   return Math.max(1, Math.min(DEPTH_MAX, units));
@@ -131,7 +131,7 @@ class LoadingThread {
       for (let demand = group.demand; demand !== known; demand = group.demand) {
         if (!load.state.isLoading) return;
         known = demand;
-        // Not on Demand itself: it would be woken with the demand thread, for nothing.
+        // Not on Demand itself, because it would be woken with the demand thread, for nothing.
         nap(YIELD_MS);
       }
     }
@@ -142,7 +142,7 @@ class LoadingThread {
     const { state } = load;
     let reader = this.reader!;
     const depth = new Depth(reader.depth, !reader.mayBlock);
-    // Not the word's present value: what was wanted before this thread began is seen as well.
+    // Not the word's present value, so that earlier demands are seen as well.
     let demand = 0;
     for (let isMore = true; isMore || load.inFlight > 0; ) {
       if (Atomics.load(state.words, LoadWord.Stop) !== 0) {
@@ -154,11 +154,12 @@ class LoadingThread {
       const seen = group.demand;
       if (seen !== demand || group.isDemandUnderWay) depth.giveWay(nowMs);
       if (seen !== demand) {
-        // The demand thread starts when the thread that called `loadFrom` lets it.
+        // The demand thread starts when the thread that called `loadFrom` returns to its event
+        // loop.
         while (!group.isServed && startDemanded(load, reader));
       }
       demand = seen;
-      // First pages are few for each unit, and what the program waits for next.
+      // First pages are few in each unit, and the program will wait for them next.
       const isFirst = hasFirst(state.words, state.handle.first);
       const units = isFirst ? Math.min(reader.depth, FIRST_IN_FLIGHT) : depth.units(nowMs);
       while (isMore && reader.inFlight < units) isMore = startNext(load, reader);
@@ -217,7 +218,7 @@ class LoadingThread {
     Atomics.store(this.group.words, GroupWord.DemandInFlight, inFlight);
   }
 
-  /** This thread is the last to leave: no other one would find out. */
+  /** This thread is the last to leave: no other one would find dead threads. */
   private checkDead(): void {
     const { loads } = this.task;
     for (let i = 0; i < Math.min(CHECKED_LOADS, loads.length); i++) {

@@ -1,10 +1,10 @@
 /**
- * Loader: one thread's handle on a load. It answers what is loaded, waits, cancels, and runs the
- * load, or takes it over from a thread that died while it ran it.
+ * Loader: one thread's handle on a load. It answers whether pages are loaded, waits, cancels, and
+ * runs the load, or takes the run over from a thread that died.
  *
  * Any thread may run a load. LoadWord.Runner names it while a run is under way, and changes by
  * compare-exchange: from 0, or from a dead thread. After a run the thread sets it to 0 and looks
- * for pages that have become pending meanwhile; a thread that makes pages pending looks for the
+ * for pages that have become pending meanwhile. A thread that makes pages pending looks for the
  * runner afterwards. So one of the two sees the other.
  *
  * The load holds its source until all is loaded, or the file is destroyed and no claim is left.
@@ -44,7 +44,7 @@ export class Loader implements Runnable {
   private readonly ended = Promise.withResolvers<void>();
   /** Resolves when a run by this thread has ended for the first time. */
   readonly finished: Promise<void> = this.ended.promise;
-  /** Why this thread has stopped the load. */
+  /** The reason why this thread has stopped the load. */
   private stopReason: unknown;
 
   constructor({ control, state, base }: LoaderOptions) {
@@ -102,7 +102,7 @@ export class Loader implements Runnable {
     await Loader.run(again);
   }
 
-  /** Cleans up after dead threads: their claims, and the run itself. */
+  /** Repairs the remains of dead threads: their claims, and the run itself. */
   private takeOverFromDead(): void {
     const { state, control } = this;
     const { words } = state;
@@ -116,14 +116,14 @@ export class Loader implements Runnable {
 
   /**
    * Reads in this thread, too, for a runner that may be blocked. Does nothing if the source needs
-   * an event loop. Resolves when this thread reads no more.
+   * an event loop. Resolves when this thread does not read any more.
    */
   async help(): Promise<void> {
     if (this.state.isLoading && canBlock(this.state.handle.source)) await readBeside(this);
     this.releaseIfDone();
   }
 
-  /** Ends the hold of the source if nothing can need it any more. */
+  /** Ends the hold of the source if no thread can need it any more. */
   private releaseIfDone(): void {
     if (this.state.isComplete) this.release();
   }
@@ -134,8 +134,8 @@ export class Loader implements Runnable {
   }
 
   /**
-   * Makes what failed in [start, end) pending again, and an aborted load go on. Resolves when that
-   * is under way; await the range then.
+   * Makes the failed pages of [start, end) pending again, and continues an aborted load. Resolves
+   * when that is under way; await the range then.
    */
   async retry(start: number, end: number): Promise<void> {
     const { words } = this.state;
@@ -159,7 +159,9 @@ export class Loader implements Runnable {
     return !this.state.isLoading && !hasClaims(this.state);
   }
 
-  /** Frees what this thread has for the load. Precondition: the file is destroyed, `isFinished`. */
+  /**
+   * Frees this thread's resources of the load. Precondition: the file is destroyed, `isFinished`.
+   */
   close(): void {
     this.ownReads?.close();
     this.release();
@@ -175,14 +177,16 @@ export class Loader implements Runnable {
   }
 
   /**
-   * Resolves when [start, end) is loaded; `isUrgent`: before the background pass gets there.
-   * @throws what failed, or the signal's reason
+   * Resolves when [start, end) is loaded. `isUrgent`: before the background pass reaches it.
+   * @throws the error of the range, or the signal's reason
    */
   awaitLoad(start: number, end: number, isUrgent: boolean, signal?: AbortSignal): Promise<void> {
     return this.waiters.wait(start, end, isUrgent, signal);
   }
 
-  /** Blocks this thread until [start, end) is loaded; reads what no thread reads yet itself. */
+  /**
+   * Blocks this thread until [start, end) is loaded. Reads pages itself that no thread reads yet.
+   */
   awaitLoadSync(start: number, end: number): void {
     this.waiters.waitSync(start, end);
   }
@@ -195,7 +199,7 @@ export class Loader implements Runnable {
     return new DOMException("The load was ended by another thread", "AbortError");
   }
 
-  /** Ends the load early: what is not loaded never will be, and waiters get `reason`. */
+  /** Ends the load early: missing pages are never loaded, and waiters get `reason`. */
   abort(reason: unknown): void {
     this.stopReason = reason;
     this.requestStop();
@@ -203,22 +207,22 @@ export class Loader implements Runnable {
   }
 
   /**
-   * Drops [start, end): what no thread reads will not be read, and what is being read has landed
-   * when this returns. Nothing of it is loaded, or failed, afterwards.
+   * Drops [start, end): pages that no thread reads will not be read, and reads under way have ended
+   * when this returns. Afterwards none of them is loaded or failed.
    */
   dropSync(start: number, end: number): void {
     const { state, control } = this;
     this.waiters.sleepUntil(() => !state.cancel(control, start, end), start, end);
   }
 
-  /** Tells every thread that loads or waits that what is not loaded never will be. */
+  /** Signals every thread that loads or waits that missing pages are never loaded. */
   requestStop(): void {
     Atomics.store(this.state.words, LoadWord.Stop, 1);
     this.state.group.wake();
     wakeWaiters(this.control);
   }
 
-  /** Stops loading; resolves when no thread touches the memory for this load any more. */
+  /** Stops loading. Resolves when no thread touches the memory for this load any more. */
   async stop(reason?: unknown): Promise<void> {
     this.stopReason ??= reason;
     this.requestStop();

@@ -1,9 +1,10 @@
 /**
- * MemoryWindow: a buffer over the stretch of memory that was used last, made anew for another one.
+ * MemoryWindow: a buffer over the stretch of memory that was used last. Another stretch gets a new
+ * buffer.
  *
- * The collector counts a new buffer's bytes as garbage to come, and runs when that is some 6 MB:
- * with a buffer for each 2 MiB that is read, after every third. So a reader that goes through
- * memory takes large stretches, and one that looks at single pages takes those alone.
+ * The collector counts a new buffer's bytes as future garbage, and runs after some 6 MB of it: with
+ * a buffer for each 2 MiB that is read, after every third. So a reader that passes over memory
+ * takes large stretches, and one that checks single pages takes only those.
  */
 import { bufferAt, detach } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -38,7 +39,7 @@ export class MemoryWindow {
     return new Uint8Array(this.buffer!, (start - this.start) * PAGE_SIZE, count * PAGE_SIZE);
   }
 
-  /** Before the memory may be unmapped. */
+  /** Must be called before the memory is unmapped. */
   close(): void {
     if (this.buffer !== undefined) detach(this.buffer);
     this.buffer = undefined;

@@ -1,6 +1,6 @@
 /**
  * OpenLoad: a load as one thread reads it: its state, its memory, and windows onto that memory. A
- * loading thread that is no participant of the file takes a slot first, so that the memory stays
+ * loading thread that is not a participant of the file takes a slot first, so that the memory stays
  * mapped (control/participants.ts).
  */
 import { type Control, openControl, Word } from "../control/control.ts";
@@ -11,18 +11,21 @@ import { type LoadHandle, LoadWord, PAGES_PER_UNIT } from "./load-tables.ts";
 import { MemoryWindow } from "./memory-window.ts";
 import { ReadAhead } from "./read-ahead.ts";
 
-/** What a loading thread gets of a load. */
+/** The description of a load for a loading thread. */
 export interface LoadEntry {
   readonly control: SharedArrayBuffer;
   readonly state: LoadHandle;
   readonly base: number;
 }
 
-/** A loading thread makes little garbage: with a buffer for a whole chunk it collects once a GiB. */
+/**
+ * A loading thread makes little garbage. With a buffer for a whole chunk it collects once for each
+ * GiB.
+ */
 export const THREAD_WINDOW_PAGES = PAGES_PER_CHUNK;
 /** The garbage of a program's own thread is collected as well, so its buffers are small. */
 export const OWN_WINDOW_PAGES = 32 * PAGES_PER_UNIT;
-/** Units of which fewer pages are read at once are checked in a window on those pages alone. */
+/** Units of which fewer pages are read at once are checked in a window on only those pages. */
 const WINDOW_JOB_PAGES_MIN = PAGES_PER_UNIT / 8;
 
 export class OpenLoad {
@@ -37,7 +40,7 @@ export class OpenLoad {
   private readonly pageWindow: MemoryWindow;
   private readonly slot: number;
 
-  /** `slot`: of a participant, freed by `close`; -1: none. */
+  /** @param slot a participant's, freed by `close`; -1: none */
   constructor(
     options: { readonly control: Control; readonly state: LoadState; readonly base: number },
     windowPages: number,
@@ -67,12 +70,12 @@ export class OpenLoad {
     return null;
   }
 
-  /** The window for a claim of so many pages. */
+  /** The window for a claim of `pages` pages. */
   windowFor(pages: number): MemoryWindow {
     return pages < WINDOW_JOB_PAGES_MIN ? this.pageWindow : this.unitWindow;
   }
 
-  /** Precondition: nothing of it is in flight in this thread. */
+  /** Precondition: this thread has nothing of it in flight. */
   close(): void {
     this.unitWindow.close();
     this.pageWindow.close();

@@ -1,9 +1,9 @@
 /**
  * The order in which the background pass takes units: by address, each once. Pages that a program
- * waits for come before all of them (demand.ts). A list of first units, such as the recorded
- * working set of an earlier start, would come here.
+ * waits for come before all of them (demand.ts), then the recorded working set of an earlier start
+ * (first-pages.ts).
  *
- * The position is a shared word, so that all threads of a load take from one order. Only this file
+ * The position is a shared word, so that all threads of a load follow one order. Only this file
  * changes it.
  */
 import { LoadWord } from "./load-tables.ts";
@@ -16,7 +16,7 @@ export function takeUnit(words: Int32Array, unitCount: number): number {
 
 /**
  * Begins the pass again. Threads that died or stopped may have taken units without claiming their
- * pages; pages that are loaded or claimed are skipped quickly.
+ * pages. Loaded and claimed pages are skipped quickly.
  */
 export function restartOrder(words: Int32Array): void {
   Atomics.store(words, LoadWord.NextUnit, 0);

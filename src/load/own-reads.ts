@@ -7,13 +7,13 @@ import type { Control } from "../control/control.ts";
 import { UnitReader } from "./unit-reader.ts";
 
 /**
- * A thread that awaits so many pages (2 MiB) reads them, until a thread serves demands: that takes
- * 0.3 to 2 ms from the page cache, and starting the thread 3 to 100 ms. With 256 KiB the word
- * search, which begins with ranges of 1 MiB, had its first answer after 309 ms, with this after 176
- * (medians of 6 starts in turns, on a slow machine with other users).
+ * A thread that awaits at most this many pages (2 MiB) reads them, until a thread serves demands:
+ * that takes 0.3 to 2 ms from the page cache, and starting the thread 3 to 100 ms. With 256 KiB the
+ * word search, which begins with ranges of 1 MiB, had its first answer after 309 ms, with this
+ * after 176 (medians of 6 starts in turns, on a slow machine with other users).
  */
 export const OWN_READ_PAGES = 512;
-/** But after so long in one turn of the event loop, others have theirs. */
+/** After this long in one turn of the event loop, other work has its turn. */
 const TURN_MS = 1;
 
 export class OwnReads {
@@ -47,11 +47,11 @@ export class OwnReads {
     this.turnMs += performance.now() - beganMs;
   }
 
-  /** Reads what no thread has started of [start, end). */
+  /** Reads the pages of [start, end) that no thread has started. */
   read(start: number, end: number): void {
     const { state } = this.options;
     if (state.words[LoadWord.Stop] !== 0) return;
-    // The background pass gives way.
+    // Makes the background pass yield.
     state.group.noteDemand();
     this.open ??= {
       load: new OpenLoad(this.options, OWN_WINDOW_PAGES),
@@ -65,7 +65,7 @@ export class OwnReads {
     }
   }
 
-  /** Frees what reading needs. Nothing is in flight between calls. */
+  /** Frees the reader. Nothing is in flight between calls. */
   close(): void {
     this.open?.load.close();
     void this.open?.reader.close();

@@ -1,12 +1,12 @@
 /**
  * The CRC-32 of several pages from the CRC-32 of each: crc(A + B) = shift(crc(A)) ^ crc(B), where
  * `shift` appends a page of zero bytes, which is linear over GF(2) (zlib's crc32_combine). So one
- * call checks a whole run of pages: 36 us for 2 MiB, where a call and a view for each page take 77
- * to 105 us.
+ * call checks a whole run of pages: 36 µs for 2 MiB. A call and a view for each page take 77 to 105
+ * µs.
  */
 import { PAGE_SIZE } from "../pages/units.ts";
 
-/** `shift` of each byte value at each of the four places: 4 x 256 words. */
+/** `shift` of each byte value at each of the four positions: 4 × 256 words. */
 const shiftTable = makeShiftTable();
 
 /** The checksum of pages [first, first + count) together, from their own. Precondition: count >= 1. */
@@ -24,9 +24,9 @@ export function combineChecksums(checksums: Uint32Array, first: number, count: n
 }
 
 /**
- * Made from what `shift` does to each bit, which the checksum itself answers: going on from a
- * checksum over a page of zeros is `shift` and a constant. In a fresh thread, where this runs
- * interpreted, the module loads in 0.5 ms; squaring the polynomial's matrix took 6 to 7.
+ * Derives the table from the result of `shift` for each bit, which the checksum itself computes:
+ * continuing a checksum over a page of zeros is `shift` and a constant. In a fresh thread, where
+ * this runs interpreted, the module loads in 0.5 ms; squaring the polynomial's matrix took 6 to 7.
  */
 function makeShiftTable(): Uint32Array {
   const zeros = new Uint8Array(PAGE_SIZE);
@@ -36,7 +36,7 @@ function makeShiftTable(): Uint32Array {
     const place = 256 * (bit >>> 3);
     const value = 1 << (bit & 7);
     const shifted = Bun.hash.crc32(zeros, (1 << bit) >>> 0) ^ constant;
-    // Values below this bit are there already; with the bit they are that, xor what it shifts to.
+    // The table has all values below this bit. With the bit, they are xored with its shift.
     for (let low = 0; low < value; low++)
       table[place + value + low] = table[place + low]! ^ shifted;
   }

@@ -1,18 +1,18 @@
-/** Places: where the contents of a unit's pages are, by the page map. */
+/** Places: where the contents of a unit's pages are, from the page map. */
 import { CodecId } from "../codec/codec.ts";
 import type { PageMap } from "../checkpoint/page-map.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { type LoadTables, LoadWord, PAGES_PER_UNIT } from "./load-tables.ts";
 
-/** Where one page's contents are, for messages. */
+/** The place of one page's contents, for messages. */
 export interface PagePlace {
   readonly extent: number;
   readonly content: number;
-  /** Of the page's bytes, or of the compressed frame that holds them. */
+  /** Offset of the page's bytes, or of the compressed frame that contains them. */
   readonly offset: number;
 }
 
-/** Runs of pages whose contents follow one another in a frame: a row each. */
+/** Runs of pages whose contents follow one another in a frame, one row each. */
 export class Pieces {
   readonly page = new Uint32Array(PAGES_PER_UNIT);
   readonly pages = new Uint32Array(PAGES_PER_UNIT);

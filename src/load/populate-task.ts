@@ -1,5 +1,5 @@
 /**
- * Brings mapped pages in: here if they are in the page cache, else in a thread (worker/tasks.ts:
+ * Populates mapped pages: here if they are in the page cache, else in a thread (worker/tasks.ts:
  * "load.populate"), so that the program's thread does not wait for the disk.
  */
 import { type Control, openControl, Word } from "../control/control.ts";
@@ -12,7 +12,7 @@ import { willNeed } from "./read-ahead.ts";
 
 /** Pages of one advice. */
 const STEP_PAGES = HUGE_PAGE_SIZE / PAGE_SIZE;
-/** Up to 0.1 ms of work: starting a thread takes ten times as long. */
+/** At most 0.1 ms of work. Starting a thread takes ten times as long. */
 const OWN_PAGES_MAX = STEP_PAGES;
 
 interface PageBounds {
@@ -30,7 +30,7 @@ interface PopulateTask extends OverlaidMemory {
 /**
  * Resolves when mapped pages [start, end) are present. The kernel may reclaim them at any time.
  *
- * @throws {SyscallError} if a page cannot be had
+ * @throws {SyscallError} if a page cannot be read
  */
 export async function populateInThread(
   control: Control,
@@ -43,8 +43,8 @@ export async function populateInThread(
 }
 
 /**
- * As `populateInThread`, in this thread. False, with nothing done, if that may take long: the pages
- * are many, or the disk has some of them. @throws {SyscallError} if a page cannot be had
+ * As `populateInThread`, in this thread. Returns false, with nothing done, if that may take long:
+ * the pages are many, or some are only on the disk. @throws {SyscallError} if a page cannot be read
  */
 export function populateHere(overlay: Overlay, { start, end }: PageBounds): boolean {
   if (end - start > OWN_PAGES_MAX) return false;

@@ -1,4 +1,6 @@
-/** Making pages present before they are touched: a touch that fails would kill the process. */
+/**
+ * Makes pages present before they are touched, because a touch that fails would kill the process.
+ */
 import {
   errnoNumber,
   MADV_POPULATE_READ,
@@ -12,16 +14,16 @@ import { PAGE_SIZE } from "../pages/units.ts";
 const EINVAL = errnoNumber("EINVAL");
 
 /**
- * Makes mapped pages present. Returns why that failed: EFAULT for pages behind the end of the file,
- * EIO or EHWPOISON for those that cannot be read.
+ * Makes mapped pages present. Returns the error if that failed: EFAULT for pages behind the end of
+ * the file, EIO or EHWPOISON for pages that cannot be read.
  */
 export function populate(address: number, lengthBytes: number): Error | null {
   return advise(address, lengthBytes, MADV_POPULATE_READ);
 }
 
 /**
- * True if the page cache has all pages of a mapping. (Of a file that this user may not write the
- * kernel does not tell, and answers the same.)
+ * True if the page cache has all pages of a mapping. (For a file that this user may not write, the
+ * kernel always answers yes.)
  */
 export function isResident(address: number, lengthBytes: number): boolean {
   const residency = new Uint8Array(lengthBytes / PAGE_SIZE);
@@ -34,12 +36,14 @@ export function isResident(address: number, lengthBytes: number): boolean {
   return residency.every((status) => (status & 1) !== 0);
 }
 
-/** Makes pages present for writing. Returns why that failed: EFAULT if a disk has no room. */
+/**
+ * Makes pages present for writing. Returns the error if that failed: EFAULT if a disk has no room.
+ */
 export function populateForWrite(address: number, lengthBytes: number): Error | null {
   return advise(address, lengthBytes, MADV_POPULATE_WRITE);
 }
 
-/** Before Linux 5.14 there is no such advice: the first touch makes the pages present. */
+/** Linux before 5.14 does not have this advice: the first touch makes the pages present. */
 function advise(address: number, lengthBytes: number, advice: number): Error | null {
   const errno = tryAdvise(address, lengthBytes, advice);
   return errno === 0 || errno === EINVAL ? null : new SyscallError("madvise", errno);

@@ -1,5 +1,5 @@
 /**
- * ReadPlan: the reads of one claimed unit, and which pages each of them is for.
+ * ReadPlan: the reads of one claimed unit, and the pages that each of them fills.
  *
  * A run is pages that follow one another in memory, in rank and in their content. There are four
  * kinds of reads:
@@ -19,7 +19,7 @@ import { Pieces, type Places } from "./places.ts";
 
 export const ReadKind = { Pages: 0, Frame: 1, Block: 2, Mapped: 3 } as const;
 
-/** Reads of a unit: at most one a page, two blocks, and those that splitting adds. */
+/** The most reads of a unit: one for each page, two blocks, and those that splitting adds. */
 export const READS_MAX = 1024;
 const RUNS_MAX = PAGES_PER_UNIT;
 
@@ -41,7 +41,7 @@ export class ReadPlan {
   readonly lengthBytes = new Float64Array(READS_MAX);
   /** Row of the frame, or number of the block. */
   readonly item = new Uint32Array(READS_MAX);
-  /** Pages of the read: its first run, pages to skip in that, and how many. */
+  /** Pages of the read: its first run, pages to skip in that, and their number. */
   private readonly firstRun = new Uint32Array(READS_MAX);
   private readonly skip = new Uint32Array(READS_MAX);
   private readonly pages = new Uint32Array(READS_MAX);
@@ -53,7 +53,7 @@ export class ReadPlan {
   private readonly runFramePage = new Uint32Array(RUNS_MAX);
   private readonly iovecs = new Float64Array(2 * RUNS_MAX);
 
-  /** Plans to read the pages in `want`, bits of the unit. */
+  /** Plans the reads of the pages in `want`, bits of the unit. */
   build(places: Places, unit: number, want: Int32Array, limits: PlanLimits): void {
     const { pieces } = this;
     const { codec, content, offset } = places.frames;
@@ -78,7 +78,10 @@ export class ReadPlan {
     if (hasFrames) this.addFrames(places, count);
   }
 
-  /** Adds raw piece `i`: to read `op` if it goes on there. Returns the read that it ends in. */
+  /**
+   * Adds raw piece `i`, to read `op` if it continues there. Returns the read in which the piece
+   * ends.
+   */
   private addRaw(
     op: number,
     kind: number,
@@ -136,7 +139,7 @@ export class ReadPlan {
     return op;
   }
 
-  /** One read for each compressed frame that has wanted pages, with their runs one by one. */
+  /** Adds one read for each compressed frame with wanted pages, and their runs one by one. */
   private addFrames({ frames }: Places, count: number): void {
     const { pieces } = this;
     const done = new Set<number>();
@@ -194,7 +197,7 @@ export class ReadPlan {
       visit(this.runPage[run]!, this.runPages[run]!, this.runRank[run]!);
   }
 
-  /** Memory of a Pages read, with `base` the address of page 0: valid until the next call. */
+  /** Memory of a Pages read, valid until the next call. `base` is the address of page 0. */
   iovecsOf(op: number, base: number): { iovecs: Float64Array; count: number } {
     const { iovecs, runPage, runPages } = this;
     let count = 0;
@@ -211,8 +214,8 @@ export class ReadPlan {
   }
 
   /**
-   * Adds two reads for the halves of a Pages read that failed, in its place. False if it is of one
-   * page, or there is no room.
+   * Replaces a failed Pages read by two reads for its halves. False if it has one page, or there is
+   * no room.
    */
   split(op: number): boolean {
     const pages = this.pages[op]!;
@@ -224,7 +227,7 @@ export class ReadPlan {
     return true;
   }
 
-  /** True if other reads stand in for this one. */
+  /** True if other reads replace this one. */
   isSplit(op: number): boolean {
     return this.pages[op] === 0;
   }

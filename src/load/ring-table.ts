@@ -1,34 +1,34 @@
 /**
  * RingTable: the io_uring rings of the threads that load.
  *
- * The kernel goes on with a direct read when the thread that asked for it is dead. That thread's
- * claims may be given back only when nothing is in flight in its ring: else the read would land in
- * pages that another thread has loaded, and a program has written to, meanwhile. So each ring is
- * recorded before its thread reads by it. A thread that gives back claims looks into the ring
- * first, and closes it.
+ * The kernel continues a direct read after the death of its thread. That thread's claims may be
+ * given back only when nothing is in flight in its ring. Otherwise the read would end in pages that
+ * another thread has loaded, and a program has written to, meanwhile. So each ring is recorded
+ * before its thread reads with it. A thread that gives back claims looks into the ring first, and
+ * closes it.
  *
  * A record has three words, and six floats that describe the ring's memory. It belongs to its
- * thread from `add` to `remove`. One thread at a time, the keeper, looks into a dead thread's ring:
- * one that was unmapped meanwhile must not be touched.
+ * thread from `add` to `remove`. One thread at a time, the keeper, looks into a dead thread's ring,
+ * because a ring that was unmapped meanwhile must not be touched.
  */
 import { closeRing, isRingDrained, type RingPlace } from "../../ffi/index.ts";
 import { UringUnavailableError } from "../aio/queue.ts";
 import type { RingRegistry } from "../aio/uring-queue.ts";
 import { isThreadAlive, THREAD_ID } from "../threads/thread.ts";
 
-/** Rings that the loading threads of a group may have at once, those of dead threads among them. */
+/** The most rings of the loading threads of a group at once, including those of dead threads. */
 export const RINGS = 32;
 /** Words and floats of a record. */
 export const RING_WORDS = 3;
 export const RING_FIELDS = 6;
 
 const RingWord = {
-  /** The thread's word; 0 when the record is free. */
+  /** The thread's word; 0 if the record is free. */
   Thread: 0,
   /** Thread word of the keeper, or 0; compare-exchange from 0 or from a dead thread. */
   Keeper: 1,
   /**
-   * The ring's descriptor, plus 1; 0 before the floats are written, and from before the ring is
+   * The ring's descriptor, plus 1. 0 before the floats are written, and again before the ring is
    * closed.
    */
   Fd: 2,
@@ -79,7 +79,10 @@ export class RingTable implements RingRegistry {
     }
   }
 
-  /** True if no read of `thread`, which is dead, can land any more. Its rings are closed then. */
+  /**
+   * True if no read of `thread`, which is dead, can end in memory any more. Its rings are closed
+   * then.
+   */
   closeOf(thread: number): boolean {
     let isClosed = true;
     for (let record = 0; record < RINGS; record++) {
@@ -97,13 +100,13 @@ export class RingTable implements RingRegistry {
     if (Atomics.compareExchange(words, at + RingWord.Keeper, keeper, THREAD_ID) !== keeper)
       return false;
     try {
-      // Another keeper may have closed it before this one came.
+      // Another keeper may have closed it before.
       if (Atomics.load(words, at + RingWord.Thread) !== thread) return true;
       const fd = words[at + RingWord.Fd]! - 1;
       if (fd >= 0) {
         const place = this.placeOf(record, fd);
         if (!isRingDrained(place)) return false;
-        // First, so that no thread looks into it any more: if this one dies now, a descriptor
+        // First, so that no thread looks into it any more. If this thread dies now, a descriptor
         // leaks.
         Atomics.store(words, at + RingWord.Fd, 0);
         closeRing(place);

@@ -1,5 +1,5 @@
 /**
- * A run of loads: this thread has them read, by threads or inline in its own event loop, until none
+ * A run of loads: this thread reads them, by threads or inline in its own event loop, until no page
  * is pending. The runner is in LoadWord.Runner, so that another thread can take over from it.
  */
 import { whenAdmitted } from "./admission.ts";
@@ -17,7 +17,7 @@ import { UnitReader } from "./unit-reader.ts";
 /** A load that this thread can run. */
 export interface Runnable extends ThreadedLoad {
   readonly control: Control;
-  /** How `loadFrom` was asked to read. */
+  /** True if `loadFrom` was called with the queue "inline". */
   readonly isInline: boolean;
   abort(reason: unknown): void;
 }
@@ -32,7 +32,7 @@ export async function runLoads(loads: readonly Runnable[]): Promise<void> {
       if (left[0]!.isInline) await readInline(left);
       else await readInThreads(left);
     } catch (error) {
-      // Met what no read can answer, such as no memory to read into: the waiters hear of it.
+      // An error that is not of a read, such as no memory to read into: the waiters get it.
       abortAll(left, error);
     }
     for (const { state } of left) await claimsRead(state);
@@ -69,7 +69,7 @@ export async function claimsRead(state: ThreadedLoad["state"]): Promise<void> {
   while (hasClaims(state)) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-/** Reads in this thread, in slices, so that its event loop has its turns. */
+/** Reads in this thread, in slices, so that its event loop has turns. */
 async function readInline(loads: readonly Runnable[]): Promise<void> {
   const { source } = loads[0]!.state.handle;
   const reader = new UnitReader(openBlockingReader(source, "demand"), 1);
@@ -84,7 +84,8 @@ async function readInline(loads: readonly Runnable[]): Promise<void> {
             readDemanded(demands, reader);
             isMore = readNext(load, reader);
           }
-          // Not at the end: a program that never yields would keep every file that it destroyed.
+          // Not at the end, because a program that never yields would keep every file that it
+          // destroyed.
           if (state.isLoading) await new Promise((resolve) => setImmediate(resolve));
           isMore &&= Atomics.load(state.words, LoadWord.Stop) === 0;
         }

@@ -45,8 +45,9 @@ export class LoadThreads {
   private hasGivenUp = false;
 
   /**
-   * `loads`: at least one, of one group. `giveUp` is called, and must set LoadWord.Stop of each,
-   * when threads die again and again or cannot begin.
+   * @param loads at least one, all of one group
+   * @param giveUp called when threads die repeatedly or cannot start; must set LoadWord.Stop of
+   * each load
    */
   constructor(loads: readonly ThreadedLoad[], giveUp: (error: unknown) => void) {
     const { state } = loads[0]!;
@@ -62,7 +63,7 @@ export class LoadThreads {
     const background: LoadTask = { ...shared, role: "background" };
     const spare: LoadTask = { ...shared, role: "spare" };
     const demand: LoadTask = { ...shared, role: "demand" };
-    // Only these threads can read what the program waits for.
+    // Only these threads can read the pages that the program waits for.
     if (!canBlock(this.source)) {
       const all = [demand, ...new Array<LoadTask>(BACKGROUND_THREADS).fill(background)];
       await Promise.all(all.map((task) => this.runThread(task)));
@@ -87,7 +88,7 @@ export class LoadThreads {
     return this.loads.some(({ state }) => state.isLoading);
   }
 
-  /** Runs a task in a later turn of this thread's event loop, when it has something to do. */
+  /** Runs a task in a later turn of this thread's event loop, when it has work to do. */
   private async runLater(task: LoadTask): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
     if (task.role === "demand") await this.untilBegun();
@@ -107,14 +108,14 @@ export class LoadThreads {
     }
   }
 
-  /** Until the task has ended: a thread that dies has a successor. */
+  /** Repeats the task until it has ended: a thread that dies has a successor. */
   private async runThread(task: LoadTask): Promise<void> {
     while (this.isLoading) {
       try {
         await runInThread("load", task, { ref: false, lowPriority: task.role !== "demand" }).done;
         return;
       } catch (error) {
-        // It died, or met what no read can answer. What it had claimed is claimed anew.
+        // It died, or had an error that is not of a read. Its claims are claimed again.
         for (const { state } of this.loads) {
           if (!state.isLoading) continue;
           recoverDeadClaims(state);

@@ -1,4 +1,4 @@
-/** UnitJob: a claimed unit on its way. Reused for one unit after the other. */
+/** UnitJob: a claimed unit while it is read. Reused for one unit after the other. */
 import { mapAnonymous, unmap } from "../../ffi/index.ts";
 import { bitCount } from "../pages/bits.ts";
 import { HUGE_PAGE_SIZE } from "../pages/units.ts";
@@ -10,7 +10,7 @@ import { READS_MAX, ReadPlan } from "./read-plan.ts";
 /** A unit's compressed frames are smaller than its contents; blocks of checksums are 64 KiB. */
 const SCRATCH_BYTES = HUGE_PAGE_SIZE + 65_536;
 const SCRATCH_ALIGNMENT = 4096;
-/** Contents that come over a network and are damaged are read so many times in all. */
+/** Contents that a network damaged are read this many times in all. */
 export const FETCHES_MAX = 3;
 
 export class UnitJob implements ClaimedPages {
@@ -27,11 +27,13 @@ export class UnitJob implements ClaimedPages {
   added = 0;
   ended = 0;
   isHuge = false;
-  /** A program waits for it. */
+  /** True if a program waits for it. */
   isDemanded = false;
-  /** A whole unit of the background pass. Set before `begin`. */
+  /** True for a whole unit of the background pass. Set before `begin`. */
   isInOrder = false;
-  /** Checksums are read beside the contents: pages are checked when all reads have ended. */
+  /**
+   * True if checksums are read beside the contents: pages are checked when all reads have ended.
+   */
   checksLater = false;
   /** Reads that failed. */
   failedReads = 0;
@@ -45,7 +47,9 @@ export class UnitJob implements ClaimedPages {
   private readonly damaged = new Int32Array(WORDS_PER_UNIT);
   /** Times that damaged pages have been read again. */
   private refetches = 0;
-  /** Scratch memory of reads in flight: where each read's part is, and the reads that have one. */
+  /**
+   * Scratch memory of reads in flight: the place of each read's part, and the reads that have one.
+   */
   readonly scratchAt = new Float64Array(READS_MAX);
   private scratch = 0;
   private scratchUsed = 0;
@@ -116,7 +120,7 @@ export class UnitJob implements ClaimedPages {
     return (this.bad[bit >>> 5]! & (1 << (bit & 31))) !== 0;
   }
 
-  /** Scratch memory for a read, or 0 until others have given theirs back. */
+  /** Scratch memory for a read, or 0 until other reads have freed theirs. */
   takeScratch(op: number, lengthBytes: number): number {
     if (lengthBytes > SCRATCH_BYTES)
       throw new RangeError(
@@ -137,7 +141,7 @@ export class UnitJob implements ClaimedPages {
     this.scratchReads--;
   }
 
-  /** Precondition: no read of its is in flight. */
+  /** Precondition: it has no read in flight. */
   close(): void {
     if (this.scratch !== 0) unmap(this.scratch, SCRATCH_BYTES);
     this.scratch = 0;

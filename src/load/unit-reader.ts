@@ -1,7 +1,7 @@
 /**
  * UnitReader: reads units of loads through a page source. It claims pages, adds the reads, decodes
- * and checks what they bring, and publishes the pages. Background threads, the demand thread and
- * waiters all use it; they differ in the reader and in how many units they have in flight.
+ * and checks their bytes, and publishes the pages. Background threads, the demand thread and
+ * waiters all use it. They differ in the reader and in how many units they have in flight.
  *
  * Newer pages are never overwritten: reads go only to pages that this thread has claimed.
  */
@@ -20,7 +20,7 @@ import { READS_MAX, ReadKind } from "./read-plan.ts";
 import { UnitJob } from "./unit-job.ts";
 
 /**
- * How many reads of a unit may fail before the rest of it is given up: finding one bad page takes
+ * How many reads of a unit may fail before the rest of it fails, too: finding one bad page takes
  * nine, and a disk may need seconds for each. A later attempt (retryLoad) for one page reads less.
  */
 const FAILED_READS_MAX = 64;
@@ -31,7 +31,7 @@ export class UnitReader {
   private readonly idle: UnitJob[];
   /** Jobs with reads that are still to be added, the oldest first. */
   private readonly unfed: UnitJob[] = [];
-  /** A wait under way of a reader that needs the event loop. */
+  /** A pending wait of a reader that needs the event loop. */
   private waiting: Promise<void> | undefined;
   private isClosing = false;
   private readonly decoder = new FrameDecoder();
@@ -39,7 +39,7 @@ export class UnitReader {
   /** Bits of a unit's pages that are read again. */
   private readonly again = new Int32Array(WORDS_PER_UNIT);
 
-  /** Owns the source's reader. `depth`: units in flight. */
+  /** The reader of the source belongs to it. `depth`: units in flight. */
   constructor(source: SourceReader, depth: number) {
     this.source = source;
     this.jobs = Array.from({ length: depth }, (_, index) => new UnitJob(index));
@@ -60,7 +60,7 @@ export class UnitReader {
     return this.source.capabilities.mayBlock;
   }
 
-  /** Begins to read what no thread has started of a unit. Precondition: `inFlight < depth`. */
+  /** Begins to read the free pages of a unit. Precondition: `inFlight < depth`. */
   startUnit(load: OpenLoad, unit: number): void {
     const job = this.idle.at(-1)!;
     job.want.fill(-1);
@@ -87,7 +87,7 @@ export class UnitReader {
     this.begin(job, load, unit, isDemanded);
   }
 
-  /** Reads what no thread has started of pages [start, end) of a unit. Precondition: `mayBlock`. */
+  /** Reads pages [start, end) of a unit that no thread has started. Precondition: `mayBlock`. */
   readPages(load: OpenLoad, unit: number, start: number, end: number): void {
     const want = new Int32Array(WORDS_PER_UNIT);
     for (let page = start; page < end; page++) {
@@ -114,7 +114,7 @@ export class UnitReader {
     this.waiting ??= this.source.waitAsync(1).then(
       (completions) => {
         this.waiting = undefined;
-        // Reads that `close` has ended say nothing about their contents.
+        // Reads that `close` has ended do not mean that their contents are bad.
         if (!this.isClosing) this.take(completions);
       },
       (error: unknown) => {
@@ -125,10 +125,10 @@ export class UnitReader {
     return this.waiting;
   }
 
-  /** Ends reads, gives up claims, and asks other threads for their pages. */
+  /** Ends reads, gives claims back, and asks other threads for their pages. */
   async close(): Promise<void> {
     this.isClosing = true;
-    // A wait that fails by closing says nothing new.
+    // The wait fails because of the closing.
     this.waiting?.then(undefined, () => undefined);
     await this.source.close();
     for (const job of this.jobs) {
@@ -147,7 +147,7 @@ export class UnitReader {
     load.inFlight--;
   }
 
-  /** Claims what is free of the job's pages, and adds the reads if that is anything. */
+  /** Claims the job's pages that are free, and adds their reads if there are any. */
   private begin(job: UnitJob, load: OpenLoad, unit: number, isDemanded: boolean): void {
     const { state } = load;
     const slot = state.takeSlot();
@@ -161,7 +161,7 @@ export class UnitReader {
     if (Atomics.load(state.words, LoadWord.Stop) !== 0) {
       state.unclaim(slot, unit, job.want);
       state.freeSlot(slot);
-      // A retry may have restarted the order already, and no thread would come back to the unit.
+      // A retry may have restarted the order already, and no thread would return to the unit.
       state.demands.demandBits(unit, job.want);
       return;
     }
@@ -170,7 +170,7 @@ export class UnitReader {
     load.inFlight++;
     job.plan.build(state.places, unit, job.want, this.source.capabilities);
     this.planChecksums(job);
-    // Before all reads: one beside it would fault small pages in, and the kernel refuse to
+    // Before all reads: one beside it would fault small pages in, and the kernel would refuse to
     // collapse.
     const address = load.base + unit * HUGE_PAGE_SIZE;
     if (job.plan.mappedPages > 0) {
@@ -231,7 +231,7 @@ export class UnitReader {
       return true;
     }
     const { alignmentBytes } = this.source.capabilities;
-    // Behind a frame there is the next one, or the content's end.
+    // Behind a frame is the next one, or the content's end.
     const lengthBytes = Math.ceil(plan.lengthBytes[op]! / alignmentBytes) * alignmentBytes;
     const address = job.takeScratch(op, lengthBytes);
     if (address === 0) return false;
@@ -249,7 +249,7 @@ export class UnitReader {
     this.feed();
   }
 
-  /** A read has ended. */
+  /** Called when a read has ended. */
   private end(job: UnitJob, op: number, bytes: number, error: Error | null): void {
     const { kind, lengthBytes, readCount } = job.plan;
     const isWhole = error === null && bytes >= lengthBytes[op]!;
@@ -260,10 +260,10 @@ export class UnitReader {
     job.ended++;
     // A failed read may have added its halves.
     if (job.plan.readCount > readCount && !this.unfed.includes(job)) this.unfed.push(job);
-    if (job.ended === job.plan.readCount) this.settle(job);
+    if (job.ended === job.plan.readCount) this.endUnit(job);
   }
 
-  /** Brings mapped pages in, without touching them: a page that cannot be had is an error. */
+  /** Populates mapped pages without touching them: a page that cannot be read is an error. */
   private endMapped(job: UnitJob, op: number): void {
     const { base } = job.load!;
     const { plan } = job;
@@ -285,7 +285,7 @@ export class UnitReader {
     if (error !== null) {
       job.failedReads++;
       const { mayFailInPart } = this.source.capabilities;
-      // One block that a disk cannot read fails the whole read: halve it until only that is left.
+      // One block that a disk cannot read fails the whole read: halve it down to that block.
       if (mayFailInPart && job.failedReads < FAILED_READS_MAX && plan.split(op)) return;
       const number = job.load!.state.errors.add(error);
       plan.forEachRun(op, (page, pages) => job.markBad(number, page, pages));
@@ -316,7 +316,7 @@ export class UnitReader {
       plan.forEachRun(op, (page, pages, rank) => this.verify(job, page, pages, rank));
   }
 
-  /** A block of checksums has been read. If it is damaged, the pages that it covers are. */
+  /** Called when a block of checksums was read. If it is damaged, so are its pages. */
   private endBlock(job: UnitJob, op: number, isWhole: boolean, error: Error | null): void {
     const { state } = job.load!;
     const column = state.checksums!;
@@ -329,15 +329,15 @@ export class UnitReader {
     });
   }
 
-  /** All reads of a unit have ended. */
-  private settle(job: UnitJob): void {
+  /** Called when all reads of a unit have ended. */
+  private endUnit(job: UnitJob): void {
     const { state, control } = job.load!;
     if (job.checksLater)
       job.plan.forEachOfUnit((page, pages, rank) => this.verify(job, page, pages, rank));
     if (this.refetch(job)) return;
     reach("load: bytes in place");
     const good = job.count - job.badCount;
-    // Before it is published: a waiter may look at the counts at once.
+    // Before it is published, because a waiter may read the counts at once.
     if (job.isDemanded) Atomics.add(state.words, LoadWord.DemandPages, good);
     const mapped = this.countMapped(job);
     if (mapped > 0) Atomics.add(state.words, LoadWord.MappedPages, mapped);
@@ -383,8 +383,8 @@ export class UnitReader {
     if (values === undefined) return;
     const window = load.windowFor(job.count);
     window.cover(page, page + pages);
-    // All at once is cheaper; page by page where something is wrong. A page that could not be
-    // filled is not touched: in a file on a full disk that would be a SIGBUS.
+    // All at once is cheaper; page by page if something is wrong. A page that could not be filled
+    // is not touched: in a file on a full disk that would be a SIGBUS.
     const isFilled = job.badCount === 0;
     if (isFilled && crcOf(window.pages(page, pages)) === combineChecksums(values, rank, pages))
       return;

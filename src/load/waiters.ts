@@ -1,9 +1,9 @@
 /**
  * Waiters: one thread's waits for pages of a load.
  *
- * A thread that may block reads missing pages itself and waits only for pages that others have
- * claimed. A thread that may not (awaitLoad) has the demand thread read them, and sleeps in one
- * `Atomics.waitAsync` however many waiters it has.
+ * A thread that may block reads missing pages itself, and waits only for pages that others have
+ * claimed. A thread that may not (awaitLoad) lets the demand thread read them, and sleeps in one
+ * `Atomics.waitAsync` for any number of waiters.
  */
 import { type Control, wakeWaiters, Word } from "../control/control.ts";
 import { reach } from "../control/interleave.ts";
@@ -27,9 +27,9 @@ export interface WaitersOptions {
   readonly state: LoadState;
   /** Null if the source needs an event loop: then only loading threads read. */
   readonly ownReads: OwnReads | null;
-  /** Why the load has stopped, or undefined. */
+  /** The reason why the load has stopped, or undefined. */
   readonly stopFailure: () => unknown;
-  /** Called now and then while there are waiters: looks after dead threads. */
+  /** Called from time to time while there are waiters: repairs the remains of dead threads. */
   readonly checkThreads: () => void;
 }
 
@@ -47,8 +47,9 @@ export class Waiters {
   }
 
   /**
-   * True if a waiter for the range can be answered. Pages are counted after their bits are set: a
-   * waiter for all of them finds all counted, except those that a dead thread did not count.
+   * True if a waiter for the range can be answered. Pages are counted after their bits are set. A
+   * waiter for all pages is answered when all are counted, except those that a dead thread did not
+   * count.
    */
   private hasArrived(start: number, end: number): boolean {
     const { state } = this;
@@ -58,14 +59,14 @@ export class Waiters {
     return !(isLoading && hasClaims(state));
   }
 
-  /** Why the range will not arrive, or undefined. */
+  /** The reason why the range will not be loaded, or undefined. */
   private failure(start: number, end: number): unknown {
     return failureOf(this.state, start, end) ?? this.options.stopFailure();
   }
 
   /**
-   * Resolves when [start, end) is loaded. `isUrgent`: before the background pass gets there.
-   * @throws what failed, or the signal's reason
+   * Resolves when [start, end) is loaded. `isUrgent`: before the background pass reaches it.
+   * @throws the error of the range, or the signal's reason
    */
   async wait(start: number, end: number, isUrgent: boolean, signal?: AbortSignal): Promise<void> {
     signal?.throwIfAborted();
@@ -96,7 +97,7 @@ export class Waiters {
   }
 
   /**
-   * Has the demand thread read a waiter's pages. Until one serves, this thread reads: a short
+   * Makes the demand thread read a waiter's pages. Until one serves, this thread reads: a short
    * range, and any range of a load that has no threads yet.
    */
   private async want(waiter: Waiter): Promise<void> {
@@ -113,14 +114,14 @@ export class Waiters {
         at = next;
         continue;
       }
-      // A thread that has started by then may be quicker.
+      // A thread that has started by then may be faster.
       state.demands.demand(start, end);
       await new Promise((resolve) => setImmediate(resolve));
     }
     if (this.waiters.has(waiter) && !state.isLoaded(start, end)) state.demands.demand(start, end);
   }
 
-  /** Answers this thread's waiters whenever something has been loaded, while there are any. */
+  /** Answers this thread's waiters whenever pages were loaded, while there are any. */
   async pump(): Promise<void> {
     if (this.isPumping) return;
     this.isPumping = true;
@@ -148,7 +149,7 @@ export class Waiters {
     }
   }
 
-  /** Answers the waiters that can be answered. */
+  /** Answers the waiters whose pages are decided. */
   answer(): void {
     for (const waiter of this.waiters) {
       if (this.hasArrived(waiter.start, waiter.end)) {
@@ -163,7 +164,10 @@ export class Waiters {
     }
   }
 
-  /** Blocks this thread until [start, end) is loaded. Reads what no thread reads yet, if it can. */
+  /**
+   * Blocks this thread until [start, end) is loaded. Reads pages that no thread reads yet, if it
+   * can.
+   */
   waitSync(start: number, end: number): void {
     if (this.hasArrived(start, end)) return;
     const { ownReads } = this.options;
@@ -180,8 +184,8 @@ export class Waiters {
   }
 
   /**
-   * Blocks this thread until `isOver`, which is called when something of [start, end) has landed.
-   * Looks after dead threads on the way.
+   * Blocks this thread until `isOver`, which is called when pages of [start, end) were loaded.
+   * Repairs the remains of dead threads meanwhile.
    */
   sleepUntil(isOver: () => boolean, start: number, end: number, afterLook = () => {}): void {
     const { state } = this;
@@ -193,7 +197,7 @@ export class Waiters {
         if (isOver()) return;
         reach("wait: looked at the bits");
         Atomics.wait(words, Word.LoadProgress, seen, LIVENESS_CHECK_MS);
-        // By the clock: others may wake it more often than that.
+        // By the clock, because others may wake it more often than that.
         if (performance.now() < checkedMs + LIVENESS_CHECK_MS) continue;
         recoverDeadClaims(state);
         afterLook();

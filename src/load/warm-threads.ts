@@ -1,15 +1,15 @@
-/** Starts the threads of a load from a remote place before it is known what to load. */
+/** Starts the threads of a load from a remote place before its pages are known. */
 import { BACKGROUND_READS, DEMAND_READS } from "../source/remote-source.ts";
 import { runInThread } from "../threads/pool.ts";
 import { BACKGROUND_THREADS } from "./threads.ts";
 import type { WarmTask } from "./warm-task.ts";
 
-/** Of many restores that begin together, one warms threads: admission.ts bounds the others. */
+/** Of many restores that begin together, one warms threads. admission.ts limits the others. */
 let isWarming = false;
 
 /**
- * Resolves when the threads are idle again, so that the load gets them. `url`: of the server. What
- * cannot be had now is tried again, and reported, by the load.
+ * Resolves when the threads are idle again, so that the load gets them. `url` is the server's.
+ * After a failure here, the load tries again and reports.
  */
 export async function warmThreads(url: string): Promise<void> {
   if (isWarming) return;
