@@ -104,12 +104,12 @@ test("failed pages stay failed if a thread dies while it tries them again", asyn
 test("a dead thread's failed pages stay with the thread that tries them again", async () => {
   const { state, page, slots, slot, fail, end } = await heldUncounted();
   Object.assign(state, {
-    settle() {
+    tally() {
       throw new Error("The thread ends here");
     },
   });
   expect(() => fail(1)).toThrow("ends here");
-  Reflect.deleteProperty(state, "settle");
+  Reflect.deleteProperty(state, "tally");
   const first = page.start / PAGE_SIZE;
   const firstPage = () =>
     Int32Array.from({ length: WORDS_PER_UNIT }, (_, word) => (word === 0 ? 1 : 0));
