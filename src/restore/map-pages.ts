@@ -13,6 +13,7 @@ import type { Overlay } from "../memory/overlay.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { descriptorOf } from "../source/describe.ts";
+import type { PageRun } from "./changed-pages.ts";
 
 /** Up to this many pieces are mapped at any size. */
 const FEW_PIECES = 1024;
@@ -33,9 +34,27 @@ interface Piece {
 
 /**
  * Maps as much as possible and records it in the load, which must not have begun. With `verify` the
- * load still checks the pages. Without it they are loaded at once.
+ * load still checks the pages, except those in `checked`. Without it they are loaded at once.
  */
-export function mapPages(state: LoadState, overlay: Overlay, verify: boolean): void {
+export function mapPages(
+  state: LoadState,
+  overlay: Overlay,
+  verify: boolean,
+  checked: readonly PageRun[],
+): void {
+  mapPieces(state, overlay, verify);
+  if (!verify) return;
+  for (const { start, length } of checked) {
+    const end = start + length;
+    for (let page = overlay.next(start, end, true); page < end; ) {
+      const stop = overlay.next(page, end, false);
+      state.skip(page, stop);
+      page = overlay.next(stop, end, true);
+    }
+  }
+}
+
+function mapPieces(state: LoadState, overlay: Overlay, verify: boolean): void {
   const { source, map, mappedExtents } = state.handle;
   if (!verify) overlay.noteUnchecked();
   for (const piece of choosePieces(source, map, overlay)) {

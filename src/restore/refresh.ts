@@ -1,11 +1,13 @@
 /**
  * Refresh: a restored file gets the newer checkpoint of its place. A new file is restored beside
- * the old one: unchanged pages are copied from memory, and only the others are loaded.
+ * the old one: unchanged pages are copied from memory, and only the others are loaded. A mapped file
+ * maps all pages again, and only the others are checked.
  */
 import { copyMemory } from "../../ffi/index.ts";
 import { corrupt, crc32 } from "../checkpoint/format.ts";
 import { BLOCK_PAGES, type ColumnPlace } from "../checkpoint/page-map.ts";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
+import { hex } from "../checkpoint/page-file.ts";
 import type { FileCore } from "../core/core.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { SeveralFilesError } from "../errors/errors.ts";
@@ -14,6 +16,7 @@ import type { PageSource } from "../source/description.ts";
 import { contentName } from "../source/describe.ts";
 import { openReader } from "../source/open.ts";
 import { readContent } from "../source/read-content.ts";
+import { baseName } from "../control/base-name.ts";
 import { Word } from "../control/control.ts";
 import { findChangedPages, type PageRun } from "./changed-pages.ts";
 import { closeOpened, openCheckpointAt } from "./open-place.ts";
@@ -64,14 +67,21 @@ export async function refreshCore(
       { map: before!.pageMap, pageFiles: origin.manifest.pageFiles },
       { map: file.pageMap, pageFiles: manifest.pageFiles },
     );
-    const crcs = await readCrcs(source, file.crcs);
+    const isMapped = (core.mapping.overlay?.pages ?? 0) > 0;
+    const crcs = isMapped ? null : await readCrcs(source, file.crcs);
+    const contents =
+      crcs === null
+        ? { map: file.pageMap, checksums: file.crcs, checked: unchanged }
+        : { map, checksums: ranks.map((rank) => crcs[rank]!) };
     isTaken = true;
-    const restored = restoreFiles(
-      source,
-      [{ image: file, map, checksums: ranks.map((rank) => crcs[rank]!), options }],
-      { ...options, onEnd: (isLoaded) => opened.close(isLoaded), awaitsEnd: opened.isCaching },
-    );
-    await copyPages(core, restored.cores[0]!, unchanged);
+    const restored = restoreFiles(source, [{ image: file, ...contents, options }], {
+      ...options,
+      onEnd: (isLoaded) => opened.close(isLoaded),
+      awaitsEnd: opened.isCaching,
+    });
+    const [to] = restored.cores;
+    if (isMapped) to!.mapping.overlay?.setBase(baseName(hex(manifest.id), file.name));
+    else await copyPages(core, to!, unchanged);
     return { restored, origin: { where, options, manifest } };
   } catch (error) {
     if (isTaken) void opened.close(false);

@@ -22,6 +22,7 @@ import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { chooseEngine, URING_BYTES_MIN } from "../source/file-source.ts";
 import { describeSource, holdSource, releaseSource } from "../source/describe.ts";
+import type { PageRun } from "./changed-pages.ts";
 import { mapPages } from "./map-pages.ts";
 import { createOverlay } from "../memory/overlay.ts";
 import { Progress } from "./progress.ts";
@@ -34,6 +35,8 @@ export interface RestoreFile {
   /** CRC-32 of each page by rank, or their place in the manifest; null if there are none. */
   readonly checksums: Uint32Array | ColumnPlace | null;
   readonly options: MemoryFileOptions;
+  /** Pages that this process has checked before. Those that are mapped are loaded at once. */
+  readonly checked?: readonly PageRun[] | undefined;
   /** The pages that the background pass reads first, or null. */
   readonly first?: Int32Array<SharedArrayBuffer> | null | undefined;
 }
@@ -148,7 +151,11 @@ function createState(file: RestoreFile, place: LoadPlace): LoadState {
   return state;
 }
 
-function restoreFile({ image, options }: RestoreFile, state: LoadState, verify: boolean): FileCore {
+function restoreFile(
+  { image, options, checked = [] }: RestoreFile,
+  state: LoadState,
+  verify: boolean,
+): FileCore {
   const expectHugepages = options.expectHugepages ?? image.chunkHuge.includes(1);
   const parts = createParts({ ...options, expectHugepages }, image.chunkHuge.length);
   const { control } = parts;
@@ -157,7 +164,7 @@ function restoreFile({ image, options }: RestoreFile, state: LoadState, verify: 
   try {
     restoreRuns(core.allocator, control, image);
     const { overlay } = core.mapping;
-    if (overlay !== null) mapPages(state, overlay, verify);
+    if (overlay !== null) mapPages(state, overlay, verify, checked);
   } catch (error) {
     core.destroy();
     throw error;

@@ -7,7 +7,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
-import { PAGES, pages, saveDense, stamp, wrongPages } from "./support/mapped-image.ts";
+import { all, PAGES, pages, saveDense, stamp, wrongPages } from "./support/mapped-image.ts";
 
 /** A program that writes to every page of a mapped checkpoint and saves over it. */
 const SAVER = join(import.meta.dir, "support/mapped-saver.ts");
@@ -82,6 +82,28 @@ describe.each([true, false])("verify %p", (verify) => {
     const written = (page: number) =>
       page === 900 ? 0 : page === 40 || page === 41 ? 1 : stamp(page);
     expect(wrongPages(back, written)).toEqual([]);
+  });
+
+  test("refresh() maps the newer checkpoint, and copies nothing", async () => {
+    const place = join(root, `refreshed-${verify}`);
+    using writer = await load();
+    await writer.saveTo(place);
+    using reader = await MemoryFile.loadFrom(place, { mapped: true, verify });
+    for (let round = 1; round <= 2; round++) {
+      writer.view(pages(8 * round, 3), Uint32Array).fill(round);
+      await writer.saveTo(place);
+      expect(await reader.refresh()).toBe(true);
+      await reader.awaitLoad();
+      const written = (page: number) =>
+        page >= 8 && page < 11 ? 1 : page >= 16 && page < 19 && round === 2 ? 2 : stamp(page);
+      expect(wrongPages(reader, written)).toEqual([]);
+      expect(reader.loadStats()).toMatchObject({ mappedBytes: all.end, copiedBytes: 0 });
+      expect(reader.usage()).toMatchObject({ totalBytes: 0, privateBytes: 0 });
+    }
+    // Its base is the checkpoint that it maps now.
+    reader.view(pages(100), Uint32Array).fill(7);
+    const { rounds } = await reader.saveTo(place);
+    expect(rounds[0]!.pages).toBe(1);
   });
 
   test("a save by another process leaves the file as it is", async () => {
