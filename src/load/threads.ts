@@ -84,8 +84,9 @@ export class LoadThreads {
     ]);
   }
 
+  /** Not after giving up, though the load may be tried again: another run reads then. */
   private get isLoading(): boolean {
-    return this.loads.some(({ state }) => state.isLoading);
+    return !this.hasGivenUp && this.loads.some(({ state }) => state.isLoading);
   }
 
   /** Runs a task in a later turn of this thread's event loop, when it has work to do. */
@@ -125,7 +126,6 @@ export class LoadThreads {
           // Once a run: the load may have been tried again since.
           if (!this.hasGivenUp) this.giveUp(error);
           this.hasGivenUp = true;
-          return;
         }
       }
     }

@@ -41,17 +41,21 @@ export class WorkerNotFoundError extends Error {
   }
 }
 
-/** The system gives this process no more threads (RLIMIT_NPROC, a pids cgroup, or no memory). */
+/**
+ * The system gives this process no more threads (RLIMIT_NPROC, a pids cgroup, or no memory), or too
+ * few descriptors for one (RLIMIT_NOFILE).
+ */
 export class ThreadLimitError extends Error {
   override readonly name = "ThreadLimitError";
   readonly code = "ERR_THREAD_LIMIT";
 
   constructor(cause: unknown) {
-    super(
-      "Cannot start a thread: the system refuses another one; raise the limit of processes " +
-        "(ulimit -u, or pids.max of the cgroup)",
-      { cause },
-    );
+    const remedy =
+      cause instanceof SyscallError
+        ? "too few descriptors are left; raise the limit of open files (ulimit -n)"
+        : "the system refuses another one; raise the limit of processes (ulimit -u, or pids.max " +
+          "of the cgroup)";
+    super(`Cannot start a thread: ${remedy}`, { cause });
   }
 }
 

@@ -55,13 +55,17 @@ export function serveTasks(table: TaskTable): void {
   };
 }
 
+/**
+ * Rejects, and so ends the thread, if the task's module cannot be read, as without descriptors: the
+ * engine would not try again.
+ */
 async function runTask(table: TaskTable, message: ToWorker & { kind: "run" }): Promise<FromWorker> {
   const { id, task, payload } = message;
+  const load = Object.hasOwn(table, task) ? table[task] : undefined;
+  const module = await load?.();
   try {
-    const load = Object.hasOwn(table, task) ? table[task] : undefined;
-    if (load === undefined)
+    if (module === undefined)
       throw new TypeError(`Expected a task of this pool, got ${JSON.stringify(task)}`);
-    const module = await load();
     return { kind: "returned", id, value: await module.run(payload as never) };
   } catch (error) {
     return { kind: "threw", id, error: tellError(error) };

@@ -1,23 +1,55 @@
 /**
  * Starts Workers: finds their entry file, and fails with ThreadLimitError if no thread can be made.
  */
-import { hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
+import { closeFile, createEventFd, hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
 import { ThreadLimitError } from "./errors.ts";
 
 /** Starting a Worker takes 10 ms of a processor. Threads that wake up meanwhile run first. */
 const START_SLICE_NS = 10_000_000;
 
+/** At least as many as a Worker opens while it starts. If it cannot, Bun ends the whole process. */
+const WORKER_DESCRIPTORS = 10;
+/** Workers of this thread that may still have to open theirs. */
+let starting = 0;
+
+/** @throws {ThreadLimitError} if another Worker may not find its descriptors */
+function requireDescriptors(): void {
+  const opened: number[] = [];
+  try {
+    for (let i = 0; i < WORKER_DESCRIPTORS * (starting + 1); i++) opened.push(createEventFd());
+  } catch (error) {
+    throw new ThreadLimitError(error);
+  } finally {
+    for (const fd of opened) closeFile(fd);
+  }
+}
+
+/** Counts the Worker as starting until it runs, or has failed to. */
+function countStart(worker: Worker): void {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const end = () => {
+    starting--;
+    controller.abort();
+  };
+  starting++;
+  for (const event of ["open", "close"]) worker.addEventListener(event, end, { signal });
+}
+
 /**
  * Starts a Worker without delaying other threads. A new thread inherits the time slice of the
  * thread that made it; the Worker's entry file restores the system's own once it has started.
  *
- * @throws {ThreadLimitError} if the system has no more threads
+ * @throws {ThreadLimitError} if the system has no more threads or descriptors
  */
 export function startWorker(url: URL): Worker {
+  requireDescriptors();
   const own = timeSliceNs();
   hintTimeSlice(START_SLICE_NS);
   try {
-    return new Worker(url);
+    const worker = new Worker(url);
+    countStart(worker);
+    return worker;
   } catch (error) {
     if (error instanceof TypeError && error.message.includes("spawn")) {
       throw new ThreadLimitError(error);

@@ -125,10 +125,16 @@ describe("an error", () => {
     expect((await failure(pool.run("throwValue", null).done)) as unknown).toEqual({ plain: 1 });
   });
 
-  test("in the task's import, in its name or in its return value is the task's", async () => {
-    expect(((await failure(pool.run("importMissing", null).done)) as Error).message).toContain(
-      "missing-",
-    );
+  test("in the task's import ends the thread, which cannot import it again", async () => {
+    const error = await failure(pool.run("importMissing", null).done);
+    expect(error).toMatchObject({
+      code: "ERR_THREAD_DIED",
+      cause: { message: expect.stringContaining("missing-") },
+    });
+    expect(pool.count()).toEqual({ idle: 0, busy: 0 });
+  });
+
+  test("in the task's name or in its return value is the task's", async () => {
     expect((await failure(pool.run("unknown", null).done)) as unknown).toBeInstanceOf(TypeError);
     expect(await failure(pool.run("returnFunction", null).done)).toHaveProperty(
       "name",
