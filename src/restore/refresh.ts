@@ -1,7 +1,7 @@
 /**
  * Refresh: a restored file gets the newer checkpoint of its place. A new file is restored beside
- * the old one: unchanged pages are copied from memory, and only the others are loaded. A mapped file
- * maps all pages again, and only the others are checked.
+ * the old one: unchanged pages are copied from memory, and only the others are loaded. A mapped
+ * file maps all pages again, and only the others are checked.
  */
 import { copyMemory } from "../../ffi/index.ts";
 import { corrupt, crc32 } from "../checkpoint/format.ts";

@@ -1,9 +1,9 @@
 /**
- * Aside: memory into which pages are copied while the program is stopped, so that it can go on
+ * Aside: memory into which pages are copied while the program is stopped, so that it can continue
  * before they are written.
  *
- * Pages are copied by pread(2) from the memory file: unlike a look through the mapping, that gives
- * no memory to a hole.
+ * Pages are copied by pread(2) from the memory file. A read through the mapping would give memory
+ * to a hole.
  */
 import {
   copyMemory,
@@ -18,14 +18,14 @@ import { PAGE_SIZE } from "../pages/units.ts";
 import type { UsedRuns } from "./build-map.ts";
 import { areFew, countPages, DataFinder, type DataMemory } from "./data-finder.ts";
 
-/** Runs that were copied, and where to. */
+/** Runs that were copied, and the places of the copies. */
 export interface CopiedRuns extends UsedRuns {
   readonly address: Float64Array;
 }
 
-/** A longer run is looked at for holes first. */
+/** A longer run is searched for holes first. */
 const DIRECT_PAGES = 64;
-/** Memory that is mapped when what was made ready does not suffice. */
+/** Memory that is mapped if the prepared memory is too small. */
 const SEGMENT_BYTES = 16 * 2 ** 20;
 
 /** The memory of a file that is copied. */
@@ -45,11 +45,11 @@ export class Aside {
   private end = 0;
   private readonly finder = new DataFinder();
 
-  /** Maps memory and gives it pages, so that copying takes no faults. */
+  /** Maps memory and populates it, so that copying causes no faults. */
   makeReady(lengthBytes: number): void {
     if (lengthBytes <= this.end - this.next) return;
     this.addSegment(lengthBytes);
-    // A hint: without it the copies take the faults.
+    // A hint: without it the copies cause the faults.
     tryAdvise(this.next, lengthBytes, MADV_POPULATE_WRITE);
   }
 
@@ -61,7 +61,8 @@ export class Aside {
   }
 
   /**
-   * Copies what has memory of a file's runs. `onHole` is told of the rest. @throws {SyscallError}
+   * Copies the pages of a file's runs that have memory. Calls `onHole` for the others. @throws
+   * {SyscallError}
    */
   copy(
     memory: AsideMemory,
@@ -89,7 +90,7 @@ export class Aside {
       const { dataStart, dataEnd } = this.finder.find(memory, page, isOneOfFew);
       const holeEnd = Math.max(page, Math.min(end, dataStart));
       if (page < holeEnd) onHole(page, holeEnd);
-      // Holes among few pages are copied as zeros: to look for them would take longer.
+      // Holes among few pages are copied as zeros, because searching for them would take longer.
       const known = isOneOfFew ? holeEnd + DIRECT_PAGES : dataEnd;
       const stop = Math.max(holeEnd, Math.min(end, known));
       this.copyRun(memory, holeEnd, stop, copied);

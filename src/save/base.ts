@@ -1,6 +1,6 @@
 /**
- * The base of an incremental save: the checkpoint that is at the destination. A page whose contents
- * it has keeps its place there, and is not written again.
+ * The base of an incremental save: the checkpoint at the destination. A page whose contents it has
+ * keeps its place there, and is not written again.
  */
 import type { OpenCheckpoint, OpenContent } from "../checkpoint/directory.ts";
 import type { DecodedFile } from "../checkpoint/format.ts";
@@ -13,8 +13,8 @@ import type { FrameList } from "./frame-list.ts";
 import type { FileTable } from "./save-table.ts";
 
 /**
- * Notes in the save table of the MemoryFile `name` what the base has of it. False if the base has
- * nothing of it, or not all of it can be read: all contents are written then.
+ * Enters the base's pages of the MemoryFile `name` into the save table. False if the base has none
+ * of it, or not all of it can be read. Then all contents are written.
  */
 export function* noteBase(
   { manifest, contents }: OpenCheckpoint,
@@ -39,7 +39,7 @@ export function* noteBase(
   return true;
 }
 
-/** Undefined if they are damaged. */
+/** Undefined if the columns are damaged. */
 function readColumns({ fd, path }: OpenContent, { crcs, hashes }: DecodedFile) {
   try {
     return { crcs: readCrcs(fd, crcs, path), hashes: wordsOf(readHashes(fd, hashes, path)) };

@@ -1,11 +1,14 @@
-/** From the save table to what the manifest stores: one pass over a MemoryFile's used pages. */
+/**
+ * Turns the save table into the columns of the manifest, in one pass over a MemoryFile's used
+ * pages.
+ */
 import type { PageMap } from "../checkpoint/page-map.ts";
 import { PAGES_PER_HUGE_PAGE as PAGES_PER_UNIT } from "../pages/units.ts";
 import type { Slices } from "../threads/slices.ts";
 import type { FrameList } from "./frame-list.ts";
 import type { FileTable } from "./save-table.ts";
 
-/** Steps of a slice: one a page, and more a row. A multiple of PAGES_PER_UNIT. */
+/** Steps of a slice: one for each page, and more for each row. A multiple of PAGES_PER_UNIT. */
 const SLICE_STEPS = 2 ** 15;
 const STEPS_PER_ROW = 16;
 /** Rows of a slice. */
@@ -17,7 +20,7 @@ export interface UsedRuns {
   readonly length: Uint32Array;
 }
 
-/** Extents of a MemoryFile, with numbers of the save's frames. */
+/** Extents of a MemoryFile, with the save's numbers of their frames. */
 export interface StoredExtents {
   readonly start: Uint32Array;
   readonly length: Uint32Array;
@@ -34,7 +37,7 @@ export interface BuiltMap {
   readonly hashes: BigUint64Array;
 }
 
-/** Rows of four u32 that grow. */
+/** Rows of four u32, which can grow. */
 class ExtentRows {
   private values = new Uint32Array(4096);
   count = 0;
@@ -164,7 +167,7 @@ export function wordsOf(column: BigUint64Array): Uint32Array {
 
 /**
  * The frames that extents use, ordered by content and offset, and the row of each. Their numbers
- * are in that order: a base's frames are, and each new one is behind all others.
+ * have the same order: a base's frames are ordered, and each new one is behind all others.
  */
 function frameRows(
   used: Uint32Array,

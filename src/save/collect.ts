@@ -1,6 +1,6 @@
 /**
  * The allocator's state at one instant, as a checkpoint's columns. The lock is held for one pass
- * over the runs (131,072 of them: 3 ms), so it makes nothing for a run but numbers.
+ * over the runs (131,072 of them: 3 ms), so the pass makes only numbers.
  */
 import type { Allocator } from "../allocator/allocator.ts";
 import { HUGE, kindOf, SUB_RELEASED, stateOf, USED } from "../allocator/states.ts";

@@ -1,9 +1,8 @@
 /**
- * Finds pages that have memory. Where most of a file is looked at, two system calls find an extent
- * of data, however long it is. But SEEK_HOLE walks all pages of the extent, 30 ms for 2 GiB of
- * small pages, wherever it begins. So where few pages are looked at, each is asked for: 0.7 µs.
- * Where many are, one thread of a pass walks a long extent, and the others learn from it
- * (FullUnits).
+ * Finds pages that have memory. If a save reads most of a file, two system calls find an extent of
+ * data of any length. But SEEK_HOLE visits all pages of the extent, 30 ms for 2 GiB of small pages,
+ * wherever it begins. So if a save reads few pages, it asks for each one: 0.7 µs. If it reads many,
+ * one thread of a pass searches a long extent, and the others use its result (FullUnits).
  */
 import { fileStatus, seekData, seekHole } from "../../ffi/index.ts";
 import type { Overlay } from "../memory/overlay.ts";
@@ -11,10 +10,10 @@ import { PAGE_SIZE, PAGES_PER_HUGE_PAGE as PAGES_PER_UNIT } from "../pages/units
 
 /** Behind every page: no data follows. */
 const NO_MORE = 2 ** 31 - 1;
-/** How many pages SEEK_HOLE passes in the time that it takes to ask for one. */
+/** How many pages SEEK_HOLE passes in the time of asking for one. */
 const PAGES_PER_PROBE = 12;
 
-/** True if `pages` are so few of the file's that each is better asked for. */
+/** True if `pages` are so few of the file's that asking for each is faster. */
 export function areFew(fd: number, pages: number): boolean {
   return pages * PAGES_PER_PROBE < fileStatus(fd).allocatedBytes / PAGE_SIZE;
 }
@@ -23,18 +22,20 @@ export function areFew(fd: number, pages: number): boolean {
 export interface DataMemory {
   readonly fd: number;
   readonly overlay: Overlay | null;
-  /** What other threads have found in this pass; undefined: only one thread looks. */
+  /** Results of other threads in this pass; undefined if only one thread searches. */
   readonly fullUnits?: FullUnits;
 }
 
-/** A thread that looks for an extent's end may have died: others look as well after that time. */
+/**
+ * A thread that searches for an extent's end may have died. After this time, others search as well.
+ */
 const LOOK_WAIT_MS = 200;
 /** The lock is before the units' bytes. */
 const LOCK_BYTES = 4;
 
 /**
- * Units of which each page has memory, as far as the threads of a pass know. A byte a unit, set
- * once; and a lock, so that threads that begin together do not walk the same extent.
+ * Units whose pages are all known to have memory. A byte for each unit, set once, and a lock, so
+ * that threads that begin together do not search the same extent.
  */
 export class FullUnits {
   private readonly lock: Int32Array;
@@ -54,14 +55,14 @@ export class FullUnits {
     return Atomics.load(this.isFull, unit) === 1;
   }
 
-  /** Pages [start, end) have memory. */
+  /** Records that pages [start, end) have memory. */
   note(start: number, end: number): void {
     const first = Math.ceil(start / PAGES_PER_UNIT);
     const last = Math.min(this.isFull.length, Math.floor(end / PAGES_PER_UNIT));
     for (let unit = first; unit < last; unit++) Atomics.store(this.isFull, unit, 1);
   }
 
-  /** Calls `look` while no other thread does so, unless `unit` is full by then. */
+  /** Calls `look` while no other thread does, unless `unit` is full by then. */
   lookUnlessFull(unit: number, look: () => void): void {
     const { lock } = this;
     let isMine = Atomics.compareExchange(lock, 0, 0, 1) === 0;
@@ -82,7 +83,7 @@ export class FullUnits {
 
 export class DataFinder {
   /**
-   * Pages [dataStart, dataEnd) have memory, and pages from the one last asked for to dataStart have
+   * Pages [dataStart, dataEnd) have memory. Pages from the one asked for last to dataStart have
    * none.
    */
   dataStart = 0;
@@ -90,7 +91,7 @@ export class DataFinder {
   private memory: DataMemory | undefined;
   private knownFrom = 0;
 
-  /** The data at `page` or next after it. `isOneOfFew`: see areFew. */
+  /** The first data at or after `page`. `isOneOfFew`: see areFew. */
   find(memory: DataMemory, page: number, isOneOfFew: boolean): DataFinder {
     if (memory === this.memory && page >= this.knownFrom && page < this.dataEnd) return this;
     this.memory = memory;
@@ -114,7 +115,7 @@ export class DataFinder {
       this.seek(memory, page, false);
       if (this.dataStart < NO_MORE) fullUnits.note(this.dataStart, this.dataEnd);
     };
-    // An extent that covers several units begins in the middle of one at most.
+    // An extent that covers several units begins in the middle of at most one.
     if (page % PAGES_PER_UNIT === 0) fullUnits.lookUnlessFull(unit, seek);
     else seek();
   }
@@ -124,8 +125,8 @@ export class DataFinder {
     this.dataStart = offset < 0 ? NO_MORE : Math.floor(offset / PAGE_SIZE);
     if (offset < 0) this.dataEnd = NO_MORE;
     else if (isOneOfFew) this.dataEnd = this.dataStart + 1;
-    // A hole may begin inside a page on a file system with smaller blocks. If the program has
-    // decommitted the data since, both are the same, and the caller asks again behind it.
+    // On a file system with smaller blocks, a hole may begin inside a page. If the program has
+    // decommitted the data since, both are equal, and the caller asks again behind it.
     else this.dataEnd = Math.ceil(seekHole(fd, offset) / PAGE_SIZE);
   }
 }

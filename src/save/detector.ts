@@ -1,6 +1,6 @@
 /**
- * Detectors: how a save finds what changed since it copied a page. The kernel tracks writes, it
- * copies mapped pages that are written, or hashes of the save table are compared with memory.
+ * Detectors: they find the pages that changed since a save copied them. The kernel tracks writes,
+ * it copies mapped pages that are written, or hashes of the save table are compared with memory.
  */
 import { SyscallError } from "../../ffi/index.ts";
 import { PageHashes } from "../changes/page-hashes.ts";
@@ -16,13 +16,15 @@ import type { FileTable } from "./save-table.ts";
 
 export interface Detector {
   readonly detection: ChangeDetection;
-  /** Rounds that may help. */
+  /** The most rounds that may help. */
   readonly maxRounds: number;
-  /** What may differ from the table before anything was copied. */
+  /** The pages that may differ from the table before anything was copied. */
   first(used: PageRuns): Promise<PageRuns>;
-  /** What may have changed since the last call. @param isHurried the program is stopped */
+  /**
+   * The pages that may have changed since the last call. @param isHurried the program is stopped
+   */
   changed(used: PageRuns, table: FileTable, isHurried: boolean): PageRuns;
-  /** The checkpoint of that id has been committed. */
+  /** The checkpoint of that id was committed. */
   committed(id: string): void;
 }
 
@@ -35,8 +37,9 @@ export class TrackingDetector implements Detector {
   private readonly baseId: string | null;
 
   /**
-   * `baseId`: of the checkpoint that the table begins with; null if the table is empty. `name`: of
-   * the file in checkpoints. A base that has the file under another name is not its base.
+   * @param baseId the id of the checkpoint that the table begins with; null if the table is empty
+   * @param name the file's name in checkpoints; a base that has it under another name is not its
+   * base
    */
   constructor(core: FileCore, name: string, baseId: string | null) {
     this.core = core;
@@ -61,7 +64,7 @@ export class TrackingDetector implements Detector {
   }
 }
 
-/** Memory is compared with the hashes of the save table: about 10 GiB/s, and a pause as long. */
+/** Compares memory with the hashes of the save table: about 10 GiB/s, and as long a pause. */
 export class HashDetector implements Detector {
   readonly detection: ChangeDetection = "hashes";
   readonly maxRounds = 1;
@@ -78,13 +81,13 @@ export class HashDetector implements Detector {
   }
 
   changed(used: PageRuns, table: FileTable, isHurried: boolean): PageRuns {
-    // Between rounds it would only say what the look at the instant says again.
+    // Between rounds the result would only repeat that of the instant.
     if (!isHurried) return new RunCollector().runs;
     const { mapping, sizeBytes } = this.core;
     const { overlay } = mapping;
     const { frame, hash } = table;
     const { hashSeed } = this;
-    // Pages behind the table are undefined, so that they differ.
+    // Pages behind the table are undefined, so they differ.
     const hashes = new PageHashes(
       {
         fd: mapping.fd,
@@ -109,15 +112,16 @@ export class HashDetector implements Detector {
 }
 
 /**
- * For a file with mapped pages: the kernel has copied those that were written, and its page map
- * tells which (6 ms a GiB). Hashes are compared of these copies and of pages that are not mapped.
+ * For a file with mapped pages. The kernel has copied those that were written, and its page map
+ * shows which (6 ms for 1 GiB). Hashes are compared for these copies and for pages that are not
+ * mapped.
  */
 export class MappedDetector extends HashDetector {
   override readonly detection = "pagemap";
   private readonly name: string;
   private readonly baseId: string | null;
 
-  /** `baseId` and `name` as of TrackingDetector. */
+  /** @param baseId as in TrackingDetector @param name as in TrackingDetector */
   constructor(core: FileCore, hashSeed: number, name: string, baseId: string | null) {
     super(core, hashSeed);
     this.name = name;
@@ -138,7 +142,7 @@ export class MappedDetector extends HashDetector {
     this.core.mapping.overlay!.setBase(baseName(id, this.name));
   }
 
-  /** All but clean mapped pages: what is clean has been clean since the restore. */
+  /** All pages except clean mapped ones, which have not changed since the restore. */
   private maybeWritten(used: PageRuns): PageRuns {
     try {
       return writtenOfMapped(this.core.mapping.overlay!, used).runs;

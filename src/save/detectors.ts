@@ -7,7 +7,7 @@ import type { SaveFile, SavePlan } from "./options.ts";
 
 const TRACKER_POLL_MS = 2;
 
-/** The detectors of a save's files. Where writes are tracked the save owns the files' trackers. */
+/** The detectors of a save's files. If writes are tracked, the save owns the files' trackers. */
 export class Detectors {
   private readonly detectors = new Map<FileCore, Detector>();
   private readonly owned: FileCore[] = [];
@@ -18,7 +18,7 @@ export class Detectors {
 
   /**
    * Waits while another save owns a tracker. In the order of ids, so that saves do not wait for
-   * each other. `baseIdOf`: of the base whose contents a file's table begins with.
+   * each other. `baseIdOf`: the id of the base whose contents a file's table begins with.
    */
   async begin(
     plan: SavePlan,
@@ -27,7 +27,7 @@ export class Detectors {
   ): Promise<void> {
     const idOf = ({ core }: SaveFile) => core.control.fields[Field.FileId]!;
     for (const { core, name } of plan.files.toSorted((a, b) => idOf(a) - idOf(b))) {
-      // Giving back mapped pages makes new mappings, which userfaultfd does not track.
+      // Returning mapped pages makes new mappings, which userfaultfd does not track.
       if (core.mapping.overlay !== null) {
         this.detectors.set(core, new MappedDetector(core, hashSeed, name, baseIdOf(core)));
         continue;
@@ -58,7 +58,7 @@ export class Detectors {
   }
 }
 
-/** True if the kernel tracks the file's pages from now on. */
+/** True if the kernel now tracks the file's pages. */
 function canTrack({ changes, allocator }: FileCore): boolean {
   if (!changes.isActive) {
     if (trackingUnavailable() !== null) return false;
@@ -66,7 +66,7 @@ function canTrack({ changes, allocator }: FileCore): boolean {
     try {
       changes.activate();
     } catch (error) {
-      // Tracking is optional: descriptors may be used up, or the container refuses.
+      // Tracking is optional: descriptors may be used up, or the container refuses it.
       if (error instanceof SyscallError) return false;
       throw error;
     } finally {

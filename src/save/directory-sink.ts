@@ -64,7 +64,7 @@ export class DirectorySink implements Sink {
     return describeFile(fd, this.directory.pathOf(name), mostBytes);
   }
 
-  /** Removes what earlier saves left: temporary manifests, and page files of no manifest. */
+  /** Removes the remains of earlier saves: temporary manifests, and page files of no manifest. */
   private async removeLeftovers(): Promise<void> {
     if (!this.knowsPageFiles) return;
     const kept = new Set(this.base?.manifest.pageFiles.map(({ id }) => pageFileName(id)));
@@ -115,14 +115,14 @@ export class DirectorySink implements Sink {
   }
 }
 
-/** What both resolve to, when both have ended. @throws what the first one threw, or the second */
+/** Both results, when both have ended. @throws the first one's error, or the second's */
 async function bothOf<A, B>(a: Promise<A>, b: Promise<B>): Promise<[A, B]> {
   await Promise.allSettled([a, b]);
   return [await a, await b];
 }
 
 /**
- * The checkpoint in a locked directory, so that it cannot change; null if there is none. @throws
+ * The checkpoint in a locked directory, which cannot change; null if there is none. @throws
  * {NotCheckpointError}
  */
 function openBase(path: string): OpenCheckpoint | "damaged" | null {
@@ -137,8 +137,8 @@ function openBase(path: string): OpenCheckpoint | "damaged" | null {
 }
 
 /**
- * True for a file of another origin. Damage may have emptied a manifest, or hit its magic. A save
- * replaces a link, and what the link names stays as it is.
+ * True for a file that no save made. Damage may have emptied a manifest, or its magic number. A
+ * save replaces a link, and the link's target stays.
  */
 function isForeign(path: string): boolean {
   if (lstatSync(path).isSymbolicLink()) return false;

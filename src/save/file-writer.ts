@@ -1,5 +1,5 @@
 /**
- * Writes page contents to a file: past the page cache where that is faster, in blocks allocated
+ * Writes page contents to a file: without the page cache if that is faster, in blocks allocated
  * ahead.
  */
 import {
@@ -12,32 +12,34 @@ import {
 } from "../../ffi/index.ts";
 import type { FileDescription, SinkWriter } from "./sink.ts";
 
-/** Changed by the thread that reserves, which is one at a time. */
+/** Only the thread that reserves changes them, one at a time. */
 export const FileField = {
   /** Bytes allocated so far. */
   AllocatedBytes: 0,
-  /** What the file may need at most; 0: not known, and nothing is allocated ahead. */
+  /** The most that the file may need; 0: unknown, and nothing is allocated ahead. */
   MostBytes: 1,
-  /** 1 once writes have been switched to direct ones, or cannot be. */
+  /** 1 once writes are direct, or cannot be. */
   IsDecided: 2,
 } as const;
 const FIELDS_BYTES = 24;
 
 const EINVAL = 22;
 /**
- * From here on the page cache is bypassed where the file system can do that:
+ * From this size on, writes bypass the page cache if the file system can do that:
  * docs/decisions/saving.md. A smaller checkpoint is written as fast either way, and may stay cached
  * for a start that follows soon.
  */
 const DIRECT_BYTES = 64 * 1024 * 1024;
 /**
- * Blocks are allocated ahead of the writes: without it direct writes that make the file longer go
+ * Blocks are allocated ahead of the writes: otherwise direct writes that make the file longer run
  * one at a time (1.7 to 2.2 s instead of 1.5 to 1.8 for 2 GiB on ext4). In steps, so that a save
  * takes little more than it needs.
  */
 const STEP_BYTES = 256 * 1024 * 1024;
 
-/** How threads write to an open file; `mostBytes`: what it may need at most, as far as is known. */
+/**
+ * The description by which threads open the file. `mostBytes`: the most that it may need, if known.
+ */
 export function describeFile(fd: number, path: string, mostBytes: number): FileDescription {
   const allocation = new SharedArrayBuffer(FIELDS_BYTES);
   const fields = new Float64Array(allocation);
@@ -63,7 +65,7 @@ export class FileWriter implements SinkWriter {
     const { allocation } = this;
     if (allocation === null) return;
     if (endBytes >= DIRECT_BYTES && allocation[FileField.IsDecided] === 0) {
-      // More is written than was known before, as on top of a base that has little of it.
+      // The save writes more than was known before, as on top of a base that has little of it.
       allocation[FileField.IsDecided] = 1;
       setDirectIo(this.description.fd, true);
     }
@@ -78,7 +80,7 @@ export class FileWriter implements SinkWriter {
       allocation[FileField.AllocatedBytes] = end;
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      // No room, or not supported: a part may have been allocated. Writing will tell whether there
+      // No room, or not supported. A part may have been allocated. Writing will show whether there
       // is room for the contents.
       allocation[FileField.MostBytes] = 0;
       truncateFile(fd, start);
@@ -89,8 +91,8 @@ export class FileWriter implements SinkWriter {
     const { fd, path } = this.description;
     let written = writeAt(fd, address, lengthBytes, offset);
     if (written === -EINVAL) {
-      // Direct I/O may want more alignment than pages have, or a short write ended where it cannot
-      // go on.
+      // Direct I/O may require more alignment than pages have, or a short write ended at a place
+      // from which it cannot continue.
       setDirectIo(fd, false);
       written = writeAt(fd, address, lengthBytes, offset);
     }

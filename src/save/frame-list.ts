@@ -1,5 +1,5 @@
 /**
- * All frames that a save may use: those of its base, and those that it has written. Numbered in the
+ * All frames that a save may use: those of its base and those that it has written, numbered in the
  * order of addition.
  */
 import type { FrameRows } from "./save-table.ts";
@@ -16,7 +16,7 @@ export class FrameList {
     return this.codec.length;
   }
 
-  /** Adds one; returns its number. */
+  /** Adds a frame. Returns its number. */
   add(
     pageFile: number,
     frame: { codec: number; pages: number; offset: number; storedBytes: number },

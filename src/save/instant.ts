@@ -1,14 +1,14 @@
 /**
- * The instant that a checkpoint shows. Pages are copied in rounds while the program runs, each
- * round what changed since the one before. When the rest is small, or stops shrinking, all threads
- * of the files stop; user data, the allocators' runs and the rest are copied at once; the threads
- * go on, and the rest is written.
+ * The instant that a checkpoint shows. Pages are copied in rounds while the program runs; each
+ * round copies the pages that changed since the one before. When the rest is small, or stops
+ * shrinking, all threads of the files stop. User data, the allocators' runs and the rest are copied
+ * at once, the threads continue, and the rest is written.
  *
- *   first pass ─> what changed? ─> another round ─> … ─> [stop: user data, runs, what changed, copy
- *   aside] ─> write the rest
+ *   first pass ─> what changed? ─> another round ─> … ─> [stop: user data, runs, changed pages are
+ *   copied aside] ─> write the rest
  *
- * A page that was not used at the last look is looked at again when it is used: it may have been
- * freed and given out anew, which no detector tells.
+ * A page that was not used at the last look is checked again when it is used: it may have been
+ * freed and allocated again, which no detector reports.
  */
 import { type PageRuns, RunCollector, intersectRuns, uniteRuns } from "../changes/page-runs.ts";
 import type { ChangeDetection } from "../changes/tracker.ts";
@@ -28,7 +28,7 @@ import { coverPages, type FileTable } from "./save-table.ts";
 export interface SavedCore {
   readonly core: FileCore;
   table: FileTable;
-  /** null: all is copied at the instant. */
+  /** null: all pages are copied at the instant. */
   readonly detector: Detector | null;
 }
 
@@ -47,28 +47,28 @@ export interface Instant {
   readonly detection: ChangeDetection | "none";
 }
 
-/** What a pass looks at, of one file. */
+/** The pages of one file that a pass checks. */
 export interface PassRuns extends UsedRuns {
-  /** Where each run was copied to; null: the runs are in the file's mapping. */
+  /** The place of each run's copy; null: the runs are in the file's mapping. */
   readonly address: Float64Array | null;
 }
 
-/** Writes what differs from the tables, of each file. */
+/** Writes the pages of each file that differ from the tables. */
 export type WritePass = (runs: readonly PassRuns[]) => Promise<void>;
 
 /** Pages that are copied in a millisecond, one by one. */
 const PAGES_PER_MS = 400;
-/** So many pages are always few. */
+/** At most this many pages are always few. */
 const FEW_PAGES = 256;
-/** A round that leaves more of the one before has not helped. */
+/** A round that leaves more than this of the one before has not helped. */
 const SHRINKS_TO = 0.75;
 
-/** So many bytes are copied at the instant without a round before. */
+/** At most this many bytes are copied at the instant without a round before. */
 export function bytesAtOnce({ targetPauseMs }: Pick<SavePlan, "targetPauseMs">): number {
   return targetPauseMs * PAGES_PER_MS * PAGE_SIZE;
 }
 
-/** How far a save table reaches: a chunk more than the file, which may grow before the instant. */
+/** The pages of a save table: a chunk more than the file, which may grow before the instant. */
 export function pagesToCover({ sizeBytes }: FileCore): number {
   return sizeBytes / PAGE_SIZE + PAGES_PER_CHUNK;
 }
@@ -86,9 +86,9 @@ export class InstantTaker {
   private readonly write: WritePass;
   private readonly rounds: RoundReport[] = [];
   private readonly aside = new Aside();
-  /** What the table holds, or will after the next pass, of each file. */
+  /** The pages of each file that the table has, or will have after the next pass. */
   private covered: UsedRuns[];
-  /** What the next pass looks at, of each file. */
+  /** The pages of each file that the next pass checks. */
   private pending: PageRuns[];
 
   constructor(files: readonly SavedCore[], plan: SavePlan, write: WritePass) {
@@ -160,7 +160,7 @@ export class InstantTaker {
     for (const file of this.files) file.table = coverPages(file.table, pagesToCover(file.core));
   }
 
-  /** Finds what changed since the last look. Returns how long that took. */
+  /** Finds the pages that changed since the last look. Returns how long that took. */
   private look(): number {
     const beganMs = performance.now();
     const states = this.files.map(({ core }) => collectState(core));
@@ -171,7 +171,7 @@ export class InstantTaker {
     return performance.now() - beganMs;
   }
 
-  /** What must be copied of the used pages: what changed, is left from before, or is newly used. */
+  /** The used pages to copy: changed, left from before, or newly used. */
   private toCopy(
     { detector, table }: SavedCore,
     index: number,
@@ -190,7 +190,7 @@ export class InstantTaker {
     return Math.min(pages * PAGE_SIZE, Math.max(this.plan.pauseMemoryBytes, PAGE_SIZE));
   }
 
-  /** While all threads are stopped. */
+  /** Runs while all threads are stopped. */
   private stop(readUserData: () => void) {
     const { files, plan, aside } = this;
     readUserData();

@@ -1,7 +1,4 @@
-/**
- * What a program says of a save, and what a save reports. Options are checked and resolved during
- * the call.
- */
+/** The options of a save, and its report. Options are checked and resolved during the call. */
 import type { Compression } from "../codec/codec.ts";
 import { codecFor, isCompression } from "../codec/open-codec.ts";
 import type { ChangeDetection } from "../changes/tracker.ts";
@@ -16,7 +13,7 @@ import { isRemote } from "../remote/place.ts";
 export interface SaveProgress {
   readonly writtenBytes: number;
   /**
-   * The most that there is to write; it shrinks as zero and unchanged pages are found. Exact at the
+   * The most that there is to write. It shrinks as zero and unchanged pages are found. Exact at the
    * end.
    */
   readonly totalBytes: number;
@@ -24,14 +21,14 @@ export interface SaveProgress {
 
 export interface SaveOptions {
   /**
-   * Stored beside the pages and given back as `userData`: the program's roots, its index. A
-   * function is called at the instant that the checkpoint shows, synchronously: it must not wait.
+   * Stored beside the pages and returned as `userData`: the program's roots, its index. A function
+   * is called at the instant that the checkpoint shows. It is synchronous and must not wait.
    */
   readonly userData?: Uint8Array | (() => Uint8Array) | undefined;
   /**
    * The checkpoint shows one instant: memory, references and user data belong together. Threads
-   * that use the file stop for some milliseconds. False: each page is of some time during the save.
-   * Default: true.
+   * that use the file stop for some milliseconds. If false, each page is of some time during the
+   * save. Default: true.
    */
   readonly consistent?: boolean | undefined;
   /** Do not write contents again that the checkpoint at the destination has. Default: true. */
@@ -39,35 +36,37 @@ export interface SaveOptions {
   /** How page contents are stored. Default: "none" in directories, "zstd" in remote places. */
   readonly compression?: Compression | undefined;
   /**
-   * Pages are copied in rounds while the program runs, until the rest can be copied in that time,
-   * or the rest stops shrinking. Default: 5.
+   * Pages are copied in rounds while the program runs, until the rest can be copied in this time,
+   * or stops shrinking. Default: 5.
    */
   readonly targetPauseMs?: number | undefined;
   /** The most that may be copied while the program is stopped. Default: 256 MiB. */
   readonly pauseMemoryBytes?: number | undefined;
   /** How long to wait for other threads to stop. Default: 1000. */
   readonly stopTimeoutMs?: number | undefined;
-  /** Accepted for gVisor's sake. Zero pages are never stored, committed or not. */
+  /** For compatibility with gVisor. Zero pages are never stored, committed or not. */
   readonly excludeCommittedZeroPages?: boolean | undefined;
-  /** How to reach S3, if the destination is an `s3://` URL. Default: the AWS_* variables. */
+  /** Access to S3, if the destination is an `s3://` URL. Default: the AWS_* variables. */
   readonly s3?: S3Options | undefined;
-  /** Ends the save; the destination is as it was. */
+  /** Ends the save. The destination is unchanged then. */
   readonly signal?: AbortSignal | undefined;
-  /** Called now and then with bytes of page contents. An error that it throws ends the save. */
+  /** Called from time to time with bytes of page contents. If it throws, the save ends. */
   readonly onProgress?: ((progress: SaveProgress) => void) | undefined;
 }
 
-/** What a save did. Sizes in bytes, of all its files together. */
+/** The result of a save. Sizes in bytes, of all its files together. */
 export interface SaveReport {
   readonly directory: string;
-  /** The checkpoint's: 16 hexadecimal digits. */
+  /** The checkpoint's id: 16 hexadecimal digits. */
   readonly id: string;
   readonly isConsistent: boolean;
-  /** How long the program was stopped, from the first thread's stop to the last one's going on. */
+  /**
+   * How long the program was stopped: from the first thread's stop until the last one continued.
+   */
   readonly pauseMs: number;
-  /** Copies while the program ran, the first of everything that may differ from the base. */
+  /** Copies while the program ran. The first one has all pages that may differ from the base. */
   readonly rounds: readonly RoundReport[];
-  /** How changes during the save were found; "none" if all was copied at the instant. */
+  /** How changes during the save were found; "none" if all pages were copied at the instant. */
   readonly detection: ChangeDetection | "none";
   readonly usedBytes: number;
   /** Page contents in the checkpoint. */
@@ -76,7 +75,7 @@ export interface SaveReport {
   readonly writtenBytes: number;
   /** Page contents that were not written, because the previous checkpoint has them. */
   readonly reusedBytes: number;
-  /** Committed memory that held only zeros, and was not written. */
+  /** Committed memory that was not written because it was zero. */
   readonly zeroBytes: number;
   readonly metaBytes: number;
   readonly extents: number;
@@ -87,12 +86,12 @@ export interface SaveReport {
 }
 
 export interface RoundReport {
-  /** Pages that were looked at. */
+  /** Pages that were checked. */
   readonly pages: number;
   readonly durationMs: number;
 }
 
-/** What was compressed, of what this save wrote. */
+/** The compressed part of this save's writes. */
 export interface CompressionReport {
   readonly codec: Compression;
   readonly frames: number;
@@ -103,13 +102,13 @@ export interface CompressionReport {
 }
 
 export interface SaveFile {
-  /** Unique in the checkpoint. */
+  /** Unique within the checkpoint. */
   readonly name: string;
   readonly core: FileCore;
   readonly userData: UserData;
 }
 
-/** A save as it was asked for, with defaults. */
+/** The plan of a save: its options with defaults. */
 export interface SavePlan {
   readonly files: readonly SaveFile[];
   /** A URL, or a directory's absolute path. */
@@ -168,7 +167,7 @@ export function planSave(
 /** Default of `incremental`. */
 const IS_INCREMENTAL = true;
 
-/** @throws {RangeError} if it is more than a load takes */
+/** @throws {RangeError} if it is more than a load accepts */
 export function checkUserDataBytes(all: readonly (Uint8Array | null)[]): void {
   const bytes = all.reduce((sum, data) => sum + (data?.byteLength ?? 0), 0);
   checkLimit("userDataBytes", "bytes of userData", bytes);

@@ -1,11 +1,11 @@
 /**
  * A checkpoint in S3:
  *
- *   1. send pages-<id> in parts; it is there when all of it is
+ *   1. send pages-<id> in parts; the object appears when all parts are there
  *   2. write manifest/<next sequence> unless there is one              <- commit
  *
- * A writer that dies leaves parts or a page file that no manifest names: `pgalloc prune` removes
- * them. Of two writers one wins, and the other gets a CheckpointConflictError.
+ * A writer that dies leaves parts or a page file that no manifest names. `pgalloc prune` removes
+ * them. Of two writers one succeeds, and the other gets a CheckpointConflictError.
  */
 import { closeFile, createMemoryFd } from "../../ffi/index.ts";
 import type { OpenCheckpoint } from "../checkpoint/directory.ts";
@@ -29,14 +29,14 @@ export class S3Sink implements Sink {
   readonly base: OpenCheckpoint | null;
   private readonly remote: RemotePlace;
   private readonly bucket: Bucket;
-  /** That of the checkpoint that was there; 0: none. */
+  /** The sequence number of the present checkpoint; 0: none. */
   private readonly baseSequence: number;
   private readonly signal: AbortSignal | undefined;
   private readonly onAbort = (): void => this.upload?.stop();
   private upload: PageUpload | undefined;
   private readonly beganMs = performance.now();
   private isCommitted = false;
-  /** True while the manifest may be written, for all that is known. */
+  /** True while it is unknown whether the manifest was written. */
   private isUnclear = false;
 
   private constructor(
@@ -65,7 +65,7 @@ export class S3Sink implements Sink {
     options: PlaceOptions & { readonly wantsBase: boolean },
   ): Promise<S3Sink> {
     const { wantsBase, signal, ...placeOptions } = options;
-    // Without the signal: what was sent is removed after it, too.
+    // Without the signal, because sent objects are removed after it, too.
     const remote = await openPlace(url, placeOptions);
     try {
       const { bucket } = remote;
@@ -117,10 +117,10 @@ export class S3Sink implements Sink {
     for (const content of base?.contents ?? []) closeFile(content.fd);
     try {
       if (upload === undefined || this.isCommitted) return;
-      // The page file of a manifest that may be there must stay; prune looks again later.
+      // If the manifest may exist, its page file must stay. Prune checks it later.
       if (!this.isUnclear) await upload.remove();
     } catch (error) {
-      // The save has failed before, for a better reason. Prune removes what is left.
+      // The save has failed before, for a better reason. Prune removes the remains.
       if (!(error instanceof RemoteError)) throw error;
     } finally {
       remote.close();
@@ -138,7 +138,7 @@ function joinParts({ parts, lengthBytes }: EncodedManifest): Uint8Array {
   return bytes;
 }
 
-/** The checkpoint that is there, with its manifest in a memory file; null if it is damaged. */
+/** The present checkpoint, with its manifest in a memory file; null if it is damaged. */
 async function openBase(bucket: Bucket, { key }: Published): Promise<OpenCheckpoint | null> {
   const url = bucket.url(key);
   try {

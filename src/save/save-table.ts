@@ -1,14 +1,14 @@
 /**
- * The save table: of every page of the MemoryFiles of a save, where its contents are stored, and
- * their checksum and hash. Shared columns, indexed by page. Writing threads fill in what they
- * store; a later copy of a page overrides an earlier one. Where a save builds on a base, the table
- * begins with what the base has.
+ * The save table: for every page of the MemoryFiles of a save, the place where its contents are
+ * stored, its checksum and its hash. Shared columns, indexed by page. Writing threads enter the
+ * pages that they store. A later copy of a page replaces an earlier one. If a save builds on a
+ * base, the table begins with the base's pages.
  *
- * The pages of a unit are written by one thread at a time. Memory that is not touched costs
- * nothing, so columns are as long as the files.
+ * One thread at a time writes the pages of a unit. Memory that is not touched costs nothing, so
+ * columns are as long as the files.
  */
 
-/** Structured-cloneable: one MemoryFile's part of the table. */
+/** One MemoryFile's part of the table. postMessage can copy it. */
 export interface TableHandle {
   /** u32: number of the frame plus 1; 0: the page has no stored contents. */
   readonly frame: SharedArrayBuffer;
@@ -22,7 +22,7 @@ export interface TableHandle {
 
 export interface FileTable {
   readonly handle: TableHandle;
-  /** Pages that the columns reach. */
+  /** Pages that the columns cover. */
   readonly pages: number;
   readonly frame: Uint32Array;
   readonly framePage: Uint16Array;
@@ -51,7 +51,7 @@ export function openTable(handle: TableHandle): FileTable {
   };
 }
 
-/** The table itself if it reaches `pages`, else a longer one with the same rows. */
+/** The table itself if it covers `pages`, else a longer one with the same rows. */
 export function coverPages(table: FileTable, pages: number): FileTable {
   if (pages <= table.pages) return table;
   const longer = createTable(pages, table.hash !== null);
@@ -62,7 +62,7 @@ export function coverPages(table: FileTable, pages: number): FileTable {
   return longer;
 }
 
-/** Columns of frames, a row each, in the order in which they were reserved. */
+/** Columns of frames, one row each, in the order in which they were reserved. */
 export interface FrameRows {
   readonly codec: Uint8Array;
   readonly pages: Uint16Array;
@@ -70,7 +70,7 @@ export interface FrameRows {
   readonly storedBytes: Float64Array;
 }
 
-/** Structured-cloneable. */
+/** The shared columns. postMessage can copy them. */
 export interface FramesHandle {
   readonly codec: SharedArrayBuffer;
   readonly pages: SharedArrayBuffer;

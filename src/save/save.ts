@@ -1,7 +1,7 @@
 /**
- * Saving: an instant is taken (instant.ts), contents go to a page file of the sink, and the
- * manifest is committed. A save builds on the checkpoint at the destination, its base, and writes
- * what that does not have.
+ * Saving: takes an instant (instant.ts), writes contents to a page file of the sink, and commits
+ * the manifest. A save builds on the checkpoint at the destination, its base, and writes only
+ * contents that the base lacks.
  */
 import { decodeManifest } from "../checkpoint/decode.ts";
 import { type EncodedManifest, encodeManifest } from "../checkpoint/encode.ts";
@@ -72,7 +72,7 @@ async function saveWhenLoaded(plan: SavePlan): Promise<SaveReport> {
   return await closing(sink, () => new Save(plan, sink).run());
 }
 
-/** What the passes of a save have written, all together. */
+/** The results of all passes of a save together. */
 interface Totals {
   frames: number;
   compressedFrames: number;
@@ -82,11 +82,11 @@ interface Totals {
   reusedPages: number;
 }
 
-/** What a manifest is made of. */
+/** The parts of a manifest. */
 interface Saved {
   readonly states: readonly FileState[];
   readonly stored: readonly StoredExtents[];
-  /** The one that this save wrote. */
+  /** The page file that this save wrote. */
   readonly pageFile: PageFile;
 }
 
@@ -102,7 +102,7 @@ class Save {
   /** The base's page files; the new one follows. */
   private readonly basePageFiles: readonly PageFile[];
   private readonly isOnBase: boolean;
-  /** Files whose tables begin with what the base has. */
+  /** Files whose tables begin with the base's pages. */
   private readonly based = new Set<FileCore>();
   private readonly userData = new Map<UserData, Uint8Array | null>();
   private readonly totals: Totals = {
@@ -181,7 +181,7 @@ class Save {
     checkUserDataBytes([...this.userData.values()]);
   }
 
-  /** Writes what differs from the tables. */
+  /** Writes the pages that differ from the tables. */
   private async write(
     cores: readonly SavedCore[],
     runs: readonly PassRuns[],
@@ -216,8 +216,8 @@ class Save {
   }
 
   /**
-   * Moves live pages of old page files to the new one, so that garbage stays bounded. Returns what
-   * is stored of each file.
+   * Moves live pages of old page files to the new one, so that garbage stays bounded. Returns the
+   * stored pages of each file.
    */
   private async compact(
     cores: readonly SavedCore[],
@@ -242,7 +242,7 @@ class Save {
     return await find();
   }
 
-  /** The last report: all that was to be written has been. */
+  /** The last report: everything was written. */
   private reportProgress(): void {
     const writtenBytes = this.totals.writtenPages * PAGE_SIZE;
     this.plan.onProgress?.({ writtenBytes, totalBytes: writtenBytes });

@@ -1,7 +1,7 @@
 /**
- * Sink: the place that a save writes a checkpoint to. The saving thread begins, commits and closes
- * it. Writing threads get its cloneable description and open it as writers. Nothing outside a sink
- * knows which one it is.
+ * Sink: the place to which a save writes a checkpoint. The saving thread begins, commits and closes
+ * it. Writing threads get its description, which postMessage can copy, and open it as writers. No
+ * code outside a sink knows its kind.
  *
  *   opened ── beginPages ──> writers write ── commit ──> committed
  *      └───────────────┴────────────┴── close ──> nothing has changed
@@ -15,15 +15,15 @@ export interface Sink {
   /** For messages and the report. */
   readonly place: string;
   /**
-   * The checkpoint that is there now; null if there is none that a save can build on. Its
-   * descriptors stay open until the sink is closed.
+   * The present checkpoint; null if there is none that a save can build on. Its descriptors stay
+   * open until the sink is closed.
    */
   readonly base: OpenCheckpoint | null;
-  /** Starts a page file. `mostBytes`: what may be written to it at most, as far as is known. */
+  /** Starts a page file. `mostBytes`: the most that may be written to it, if known. */
   beginPages(id: bigint, mostBytes: number): Promise<SinkDescription>;
   /** Replaces the checkpoint. Precondition: all writers are closed. */
   commit(commit: Commit): Promise<void>;
-  /** Ends the save. What is not committed is removed. */
+  /** Ends the save. Files that were not committed are removed. */
   close(): Promise<void>;
 }
 
@@ -37,11 +37,11 @@ export interface Commit {
 
 export interface MadeManifest {
   readonly manifest: EncodedManifest;
-  /** All page files that the manifest names; the one that was written may not be among them. */
+  /** All page files that the manifest names. The new page file may not be among them. */
   readonly pageFiles: readonly PageFile[];
 }
 
-/** Where threads write page contents. Cloneable: each thread opens it (open-writer.ts). */
+/** The place where threads write page contents. Each thread opens it (open-writer.ts). */
 export type SinkDescription = FileDescription | UploadDescription;
 
 /** An open file. */
@@ -56,11 +56,11 @@ export interface FileDescription {
 
 /** A thread's way to write contents to a page file. */
 export interface SinkWriter {
-  /** False if the thread's event loop must go round while it waits for others. */
+  /** False if the thread needs its event loop while it waits for others. */
   readonly mayBlock: boolean;
   /**
    * Called in order of offsets, by one thread at a time, before `write`: contents up to `endBytes`
-   * are about to be written.
+   * will be written.
    */
   reserve(endBytes: number): void;
   /**

@@ -1,12 +1,12 @@
 /**
- * Takes from one unit of memory what is to be stored: finds pages with memory, leaves out zeros and
- * pages whose contents the base has, copies the rest aside, computes checksums and hashes, and
- * encodes the frame.
+ * Stages the pages of one unit of memory that must be stored: finds pages with memory, leaves out
+ * zeros and pages whose contents the base has, copies the others, computes checksums and hashes,
+ * and encodes the frame.
  *
- * SEEK_DATA and SEEK_HOLE tell what has memory, exactly, and touch no page: so a save commits
- * nothing, where gVisor reads uncommitted pages and must decommit them again. Pages are copied
- * before they are looked at closely: the program may write to them meanwhile, and a checksum must
- * be that of the bytes written.
+ * SEEK_DATA and SEEK_HOLE show exactly which pages have memory, and touch none. So a save commits
+ * nothing; gVisor reads uncommitted pages and must decommit them again. Pages are copied before
+ * they are checked, because the program may write to them meanwhile, and a checksum must be that of
+ * the written bytes.
  */
 import { type Codec, CodecId, REFUSED } from "../codec/codec.ts";
 import { crc32, hashPage } from "../checkpoint/format.ts";
@@ -26,14 +26,14 @@ import type { FileTable } from "./save-table.ts";
 
 export const PAGES_PER_UNIT = UNIT_BYTES / PAGE_SIZE;
 
-/** A MemoryFile as a writing thread sees it. */
+/** A MemoryFile as seen by a writing thread. */
 export interface StagedFile {
   readonly base: number;
   readonly fd: number;
   readonly overlay: Overlay | null;
   readonly start: Uint32Array;
   readonly length: Uint32Array;
-  /** Where each run was copied to; null: the runs are in the file's mapping. */
+  /** The place of each run's copy; null: the runs are in the file's mapping. */
   readonly address: Float64Array | null;
   /** See data-finder.ts. */
   readonly areFew: boolean;
@@ -53,7 +53,7 @@ export interface StagedUnit {
   readonly page: Uint32Array;
   readonly crc: Uint32Array;
   readonly hash: BigUint64Array;
-  /** The same, as pairs of words: reading a u64 makes a BigInt, which costs as much as the hash. */
+  /** The same as pairs of words: reading a u64 makes a BigInt, which takes as long as the hash. */
   readonly hashWords: Uint32Array;
   count: number;
   codec: CodecId;
@@ -62,7 +62,9 @@ export interface StagedUnit {
   reusedPages: number;
 }
 
-/** Native memory, and a view for each page: making them anew costs as much as the checksums. */
+/**
+ * Native memory with a view for each page. Making them each time takes as long as the checksums.
+ */
 class PageBuffer {
   readonly address: number;
   readonly views: readonly Uint8Array[];
@@ -94,7 +96,7 @@ export interface StagerOptions {
   /** null: frames are raw. */
   readonly codec: Codec | null;
   readonly hashSeed: number;
-  /** Store pages whose contents are those in the table, and leave all others as they are. */
+  /** True to store pages whose contents equal the table's, and to leave out all others. */
   readonly isMove: boolean;
 }
 
@@ -113,7 +115,7 @@ export class UnitStager {
   private readonly hashSeed: number;
   private readonly isMove: boolean;
   private readonly output: PageBuffer;
-  /** Where pages are copied before they are encoded; null if they are copied to the output. */
+  /** Memory for pages before they are encoded; null if they are copied to the output. */
   private readonly scratch: PageBuffer | null;
   private readonly finder = new DataFinder();
 
@@ -135,8 +137,8 @@ export class UnitStager {
   }
 
   /**
-   * Stages unit `index`, of which `run` is the first used run, and writes its frame to the output
-   * from `outputPage` on, where there is room for a unit. The frame takes whole pages there.
+   * Stages unit `index`, whose first used run is `run`, and writes its frame to the output from
+   * `outputPage` on, which has room for a unit. The frame takes whole pages there.
    */
   stage(file: StagedFile, index: number, run: number, outputPage: number): void {
     const { unit } = this;
@@ -155,7 +157,7 @@ export class UnitStager {
     this.encode(outputPage);
   }
 
-  /** Stages those pages that have memory. */
+  /** Stages the pages that have memory. */
   private stageMapped(file: StagedFile, { start, end, outputPage }: PageSpan): void {
     for (let page = start; page < end; ) {
       const { dataStart, dataEnd } = this.finder.find(file, page, file.areFew);
@@ -167,7 +169,7 @@ export class UnitStager {
     }
   }
 
-  /** Copies those pages that are to be stored. Page 0 would be at `origin`. */
+  /** Copies the pages that must be stored. Page 0 would be at `origin`. */
   private stagePages(table: FileTable, origin: number, { start, end, outputPage }: PageSpan): void {
     const { unit, hashSeed } = this;
     const { address: target, views } = this.scratch ?? this.output;

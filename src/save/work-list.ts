@@ -1,15 +1,15 @@
 /**
- * The units that a save looks at: those with used pages, file by file, in the order of memory. An
+ * The units that a save checks: those with used pages, file by file, in the order of memory. An
  * entry is one unit of one file; a ticket is a few entries.
  */
 import { PAGES_PER_HUGE_PAGE as PAGES_PER_UNIT } from "../pages/units.ts";
 import type { UsedRuns } from "./build-map.ts";
 
-/** Structured-cloneable. */
+/** postMessage can copy it. */
 export interface WorkList {
   /** Unit of each entry. */
   readonly unit: Uint32Array;
-  /** The file's first used run that reaches into the unit. */
+  /** The file's first used run that touches the unit. */
   readonly run: Uint32Array;
   /** First entry of each file, and behind the last file the number of entries. */
   readonly fileEntry: Uint32Array;

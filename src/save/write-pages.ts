@@ -1,6 +1,6 @@
 /**
- * Writes the contents of used pages to a sink: what saves of all formats have in common. Threads do
- * the work (write-task.ts); here they are started, watched and stopped.
+ * Writes the contents of used pages to a sink, for saves of all formats. Threads do the work
+ * (write-task.ts). This file starts, watches and stops them.
  */
 import type { Compression } from "../codec/codec.ts";
 import { fileStatus } from "../../ffi/index.ts";
@@ -24,7 +24,7 @@ export interface WritePlan {
   readonly sources: readonly WriteSource[];
   readonly hashSeed: number;
   readonly compression: Compression;
-  /** Move what is stored as the table says, instead of storing what differs from it. */
+  /** True to move pages that are stored as the table says, instead of storing those that differ. */
   readonly isMove: boolean;
   /** The number of the first frame that is written. */
   readonly firstFrame: number;
@@ -49,7 +49,7 @@ export interface WrittenPages {
 }
 
 const PROGRESS_INTERVAL_MS = 50;
-/** Two writes in flight do not fill the disk measured here (1.8 GiB/s direct), three or four do. */
+/** Two writes in flight do not fill the measured disk (1.8 GiB/s direct); three or four do. */
 const MAX_THREADS = 4;
 const TICKET_BYTES = HUGE_PAGE_SIZE;
 const MAX_TICKET_ENTRIES = 64;
@@ -69,8 +69,8 @@ export function mostBytesOf({
 }
 
 /**
- * Stores what differs from the save table, and notes in it where.
- * @throws {SyscallError} or what the signal or onProgress threw; the page file is then of no use
+ * Stores the pages that differ from the save table, and enters their places.
+ * @throws {SyscallError} or the error of the signal or onProgress; the page file is useless then
  */
 export async function writeUsedPages(
   plan: WritePlan,
@@ -109,7 +109,7 @@ export async function writeUsedPages(
   };
 }
 
-/** So many units that a ticket is about one large write: one where memory is dense. */
+/** So many units that a ticket is about one large write, if memory is dense. */
 function ticketEntries({ unit }: WorkList, mostBytes: number): number {
   const ideal = Math.round((unit.length * TICKET_BYTES) / Math.max(1, mostBytes));
   return Math.max(1, Math.min(MAX_TICKET_ENTRIES, ideal));
@@ -144,10 +144,10 @@ async function runThreads(
   const tickets = Math.ceil(task.work.unit.length / task.ticketEntries);
   const wanted = Math.ceil(mostBytes / (2 * TICKET_BYTES));
   const threads = Math.min(MAX_THREADS, tickets, Math.max(1, wanted));
-  // The thread whose turn it is may die: the others must not wait for it.
+  // The reserving thread may die, and the others must not wait for it.
   const runOne = () => runInThread("save.write", task).done.catch(fail);
   try {
-    // All must have left the memory and the file before either is closed.
+    // All threads must have left the memory and the file before either is closed.
     await Promise.all(Array.from({ length: threads }, runOne));
   } finally {
     clearInterval(timer);

@@ -1,21 +1,21 @@
 /**
- * What the threads of one save share, beside the save table. Units of used pages are numbered by
- * ticket. A thread takes the next ticket, finds and copies what there is to store, and then waits
- * for its turn: in the order of tickets, each thread reserves the next bytes of the page file. Then
- * it writes, while others reserve.
+ * The state that the threads of one save share, beside the save table. Units of used pages are
+ * numbered by ticket. A thread takes the next ticket, finds and copies its pages, and then waits:
+ * in the order of tickets, each thread reserves the next bytes of the page file. Then it writes,
+ * while others reserve.
  *
- * So contents are in the order of memory, whichever thread was faster: the same memory gives the
- * same file. What the thread whose turn it is writes to the state is published by passing the turn,
- * a sequentially consistent store.
+ * So contents are in the order of memory, at any speed of the threads: the same memory gives the
+ * same file. The reserving thread passes on to the next ticket by a sequentially consistent store,
+ * which publishes its other stores.
  */
 export const WriteWord = {
   /** 1: a thread that sees it leaves. */
   Stop: 0,
   /** The next ticket. Atomics.add. */
   Ticket: 1,
-  /** The ticket whose turn it is to reserve. */
-  Turn: 2,
-  /** Frames reserved so far. Written in turn. */
+  /** The ticket that may reserve. */
+  Reserving: 2,
+  /** Frames reserved so far. Written by the reserving thread. */
   FrameCount: 3,
   /** Pages that had memory but only zeros. Atomics.add. */
   ZeroPages: 4,
@@ -31,7 +31,7 @@ const STOP_CHECK_MS = 100;
 /** Structured-cloneable. */
 export interface WriteHandle {
   readonly words: SharedArrayBuffer;
-  /** f64: bytes of the page file that are reserved. Written in turn. */
+  /** f64: bytes of the page file that are reserved. Written by the reserving thread. */
   readonly reservedBytes: SharedArrayBuffer;
 }
 
@@ -56,35 +56,35 @@ export function openWriteHandle(handle: WriteHandle): WriteState {
   };
 }
 
-/** Waits for the ticket's turn. False if the save was stopped. */
-export function waitTurn(words: Int32Array, ticket: number): boolean {
+/** Waits until the ticket may reserve. False if the save was stopped. */
+export function waitToReserve(words: Int32Array, ticket: number): boolean {
   for (;;) {
-    const turn = Atomics.load(words, WriteWord.Turn);
+    const reserving = Atomics.load(words, WriteWord.Reserving);
     if (Atomics.load(words, WriteWord.Stop) !== 0) return false;
-    if (turn === ticket) return true;
-    // `stopWriting` wakes, but it may do so between the two looks.
-    Atomics.wait(words, WriteWord.Turn, turn, STOP_CHECK_MS);
+    if (reserving === ticket) return true;
+    // `stopWriting` wakes, but it may do so between the two reads.
+    Atomics.wait(words, WriteWord.Reserving, reserving, STOP_CHECK_MS);
   }
 }
 
-/** The same, while the thread's event loop goes round. */
-export async function waitTurnAsync(words: Int32Array, ticket: number): Promise<boolean> {
+/** The same in a thread that needs its event loop meanwhile. */
+export async function waitToReserveAsync(words: Int32Array, ticket: number): Promise<boolean> {
   for (;;) {
-    const turn = Atomics.load(words, WriteWord.Turn);
+    const reserving = Atomics.load(words, WriteWord.Reserving);
     if (Atomics.load(words, WriteWord.Stop) !== 0) return false;
-    if (turn === ticket) return true;
-    const wait = Atomics.waitAsync(words, WriteWord.Turn, turn, STOP_CHECK_MS);
+    if (reserving === ticket) return true;
+    const wait = Atomics.waitAsync(words, WriteWord.Reserving, reserving, STOP_CHECK_MS);
     if (wait.async) await wait.value;
   }
 }
 
-/** Passes the turn to the next ticket. */
-export function passTurn(words: Int32Array, ticket: number): void {
-  Atomics.store(words, WriteWord.Turn, ticket + 1);
-  Atomics.notify(words, WriteWord.Turn);
+/** Lets the next ticket reserve. */
+export function passOn(words: Int32Array, ticket: number): void {
+  Atomics.store(words, WriteWord.Reserving, ticket + 1);
+  Atomics.notify(words, WriteWord.Reserving);
 }
 
 export function stopWriting(words: Int32Array): void {
   Atomics.store(words, WriteWord.Stop, 1);
-  Atomics.notify(words, WriteWord.Turn);
+  Atomics.notify(words, WriteWord.Reserving);
 }

@@ -1,6 +1,6 @@
 /**
- * Writes page contents (worker/tasks.ts: "save.write"): what each thread of a save runs, ticket
- * after ticket. write-state.ts says how threads keep in step, unit-stager.ts what they store.
+ * The task of a writing thread (worker/tasks.ts: "save.write"): writes page contents, ticket after
+ * ticket. write-state.ts describes how threads keep in step, unit-stager.ts what they store.
  */
 import type { Compression } from "../codec/codec.ts";
 import { codecFor } from "../codec/open-codec.ts";
@@ -23,19 +23,20 @@ import { PAGES_PER_UNIT, type StagedFile, UnitStager } from "./unit-stager.ts";
 import type { WorkList } from "./work-list.ts";
 import {
   openWriteHandle,
-  passTurn,
+  passOn,
   stopWriting,
   type WriteHandle,
   type WriteState,
   WriteWord,
-  waitTurn,
-  waitTurnAsync,
+  waitToReserve,
+  waitToReserveAsync,
 } from "./write-state.ts";
 
-/** A MemoryFile that is saved. Structured-cloneable. */
+/** A MemoryFile that is being saved. postMessage can copy it. */
 export interface WriteSource {
   /**
-   * The file's control block: each writer is a participant, for the saving thread may die first.
+   * The file's control block. Each writer is a participant, because the saving thread may die
+   * first.
    */
   readonly control: SharedArrayBuffer;
   readonly fd: number;
@@ -45,7 +46,7 @@ export interface WriteSource {
   /** Used pages: runs, ordered and disjoint. */
   readonly start: Uint32Array;
   readonly length: Uint32Array;
-  /** Where each run was copied to; null: the runs are in the file's mapping. */
+  /** The place of each run's copy; null: the runs are in the file's mapping. */
   readonly address: Float64Array | null;
   readonly table: TableHandle;
 }
@@ -56,7 +57,7 @@ export interface WriteTask {
   /** Entries of a ticket. */
   readonly ticketEntries: number;
   readonly handle: WriteHandle;
-  /** Of each source: see FullUnits. */
+  /** For each source: see FullUnits. */
   readonly fullUnits: readonly SharedArrayBuffer[];
   readonly frames: FramesHandle;
   /** The number of the first frame that is written. */
@@ -72,8 +73,8 @@ export async function run(task: WriteTask): Promise<void> {
   const files = task.sources.map(({ control }) => openControl(control).words);
   const slots = files.map((words) => takeSlot(words));
   try {
-    // A file that is destroyed while it is saved stays mapped by the slot of the thread that saves
-    // it, if that lives.
+    // A file that is destroyed during its save stays mapped by the slot of the saving thread, while
+    // that lives.
     if (files.some((words) => Atomics.load(words, Word.Destroyed) === 2))
       throw new DestroyedError("MemoryFile", "saveTo()", true);
     await writeTickets(task);
@@ -96,7 +97,7 @@ async function writeTickets(task: WriteTask): Promise<void> {
   }
 }
 
-/** Room for one unit more than what makes a large write: a ticket of sparse units is one write. */
+/** Room for one unit more than a large write, so that a ticket of sparse units is one write. */
 const OUTPUT_PAGES = (2 * HUGE_PAGE_SIZE) / PAGE_SIZE;
 
 /** Frames that are staged and not written yet. */
@@ -105,7 +106,7 @@ class Pending {
   readonly crc: Uint32Array;
   /** Pairs of words. */
   readonly hash: Uint32Array;
-  /** A row a frame. */
+  /** A row for each frame. */
   readonly file: Uint16Array;
   readonly pages: Uint16Array;
   readonly codec: Uint8Array;
@@ -157,7 +158,7 @@ class TicketWriter {
   private readonly sink: SinkWriter;
   private readonly stager: UnitStager;
   private readonly pending: Pending;
-  /** File of the entry last looked at. */
+  /** File of the last entry. */
   private file = 0;
 
   constructor(task: WriteTask, sink: SinkWriter) {
@@ -184,7 +185,7 @@ class TicketWriter {
     await this.sink.close();
   }
 
-  /** False when there is no more. */
+  /** False when there are no more tickets. */
   async writeNext(): Promise<boolean> {
     const { words, pending, stager } = this;
     const { work, ticketEntries } = this.task;
@@ -192,7 +193,7 @@ class TicketWriter {
     const first = ticket * ticketEntries;
     const end = Math.min(work.unit.length, first + ticketEntries);
     if (first >= end) return false;
-    let hasTurn = false;
+    let mayReserve = false;
     for (let entry = first; entry < end; entry++) {
       const file = this.fileOf(entry);
       stager.stage(this.files[file]!, work.unit[entry]!, work.run[entry]!, pending.outputPages);
@@ -200,21 +201,21 @@ class TicketWriter {
       pending.add(file, stager);
       const isFull = pending.outputPages > OUTPUT_PAGES - PAGES_PER_UNIT;
       if (!isFull || entry === end - 1) continue;
-      // The ticket keeps its turn until all of it is reserved.
-      if (!hasTurn && !(await this.waitTurn(ticket))) return false;
-      hasTurn = true;
+      // The ticket passes on only when all of it is reserved.
+      if (!mayReserve && !(await this.waitToReserve(ticket))) return false;
+      mayReserve = true;
       await this.write(this.reserve());
     }
-    if (!hasTurn && !(await this.waitTurn(ticket))) return false;
+    if (!mayReserve && !(await this.waitToReserve(ticket))) return false;
     const offset = this.reserve();
-    passTurn(words, ticket);
+    passOn(words, ticket);
     await this.write(offset);
     return Atomics.load(words, WriteWord.Stop) === 0;
   }
 
-  private waitTurn(ticket: number): boolean | Promise<boolean> {
+  private waitToReserve(ticket: number): boolean | Promise<boolean> {
     const { words, sink } = this;
-    return sink.mayBlock ? waitTurn(words, ticket) : waitTurnAsync(words, ticket);
+    return sink.mayBlock ? waitToReserve(words, ticket) : waitToReserveAsync(words, ticket);
   }
 
   /** The file of an entry. Entries come in ascending order. */
@@ -230,7 +231,7 @@ class TicketWriter {
     if (reusedPages > 0) Atomics.add(this.words, WriteWord.ReusedPages, reusedPages);
   }
 
-  /** In turn: takes the next bytes of the page file and the next frames. Returns the offset. */
+  /** Precondition: the ticket may reserve. Takes the next bytes of the page file and the next frames. Returns the offset. */
   private reserve(): number {
     const { pending, words, rows, state, task } = this;
     const offset = state.reservedBytes[0]!;
@@ -255,7 +256,7 @@ class TicketWriter {
   }
 
   /**
-   * Notes in the save table where the pages of pending frame `i` are, the first of which is at
+   * Enters the places of the pages of pending frame `i` into the save table. The first page is at
    * `first`.
    */
   private note(i: number, first: number, frame: number): void {
