@@ -57,7 +57,9 @@ export class OpenLoad {
     this.pageWindow = new MemoryWindow(base, sizePages, 1);
   }
 
-  /** Opens a load in a loading thread; null if there is nothing to read, or the file is destroyed. */
+  /**
+   * Opens a load in a loading thread; null if there is nothing to read, or the file is destroyed.
+   */
   static enter({ control: buffer, state: handle, base }: LoadEntry): OpenLoad | null {
     const control = openControl(buffer);
     const state = new LoadState(handle);

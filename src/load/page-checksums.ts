@@ -9,7 +9,9 @@ import { PAGE_SIZE } from "../pages/units.ts";
 /** `shift` of each byte value at each of the four positions: 4 × 256 words. */
 const shiftTable = makeShiftTable();
 
-/** The checksum of pages [first, first + count) together, from their own. Precondition: count >= 1. */
+/**
+ * The checksum of pages [first, first + count) together, from their own. Precondition: count >= 1.
+ */
 export function combineChecksums(checksums: Uint32Array, first: number, count: number): number {
   let crc = checksums[first]!;
   for (let i = first + 1; i < first + count; i++) {

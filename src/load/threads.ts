@@ -25,7 +25,9 @@ import type { LoadEntry } from "./open-load.ts";
 import { restartOrder } from "./order.ts";
 
 const PROCESSORS = availableParallelism();
-/** Two copy as fast as two processors can (9.5 GiB/s here). More than four would take the program's. */
+/**
+ * Two copy as fast as two processors can (9.5 GiB/s here). More than four would take the program's.
+ */
 export const BACKGROUND_THREADS = Math.min(4, Math.max(2, PROCESSORS));
 /** So many go on while the program waits for pages, and leave it a processor; others are spare. */
 const STEADY_THREADS = Math.max(1, PROCESSORS - 1);

@@ -231,7 +231,10 @@ class TicketWriter {
     if (reusedPages > 0) Atomics.add(this.words, WriteWord.ReusedPages, reusedPages);
   }
 
-  /** Precondition: the ticket may reserve. Takes the next bytes of the page file and the next frames. Returns the offset. */
+  /**
+   * Precondition: the ticket may reserve. Takes the next bytes of the page file and the next
+   * frames. Returns the offset.
+   */
   private reserve(): number {
     const { pending, words, rows, state, task } = this;
     const offset = state.reservedBytes[0]!;

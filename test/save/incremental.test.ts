@@ -1,4 +1,7 @@
-/** A save writes only what the checkpoint at its destination does not have, and garbage stays bounded. */
+/**
+ * A save writes only what the checkpoint at its destination does not have, and garbage stays
+ * bounded.
+ */
 import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { closeSync, mkdtempSync, openSync, rmSync, statSync, writeSync } from "node:fs";
 import { tmpdir } from "node:os";

@@ -1,4 +1,6 @@
-/** Checkpoints of a store that is written to, also by other threads; kills; loads that end early. */
+/**
+ * Checkpoints of a store that is written to, also by other threads; kills; loads that end early.
+ */
 import { afterAll, expect, test } from "bun:test";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";

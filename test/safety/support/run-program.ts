@@ -6,7 +6,10 @@ import { join } from "node:path";
 const library = join(import.meta.dir, "../../../src/index.ts");
 const ffi = join(import.meta.dir, "../../../ffi/index.ts");
 
-/** Runs a program's text, in which "pgalloc" and "ffi" can be imported and DIRECTORY is a folder of its own. */
+/**
+ * Runs a program's text, in which "pgalloc" and "ffi" can be imported and DIRECTORY is a folder of
+ * its own.
+ */
 export async function runProgram(
   source: string,
   files: Readonly<Record<string, string>> = {},

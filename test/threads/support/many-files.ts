@@ -1,4 +1,7 @@
-/** A program of lifetime.test.ts, in a process of its own: makes and destroys 10,000 files, and tells what that left behind. */
+/**
+ * A program of lifetime.test.ts, in a process of its own: makes and destroys 10,000 files, and
+ * tells what that left behind.
+ */
 import { readdirSync, readFileSync } from "node:fs";
 import { MemoryFile } from "../../../src/index.ts";
 
