@@ -33,8 +33,8 @@ export class Depth {
   private readonly yieldUnits: number;
 
   /**
-   * `limitsItself`: the source has a window of its own (http/window.ts) and latency, so units that
-   * wait cost nothing. It gets all it can take, and keeps a few while a program waits.
+   * `limitsItself`: the source says itself how many are of use (http/window.ts). It gets as many,
+   * and a few while a program waits.
    * Precondition: maxUnits >= 1.
    */
   constructor(maxUnits: number, limitsItself = false) {

@@ -161,8 +161,9 @@ class LoadingThread {
       demand = seen;
       // First pages are few in each unit, and the program will wait for them next.
       const isFirst = hasFirst(state.words, state.handle.first);
-      const units = isFirst ? Math.min(reader.depth, FIRST_IN_FLIGHT) : depth.units(nowMs);
-      while (isMore && reader.inFlight < units) isMore = startNext(load, reader);
+      const units = isFirst ? FIRST_IN_FLIGHT : depth.units(nowMs);
+      const most = Math.min(units, reader.usefulUnits);
+      while (isMore && reader.inFlight < most) isMore = startNext(load, reader);
       const before = reader.inFlight;
       if (before === 0) continue;
       if (reader.mayBlock) reader.collect();

@@ -5,7 +5,7 @@ import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { type ClaimedPages, ERROR_CHECKSUM, ERROR_FRAME } from "./load-state.ts";
 import { PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
 import type { OpenLoad } from "./open-load.ts";
-import { READS_MAX, ReadPlan } from "./read-plan.ts";
+import { READS_MAX, ReadKind, ReadPlan } from "./read-plan.ts";
 
 /** A unit's compressed frames are smaller than its contents; blocks of checksums are 64 KiB. */
 const SCRATCH_BYTES = HUGE_PAGE_SIZE + 65_536;
@@ -113,6 +113,20 @@ export class UnitJob implements ClaimedPages {
     this.added = this.ended = 0;
     this.checksLater = false;
     return pages;
+  }
+
+  /** The unit's mapped pages that are in place. */
+  goodMappedPages(): number {
+    const { plan, badCount } = this;
+    if (plan.mappedPages === 0 || badCount === 0) return plan.mappedPages;
+    let good = 0;
+    for (let op = 0; op < plan.readCount; op++) {
+      if (plan.kind[op] !== ReadKind.Mapped || plan.isSplit(op)) continue;
+      plan.forEachRun(op, (page, pages) => {
+        for (let i = 0; i < pages; i++) if (!this.isBad(page + i)) good++;
+      });
+    }
+    return good;
   }
 
   isBad(page: number): boolean {

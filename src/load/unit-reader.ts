@@ -55,6 +55,11 @@ export class UnitReader {
     return this.jobs.length;
   }
 
+  /** Units in flight that are of use now: at most `depth`. */
+  get usefulUnits(): number {
+    return Math.min(this.depth, this.source.usefulReads);
+  }
+
   /** True if `collect` blocks. */
   get mayBlock(): boolean {
     return this.source.capabilities.mayBlock;
@@ -339,7 +344,7 @@ export class UnitReader {
     const good = job.count - job.badCount;
     // Before it is published, because a waiter may read the counts at once.
     if (job.isDemanded) Atomics.add(state.words, LoadWord.DemandPages, good);
-    const mapped = this.countMapped(job);
+    const mapped = job.goodMappedPages();
     if (mapped > 0) Atomics.add(state.words, LoadWord.MappedPages, mapped);
     if (job.isHuge) Atomics.add(state.words, LoadWord.HugePages, good);
     if (job.badCount === 0) state.publish(control, job.slot, job.unit, job.want, job.count);
@@ -360,20 +365,6 @@ export class UnitReader {
     this.planChecksums(job);
     this.unfed.push(job);
     return true;
-  }
-
-  /** The unit's mapped pages that are in place. */
-  private countMapped(job: UnitJob): number {
-    const { plan, badCount } = job;
-    if (plan.mappedPages === 0 || badCount === 0) return plan.mappedPages;
-    let good = 0;
-    for (let op = 0; op < plan.readCount; op++) {
-      if (plan.kind[op] !== ReadKind.Mapped || plan.isSplit(op)) continue;
-      plan.forEachRun(op, (page, pages) => {
-        for (let i = 0; i < pages; i++) if (!job.isBad(page + i)) good++;
-      });
-    }
-    return good;
   }
 
   /** Checks a run of pages against its checksums. */

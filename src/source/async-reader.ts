@@ -27,6 +27,8 @@ export interface ContentRequest {
 /** The part that a page source's module provides for one thread. */
 export interface ContentReader {
   readonly capabilities?: Partial<ReaderCapabilities> | undefined;
+  /** How many reads in flight are of use now. Default: `readsInFlight`. */
+  readonly usefulReads?: number;
   /**
    * Fills memory, and returns (or resolves with) how many bytes it filled: fewer than requested
    * only at the end of the content. With `mayBlock` it returns a number, not a promise. It throws
@@ -79,6 +81,10 @@ export class AsyncReader implements SourceReader {
 
   get inFlight(): number {
     return this.pending.size + this.ended.length;
+  }
+
+  get usefulReads(): number {
+    return this.reader.usefulReads ?? this.capabilities.readsInFlight;
   }
 
   read(id: number, content: number, offset: number, iovecs: Float64Array, count: number): void {

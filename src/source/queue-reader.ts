@@ -70,6 +70,10 @@ export class QueueReader implements SourceReader {
     return this.queue.inFlight;
   }
 
+  get usefulReads(): number {
+    return this.queue.capacity;
+  }
+
   read(id: number, content: number, offset: number, iovecs: Float64Array, count: number): void {
     const file = this.contents[content];
     if (file === undefined)

@@ -48,6 +48,11 @@ export interface SourceReader {
   /** Reads that were added and have not been returned by a wait. */
   readonly inFlight: number;
   /**
+   * How many reads in flight are of use now: at most `readsInFlight`. More would wait in the
+   * reader, while their pages are claimed and no other thread can read them.
+   */
+  readonly usefulReads: number;
+  /**
    * Adds a read at byte `offset` of a content. It fills `count` (1 to 1024) pieces of native memory
    * in order: pairs (address, length) at `iovecs[2 * i]`, `iovecs[2 * i + 1]`, which are copied at
    * once. Some readers start it only at the next wait.

@@ -87,6 +87,10 @@ class BackgroundReader extends RemoteReader {
     if (failure === "busy" || failure === "stalled") this.window.throttle();
   };
 
+  get usefulReads(): number {
+    return this.window.limit;
+  }
+
   protected fill(content: RemoteContent, request: ContentRequest): Promise<number> {
     const { offset, lengthBytes, into, signal } = request;
     const range = { ...content, start: offset, end: offset + lengthBytes };
