@@ -1,13 +1,13 @@
 /**
- * Answer: the status, headers and body of one HTTP answer. The body is read at most once, counted,
- * and given up when it stalls or is longer than it may be.
+ * Answer: the status, headers and body of one HTTP answer. The body is read at most once and
+ * counted. It is aborted if it stalls or is longer than allowed.
  */
 import { RemoteError, type RemoteFailure } from "../errors/remote-errors.ts";
 import { ConnectionLostError } from "./connection.ts";
 import type { Incoming } from "./incoming.ts";
 import { ProtocolError } from "./message.ts";
 
-/** How slow an answer may be. */
+/** Time limits of an answer. */
 export interface Patience {
   /** For the first byte of the answer. */
   readonly answerMs: number;
@@ -18,7 +18,7 @@ export interface Patience {
 export const PATIENCE: Patience = { answerMs: 20_000, stallMs: 10_000 };
 const STALL_BYTES = 2 ** 14;
 
-/** The address without what may be secret in it: its query, and a user's name. */
+/** The address without its secrets: the query, and a user's name. */
 export function shownUrl(url: string): string {
   const parsed = URL.parse(url);
   return parsed === null ? "" : `${parsed.protocol}//${parsed.host}${parsed.pathname}`;
@@ -57,7 +57,7 @@ export class Answer {
   }
 
   /**
-   * Gives each piece of the body to `take`. Returns the bytes of all.
+   * Passes each piece of the body to `take`. Returns the number of bytes.
    * @throws {RemoteError} "long" beyond `limitBytes`, "stalled", or "truncated"
    */
   async read(limitBytes: number, take: (piece: Uint8Array) => void): Promise<number> {
@@ -97,7 +97,10 @@ export class Answer {
     return watch;
   }
 
-  /** Errors of ours, and the reasons of aborts, as they are; others: the connection has ended. */
+  /**
+   * RemoteErrors and the reasons of aborts stay as they are. Any other error means that the
+   * connection ended.
+   */
   private failureOf(error: unknown, bytes: number): unknown {
     if (error instanceof ProtocolError) return this.error("malformed", error.message);
     const isFetch = error instanceof TypeError && "code" in error;

@@ -1,4 +1,7 @@
-/** Bucket: the requests of S3's protocol that checkpoints need. Keys are whole: prefix included. */
+/**
+ * Bucket: the requests of S3's protocol that checkpoints need. Keys are complete: they include the
+ * prefix.
+ */
 import { RemoteError } from "../errors/remote-errors.ts";
 import type { Answer } from "./answer.ts";
 import type { Client, SendOptions } from "./client.ts";
@@ -9,9 +12,9 @@ import { elementsOf, encode, textOf } from "./xml.ts";
 export interface ListedObject {
   readonly key: string;
   readonly sizeBytes: number;
-  /** The server's clock. */
+  /** By the server's clock. */
   readonly modifiedMs: number;
-  /** Empty if the server tells none. */
+  /** Empty if the server sends none. */
   readonly etag: string;
 }
 
@@ -48,7 +51,7 @@ export class Bucket {
     return objectUrl(this.place, key) + (parts.length === 0 ? "" : `?${parts.join("&")}`);
   }
 
-  /** Undefined if there is none. */
+  /** Undefined if there is no such object. */
   async head(key: string): Promise<{ readonly sizeBytes: number } | undefined> {
     try {
       return await this.client.send({ method: "HEAD", url: this.url(key) }, async (answer) => {
@@ -63,8 +66,8 @@ export class Bucket {
   }
 
   /**
-   * Writes an object. `ifAbsent`: fails with "changed" if there is one; a retry whose first attempt
-   * succeeded fails so too.
+   * Writes an object. With `ifAbsent` it fails with "changed" if there is one. A retry whose first
+   * attempt succeeded fails in the same way.
    */
   async put(
     key: string,
@@ -80,7 +83,7 @@ export class Bucket {
     this.client.counters[Counter.SentBytes]! += body.byteLength;
   }
 
-  /** Succeeds, too, if there is none. */
+  /** Deletes an object. Succeeds also if there is none. */
   async delete(key: string): Promise<void> {
     try {
       await this.client.send({ method: "DELETE", url: this.url(key) }, ended);
@@ -201,7 +204,9 @@ export class Bucket {
     return { number, etag, crc };
   }
 
-  /** Makes the object of its parts. A retry whose first attempt succeeded fails with "missing". */
+  /**
+   * Makes the object from its parts. A retry whose first attempt succeeded fails with "missing".
+   */
   async completeUpload(
     upload: { readonly key: string; readonly uploadId: string },
     parts: readonly UploadedPart[],
@@ -218,7 +223,7 @@ export class Bucket {
       headers: { "content-type": "application/xml" },
       body: `<CompleteMultipartUpload>${listed.join("")}</CompleteMultipartUpload>`,
     } as const;
-    // The status is sent before the work is done; an error may follow in the body.
+    // The status is sent before the work is done. An error may follow in the body.
     const consume = async (answer: Answer) => {
       const xml = await answer.text();
       const s3Code = xml.includes("<Error>") ? textOf(xml, "Code") : undefined;
@@ -230,7 +235,7 @@ export class Bucket {
     await this.client.send(request, consume, options);
   }
 
-  /** Succeeds, too, if there is no such upload. */
+  /** Aborts an upload. Succeeds also if there is none. */
   async abortUpload(key: string, uploadId: string): Promise<void> {
     try {
       const url = this.url(key, { uploadId });
@@ -243,7 +248,7 @@ export class Bucket {
 
 const ENDED_BYTES_MAX = 2 ** 16;
 
-/** Reads the answer to its end, which is of no interest. */
+/** Reads the answer to its end and ignores it. */
 async function ended(answer: Answer): Promise<void> {
   await answer.bytes(ENDED_BYTES_MAX);
 }

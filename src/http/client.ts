@@ -1,5 +1,5 @@
 /**
- * Client: sends requests to one place, signed or not, and makes those again that failed in passing.
+ * Client: sends requests to one place, signed or not, and repeats those that failed temporarily.
  * Each thread has a client of its own; counters are shared.
  *
  * Every request has a connection of its own while it is under way (HTTP/1.1), so a request that a
@@ -15,7 +15,7 @@ import type { Signer } from "./sign.ts";
 import { textOf } from "./xml.ts";
 
 export interface ClientOptions {
-  /** Undefined: requests go unsigned. */
+  /** Undefined: requests are not signed. */
   readonly signer?: Signer | undefined;
   readonly counters?: CounterHandle | undefined;
   readonly retry?: Partial<RetryPolicy> | undefined;
@@ -27,13 +27,13 @@ export interface ClientOptions {
 export interface SendOptions {
   /** Ends this request. */
   readonly signal?: AbortSignal | undefined;
-  /** Told of each failed attempt, before it is made again. */
+  /** Called with the error of each failed attempt, before the next one. */
   readonly onRetry?: ((error: RemoteError) => void) | undefined;
   /** 1: no retry. */
   readonly attemptsMax?: number;
 }
 
-/** What is known of a failed attempt beside its error. */
+/** Facts about a failed attempt beside its error. */
 const waits = new WeakMap<RemoteError, number>();
 
 export class Client {
@@ -53,8 +53,10 @@ export class Client {
   }
 
   /**
-   * Sends the request until an answer is consumed. `consume` may run several times: it starts anew.
-   * @throws {RemoteError} @throws the signal's reason
+   * Sends the request until an answer is consumed. `consume` may run several times, each time from
+   * the start.
+   * @throws {RemoteError}
+   * @throws the signal's reason
    */
   async send<Result>(
     request: Request,
@@ -106,7 +108,7 @@ function isFailure(status: number): boolean {
 
 const ERROR_BYTES_MAX = 2 ** 16;
 
-/** The error of an answer that is none of success. */
+/** The error of an answer that is not a success. */
 async function failureOf(answer: Answer, method: string): Promise<RemoteError> {
   const { status } = answer;
   const text = await answer.text(ERROR_BYTES_MAX);
@@ -124,12 +126,12 @@ async function failureOf(answer: Answer, method: string): Promise<RemoteError> {
 
 function failureName(status: number) {
   if (status === 404) return "missing";
-  // 416: the object ends before the range, so it is not the one that was opened.
+  // 416: the object ends before the range, so it is not the opened one.
   if (status === 412 || status === 409 || status === 416) return "changed";
   return status === 408 || status === 429 || status >= 500 ? "busy" : "refused";
 }
 
-/** Aborts when one of both does. `release` lets go of both. */
+/** A signal that aborts when either does. `release` detaches it from both. */
 function anySignal(one: AbortSignal | undefined, other: AbortSignal | undefined) {
   if (one === undefined || other === undefined)
     return { signal: one ?? other, release: () => undefined };

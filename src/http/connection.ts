@@ -1,9 +1,9 @@
 /**
  * Connection: one connection to a server, in this thread's event loop, that carries one request at
- * a time (HTTP/1.1). Pieces of a body go from the socket to where they belong in one step.
+ * a time (HTTP/1.1). Pieces of a body go from the socket to their destination in one step.
  *
- * Why not `fetch`: all requests of a process share its one HTTP thread there, and a body is copied
- * three times on its way (docs/decisions/remote.md).
+ * It replaces `fetch`, because all requests of a process share the one HTTP thread of `fetch`,
+ * which copies a body three times (docs/decisions/remote.md).
  */
 import net from "node:net";
 import tls from "node:tls";
@@ -15,13 +15,13 @@ interface Exchange {
   readonly parser: MessageParser;
   readonly head: PromiseWithResolvers<Incoming>;
   readonly end: PromiseWithResolvers<void>;
-  /** Where pieces go; until it is set they are kept in `early`. */
+  /** The destination of pieces. Until it is set, they are kept in `early`. */
   take: ((piece: Uint8Array) => void) | undefined;
   readonly early: Uint8Array[];
   readonly stopListening: () => void;
 }
 
-/** The connection was closed before it answered; a connection that was idle may do so any time. */
+/** The connection was closed before it answered. An idle connection may be closed at any time. */
 export class ConnectionLostError extends Error {
   override readonly name = "ConnectionLostError";
 }
@@ -41,8 +41,9 @@ export class Connection {
 
   /**
    * Connects, and checks the server's certificate. `onIdle` is called each time an answer has ended
-   * and another request may be sent. @throws {Error} with the system's or TLS's `code` @throws the
-   * signal's reason
+   * and another request may be sent.
+   * @throws {Error} with the system's or TLS's `code`
+   * @throws the signal's reason
    */
   static async open(
     url: URL,
@@ -93,7 +94,8 @@ export class Connection {
    * Sends a request without a body. Resolves when the head of the answer is there. Precondition: no
    * request is under way.
    *
-   * @throws {ConnectionLostError} if the server closed the connection @throws {ProtocolError}
+   * @throws {ConnectionLostError} if the server closed the connection
+   * @throws {ProtocolError}
    * @throws the signal's reason
    */
   async send({ method, url, headers, signal }: Outgoing): Promise<Incoming> {
@@ -108,7 +110,7 @@ export class Connection {
       early: [],
       stopListening: () => signal.removeEventListener("abort", onAbort),
     };
-    // An answer whose body is not read may fail unseen.
+    // An answer whose body is not read may fail without a reader.
     exchange.end.promise.then(undefined, () => undefined);
     this.current = exchange;
     this.socket!.ref();
@@ -119,7 +121,7 @@ export class Connection {
 
   private receive(bytes: Uint8Array): void {
     const { current } = this;
-    // No request is under way: the connection is of no use any more.
+    // No request is under way, so the connection cannot be used any more.
     if (current === undefined) {
       this.close();
       return;

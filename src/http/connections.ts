@@ -43,11 +43,13 @@ function takeIdle(origin: string): Connection | undefined {
 }
 
 /**
- * Sends a request without a body on an idle connection or on a new one. A request that an idle
- * connection lost before any answer goes out again at once: the server closed it when it was idle.
+ * Sends a request without a body on an idle connection or on a new one. If an idle connection is
+ * lost before any answer, the request is sent again at once, because the server closed the
+ * connection while it was idle.
  *
- * @throws {ConnectionLostError} {ProtocolError} @throws {Error} with a `code` if there is no
- * connection @throws the signal's reason
+ * @throws {ConnectionLostError} {ProtocolError}
+ * @throws {Error} with a `code` if there is no connection
+ * @throws the signal's reason
  */
 export async function sendOverConnection(request: Outgoing): Promise<Incoming> {
   const url = new URL(request.url);
@@ -66,8 +68,8 @@ export async function sendOverConnection(request: Outgoing): Promise<Incoming> {
 }
 
 /**
- * Opens connections to the server of `url` until `count` are idle. Resolves when they are there, or
- * cannot be had: the next request will say why.
+ * Opens connections to the server of `url` until `count` are idle. Resolves when they are open, or
+ * failed: the next request will report the error.
  */
 export async function warmConnections(url: string, count: number): Promise<void> {
   const target = new URL(url);

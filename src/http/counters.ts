@@ -1,6 +1,6 @@
 /**
- * Counters of requests, shared by the threads of a load. They are for people: two threads that
- * count at once may lose one.
+ * Counters of requests, shared by the threads of a load. They are only for display: two threads
+ * that count at once may lose one.
  */
 
 export const Counter = {

@@ -1,12 +1,12 @@
 /**
  * Credentials, and how threads share them.
  *
- * The thread that opened a place owns the provider. It writes the credentials into shared memory,
- * renews them before they expire, and other threads read them there. So threads never wait for the
+ * The thread that opened a place owns the provider. It writes the credentials into shared memory
+ * and renews them before they expire; other threads read them there. So threads do not wait for the
  * event loop of the program, unless that is busy for minutes.
  *
- * Shared words: only the owner writes. `Version` is odd while the bytes change; a reader takes the
- * bytes only if the version is even and the same before and after.
+ * Shared words: only the owner writes. `Version` is odd while the bytes change. A reader accepts
+ * the bytes only if the version is even, and the same before and after.
  */
 import { UnsupportedError } from "../errors/errors.ts";
 
@@ -29,7 +29,7 @@ export interface CredentialOptions {
   readonly accessKeyId?: string;
   readonly secretAccessKey?: string;
   readonly sessionToken?: string;
-  /** Called when credentials are needed, and again before they expire. In the AWS SDK's shape. */
+  /** Called when credentials are needed, and again before they expire. As in the AWS SDK. */
   readonly credentials?: CredentialProvider;
 }
 
@@ -38,7 +38,7 @@ const Word = { Version: 0, LengthBytes: 1 } as const;
 const HEADER_BYTES = 8;
 /** Session tokens have no stated limit; those of AWS are below 4 KiB. */
 const CREDENTIALS_BYTES_MAX = 2 ** 14;
-/** Credentials are renewed so long before they expire. */
+/** Credentials are renewed this long before they expire. */
 const RENEW_MS = 5 * 60_000;
 const RENEW_RETRY_MS = 10_000;
 
@@ -60,8 +60,8 @@ export class CredentialOwner {
   }
 
   /**
-   * Resolves when the shared credentials are good for at least a minute.
-   * @throws what the provider throws
+   * Resolves when the shared credentials are valid for at least a minute.
+   * @throws the provider's error
    */
   async ready(): Promise<void> {
     const isFresh = Atomics.load(this.words, Word.LengthBytes) > 0;
@@ -99,7 +99,7 @@ export class CredentialOwner {
     if (this.isClosed || waitMs === Number.POSITIVE_INFINITY) return;
     const boundedMs = Math.min(Math.max(waitMs, RENEW_RETRY_MS), 2 ** 31 - 1);
     this.timer = setTimeout(() => {
-      // The next request of this thread throws what the provider throws; here it is tried again.
+      // The next request of this thread throws the provider's error. This only tries again.
       this.renew().catch(() => this.schedule(RENEW_RETRY_MS));
     }, boundedMs);
     this.timer.unref();
@@ -142,7 +142,8 @@ export class CredentialReader {
 
 /**
  * The provider of `options`: its function, its keys, or the AWS_* variables.
- * @throws {TypeError} for half a pair of keys @throws {UnsupportedError} if there are none
+ * @throws {TypeError} if only one of two keys is given
+ * @throws {UnsupportedError} if there are no credentials
  */
 export function providerOf(
   options: CredentialOptions = {},

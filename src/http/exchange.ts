@@ -1,6 +1,6 @@
 /**
- * One request and its answer: no retry. Follows redirects itself: to the same host the request is
- * signed again; to another host it goes without credentials, and only reads go there.
+ * One request and its answer, without retry. Follows redirects itself: to the same host the request
+ * is signed again; to another host it goes without credentials, and only reads go there.
  */
 import { RemoteError } from "../errors/remote-errors.ts";
 import { Answer, type Patience, shownUrl } from "./answer.ts";
@@ -23,14 +23,16 @@ export interface ExchangeOptions {
 }
 
 const REDIRECTS_MAX = 5;
-/** A body is sent at 32 KiB/s at least. */
+/** A body is sent at 32 KiB/s or more. */
 const SLOWEST_BYTES_PER_MS = 32;
 
 /**
- * Sends the request and gives the answer to `consume`, which reads its body or not. The connection
- * is given up if `consume` throws, or leaves an answer unread.
+ * Sends the request and passes the answer to `consume`, which may read its body. The connection is
+ * closed if `consume` throws, or leaves an answer unread.
  *
- * @throws {RemoteError} @throws the signal's reason @throws what `consume` throws
+ * @throws {RemoteError}
+ * @throws the signal's reason
+ * @throws the error of `consume`
  */
 export async function exchange<Result>(
   request: Request,
@@ -112,10 +114,13 @@ async function ask(
   }
 }
 
-/** Why there is no answer. Wrong arguments, such as a header with a line end, stay as they are. */
+/**
+ * The error for a missing answer. Errors of bad arguments, such as a header with a line end, stay
+ * as they are.
+ */
 function failureOf(error: unknown, method: string, url: string): unknown {
   const { code, message } = error as { code?: unknown; message?: unknown };
-  // Not the error itself: that of `fetch` has the address with its query.
+  // Not the error itself, because that of `fetch` has the address with its query.
   const cause = new Error(String(message));
   if (error instanceof ProtocolError)
     return new RemoteError(`${method} failed: ${message}`, { failure: "malformed", url, cause });

@@ -1,6 +1,6 @@
 /**
- * Hedging: when an answer is later than nearly all before it, the same request is sent again, and
- * the first answer counts. At most HEDGED_MAX of all requests are sent twice.
+ * Hedging: if an answer is later than nearly all before it, the same request is sent again, and the
+ * first answer counts. At most HEDGED_MAX of all requests are sent twice.
  *
  * Source: Dean and Barroso, "The Tail at Scale" (2013).
  */
@@ -9,7 +9,7 @@ import { Counter } from "./counters.ts";
 
 const HEDGED_MAX = 0.05;
 const SAMPLES = 64;
-/** Fewer samples say nothing of the tail. */
+/** Fewer samples do not show the tail. */
 const SAMPLES_MIN = 8;
 const HEDGE_AT = 0.9;
 const WAIT_MS_MIN = 5;
@@ -76,7 +76,7 @@ export class Hedging {
   }
 }
 
-/** The first that succeeds; the first error if none does. */
+/** The first result; the first error if both fail. */
 async function firstOf<Result>(one: Promise<Result>, other: Promise<Result>): Promise<Result> {
   try {
     return await Promise.any([one, other]);

@@ -1,12 +1,12 @@
 /**
- * MessageParser: one answer of HTTP/1.1 in the bytes of a connection (RFC 9112). It gives the head
- * once, and each piece of the body as it comes; it keeps no byte of the body.
+ * MessageParser: one answer of HTTP/1.1 in the bytes of a connection (RFC 9112). It returns the
+ * head once, and each piece of the body as it comes. It keeps no byte of the body.
  *
- * Lengths are believed only if they are clear: a body with two different lengths, or with a length
+ * Lengths are believed only if they are clear. A body with two different lengths, or with a length
  * and chunks, could hide another answer behind it, so it is an error or ends the connection.
  */
 
-/** A server that sends more than this before the body is not one of ours. */
+/** A server that sends more than this before the body is not supported. */
 const HEAD_BYTES_MAX = 2 ** 16;
 /** The line before a chunk: its length and extensions. */
 const CHUNK_LINE_BYTES_MAX = 1024;
@@ -17,7 +17,7 @@ export interface MessageHead {
   readonly hasBody: boolean;
 }
 
-/** The bytes are none of HTTP/1.1. */
+/** The bytes are not HTTP/1.1. */
 export class ProtocolError extends Error {
   override readonly name = "ProtocolError";
 }
@@ -33,7 +33,7 @@ export class MessageParser {
   private left = 0;
   private keepsAlive = false;
 
-  /** `method`: of the request, which says whether the answer may have a body. */
+  /** @param method of the request: it decides whether the answer may have a body */
   constructor(method: string) {
     this.isHead = method === "HEAD";
   }
@@ -54,12 +54,14 @@ export class MessageParser {
     return this.hasEnded;
   }
 
-  /** Takes bytes; gives those of the body to `take`. @throws {ProtocolError} @throws as `take` */
+  /**
+   * Takes bytes, and passes those of the body to `take`. @throws {ProtocolError} @throws as `take`
+   */
   push(bytes: Uint8Array, take: (piece: Uint8Array) => void): void {
     let at = 0;
     while (at < bytes.byteLength) {
       if (this.state === "end") {
-        // Bytes behind the answer: no later answer of the connection could be believed.
+        // Bytes behind the answer: no later answer of the connection could be trusted.
         this.keepsAlive = false;
         return;
       }

@@ -1,18 +1,18 @@
 /**
- * Reads a range of an object, and believes no answer before it is checked: status, Content-Range,
- * total size, length and ETag. A server or a proxy may answer a range with the whole object, with
- * another range, or with bytes of an object that has replaced the one that was opened.
+ * Reads a range of an object, and checks every answer: status, Content-Range, total size, length
+ * and ETag. A server or a proxy may answer a range with the whole object, with another range, or
+ * with bytes of an object that has replaced the opened one.
  */
 import type { Answer } from "./answer.ts";
 import type { Client, SendOptions } from "./client.ts";
 import { Counter } from "./counters.ts";
 
-/** Tells one version of an object from another. Structured-cloneable. */
+/** Identifies one version of an object. postMessage can copy it. */
 export interface ObjectIdentity {
   readonly sizeBytes: number;
-  /** Null for servers that give none. */
+  /** Null for servers without ETags. */
   readonly etag: string | null;
-  /** The Last-Modified header. Null for servers that give none. */
+  /** The Last-Modified header. Null for servers without it. */
   readonly modified: string | null;
 }
 
@@ -21,15 +21,15 @@ export interface RangeRequest {
   readonly url: string;
   readonly start: number;
   readonly end: number;
-  /** Undefined: the first read, which learns it. */
+  /** Undefined for the first read, which finds it out. */
   readonly identity?: ObjectIdentity | undefined;
 }
 
 /**
- * Gives each piece of [start, end) to `take` with its offset in the range. A retry starts again at
+ * Passes each piece of [start, end) to `take` with its offset in the range. A retry starts again at
  * offset 0. Returns the identity of the object.
  *
- * @throws {RemoteError} "changed" if the object is another one than `identity`
+ * @throws {RemoteError} "changed" if the object is not that of `identity`
  */
 export function getRange(
   client: Client,
@@ -81,7 +81,8 @@ export async function getStart(
 }
 
 function ifMatch(identity: ObjectIdentity | undefined): Record<string, string> {
-  // A weak ETag never matches If-Match (RFC 9110, 13.1.1); the answer's is compared instead.
+  // A weak ETag never matches If-Match (RFC 9110, 13.1.1), so the answer's ETag is compared
+  // instead.
   const { etag = null } = identity ?? {};
   return etag === null || etag.startsWith("W/") ? {} : { "if-match": etag };
 }
@@ -92,7 +93,7 @@ interface AnsweredRange {
   readonly identity: ObjectIdentity;
 }
 
-/** @throws {RemoteError} for an answer that is no range */
+/** @throws {RemoteError} for an answer that is not a range */
 function rangeOf(answer: Answer): AnsweredRange {
   const { status, headers, lengthBytes } = answer;
   if (status !== 206)

@@ -1,7 +1,7 @@
 /**
- * When a failed request is made again: with a delay that grows and is drawn at random, within a
- * time, and within a budget that all requests of a client share. Without the budget, clients of a
- * server that fails would send it several times the load.
+ * Decides when a failed request is repeated: after a delay that grows and is drawn at random,
+ * within a time, and within a budget that all requests of a client share. Without the budget,
+ * clients of a failing server would send it several times the load.
  *
  * Sources: "Exponential Backoff And Jitter" (AWS Architecture Blog); gRPC's retry throttling.
  */
@@ -9,7 +9,7 @@ import { RemoteError } from "../errors/remote-errors.ts";
 
 export interface RetryPolicy {
   readonly attemptsMax: number;
-  /** No attempt begins later than so long after the first. */
+  /** No attempt begins later than this after the first. */
   readonly timeMs: number;
   readonly delayMs: number;
   readonly delayMsMax: number;
@@ -22,7 +22,7 @@ export const RETRY_POLICY: RetryPolicy = {
   delayMsMax: 5_000,
 };
 
-/** Retries in a row that the budget allows, and what each request that succeeds adds to it. */
+/** Retries in a row that the budget allows, and how much each successful request adds to it. */
 const BUDGET_MAX = 64;
 const BUDGET_PER_SUCCESS = 0.2;
 const RETRY_AFTER_MS_MAX = 30_000;
@@ -42,7 +42,7 @@ export class RetryBudget {
   }
 }
 
-/** S3's codes of errors that pass. */
+/** S3's codes of temporary errors. */
 const TRANSIENT_S3_CODES: readonly string[] = [
   "SlowDown",
   "InternalError",
@@ -76,7 +76,7 @@ function isCertificateError({ message }: RemoteError): boolean {
   return /CERT|SELF_SIGNED|UNABLE_TO_VERIFY|ALTNAME/.test(message);
 }
 
-/** Milliseconds that a Retry-After header asks to wait; undefined without a usable one. */
+/** Milliseconds in a Retry-After header; undefined without a usable one. */
 export function retryAfterMs(headers: Headers, nowMs = Date.now()): number | undefined {
   const text = headers.get("retry-after");
   if (text === null) return undefined;

@@ -1,11 +1,10 @@
 /**
- * Where a bucket is and how to reach it: `s3://bucket/prefix`, the options of the program, and the
- * AWS_* variables. Credentials are not part of it (credentials.ts), so it may be copied and
- * printed.
+ * The address of a bucket: `s3://bucket/prefix`, the options of the program, and the AWS_*
+ * variables. Credentials are not part of it (credentials.ts), so it may be copied and printed.
  */
 import type { CredentialOptions, Environment } from "./credentials.ts";
 
-/** How to reach S3, or a server that speaks its protocol. */
+/** Access to S3, or to a server with its protocol. */
 export interface S3Options extends CredentialOptions {
   /** Default: AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, else AWS's endpoint of the region. */
   readonly endpoint?: string;
@@ -15,9 +14,9 @@ export interface S3Options extends CredentialOptions {
   readonly pathStyle?: boolean;
 }
 
-/** A prefix of a bucket. Structured-cloneable. */
+/** A prefix of a bucket. postMessage can copy it. */
 export interface S3Place {
-  /** As the program gave it: `s3://bucket/prefix`, without a slash at the end. */
+  /** As the program passed it: `s3://bucket/prefix`, without a slash at the end. */
   readonly url: string;
   readonly bucket: string;
   /** Empty, or ends with "/". */
@@ -33,7 +32,7 @@ export function isS3Url(where: string): boolean {
   return where.startsWith("s3://");
 }
 
-/** @throws {TypeError} naming what is wrong with the URL or the options */
+/** @throws {TypeError} naming the error in the URL or the options */
 export function parseS3Place(
   url: string,
   options: S3Options = {},
@@ -67,7 +66,7 @@ function bucketUrl(bucket: string, region: string, options: S3Options, env: Envi
     throw new TypeError(`Expected region to be like "eu-central-1", got ${JSON.stringify(region)}`);
   const given = options.endpoint ?? env["AWS_ENDPOINT_URL_S3"] ?? env["AWS_ENDPOINT_URL"];
   const endpoint = parseEndpoint(given ?? awsEndpoint(region));
-  // A certificate for *.s3.region.amazonaws.com covers no bucket with dots in its name.
+  // A certificate for *.s3.region.amazonaws.com does not cover buckets with dots in their names.
   const pathStyle = options.pathStyle ?? (given !== undefined || bucket.includes("."));
   if (pathStyle) endpoint.pathname += `${bucket}/`;
   else endpoint.hostname = `${bucket}.${endpoint.hostname}`;
@@ -94,7 +93,7 @@ export function objectUrl(place: S3Place, key: string): string {
   return place.bucketUrl + key.split("/").map(encodePart).join("/");
 }
 
-/** As S3 wants it for signing: everything but unreserved characters. */
+/** In S3's form for signing: all but unreserved characters are encoded. */
 function encodePart(part: string): string {
   return encodeURIComponent(part).replace(
     /[!'()*]/g,

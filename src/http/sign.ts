@@ -7,7 +7,7 @@
 import { UnsupportedError } from "../errors/errors.ts";
 import { CredentialReader, type CredentialHandle, type Credentials } from "./credentials.ts";
 
-/** What a thread needs to sign. Cloneable. */
+/** The part that a thread needs to sign. postMessage can copy it. */
 export interface Signing {
   readonly credentials: CredentialHandle;
   readonly region: string;
@@ -30,12 +30,12 @@ async function importSigner() {
   }
 }
 
-/** Imports what signing needs, if it is installed. */
+/** Imports aws4fetch, if it is installed. */
 export async function warmSigner(): Promise<void> {
   await Promise.allSettled([importSigner()]);
 }
 
-/** Stores take signatures that are 15 minutes old; a read is signed once in so long. */
+/** Stores accept signatures up to 15 minutes old. A read is signed once in this time. */
 const REUSE_MS = 30_000;
 const REUSED_MAX = 256;
 

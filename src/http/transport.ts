@@ -1,13 +1,16 @@
 /**
- * How a request reaches its server. Reads go over connections of this thread (connections.ts).
- * `fetch` sends what has a body, and everything where the environment names a proxy.
+ * The way of a request to its server. Reads go over connections of this thread (connections.ts).
+ * `fetch` sends requests with a body, and all requests if the environment names a proxy.
  */
 import { sendOverConnection } from "./connections.ts";
 import type { Incoming, Outgoing } from "./incoming.ts";
 
 const PROXY_VARIABLES = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"];
 
-/** @throws as the transport, with a `code` if there is no connection @throws the signal's reason */
+/**
+ * @throws the transport's error, with a `code` if there is no connection
+ * @throws the signal's reason
+ */
 export function sendRequest(request: Outgoing): Promise<Incoming> {
   const isRead = request.method === "GET" || request.method === "HEAD";
   const hasProxy = PROXY_VARIABLES.some((name) => (process.env[name] ?? "") !== "");

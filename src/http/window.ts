@@ -1,14 +1,14 @@
 /**
  * RequestWindow: how many bulk requests one thread has under way. It grows while throughput grows,
- * shrinks while requests queue, and halves when the server says that it is overloaded.
+ * shrinks while requests queue, and halves when the server reports an overload.
  *
  * Throughput is measured over rounds: a round ends when as many requests have ended as the window
  * holds. Requests queue if they take much longer than the fastest one did: then the network, or a
- * processor, has all it can take, and a request on demand would wait behind them. The idea is TCP
- * Vegas (Brakmo and Peterson, 1995).
+ * processor, is at its limit, and a request on demand would wait behind them. The idea is TCP Vegas
+ * (Brakmo and Peterson, 1995).
  */
 
-/** Few, since the program's first reads come at the same time as this thread's. */
+/** Few, because the program's first reads come at the same time as this thread's. */
 const LIMIT_START = 8;
 /** A window that grew must gain this much to grow again. */
 const GAIN = 1.05;
@@ -23,16 +23,16 @@ const SHRINK = 0.75;
 const LIMIT_MIN = 3;
 /** The fastest one is forgotten slowly: the path may have changed. */
 const FORGET = 1.02;
-/** Smaller requests say little of the time that a large one needs. */
+/** Smaller requests do not show how long a large one takes. */
 const LARGE_BYTES = 2 ** 20;
-/** After an overload, no second one counts for so long. */
+/** After an overload, no second one counts for this long. */
 const THROTTLE_MS = 200;
 
 interface Round {
   bytes: number;
   ended: number;
   readonly beganMs: number;
-  /** Large requests that ended, and the time that they took together. */
+  /** Large requests that ended, and the sum of their times. */
   large: number;
   largeMs: number;
 }
@@ -64,14 +64,14 @@ export class RequestWindow {
     return this.current;
   }
 
-  /** Runs `request` when the window has room. It resolves with the bytes that it brought. */
+  /** Runs `request` when the window has room. It resolves with the number of bytes it received. */
   async run(request: () => Promise<number>, signal?: AbortSignal): Promise<number> {
     while (this.active >= this.current) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.waiting.push(resolve);
       await promise;
     }
-    // The order of those that wait does not matter: each looks again.
+    // The order of waiting requests does not matter: each checks again.
     signal?.throwIfAborted();
     this.active++;
     const beganMs = this.now();
@@ -116,7 +116,7 @@ export class RequestWindow {
     this.round = beginRound(nowMs);
   }
 
-  /** The server is overloaded. */
+  /** Called when the server is overloaded. */
   throttle(): void {
     const nowMs = this.now();
     if (nowMs - this.throttledMs < THROTTLE_MS) return;
@@ -126,7 +126,7 @@ export class RequestWindow {
     this.round = beginRound(nowMs);
   }
 
-  /** Lets those that wait look at their signals. */
+  /** Makes waiting requests check their signals. */
   release(): void {
     for (const resolve of this.waiting.splice(0)) resolve();
   }

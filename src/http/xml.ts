@@ -1,6 +1,6 @@
 /**
- * Reads the XML of S3's answers: elements with text, and lists of elements, without attributes that
- * matter. No entity beyond XML's five and numbers is known, so nothing can grow.
+ * Reads the XML of S3's answers: elements with text, and lists of elements, without relevant
+ * attributes. It decodes only XML's five entities and numbers, so no text can grow.
  */
 
 const ENTITIES: Readonly<Record<string, string>> = {
@@ -23,7 +23,7 @@ export function encode(text: string): string {
   return text.replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
 }
 
-/** The inside of each `<name>` element; elements of the same name do not nest in S3's answers. */
+/** The contents of each `<name>` element. Elements of the same name do not nest in S3's answers. */
 export function elementsOf(xml: string, name: string): string[] {
   const found: string[] = [];
   const open = new RegExp(`<${name}(?:\\s[^>]*)?>`, "g");

@@ -278,7 +278,7 @@ export class LoadState {
     if (badCount > 0 || Atomics.load(unitWaiters, unit) > 0) wakeWaiters(control);
   }
 
-  /** `count` more pages need no load. The last one makes the file an ordinary one. */
+  /** `pages` more pages need no load. The last one makes the file an ordinary one. */
   countArrived(control: Control, pages: number): void {
     if (pages > 0 && Atomics.sub(this.words, LoadWord.MissingPages, pages) === pages)
       Atomics.store(control.words, Word.Loading, 0);

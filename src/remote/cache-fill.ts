@@ -1,11 +1,11 @@
 /**
- * The local cache of a remote checkpoint: a directory that holds one checkpoint, as a save would
- * leave it, and a file `origin` that says where it comes from.
+ * The local cache of a remote checkpoint: a directory with one checkpoint, as a save would leave
+ * it, and a file `origin` with the checkpoint's place.
  *
  * A load fills it: loading threads write what they read (source/cache-writer.ts), and at the end
  * the rest is fetched, such as pages that the program freed before they were loaded. Then the
- * manifest is renamed into place, as in a save. So the checkpoint is there as a whole or not at
- * all. Page files have the contents that the manifest needs; the rest of them may be holes.
+ * manifest is renamed into place, as in a save. So the directory has the whole checkpoint or none.
+ * Page files have the contents that the manifest needs; the rest of them may be holes.
  *
  * The directory is locked while it is filled. A process that finds it locked loads without it.
  */
@@ -72,7 +72,7 @@ export class CacheFill {
     // The manifest is written at the end, as a whole.
     const fds = [-1];
     try {
-      // What a process that died has left.
+      // Remains of a process that died.
       for (const name of directory.list()) if (TEMPORARY.test(name)) directory.removeIfExists(name);
       for (const { id } of checkpoint.manifest.pageFiles) {
         fds.push(directory.create(temporaryName(id)));
@@ -85,7 +85,7 @@ export class CacheFill {
     }
   }
 
-  /** Makes the cache's checkpoint this one. Precondition: no thread loads any more. */
+  /** Makes this checkpoint the cache's. Precondition: no thread loads any more. */
   async commit(): Promise<void> {
     const { directory, options } = this;
     const { checkpoint, origin, place } = options;
@@ -100,7 +100,7 @@ export class CacheFill {
       directory.removeIfExists(`${ORIGIN}.tmp`);
       await directory.write(meta, [await readWhole(place.client, contents[0]!)]);
       await directory.write(`${ORIGIN}.tmp`, [encodeOrigin(origin)]);
-      // Without an origin the old checkpoint is of no use to a start; then the new one appears.
+      // Without an origin, no start uses the old checkpoint. Then the new one appears.
       directory.removeIfExists(ORIGIN);
       await directory.sync();
       for (const { id } of manifest.pageFiles)
@@ -148,7 +148,7 @@ export class CacheFill {
     }
   }
 
-  /** Ends the fill; what is not committed is removed by the next one. Idempotent. */
+  /** Ends the fill. The next one removes files that were not committed. Idempotent. */
   abandon(): void {
     if (this.isClosed) return;
     this.isClosed = true;

@@ -1,4 +1,4 @@
-/** The file `origin` of a cache: which checkpoint of which place its directory holds. */
+/** The file `origin` of a cache: the place and version of the checkpoint in its directory. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { hex } from "../checkpoint/page-file.ts";
@@ -8,7 +8,7 @@ export const ORIGIN = "origin";
 export interface Origin {
   /** The place's URL, without a query. */
   readonly url: string;
-  /** What tells one checkpoint of the place from another without reading it. */
+  /** Distinguishes the checkpoints of the place without reading them. */
   readonly version: string;
   readonly id: bigint;
 }
@@ -17,7 +17,7 @@ export function encodeOrigin({ url, version, id }: Origin): Uint8Array {
   return new TextEncoder().encode(`${JSON.stringify({ url, version, id: hex(id) })}\n`);
 }
 
-/** Undefined if there is none, or none that can be read. */
+/** Undefined if there is none, or it cannot be read. */
 export function readOrigin(directory: string): Origin | undefined {
   let text: string;
   try {
@@ -34,7 +34,7 @@ function parseOrigin(text: string): Origin | undefined {
   try {
     value = JSON.parse(text) as typeof value;
   } catch {
-    // Damaged: the cache is filled anew.
+    // Damaged: the cache is filled again.
     return undefined;
   }
   const { url, version, id } = value ?? {};

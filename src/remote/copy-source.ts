@@ -1,4 +1,4 @@
-/** A checkpoint to copy: its manifest, and ways to read its page files as they are. */
+/** A checkpoint to copy: its manifest, and ways to read its page files unchanged. */
 import { closeContents, openCheckpoint } from "../checkpoint/directory.ts";
 import type { PageFile } from "../checkpoint/format.ts";
 import { TRAILER_BYTES } from "../checkpoint/page-file.ts";

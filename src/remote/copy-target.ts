@@ -1,4 +1,4 @@
-/** Where a checkpoint is copied to: a directory, or a prefix of a bucket. */
+/** The destination of a copied checkpoint: a directory, or a prefix of a bucket. */
 import { resolve } from "node:path";
 import { closeFile } from "../../ffi/index.ts";
 import { META, closeContents, openCheckpoint } from "../checkpoint/directory.ts";
@@ -19,19 +19,19 @@ import { completeUpload } from "./upload.ts";
 /** Writes one page file. Pieces come in any order; all but the last have one size. */
 export interface PageFileWriter {
   write(bytes: Uint8Array, offset: number, number: number): Promise<void>;
-  /** Makes the file complete. */
+  /** Completes the file. */
   finish(): Promise<void>;
-  /** Removes what was written. */
+  /** Removes the written part. */
   abort(): Promise<void>;
 }
 
 export interface CopyTarget {
-  /** The checkpoint that is there; null: none. */
+  /** The present checkpoint; null: none. */
   readonly checkpointId: bigint | null;
   /** Its page files. */
   readonly pageFileIds: ReadonlySet<bigint>;
   create(pageFile: PageFile, pieces: number): Promise<PageFileWriter>;
-  /** Makes the source's checkpoint that of the place. All its page files are complete. */
+  /** Makes the source's checkpoint the place's. Precondition: all its page files are complete. */
   commit(source: CopySource): Promise<void>;
   close(): Promise<void>;
 }
@@ -109,7 +109,7 @@ export class DirectoryTarget implements CopyTarget {
   }
 }
 
-/** Undefined if there is no checkpoint, or a damaged one, which is replaced. */
+/** Undefined if there is no checkpoint. A damaged one is replaced. */
 function contentsOf(path: string): { id: bigint; pageFileIds: Set<bigint> } | undefined {
   try {
     const { manifest, contents } = openCheckpoint(path);
@@ -161,7 +161,7 @@ class S3Target implements CopyTarget {
     }
   }
 
-  /** Also a page file that is there is written again: prune may be about to remove it. */
+  /** Existing page files are written again, too, because prune may be about to remove them. */
   async create({ id }: PageFile, pieces: number): Promise<PageFileWriter> {
     const { bucket } = this;
     const key = pagesKey(bucket.place, id);

@@ -1,7 +1,7 @@
 /**
- * Copies a checkpoint between any two places. Page files stay as they are, and keep their ids.
- * Those that the checkpoint at the destination has are not copied again. The manifest comes last,
- * so the destination has the old checkpoint or the new one.
+ * Copies a checkpoint between any two places. Page files stay unchanged, and keep their ids. Those
+ * that the destination's checkpoint has are not copied again. The manifest comes last, so the
+ * destination has the old checkpoint or the new one.
  */
 import { UnsupportedError } from "../errors/errors.ts";
 import { type CopiedPageFile, type CopySource, openCopySource } from "./copy-source.ts";
@@ -34,8 +34,9 @@ const PIECES_MAX = 9_000;
 const PIECES_AT_ONCE = 6;
 
 /**
- * @throws {NoCheckpointError} {CorruptCheckpointError} for the source @throws {CheckpointBusyError}
- * {CheckpointConflictError} for the destination @throws {SyscallError} {RemoteError}
+ * @throws {NoCheckpointError} {CorruptCheckpointError} for the source
+ * @throws {CheckpointBusyError} {CheckpointConflictError} for the destination
+ * @throws {SyscallError} {RemoteError}
  */
 export async function copyCheckpoint(
   from: string,

@@ -8,13 +8,13 @@ import type { Client } from "../http/client.ts";
 import { getRange } from "../http/range.ts";
 import type { RemoteContent } from "../source/remote-source.ts";
 
-/** Of 4 GiB of contents. What is beyond is read in blocks. */
+/** Checksums of 4 GiB of contents. Further ones are read in blocks. */
 const CHECKSUM_BYTES_MAX = 2 ** 22;
 const PIECE_BYTES = 2 ** 21;
 
 /**
- * The CRC-32 of each page of each column, or null for a column that is not fetched: too long, or
- * it cannot be had, or it is damaged. The load then reads it, and reports what is wrong.
+ * The CRC-32 of each page of each column, or null for a column that is not fetched, because it is
+ * too long, unreachable or damaged. The load then reads it, and reports the error.
  */
 export function fetchChecksums(
   client: Client,
@@ -28,7 +28,7 @@ export function fetchChecksums(
     try {
       return await fetchColumn(client, manifest, column);
     } catch {
-      // The load reads it in blocks, and tells why it cannot.
+      // The load reads it in blocks, and reports why it cannot.
       return null;
     }
   });

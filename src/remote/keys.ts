@@ -3,7 +3,7 @@
  *
  *   pages-<id>            a page file, as in a directory
  *   manifest/<number>     a manifest. The number is MAX - sequence in 15 digits, so that a listing
- *                         gives the newest first. Sequences begin at 1 and are never used again.
+ *                         has the newest first. Sequences begin at 1 and are never used again.
  *   preflight-<id>        an object that a save writes and deletes (preflight.ts)
  */
 import type { S3Place } from "../http/s3-options.ts";

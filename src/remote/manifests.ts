@@ -1,4 +1,4 @@
-/** The manifests of a place in S3: found, read in part, and published. */
+/** The manifests of a place in S3: finds them, reads a part of them, and publishes them. */
 import type { Bucket, ListedObject } from "../http/bucket.ts";
 import { getStart } from "../http/range.ts";
 import { CheckpointConflictError, RemoteError } from "../errors/remote-errors.ts";
@@ -11,7 +11,7 @@ export interface Published extends ListedObject {
   readonly sequence: number;
 }
 
-/** All of them, the newest first. */
+/** All published checkpoints, the newest first. */
 export async function* listPublished(
   bucket: Bucket,
   options?: { readonly pageSize?: number },
@@ -22,7 +22,7 @@ export async function* listPublished(
   }
 }
 
-/** The checkpoint of the place: one request. Undefined if there is none. */
+/** The newest checkpoint of the place, by one request. Undefined if there is none. */
 export async function newestPublished(bucket: Bucket): Promise<Published | undefined> {
   for await (const published of listPublished(bucket, { pageSize: 1 })) return published;
   return undefined;
@@ -47,11 +47,11 @@ export interface Publication {
 }
 
 /**
- * Publishes a manifest: the instant at which the checkpoint becomes that of the place. All its page
- * files must be complete.
+ * Publishes a manifest: at that instant its checkpoint becomes the place's. Precondition: all its
+ * page files are complete.
  *
- * A lost answer says nothing, and a retry of a request that succeeded is refused. So after anything
- * but success, the id at the key decides.
+ * A lost answer proves nothing, and the store refuses a retry of a request that succeeded. So after
+ * any result but success, the id at the key decides.
  *
  * @throws {CheckpointConflictError} if another writer has published first
  * @throws {RemoteError} if it is not known whether the manifest was written
@@ -73,8 +73,8 @@ export async function publish(bucket: Bucket, publication: Publication): Promise
 }
 
 /**
- * A sequence that was pruned could be taken again by a writer that was very slow. Its manifest
- * would be behind newer ones from its first instant on.
+ * A very slow writer could use a sequence again that was pruned. Its manifest would be behind newer
+ * ones from its first instant.
  */
 async function checkIsNewest(bucket: Bucket, sequence: number): Promise<void> {
   let newest: Published | undefined;

@@ -1,7 +1,7 @@
 /**
  * Opens the checkpoint of a remote place: the manifest first, then the last page of each page file.
- * That page says that the file is complete and the manifest's own, and its answer identifies the
- * object: all later reads name that identity, so they see the same bytes or fail.
+ * That page proves that the file is complete and belongs to the manifest, and its answer identifies
+ * the object: all later reads name that identity, so they see the same bytes or fail.
  *
  * A writer, or prune, may replace the checkpoint meanwhile. So if something is missing or has
  * changed, and the place has another manifest by then, opening starts again.
@@ -20,11 +20,11 @@ import { pagesKey } from "./keys.ts";
 import { newestPublished, type Published } from "./manifests.ts";
 import type { RemotePlace } from "./place.ts";
 
-/** One round trip is enough for the eager part of most manifests. */
+/** One round trip fetches the eager part of most manifests. */
 const FIRST_BYTES = 2 ** 19;
 const TRAILERS_AT_ONCE = 16;
 const OPEN_ATTEMPTS = 8;
-/** Of a manifest that must be fetched whole, so much is asked for at once. */
+/** A manifest that must be fetched completely is fetched in pieces of this size. */
 const PIECE_BYTES = 2 ** 23;
 
 export interface RemoteCheckpoint {
@@ -33,20 +33,20 @@ export interface RemoteCheckpoint {
   readonly contents: readonly RemoteContent[];
   /** Null over HTTP. */
   readonly published: Published | null;
-  /** By file: the checksums of its pages, as far as they have been fetched. */
+  /** Indexed by file: the checksums of its pages, if they were fetched. */
   readonly checksums: readonly (Uint32Array | null)[];
 }
 
-/** The manifest alone. */
+/** Opens only the manifest. */
 export type RemoteManifest = Omit<RemoteCheckpoint, "contents" | "checksums"> & {
   readonly content: RemoteContent;
 };
 
 /**
- * `toLoad`: fetches what a load needs first as well.
+ * `toLoad`: also fetches the first things that a load needs.
  *
- * @throws {NoCheckpointError} if there is none @throws {CorruptCheckpointError} @throws
- * {RemoteError}
+ * @throws {NoCheckpointError} if there is none
+ * @throws {CorruptCheckpointError} {RemoteError}
  */
 export async function openRemoteCheckpoint(
   place: RemotePlace,
@@ -81,7 +81,7 @@ function asCorrupt(error: unknown, { url }: RemotePlace): unknown {
   return new CorruptCheckpointError("A page file is missing", { path: url, cause: error });
 }
 
-/** Reads what opening a manifest needs. @throws as `openRemoteCheckpoint` */
+/** Reads the part of a manifest that opening needs. @throws as `openRemoteCheckpoint` */
 export async function openManifest(place: RemotePlace): Promise<RemoteManifest> {
   const published = place.bucket === null ? null : await newestPublished(place.bucket);
   if (published === undefined) throw new NoCheckpointError(place.url);
@@ -110,7 +110,7 @@ export async function readManifest(
       throw problem;
     },
   );
-  // Shared, so that loading threads use its columns where they are.
+  // Shared, so that loading threads use its columns in place.
   const eager = new Uint8Array(new SharedArrayBuffer(eagerBytes));
   eager.set(bytes.subarray(0, eagerBytes));
   await fill(client, { url, identity }, eager, Math.min(bytes.byteLength, eagerBytes));

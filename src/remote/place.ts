@@ -1,9 +1,9 @@
 /**
- * RemotePlace: an `s3://bucket/prefix` or `https://host/path` where a checkpoint is, opened by one
+ * RemotePlace: an `s3://bucket/prefix` or `https://host/path` of a checkpoint, opened by one
  * thread: its client, its signing, and the credentials that other threads share.
  *
- * Over HTTP a place is a checkpoint's directory as a web server shows it: `meta` and `pages-<id>`.
- * It can be read only.
+ * Over HTTP, a place is a checkpoint's directory on a web server: `meta` and `pages-<id>`. It can
+ * only be read.
  */
 import { Bucket } from "../http/bucket.ts";
 import { Client, type ClientOptions } from "../http/client.ts";
@@ -14,7 +14,7 @@ import { openSigner, type Signing } from "../http/sign.ts";
 import { absolutePath } from "../checkpoint/staging.ts";
 import { quote } from "../../ffi/index.ts";
 
-/** True for places that are reached by requests; others are directories. */
+/** True for places that are reached by requests. All others are directories. */
 export function isRemote(where: string): boolean {
   return isS3Url(where) || isHttpUrl(where);
 }
@@ -40,7 +40,7 @@ function isHttpUrl(where: string): boolean {
   return where.startsWith("http://") || where.startsWith("https://");
 }
 
-/** A place's URL as `RemotePlace.url` has it, without opening it. */
+/** A place's URL in the form of `RemotePlace.url`, without opening it. */
 export function shownPlace(where: string): string {
   return where.replace(/[?#].*$/, "").replace(/\/+$/, "");
 }
@@ -50,13 +50,13 @@ export interface RemotePlace {
   readonly url: string;
   readonly client: Client;
   readonly counters: CounterHandle;
-  /** Null: requests go unsigned. */
+  /** Null: requests are not signed. */
   readonly signing: Signing | null;
   /** Null over HTTP. */
   readonly bucket: Bucket | null;
   /** The address of a file over HTTP. */
   fileUrl(name: string): string;
-  /** Renews credentials that are about to expire. Called before requests of this thread. */
+  /** Renews credentials that will expire soon. Called before requests of this thread. */
   ready(): Promise<void>;
   /** Ends the renewal of credentials. Idempotent. */
   close(): void;
@@ -67,8 +67,9 @@ export interface PlaceOptions extends Pick<ClientOptions, "signal" | "retry" | "
 }
 
 /**
- * @throws {TypeError} for a URL or options that are wrong @throws {UnsupportedError} without
- * credentials or aws4fetch @throws what the provider of credentials throws
+ * @throws {TypeError} for a bad URL or bad options
+ * @throws {UnsupportedError} without credentials or aws4fetch
+ * @throws the error of the credentials' provider
  */
 export async function openPlace(url: string, options: PlaceOptions = {}): Promise<RemotePlace> {
   const counters = createCounters();
@@ -112,7 +113,7 @@ function openHttp(url: string, client: Client, counters: CounterHandle): RemoteP
     counters,
     signing: null,
     bucket: null,
-    // A query may hold a signature that is good for the whole directory.
+    // A query may contain a signature that is valid for the whole directory.
     fileUrl: (name) => `${text}/${name}${search}`,
     ready: async () => undefined,
     close: () => undefined,

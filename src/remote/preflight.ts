@@ -1,9 +1,10 @@
 /**
- * Preflight: does the store keep the condition that publishing depends on? Some ignore
- * `If-None-Match: *` and overwrite, so that of two writers both would believe they had won.
+ * Preflight: checks that the store keeps the condition that publishing depends on. Some stores
+ * ignore `If-None-Match: *` and overwrite, so two writers would both believe that they had
+ * succeeded.
  *
- * It writes an object with a name of its own twice; the second write must be refused. Once a
- * process and bucket.
+ * It writes an object with a name of its own twice; the second write must be refused. It runs once
+ * for each process and bucket.
  */
 import { UnsupportedError } from "../errors/errors.ts";
 import { RemoteError } from "../errors/remote-errors.ts";

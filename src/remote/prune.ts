@@ -1,11 +1,11 @@
 /**
- * Prune: removes old checkpoints of a place, and what writers that died left behind.
+ * Prune: removes old checkpoints of a place, and the remains of writers that died.
  *
- * Why it never removes what a checkpoint needs: a writer publishes the sequence after that of the
- * newest manifest that it saw, names only page files of that manifest and its own, and publishes no
- * upload older than UPLOAD_MS_MAX. A manifest younger than AGE_MS_MIN is kept. So a page file that
- * no manifest names, and that is older than AGE_MS_MIN, belongs to a writer that can no longer
- * publish. Page files are listed before the manifests that are left are read again.
+ * It never removes an object that a checkpoint needs: a writer publishes the sequence after that of
+ * the newest manifest that it saw, names only page files of that manifest and its own, and
+ * publishes no upload older than UPLOAD_MS_MAX. A manifest younger than AGE_MS_MIN is kept. So a
+ * page file that no manifest names, and that is older than AGE_MS_MIN, belongs to a writer that can
+ * no longer publish. Page files are listed before the remaining manifests are read again.
  */
 import { CheckpointConflictError } from "../errors/remote-errors.ts";
 import type { Bucket } from "../http/bucket.ts";
@@ -14,13 +14,13 @@ import { listPublished, type Published } from "./manifests.ts";
 import { pagesIdOf, preflightPrefix } from "./keys.ts";
 
 const HOUR_MS = 3_600_000;
-/** Nothing younger is removed. */
+/** Younger objects are not removed. */
 export const AGE_MS_MIN = 24 * HOUR_MS;
-/** A writer refuses to publish what it began to upload longer ago. */
+/** A writer refuses to publish an upload that it began longer ago. */
 const UPLOAD_MS_MAX = 12 * HOUR_MS;
 
 /**
- * Called by a writer before it publishes what it began to upload at `beganMs`, by the clock of
+ * Called by a writer before it publishes an upload that it began at `beganMs`, by the clock of
  * `performance`. @throws {CheckpointConflictError} if that is too long ago
  */
 export function requireYoung(url: string, beganMs: number, nowMs = performance.now()): void {
@@ -30,11 +30,11 @@ export function requireYoung(url: string, beganMs: number, nowMs = performance.n
 const DELETES_AT_ONCE = 16;
 
 export interface PruneOptions {
-  /** Checkpoints to keep, the newest; at least 1. */
+  /** How many of the newest checkpoints to keep; at least 1. */
   readonly keep: number;
   /** Younger checkpoints are kept, too. At least a day, which is the default. */
   readonly minAgeMs?: number;
-  /** Says what would be removed, and removes nothing. */
+  /** Report what would be removed, and remove nothing. */
   readonly dryRun?: boolean;
   readonly onProgress?: (removed: string) => void;
 }
@@ -66,7 +66,7 @@ export async function prune(
 class Pruning {
   private readonly bucket: Bucket;
   private readonly options: PruneOptions;
-  /** What was written before may go. */
+  /** Objects written before this may be removed. */
   private readonly beforeMs: number;
   private removedBytes = 0;
 
@@ -80,7 +80,7 @@ class Pruning {
     const { bucket, options, beforeMs } = this;
     const published = await all(listPublished(bucket));
     const old = published.slice(options.keep).filter(({ modifiedMs }) => modifiedMs < beforeMs);
-    // Oldest first: if it ends in the middle, no gap is left.
+    // Oldest first, so that no gap is left if it stops in the middle.
     await this.remove(old.toReversed());
     const left = published.filter((one) => !old.includes(one));
     const pageFiles = await this.removePageFiles(old);
@@ -115,7 +115,7 @@ class Pruning {
       ({ key, modifiedMs }) => modifiedMs < beforeMs && pagesIdOf(place, key) !== undefined,
     );
     if (old.length === 0) return 0;
-    // Listed again: others may have been published since this began.
+    // Listed again, because others may have been published since this began.
     const gone = new Set(removed.map(({ key }) => key));
     const needed = new Set<bigint>();
     for await (const { key } of listPublished(bucket)) {

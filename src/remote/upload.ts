@@ -1,21 +1,21 @@
 /**
  * PageUpload: sends one page file to a bucket while several threads write it.
  *
- * Contents are cut into parts of equal size. Threads copy what they write into buffers of shared
- * memory, one a part; the thread that fills a part sends it. Part p uses buffer p modulo BUFFERS,
- * so a part waits until the part that used its buffer before has been sent. Contents are written
- * without gaps larger than the rest of a page, which stays zero.
+ * Contents are cut into parts of equal size. Threads copy their contents into buffers of shared
+ * memory, one for each part; the thread that fills a part sends it. Part p uses buffer p modulo
+ * BUFFERS, so a part waits until the part that used its buffer before has been sent. Contents are
+ * written without gaps larger than the rest of a page, which stays zero.
  *
  * Shared words:
- *   Failed           as Created, of the failure: a part could not be sent, or the save has ended.
+ *   Failed           as Created, for the failure: a part could not be sent, or the save has ended.
  *   owner[b]         the part that buffer b belongs to. Written by the thread that sent the part
  *                    before; waited for.
  *   filled[b]        bytes written to buffer b. Atomics.add by writing threads.
  *   Created          whether there is a multipart upload: 0 no, 1 a thread is creating it, 2 yes.
- * and records: the upload's id, why it has failed, then of each sent part its CRC-32 and its ETag,
+ * and records: the upload's id, its failure, then for each sent part its CRC-32 and its ETag,
  * written by the thread that sent it, and read when all writers are closed.
  *
- * The first part that is full creates the upload. A page file that is smaller is one write.
+ * The first full part creates the upload. A smaller page file is one write.
  */
 import { addressOf, copyMemory } from "../../ffi/index.ts";
 import { RemoteError, type RemoteErrorDetails } from "../errors/remote-errors.ts";
@@ -27,9 +27,11 @@ import { openSigner, type Signing } from "../http/sign.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 
 const PART_BYTES_MIN = 4 * HUGE_PAGE_SIZE;
-/** What S3 takes. */
+/** Limits of S3. */
 const PARTS_MAX = 10_000;
-/** So many are planned for: a save may write pages again that change while it runs. */
+/**
+ * Room for this many times the contents: a save may write pages again that change while it runs.
+ */
 const PARTS_EXPECTED = 1_100;
 const BUFFERS_BYTES = 64 * 2 ** 20;
 const BUFFERS_MIN = 3;
@@ -46,7 +48,7 @@ const UPLOAD_ID_BYTES = 2048;
 const FAILURE_BYTES = 4096;
 const RECORDS_AT = UPLOAD_ID_BYTES + FAILURE_BYTES;
 
-/** Completes an upload of so many bytes, also if the answer to the first attempt is lost. */
+/** Completes an upload of `contentBytes`, also if the answer to the first attempt is lost. */
 export async function completeUpload(
   bucket: Bucket,
   upload: { readonly key: string; readonly uploadId: string },
@@ -62,7 +64,7 @@ export async function completeUpload(
   }
 }
 
-/** What threads need to write. Cloneable. */
+/** The description that threads write by. postMessage can copy it. */
 export interface UploadDescription {
   readonly kind: "s3";
   readonly place: S3Place;
@@ -110,7 +112,7 @@ class Parts {
     return this.base + (part % bufferCount) * partBytes;
   }
 
-  /** Resolves when the part has its buffer. @throws why the upload has failed */
+  /** Resolves when the part has its buffer. @throws the upload's failure */
   async own(part: number): Promise<void> {
     const { words, description } = this;
     const at = OWNERS + (part % description.bufferCount);
@@ -127,14 +129,14 @@ class Parts {
     return Atomics.load(this.words, FAILED) !== 0;
   }
 
-  /** Counts bytes written to a part. Returns how many it has now. */
+  /** Counts bytes written to a part. Returns how many the part has now. */
   fill(part: number, lengthBytes: number): number {
     const { bufferCount } = this.description;
     const at = OWNERS + bufferCount + (part % bufferCount);
     return Atomics.add(this.words, at, lengthBytes) + lengthBytes;
   }
 
-  /** The part has been sent: its buffer goes to the part after next. */
+  /** Called when the part was sent: its buffer goes to the next part that uses it. */
   pass(part: number, sent: UploadedPart): void {
     const { bufferCount } = this.description;
     this.writeRecord(part, sent);
@@ -145,7 +147,7 @@ class Parts {
     Atomics.notify(this.words, at);
   }
 
-  /** Ends the upload for all threads, with the first error that one of them gives. */
+  /** Ends the upload for all threads, with the first error that one of them reports. */
   fail(error: Error): void {
     const { None, UnderWay, Done } = Creation;
     if (Atomics.compareExchange(this.words, FAILED, None, UnderWay) === None) {
@@ -158,7 +160,7 @@ class Parts {
       Atomics.notify(this.words, OWNERS + buffer);
   }
 
-  /** Why the upload has failed. Precondition: `hasFailed`. */
+  /** The failure of the upload. Precondition: `hasFailed`. */
   failure(): Error {
     if (Atomics.load(this.words, FAILED) !== Creation.Done)
       return new Error("Another part could not be sent");
@@ -223,7 +225,7 @@ class Parts {
 
 /** A thread's way to write contents. */
 export class UploadWriter {
-  /** What this thread sends goes on while it waits for others. */
+  /** This thread's requests continue while it waits for others. */
   readonly mayBlock = false;
   private readonly parts: Parts;
   private readonly bucket: Promise<Bucket>;
@@ -237,12 +239,12 @@ export class UploadWriter {
     this.bucket = openBucket(place, signing, { counters, signal: this.abort.signal });
   }
 
-  /** Parts take room when they are written. */
+  /** Parts take room only when they are written. */
   reserve(_endBytes: number): void {}
 
   /**
-   * Copies memory to the parts that [offset, offset + lengthBytes) is in. The memory may change
-   * when this has resolved. @throws what sending a part threw
+   * Copies memory to the parts that [offset, offset + lengthBytes) covers. The memory may change
+   * when this has resolved. @throws the error of sending a part
    */
   async write(address: number, lengthBytes: number, offset: number): Promise<void> {
     const { partBytes } = this.parts.description;
@@ -257,7 +259,7 @@ export class UploadWriter {
         address + (at - offset),
         to - at,
       );
-      // The rest of the last page counts: nothing else is written there.
+      // The rest of the last page counts, because nothing else is written there.
       const filledBytes = Math.ceil(to / PAGE_SIZE) * PAGE_SIZE - at;
       if (this.parts.fill(part, filledBytes) === partBytes) this.send(part);
       at = to;
@@ -277,12 +279,12 @@ export class UploadWriter {
     const { key } = this.parts.description;
     const bucket = await this.bucket;
     const uploadId = await this.parts.createOnce(bucket);
-    // A copy: requests take no shared memory.
+    // A copy, because requests accept no shared memory.
     const body = this.parts.buffer(part).slice();
     this.parts.pass(part, await bucket.uploadPart({ key, uploadId }, part + 1, body));
   }
 
-  /** Resolves when the parts that this thread sends have been sent. @throws what that threw */
+  /** Resolves when the parts that this thread sends have been sent. @throws their error */
   async close(): Promise<void> {
     const watch = setInterval(() => {
       if (this.parts.hasFailed) this.abort.abort(this.parts.failure());
@@ -301,7 +303,7 @@ export class PageUpload {
   readonly description: UploadDescription;
   private readonly bucket: Bucket;
   private readonly parts: Parts;
-  /** True once the object may be there. */
+  /** True once the object may exist. */
   private isComplete = false;
   private isEnded = false;
 
@@ -311,7 +313,10 @@ export class PageUpload {
     this.parts = new Parts(description);
   }
 
-  /** `mostBytes`: what may be written, as far as is known; up to nine times as much has room. */
+  /**
+   * `mostBytes`: the most that may be written, if known. There is room for up to nine times as
+   * much.
+   */
   static begin(
     bucket: Bucket,
     key: string,
@@ -341,7 +346,7 @@ export class PageUpload {
   }
 
   /**
-   * Makes the object of the contents and `trailer`. Precondition: all writers are closed.
+   * Makes the object from the contents and `trailer`. Precondition: all writers are closed.
    * @throws {RemoteError}
    */
   async complete(contentBytes: number, trailer: Uint8Array): Promise<void> {
@@ -366,18 +371,18 @@ export class PageUpload {
     this.isEnded = true;
   }
 
-  /** Ends the requests of all writers: nothing of the upload is wanted any more. */
+  /** Ends the requests of all writers, because the upload is not needed any more. */
   stop(): void {
     this.parts.fail(new Error("The save has ended"));
   }
 
-  /** Removes what was sent, complete or not. Precondition: no manifest names it. */
+  /** Removes all sent parts, complete or not. Precondition: no manifest names the page file. */
   async remove(): Promise<void> {
     await this.abort();
     if (this.isComplete) await this.bucket.delete(this.description.key);
   }
 
-  /** Removes what was sent of a page file that is not complete. Idempotent. */
+  /** Removes all sent parts of a page file that is not complete. Idempotent. */
   async abort(): Promise<void> {
     const { uploadId } = this.parts;
     if (this.isEnded || uploadId === null) return;
