@@ -33,7 +33,7 @@ const VALUE_BYTES = 100;
 /** Keys set in one transaction, and keys that are looked up. */
 const BLOCK = 10_000;
 const LOOKED_UP = 200_000;
-const ALONE = 2000;
+const ALONE = 500;
 const ROUNDS = 3;
 const MAX_FILL_MS = 60_000;
 
