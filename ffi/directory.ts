@@ -3,12 +3,14 @@
  * `makeDirectory` work on an open directory, so they reach the same one if it is renamed or
  * replaced meanwhile.
  */
+import { enter } from "./calls.ts";
 import { check, checkOn, cString, EWOULDBLOCK } from "./file.ts";
 import { SyscallError } from "./errors.ts";
 import { libc } from "./libc.ts";
 import { addressOf } from "./memory.ts";
 
 const LOCK_EX = 2;
+const LOCK_UN = 8;
 const LOCK_NB = 4;
 const SEEK_SET = 0;
 /** The offset that the fault hook sees. */
@@ -69,4 +71,10 @@ export function tryLockFile(fd: number): boolean {
     if (error instanceof SyscallError && error.errno === -EWOULDBLOCK) return false;
     throw error;
   }
+}
+
+/** Ends the lock of an open file; if the kernel refuses, closing the file does. */
+export function unlockFile(fd: number): void {
+  const fault = enter("flock", fd, 0, 0);
+  if (fault === undefined) libc.flock(fd, LOCK_UN);
 }

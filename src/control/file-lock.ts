@@ -3,7 +3,7 @@
  * that opened it, so each lock is recorded as a holding: another thread then frees the lock of a
  * dead one.
  */
-import { closeFile, isRefused, SyscallError, tryLockFile } from "../../ffi/index.ts";
+import { closeFile, isRefused, SyscallError, tryLockFile, unlockFile } from "../../ffi/index.ts";
 import { freeHoldingsOfDead, hold, letGo } from "./holdings.ts";
 
 export interface FileLock {
@@ -27,10 +27,19 @@ export function tryLock(fd: number): boolean {
  * @throws {SyscallError}
  */
 export function lockFile(fd: number): FileLock | null {
-  if (!tryLock(fd)) return null;
+  // A thread may end between any two steps. It must not leave a lock without a record, nor a record
+  // of a descriptor that is closed.
   const record = hold({ fd });
+  let hasLock = false;
+  try {
+    hasLock = tryLock(fd);
+  } finally {
+    if (!hasLock) letGo(record);
+  }
+  if (!hasLock) return null;
   return {
     close: () => {
+      unlockFile(fd);
       letGo(record);
       closeFile(fd);
     },

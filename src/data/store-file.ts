@@ -7,15 +7,8 @@
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import {
-  closeFile,
-  O_CLOEXEC,
-  O_CREAT,
-  O_NOFOLLOW,
-  O_RDWR,
-  openFile,
-  tryLockFile,
-} from "../../ffi/index.ts";
+import { closeFile, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_RDWR, openFile } from "../../ffi/index.ts";
+import { type FileLock, lockFile } from "../control/file-lock.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { CorruptStoreError, StoreBusyError } from "../errors/store.ts";
 import { META } from "../checkpoint/directory.ts";
@@ -30,27 +23,24 @@ const LOCK_NAME = "store.lock";
 const USER_DATA_BYTES = 16;
 
 /**
- * The lock of a directory, as a descriptor that ends it when closed; -1 for a remote place. Makes
- * the directory if `create` allows that.
+ * The lock of a directory; undefined for a remote place. Makes the directory if `create` allows
+ * that.
  *
  * @throws {StoreBusyError} {SyscallError} @throws {NoCheckpointError} without `create`
  */
-export function lockDirectory(where: string, create: boolean): number {
-  if (isRemote(where)) return -1;
+export function lockDirectory(where: string, create: boolean): FileLock | undefined {
+  if (isRemote(where)) return undefined;
   if (create) mkdirSync(where, { recursive: true });
   else if (!existsSync(join(where, META))) throw new NoCheckpointError(where);
   const fd = openFile(join(where, LOCK_NAME), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600);
   try {
-    if (!tryLockFile(fd)) throw new StoreBusyError(where);
-    return fd;
+    const lock = lockFile(fd);
+    if (lock === null) throw new StoreBusyError(where);
+    return lock;
   } catch (error) {
     closeFile(fd);
     throw error;
   }
-}
-
-export function unlockDirectory(fd: number): void {
-  if (fd >= 0) closeFile(fd);
 }
 
 /**

@@ -5,6 +5,7 @@
  * Life: opened (by one writer a directory, or read-only) → used, also by other threads that attach
  * → closed by its opener, which checkpoints and destroys the file.
  */
+import type { FileLock } from "../control/file-lock.ts";
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
 import { checkInteger, showValue } from "../../ffi/index.ts";
@@ -36,7 +37,7 @@ import type { Schema } from "./column-types.ts";
 import { Table } from "./table.ts";
 import { dropTable, openTable } from "./table-header.ts";
 import { StoreParts } from "./parts.ts";
-import { lockDirectory, openCheckpointFile, saveStore, unlockDirectory } from "./store-file.ts";
+import { lockDirectory, openCheckpointFile, saveStore } from "./store-file.ts";
 
 const MIN_CHECKPOINT_MS = 10;
 /** A thread that writes comes to a stop between two operations; a batch may take a while. */
@@ -76,7 +77,7 @@ export interface AttachOptions {
 interface Owner {
   readonly place: string;
   readonly s3: LoadOptions["s3"];
-  readonly lock: number;
+  readonly lock: FileLock | undefined;
 }
 
 export class Store implements Disposable, AsyncDisposable {
@@ -121,7 +122,7 @@ export class Store implements Disposable, AsyncDisposable {
     const loadOptions = resolveLoadOptions(place, rest);
     if (checkpointEveryMs !== undefined)
       checkInteger("checkpointEveryMs", checkpointEveryMs, MIN_CHECKPOINT_MS, 2 ** 31 - 1);
-    const lock = readOnly ? -1 : lockDirectory(place, create);
+    const lock = readOnly ? undefined : lockDirectory(place, create);
     let file: MemoryFile | null = null;
     try {
       file = await openCheckpointFile(place, create && !readOnly, loadOptions);
@@ -137,7 +138,7 @@ export class Store implements Disposable, AsyncDisposable {
       return store;
     } catch (error) {
       file?.destroy();
-      unlockDirectory(lock);
+      lock?.close();
       throw error;
     }
   }
@@ -359,6 +360,6 @@ export class Store implements Disposable, AsyncDisposable {
     const { lock } = this.owner;
     this.memory.destroy();
     // A checkpoint under way still writes to the directory.
-    void this.saving.then(() => unlockDirectory(lock));
+    void this.saving.then(() => lock?.close());
   }
 }
