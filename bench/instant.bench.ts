@@ -120,7 +120,7 @@ async function measureOurs(params: Params, run: Run, directory: string): Promise
   return { figures, hash };
 }
 
-/** Saves again and again, each time after as many writes. */
+/** Saves repeatedly, each time after as many writes. */
 async function saveOften(
   memory: Memory,
   params: Params,

@@ -5,7 +5,7 @@
  * one, with every page's stamp.
  *
  * With `--incremental` the process restores the last checkpoint, changes every eighth page and
- * saves, again and again until it is killed. So checkpoints have several page files, and saves
+ * saves, repeatedly until it is killed. So checkpoints have several page files, and saves
  * compact them. The directory must hold the last save that was reported, or the one after it.
  */
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";

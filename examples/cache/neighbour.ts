@@ -1,6 +1,6 @@
 /**
  * Another program in the same cgroup: writes a file that does not fit into the rest of the memory,
- * and reads it again and again. The kernel must find pages for it each time. It ends at SIGTERM, or
+ * and reads it repeatedly. The kernel must find pages for it each time. It ends at SIGTERM, or
  * when its parent is gone.
  *
  *   bun neighbour.ts FILE MEBIBYTES

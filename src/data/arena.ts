@@ -1,16 +1,16 @@
 /**
- * The memory of a store as one thread sees it: a typed array for each window, and the frame of
- * every operation.
+ * One thread's view of a store's memory: a typed array for each window, and the frame of every
+ * operation.
  *
- * Reading: `beginRead`, then plain reads of `words` and `bytes`, which `requireLoaded` must precede
- * while `isMissing`. Writing: `beginWrite`, changes by `set` (which notes the old value), then
- * `commit` or `rollBack`, both through `write`. Nested writes join the outer one's lock, not its
- * journal: each operation commits on its own.
+ * A read calls `beginRead`, then reads `words` and `bytes`. While `isMissing` it calls
+ * `requireLoaded` before each read. A write calls `beginWrite`, changes words by `set` (which notes
+ * the old value), then calls `commit` or `rollBack`; `write` does both. A nested write uses the
+ * outer one's lock but not its journal: each operation commits on its own.
  *
- * Invariants: typed arrays cover exactly the windows' ranges, which were checked against the
- * MemoryFile when the table was read, so that no stored number can lead outside them. What an
- * operation frees for good (ranges of the file, memory for the kernel) goes after its commit; what
- * it took goes back in its roll-back.
+ * Invariants: typed arrays cover exactly the windows' ranges. Those were checked against the
+ * MemoryFile when the table was read, so no stored number can lead outside them. What an operation
+ * frees for good (ranges of the file, memory for the kernel) is freed after its commit. What it
+ * took is given back in its roll-back.
  */
 import type { FileCore } from "../core/core.ts";
 import { DestroyedError, NotLoadedError } from "../errors/errors.ts";
@@ -36,9 +36,9 @@ import type { StoreControl } from "./control.ts";
 import { HugePages } from "./huge-pages.ts";
 import { rootOf } from "./store-file.ts";
 
-/** A stamp that no look at pages has, so that the file never takes our views for checked ones. */
+/** A stamp that no look at pages has: the file never takes our views for checked ones. */
 export const NO_LOOK = -1;
-/** No version of the table of windows. */
+/** The version of no table of windows. */
 const NOT_READ = 0.5;
 
 export class Arena {
@@ -47,7 +47,7 @@ export class Arena {
   /** Another one after the file's `refresh`. */
   core: FileCore;
   readonly isReadOnly: boolean;
-  /** By window; undefined where there is none, or none that this thread has looked at. */
+  /** By window; undefined where no window is, or none that this thread has looked at. */
   readonly words: (Int32Array<ArrayBuffer> | undefined)[] = [];
   readonly bytes: (Uint8Array<ArrayBuffer> | undefined)[] = [];
   /** Word of a segment's page records. */
@@ -57,19 +57,17 @@ export class Arena {
   readonly kinds: number[] = [];
   /** Window 0. */
   root: Int32Array<ArrayBuffer>;
-  /** True if this operation must ask whether pages are loaded. */
+  /** True if this operation must check that pages are loaded. */
   isMissing = false;
   /** True once this thread has closed the store. */
   isClosed = false;
   huge: HugePages;
-  /** How often the file was refreshed: what is known of names counts for one of these only. */
+  /** How often the file was refreshed. What a thread knows of names is valid for one count only. */
   adoptions = 0;
   private seeds: readonly [number, number] | undefined;
   private windowsVersion = 0;
   private batchDepth = 0;
-  /**
-   * Ranges of the file (start, end) that the operation took, and that it gives back if it commits.
-   */
+  /** Ranges of the file (start, end) that the operation took. Its roll-back frees them. */
   private taken: number[] = [];
   private dropped: number[] = [];
 
@@ -83,7 +81,7 @@ export class Arena {
     this.root = this.mapWindow(0, rootStart, ROOT_BYTES);
   }
 
-  /** Before reads of one operation. @throws {DestroyedError} */
+  /** Begins the reads of one operation. @throws {DestroyedError} */
   beginRead(method: string): void {
     if (this.core.words[Word.Destroyed] !== 0 || this.isClosed) this.adopt(method);
     const { core } = this;
@@ -95,7 +93,8 @@ export class Arena {
   }
 
   /**
-   * Looks at the table of windows if it changed; with the lock, for a writer may be changing it.
+   * Reads the table of windows again if it changed. Takes the lock, because a writer may be
+   * changing it.
    */
   refresh(): void {
     if (this.root[Root.WindowsVersion] === this.windowsVersion) return;
@@ -104,8 +103,8 @@ export class Arena {
   }
 
   /**
-   * Turns to the memory that the file has now, if it was refreshed. @throws {DestroyedError} if it
-   * was not: it has ended
+   * Uses the memory that the file has after a refresh. @throws {DestroyedError} if the file was not
+   * refreshed but ended
    */
   private adopt(method: string): void {
     const core = coreOf(this.file);
@@ -121,9 +120,9 @@ export class Arena {
   }
 
   /**
-   * Runs `change` as one operation: with the lock, and with all or nothing of it done.
+   * Runs `change` as one operation: with the lock, and either all of it or nothing is done.
    *
-   * @throws what `change` throws, with everything as before
+   * @throws what `change` throws; the store is then as before
    */
   write<T>(method: string, change: () => T): T {
     this.beginWrite(method);
@@ -200,13 +199,13 @@ export class Arena {
     throw new NotLoadedError(0, this.core.sizeBytes);
   }
 
-  /** A writer died: what it had half done is undone, and its marks for readers are taken off. */
+  /** Undoes what a writer had half done when it died, and clears its marks for readers. */
   private recover(): void {
     this.undo();
     this.control.clearMarks();
   }
 
-  /** The operation is done. */
+  /** Ends an operation that succeeded. */
   commit(): void {
     this.root[Root.JournalCount] = 0;
     if (this.control.hasMarks) this.control.unmarkAll();
@@ -215,19 +214,19 @@ export class Arena {
   }
 
   /**
-   * Puts back what the journal has. The versions that others compare go on, so that one never
-   * stands for two states.
+   * Puts back what the journal holds. The versions that threads compare still increase, so that one
+   * version never stands for two states.
    */
   private undo(): void {
     const { root } = this;
     const windows = root[Root.WindowsVersion]!;
     const names = root[Root.NamesVersion]!;
-    // Copies first: the block that one is in may be in a window that the operation made.
+    // Copies first: a copy's block may be in a window that the operation made.
     putBackCopies(root, (window) => {
       if (window > 0 && window < root[Root.WindowCount]!) this.readWindow(window);
       return this.words[window];
     });
-    // Then the root: the table in it says which windows there were.
+    // Then the root: its table says which windows there were.
     putBack(root, [root]);
     this.readWindows();
     putBack(root, this.words);
@@ -237,7 +236,7 @@ export class Arena {
     this.windowsVersion = root[Root.WindowsVersion]!;
   }
 
-  /** Undoes the operation. */
+  /** Undoes the operation, which failed. */
   rollBack(): void {
     this.undo();
     if (this.control.hasMarks) this.control.unmarkAll();
@@ -332,7 +331,7 @@ export class Arena {
     return words;
   }
 
-  /** A program transferred a view's buffer away, and the whole window with it. */
+  /** A program transferred a view's buffer, and with it the whole window: maps the window again. */
   private remap(): void {
     this.root = this.mapWindow(0, this.starts[0]!, ROOT_BYTES);
     for (let window = 1; window < this.words.length; window++) this.words[window] = undefined;
@@ -340,7 +339,7 @@ export class Arena {
   }
 
   /**
-   * Looks at the table of windows again: maps what is new, and forgets what is gone. @throws
+   * Reads the table of windows again: maps new windows, and drops those that are gone. @throws
    * {CorruptStoreError}
    */
   readWindows(): void {

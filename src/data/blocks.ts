@@ -1,14 +1,13 @@
 /**
- * Blocks: memory of any size from 1 byte to 64 MiB inside a store. Small ones are cut from spans of
- * one size class, larger ones are runs of pages.
+ * Blocks: memory of any size from 1 byte to 64 MiB inside a store. Small blocks are cut from spans
+ * of one size class; larger ones are runs of pages.
  *
- * A block's first word has its kind in the low bits (BlockKind); 0 says that it is free, and then
- * the second word is the next free block of the span + 1. Spans that have a free block are in a
- * list, one a class; a span without used blocks goes back to the pages unless it is the only one of
- * its list.
+ * A block's first word has its kind in the low bits (BlockKind). Kind 0 is a free block: its second
+ * word is the next free block of the span + 1. Each class has a list of its spans with a free
+ * block. A span without used blocks is freed, unless it is the only one in its list.
  *
- * Everything that is read here may come from a hostile checkpoint: each number is checked before it
- * is used, and no loop follows stored links.
+ * A hostile checkpoint may hold any number here: each is checked before it is used, and no loop
+ * follows stored links.
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
@@ -54,7 +53,7 @@ export class Blocks {
   }
 
   /**
-   * Allocates a block and sets its first two words; the rest is undefined. Sets `window` and
+   * Allocates a block and sets its first two words; the others are undefined. Sets `window` and
    * `word`. Within an operation.
    *
    * @param first not of kind Free
@@ -196,7 +195,7 @@ export class Blocks {
     const isOnly =
       arena.get(window, record + PageWord.Next) === 0 &&
       arena.get(window, record + PageWord.Previous) === 0;
-    // The last span of a class stays for the next block, if it is small.
+    // A small last span of a class stays for the next block.
     if (isOnly && SPAN_BLOCKS[sizeClass]! > 1) return;
     this.unlink(sizeClass, window, record);
     const count = SPAN_PAGES[sizeClass]!;
@@ -206,7 +205,7 @@ export class Blocks {
   }
 
   /**
-   * The record of the span that the block at that word is in, or -1 if the word begins a page of
+   * The record of the span that has a block at that word, or -1 if the word begins a page of
    * another kind.
    *
    * @throws {CorruptStoreError} if no block begins there
@@ -255,7 +254,8 @@ export class Blocks {
   }
 
   /**
-   * True if most blocks of that block's span are free, and blocks are not being cut from it.
+   * True if most blocks of that block's span are free, and the span is not the one that blocks are
+   * cut from.
    *
    * @throws {CorruptStoreError} if no block begins there
    */

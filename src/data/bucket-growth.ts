@@ -1,7 +1,7 @@
 /**
- * Growth and shrinking of a map's table, bucket by bucket: see buckets.ts. No operation moves more
- * entries than one bucket has. The directory never shrinks: it has 4 bytes for each bucket that
- * there was at most.
+ * Grows and shrinks a map's table, bucket by bucket: see buckets.ts. No operation moves more
+ * entries than one bucket holds. The directory never shrinks: it keeps 4 bytes for each of the most
+ * buckets that the map ever had.
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
@@ -9,21 +9,21 @@ import { BucketWord, type Buckets, homeOf, MapWord, MAX_DEPTH, SLOTS } from "./b
 import { STRIPE_BITS } from "./control.ts";
 import { pageAddress, WINDOW_PAGE_BITS, WINDOW_PAGE_MASK, WORDS_PER_PAGE } from "./layout.ts";
 
-/** Two neighbours that have at most so many entries together become one bucket. */
+/** Two neighbours with at most this many entries together become one bucket. */
 const MERGED_ENTRIES = SLOTS >>> 2;
-/** A merge changes at most 2^10 words of the directory, which the journal can hold. */
+/** A merge changes at most 2^10 words of the directory: the journal can hold those. */
 const MERGED_BITS = 10;
 
 /**
- * Splits the bucket of a hash in two, by one or two operations of its own. False if it cannot be
- * split: the map is as large as it can be.
+ * Splits the bucket of a hash in two, by one or two operations of its own. False if the map is as
+ * large as it can be.
  */
 export function growBucket(buckets: Buckets, hash: number): boolean {
   const { arena } = buckets;
   buckets.findBucket(hash);
   if (buckets.bucketDepth === buckets.depth) {
     if (buckets.depth === MAX_DEPTH) return false;
-    // Apart from the split: pages that it frees may be used by that.
+    // Not in the split's operation: the split may use pages that this one frees.
     arena.write("set()", () => doubleDirectory(buckets));
   }
   arena.write("set()", () => split(buckets, hash));
@@ -59,7 +59,7 @@ function distribute(buckets: Buckets, depth: number, low: number, high: number):
   for (let slot = 0; slot < SLOTS; slot++) {
     const first = slots[base + 2 * slot]!;
     if (first === 0) continue;
-    // The slot knows the low 24 bits; in a small map the entry must be asked.
+    // The slot holds only the low 24 bits. In a small map the entry has the others.
     let hash = first >>> 8;
     if (depth < 8) {
       buckets.look(slot);
@@ -103,15 +103,15 @@ function doubleDirectory(buckets: Buckets): void {
 }
 
 /**
- * Merges the current bucket, which is that of `hash`, with its neighbour if both have few entries:
- * with the bucket that a split would make of it. Within an operation; it needs no memory.
+ * Merges the current bucket, which is that of `hash`, with the bucket that a split would make of
+ * it, if both have few entries. Within an operation; needs no memory.
  */
 export function mergeBucket(buckets: Buckets, hash: number): void {
   const { arena, bucketWindow, bucketWord } = buckets;
   const count = arena.get(bucketWindow, bucketWord + BucketWord.Count);
   const depth = buckets.bucketDepth;
   const spanBits = buckets.depth - depth + 1;
-  // While pages are missing the neighbour may be, and the caller's operation must not fail for it.
+  // The neighbour's page may be missing, and that must not fail the caller's operation.
   if (count > MERGED_ENTRIES >>> 1 || depth === 0 || spanBits > MERGED_BITS || arena.isMissing)
     return;
   buckets.findBucket(hash ^ (1 << (32 - depth)));
@@ -150,7 +150,7 @@ function insert(arena: Arena, window: number, word: number, first: number, secon
   throw new CorruptStoreError("A bucket has more entries than it says");
 }
 
-/** Marks all that the hashes which begin with a prefix of `depth` bits may find. */
+/** Marks every stripe of the hashes that begin with a prefix of `depth` bits. */
 function markPrefix(buckets: Buckets, prefix: number, depth: number): void {
   const more = STRIPE_BITS - depth;
   const stripe = more > 0 ? prefix << more : prefix >>> -more;

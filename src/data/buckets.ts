@@ -1,11 +1,11 @@
 /**
  * The table of a map: extendible hashing (Fagin, Nievergelt, Pippenger and Strong, 1979).
  *
- * A directory of 2^depth page addresses is indexed by the highest bits of a hash. Each names a
- * bucket: a page with 496 slots, which is a small table of its own with linear probing. A bucket
- * that is 4/5 full is split in two by the next bit of its hashes, so no operation moves more than
- * 397 entries, whatever the map's size; now and then the directory doubles (4 bytes a bucket). A
- * look-up reads one word of the directory, a slot or two in one line, and the entry.
+ * A directory of 2^depth page addresses is indexed by the highest bits of a hash. Each address
+ * names a bucket: a page with 496 slots, which is a small table with linear probing. A bucket that
+ * is 4/5 full is split in two by the next bit of its hashes, so an operation moves at most 397
+ * entries, whatever the map's size. Sometimes a split doubles the directory (4 bytes a bucket). A
+ * look-up reads one word of the directory, a slot or two in one cache line, and the entry.
  *
  * A slot is two words: the low 24 bits of the hash, a bit that says it is used and the high 7 bits
  * of the entry's address; the low 32 bits of the address. Its home in the bucket follows from the
@@ -64,7 +64,7 @@ export const ENTRY_WORDS = 3;
 export const EXPIRES = 1 << 16;
 
 export class Buckets {
-  /** What `find` found: the slot's bucket and place, the entry and where its value is. */
+  /** What `find` found: the slot's bucket and place, the entry, and where its value begins. */
   bucketWindow = 0;
   bucketWord = 0;
   slot = 0;
@@ -91,7 +91,7 @@ export class Buckets {
     this.arena.set(this.place.window, this.place.word + word, value);
   }
 
-  /** True if the map has a limit, so that it must know which entries are read. */
+  /** True if the map has a limit: it then notes which entries are read. */
   get isLimited(): boolean {
     const { window, word } = this.place;
     const words = this.arena.words[window]!;
@@ -153,7 +153,7 @@ export class Buckets {
     if (depth >>> 0 > MAX_DEPTH) throw new CorruptStoreError(`A map has a depth of ${depth}`);
     const directory = header[place.word + MapWord.Directory]!;
     const window = directory >>> WINDOW_PAGE_BITS;
-    // In two steps, for a shift by 32 is none.
+    // Two shifts: a shift by 32 shifts by 0.
     const index = (hash >>> 1) >>> (31 - depth);
     const word = (directory & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + index;
     const words = arena.words[window];
@@ -173,7 +173,8 @@ export class Buckets {
   }
 
   /**
-   * The depth of the bucket that `findBucket` found: how many bits of a hash all its entries share.
+   * The depth of the bucket that `findBucket` found: how many bits of a hash all its entries have
+   * in common.
    */
   get bucketDepth(): number {
     const depth = this.arena.words[this.bucketWindow]![this.bucketWord + BucketWord.Depth]!;
@@ -182,8 +183,8 @@ export class Buckets {
   }
 
   /**
-   * Looks for the entry of the key that was put last. If it is not there, `slot` is the free slot
-   * where it would go, or -1 if the bucket has none.
+   * Looks for the entry of the key that was put last. Without one, `slot` is the free slot for it,
+   * or -1 if the bucket is full.
    */
   find(keys: Keys): boolean {
     const { hash } = keys;
@@ -208,7 +209,7 @@ export class Buckets {
     return false;
   }
 
-  /** Whether a slot's entry has the key; then it is the current one. */
+  /** True if a slot's entry has the key; that entry is then the current one. */
   private matches(first: number, second: number, keys: Keys): boolean {
     const { arena } = this;
     const window = ((first & HIGH_MASK) << 9) | (second >>> WINDOW_UNIT_BITS);
@@ -277,7 +278,7 @@ export class Buckets {
     return first === 0 ? -1 : first >>> 8;
   }
 
-  /** Has a slot refer to a block. Within an operation. */
+  /** Writes a block's address into a slot. Within an operation. */
   setSlot(hash: number, window: number, word: number): void {
     const { arena, bucketWindow } = this;
     const at = this.bucketWord + BucketWord.Slots + 2 * this.slot;
@@ -285,7 +286,7 @@ export class Buckets {
     arena.set(bucketWindow, at + 1, (window << WINDOW_UNIT_BITS) | (word >>> 2));
   }
 
-  /** One entry more, or less, in the bucket and in the map. */
+  /** Adds to the count of entries of the bucket and of the map. */
   count(change: 1 | -1): void {
     const { arena, bucketWindow, bucketWord } = this;
     const count = arena.get(bucketWindow, bucketWord + BucketWord.Count) + change;
@@ -295,8 +296,8 @@ export class Buckets {
   }
 
   /**
-   * Frees the current slot, and moves up those behind it that would not be found any more. Within
-   * an operation.
+   * Frees the current slot, and moves up those behind it that a look-up would no longer find.
+   * Within an operation.
    */
   removeSlot(): void {
     const { arena, bucketWindow } = this;
@@ -318,7 +319,7 @@ export class Buckets {
     this.setHeader(MapWord.Moves, (this.header(MapWord.Moves) + 1) | 0);
   }
 
-  /** True if the bucket that `find` looked in is to be split before another entry is added. */
+  /** True if the bucket that `find` looked in must be split before another entry is added. */
   get isFull(): boolean {
     return this.arena.words[this.bucketWindow]![this.bucketWord + BucketWord.Count]! >= BUCKET_FULL;
   }
@@ -336,7 +337,7 @@ export const homeOf = (hash: number): number => ((hash & LOW_HASH) * SLOTS) >>> 
 export const expiryAt = (words: Int32Array, entryWord: number): number =>
   words[entryWord + 4]! * 2 ** 32 + (words[entryWord + 3]! >>> 0);
 
-/** How many slots `to` is behind `from`, round the bucket. */
+/** How many slots `to` is behind `from`; the last slot is before the first. */
 function distance(from: number, to: number): number {
   return to >= from ? to - from : to - from + SLOTS;
 }

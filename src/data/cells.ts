@@ -1,10 +1,10 @@
 /**
- * Cells of a table: reads them, and writes them so that neither a failure nor a thread that dies
- * leaves half a row.
+ * Reads and writes the cells of a table. Neither a failure nor a thread that dies leaves half a
+ * row.
  *
- * The journal notes what a cell held, word by word. A larger vector would fill the journal: its old
- * contents go to a block of their own, which the journal names and the operation's end frees. A
- * cell of a new row needs neither, because the table does not count that row yet.
+ * The journal notes what a cell held, word by word. A large vector would fill the journal, so its
+ * old contents go to a block: the journal names it, and the operation's end frees it. A cell of a
+ * new row needs neither, because the table does not count that row yet.
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import type { CellArray, ColumnCodec } from "./column-types.ts";
@@ -75,8 +75,8 @@ export class Cells {
   }
 
   /**
-   * Has a cell hold those bytes. `isNew`: it holds nothing of value. Within an operation; `finish`
-   * follows.
+   * Writes those bytes to a cell. `isNew`: the cell holds nothing of value. Within an operation,
+   * which must call `finish`.
    */
   write(column: Column, row: number, value: CellArray, isNew: boolean): void {
     const { columns } = this;
@@ -106,7 +106,7 @@ export class Cells {
     codec.viewAt(this.parts.arena.bytes[window]!, byte).set(value as never);
   }
 
-  /** Has the journal put these bytes back if the operation fails. */
+  /** Notes these bytes, so that a failed operation puts them back. */
   private keep(window: number, byte: number, lengthBytes: number): void {
     const { arena, blocks } = this.parts;
     const first = byte >>> 2;
@@ -123,7 +123,7 @@ export class Cells {
     for (let word = first; word < first + count; word++) arena.set(window, word, words[word]!);
   }
 
-  /** Puts the cell of one row into another, which is then the only one that refers to its block. */
+  /** Moves the cell of one row into another: only that one refers to its block then. */
   move(column: Column, from: number, to: number): void {
     const { columns } = this;
     const { arena } = this.parts;
@@ -149,7 +149,7 @@ export class Cells {
     this.store(codec, value, false);
   }
 
-  /** Frees the block of a cell, which then is empty. */
+  /** Frees the block of a cell, and empties the cell. */
   clear(column: Column, row: number): void {
     const { columns } = this;
     if (!column.codec.isBytes || !columns.locate(column, row)) return;
@@ -162,7 +162,7 @@ export class Cells {
     if (this.findBlock(window, word)) this.freed.push(this.blockWindow, this.blockWord);
   }
 
-  /** The last steps of an operation: frees what it replaced. */
+  /** Ends an operation: frees what it replaced. */
   finish(): void {
     const { freed } = this;
     this.reset();
@@ -170,7 +170,7 @@ export class Cells {
     this.columns.freeRetired();
   }
 
-  /** Forgets the steps of an operation that failed. */
+  /** Drops what an operation that failed would have freed. */
   reset(): void {
     this.freed = [];
   }

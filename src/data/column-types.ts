@@ -22,7 +22,7 @@ export interface ArrayOf {
   u64: BigUint64Array;
 }
 
-/** What `get` gives of a column. */
+/** What `get` returns for a column. */
 export type CellOf<T extends ColumnType> = T extends readonly [infer S extends ScalarType, number]
   ? ArrayOf[S]
   : T extends "bytes"
@@ -49,7 +49,7 @@ export type ScalarColumn<T extends ColumnType> = T extends readonly [
     ? ArrayOf[T]
     : never;
 
-/** Stored: their order is part of the format. */
+/** Part of the stored format: so is their order. */
 const SCALARS: readonly ScalarType[] = [
   "i8",
   "u8",
@@ -152,7 +152,7 @@ export class ColumnCodec {
   }
 
   /**
-   * What is to be written for a value: a copy of its numbers; of bytes, the value itself.
+   * What to write for a value: a copy of its numbers, or the bytes themselves.
    *
    * @throws {TypeError} {RangeError}
    */
@@ -170,7 +170,7 @@ export class ColumnCodec {
     const given = value as unknown as ArrayLike<unknown>;
     if (given.length !== this.length)
       throw new RangeError(`Expected ${name} to have ${this.length} numbers, got ${given.length}`);
-    // A copy: a subclass may say anything of its length.
+    // A copy: a subclass may report any length.
     const array =
       value instanceof this.array!
         ? new this.array!(value as never)

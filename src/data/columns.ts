@@ -1,9 +1,9 @@
 /**
- * The columns of a table: their records, and the chunks that their cells are in.
+ * The columns of a table: their records, and the chunks that hold their cells.
  *
- * A table's rows are in chunks of 2^n rows. Of each chunk each column has a run of pages, named by
- * the column's list; 0 stands for a run of zeros that no one has written to. So a table grows
- * without copying cells, and a new column costs nothing.
+ * A chunk is 2^n rows. Each column has a run of pages for each chunk, which the column's list
+ * names; 0 stands for a chunk that is all zeros because no one has written to it. So a table grows
+ * without copies of cells, and a new column costs nothing.
  *
  *   header     columns · page address of their records · rows · bits of a chunk's rows
  *   record     type · length of a vector · page address of the list · entries of the list · name
@@ -27,7 +27,7 @@ export const MAX_COLUMNS = 64;
 const RECORD_PAGES = (MAX_COLUMNS * RECORD_WORDS) / WORDS_PER_PAGE;
 const MAX_CHUNK_BITS = 12;
 const MIN_CHUNK_BITS = 4;
-/** A chunk of the widest column has at most so many bytes, if it can. */
+/** The most bytes of the widest column's chunk, unless 2^MIN_CHUNK_BITS rows are more. */
 const CHUNK_BYTES = 512 * 1024;
 const MAX_CHUNK_BYTES = 64 * 1024 * 1024;
 export const MAX_ROWS = 2 ** 31 - 1;
@@ -112,7 +112,7 @@ export class Columns {
     const record = [codec.code, codec.length, 0, 0, bytes.length];
     for (const [word, value] of record.entries()) arena.set(window, at + word, value);
     this.setHeader(TableWord.Columns, count + 1);
-    // Not undone: no number stands for two layouts.
+    // A failure does not undo it: no version stands for two layouts.
     const { window: headerWindow, word } = this.place;
     arena.words[headerWindow]![word + TableWord.Layout]! += 1;
   }
@@ -204,7 +204,7 @@ export class Columns {
     return true;
   }
 
-  /** Finds a row's cell, in a chunk that is made if need be. Within an operation. */
+  /** Finds a row's cell, and makes its chunk if it has none. Within an operation. */
   locateForWrite(column: Column, row: number): void {
     if (this.locate(column, row)) return;
     const { arena } = this;
@@ -238,7 +238,7 @@ export class Columns {
       words[at + i] = arena.get(old >>> WINDOW_PAGE_BITS, from + i);
     arena.set(recordsWindow, record + RecordWord.List, address);
     arena.set(recordsWindow, record + RecordWord.ListPages, more);
-    // Not used again by this operation: it comes last.
+    // Freed last: this operation must not use its pages again.
     if (pages > 0) this.retired.push(old, pages);
   }
 
@@ -264,8 +264,8 @@ export class Columns {
   }
 
   /**
-   * Frees the chunk that a removed row has left without use, but one behind the last row: so a
-   * table whose length goes up and down does not make one again and again. Within an operation.
+   * Frees the chunk that a removed row leaves empty, except for one behind the last row: a table
+   * whose length goes up and down would make that one repeatedly. Within an operation.
    */
   freeSpare(): void {
     const { length, firstEmptyChunk } = this;

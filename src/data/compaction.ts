@@ -1,13 +1,13 @@
 /**
- * Compaction of a map: entries in spans that are mostly free move into the span that new entries
- * are cut from. A span whose last entry has moved goes back.
+ * Compaction of a map: moves entries from spans that are mostly free into the span that new entries
+ * are cut from. A span whose last entry has moved is freed.
  *
  * It needs no memory: the span of an entry that moves has a free block, so its class has one.
  */
 import { type Buckets, SLOTS } from "./buckets.ts";
 import type { StoreParts } from "./parts.ts";
 
-/** Slots that one operation looks at: what it changes fits into the journal. */
+/** The slots of one operation: the journal can hold what it changes. */
 const SLOTS_PER_STEP = 64;
 
 /** Operations of its own, within a batch. The pages of the map are loaded. */

@@ -1,14 +1,14 @@
 /**
- * What all threads of a store share beside its pages: the lock, marks for readers, and which
- * entries were read lately. None of it is stored; it is one SharedArrayBuffer of fixed size that
- * goes with the store's handle.
+ * What all threads of a store share beside its pages: the lock, the readers' counts, and which
+ * entries were read lately. It is one SharedArrayBuffer of fixed size, part of the store's handle,
+ * and never stored.
  *
- * Readers in other threads take no lock. What they read is divided into stripes, by key or handle
- * or row, and each stripe has a count. The writer makes it odd before it changes what the stripe
- * covers, and even afterwards. A reader that finds the same even count before and after has read
- * one whole value, old or new; else it reads again (a seqlock: Lameter 2005; Boehm, "Can seqlocks
- * get along with programming language memory models?", MSPC 2012). After some tries it takes the
- * lock. Atomics order these steps: each is a full barrier to this engine.
+ * Readers in other threads take no lock. What they read is divided into stripes, by key, handle or
+ * row, and each stripe has a count. The writer makes the count odd before it changes what the
+ * stripe covers, and even afterwards. A reader that finds the same even count before and after has
+ * read one whole value, old or new; otherwise it reads again (a seqlock: Lameter 2005; Boehm, "Can
+ * seqlocks get along with programming language memory models?", MSPC 2012). After some tries it
+ * takes the lock. Atomics order these steps: each is a full barrier in this engine.
  *
  * Which entries were read lately (for CLOCK, Corbató 1968) is one bit by hash, shared by all maps
  * of the store that have a limit: a reader sets it, the evicting writer clears it. Entries with the

@@ -1,6 +1,6 @@
 /**
- * Writes entries of a map: a new one, one in an old one's place, or only a value over the old one.
- * What a set costs is in map.ts, the stored form in buckets.ts.
+ * Writes entries of a map: a new entry, one that replaces an old one, or only a value over the old
+ * one. map.ts says what a set costs, buckets.ts how an entry is stored.
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
@@ -29,8 +29,9 @@ export class EntryWriter {
   }
 
   /**
-   * Sets the entry of the key that was put last; `expiry` is negative if it has none. Within an
-   * operation that has changed nothing yet: a split commits it. @throws as StoreMap.set
+   * Sets the entry of the key that was put last; `expiry` is negative for an entry that does not
+   * expire. Within an operation that has changed nothing yet, because a split commits it. @throws
+   * as StoreMap.set
    */
   put(value: Uint8Array, length: number, expiry: number): void {
     const { arena, buckets, keys } = this;
@@ -68,8 +69,8 @@ export class EntryWriter {
   }
 
   /**
-   * Writes the value over the old one, if the block is as large, and no other thread may read it or
-   * have to repair it.
+   * Writes the value over the old one, if the block has that size, and no other thread may read it
+   * or have to undo the write.
    */
   private overwrite(value: Uint8Array, length: number, expiry: number): boolean {
     const { arena, buckets } = this;
@@ -88,7 +89,7 @@ export class EntryWriter {
     return true;
   }
 
-  /** Puts a new block in the old one's place. */
+  /** Replaces the old block by a new one. */
   private replace(
     value: Uint8Array,
     bytes: number,

@@ -1,9 +1,9 @@
 /**
- * What removes entries from a map: its limits, expiry, delete and clear.
+ * Removes entries from a map: by its limits, expiry, delete and clear.
  *
- * Which entry goes when a limit is reached: a hand goes round the buckets (CLOCK, Corbató 1968) and
- * takes the first entry that was not read since it last came by. On its way it removes what has
- * expired, two slots for each entry that is set.
+ * At a limit, a hand goes round the buckets (CLOCK, Corbató 1968) and evicts the first entry that
+ * was not read since the hand last passed it. It also removes what has expired, two slots for each
+ * entry that is set.
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import { type Buckets, EXPIRES, expiryAt, MapWord, SLOTS } from "./buckets.ts";
@@ -11,12 +11,9 @@ import { STRIPE_BITS } from "./control.ts";
 import { JOURNAL_MAX, Root, WINDOW_PAGE_BITS, WINDOW_PAGE_MASK, WORDS_PER_PAGE } from "./layout.ts";
 import type { StoreParts } from "./parts.ts";
 
-/**
- * Steps of the hand in one operation. A map whose slots are nearly all free has few entries to
- * evict.
- */
+/** Steps of the hand in one operation. A map with few used slots has few entries to evict. */
 const MAX_STEPS = 1 << 22;
-/** After so many entries in a row that were all read lately, the next one goes. */
+/** After this many entries in a row that were all read lately, the hand evicts the next one. */
 const MAX_RECENT = 1024;
 const SWEEP_SLOTS = 2;
 const CLEAR_SLOTS = 64;
@@ -30,14 +27,14 @@ export class Evictor {
     this.buckets = buckets;
   }
 
-  /** @throws {RangeError} if an entry of that size is more than the map may hold */
+  /** @throws {RangeError} if an entry of that size exceeds the map's limit */
   requireFits(size: number): void {
     const most = this.buckets.headerNumber(MapWord.MaxBytes);
     if (most !== 0 && size > most)
       throw new RangeError(`Expected an entry within maxBytes ${most}, got ${size} bytes`);
   }
 
-  /** An entry's block of that size was added. */
+  /** Counts an entry's block of that size. */
   added(size: number, expires: boolean): void {
     this.account(size, expires ? 1 : 0);
   }
@@ -68,8 +65,7 @@ export class Evictor {
   }
 
   /**
-   * Removes what is beyond the limits, and some of what has expired, but not the entry at that
-   * word.
+   * Evicts what exceeds the limits and some of what has expired, but never the entry at that word.
    */
   evict(window: number, word: number): void {
     const { buckets } = this;
@@ -83,7 +79,7 @@ export class Evictor {
     ) {
       this.evictOne(window, word);
       const { arena } = this.parts;
-      // So many that the journal cannot hold them: what has been done so far is done.
+      // The journal cannot hold more: commits what has been done so far.
       if (arena.root[Root.JournalCount]! > JOURNAL_MAX / 2) arena.commit();
     }
   }
@@ -155,7 +151,7 @@ export class Evictor {
   }
 
   /**
-   * Puts an empty table in the map's place, and frees the old one bit by bit. Operations of its
+   * Puts an empty table in the map's place, and frees the old one in steps. Runs operations of its
    * own.
    */
   clear(): void {
@@ -174,7 +170,7 @@ export class Evictor {
     this.freeTable(directory, depth);
   }
 
-  /** Frees the whole table of a map without a name. Operations of its own. */
+  /** Frees the whole table of a map without a name. Runs operations of its own. */
   free(): void {
     this.freeTable(this.buckets.header(MapWord.Directory), this.buckets.depth);
   }

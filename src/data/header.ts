@@ -38,7 +38,7 @@ export interface HeaderPlace {
   readonly structure: number;
   readonly window: number;
   readonly word: number;
-  /** Tells it from others that had the same name or page. */
+  /** Distinguishes it from earlier structures with the same name or page. */
   readonly created: number;
   /** Root.NamesVersion when it was last known to exist. */
   seenVersion: number;
@@ -122,7 +122,7 @@ export class Names {
     };
   }
 
-  /** True if the structure may have been dropped since this was last asked. */
+  /** True if the structure may have been dropped since the last call. */
   isStale(place: HeaderPlace): boolean {
     const { arena } = this;
     return (
@@ -153,8 +153,8 @@ export class Names {
   }
 
   /**
-   * Makes a header whose other words are 0. Within an operation. @throws {RangeError} if there are
-   * too many
+   * Makes a header whose other words are 0. Within an operation. @throws {RangeError} if the store
+   * has the most names that it can
    */
   create(name: string, kind: number): HeaderPlace {
     const bytes = checkName(name);
@@ -189,14 +189,16 @@ export class Names {
     };
   }
 
-  /** Takes a structure's name away. Within an operation; readers' marks precede. */
+  /**
+   * Removes a structure's name. Within an operation; the caller marks the readers' stripes first.
+   */
   remove({ structure }: HeaderPlace): void {
     const { arena } = this;
     arena.setRoot(Root.Names + structure, 0);
     arena.setRoot(Root.NamesVersion, (arena.root[Root.NamesVersion]! + 1) | 0);
   }
 
-  /** Frees the header of a structure that has no name any more. Within an operation. */
+  /** Frees the header of a structure without a name. Within an operation. */
   free({ window, word }: HeaderPlace): void {
     this.pages.free(pageAddress(window, word / WORDS_PER_PAGE), 1);
   }

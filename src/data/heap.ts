@@ -1,11 +1,10 @@
 /**
- * Heap: blocks of 0 bytes to 64 MiB, each with a handle, which is a plain number that can be stored
- * anywhere.
+ * Heap: blocks of 0 bytes to 64 MiB. Each has a handle: a plain number that can be stored anywhere.
  *
- * A handle is the block's address and 12 bits that tell it from handles of earlier blocks there; a
- * handle that was freed or never given is a StaleHandleError (once in 4,096 reuses of a block an
- * old handle is taken for its new one). Whatever number is passed, only the store's own pages are
- * read.
+ * A handle is the block's address and 12 bits that differ from those of earlier blocks there. A
+ * handle that was freed or never given throws StaleHandleError, except that once in 4,096 reuses of
+ * a block an old handle equals its new one. Whatever number is passed, only the store's own pages
+ * are read.
  *
  *   block    generation << 3 | BlockKind.Heap · bytes · contents
  */
@@ -22,7 +21,7 @@ const HEAD_BYTES = 8;
 const GENERATION_BITS = 12;
 const GENERATIONS = 1 << GENERATION_BITS;
 const MAX_GENERATION = 1 << 29;
-/** Stripes of the heap: a number that no named structure has. */
+/** The stripes of the heap: no named structure has this number. */
 const STRUCTURE = 1 << 20;
 
 export class Heap {
@@ -103,8 +102,8 @@ export class Heap {
   }
 
   /**
-   * The block's bytes themselves, valid until the next write to the store, in the writing thread
-   * only. @throws as `get`
+   * The block's own bytes, without a copy: valid until the next write to the store, in the writing
+   * thread only. @throws as `get`
    */
   getView(handle: number): Uint8Array<ArrayBuffer> {
     const { arena } = this.parts;
@@ -114,7 +113,7 @@ export class Heap {
     return arena.bytes[this.window]!.subarray(start, start + this.length);
   }
 
-  /** True if the handle is of a block in use. @throws {NotLoadedError} */
+  /** True if the handle names a block in use. @throws {NotLoadedError} */
   has(handle: number): boolean {
     const { arena } = this.parts;
     arena.beginRead("has()");
@@ -146,7 +145,7 @@ export class Heap {
     if (!this.isBlock(handle)) throw new StaleHandleError(handle);
   }
 
-  /** The window and the word that a handle names; they may be outside everything. */
+  /** Sets the window and the word that a handle names; they may be outside the store. */
   private split(handle: number): number {
     if (!Number.isSafeInteger(handle) || handle < 0) {
       this.window = this.word = -1;

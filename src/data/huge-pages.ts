@@ -1,17 +1,17 @@
 /**
- * Huge pages for a store's memory. Random reads of a large store are misses of the TLB, and filling
- * it is a fault for every 4 KiB; a huge page is one of each for 2 MiB. The kernel gives memory
- * files no huge pages by itself on most machines, but MADV_COLLAPSE makes them of a block that has
- * one page: 0.1 ms for 2 MiB, where 512 faults take 1.3 ms.
+ * Huge pages for a store's memory. A random read of a large store misses the TLB, and each new 4
+ * KiB is a page fault; with huge pages both happen once for 2 MiB. Most kernels give memory files
+ * no huge pages unasked, but MADV_COLLAPSE makes one of a block that has a page: 0.1 ms for 2 MiB,
+ * where 512 faults take 1.3 ms.
  *
- * Each thread asks once for each block, just before it first uses pages there; that a block is huge
- * already is no harm.
+ * Each thread asks once for each block, just before it first uses pages there. To ask for a block
+ * that is huge already does no harm.
  */
 import { MADV_COLLAPSE, MADV_POPULATE_WRITE, tryAdvise } from "../../ffi/index.ts";
 import type { Mapping } from "../memory/mapping.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 
-/** After so many refusals in a row the kernel is not asked any more. */
+/** After this many refusals in a row a thread no longer asks. */
 const MAX_REFUSALS = 8;
 
 export class HugePages {
@@ -24,8 +24,8 @@ export class HugePages {
   }
 
   /**
-   * Pages [start, end) of a window are about to be used; `limit` is the window's end. Bytes of the
-   * file.
+   * Call before pages [start, end) of a window are used; `limit` is the window's end. All three are
+   * bytes of the file.
    */
   prepare(windowStart: number, start: number, end: number, limit: number): void {
     if (this.refusals >= MAX_REFUSALS || limit - windowStart < HUGE_PAGE_SIZE) return;
@@ -42,7 +42,7 @@ export class HugePages {
     }
   }
 
-  /** The block's memory went back to the kernel: it is asked for again. */
+  /** Call when the block's memory is given back to the kernel: its next use asks again. */
   forget(start: number, end: number): void {
     const first = Math.floor(start / HUGE_PAGE_SIZE);
     for (let block = first; block * HUGE_PAGE_SIZE < end; block++) this.asked.delete(block);

@@ -1,11 +1,10 @@
 /**
- * The journal: before an operation changes a word it notes what the word held. An operation that
- * fails puts all of that back, so that it leaves no trace; and since the journal is in the store's
- * memory, the next writer can put back what a thread had half done when it died. Words that nothing
- * refers to yet (a fresh block's contents) need no note.
+ * The journal: an operation notes what a word holds before it changes the word. An operation that
+ * fails puts all of that back. The journal is in the store's memory, so the next writer can also
+ * undo what a thread had half done when it died. A word that nothing refers to yet (a fresh block's
+ * contents) needs no note.
  *
- * Source of the idea: undo logging (Gray and Reuter, "Transaction Processing", 10.3), kept to one
- * operation.
+ * This is undo logging (Gray and Reuter, "Transaction Processing", 10.3), limited to one operation.
  *
  *   a word      window · word · what it held
  *   a copy      window · word · words     of the block that holds the old contents, then
@@ -22,7 +21,7 @@ export const note = (root: Int32Array, window: number, word: number, value: numb
   root[at] = window;
   root[at + 1] = word;
   root[at + 2] = value;
-  // Last: a thread can die here, and an entry counts only when it is complete.
+  // Last: a thread may die here, and only a counted entry is complete.
   root[Root.JournalCount] = count + 1;
 };
 
@@ -54,7 +53,7 @@ export function putBackCopies(
     i--;
     const words = wordsOf(~root[at]!);
     const from = root[at - 2]!;
-    // A window that the operation had made has no contents to put back.
+    // A window that the operation made is gone: nothing to put back.
     words?.set(wordsOf(root[at - 3]!)!.subarray(from, from + root[at - 1]!), root[at + 1]!);
   }
 }
@@ -71,7 +70,7 @@ export function putBack(root: Int32Array, windows: readonly (Int32Array | undefi
     }
     const words = windows[root[at]!];
     const word = root[at + 1]!;
-    // A window that the operation had made is not there any more, and needs nothing.
+    // A window that the operation made is gone: nothing to put back.
     if (words !== undefined && word >= 0 && word < words.length) words[word] = root[at + 2]!;
   }
 }

@@ -1,17 +1,16 @@
 /**
  * Keys of maps as bytes: strings as UTF-8, bytes as they are, numbers in little endian. A key is
- * put into scratch memory in whole words, padded with zeros, and hashed on the way, so that a
+ * put into scratch memory as whole words, padded with zeros, and hashed on the way, so that a
  * look-up compares words.
  *
- * The hash is HalfSipHash-1-3 (Aumasson and Bernstein; the variant that Linux uses for its tables)
- * with a random key per store, so that keys which collide in one store cannot be chosen by those
- * who do not know it.
+ * The hash is HalfSipHash-1-3 (Aumasson and Bernstein; Linux uses it for its tables) with a random
+ * key per store: without that key no one can choose keys that collide.
  */
 import { checkInteger, showValue } from "../../ffi/index.ts";
 
 export type KeyType = "string" | "bytes" | "u32" | "i32" | "f64" | "u64" | "i64";
 
-/** Stored: their order is part of the format. */
+/** Part of the stored format: so is their order. */
 export const KEY_TYPES: readonly KeyType[] = ["string", "bytes", "u32", "i32", "f64", "u64", "i64"];
 
 export interface KeyOf {
@@ -114,7 +113,7 @@ export class Keys {
       case "bytes": {
         if (!(key instanceof Uint8Array))
           throw new TypeError(`Expected key to be a Uint8Array, got ${showValue(key)}`);
-        // A copy: a subclass may say anything of its length.
+        // A copy: a subclass may report any length.
         const copy = Uint8Array.prototype.slice.call(key, 0, MAX_KEY_BYTES + 1);
         if (copy.length > MAX_KEY_BYTES) throwTooLong(copy.length);
         this.putBytes(copy, copy.length);
@@ -139,7 +138,7 @@ export class Keys {
     }
   }
 
-  /** As in a Map: 0 and -0 are one key, and so are all NaNs. */
+  /** As in a Map: 0 equals -0, and NaN equals NaN. */
   private putFloat(key: unknown): void {
     if (typeof key !== "number")
       throw new TypeError(`Expected key to be a number, got ${showValue(key)}`);

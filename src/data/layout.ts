@@ -2,10 +2,10 @@
  * Where things are in a store's memory. All numbers here are part of the stored format.
  *
  * A store owns ranges of its MemoryFile and numbers them: they are its windows. Window 0 is the
- * root, which holds the table of all windows. An address is (window, word): a window has at most
+ * root, which holds the table of all windows. An address is (window, word). A window has at most
  * 2^25 words of 32 bits, so both are small integers to the engine, and a typed array's bounds keep
- * each access inside the store's own pages. Stored addresses of blocks are in units of 16 bytes, 39
- * bits: `window * 2^23 + word / 4`. Stored addresses of pages are 31 bits: `window * 2^15 + page`.
+ * each access inside the store's own pages. A stored address of a block is 39 bits, in units of 16
+ * bytes: `window * 2^23 + word / 4`. A stored address of a page is 31 bits: `window * 2^15 + page`.
  * (A page here is 4 KiB on every machine.)
  *
  *   root     header · heads of the size classes · names · journal · table of windows
@@ -37,9 +37,9 @@ export const Root = {
   Version: 2,
   /** One more than the highest window in use. */
   WindowCount: 3,
-  /** Changes whenever a window comes or goes: threads look at the table again. */
+  /** Changes with every window that comes or goes: threads then read the table again. */
   WindowsVersion: 4,
-  /** Changes whenever a name comes or goes. */
+  /** Changes with every name that comes or goes. */
   NamesVersion: 5,
   /** Entries of the journal that the operation under way has made; 0 between operations. */
   JournalCount: 6,
@@ -76,7 +76,7 @@ export const WINDOWS_AT = JOURNAL_AT + JOURNAL_WORDS * JOURNAL_MAX;
 export const WINDOW_WORDS = 8;
 export const ROOT_WORDS = WINDOWS_AT + WINDOW_WORDS * MAX_WINDOWS;
 export const ROOT_BYTES = 4 * ROOT_WORDS;
-/** What a store reads when it opens: all of the root but the table of windows. */
+/** What a store reads when it opens: all of the root except the table of windows. */
 export const ROOT_FIXED_BYTES = 4 * WINDOWS_AT;
 
 /** Words of a window's record. */

@@ -1,4 +1,4 @@
-/** Making, changing and dropping maps. */
+/** Makes, changes and drops maps. */
 import { checkInteger } from "../../ffi/index.ts";
 import { Buckets, MapWord } from "./buckets.ts";
 import { STRIPE_BITS } from "./control.ts";
@@ -9,8 +9,8 @@ import type { MapOptions } from "./map-options.ts";
 import type { StoreParts } from "./parts.ts";
 
 /**
- * The map of that name, made if need be, with the limits that the options give. @throws as
- * Store.map
+ * The map of that name, with the limits that the options give; makes it if it does not exist.
+ * @throws as Store.map
  */
 export function createMap(
   parts: StoreParts,
@@ -36,9 +36,9 @@ export function createMap(
 }
 
 /**
- * Removes a map and all its entries. Operations of its own: the first takes the name away, the
- * others free the memory, and none allocates. A thread that is terminated between them leaves
- * memory that is not used again.
+ * Removes a map and all its entries, by operations of its own. The first removes the name, the
+ * others free the memory, and none allocates. If a thread is terminated between them, memory stays
+ * allocated that nothing uses.
  */
 export function dropMap(parts: StoreParts, place: HeaderPlace): void {
   const { arena, names } = parts;

@@ -1,8 +1,7 @@
 /**
- * Iteration of a map that changes meanwhile. Buckets are visited in the order of their hashes, and
- * a bucket's keys are taken at once: an entry that moves later, as a bucket is split or merged,
- * stays within the hashes that have been visited. So an entry that is there throughout comes
- * exactly once, and no other comes twice.
+ * Iterates a map that changes meanwhile. It visits buckets in the order of their hashes, and takes
+ * a bucket's keys at once: a split or merge may move an entry later, but within the hashes that it
+ * has visited. So an entry that exists throughout comes exactly once, and none comes twice.
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
@@ -54,7 +53,7 @@ function collect(
     if (!buckets.look(slot)) continue;
     const { entryWindow, entryWord } = buckets;
     const words = arena.words[entryWindow]!;
-    // A bucket that was merged with the one before it has entries that came already.
+    // A bucket that was merged with the previous one holds entries that came already.
     if (words[entryWord]! >>> 0 < hash) continue;
     const lengths = words[entryWord + 1]!;
     const expires = (lengths & EXPIRES) !== 0;

@@ -4,7 +4,7 @@
  * | operation          | cost                                                        |
  * |--------------------|-------------------------------------------------------------|
  * | get, getView, has  | a word of the directory, a line of a bucket, the entry      |
- * | set                | the same, and a block; now and then a bucket is split       |
+ * | set                | the same, and a block; sometimes a bucket is split          |
  * | delete             | the same; the slots behind it move; a bucket may be merged  |
  * | iteration          | a bucket's keys at a time                                   |
  * | clear, compact     | all entries                                                 |
@@ -30,7 +30,7 @@ import type { StoreParts } from "./parts.ts";
 import { readRaced } from "./racing.ts";
 import { lengthOfBytes } from "./values.ts";
 
-/** What a read does with the entry that it found. */
+/** What a read does with the entry it found. */
 const Wanted = { Copy: 0, View: 1, Presence: 2 } as const;
 
 export class StoreMap<K extends KeyType = "string"> {
@@ -58,7 +58,7 @@ export class StoreMap<K extends KeyType = "string"> {
     this.writer = new EntryWriter(parts, this.buckets, this.key, this.evictor);
   }
 
-  /** For Store: whether this is the map with that header. */
+  /** For Store: true if this is the map with that header. */
   isOf(place: HeaderPlace): boolean {
     return place.structure === this.place.structure && place.created === this.place.created;
   }
@@ -67,7 +67,7 @@ export class StoreMap<K extends KeyType = "string"> {
     return describeStructure("StoreMap", this.name, () => count(this.size, "entry"));
   }
 
-  /** Entries, with those that have expired and were not removed yet. @throws {DestroyedError} */
+  /** Entries, including expired ones that were not removed yet. @throws {DestroyedError} */
   get size(): number {
     this.begin("size");
     return this.buckets.header(MapWord.Size) >>> 0;
@@ -80,9 +80,9 @@ export class StoreMap<K extends KeyType = "string"> {
   }
 
   /**
-   * A copy of the value, or undefined.
+   * A copy of the value, or undefined if the map has no such entry.
    *
-   * @throws {TypeError} {RangeError} for what is no key of this map
+   * @throws {TypeError} {RangeError} if the key is not one of this map's type
    * @throws {NotLoadedError} if a page that it needs is not loaded yet: see Store.whenLoaded
    */
   get(key: KeyOf[K]): Uint8Array<ArrayBuffer> | undefined {
@@ -92,8 +92,8 @@ export class StoreMap<K extends KeyType = "string"> {
   }
 
   /**
-   * The value itself, without a copy: valid until the next write to the store, in the writing
-   * thread only. Its buffer is all of a segment: do not transfer or post it.
+   * The value without a copy: valid until the next write to the store, in the writing thread only.
+   * Its buffer is a whole segment: do not transfer or post it.
    *
    * @throws as `get`
    */
@@ -146,7 +146,7 @@ export class StoreMap<K extends KeyType = "string"> {
   }
 
   /**
-   * Sets an entry. Entries beyond the map's limits go, those that were read lately last.
+   * Sets an entry. At the map's limits it evicts entries, those that were read lately last.
    *
    * @throws {TypeError} {RangeError} for a bad key, value or option, or an entry above the map's
    * limit or 64 MiB
@@ -181,7 +181,7 @@ export class StoreMap<K extends KeyType = "string"> {
     if (this.parts.names.isStale(this.place)) this.parts.names.requireLive(this.place, method);
   }
 
-  /** True if there was one. @throws as `set` */
+  /** Removes an entry. False if there was none. @throws as `set` */
   delete(key: KeyOf[K]): boolean {
     this.key.put(key);
     const { arena, buckets } = this;
@@ -197,7 +197,7 @@ export class StoreMap<K extends KeyType = "string"> {
     return isGone;
   }
 
-  /** Sets entries in turn, under one lock. If one fails, those before it stay. @throws as `set` */
+  /** Sets entries in order, under one lock. If one fails, those before it stay. @throws as `set` */
   setMany(
     entries: Iterable<readonly [KeyOf[K], Uint8Array]>,
     options?: Nullable<SetOptions> | null,
@@ -209,7 +209,7 @@ export class StoreMap<K extends KeyType = "string"> {
   }
 
   /**
-   * Sets an entry to what `change` makes of its value, which is a copy; undefined deletes it. No
+   * Sets an entry to what `change` returns for a copy of its value; undefined deletes the entry. No
    * other thread writes meanwhile. Returns the new value. @throws as `set`, and what `change`
    * throws
    */
@@ -236,8 +236,8 @@ export class StoreMap<K extends KeyType = "string"> {
   }
 
   /**
-   * Moves entries together, so that pages which `delete` has left mostly free go back. Takes as
-   * long as a look at all entries. @throws {NotLoadedError} {ReadOnlyStoreError}
+   * Moves entries together, and frees the pages that `delete` has left mostly empty. Reads all
+   * entries. @throws {NotLoadedError} {ReadOnlyStoreError}
    */
   compact(): void {
     this.arena.batch("compact()", () => {
@@ -248,7 +248,7 @@ export class StoreMap<K extends KeyType = "string"> {
     });
   }
 
-  /** Removes the entries that have expired. Returns how many. @throws as `set` */
+  /** Removes the entries that have expired. Returns their number. @throws as `set` */
   removeExpired(): number {
     let count = 0;
     this.arena.batch("removeExpired()", () => {
@@ -273,8 +273,8 @@ export class StoreMap<K extends KeyType = "string"> {
   }
 
   /**
-   * The entries, in no particular order. The map may change meanwhile: entries that are there
-   * throughout come exactly once, others at most once. @throws as `get`
+   * The entries, in no particular order. The map may change meanwhile: an entry that exists
+   * throughout comes exactly once, any other at most once. @throws as `get`
    */
   *entries(): Generator<[KeyOf[K], Uint8Array<ArrayBuffer>]> {
     for (const key of iterate(this.source, "live")) {

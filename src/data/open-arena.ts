@@ -1,6 +1,6 @@
 /**
- * The arena of a new store, and of one that was restored: what is checked before anything is
- * believed.
+ * Makes the arena of a new store, and that of a restored one, which it checks before it uses any
+ * number of it.
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import type { MemoryFile } from "../file/memory-file.ts";
@@ -42,7 +42,7 @@ export async function openArena(file: MemoryFile, isReadOnly: boolean): Promise<
   const start = rootOf(file);
   const end = start + roundUp(ROOT_BYTES);
   try {
-    // Every page of it must have a reference.
+    // Every page of it needs a reference.
     file.hasUniqueRef({ start, end });
   } catch (cause) {
     throw new CorruptStoreError("The store's root is not allocated", { cause });
@@ -51,7 +51,7 @@ export async function openArena(file: MemoryFile, isReadOnly: boolean): Promise<
   await file.awaitLoad({ start, end: fixedEnd });
   const arena = new Arena(file, new StoreControl(), start, isReadOnly);
   const { root } = arena;
-  // Of the table only what is in use: the rest of the root may be far from it on disk.
+  // Only the part of the table that is in use: the rest of the root may be far from it on disk.
   const count = Math.max(0, Math.min(MAX_WINDOWS, root[Root.WindowCount]!));
   await file.awaitLoad({ start, end: start + roundUp(4 * windowAt(count)) });
   if (root[Root.MagicLow] !== MAGIC_LOW || root[Root.MagicHigh] !== MAGIC_HIGH)

@@ -2,13 +2,13 @@
  * Runs of pages inside a store's windows. A run of up to 8 MiB is cut from a segment; a longer one
  * has a window of its own.
  *
- * Segments double the store's size up to 64 MiB each, and fall back to smaller ones where memory is
- * short. A bitmap per segment says which pages are free; the first run that fits is taken, so that
- * high pages come free together. `LongestRun` is an upper bound that lets a full segment be passed
- * by at once. Pages that come free stay committed until they are a quarter of what is used; then
- * all free ones go back to the kernel, and a segment with no used page goes back to the MemoryFile.
+ * Segments double the store's size, up to 64 MiB each; where memory is short a smaller one is made.
+ * A bitmap per segment says which pages are free. The first run that fits is taken, so that high
+ * pages come free together. `LongestRun` is an upper bound: a search skips a full segment without
+ * reading its bitmap. Free pages stay committed until they are a quarter of the used ones; then all
+ * of them are given back to the kernel, and a segment with no used page to the MemoryFile.
  *
- * Cost: a search reads at most one segment's bitmap (2 KiB) per segment with enough free pages.
+ * A search reads one bitmap (2 KiB) for each segment that may have enough free pages.
  */
 import { OutOfMemoryError } from "../errors/errors.ts";
 import { CorruptStoreError } from "../errors/store.ts";
@@ -36,7 +36,7 @@ import {
 const MAX_RUN_IN_SEGMENT = 2048;
 const MIN_SEGMENT_PAGES = 256;
 const MAX_SEGMENT_PAGES = 16_384;
-/** Fewer free pages than this are not worth a call. */
+/** For fewer free pages than this, a call to the kernel costs more than it saves. */
 const MIN_PURGE_PAGES = 1024;
 const MIN_PURGE_RUN = 4;
 
@@ -107,7 +107,7 @@ export class Pages {
     const at = windowAt(window);
     const free = arena.root[at + WindowWord.FreePages]!;
     arena.setRoot(at + WindowWord.FreePages, free - count);
-    // Which of a segment's free pages are dirty is not known: those that are used again count
+    // Which of a segment's free pages are dirty is not known: the count assumes that those are used
     // first.
     const dirty = arena.root[at + WindowWord.DirtyPages]!;
     const fewer = Math.min(dirty, count);
@@ -158,7 +158,7 @@ export class Pages {
     const window = this.addWindow(start, pages, WindowKind.Segment);
     const words = arena.words[window]!;
     const own = recordPages(pages);
-    // Fresh memory reads as zero: all pages are taken until their bits say otherwise.
+    // Fresh memory reads as zero: every page counts as taken until its bit is set.
     for (let page = own; page < pages; page++) words[page >>> 5]! |= 1 << (page & 31);
     const at = windowAt(window);
     arena.setRoot(at + WindowWord.FreePages, pages - own);
@@ -232,7 +232,7 @@ export class Pages {
       arena.setRoot(at + WindowWord.LongestRun, free);
     arena.setRoot(at + WindowWord.DirtyPages, arena.root[at + WindowWord.DirtyPages]! + count);
     arena.setRoot(Root.DirtyPages, arena.root[Root.DirtyPages]! + count);
-    // Low pages are used first, so that high ones come free in large runs.
+    // Low pages are used first, so high ones come free in large runs.
     if (page >>> 5 < arena.root[at + WindowWord.Hint]!)
       arena.setRoot(at + WindowWord.Hint, page >>> 5);
     if (window < arena.root[Root.CurrentWindow]!) arena.setRoot(Root.CurrentWindow, window);
@@ -265,7 +265,7 @@ export class Pages {
     return count;
   }
 
-  /** True if so much came free that `purge` is due. */
+  /** True if enough pages came free for a `purge`. */
   get hasGarbage(): boolean {
     const { root } = this.arena;
     const dirty = root[Root.DirtyPages]!;
@@ -273,7 +273,7 @@ export class Pages {
   }
 
   /**
-   * An operation of its own: gives free pages back to the kernel, and empty segments to the file.
+   * Gives free pages back to the kernel, and empty segments to the file. An operation of its own.
    */
   purge(): void {
     const { arena } = this;

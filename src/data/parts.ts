@@ -1,4 +1,4 @@
-/** What the structures of a store share: one of each in a thread. */
+/** What the structures of a store have in common: one of each in a thread. */
 import type { Arena } from "./arena.ts";
 import { Blocks } from "./blocks.ts";
 import { Names } from "./header.ts";
@@ -12,7 +12,7 @@ export class StoreParts {
   readonly names: Names;
   readonly seedLow: number;
   readonly seedHigh: number;
-  /** The time in ms: for expiry. */
+  /** The time in ms, for expiry. */
   readonly now: () => number;
 
   constructor(arena: Arena, now: () => number) {
@@ -25,9 +25,9 @@ export class StoreParts {
     this.now = now;
   }
 
-  /** After an operation that may have freed memory: gives it back if it is much. */
+  /** Call after an operation that may have freed memory: gives much free memory back. */
   tidy(): void {
-    // While pages are missing, what is free is not all known.
+    // Pages are missing: not all free ones are known.
     if (this.pages.hasGarbage && !this.arena.isMissing) this.pages.purge();
   }
 }

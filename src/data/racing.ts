@@ -1,13 +1,13 @@
 /** Reads beside a writer in another thread: see control.ts. */
 import type { Arena } from "./arena.ts";
 
-/** Reads that a writer spoilt before a reader takes the lock. */
+/** How often a writer may spoil a read before the reader takes the lock. */
 const MAX_TRIES = 64;
 const PAUSE_AFTER = 4;
 
 /**
- * What `read` returns or throws in a run during which no writer changed what the stripe covers.
- * `read` may run several times, and may see anything while a writer is at work.
+ * Returns or throws what `read` does in a run during which no writer changed what the stripe
+ * covers. `read` may run several times, and may see anything while a writer is at work.
  */
 export function readRaced<T>(arena: Arena, stripe: number, read: () => T): T {
   const { control } = arena;
@@ -15,7 +15,7 @@ export function readRaced<T>(arena: Arena, stripe: number, read: () => T): T {
     if (tries >= PAUSE_AFTER) Atomics.pause();
     const count = control.countOf(stripe);
     if ((count & 1) !== 0) continue;
-    // What the count covers may be in a window that the writer has added.
+    // A writer may have added the window that the stripe's structure is in now.
     arena.refresh();
     try {
       const value = read();

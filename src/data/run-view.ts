@@ -4,8 +4,8 @@ import { type Arena, NO_LOOK } from "./arena.ts";
 import { STORE_PAGE, WINDOW_PAGE_BITS, WINDOW_PAGE_MASK } from "./layout.ts";
 
 /**
- * A typed array over the beginning of a run of pages, with a buffer of the run alone where the
- * system's pages allow that. @throws {CorruptStoreError} {NotLoadedError}
+ * A typed array over the beginning of a run of pages. Its buffer is the run alone where the
+ * system's page size allows that. @throws {CorruptStoreError} {NotLoadedError}
  */
 export function viewRun<T extends ArrayBufferView>(
   arena: Arena,

@@ -1,7 +1,7 @@
 /**
- * Size classes of blocks: multiples of 16 up to 128 bytes, then eight to each doubling up to 32
- * KiB, so that a block wastes at most 12.5 % (6 % on average). A larger block is a run of pages,
- * which wastes at most that, too.
+ * Size classes of blocks: multiples of 16 up to 128 bytes, then eight for each doubling up to 32
+ * KiB. A block wastes at most 12.5 % (6 % on average). A larger block is a run of pages, with the
+ * same bound.
  */
 import { STORE_PAGE } from "./layout.ts";
 
@@ -9,7 +9,7 @@ export const MAX_SMALL_BYTES = 32 * 1024;
 export const CLASS_COUNT = 72;
 const MIN_SPAN_PAGES = 4;
 const MAX_SPAN_PAGES = 32;
-/** Of a span, what is left behind its last block. */
+/** The most that a span may waste behind its last block. */
 const MAX_TAIL = 1 / 32;
 
 /** The class of blocks of at least that many bytes. Precondition: 1 to MAX_SMALL_BYTES. */

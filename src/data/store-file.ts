@@ -1,9 +1,7 @@
 /**
- * A store's files: the checkpoint that it is opened from and saved to, and the lock file that keeps
- * a second writer out.
+ * A store's files: its checkpoint, and the lock file that keeps a second writer out.
  *
- * What a checkpoint knows of the store is in its userData: where the root is. All else is in the
- * pages.
+ * The checkpoint's userData says where the root is. All else is in the pages.
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
@@ -23,10 +21,10 @@ const LOCK_NAME = "store.lock";
 const USER_DATA_BYTES = 16;
 
 /**
- * The lock of a directory; undefined for a remote place. Makes the directory if `create` allows
- * that.
+ * Locks a directory; returns undefined for a remote place. Makes the directory if `create` is true.
  *
- * @throws {StoreBusyError} {SyscallError} @throws {NoCheckpointError} without `create`
+ * @throws {StoreBusyError} {SyscallError}
+ * @throws {NoCheckpointError} without `create`
  */
 export function lockDirectory(where: string, create: boolean): FileLock | undefined {
   if (isRemote(where)) return undefined;
@@ -44,8 +42,9 @@ export function lockDirectory(where: string, create: boolean): FileLock | undefi
 }
 
 /**
- * The checkpoint there, or null if there is none and `create` allows that. @throws
- * {NoCheckpointError} and as MemoryFile.loadFrom
+ * The checkpoint there, or null if there is none and `create` is true.
+ *
+ * @throws {NoCheckpointError} and as MemoryFile.loadFrom
  */
 export async function openCheckpointFile(
   where: string,
@@ -75,8 +74,8 @@ export function rootOf(file: MemoryFile): number {
 }
 
 /**
- * Saves a store whose root is at that byte of the file. All writes of the store happened before, or
- * happen later.
+ * Saves a store whose root is at that byte of the file. Each write to the store is either all in
+ * the checkpoint or not at all.
  */
 export function saveStore(
   file: MemoryFile,

@@ -1,9 +1,8 @@
 /**
- * Store: named structures in the page memory of a MemoryFile, that are checkpointed and restored
- * with it.
+ * Store: named structures in the page memory of a MemoryFile, saved and restored with it.
  *
- * Life: opened (by one writer a directory, or read-only) → used, also by other threads that attach
- * → closed by its opener, which checkpoints and destroys the file.
+ * Its life: opened (by one writer per directory, or read-only) → used, also by other threads that
+ * attach → closed by its opener, which checkpoints and destroys the file.
  */
 import type { FileLock } from "../control/file-lock.ts";
 import { INSPECT } from "../core/describe.ts";
@@ -40,7 +39,9 @@ import { StoreParts } from "./parts.ts";
 import { lockDirectory, openCheckpointFile, saveStore } from "./store-file.ts";
 
 const MIN_CHECKPOINT_MS = 10;
-/** A thread that writes comes to a stop between two operations; a batch may take a while. */
+/**
+ * How long a save waits for a writing thread to come between two operations: a batch may be long.
+ */
 const STOP_TIMEOUT_MS = 10_000;
 
 export interface StoreOptions extends LoadOptions {
@@ -51,15 +52,15 @@ export interface StoreOptions extends LoadOptions {
   /** Checkpoint every so many milliseconds. Default: only when asked, and on close. */
   readonly checkpointEveryMs?: number | undefined;
   /**
-   * Called when a checkpoint that `checkpointEveryMs` asked for fails; it is tried again later.
-   * Default: a warning.
+   * Called when a checkpoint of `checkpointEveryMs` fails; the next one tries again. Default: emits
+   * a warning.
    */
   readonly onCheckpointError?: ((error: unknown) => void) | undefined;
   /** The time in ms, for expiry. Default: Date.now. */
   readonly now?: (() => number) | undefined;
 }
 
-/** What `share()` gives: structured-cloneable. */
+/** What `share()` returns: a value that can be posted to a Worker. */
 export interface StoreHandle {
   readonly kind: "pgalloc.Store";
   readonly memory: MemoryFileHandle;
@@ -68,12 +69,12 @@ export interface StoreHandle {
 }
 
 export interface AttachOptions {
-  /** Only read; other threads' checkpoints need not wait for this one. Default: false. */
+  /** Only read: other threads' checkpoints then do not wait for this thread. Default: false. */
   readonly readOnly?: boolean | undefined;
   readonly now?: (() => number) | undefined;
 }
 
-/** Who opened the store: undefined in a thread that attached. */
+/** What only the opener has; undefined in a thread that attached. */
 interface Owner {
   readonly place: string;
   readonly s3: LoadOptions["s3"];
@@ -81,7 +82,9 @@ interface Owner {
 }
 
 export class Store implements Disposable, AsyncDisposable {
-  /** The pages themselves: ranges that a program allocates here are in the store's checkpoints. */
+  /**
+   * The store's MemoryFile. Ranges that a program allocates here are in the store's checkpoints.
+   */
   readonly memory: MemoryFile;
   readonly heap: Heap;
   readonly isReadOnly: boolean;
@@ -106,8 +109,8 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Opens the store in a directory: resolves when its names are known, and loads the rest behind
-   * the running program (see `whenLoaded`).
+   * Opens the store in a directory. Resolves when the store's names are known; the rest loads while
+   * the program runs (see `whenLoaded`).
    *
    * @throws {NoCheckpointError} if there is none, without `create`
    * @throws {StoreBusyError} if another writer has it open
@@ -163,11 +166,11 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Opens a store that another thread of this process shares. Any thread may read at any time; one
-   * writes at a time, and the others wait.
+   * Opens a store that another thread of this process shares. Any thread may read at any time. One
+   * thread writes at a time; the others wait.
    *
-   * @throws {TypeError} for a handle that `share()` did not make @throws {DestroyedError}
-   * {TooManyThreadsError}
+   * @throws {TypeError} for a handle that `share()` did not make
+   * @throws {DestroyedError} {TooManyThreadsError}
    */
   static attach(handle: StoreHandle, given?: Nullable<AttachOptions> | null): Store {
     const options = readOptions<AttachOptions>(given);
@@ -184,8 +187,8 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * The map of that name, made if there is none. A map has one key type for life; limits are set
-   * anew when they are given.
+   * The map of that name; makes it if it does not exist. A map's key type never changes. Limits
+   * that are given replace those it has.
    *
    * @throws {WrongTypeError} if it is no map, or one with other keys
    * @throws {OutOfMemoryError} {NotLoadedError} {ReadOnlyStoreError} with nothing changed
@@ -218,8 +221,8 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * The table of that name, made if there is none. `schema` names columns and their types; more may
-   * be stored. Without it the table must exist.
+   * The table of that name; makes it if it does not exist. `schema` names columns and their types;
+   * the table may have more. Without `schema` the table must exist.
    *
    * @throws {WrongTypeError} if it is no table, or a column is missing or of another type
    * @throws {OutOfMemoryError} {NotLoadedError} {ReadOnlyStoreError} with nothing changed
@@ -236,7 +239,7 @@ export class Store implements Disposable, AsyncDisposable {
     return table;
   }
 
-  /** Names of all structures, and what they are. @throws {NotLoadedError} */
+  /** The names of all structures, and their kinds. @throws {NotLoadedError} */
   names(): { readonly name: string; readonly kind: string }[] {
     this.arena.beginRead("names()");
     const read = () =>
@@ -248,7 +251,7 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Removes a structure and all that is in it. False if there is none. @throws {NotLoadedError}
+   * Removes a structure and all its contents. False if there is none. @throws {NotLoadedError}
    * {ReadOnlyStoreError}
    */
   drop(name: string): boolean {
@@ -269,20 +272,20 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Runs `change` with the lock taken once: no other thread writes, and no checkpoint is taken,
-   * between its operations. It is not a transaction: each operation is done or not on its own, and
-   * those before one that throws stay done.
+   * Runs `change` and takes the lock once: no other thread writes, and no checkpoint is taken,
+   * between its operations. It is not a transaction: if one operation throws, those before it stay
+   * done.
    */
   batch<T>(change: () => T): T {
     return this.arena.batch("batch()", change);
   }
 
   /**
-   * Runs `use`, a synchronous function, when the pages that it reads are loaded: it is run again,
-   * from the start, whenever it met one that is not, and that one is then loaded ahead of the
-   * background. So it should only read, or write once.
+   * Runs `use`, a synchronous function, until all pages that it reads are loaded. When it meets a
+   * page that is not, that page is loaded ahead of all others, and `use` runs again from the start.
+   * So `use` should only read, or write once.
    *
-   * @throws what `use` throws, and why a page cannot be loaded
+   * @throws what `use` throws, or the error that keeps a page from loading
    */
   async whenLoaded<T>(use: () => T): Promise<T> {
     for (;;) {
@@ -296,15 +299,15 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Saves all of the store as of one instant into its directory. After a crash, or kill -9, the
-   * store is as the last checkpoint says: what came later is lost.
+   * Saves the whole store, as of one instant, into its directory. After a crash or kill -9 the
+   * store is as in its last checkpoint: later changes are lost.
    *
-   * @throws {ReadOnlyStoreError} {SyscallError} {CheckpointBusyError}; the last checkpoint is
+   * @throws {ReadOnlyStoreError} {SyscallError} {CheckpointBusyError}; the last checkpoint stays
    * intact
    */
   checkpoint(): Promise<SaveReport> {
     const save = this.saving.then(() => this.save());
-    // The caller gets a failure; the next checkpoint only waits for this one's end.
+    // The caller gets a failure; the next checkpoint only waits until this one ends.
     this.saving = Promise.allSettled([save]);
     return save;
   }
@@ -320,12 +323,13 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Has a read-only store become the newest checkpoint in its place: only what changed is loaded,
-   * and maps and tables go on. Views end, and threads that attached must attach again. Resolves
-   * with false if there is no newer one.
+   * Makes a read-only store the newest checkpoint, in place: loads only what changed, and its maps
+   * and tables stay valid. Views end, and threads that attached must attach again. Resolves with
+   * false if there is no newer checkpoint.
    *
    * @throws {UnsupportedError} for a store that can be written to, or has no checkpoint
-   * @throws {CorruptStoreError} if another store is there now @throws as MemoryFile.refresh
+   * @throws {CorruptStoreError} if another store is there now
+   * @throws as MemoryFile.refresh
    */
   async refresh(): Promise<boolean> {
     if (!this.isReadOnly || this.owner === undefined)
@@ -336,9 +340,10 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   /**
-   * Checkpoints (unless read-only) and ends the store for all its threads; in a thread that
-   * attached, for that one. Calling it again does nothing. @throws as `checkpoint`: the store is
-   * still open then
+   * Checkpoints (unless read-only) and ends the store for all its threads. In a thread that
+   * attached, ends it for that thread. A second call does nothing.
+   *
+   * @throws as `checkpoint`: the store is still open then
    */
   async close(): Promise<void> {
     if (this.arena.isClosed) return;

@@ -1,4 +1,4 @@
-/** Making, checking and dropping tables. */
+/** Makes, checks and drops tables. */
 import { WrongTypeError } from "../errors/store.ts";
 import type { ColumnCodec, Schema } from "./column-types.ts";
 import { Columns, codecsOf } from "./columns.ts";
@@ -7,7 +7,8 @@ import type { StoreParts } from "./parts.ts";
 import { Table } from "./table.ts";
 
 /**
- * The table of that name, made if need be. Without a schema it must exist. @throws as Store.table
+ * The table of that name; makes it if it does not exist. Without a schema it must exist. @throws as
+ * Store.table
  */
 export function openTable(
   parts: StoreParts,
@@ -47,7 +48,7 @@ function requireColumns(
   }
 }
 
-/** Removes a table and all its rows. Operations of its own, of which none allocates. */
+/** Removes a table and all its rows, by operations of its own. None allocates. */
 export function dropTable(parts: StoreParts, place: HeaderPlace): void {
   new Table(parts, place).drop();
   parts.tidy();

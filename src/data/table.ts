@@ -3,15 +3,15 @@
  *
  * | operation         | cost                                                             |
  * |-------------------|------------------------------------------------------------------|
- * | get, set, push    | the row's cells; now and then a chunk of zeros                   |
+ * | get, set, push    | the row's cells; sometimes a chunk of zeros                      |
  * | swapRemove        | the last row's cells, which move                                 |
  * | column            | a typed array for each chunk, without a copy                     |
  * | truncate          | the rows that go                                                 |
- * | addColumn         | nothing: cells that were never written are zeros                 |
+ * | addColumn         | nothing: cells that no one wrote are zeros                       |
  *
- * Other threads may call `get` at any time, and see rows whole (control.ts). What `column` gives is
- * the memory itself: beside a writer it may show half of a vector, a row that has moved, or other
- * contents in a chunk that was freed.
+ * Other threads may call `get` at any time, and read whole rows (control.ts). `column` returns the
+ * memory itself: while another thread writes it may show half of a vector, a row that has moved, or
+ * other contents in a chunk that was freed.
  */
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
@@ -65,7 +65,7 @@ export class Table<S extends Schema = Schema> {
     this.cells = new Cells(parts, this.columns);
   }
 
-  /** For Store: whether this is the table with that header. */
+  /** For Store: true if this is the table with that header. */
   isOf(place: HeaderPlace): boolean {
     return place.structure === this.place.structure && place.created === this.place.created;
   }
@@ -90,7 +90,7 @@ export class Table<S extends Schema = Schema> {
     return this.columns.length;
   }
 
-  /** The columns and their types, in the order in which they were made. */
+  /** The columns and their types, oldest first. */
   get schema(): S {
     this.begin("schema");
     const entries = this.columns.all().map(({ name, codec }) => [name, codec.columnType]);
@@ -114,7 +114,7 @@ export class Table<S extends Schema = Schema> {
     checkInteger("row", row, 0, this.columns.length - 1);
   }
 
-  /** The values to write, checked before anything changes. */
+  /** Checks the values to write, before anything changes. */
   private inputs(row: RowInput<S>): Input[] {
     if (row === null || typeof row !== "object")
       throw new TypeError(`Expected a row of values, got ${showValue(row)}`);
@@ -152,7 +152,7 @@ export class Table<S extends Schema = Schema> {
       const at = this.columns.length;
       if (at >= MAX_ROWS) throw new RangeError(`A table has at most ${MAX_ROWS} rows`);
       this.mark(at);
-      // What an earlier row left there goes.
+      // Removes what an earlier row left there.
       for (const column of this.columns.all())
         if (!inputs.some((input) => input.column === column) && this.columns.locate(column, at))
           this.cells.write(column, at, column.codec.zeros(), true);
@@ -203,7 +203,9 @@ export class Table<S extends Schema = Schema> {
 
   /**
    * Removes a row: the last row takes its number. Returns the number that the moved row had, or -1
-   * if it was the last one. @throws as `push`
+   * if none moved.
+   *
+   * @throws as `push`
    */
   swapRemove(row: number): number {
     return this.change("swapRemove()", () => {
@@ -235,7 +237,7 @@ export class Table<S extends Schema = Schema> {
     this.parts.tidy();
   }
 
-  /** Removes some of the last rows, and the chunk that they were the first rows of. */
+  /** Removes some of the last rows, and the chunk that began with them. */
   private removeLast(length: number): void {
     const bits = this.columns.chunkBits;
     const old = this.columns.length;
@@ -270,12 +272,13 @@ export class Table<S extends Schema = Schema> {
   }
 
   /**
-   * A column of numbers or vectors as it is in memory: a typed array for each chunk, row after row,
-   * a vector's numbers one after the other. Valid until the next write to the store: later the
-   * arrays may show anything that the store holds, so check with `get` what a scan beside a writer
-   * found. A change to them is a write, and needs `store.batch`.
+   * A column of numbers or vectors as it is in memory: a typed array for each chunk, row after row.
+   * Valid until the next write to the store. Later the arrays may show anything that the store
+   * holds, so a scan beside a writer must check what it found with `get`. A change to them is a
+   * write, and needs `store.batch`.
    *
-   * @throws {TypeError} for a column of bytes @throws {NotLoadedError}
+   * @throws {TypeError} for a column of bytes
+   * @throws {NotLoadedError}
    */
   column<K extends keyof S & string>(name: K): ScalarColumn<S[K]>[] {
     this.begin("column()");
@@ -298,7 +301,7 @@ export class Table<S extends Schema = Schema> {
     return arrays as ScalarColumn<S[K]>[];
   }
 
-  /** For Store. Removes the table: its rows by operations of their own, then its name. */
+  /** For Store. Removes the table: first its rows by operations of their own, then its name. */
   drop(): void {
     const { parts, place } = this;
     this.truncate(0);
@@ -311,7 +314,7 @@ export class Table<S extends Schema = Schema> {
   }
 }
 
-/** A plain array over the same bytes: a subclass may say anything of itself. */
+/** A plain array over the same bytes: a subclass may report anything. */
 function plain(bytes: Uint8Array): Uint8Array {
   const isPlain = Object.getPrototypeOf(bytes) === Uint8Array.prototype;
   if (isPlain && !Object.hasOwn(bytes, "length")) return bytes;

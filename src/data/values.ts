@@ -1,4 +1,4 @@
-/** Values that programs pass. */
+/** Checks values that programs pass. */
 import { showValue } from "../../ffi/index.ts";
 
 const lengthGetter = Object.getOwnPropertyDescriptor(
@@ -6,9 +6,7 @@ const lengthGetter = Object.getOwnPropertyDescriptor(
   "length",
 )!.get as () => number;
 
-/**
- * A typed array's own length, whatever a subclass says of it. @throws {TypeError} for another type
- */
+/** A typed array's own length, whatever a subclass reports. @throws {TypeError} for another type */
 export function lengthOfBytes(name: string, value: unknown): number {
   if (!(value instanceof Uint8Array))
     throw new TypeError(`Expected ${name} to be a Uint8Array, got ${showValue(value)}`);

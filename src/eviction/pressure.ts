@@ -87,9 +87,7 @@ class Watcher {
           .done) as WaitResult;
         if (result === "stopped") break;
         if (result === "lost")
-          throw new PressureUnavailableError([
-            new Error(`Nothing tells of pressure at '${this.path}' now`),
-          ]);
+          throw new PressureUnavailableError([new Error(`The cgroup of '${this.path}' is gone`)]);
         for (const listener of [...this.listeners]) listener.onPressure();
       }
     } catch (error) {

@@ -14,7 +14,7 @@ import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { descriptorOf } from "../source/describe.ts";
 import type { PageSource } from "../source/description.ts";
 
-/** How far ahead of its unit a thread tells of. */
+/** How far ahead of its unit a thread tells the kernel to read. */
 const AHEAD_BYTES = 3 * HUGE_PAGE_SIZE;
 /** The first page file: those of a checkpoint are on one device. */
 const CONTENT = 1;

@@ -233,7 +233,7 @@ describe.each(QUEUES.filter((queue) => queue !== "inline"))(
       checkPages(file);
     });
 
-    test("again and again: every waiter is told, and the load can be tried again", async () => {
+    test("repeatedly: every waiter is told, and the load can be tried again", async () => {
       faults.arm({ action: "ExitThread", calls: READS, onlyPages: true });
       using file = await MemoryFile.loadFrom(checkpoint, { background: true, queue });
       for (const answer of await answers(file, 2))

@@ -57,7 +57,7 @@ function fileOf(
   const length: number[] = [];
   states.forEach((state, page) => {
     if (state === "unused") return;
-    // A new run now and then also without a gap, as between two kinds.
+    // Every fifth page begins a run without a gap, as between two kinds.
     if (page > 0 && states[page - 1] !== "unused" && page % 5 !== 0) length[length.length - 1]!++;
     else length[start.push(page) - 1] = 1;
   });

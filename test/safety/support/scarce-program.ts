@@ -15,7 +15,7 @@ import { prepareBase, publicCalls } from "./public-calls.ts";
 const [what, levels = ""] = process.argv.slice(2);
 const counts = { succeeded: 0, failed: 0 };
 
-/** Runs a call with few descriptors. Tells of what is not a typed error, or stays open. */
+/** Runs a call with few descriptors. Prints what is not a typed error, or stays open. */
 async function attempt(name: string, call: () => unknown, left?: number): Promise<void> {
   const before = namedDescriptors();
   const restore = left === undefined ? () => {} : takeDescriptors(left);

@@ -1,4 +1,4 @@
-/** Readers and a writer in Workers over one store, the writer terminated now and then. */
+/** Readers and a writer in Workers over one store, the writer is sometimes terminated. */
 import { Worker } from "node:worker_threads";
 import { Store } from "../../../src/data/index.ts";
 import {
