@@ -116,6 +116,8 @@ export function mergeBucket(buckets: Buckets, hash: number): void {
     return;
   buckets.findBucket(hash ^ (1 << (32 - depth)));
   const { bucketWindow: window, bucketWord: word } = buckets;
+  if (window === bucketWindow && word === bucketWord)
+    throw new CorruptStoreError("A map has a bucket in two places");
   const sum = count + arena.get(window, word + BucketWord.Count);
   if (buckets.bucketDepth !== depth || sum > MERGED_ENTRIES) return;
   const prefix = depth === 1 ? 0 : hash >>> (33 - depth);

@@ -5,12 +5,14 @@ import {
   StaleHandleError,
   Store,
   type StoreHandle,
+  type StoreMap,
   type Table,
 } from "../../../src/data/index.ts";
 
 export const KEYS = 400;
 const MAX_WORDS = 300;
 const MAX_ROWS = 200;
+const WAVE_KEYS = 1500;
 /** Handles of the heap's blocks, which readers see. */
 export const HANDLES = 64;
 /** `long` is one of the vectors whose old contents the journal keeps as a copy. */
@@ -74,6 +76,16 @@ function isTornRow(table: StampTable, row: number): boolean {
   }
 }
 
+/** Adds or removes the last entries of a map, so that its buckets are split and merged in turn. */
+function writeWave(map: StoreMap, stamp: number): void {
+  const { size } = map;
+  const isGrowing = ((stamp >>> 11) & 1) === 0;
+  for (let i = 0; i < 20; i++) {
+    if (isGrowing && size + i < WAVE_KEYS) map.set(keyOf(size + i), stamped(stamp));
+    else if (!isGrowing) map.delete(keyOf(size - 1 - i));
+  }
+}
+
 /** Drops a map, and makes it again under its name. */
 function replaceShort(store: Store, stamp: number): void {
   store.drop("short");
@@ -109,6 +121,7 @@ export function readStamps({ store: handle, words, handles, seed }: RunHandle): 
   const store = Store.attach(handle, { readOnly: true });
   const map = store.map("stamps");
   const table = stampTable(store);
+  const waves = store.map("waves");
   const random = randomOf(seed);
   const newest = new Int32Array(KEYS);
   while (Atomics.load(words, RunWord.Stop) === 0) {
@@ -124,6 +137,8 @@ export function readStamps({ store: handle, words, handles, seed }: RunHandle): 
       if (isTornRow(table, random(MAX_ROWS))) Atomics.add(words, RunWord.Torn, 1);
       if (isTornBlock(store, handles[random(HANDLES)]!)) Atomics.add(words, RunWord.Torn, 1);
       if (n % 10 === 1 && isTornShort(store)) Atomics.add(words, RunWord.Torn, 1);
+      const wave = waves.get(keyOf(random(WAVE_KEYS)));
+      if (wave !== undefined && stampOf(wave) < 0) Atomics.add(words, RunWord.Torn, 1);
     }
     Atomics.add(words, RunWord.Reads, 1000);
   }
@@ -137,6 +152,7 @@ export function writeStamps({ store: handle, words, handles, seed }: RunHandle):
   const store = Store.attach(handle);
   const map = store.map("stamps");
   const table = stampTable(store);
+  const waves = store.map("waves");
   const random = randomOf(seed);
   while (Atomics.load(words, RunWord.Stop) === 0) {
     for (let n = 0; n < 50; n++) {
@@ -147,6 +163,7 @@ export function writeStamps({ store: handle, words, handles, seed }: RunHandle):
       else if (choice < 55) map.set(`other-${random(5000)}`, stamped(stamp));
       else if (choice < 59) map.delete(`other-${random(5000)}`);
       else if (choice < 60) replaceShort(store, stamp);
+      else if (choice < 65) writeWave(waves, stamp);
       else if (choice < 80) writeRow(table, stamp, random);
       else writeBlock(store, handles, random(HANDLES), stamp);
     }

@@ -59,6 +59,7 @@ export async function runStress(options: StressOptions): Promise<StressReport> {
   const words = new Int32Array(new SharedArrayBuffer(4 * RUN_WORDS));
   const handles = new Float64Array(new SharedArrayBuffer(8 * HANDLES)).fill(-1);
   const table = stampTable(store);
+  store.map("waves");
   const handle = store.share();
   const random = randomOf(options.seed);
   const next = () => ({ store: handle, words, handles, seed: random(2 ** 31) });
