@@ -128,7 +128,7 @@ export class Changes implements ChangeTracker {
   }
 
   /** Owner. A save of the instant of the last take was committed under that name. */
-  settle([low, high]: BaseName): void {
+  setBase([low, high]: BaseName): void {
     const { words, changed } = this.tables();
     changed.fill(0);
     words[TrackingWord.BaseLow] = low;

@@ -60,7 +60,7 @@ export class TrackingDetector implements Detector {
   }
 
   committed(id: string): void {
-    this.core.changes.settle(baseName(id, this.name));
+    this.core.changes.setBase(baseName(id, this.name));
   }
 }
 

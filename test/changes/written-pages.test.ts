@@ -145,13 +145,13 @@ describe.skipIf(!isTracked)("Changes", () => {
   const changed = (tracked: TrackedFile) => tracked.core.changes.changed().pages;
   const [a, b, c] = [baseName("1", "a"), baseName("1", "b"), baseName("2", "a")];
 
-  test("changed collects takes until a save settles", () => {
+  test("changed collects takes until setBase names the next base", () => {
     using tracked = new TrackedFile("userfaultfd");
     const first = tracked.fill(10);
     const { changes } = tracked.core;
     expect(changes.knowsBase(a)).toBe(false);
     tracked.take();
-    changes.settle(a);
+    changes.setBase(a);
     expect(changes.knowsBase(a)).toBe(true);
     expect(changes.knowsBase(b)).toBe(false);
     tracked.write(first);
@@ -163,7 +163,7 @@ describe.skipIf(!isTracked)("Changes", () => {
     expect(changes.tryBegin()).toBe(true);
     expect(changes.knowsBase(a)).toBe(true);
     expect(changed(tracked)).toBe(2);
-    changes.settle(c);
+    changes.setBase(c);
     expect(changed(tracked)).toBe(0);
   });
 
