@@ -8,7 +8,7 @@ import { readCrcs, readHashes } from "../checkpoint/columns.ts";
 import type { PageMap } from "../checkpoint/page-map.ts";
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { Slices } from "../threads/slices.ts";
-import { SLICE_ROWS, wordsOf } from "./build-map.ts";
+import { copyColumns, type PageColumns, SLICE_ROWS, wordsOf } from "./build-map.ts";
 import type { FrameList } from "./frame-list.ts";
 import type { FileTable } from "./save-table.ts";
 
@@ -42,7 +42,7 @@ export function* noteBase(
 /** Undefined if the columns are damaged. */
 function readColumns({ fd, path }: OpenContent, { crcs, hashes }: DecodedFile) {
   try {
-    return { crcs: readCrcs(fd, crcs, path), hashes: wordsOf(readHashes(fd, hashes, path)) };
+    return { crc: readCrcs(fd, crcs, path), hash: wordsOf(readHashes(fd, hashes, path)) };
   } catch (error) {
     if (error instanceof CorruptCheckpointError) return undefined;
     throw error;
@@ -52,22 +52,41 @@ function readColumns({ fd, path }: OpenContent, { crcs, hashes }: DecodedFile) {
 function* noteExtents(
   { extents }: PageMap,
   firstFrame: number,
-  { crcs, hashes }: { readonly crcs: Uint32Array; readonly hashes: Uint32Array },
-  { frame, framePage, crc, hash, pages }: FileTable,
+  columns: PageColumns,
+  table: FileTable,
 ): Slices<void> {
   let rank = 0;
-  for (let i = 0; i < extents.start.length; i++) {
+  for (let row = 0; row < extents.start.length && rank >= 0; row += SLICE_ROWS) {
+    rank = noteRows(extents, row, { columns, rank, firstFrame, table });
+    yield;
+  }
+}
+
+/** Notes SLICE_ROWS extents from `row` on. Returns the rank behind them, or -1 at the file's end. */
+function noteRows(
+  extents: PageMap["extents"],
+  row: number,
+  given: { columns: PageColumns; rank: number; firstFrame: number; table: FileTable },
+): number {
+  const { columns, firstFrame, table } = given;
+  const { frame, framePage, crc, pages } = table;
+  const to = { crc, hash: table.hash! };
+  const last = Math.min(extents.start.length, row + SLICE_ROWS);
+  let { rank } = given;
+  for (let i = row; i < last; i++) {
     const start = extents.start[i]!;
     const length = extents.length[i]!;
     const end = start + length;
-    // Pages behind the file's end are not used any more.
-    if (end > pages) return;
-    frame.fill(firstFrame + extents.frame[i]! + 1, start, end);
+    // Pages behind the table's end are not used any more.
+    if (end > pages) return -1;
+    const number = firstFrame + extents.frame[i]! + 1;
     const offset = extents.framePage[i]! - start;
-    for (let page = start; page < end; page++) framePage[page] = page + offset;
-    crc.set(crcs.subarray(rank, rank + length), start);
-    hash!.set(hashes.subarray(2 * rank, 2 * (rank + length)), 2 * start);
+    for (let page = start; page < end; page++) {
+      frame[page] = number;
+      framePage[page] = page + offset;
+    }
+    copyColumns(columns, rank, to, start, length);
     rank += length;
-    if (i % SLICE_ROWS === SLICE_ROWS - 1) yield;
   }
+  return rank;
 }

@@ -142,22 +142,66 @@ export function* buildMap(
 }
 
 function* collectColumns(
-  { start, length, pages }: StoredExtents,
+  stored: StoredExtents,
   { crc, hash }: FileTable,
 ): Slices<Pick<BuiltMap, "crcs" | "hashes">> {
-  const crcs = new Uint32Array(pages);
-  const hashes = new BigUint64Array(hash === null ? 0 : pages);
-  const to = wordsOf(hashes);
+  const crcs = new Uint32Array(stored.pages);
+  const hashes = new BigUint64Array(hash === null ? 0 : stored.pages);
+  const from = { crc, hash: hash ?? new Uint32Array(0) };
+  const to = { crc: crcs, hash: wordsOf(hashes) };
   let rank = 0;
-  for (let i = 0; i < start.length; i++) {
-    const page = start[i]!;
-    const end = page + length[i]!;
-    crcs.set(crc.subarray(page, end), rank);
-    if (hash !== null) to.set(hash.subarray(2 * page, 2 * end), 2 * rank);
-    rank += length[i]!;
-    if (i % SLICE_ROWS === SLICE_ROWS - 1) yield;
+  for (let row = 0; row < stored.start.length; row += SLICE_ROWS) {
+    rank = collectRows(stored, row, { from, to, rank });
+    yield;
   }
   return { crcs, hashes };
+}
+
+/** Checksums, and hashes as pairs of words. */
+export interface PageColumns {
+  readonly crc: Uint32Array;
+  readonly hash: Uint32Array;
+}
+
+/** Collects the columns of SLICE_ROWS extents from `row` on. Returns the rank behind them. */
+function collectRows(
+  { start, length }: StoredExtents,
+  row: number,
+  { from, to, rank: first }: { from: PageColumns; to: PageColumns; rank: number },
+): number {
+  const end = Math.min(start.length, row + SLICE_ROWS);
+  let rank = first;
+  for (let i = row; i < end; i++) {
+    copyColumns(from, start[i]!, to, rank, length[i]!);
+    rank += length[i]!;
+  }
+  return rank;
+}
+
+/** To copy fewer pages one by one is faster than to make views of them. */
+const VIEW_PAGES = 32;
+
+/** Copies the columns of `count` pages; without hashes if there are none. */
+export function copyColumns(
+  from: PageColumns,
+  fromIndex: number,
+  to: PageColumns,
+  toIndex: number,
+  count: number,
+): void {
+  const hasHashes = to.hash.length > 0;
+  if (count >= VIEW_PAGES) {
+    to.crc.set(from.crc.subarray(fromIndex, fromIndex + count), toIndex);
+    if (hasHashes)
+      to.hash.set(from.hash.subarray(2 * fromIndex, 2 * (fromIndex + count)), 2 * toIndex);
+    return;
+  }
+  for (let i = 0; i < count; i++) {
+    to.crc[toIndex + i] = from.crc[fromIndex + i]!;
+    if (!hasHashes) continue;
+    to.hash[2 * (toIndex + i)] = from.hash[2 * (fromIndex + i)]!;
+    to.hash[2 * (toIndex + i) + 1] = from.hash[2 * (fromIndex + i) + 1]!;
+  }
 }
 
 /** A column of u64 as pairs of u32. */

@@ -111,13 +111,15 @@ export class DataFinder {
     this.dataStart = page;
     this.dataEnd = (unit + 1) * PAGES_PER_UNIT;
     if (fullUnits.has(unit)) return;
-    const seek = () => {
-      this.seek(memory, page, false);
-      if (this.dataStart < NO_MORE) fullUnits.note(this.dataStart, this.dataEnd);
-    };
     // An extent that covers several units begins in the middle of at most one.
-    if (page % PAGES_PER_UNIT === 0) fullUnits.lookUnlessFull(unit, seek);
-    else seek();
+    if (page % PAGES_PER_UNIT !== 0) this.seekAndNote(memory, page, fullUnits);
+    else fullUnits.lookUnlessFull(unit, () => this.seekAndNote(memory, page, fullUnits));
+  }
+
+  private seekAndNote(memory: DataMemory, page: number, fullUnits: FullUnits): void {
+    this.seek(memory, page, false);
+    if (this.dataEnd - this.dataStart >= PAGES_PER_UNIT && this.dataStart < NO_MORE)
+      fullUnits.note(this.dataStart, this.dataEnd);
   }
 
   private seek({ fd }: DataMemory, page: number, isOneOfFew: boolean): void {
