@@ -8,7 +8,7 @@
 import { ptr, toArrayBuffer } from "bun:ffi";
 import { enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
-import { isRefused, SyscallError } from "./errors.ts";
+import { SyscallError } from "./errors.ts";
 import { fileStatus } from "./file.ts";
 import { errno, isUsable, libc, SYSTEM_PAGE_SIZE } from "./libc.ts";
 
@@ -233,10 +233,11 @@ export function residentFraction(fd: number, samples: number): number {
   const pages = Math.ceil(fileStatus(fd).sizeBytes / SYSTEM_PAGE_SIZE);
   const count = Math.min(samples, pages);
   if (count === 0) return 1;
-  const address = mapFile(pages * SYSTEM_PAGE_SIZE, fd, 0);
+  let address = 0;
   const residency = new Uint8Array(1);
   let resident = 0;
   try {
+    address = mapFile(pages * SYSTEM_PAGE_SIZE, fd, 0);
     for (let i = 0; i < count; i++) {
       mincore(
         address + Math.floor(((i + 0.5) * pages) / count) * SYSTEM_PAGE_SIZE,
@@ -246,11 +247,12 @@ export function residentFraction(fd: number, samples: number): number {
       resident += residency[0]! & 1;
     }
   } catch (error) {
-    if (!(error instanceof SyscallError) || !isRefused(error)) throw error;
-    // The kernel does not report it.
-    return 1;
+    // Unknown: the kernel does not report it, the file system does not map files (FUSE with direct
+    // I/O), or no address space is left. It is a hint only.
+    if (error instanceof SyscallError) return 1;
+    throw error;
   } finally {
-    unmap(address, pages * SYSTEM_PAGE_SIZE);
+    if (address !== 0) unmap(address, pages * SYSTEM_PAGE_SIZE);
   }
   return resident / count;
 }

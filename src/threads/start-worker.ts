@@ -1,7 +1,14 @@
 /**
  * Starts Workers: finds their entry file, and fails with ThreadLimitError if no thread can be made.
  */
-import { closeFile, createEventFd, hintTimeSlice, timeSliceNs } from "../../ffi/index.ts";
+import {
+  closeFile,
+  createEventFd,
+  hintTimeSlice,
+  isRefused,
+  SyscallError,
+  timeSliceNs,
+} from "../../ffi/index.ts";
 import { ThreadLimitError } from "./errors.ts";
 
 /** Starting a Worker takes 10 ms of a processor. Threads that wake up meanwhile run first. */
@@ -18,7 +25,8 @@ function requireDescriptors(): void {
   try {
     for (let i = 0; i < WORKER_DESCRIPTORS * (starting + 1); i++) opened.push(createEventFd());
   } catch (error) {
-    throw new ThreadLimitError(error);
+    // A sandbox may refuse the call: then the Worker tries.
+    if (!(error instanceof SyscallError && isRefused(error))) throw new ThreadLimitError(error);
   } finally {
     for (const fd of opened) closeFile(fd);
   }

@@ -1,8 +1,10 @@
 import { expect, test } from "bun:test";
+import { closeSync, openSync } from "node:fs";
 import {
   isMapped,
   mapAnonymous,
   reserve,
+  residentFraction,
   SYSTEM_PAGE_SIZE as PAGE,
   unmap,
 } from "../../ffi/index.ts";
@@ -27,4 +29,10 @@ test("isMapped is true for reserved address space, and false for invalid address
   for (const address of [0, -PAGE, 1.5, Number.NaN, 2 ** 53, 2 ** 60, PAGE * 2 ** 40]) {
     expect(isMapped(address, PAGE)).toBe(false);
   }
+});
+
+test("residentFraction of a file that cannot be mapped is 1", () => {
+  const fd = openSync("/sys/kernel/mm/transparent_hugepage/enabled", "r");
+  expect(residentFraction(fd, 4)).toBe(1);
+  closeSync(fd);
 });
