@@ -37,7 +37,6 @@ export const UringOp = {
   AsyncCancel: 14,
   Read: 22,
   Write: 23,
-  Madvise: 25,
 } as const;
 
 /** A kernel thread does the work from the start, so the submitter never blocks. */
@@ -202,8 +201,7 @@ export class Uring {
 
   /**
    * Writes a submission entry; the kernel sees it at the next `enter`. Its completion has the same
-   * `tag`, 32 bits. `advice` is madvise's. AsyncCancel's address is the tag to cancel.
-   * Precondition: `room` > 0.
+   * `tag`, 32 bits. AsyncCancel's address is the tag to cancel. Precondition: `room` > 0.
    */
   push(
     op: number,
@@ -212,7 +210,6 @@ export class Uring {
     address: number,
     length: number,
     offset: number,
-    advice: number,
     tag: number,
   ): void {
     const { sqes } = this;
@@ -224,7 +221,7 @@ export class Uring {
     sqes[at + 4] = address;
     sqes[at + 5] = address / 2 ** 32;
     sqes[at + 6] = length;
-    sqes[at + 7] = advice;
+    sqes[at + 7] = 0;
     sqes[at + 8] = tag;
     sqes.fill(0, at + 9, at + SQE_WORDS);
     this.tail = (this.tail + 1) | 0;

@@ -96,7 +96,6 @@ export class UringQueue extends BaseQueue {
         operations.address[slot]!,
         remaining,
         offset,
-        0,
         slot,
       );
     } else {
@@ -108,7 +107,6 @@ export class UringQueue extends BaseQueue {
         operations.iovecAddress(slot),
         count,
         offset,
-        0,
         slot,
       );
     }
@@ -132,7 +130,6 @@ export class UringQueue extends BaseQueue {
       address,
       length,
       operations.offset[slot]!,
-      0,
       slot,
     );
   }
@@ -238,7 +235,7 @@ export class UringQueue extends BaseQueue {
     ring.discard();
     for (let slot = 0; slot < this.capacity; slot++) {
       if (operations.state[slot] !== SlotState.Running) continue;
-      ring.push(UringOp.AsyncCancel, 0, -1, slot, 0, 0, 0, slot | (Part.Cancel << PART_SHIFT));
+      ring.push(UringOp.AsyncCancel, 0, -1, slot, 0, 0, slot | (Part.Cancel << PART_SHIFT));
     }
     // After this turn of the event loop, so `isDestroyed` is true when cancelled operations are
     // delivered.

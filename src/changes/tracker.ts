@@ -14,9 +14,6 @@ import type { PageRuns, RunCollector } from "./page-runs.ts";
 /** "pagemap": for a mapped file, by the copies that the kernel has made (save/detector.ts). */
 export type ChangeDetection = "userfaultfd" | "hashes" | "pagemap";
 
-/** Half-open, in pages. */
-export type VisitPages = (start: number, end: number) => void;
-
 export interface TakeOptions {
   /** Other threads wait: leave out work that only makes later takes cheaper. */
   readonly isHurried?: boolean;

@@ -130,30 +130,28 @@ export const Field = {
   CapacityPages: 2,
   LimitPages: 3,
   Fd: 4,
-  LoadAddress: 5,
-  LoadBytes: 6,
-  Flags: 7,
+  Flags: 5,
   /** The accounting fields change later, with the lock held. */
-  AccountingAddress: 8,
-  ScanBeganMs: 9,
-  ScanTookMs: 10,
+  AccountingAddress: 6,
+  ScanBeganMs: 7,
+  ScanTookMs: 8,
   /** Tables of written pages (changes/tables.ts). Set with the lock held, before Word.Tracking. */
-  TrackingAddress: 11,
+  TrackingAddress: 9,
   /** Marks a control block of this layout. */
-  Magic: 12,
+  Magic: 10,
   /** A number that no other file of the process has. */
-  FileId: 13,
-  ProcessId: 14,
+  FileId: 11,
+  ProcessId: 12,
   /** The inode of `Fd`. */
-  Inode: 15,
+  Inode: 13,
   /** Allocations so far, and their pages. Added to with the lock held. */
-  Allocations: 16,
-  AllocatedPages: 17,
+  Allocations: 14,
+  AllocatedPages: 15,
 } as const;
 
 const MAGIC = 0x7067_616c_0002;
 const WORDS = Word.Participants + MAX_PARTICIPANTS * PARTICIPANT_WORDS;
-const FIELDS = 18;
+const FIELDS = 16;
 const LENGTH_BYTES = 4 * WORDS + 8 * FIELDS + 8 * COUNTERS;
 
 export interface Control {
