@@ -62,7 +62,9 @@ function* noteExtents(
   }
 }
 
-/** Notes SLICE_ROWS extents from `row` on. Returns the rank behind them, or -1 at the file's end. */
+/**
+ * Notes SLICE_ROWS extents from `row` on. Returns the rank behind them, or -1 at the file's end.
+ */
 function noteRows(
   extents: PageMap["extents"],
   row: number,
