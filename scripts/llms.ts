@@ -85,7 +85,7 @@ function compose(): string {
     const { title, summary } = summarize(`docs/${name}.md`);
     lines.push(`- [${title}](docs/${name}.md): ${summary}`);
   }
-  lines.push("- [Architecture](ARCHITECTURE.md): the path of a byte, the rooms, the glossary.");
+  lines.push("- [Architecture](ARCHITECTURE.md): the path of a byte, the folders, the glossary.");
   for (const [entry, target] of Object.entries(packageJson.exports)) {
     const source = typeof target === "string" ? target : (target.bun ?? target.default ?? "");
     if (!source.endsWith("index.ts")) continue;

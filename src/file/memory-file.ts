@@ -3,7 +3,7 @@
  * that are restored in the background. A port of gVisor's pkg/sentry/pgalloc. allocator/states.ts
  * describes the states of pages.
  *
- * This file and page-memory.ts are the public surface: they check arguments and call the rooms.
+ * This file and page-memory.ts are the public surface: they check arguments and call other folders.
  */
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { attachCore, FileCore } from "../core/core.ts";

@@ -1,6 +1,6 @@
 /**
- * Sizes, words and the order of rooms. known.ts lists offenders that are not mended yet. A listed
- * file without an offence fails the test too, so the list only shrinks.
+ * Sizes, words and the order of folders. known.ts lists offenders that are not repaired yet. A
+ * listed file without an offence fails the test too, so the list only shrinks.
  */
 import { describe, expect, test } from "bun:test";
 import { existsSync } from "node:fs";
@@ -8,7 +8,7 @@ import { dirname, join } from "node:path";
 import { measureFunctions } from "./functions.ts";
 import { KNOWN } from "./known.ts";
 import { files, isRule, libraryFiles, root, sources, texts } from "./repository.ts";
-import { rowOf, roomOf } from "./rooms.ts";
+import { folderOf, rowOf } from "./folders.ts";
 
 const WIDTH_MAX = 100;
 const FILE_LINES_MAX = 400;
@@ -29,8 +29,8 @@ function expectOnlyKnown(rule: keyof typeof KNOWN, offences: Offences): void {
   const places = offences.filter(({ path }) => !known.has(path));
   expect(places.map(({ path, line }) => `${path}:${line}`)).toEqual([]);
   const offenders = new Set(offences.map(({ path }) => path));
-  const cured = [...known].filter((path) => !offenders.has(path));
-  expect(cured, `remove these from KNOWN.${rule}`).toEqual([]);
+  const repaired = [...known].filter((path) => !offenders.has(path));
+  expect(repaired, `remove these from KNOWN.${rule}`).toEqual([]);
 }
 
 function offencesOf(paths: readonly string[], offends: (line: string) => boolean): Offences {
@@ -85,7 +85,7 @@ const WORDS =
 const PHRASES =
   /\b(now and then|again and again|as a rule|sees? to it|for want of|tells? of|if need be|bit by bit)\b/i;
 
-test("no text uses the words that the house avoids", () => {
+test("no text uses a word of the list of unclear words", () => {
   const paths = [...texts.keys()].filter(
     (path) => /\.(ts|md|sh)$/.test(path) && !isMade(path) && !isRule(path),
   );
@@ -108,7 +108,9 @@ function importsOf(path: string): { target: string; line: number }[] {
 test("imports of src/ and ffi/ point downwards", () => {
   const offences = libraryFiles.flatMap((path) =>
     importsOf(path)
-      .filter(({ target }) => /^(src|ffi)\/.*\.ts$/.test(target) && roomOf(target) !== roomOf(path))
+      .filter(
+        ({ target }) => /^(src|ffi)\/.*\.ts$/.test(target) && folderOf(target) !== folderOf(path),
+      )
       .filter(({ target }) => rowOf(target) >= rowOf(path))
       .map(({ line }) => ({ path, line })),
   );

@@ -1,4 +1,4 @@
-/** The repository's files and their text, for the tests that check the house rules. */
+/** The repository's files and their text, for the tests that check the rules of style. */
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 

@@ -1,5 +1,5 @@
 /**
- * House rules as failing tests. Each rule lists its offenders as `file:line`. The idea is
+ * Rules of style as failing tests. Each rule lists its offenders as `file:line`. The idea is
  * TigerBeetle's tidy.zig.
  */
 import { expect, test } from "bun:test";

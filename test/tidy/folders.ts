@@ -1,5 +1,6 @@
 /**
- * The rooms of the library, bottom to top. A file imports from its own room and from lower rows.
+ * The folders of the library, bottom to top. A file imports from its own folder and from lower
+ * rows.
  */
 export const ROWS: readonly (readonly string[])[] = [
   ["ffi"],
@@ -19,15 +20,15 @@ export const ROWS: readonly (readonly string[])[] = [
   ["cli"],
 ];
 
-/** "src/load/loader.ts" is in room "load", "src/index.ts" in "index", "ffi/libc.ts" in "ffi". */
-export function roomOf(path: string): string {
+/** "src/load/loader.ts" is in folder "load", "src/index.ts" in "index", "ffi/libc.ts" in "ffi". */
+export function folderOf(path: string): string {
   const [top, second] = path.split("/") as [string, string];
   return top === "ffi" ? "ffi" : second.replace(/\.ts$/, "");
 }
 
-/** Rows are counted from the bottom. @throws {Error} for a room that has no row */
+/** Rows are counted from the bottom. @throws {Error} for a folder that has no row */
 export function rowOf(path: string): number {
-  const row = ROWS.findIndex((rooms) => rooms.includes(roomOf(path)));
-  if (row < 0) throw new Error(`Expected a row in test/tidy/rooms.ts for the room of ${path}`);
+  const row = ROWS.findIndex((folders) => folders.includes(folderOf(path)));
+  if (row < 0) throw new Error(`Expected a row in test/tidy/folders.ts for the folder of ${path}`);
   return row;
 }
