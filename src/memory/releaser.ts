@@ -55,7 +55,12 @@ export class Releaser {
     if (this.words[Word.Releaser] === THREAD_ID) return;
     const owner = Atomics.load(this.words, Word.Releaser);
     const isTaken = owner === 0 ? this.replaceOwner(0) : this.takeOverFrom(owner);
-    if (isTaken) setImmediate(() => this.turn());
+    if (isTaken) this.scheduleTurn();
+  }
+
+  /** By itself, because a function with a closure makes an object in each call. */
+  private scheduleTurn(): void {
+    setImmediate(() => this.turn());
   }
 
   private takeOverFrom(owner: number): boolean {
@@ -71,7 +76,7 @@ export class Releaser {
   private turn(): void {
     if (!this.isLive()) return;
     if (this.releaseFor(TURN_MS)) {
-      setImmediate(() => this.turn());
+      this.scheduleTurn();
       return;
     }
     reach("releaser: found no waste");

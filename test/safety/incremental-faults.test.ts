@@ -27,8 +27,12 @@ const KILLING: readonly CallName[] = [
   "flock",
   "getdents",
 ];
-/** In CI compressed saves are killed at all calls, of the load before the save, too. */
-const ALL_CALLS_FOR = process.env["CI"] === undefined ? undefined : "zstd";
+/**
+ * Compressed saves are killed at every call, of the load before the save, too. Elsewhere than in the
+ * bench tier at every fifth, from a random one.
+ */
+const ALL_CALLS_FOR = "zstd";
+const ALL_CALLS_STEP = process.env["PGALLOC_EVERY_CALL"] === undefined ? 5 : 1;
 
 async function withRoot<T>(use: (root: string) => Promise<T>): Promise<T> {
   const root = mkdtempSync(join(tmpdir(), "pgalloc-incremental-faults-"));
@@ -62,18 +66,20 @@ async function killAt(
 }
 
 describe.each(["none", "zstd"] as const)("compression %s", (compression) => {
-  test("killed at every such call, a save on top of others leaves one or the other", async () => {
+  test("killed at such a call, a save on top of others leaves one or the other", async () => {
     await withRoot(async (root) => {
       const original = join(root, "original");
       await saveLayers(original, COMPACTING_VERSION - 1, { compression });
       expect(pageFiles(original).length).toBeGreaterThan(5);
       const versions: number[] = [];
-      let next = 0;
+      const step = compression === ALL_CALLS_FOR ? ALL_CALLS_STEP : 1;
+      let next = Math.floor(Math.random() * step);
       let hasSurvived = false;
       const lane = async () => {
         using faults = new Faults();
         while (!hasSurvived) {
-          const at = next++;
+          const at = next;
+          next += step;
           const directory = join(root, `at-${at}`);
           cpSync(original, directory, { recursive: true });
           const isKilled = await killAt(faults, directory, at, compression);
@@ -91,7 +97,9 @@ describe.each(["none", "zstd"] as const)("compression %s", (compression) => {
       await Promise.all(Array.from({ length: LANES }, lane));
       const killed = versions.filter((version) => version !== undefined);
       console.log(`    killed at ${killed.length} calls, each time a complete checkpoint`);
-      expect(new Set(killed)).toEqual(new Set([COMPACTING_VERSION - 1, COMPACTING_VERSION]));
+      const known = [COMPACTING_VERSION - 1, COMPACTING_VERSION];
+      for (const version of killed) expect(known).toContain(version);
+      if (step === 1) expect(new Set(killed)).toEqual(new Set(known));
     });
   }, 240_000);
 });
