@@ -54,7 +54,7 @@ export type {
   RequestMetrics,
   SaveMetrics,
 } from "./metrics/metrics.ts";
-export type { MapOptions, MapServer } from "./map/serve.ts";
+export type { ServeMapOptions, MapServer } from "./map/serve.ts";
 export { serveMap } from "./map/serve-map.ts";
 export { type MetricsSource, prometheus } from "./metrics/prometheus.ts";
 export type {

@@ -6,12 +6,12 @@
  */
 import { checkInteger } from "../../ffi/index.ts";
 import { assert, DestroyedError } from "../errors/errors.ts";
-import { Kind, Operations, SlotState } from "./operations.ts";
+import { Kind, OperationTable, SlotState } from "./operations.ts";
 import { type Completions, type Queue, QueueBusyError } from "./queue.ts";
 
 export abstract class BaseQueue implements Queue {
   readonly capacity: number;
-  protected readonly operations: Operations;
+  protected readonly operations: OperationTable;
   /** Stack of the numbers of free slots. */
   private readonly freeSlots: Int32Array;
   private freeCount: number;
@@ -25,7 +25,7 @@ export abstract class BaseQueue implements Queue {
 
   /** @throws {RangeError} if the capacity is not in [1, 4096] */
   protected constructor(capacity: number) {
-    this.operations = new Operations(capacity);
+    this.operations = new OperationTable(capacity);
     this.capacity = capacity;
     this.freeSlots = Int32Array.from({ length: capacity }, (_, i) => capacity - 1 - i);
     this.freeCount = capacity;

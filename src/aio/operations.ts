@@ -45,7 +45,7 @@ export const MAX_THREADS = 48;
 const HEADER_WORDS = QueueWord.Threads + MAX_THREADS;
 const IOVEC_WORDS = 4;
 
-export class Operations {
+export class OperationTable {
   readonly buffer: SharedArrayBuffer;
   readonly capacity: number;
   readonly words: Int32Array;

@@ -3,17 +3,17 @@
  * Workers of WorkerQueue. It finishes short transfers, so all queues follow one rule (queue.ts).
  */
 import { readAt, readVectorAt, writeAt, writeVectorAt } from "../../ffi/index.ts";
-import { Kind, type Operations } from "./operations.ts";
+import { Kind, type OperationTable } from "./operations.ts";
 
 /** Returns the operation's result. Precondition: the slot is running, and this thread runs it. */
-export function perform(operations: Operations, slot: number): number {
+export function perform(operations: OperationTable, slot: number): number {
   const kind = operations.kind[slot]!;
   return kind === Kind.Read || kind === Kind.Write
     ? transfer(operations, slot, kind)
     : transferVector(operations, slot, kind);
 }
 
-function transfer(operations: Operations, slot: number, kind: number): number {
+function transfer(operations: OperationTable, slot: number, kind: number): number {
   const fd = operations.fd[slot]!;
   const address = operations.address[slot]!;
   const lengthBytes = operations.remaining[slot]!;
@@ -21,7 +21,7 @@ function transfer(operations: Operations, slot: number, kind: number): number {
   return positioned(fd, address, lengthBytes, operations.offset[slot]!);
 }
 
-function transferVector(operations: Operations, slot: number, kind: number): number {
+function transferVector(operations: OperationTable, slot: number, kind: number): number {
   const fd = operations.fd[slot]!;
   const positioned = kind === Kind.Readv ? readVectorAt : writeVectorAt;
   while (operations.remaining[slot]! > 0) {

@@ -4,7 +4,7 @@
  * words.
  */
 import { THREAD_ID } from "../threads/thread.ts";
-import { Operations, QueueWord, SlotState } from "./operations.ts";
+import { OperationTable, QueueWord, SlotState } from "./operations.ts";
 import { perform } from "./perform.ts";
 
 export interface AioTask {
@@ -14,7 +14,7 @@ export interface AioTask {
 }
 
 export function run(task: AioTask): void {
-  const operations = new Operations(task.operations);
+  const operations = new OperationTable(task.operations);
   const { words } = operations;
   Atomics.store(words, QueueWord.Threads + task.thread, THREAD_ID);
   for (;;) {
@@ -28,7 +28,7 @@ export function run(task: AioTask): void {
 }
 
 /** Takes a queued slot; -1 if there is none. The search starts behind the last slot taken. */
-export function take(operations: Operations, thread: number): number {
+export function take(operations: OperationTable, thread: number): number {
   const { state, words, capacity } = operations;
   const from = Atomics.load(words, QueueWord.Cursor);
   for (let i = 0; i < capacity; i++) {
@@ -43,7 +43,7 @@ export function take(operations: Operations, thread: number): number {
   return -1;
 }
 
-export function finish(operations: Operations, slot: number, result: number): void {
+export function finish(operations: OperationTable, slot: number, result: number): void {
   operations.result[slot] = result;
   Atomics.store(operations.state, slot, SlotState.Done);
   Atomics.add(operations.words, QueueWord.Completed, 1);

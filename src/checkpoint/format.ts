@@ -92,7 +92,7 @@ export const FRAME_BYTES = 28;
 export const PAGE_FILE_BYTES = 16;
 
 /** Runs of pages, one row each. */
-export interface RunColumns {
+export interface StoredRuns {
   readonly start: Uint32Array;
   readonly length: Uint32Array;
   /** allocator/states.ts: USED or SUB_RELEASED. */
@@ -108,7 +108,7 @@ export interface FileImage {
   /** One value for each chunk: 1 = meant for huge pages. */
   readonly chunkHuge: Uint8Array;
   /** Runs of pages that are not free: ordered, disjoint, each within chunks of one page size. */
-  readonly runs: RunColumns;
+  readonly runs: StoredRuns;
   /** Where the contents of pages are. */
   readonly pageMap: PageMap;
   readonly userData: Uint8Array | null;

@@ -13,4 +13,4 @@ export type { KeyOf, KeyType } from "./keys.ts";
 export type { StoreMap } from "./map.ts";
 export type { MapOptions, SetOptions } from "./map-options.ts";
 export type { Table } from "./table.ts";
-export { type AttachOptions, Store, type StoreHandle, type StoreOptions } from "./store.ts";
+export { type StoreAttachOptions, Store, type StoreHandle, type StoreOptions } from "./store.ts";

@@ -68,7 +68,7 @@ export interface StoreHandle {
   readonly rootStart: number;
 }
 
-export interface AttachOptions {
+export interface StoreAttachOptions {
   /** Only read: other threads' checkpoints then do not wait for this thread. Default: false. */
   readonly readOnly?: boolean | undefined;
   readonly now?: (() => number) | undefined;
@@ -172,8 +172,8 @@ export class Store implements Disposable, AsyncDisposable {
    * @throws {TypeError} for a handle that `share()` did not make
    * @throws {DestroyedError} {TooManyThreadsError}
    */
-  static attach(handle: StoreHandle, given?: Nullable<AttachOptions> | null): Store {
-    const options = readOptions<AttachOptions>(given);
+  static attach(handle: StoreHandle, given?: Nullable<StoreAttachOptions> | null): Store {
+    const options = readOptions<StoreAttachOptions>(given);
     if (handle?.kind !== "pgalloc.Store")
       throw new TypeError(
         `Expected a handle made by Store.share() in this process, got ${showValue(handle)}`,

@@ -13,7 +13,7 @@ export interface PagePlace {
 }
 
 /** Runs of pages whose contents follow one another in a frame, one row each. */
-export class Pieces {
+export class UnitPieces {
   readonly page = new Uint32Array(PAGES_PER_UNIT);
   readonly pages = new Uint32Array(PAGES_PER_UNIT);
   readonly rank = new Uint32Array(PAGES_PER_UNIT);
@@ -30,7 +30,7 @@ export class Places {
   private readonly unitFirstExtent: Int32Array;
   private readonly unitFirstRank: Int32Array;
   private readonly hasFrames: boolean;
-  private readonly pieces = new Pieces();
+  private readonly pieces = new UnitPieces();
 
   constructor(map: PageMap, tables: LoadTables, mappedExtents: Uint8Array) {
     this.mappedExtents = mappedExtents;
@@ -65,7 +65,7 @@ export class Places {
    * One flat loop: in a fresh thread it runs interpreted, where a call for each piece costs more
    * than all the work.
    */
-  listPieces(unit: number, want: Int32Array, pieces: Pieces): number {
+  listPieces(unit: number, want: Int32Array, pieces: UnitPieces): number {
     const { start: starts, length: lengths, frame, framePage } = this.map.extents;
     const first = unit * PAGES_PER_UNIT;
     const end = first + PAGES_PER_UNIT;

@@ -15,7 +15,7 @@
 import { CodecId } from "../codec/codec.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { PAGES_PER_UNIT } from "./load-tables.ts";
-import { Pieces, type Places } from "./places.ts";
+import { UnitPieces, type Places } from "./places.ts";
 
 export const ReadKind = { Pages: 0, Frame: 1, Block: 2, Mapped: 3 } as const;
 
@@ -45,7 +45,7 @@ export class ReadPlan {
   private readonly firstRun = new Uint32Array(READS_MAX);
   private readonly skip = new Uint32Array(READS_MAX);
   private readonly pages = new Uint32Array(READS_MAX);
-  private readonly pieces = new Pieces();
+  private readonly pieces = new UnitPieces();
   private runCount = 0;
   private readonly runPage = new Uint32Array(RUNS_MAX);
   private readonly runPages = new Uint32Array(RUNS_MAX);

@@ -2,7 +2,7 @@
 import { showValue } from "../../ffi/index.ts";
 import { type Nullable, readOptions } from "../core/options.ts";
 import { coreOf, MemoryFile } from "../file/memory-file.ts";
-import type { MapOptions, MapServer } from "./serve.ts";
+import type { ServeMapOptions, MapServer } from "./serve.ts";
 
 /**
  * Serves a page that shows the file live: which pages are used, loaded or waste; the slowest waits;
@@ -14,7 +14,7 @@ import type { MapOptions, MapServer } from "./serve.ts";
  */
 export async function serveMap(
   files: MemoryFile | Iterable<MemoryFile>,
-  options?: Nullable<MapOptions> | null,
+  options?: Nullable<ServeMapOptions> | null,
 ): Promise<MapServer> {
   const list = files instanceof MemoryFile ? [files] : [...files];
   const cores = list.map((file) => {
@@ -25,5 +25,5 @@ export async function serveMap(
     return core;
   });
   const { serveCores } = await import("./serve.ts");
-  return await serveCores(cores, readOptions<MapOptions>(options));
+  return await serveCores(cores, readOptions<ServeMapOptions>(options));
 }

@@ -10,7 +10,7 @@ import { modelOf, pageMarksOf, updateOf } from "./from-file.ts";
 import type { AwaitRow } from "./model.ts";
 import { renderPage } from "./page.ts";
 
-export interface MapOptions {
+export interface ServeMapOptions {
   /** Default: a free port. */
   readonly port?: number | undefined;
   /** The address to listen on. Default: "127.0.0.1". */
@@ -67,7 +67,7 @@ class SlowAwaits {
 
 export async function serveCores(
   cores: readonly FileCore[],
-  options: MapOptions,
+  options: ServeMapOptions,
 ): Promise<MapServer> {
   const { port = 0, hostname = "127.0.0.1" } = options;
   const title = options.title ?? cores.map(({ name }) => name).join(", ");

@@ -8,7 +8,7 @@ import type { PageMap } from "../checkpoint/page-map.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
 
 /** The places of the contents of a MemoryFile's pages. */
-export interface MappedPages {
+export interface StoredPlaces {
   readonly map: PageMap;
   readonly pageFiles: readonly PageFile[];
 }
@@ -29,7 +29,7 @@ export interface ChangedPages {
 
 const PAGES_PER_UNIT = HUGE_PAGE_SIZE / PAGE_SIZE;
 
-export function findChangedPages(older: MappedPages, newer: MappedPages): ChangedPages {
+export function findChangedPages(older: StoredPlaces, newer: StoredPlaces): ChangedPages {
   const places = placesOf(older);
   const ids = newer.pageFiles.map(({ id }) => older.pageFiles.findIndex((old) => old.id === id));
   const { extents, frames } = newer.map;
@@ -76,7 +76,7 @@ export function findChangedPages(older: MappedPages, newer: MappedPages): Change
 }
 
 /** For each page: the page file's index plus 1 (0: no contents), and the place in it. */
-function placesOf({ map }: MappedPages): { file: Uint32Array; place: Float64Array } {
+function placesOf({ map }: StoredPlaces): { file: Uint32Array; place: Float64Array } {
   const { extents, frames } = map;
   const last = extents.start.length - 1;
   const pages = last < 0 ? 0 : extents.start[last]! + extents.length[last]!;

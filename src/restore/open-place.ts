@@ -33,7 +33,7 @@ export interface OpenedCheckpoint {
   close(isLoaded: boolean): Promise<void>;
 }
 
-export interface OpenOptions {
+export interface OpenPlaceOptions {
   readonly s3?: S3Options | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly cache?: string | CacheOptions | undefined;
@@ -46,7 +46,7 @@ export interface OpenOptions {
  */
 export function openCheckpointAt(
   where: string,
-  options: OpenOptions,
+  options: OpenPlaceOptions,
 ): OpenedCheckpoint | Promise<OpenedCheckpoint> {
   if (isRemote(where)) return openRemote(where, options);
   return openLocal(openCheckpoint(where));
@@ -57,7 +57,7 @@ function openLocal({ manifest, contents }: OpenCheckpoint): OpenedCheckpoint {
   return { manifest, source, isCaching: false, close: async () => undefined };
 }
 
-async function openRemote(where: string, options: OpenOptions): Promise<OpenedCheckpoint> {
+async function openRemote(where: string, options: OpenPlaceOptions): Promise<OpenedCheckpoint> {
   const { s3, signal } = options;
   const cache = checkCache(options.cache);
   if (cache?.offline === true) return openLocal(openOffline(shownPlace(where), cache));
@@ -125,8 +125,8 @@ export function closeOpened({ source, close }: OpenedCheckpoint): void {
  */
 export async function openSource(
   where: string,
-  options?: Nullable<OpenOptions> | null,
+  options?: Nullable<OpenPlaceOptions> | null,
 ): Promise<PageSource> {
   const place = resolvePlace(where);
-  return (await openCheckpointAt(place, readOptions<OpenOptions>(options))).source;
+  return (await openCheckpointAt(place, readOptions<OpenPlaceOptions>(options))).source;
 }

@@ -35,7 +35,7 @@ const DECAY = 0.5;
 const WEIGHT_MIN = 0.5;
 
 /** Blocks in the order of their first use, with weights in (0, 1]. */
-export type Blocks = ReadonlyMap<number, number>;
+export type BlockWeights = ReadonlyMap<number, number>;
 
 interface Stored {
   readonly format: number;
@@ -94,14 +94,14 @@ export function workingSetStats(core: FileCore): {
 
 /** Notes what one file uses. */
 class Recorder {
-  readonly known: Blocks;
+  readonly known: BlockWeights;
   private readonly used = new Set<number>();
-  private readonly onEnd: (blocks: Blocks) => void;
+  private readonly onEnd: (blocks: BlockWeights) => void;
   private readonly beganMs = performance.now();
   private lastMs = this.beganMs;
   private hasEnded = false;
 
-  constructor(known: Blocks, onEnd: (blocks: Blocks) => void) {
+  constructor(known: BlockWeights, onEnd: (blocks: BlockWeights) => void) {
     this.known = known;
     this.onEnd = onEnd;
   }
@@ -142,7 +142,7 @@ class Recorder {
 }
 
 /** What this start used comes first, in its order; then what earlier ones used, while it weighs. */
-export function merge(known: Blocks, used: ReadonlySet<number>): Blocks {
+export function merge(known: BlockWeights, used: ReadonlySet<number>): BlockWeights {
   const merged = new Map<number, number>();
   for (const block of used) merged.set(block, WEIGHT);
   for (const [block, weight] of known) {
@@ -156,9 +156,9 @@ export function merge(known: Blocks, used: ReadonlySet<number>): Blocks {
 export class WorkingSet {
   private readonly path: string;
   private id: string;
-  private readonly known: ReadonlyMap<string, Blocks>;
+  private readonly known: ReadonlyMap<string, BlockWeights>;
   /** What the next start knows, by file: as much of it as has been recorded. */
-  private readonly next = new Map<string, Blocks>();
+  private readonly next = new Map<string, BlockWeights>();
 
   constructor(path: string, id: string) {
     this.path = path;
@@ -166,7 +166,7 @@ export class WorkingSet {
     this.known = readStored(path, id);
   }
 
-  blocksOf(name: string): Blocks {
+  blocksOf(name: string): BlockWeights {
     return this.known.get(name) ?? new Map();
   }
 
@@ -219,8 +219,8 @@ export class WorkingSet {
 }
 
 /** Blocks by file name; none for a file that is absent, damaged, or of another checkpoint. */
-function readStored(path: string, id: string): ReadonlyMap<string, Blocks> {
-  const files = new Map<string, Blocks>();
+function readStored(path: string, id: string): ReadonlyMap<string, BlockWeights> {
+  const files = new Map<string, BlockWeights>();
   for (const [name, { blocks, weights }] of Object.entries(parseStored(path, id)?.files ?? {})) {
     if (!Array.isArray(blocks) || !Array.isArray(weights)) return new Map();
     const known = new Map<number, number>();

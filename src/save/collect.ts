@@ -5,11 +5,11 @@
 import type { Allocator } from "../allocator/allocator.ts";
 import { HUGE, kindOf, SUB_RELEASED, stateOf, USED } from "../allocator/states.ts";
 import { PAGES_PER_CHUNK } from "../pages/units.ts";
-import type { RunColumns } from "../checkpoint/format.ts";
+import type { StoredRuns } from "../checkpoint/format.ts";
 
 const FIRST_ROWS = 1024;
 
-/** Runs as rows of numbers in the order of `RunColumns`. */
+/** Runs as rows of numbers in the order of `StoredRuns`. */
 class RunRows {
   private columns = Array.from({ length: 6 }, () => new Uint32Array(FIRST_ROWS));
   private count = 0;
@@ -33,7 +33,7 @@ class RunRows {
     groups[at] = group;
   }
 
-  finish(): RunColumns {
+  finish(): StoredRuns {
     const [start, length, state, refs, kind, group] = this.columns.map((column) =>
       column.subarray(0, this.count),
     ) as Six;
@@ -52,7 +52,7 @@ function grown(column: Uint32Array): Uint32Array<ArrayBuffer> {
 /** Pages that are neither used nor sub-released are free in the checkpoint. */
 export function collectRuns(allocator: Allocator): {
   chunkHuge: Uint8Array;
-  runs: RunColumns;
+  runs: StoredRuns;
   usedPages: number;
 } {
   const rows = new RunRows();
@@ -83,7 +83,7 @@ export function collectRuns(allocator: Allocator): {
 }
 
 /** The runs of used pages. */
-export function usedRuns(runs: RunColumns): { start: Uint32Array; length: Uint32Array } {
+export function usedRuns(runs: StoredRuns): { start: Uint32Array; length: Uint32Array } {
   const isUsed = (_: number, i: number) => runs.state[i] === USED;
   return { start: runs.start.filter(isUsed), length: runs.length.filter(isUsed) };
 }

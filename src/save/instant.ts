@@ -12,7 +12,7 @@
  */
 import { type PageRuns, RunCollector, intersectRuns, uniteRuns } from "../changes/page-runs.ts";
 import type { ChangeDetection } from "../changes/tracker.ts";
-import type { RunColumns } from "../checkpoint/format.ts";
+import type { StoredRuns } from "../checkpoint/format.ts";
 import { whileStopped } from "../control/stops.ts";
 import type { FileCore } from "../core/core.ts";
 import { PauseMemoryError } from "../errors/errors.ts";
@@ -35,7 +35,7 @@ export interface SavedCore {
 /** A MemoryFile's allocation state at the instant. */
 export interface FileState {
   readonly chunkHuge: Uint8Array;
-  readonly runs: RunColumns;
+  readonly runs: StoredRuns;
   readonly used: UsedRuns;
   readonly usedPages: number;
 }

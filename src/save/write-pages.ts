@@ -35,7 +35,7 @@ export interface WritePlan {
   readonly progressBytes: number;
 }
 
-export interface WrittenPages {
+export interface WriteResult {
   readonly frames: FrameRows;
   readonly frameCount: number;
   /** Bytes of the page file. */
@@ -72,10 +72,7 @@ export function mostBytesOf({
  * Stores the pages that differ from the save table, and enters their places.
  * @throws {SyscallError} or the error of the signal or onProgress; the page file is useless then
  */
-export async function writeUsedPages(
-  plan: WritePlan,
-  options: WriteOptions,
-): Promise<WrittenPages> {
+export async function writeUsedPages(plan: WritePlan, options: WriteOptions): Promise<WriteResult> {
   options.signal?.throwIfAborted();
   const work = listWork(plan.sources);
   const entries = work.unit.length;

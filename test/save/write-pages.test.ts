@@ -24,7 +24,7 @@ import { describeFile } from "../../src/save/file-writer.ts";
 import { FrameList } from "../../src/save/frame-list.ts";
 import { createFrames, createTable, openTable } from "../../src/save/save-table.ts";
 import { listWork } from "../../src/save/work-list.ts";
-import { mostBytesOf, type WrittenPages, writeUsedPages } from "../../src/save/write-pages.ts";
+import { mostBytesOf, type WriteResult, writeUsedPages } from "../../src/save/write-pages.ts";
 import { createWriteHandle, openWriteHandle, WriteWord } from "../../src/save/write-state.ts";
 import { run, type WriteSource } from "../../src/save/write-task.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
@@ -90,7 +90,7 @@ function joined(extents: readonly [number, number][]): [number, number][] {
 }
 
 interface Outcome {
-  readonly written: WrittenPages;
+  readonly written: WriteResult;
   readonly sources: readonly WriteSource[];
 }
 

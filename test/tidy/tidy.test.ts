@@ -26,6 +26,17 @@ test("only ffi/ imports bun:ffi", () => {
   expect(linesMatching(others, /["']bun:ffi["']/)).toEqual([]);
 });
 
+test("no two files of src/ and ffi/ export a class or a type of one name", () => {
+  const declaration = /^export (?:abstract )?(?:class|interface|type|enum) (\w+)/gm;
+  const homes = new Map<string, string[]>();
+  for (const path of libraryFiles) {
+    for (const [, name] of texts.get(path)!.matchAll(declaration))
+      homes.set(name!, [...(homes.get(name!) ?? []), path]);
+  }
+  expect(homes.size).toBeGreaterThan(300);
+  expect([...homes].filter(([, paths]) => paths.length > 1)).toEqual([]);
+});
+
 test("no file is named utils", () => {
   expect(files.filter((path) => /^(utils?|helpers?|misc)\./i.test(basename(path)))).toEqual([]);
 });
