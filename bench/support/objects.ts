@@ -8,8 +8,8 @@ import { heapStats } from "bun:jsc";
 const CALLS = 3;
 
 /**
- * Objects made by a call of `work`, which has run before: the fewest of three calls, because compiling
- * makes objects as well.
+ * Objects made by a call of `work`, which has run before: the fewest of three calls, because
+ * compiling makes objects as well.
  */
 export function countObjects(work: () => void): number {
   const counts = Array.from({ length: CALLS }, () => newObjects(work));

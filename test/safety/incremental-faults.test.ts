@@ -28,8 +28,8 @@ const KILLING: readonly CallName[] = [
   "getdents",
 ];
 /**
- * Compressed saves are killed at every call, of the load before the save, too. Elsewhere than in the
- * bench tier at every fifth, from a random one.
+ * Compressed saves are killed at every call of the save and of the load before it. Outside of the
+ * bench tier they are killed at every fifth call, from a random one on.
  */
 const ALL_CALLS_FOR = "zstd";
 const ALL_CALLS_STEP = process.env["PGALLOC_EVERY_CALL"] === undefined ? 5 : 1;
