@@ -1,8 +1,8 @@
 /**
  * Every `ts` block of README.md and docs/*.md is a program. It is type-checked as strictly as the
- * library, and executed with Bun in an empty directory in which "pgalloc" is this checkout. A block
- * that begins with `// not run: reason` is only type-checked, and listed as skipped with its
- * reason.
+ * library, and executed twice with Bun in a directory that is empty at first, in which "pgalloc" is
+ * this checkout. A block that begins with `// not run: reason` is only type-checked, and listed as
+ * skipped with its reason.
  */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import {
@@ -128,8 +128,12 @@ describe("program", () => {
         const cwd = join(directory, file.replace(/\.ts$/, ""));
         mkdirSync(cwd);
         writeFileSync(join(cwd, file), snippet.code);
-        const { exitCode, output } = await run([process.execPath, "--no-install", file], cwd);
-        if (exitCode !== 0) throw new Error(`${name} ended with exit code ${exitCode}:\n${output}`);
+        // The second run restores what the first has saved.
+        for (const start of ["first", "second"]) {
+          const { exitCode, output } = await run([process.execPath, "--no-install", file], cwd);
+          if (exitCode !== 0)
+            throw new Error(`${name}: exit code ${exitCode} at its ${start} start:\n${output}`);
+        }
       },
       RUN_TIMEOUT_MS,
     );
