@@ -8,6 +8,20 @@ import { KEY_TYPES, type KeyType } from "./keys.ts";
 import type { MapOptions } from "./map-options.ts";
 import type { StoreParts } from "./parts.ts";
 
+/** Whether the map has the limits that the options give. */
+export function hasLimits(
+  parts: StoreParts,
+  place: HeaderPlace,
+  { maxEntries, maxBytes }: MapOptions,
+): boolean {
+  if (maxEntries === undefined && maxBytes === undefined) return true;
+  const buckets = new Buckets(parts.arena, parts.pages, place);
+  return (
+    (maxEntries === undefined || buckets.header(MapWord.MaxEntries) === maxEntries) &&
+    (maxBytes === undefined || buckets.headerNumber(MapWord.MaxBytes) === maxBytes)
+  );
+}
+
 /**
  * The map of that name, with the limits that the options give; makes it if it does not exist.
  * @throws as Store.map
@@ -20,7 +34,7 @@ export function createMap(
 ): HeaderPlace {
   if (maxEntries !== undefined) checkInteger("maxEntries", maxEntries, 0, 2 ** 31 - 1);
   if (maxBytes !== undefined) checkInteger("maxBytes", maxBytes, 0, 2 ** 50);
-  return parts.arena.write("map()", () => {
+  return parts.arena.write(`map() to make or change ${JSON.stringify(name)}`, () => {
     let place = parts.names.find(name, StructureKind.Map);
     const isNew = place === undefined;
     place ??= parts.names.create(name, StructureKind.Map);

@@ -52,7 +52,7 @@ export async function openCheckpointFile(
   options: LoadOptions,
 ): Promise<MemoryFile | null> {
   try {
-    return await MemoryFile.loadFrom(where, { background: true, ...options });
+    return await MemoryFile.loadFrom(where, { ...options, background: options.background ?? true });
   } catch (error) {
     if (!create || !(error instanceof NoCheckpointError)) throw error;
     return null;

@@ -30,7 +30,7 @@ import { Heap } from "./heap.ts";
 import { KEY_TYPES, type KeyType } from "./keys.ts";
 import { StoreMap } from "./map.ts";
 import type { MapOptions } from "./map-options.ts";
-import { createMap, dropMap } from "./map-header.ts";
+import { createMap, dropMap, hasLimits } from "./map-header.ts";
 import type { FileMetrics } from "../metrics/metrics.ts";
 import type { Schema } from "./column-types.ts";
 import { Table } from "./table.ts";
@@ -188,7 +188,7 @@ export class Store implements Disposable, AsyncDisposable {
 
   /**
    * The map of that name; makes it if it does not exist. A map's key type never changes. Limits
-   * that are given replace those it has.
+   * that are given replace those it has. A reader may give only those it has.
    *
    * @throws {WrongTypeError} if it is no map, or one with other keys
    * @throws {OutOfMemoryError} {NotLoadedError} {ReadOnlyStoreError} with nothing changed
@@ -207,7 +207,7 @@ export class Store implements Disposable, AsyncDisposable {
     this.arena.beginRead("map()");
     const find = () => this.parts.names.find(name, StructureKind.Map);
     let place = this.arena.mayBeRaced ? this.arena.readLocked(find) : find();
-    if (place === undefined || options.maxEntries !== undefined || options.maxBytes !== undefined)
+    if (place === undefined || !hasLimits(this.parts, place, options))
       place = createMap(this.parts, name, type, options);
     const known = this.maps.get(name);
     const stored = KEY_TYPES[this.arena.get(place.window, place.word + MapWord.KeyType)];

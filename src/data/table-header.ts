@@ -20,7 +20,7 @@ export function openTable(
   if (place === undefined) {
     if (codecs === undefined)
       throw new RangeError(`The store has no table ${JSON.stringify(name)}: pass its columns`);
-    return parts.arena.write("table()", () => {
+    return parts.arena.write(`table() to make ${JSON.stringify(name)}`, () => {
       // Another thread may have made it meanwhile.
       const found = parts.names.find(name, StructureKind.Table);
       if (found !== undefined) return found;

@@ -1,7 +1,7 @@
 /** Store: opening, names, locks, threads of control. */
 import { inspect } from "node:util";
 import { afterAll, expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Store } from "../../src/data/index.ts";
 import { DestroyedError, MemoryFile } from "../../src/index.ts";
@@ -148,6 +148,37 @@ test("freed memory returns to the kernel", async () => {
     await store.memory.released();
     expect(store.memory.totalUsageBytes).toBeLessThan(before + 8_000_000);
   }
+});
+
+test("Store.open restores in the background where background is undefined", async () => {
+  const where = place();
+  const first = await Store.open(where, { create: true });
+  first.map("m").set("big", new Uint8Array(4 * 2 ** 20).fill(1));
+  await first.close();
+  // A restore that is not in the background fails at a damaged page.
+  const pages = join(where, readdirSync(where).find((name) => name.startsWith("pages-"))!);
+  const bytes = readFileSync(pages);
+  bytes[bytes.length >>> 1]! ^= 1;
+  writeFileSync(pages, bytes);
+  const damaged = { code: "ERR_CORRUPT_CHECKPOINT" };
+  await expect(Store.open(where, { background: false })).rejects.toMatchObject(damaged);
+  await using store = await Store.open(where, { background: undefined, readOnly: true });
+  expect(store.names()).toEqual([{ name: "m", kind: "map" }]);
+});
+
+test("map of a reader takes the limits that the map has, and no others", async () => {
+  const where = place();
+  const limits = { maxEntries: 10, maxBytes: 2 ** 40 };
+  const writer = await Store.open(where, { create: true });
+  writer.map("m", limits).set("a", text("1"));
+  await writer.close();
+  await using reader = await Store.open(where, { readOnly: true, background: false });
+  expect(reader.map("m", limits).size).toBe(1);
+  expect(reader.map("m", { maxBytes: 2 ** 40 }).size).toBe(1);
+  for (const others of [{ maxEntries: 11 }, { maxBytes: 2 ** 41 }, { ...limits, maxBytes: 2 ** 8 }])
+    expect(() => reader.map("m", others)).toThrow('Cannot call map() to make or change "m"');
+  expect(() => reader.map("n")).toThrow('Cannot call map() to make or change "n"');
+  expect(() => reader.table("t", { a: "f32" })).toThrow('Cannot call table() to make "t"');
 });
 
 test("refresh shows a reader the writer's next checkpoint", async () => {
