@@ -35,7 +35,7 @@ const MEANINGS: Readonly<Record<string, string>> = {
   ENOENT: "no such file or directory",
   ENOSPC: "no space is left on the device",
   ENOSYS: "the kernel does not have this call",
-  ENOTDIR: "it, or a part of the path, is no directory",
+  ENOTDIR: "it, or a part of the path, is not a directory",
   EPERM: "the process may not do this",
   EROFS: "the file system is read-only",
   "open EISDIR": "it is a directory",

@@ -1,6 +1,6 @@
 /**
  * /proc/self/pagemap: what the kernel has behind each page of this process (proc(5)). No privilege
- * is needed; addresses of frames, which this hides, are not read.
+ * is needed, because physical addresses are not read.
  */
 import { SyscallError } from "./errors.ts";
 import { O_RDONLY, openFile } from "./file.ts";
@@ -8,7 +8,7 @@ import { SYSTEM_PAGE_SIZE } from "./libc.ts";
 import { addressOf } from "./memory.ts";
 import { readAt } from "./transfer.ts";
 
-/** Of the upper half of an entry. */
+/** Bits of the upper half of an entry. */
 const PRESENT = 1 << 31;
 const SWAPPED = 1 << 30;
 const OF_FILE = 1 << 29;
@@ -29,7 +29,7 @@ export function openPagemap(): number {
   return openFile("/proc/self/pagemap", O_RDONLY);
 }
 
-/** Reads so many entries from `address` on. `entries` cannot move. @throws {SyscallError} */
+/** Reads `count` entries from `address` on. `entries` cannot move. @throws {SyscallError} */
 export function readPagemap(
   fd: number,
   address: number,

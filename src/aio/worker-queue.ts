@@ -25,14 +25,14 @@ const EOWNERDEAD = errnoNumber("EOWNERDEAD");
 /** The waiting thread's number as a performer. */
 const OWNER = MAX_THREADS;
 
-/** One Worker of the queue, from its start to its end. Its replacement is another object. */
-interface Stay {
+/** One Worker of the queue. The Worker that replaces it has another object. */
+interface QueueWorker {
   readonly ended: Promise<void>;
 }
 
 export class WorkerQueue extends BaseQueue {
   private readonly threads: number;
-  private readonly stays: (Stay | undefined)[] = [];
+  private readonly workers: (QueueWorker | undefined)[] = [];
   private deaths = 0;
   /**
    * The error with which a Worker ended, other than its death, or the reason why none can be
@@ -48,24 +48,25 @@ export class WorkerQueue extends BaseQueue {
 
   protected override start(): void {
     const { words } = this.operations;
-    for (let thread = this.stays.length; thread < this.threads; thread++) this.startThread(thread);
+    for (let thread = this.workers.length; thread < this.threads; thread++)
+      this.startThread(thread);
     Atomics.add(words, QueueWord.Added, 1);
     Atomics.notify(words, QueueWord.Added, 1);
   }
 
   private startThread(thread: number): void {
     const task: AioTask = { operations: this.operations.buffer, thread };
-    const stay: Stay = {
+    const worker: QueueWorker = {
       ended: runInThread("aio", task, { ref: false }).done.then(
         () => undefined,
         (error: unknown) => {
           if (!(error instanceof ThreadDiedError)) this.failure ??= error;
           if (error instanceof WorkerNotFoundError) this.deaths = MAX_DEATHS;
-          if (this.stays[thread] === stay) this.replace(thread);
+          if (this.workers[thread] === worker) this.replace(thread);
         },
       ),
     };
-    this.stays[thread] = stay;
+    this.workers[thread] = worker;
   }
 
   /** Ends the operation of a dead Worker and starts another Worker in its place. */
@@ -76,7 +77,7 @@ export class WorkerQueue extends BaseQueue {
       if (Atomics.load(state, slot) === SlotState.Running + thread)
         finish(this.operations, slot, -EOWNERDEAD);
     }
-    this.stays[thread] = undefined;
+    this.workers[thread] = undefined;
     if (!this.isDestroyed && ++this.deaths <= MAX_DEATHS) this.startThread(thread);
     this.wakeOwner();
   }
@@ -149,7 +150,7 @@ export class WorkerQueue extends BaseQueue {
     // The Workers do not keep the process alive. The memory that they write to must not go before
     // they have ended.
     const keepAlive = setInterval(() => undefined, LIVENESS_CHECK_MS);
-    await Promise.all(this.stays.map((stay) => stay?.ended));
+    await Promise.all(this.workers.map((worker) => worker?.ended));
     clearInterval(keepAlive);
   }
 }

@@ -210,7 +210,7 @@ export class Allocator {
       if (set.tagAt(last) === (FREE | huge)) tail = set.lengthAt(last);
     }
     const chunks = Math.ceil((pages - tail) / PAGES_PER_CHUNK);
-    assert(set.size % PAGES_PER_CHUNK === 0, () => `${set.size} pages are no whole chunks`);
+    assert(set.size % PAGES_PER_CHUNK === 0, () => `${set.size} pages are not whole chunks`);
     if (set.size + chunks * PAGES_PER_CHUNK > this.capacityPages)
       this.throwOutOfMemory(pages, this.words[Word.UsedPages]!);
     this.addChunks(chunks, huge);

@@ -45,7 +45,7 @@ export const SEARCHED_CLASSES = 4;
 
 /**
  * A tag is class | kind << KIND_SHIFT. Pages that are not used have kind 0 (System) and group 0.
- * Kinds 0 to 3 (Anonymous, PageCache, Tmpfs) make tags below 64, whose runs are one byte in a
+ * Kinds 0 to 3 (System to Tmpfs) make tags below 64, whose runs are one byte in a
  * SegmentSet (segment/value.ts).
  */
 export const KIND_SHIFT = 4;

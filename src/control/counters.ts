@@ -1,6 +1,6 @@
 /**
  * Counters of a file: 64-bit words in its control block. The thread that does the work adds to them
- * atomically; they are read without a lock. They only grow, and no code decides by them.
+ * atomically; they are read without a lock. They only grow, and no decision depends on them.
  *
  * Only cold work counts here (a save, a wait, an error). Figures that a hot path keeps anyway, such
  * as the pages in use, are read from its own words.

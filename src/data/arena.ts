@@ -1,6 +1,6 @@
 /**
- * One thread's view of a store's memory: a typed array for each window, and the frame of every
- * operation.
+ * One thread's view of a store's memory: a typed array for each window, and the beginning and end
+ * of every operation.
  *
  * A read calls `beginRead`, then reads `words` and `bytes`. While `isMissing` it calls
  * `requireLoaded` before each read. A write calls `beginWrite`, changes words by `set` (which notes
@@ -36,15 +36,15 @@ import type { StoreControl } from "./control.ts";
 import { HugePages } from "./huge-pages.ts";
 import { rootOf } from "./store-file.ts";
 
-/** A stamp that no look at pages has: the file never takes our views for checked ones. */
+/** Word.Discards has it once in 2^32 changes: the file does not treat a store's view as checked. */
 export const NO_LOOK = -1;
-/** The version of no table of windows. */
+/** Equals no version of the table of windows. */
 const NOT_READ = 0.5;
 
 export class Arena {
   readonly file: MemoryFile;
   readonly control: StoreControl;
-  /** Another one after the file's `refresh`. */
+  /** Replaced after the file's `refresh`. */
   core: FileCore;
   readonly isReadOnly: boolean;
   /** By window; undefined where no window is, or none that this thread has looked at. */
@@ -62,7 +62,7 @@ export class Arena {
   /** True once this thread has closed the store. */
   isClosed = false;
   huge: HugePages;
-  /** How often the file was refreshed. What a thread knows of names is valid for one count only. */
+  /** How often the file was refreshed. Cached names are valid while it is unchanged. */
   adoptions = 0;
   private seeds: readonly [number, number] | undefined;
   private windowsVersion = 0;

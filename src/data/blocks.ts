@@ -46,7 +46,7 @@ export class Blocks {
     this.pages = pages;
   }
 
-  /** Bytes that a block of that many takes. */
+  /** Bytes that a block of `bytes` takes. */
   sizeFor(bytes: number): number {
     if (bytes <= MAX_SMALL_BYTES) return CLASS_BYTES[classOf(bytes)]!;
     return Math.ceil(bytes / STORE_PAGE) * STORE_PAGE;

@@ -261,7 +261,7 @@ export class Buckets {
       throw arena.outside(window, word);
     if (arena.isMissing) arena.requireLoaded(window, word, ENTRY_WORDS + 1);
     if ((words[word]! & BLOCK_KIND_MASK) !== BlockKind.Entry)
-      throw new CorruptStoreError(`A map refers to a block that is no entry`);
+      throw new CorruptStoreError(`A map refers to a block that is not an entry`);
     const lengths = words[word + 1]!;
     const keyWord = word + ENTRY_WORDS + ((lengths & EXPIRES) === 0 ? 0 : 2);
     const valueWord = keyWord + (((lengths & 0xffff) + 3) >>> 2);

@@ -63,7 +63,7 @@ export class Cells {
     const kind = arena.get(blockWindow, blockWord) & BLOCK_KIND_MASK;
     const length = arena.get(blockWindow, blockWord + 1);
     if (kind !== BlockKind.Cell || blockWindow === 0)
-      throw new CorruptStoreError("A table refers to a block that is no cell");
+      throw new CorruptStoreError("A table refers to a block that is not a cell");
     const end = 4 * blockWord + HEAD_BYTES + length;
     if (length < 0 || end > arena.bytes[blockWindow]!.length)
       throw arena.outside(blockWindow, end >>> 2);

@@ -5,7 +5,7 @@ import { lengthOfBytes } from "./values.ts";
 export type NumberType = "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "f32" | "f64";
 export type BigType = "i64" | "u64";
 export type ScalarType = NumberType | BigType;
-/** A number, a vector of as many numbers, or bytes of any length up to 64 MiB. */
+/** A number, a vector of `length` numbers, or bytes of any length up to 64 MiB. */
 export type ColumnType = ScalarType | "bytes" | readonly [type: ScalarType, length: number];
 export type Schema = Readonly<Record<string, ColumnType>>;
 
@@ -98,7 +98,7 @@ type CellArrayConstructor = new (
 /** A column's type, as it is stored and used. */
 export class ColumnCodec {
   readonly type: ScalarType | "bytes";
-  /** Numbers in a cell; 0 for one that is no vector. */
+  /** Numbers in a vector; 0 for a cell that is not a vector. */
   readonly length: number;
   readonly code: number;
   /** Of a cell. Cells of bytes refer to a block. */

@@ -1,9 +1,10 @@
 /**
  * The columns of a table: their records, and the chunks that hold their cells.
  *
- * A chunk is 2^n rows. Each column has a run of pages for each chunk, which the column's list
- * names; 0 stands for a chunk that is all zeros because no one has written to it. So a table grows
- * without copies of cells, and a new column costs nothing.
+ * A chunk is 2^n rows. (It has nothing to do with the chunks of a MemoryFile.) Each column has a
+ * run of pages for each chunk, which the column's list names. 0 in the list stands for a chunk that
+ * was never written, whose cells are zero. So a table grows without copies of cells, and a new
+ * column costs nothing.
  *
  *   header     columns · page address of their records · rows · bits of a chunk's rows
  *   record     type · length of a vector · page address of the list · entries of the list · name
@@ -183,8 +184,8 @@ export class Columns {
   }
 
   /**
-   * Finds a row's cell. False if it is in a chunk of zeros. @throws {CorruptStoreError}
-   * {NotLoadedError}
+   * Finds a row's cell. False if it is in a chunk that was never written.
+   * @throws {CorruptStoreError} {NotLoadedError}
    */
   locate(column: Column, row: number): boolean {
     const { arena } = this;

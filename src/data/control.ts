@@ -12,7 +12,7 @@
  *
  * Which entries were read lately (for CLOCK, Corbató 1968) is one bit by hash, shared by all maps
  * of the store that have a limit: a reader sets it, the evicting writer clears it. Entries with the
- * same bit share their luck.
+ * same bit are marked and cleared together.
  */
 import { Word } from "../control/control.ts";
 import { acquireLock, markFailed, releaseLock } from "../control/lock.ts";

@@ -4,7 +4,7 @@
  * look-up compares words.
  *
  * The hash is HalfSipHash-1-3 (Aumasson and Bernstein; Linux uses it for its tables) with a random
- * key per store: without that key no one can choose keys that collide.
+ * key per store: without that key it is not possible to choose keys that collide.
  */
 import { checkInteger, showValue } from "../../ffi/index.ts";
 
@@ -53,7 +53,7 @@ export class Keys {
     this.seedHigh = seedHigh;
   }
 
-  /** @throws {TypeError} {RangeError} if it is no key of this type */
+  /** @throws {TypeError} {RangeError} if it is not a key of this type */
   put(key: unknown): void {
     if (typeof key === "string" && this.type === "string") this.putString(key);
     else this.putOther(key);

@@ -105,7 +105,7 @@ export const PageWord = {
   State: 0,
   /** Run: pages. Span: first free block + 1, blocks in use << 16. Inside a span: its first page. */
   Use: 1,
-  /** Spans with free blocks of a class are a ring-less list. */
+  /** Spans of a class with free blocks are a doubly linked list. */
   Next: 2,
   Previous: 3,
 } as const;

@@ -316,7 +316,7 @@ export class Pages {
   }
 }
 
-/** The smallest segment with a run of so many pages. */
+/** The pages of the smallest segment that can have a run of `count` pages. */
 function segmentFor(count: number): number {
   let pages = MIN_SEGMENT_PAGES;
   while (pages - recordPages(pages) < count) pages *= 2;

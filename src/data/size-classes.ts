@@ -12,7 +12,7 @@ const MAX_SPAN_PAGES = 32;
 /** The most that a span may waste behind its last block. */
 const MAX_TAIL = 1 / 32;
 
-/** The class of blocks of at least that many bytes. Precondition: 1 to MAX_SMALL_BYTES. */
+/** The class of the smallest blocks with room for `bytes`, which are 1 to MAX_SMALL_BYTES. */
 export const classOf = (bytes: number): number => {
   if (bytes <= 128) return (bytes - 1) >> 4;
   const exponent = 31 - Math.clz32(bytes - 1);

@@ -190,7 +190,7 @@ export class Store implements Disposable, AsyncDisposable {
    * The map of that name; makes it if it does not exist. A map's key type never changes. Limits
    * that are given replace those it has. A reader may give only those it has.
    *
-   * @throws {WrongTypeError} if it is no map, or one with other keys
+   * @throws {WrongTypeError} if it is not a map, or has keys of another type
    * @throws {OutOfMemoryError} {NotLoadedError} {ReadOnlyStoreError} with nothing changed
    */
   map<K extends KeyType = "string">(
@@ -224,7 +224,7 @@ export class Store implements Disposable, AsyncDisposable {
    * The table of that name; makes it if it does not exist. `schema` names columns and their types;
    * the table may have more. Without `schema` the table must exist.
    *
-   * @throws {WrongTypeError} if it is no table, or a column is missing or of another type
+   * @throws {WrongTypeError} if it is not a table, or a column is missing or of another type
    * @throws {OutOfMemoryError} {NotLoadedError} {ReadOnlyStoreError} with nothing changed
    */
   table<S extends Schema>(name: string, schema?: S): Table<S> {

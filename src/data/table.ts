@@ -7,7 +7,7 @@
  * | swapRemove        | the last row's cells, which move                                 |
  * | column            | a typed array for each chunk, without a copy                     |
  * | truncate          | the rows that go                                                 |
- * | addColumn         | nothing: cells that no one wrote are zeros                       |
+ * | addColumn         | nothing: cells that were never written are zeros                 |
  *
  * Other threads may call `get` at any time, and read whole rows (control.ts). `column` returns the
  * memory itself: while another thread writes it may show half of a vector, a row that has moved, or

@@ -3,9 +3,9 @@
  * fields.
  *
  * A 64-bit value is a number below 2^53, or `U64_MAX` (Infinity) for 2^64-1, gVisor's "to the end
- * of everything". A value in between is no file offset and no reference count; it is refused where
- * it is *used*, since a field that is skipped may hold anything. A varint is read as two 32-bit
- * halves, so that no BigInt is made.
+ * of everything". A value in between is neither a file offset nor a reference count; it is refused
+ * where it is *used*, since a field that is skipped may hold anything. A varint is read as two
+ * 32-bit halves, so that no BigInt is made.
  *
  * Invariant of the reader: position <= limit <= bytes.length, whatever the bytes say. See
  * https://protobuf.dev/programming-guides/encoding/.

@@ -56,7 +56,8 @@ export class Bucket {
     try {
       return await this.client.send({ method: "HEAD", url: this.url(key) }, async (answer) => {
         const { lengthBytes } = answer;
-        if (lengthBytes === undefined) throw answer.error("malformed", "HEAD told no length");
+        if (lengthBytes === undefined)
+          throw answer.error("malformed", "The answer to HEAD has no length");
         return { sizeBytes: lengthBytes };
       });
     } catch (error) {

@@ -2,8 +2,8 @@
  * MessageParser: one answer of HTTP/1.1 in the bytes of a connection (RFC 9112). It returns the
  * head once, and each piece of the body as it comes. It keeps no byte of the body.
  *
- * Lengths are believed only if they are clear. A body with two different lengths, or with a length
- * and chunks, could hide another answer behind it, so it is an error or ends the connection.
+ * A length must be unambiguous. A body with two different lengths, or with a length and chunks,
+ * could hide another answer behind it, so it is an error or ends the connection.
  */
 
 /** A server that sends more than this before the body is not supported. */
@@ -122,7 +122,7 @@ export class MessageParser {
   private readHead(text: string): void {
     const [first = "", ...lines] = text.trimEnd().split(/\r?\n/);
     const match = /^HTTP\/1\.([01]) (\d{3})(?: |$)/.exec(first);
-    if (match === null) throw new ProtocolError("The answer is none of HTTP/1.1");
+    if (match === null) throw new ProtocolError("The answer is not HTTP/1.1");
     const status = Number(match[2]);
     const headers = readHeaders(lines);
     // An interim answer: the final one follows.
@@ -149,7 +149,7 @@ export class MessageParser {
       this.keepsAlive = false;
       return "close";
     }
-    if (!/^\d{1,15}$/.test(length)) throw new ProtocolError(`Unclear length '${length}'`);
+    if (!/^\d{1,15}$/.test(length)) throw new ProtocolError(`Ambiguous length '${length}'`);
     this.left = Number(length);
     return this.left === 0 ? "end" : "length";
   }
@@ -163,7 +163,7 @@ function readHeaders(lines: readonly string[]): Headers {
     const name = line.slice(0, Math.max(0, colon));
     if (!/^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(name))
       throw new ProtocolError("A header has no name");
-    // Two lengths become one value with a comma, which is unclear.
+    // Two lengths become one value with a comma, which is refused.
     headers.append(name, line.slice(colon + 1).trim());
   }
   return headers;

@@ -103,7 +103,8 @@ function rangeOf(answer: Answer): AnsweredRange {
     throw answer.error("malformed", `Expected contents as they are, got encoding ${encoding}`);
   const text = headers.get("content-range") ?? "";
   const match = /^bytes (\d{1,15})-(\d{1,15})\/(\d{1,15})$/.exec(text);
-  if (match === null) throw answer.error("malformed", `Content-Range '${text}' is none of bytes`);
+  if (match === null)
+    throw answer.error("malformed", `Content-Range '${text}' is not a range of bytes`);
   const [start, end, sizeBytes] = [Number(match[1]), Number(match[2]) + 1, Number(match[3])];
   if (end <= start || end > sizeBytes)
     throw answer.error("malformed", `Content-Range '${text}' is out of bounds`);

@@ -13,19 +13,19 @@ const LIMIT_START = 8;
 /** A window that grew must gain this much to grow again. */
 const GAIN = 1.05;
 const GROWTH = 2;
-/** A round this much slower than the best one means that conditions have changed. */
+/** If a round has less than this fraction of the best rate, conditions have changed. */
 const LOSS = 0.7;
-/** A window does not grow if a request takes so many times as long as the fastest one. */
+/** A window does not grow if a request takes this many times as long as the fastest one. */
 const QUEUE_GROWS = 1.6;
-/** And shrinks if it takes so many times as long: as much waits as is on its way. */
+/** It shrinks if a request takes this many times as long: then it mostly waits. */
 const QUEUE_SHRINKS = 2.2;
 const SHRINK = 0.75;
 const LIMIT_MIN = 3;
-/** The fastest one is forgotten slowly: the path may have changed. */
+/** The fastest time grows by this factor in each round, because the path may have changed. */
 const FORGET = 1.02;
 /** Smaller requests do not show how long a large one takes. */
 const LARGE_BYTES = 2 ** 20;
-/** After an overload, no second one counts for this long. */
+/** After an overload, others are ignored for this long. */
 const THROTTLE_MS = 200;
 
 interface Round {

@@ -1,12 +1,12 @@
 /**
- * Depth: how many units a background pass keeps in flight. As few as the device needs, since all of
- * them are ahead of a page that a program waits for. Measured while loading: it begins with two
- * units, doubles while that brings a twentieth more bytes a second, goes back one step when it does
- * not, and tries again soon. While a program waits, it is one.
+ * Depth: how many units a background pass keeps in flight. It should be as small as the device
+ * allows, because a page that a program waits for arrives after all of them. It is found while
+ * loading: it begins with two units, and doubles as long as that brings a twentieth more bytes a
+ * second. Otherwise it goes back one step, and tries again soon. While a program waits, it is one.
  *
- * Where 1, 2, 4, 8 and 16 units reached 0.87, 1.00, 1.11, 1.15 and 1.15 GiB/s, this reached 1.12,
- * and 1.05 when it wanted a fifth more and tried again after 16 windows (2 GiB, dense, cache cold;
- * medians of 7 and 9 loads, in turns).
+ * Measured: 1, 2, 4, 8 and 16 units reached 0.87, 1.00, 1.11, 1.15 and 1.15 GiB/s. This search
+ * reached 1.12. With a required gain of a fifth, and 16 windows between attempts, it reached 1.05
+ * (2 GiB, dense, cache cold; medians of 7 and 9 loads, in turns).
  *
  * The idea is hill climbing, as in congestion control. A step is judged over a window of many
  * units, never by one.
@@ -33,8 +33,8 @@ export class Depth {
   private readonly yieldUnits: number;
 
   /**
-   * `limitsItself`: the source says itself how many are of use (http/window.ts). It gets as many,
-   * and a few while a program waits.
+   * `limitsItself`: the source itself says how many are of use (http/window.ts). Then the depth is
+   * always `maxUnits`, except for a few units while a program waits.
    * Precondition: maxUnits >= 1.
    */
   constructor(maxUnits: number, limitsItself = false) {

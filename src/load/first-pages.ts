@@ -8,7 +8,7 @@
 import { LoadWord, PAGES_PER_UNIT, WORDS_PER_UNIT } from "./load-tables.ts";
 
 /**
- * Units of first pages in flight over io_uring: as many bytes as one whole unit, at 64 KiB each.
+ * Units of first pages in flight over io_uring. At 64 KiB each, they have the bytes of one unit.
  */
 export const FIRST_IN_FLIGHT = 32;
 

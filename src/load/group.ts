@@ -30,7 +30,7 @@ export const GroupWord = {
 const HEADER_WORDS = 8;
 const FIELD_BYTES = 8 * RINGS * RING_FIELDS;
 
-/** The shared memory of a group of so many loads. */
+/** The shared memory of a group of `loads` loads. */
 export function createGroup(loads: number): SharedArrayBuffer {
   const words = HEADER_WORDS + Math.ceil(loads / 32) + RINGS * RING_WORDS;
   const buffer = new SharedArrayBuffer(FIELD_BYTES + 4 * words);

@@ -15,8 +15,8 @@ import { PAGES_PER_UNIT } from "./load-tables.ts";
  * A unit becomes a huge page if at least this many of its pages are read. Measured, page cache hot,
  * median of 400 units: a full unit takes 181 µs to make huge and 120 µs to read, against 1,583 µs
  * into small pages; with every fourth page absent 144 µs to read once it is huge, against 1,160 µs
- * into small pages. So a huge page is faster from a seventh of its pages up. It commits the whole 2
- * MiB. Two thirds limit that to half as much memory again as the contents.
+ * into small pages. So a huge page is faster if more than a seventh of its pages are read. But it
+ * commits the whole 2 MiB: with two thirds, that is at most 1.5 times the memory of the contents.
  */
 export const HUGE_PAGES_MIN = Math.ceil((PAGES_PER_UNIT * 2) / 3);
 

@@ -15,8 +15,8 @@
  *
  * Waiting: a waiter adds 1 to `unitWaiters` of each of its units and then reads the bits. A loader
  * sets bits, then reads `unitWaiters`, and if there are waiters, changes Word.LoadProgress and
- * wakes them: one sees the other. Waiters for everything are not counted (woken by each unit, a
- * load of 2 GiB took a third longer): the end and failures wake them.
+ * wakes them: one sees the other. Waiters for everything are not counted. Only the end and failures
+ * wake them, because a load of 2 GiB took a third longer when each unit did.
  *
  * A claim is in a slot of its thread, so that another thread can give it back (dead-threads.ts):
  * the unit before `started` is set, the bits of its pages right after. In between the thread makes

@@ -40,14 +40,14 @@ export interface LoadTask {
 
 /**
  * A thread that wakes up, the demand thread or the program, takes a processor from the background
- * pass at once, and not only when its slice (1.4 ms on two processors) is over. On a machine with
- * other users, the better half of seven loads had a p99 of 3.3 to 4.9 ms with it and of 4.4 to 9.7
- * without; the other half was noise in both.
+ * pass at once, instead of when its slice (1.4 ms on two processors) is over. On a machine with
+ * other users, the better half of seven loads had a p99 of 3.3 to 4.9 ms with these slices, and of
+ * 4.4 to 9.7 ms without. The other half was noise in both cases.
  */
 const SLICE_NS = { background: 10_000_000, spare: 10_000_000, demand: 100_000 } as const;
 /** The interval at which a sleeper checks for dead threads with claims or uncounted pages. */
 export const LIVENESS_CHECK_MS = 200;
-/** After a demand, others are expected for this long, and spare threads sleep. */
+/** After a demand, more are expected for this long, and spare threads sleep. */
 export const YIELD_MS = 10;
 /** Loads that one liveness check looks at. */
 const CHECKED_LOADS = 16;
@@ -142,7 +142,7 @@ class LoadingThread {
     const { state } = load;
     let reader = this.reader!;
     const depth = new Depth(reader.depth, !reader.mayBlock);
-    // Not the word's present value, so that earlier demands are seen as well.
+    // Not the word's present value, because that would hide earlier demands.
     let demand = 0;
     for (let isMore = true; isMore || load.inFlight > 0; ) {
       if (Atomics.load(state.words, LoadWord.Stop) !== 0) {

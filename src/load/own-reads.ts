@@ -7,13 +7,14 @@ import type { Control } from "../control/control.ts";
 import { UnitReader } from "./unit-reader.ts";
 
 /**
- * A thread that awaits at most this many pages (2 MiB) reads them, until a thread serves demands:
- * that takes 0.3 to 2 ms from the page cache, and starting the thread 3 to 100 ms. With 256 KiB the
- * word search, which begins with ranges of 1 MiB, had its first answer after 309 ms, with this
- * after 176 (medians of 6 starts in turns, on a slow machine with other users).
+ * Until there is a demand thread, a thread that awaits at most this many pages (2 MiB) reads them
+ * itself. From the page cache that takes 0.3 to 2 ms; starting the demand thread takes 3 to 100 ms.
+ * The example word-search begins with ranges of 1 MiB: its first answer came after 176 ms, and
+ * after 309 ms with a limit of 256 KiB (medians of 6 starts in turns, on a slow machine with other
+ * users).
  */
 export const OWN_READ_PAGES = 512;
-/** After this long in one turn of the event loop, other work has its turn. */
+/** After reading this long in one turn of the event loop, a thread lets other work run. */
 const TURN_MS = 1;
 
 export class OwnReads {

@@ -12,7 +12,7 @@ export interface PagePlace {
   readonly offset: number;
 }
 
-/** Runs of pages whose contents follow one another in a frame, one row each. */
+/** The pieces of a unit: pages whose contents follow one another in a frame, one row each. */
 export class UnitPieces {
   readonly page = new Uint32Array(PAGES_PER_UNIT);
   readonly pages = new Uint32Array(PAGES_PER_UNIT);
@@ -20,7 +20,7 @@ export class UnitPieces {
   readonly frame = new Uint32Array(PAGES_PER_UNIT);
   /** 1 if the pages are mapped. */
   readonly isMapped = new Uint8Array(PAGES_PER_UNIT);
-  /** Page of the decoded frame at which the run's contents begin. */
+  /** Page of the decoded frame at which the piece's contents begin. */
   readonly framePage = new Uint32Array(PAGES_PER_UNIT);
 }
 

@@ -1,6 +1,6 @@
 /**
- * ReadAhead: what one thread tells the kernel before it populates mapped pages, so that the disk
- * has more to do than one fault.
+ * ReadAhead: tells the kernel which mapped pages a thread will populate next, so that the disk has
+ * more than one fault to serve.
  *
  * Faults in order make the kernel read ahead by itself, in folios of up to 2 MiB, if it reads far
  * enough ahead. MADV_WILLNEED reads as far as it is told, but in folios of 4 KiB: 1 GiB cold took
@@ -22,7 +22,7 @@ const CONTENT = 1;
 export class ReadAhead {
   private readonly source: PageSource;
   private isByKernel: boolean | undefined;
-  /** Address up to which this thread has told. */
+  /** The end of the addresses that this thread has told the kernel. */
   private toldTo = 0;
 
   constructor(source: PageSource) {

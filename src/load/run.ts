@@ -1,6 +1,6 @@
 /**
- * A run of loads: this thread reads them, by threads or inline in its own event loop, until no page
- * is pending. The runner is in LoadWord.Runner, so that another thread can take over from it.
+ * Runs loads: this thread reads them, by threads or inline in its own event loop, until no page is
+ * pending. LoadWord.Runner names it, so that another thread can take over.
  */
 import { whenAdmitted } from "./admission.ts";
 import { openBlockingReader } from "../source/open.ts";

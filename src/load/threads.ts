@@ -26,10 +26,14 @@ import { restartOrder } from "./order.ts";
 
 const PROCESSORS = availableParallelism();
 /**
- * Two copy as fast as two processors can (9.5 GiB/s here). More than four would take the program's.
+ * Two copy as fast as two processors can (9.5 GiB/s here). More than four would take processors
+ * from the program.
  */
 export const BACKGROUND_THREADS = Math.min(4, Math.max(2, PROCESSORS));
-/** So many go on while the program waits for pages, and leave it a processor; others are spare. */
+/**
+ * This many continue while the program waits for pages, and leave one processor to it. The others
+ * are spare.
+ */
 const STEADY_THREADS = Math.max(1, PROCESSORS - 1);
 const DEATHS_MAX = 8;
 
@@ -71,9 +75,9 @@ export class LoadThreads {
       await Promise.all(all.map((task) => this.runThread(task)));
       return;
     }
-    // Past the page cache a ring needs one thread only, unless frames are to be decoded. From the
-    // page cache it copies as fast as threads do: one thread cannot make huge pages, and check
-    // what was read, at that rate.
+    // Past the page cache a ring needs only one thread, unless frames are to be decoded. From the
+    // page cache a ring copies as fast as threads do, but one thread cannot make huge pages and
+    // check pages at that rate.
     const { isUring, isDirect } = describeSource(this.source);
     const hasFrames = this.loads.some(({ state }) => state.words[LoadWord.HasFrames] !== 0);
     const isAhead = isUring && isDirect && !hasFrames;

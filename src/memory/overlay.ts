@@ -40,8 +40,8 @@ const OverlayWord = {
   /** 1 once pages were handed out without a check. Written before sharing. */
   Unchecked: 3,
   /**
-   * The name of a checkpoint that has the mapped pages as they are. Written low, then high: a
-   * mixture names none.
+   * The name of a checkpoint that has the mapped pages as they are. The two words change one after
+   * the other; in between they name no checkpoint.
    */
   BaseLow: 4,
   BaseHigh: 5,

@@ -18,8 +18,8 @@ export const PAGES_PER_HUGE_PAGE = HUGE_PAGE_SIZE / PAGE_SIZE;
 export const PAGES_PER_CHUNK = CHUNK_SIZE / PAGE_SIZE;
 
 /**
- * The kind that memory is accounted to, as in gVisor's `usage.MemoryKind`. A program's own kinds
- * are 5 to 255.
+ * The kind that memory is accounted to, as in gVisor's `usage.MemoryKind`, whose kind 5 is Mapped.
+ * A program's own kinds are 6 to 255.
  */
 export type MemoryKind = number;
 export const MemoryKind = {

@@ -7,11 +7,12 @@
  * written without gaps larger than the rest of a page, which stays zero.
  *
  * Shared words:
- *   Failed           as Created, for the failure: a part could not be sent, or the save has ended.
+ *   Failed           whether a part could not be sent, or the save has ended: 0 no, 1 a thread is
+ *                    storing the reason, 2 yes.
+ *   Created          whether there is a multipart upload: 0 no, 1 a thread is creating it, 2 yes.
  *   owner[b]         the part that buffer b belongs to. Written by the thread that sent the part
  *                    before; waited for.
  *   filled[b]        bytes written to buffer b. Atomics.add by writing threads.
- *   Created          whether there is a multipart upload: 0 no, 1 a thread is creating it, 2 yes.
  * and records: the upload's id, its failure, then for each sent part its CRC-32 and its ETag,
  * written by the thread that sent it, and read when all writers are closed.
  *

@@ -68,7 +68,7 @@ export function noteUse(core: FileCore, start: number, end: number): void {
   recorders.get(core)?.note(start, end);
 }
 
-/** Ends the recording of a file: what it uses from now on is no part of its start. */
+/** Ends the recording of a file: later use is not part of its start. */
 export function endRecording(core: FileCore): void {
   recorders.get(core)?.end();
 }
@@ -92,7 +92,7 @@ export function workingSetStats(core: FileCore): {
   };
 }
 
-/** Notes what one file uses. */
+/** Notes the blocks that one file uses. */
 class Recorder {
   readonly known: BlockWeights;
   private readonly used = new Set<number>();
@@ -141,7 +141,10 @@ class Recorder {
   }
 }
 
-/** What this start used comes first, in its order; then what earlier ones used, while it weighs. */
+/**
+ * The blocks that this start used, in its order, then those of earlier starts whose weight is still
+ * large enough.
+ */
 export function merge(known: BlockWeights, used: ReadonlySet<number>): BlockWeights {
   const merged = new Map<number, number>();
   for (const block of used) merged.set(block, WEIGHT);
@@ -152,12 +155,12 @@ export function merge(known: BlockWeights, used: ReadonlySet<number>): BlockWeig
   return merged;
 }
 
-/** The working set of one checkpoint, as this start knows it and as the next one will. */
+/** The working set of one checkpoint: as it was read, and as it is written for the next start. */
 export class WorkingSet {
   private readonly path: string;
   private id: string;
   private readonly known: ReadonlyMap<string, BlockWeights>;
-  /** What the next start knows, by file: as much of it as has been recorded. */
+  /** What is written for the next start, by file: the files whose recording has ended. */
   private readonly next = new Map<string, BlockWeights>();
 
   constructor(path: string, id: string) {
@@ -180,7 +183,7 @@ export class WorkingSet {
       recorders.set(core, recorder);
       sets.set(core, this);
       const timer = setInterval(() => {
-        // A file that ends before its start is over has nothing to teach.
+        // A file that ends before its start is over records nothing.
         if (recorder.isOver || core.isDetached) clearInterval(timer);
         else recorder.check();
       }, QUIET_MS / 2);
@@ -242,7 +245,7 @@ function parseStored(path: string, id: string): Stored | undefined {
   try {
     stored = JSON.parse(readFileSync(path, "utf8")) as Partial<Stored> | null;
   } catch (error) {
-    // Damaged, or not ours to read: the start goes on without it.
+    // It is damaged, or this process may not read it. The start continues without it.
     if (error instanceof SyntaxError || (error as NodeJS.ErrnoException).code !== undefined)
       return undefined;
     throw error;

@@ -15,22 +15,19 @@ import type { StoredExtents } from "./build-map.ts";
 import type { FrameList } from "./frame-list.ts";
 
 export const MAX_PAGE_FILES = 8;
-/** Compaction begins a little before the bounds, since it may take some saves. */
+/** Compaction begins a little below the bounds, because it may take several saves. */
 const FILES_GOAL = MAX_PAGE_FILES - 2;
 const DEAD_GOAL = 0.4;
-/** A file of more than so many times the merged bytes is much larger than they are. */
+/** A file is much larger than the merged bytes if it has more than this many times as many. */
 const TIER_RATIO = 2;
-/** What a merge makes at most of all live bytes, if it need not make more. */
+/** The largest part of all live bytes that is merged, unless there are too many files. */
 const MERGED_SHARE = 0.3;
 export const LEAST_MOVED_BYTES = 64 * 2 ** 20;
 
-/**
- * Sizes of the page files of a save, in the order of its list. The last one is the one that it
- * writes.
- */
+/** How a page file of a save is used. The last file of the list is the one that the save writes. */
 export interface PageFileUse {
   readonly sizeBytes: number;
-  /** Of frames, as far as their pages are live. */
+  /** Stored bytes of live pages. */
   liveBytes: number;
 }
 
@@ -54,9 +51,7 @@ function bytesOfPage(frames: FrameList, frame: number): number {
   return paddedBytes / frames.pages[frame]!;
 }
 
-/**
- * Which bytes of which page files to move, by index. The last page file is never chosen.
- */
+/** How many bytes to move out of each page file, by index. The last page file is never chosen. */
 export function planMoves(
   given: readonly PageFileUse[],
   budgetBytes: number,
@@ -69,7 +64,7 @@ export function planMoves(
 
 class MovePlan {
   readonly moves = new Map<number, number>();
-  /** As they will be. */
+  /** The page files after the moves. */
   private readonly uses: PageFileUse[];
   private readonly target: { sizeBytes: number; liveBytes: number };
   private leftBytes: number;
@@ -81,7 +76,7 @@ class MovePlan {
     this.leftBytes = budgetBytes;
   }
 
-  /** Makes files fewer: within the budget if they are not too many yet. */
+  /** Merges the smallest files. Keeps to the budget unless there are too many files. */
   mergeSmallest(): void {
     let count = this.uses.filter(({ liveBytes }) => liveBytes > 0).length;
     if (count <= FILES_GOAL) return;
@@ -99,7 +94,7 @@ class MovePlan {
     }
   }
 
-  /** Moves live pages of the emptiest files, as far as the budget goes. */
+  /** Moves live pages out of the files with the smallest live part, within the budget. */
   emptyDead(): void {
     while (this.leftBytes > 0) {
       const { sizeBytes, liveBytes } = this.sums();
@@ -118,7 +113,7 @@ class MovePlan {
     this.leftBytes -= bytes;
   }
 
-  /** Of files that stay: a file without live pages goes. */
+  /** The sums of all files that stay. A file without live pages is removed. */
   private sums(): PageFileUse {
     const sums = { sizeBytes: 0, liveBytes: 0 };
     for (const { sizeBytes, liveBytes } of this.uses) {
@@ -145,7 +140,7 @@ class MovePlan {
   }
 }
 
-/** The pages to move, of each file. */
+/** The pages of each MemoryFile that are moved. */
 export function pagesToMove(
   files: readonly StoredExtents[],
   frames: FrameList,

@@ -13,7 +13,7 @@ const NO_MORE = 2 ** 31 - 1;
 /** How many pages SEEK_HOLE passes in the time of asking for one. */
 const PAGES_PER_PROBE = 12;
 
-/** True if `pages` are so few of the file's that asking for each is faster. */
+/** True if `pages` are so few that asking for each of them is faster. */
 export function areFew(fd: number, pages: number): boolean {
   return pages * PAGES_PER_PROBE < fileStatus(fd).allocatedBytes / PAGE_SIZE;
 }

@@ -60,7 +60,7 @@ export type WritePass = (runs: readonly PassRuns[]) => Promise<void>;
 const PAGES_PER_MS = 400;
 /** At most this many pages are always few. */
 const FEW_PAGES = 256;
-/** A round that leaves more than this of the one before has not helped. */
+/** A round has helped if it leaves less than this fraction of what the last round left. */
 const SHRINKS_TO = 0.75;
 
 /** At most this many bytes are copied at the instant without a round before. */

@@ -120,7 +120,7 @@ export class S3Sink implements Sink {
       // If the manifest may exist, its page file must stay. Prune checks it later.
       if (!this.isUnclear) await upload.remove();
     } catch (error) {
-      // The save has failed before, for a better reason. Prune removes the remains.
+      // The save has already failed, and reports that error. Prune removes the remains.
       if (!(error instanceof RemoteError)) throw error;
     } finally {
       remote.close();

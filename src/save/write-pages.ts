@@ -106,7 +106,7 @@ export async function writeUsedPages(plan: WritePlan, options: WriteOptions): Pr
   };
 }
 
-/** So many units that a ticket is about one large write, if memory is dense. */
+/** The number of units that makes a ticket about one large write, if memory is dense. */
 function ticketEntries({ unit }: WorkList, mostBytes: number): number {
   const ideal = Math.round((unit.length * TICKET_BYTES) / Math.max(1, mostBytes));
   return Math.max(1, Math.min(MAX_TICKET_ENTRIES, ideal));

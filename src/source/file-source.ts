@@ -26,7 +26,7 @@ import { QueueReader } from "./queue-reader.ts";
 import type { FileContent, FileSource } from "./description.ts";
 import type { ReaderUse, SourceReader } from "./reader.ts";
 
-/** What a load is asked to read by. */
+/** The queue by which a load reads, as the program asked for it. */
 export type LoadQueue = "auto" | "workers" | "uring" | "inline";
 
 /** Units in flight over io_uring: 16 MiB a thread, more than measured devices gain from. */
@@ -37,7 +37,7 @@ export const URING_DEPTH_MAX = 8;
  * cache hot). Contents from a device do not pass through that cache.
  */
 export const INLINE_READ_BYTES = 512 * 1024;
-/** Less than this is read before anything could be gained. */
+/** Fewer bytes are read before io_uring could save any time. */
 export const URING_BYTES_MIN = 8 * HUGE_PAGE_SIZE;
 /** A file with a smaller part of its samples in the page cache is cold. */
 const HOT_FRACTION = 0.5;
@@ -105,7 +105,10 @@ export function chooseEngine(
   return { ...source, contents: direct, engine: "uring" };
 }
 
-/** The manifest is read once, so only page files count. */
+/**
+ * True if most contents of page files are not in the page cache. The manifest does not count,
+ * because it is read only once.
+ */
 function isMostlyCold({ contents }: FileSource): boolean {
   const fractions = contents
     .slice(1)

@@ -79,7 +79,7 @@ const MISTAKES: Record<string, [(file: MemoryFile) => unknown, string[]]> = {
   "an empty directory for gVisor": [() => importAll(at("empty")), NO_CHECKPOINT],
   "a file for a directory": [
     (file) => file.saveTo(at("a file")),
-    ["ENOTDIR", at("a file"), "no directory"],
+    ["ENOTDIR", at("a file"), "not a directory"],
   ],
   "a dangling link": [(file) => file.saveTo(at("dangling")), [at("dangling"), "link to nothing"]],
   "a link as path": [
