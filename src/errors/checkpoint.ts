@@ -57,18 +57,15 @@ export class NoCheckpointError extends Error {
 
 /**
  * A save would replace a file that no save made: `meta` in its directory has other contents.
- * Nothing has changed. Delete that file, or save to another directory.
+ * Nothing has changed. Delete that file, or choose another directory.
  */
 export class NotCheckpointError extends Error {
   override readonly name = "NotCheckpointError";
   readonly code = "ERR_NOT_CHECKPOINT";
   readonly path: string;
 
-  constructor(path: string) {
-    super(
-      `Cannot replace '${path}': it is not empty, and no save made it; delete it, or save to ` +
-        "another directory",
-    );
+  constructor(path: string, what = `it is not empty, and no save made it`) {
+    super(`Cannot replace '${path}': ${what}; delete it, or choose another directory`);
     this.path = path;
   }
 }

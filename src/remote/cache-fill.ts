@@ -18,7 +18,7 @@ import { CheckpointBusyError } from "../errors/errors.ts";
 import { getRange } from "../http/range.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { type CacheFiles, CacheWriter, createCacheWords } from "../source/cache-writer.ts";
-import { type Origin, ORIGIN, encodeOrigin } from "./cache-origin.ts";
+import { encodeOrigin, NEXT_ORIGIN, type Origin, ORIGIN, requireCache } from "./cache-origin.ts";
 import { readWhole, type RemoteCheckpoint } from "./open-checkpoint.ts";
 import type { RemotePlace } from "./place.ts";
 
@@ -56,7 +56,7 @@ export class CacheFill {
 
   /**
    * Null if the checkpoint is too large for the cache, or another process fills it.
-   * @throws {SyscallError}
+   * @throws {SyscallError} @throws {NotCheckpointError} if the directory has another checkpoint
    */
   static begin(options: CacheFillOptions): CacheFill | null {
     const { checkpoint, maxBytes } = options;
@@ -72,6 +72,7 @@ export class CacheFill {
     // The manifest is written at the end, as a whole.
     const fds = [-1];
     try {
+      requireCache(directory);
       // Remains of a process that died.
       for (const name of directory.list()) if (TEMPORARY.test(name)) directory.removeIfExists(name);
       for (const { id } of checkpoint.manifest.pageFiles) {
@@ -97,16 +98,16 @@ export class CacheFill {
       await this.completePageFiles(manifest);
       const meta = `${META}.${hex(manifest.id)}.tmp`;
       directory.removeIfExists(meta);
-      directory.removeIfExists(`${ORIGIN}.tmp`);
+      directory.removeIfExists(NEXT_ORIGIN);
       await directory.write(meta, [await readWhole(place.client, contents[0]!)]);
-      await directory.write(`${ORIGIN}.tmp`, [encodeOrigin(origin)]);
+      await directory.write(NEXT_ORIGIN, [encodeOrigin(origin)]);
       // Without an origin, no start uses the old checkpoint. Then the new one appears.
       directory.removeIfExists(ORIGIN);
       await directory.sync();
       for (const { id } of manifest.pageFiles)
         directory.rename(temporaryName(id), pageFileName(id));
       directory.rename(meta, META);
-      directory.rename(`${ORIGIN}.tmp`, ORIGIN);
+      directory.rename(NEXT_ORIGIN, ORIGIN);
       await directory.sync();
       const named = new Set(manifest.pageFiles.map(({ id }) => pageFileName(id)));
       for (const name of directory.list())

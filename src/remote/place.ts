@@ -28,12 +28,17 @@ export function isRemote(where: string): boolean {
 export function resolvePlace(where: string): string {
   if (typeof where !== "string") return absolutePath(where);
   if (isRemote(where)) return where;
-  if (/^[a-z][a-z0-9+.-]*:\/\//i.test(where))
+  if (hasScheme(where))
     throw new TypeError(
       "Expected a directory, or a URL that begins with s3://, https:// or http://, " +
         `got ${quote(where)}`,
     );
   return absolutePath(where);
+}
+
+/** True for URLs of any kind, which are no directories. */
+export function hasScheme(where: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\//i.test(where);
 }
 
 function isHttpUrl(where: string): boolean {

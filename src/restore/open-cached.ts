@@ -6,25 +6,33 @@
 import { resolve } from "node:path";
 import { showValue } from "../../ffi/index.ts";
 import { closeContents, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
-import type { CacheOptions } from "../core/options.ts";
+import { type CacheOptions, readOptions } from "../core/options.ts";
 import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
 import { CacheFill } from "../remote/cache-fill.ts";
 import { readOrigin } from "../remote/cache-origin.ts";
 import { newestPublished, type Published } from "../remote/manifests.ts";
 import type { RemoteCheckpoint } from "../remote/open-checkpoint.ts";
-import type { RemotePlace } from "../remote/place.ts";
+import { hasScheme, type RemotePlace } from "../remote/place.ts";
 import { getStart } from "../http/range.ts";
 import { openToLoad } from "./open-to-load.ts";
 
 /** The same with an absolute path. @throws {TypeError} {RangeError} */
 export function checkCache(cache: string | CacheOptions | undefined): CacheOptions | undefined {
-  const options = typeof cache === "string" ? { directory: cache } : cache;
-  if (options == null) return undefined;
-  const { directory, maxBytes = 0 } = options;
-  if (typeof directory !== "string" || directory === "")
+  if (cache == null) return undefined;
+  if (typeof cache !== "string" && typeof cache !== "object")
+    throw new TypeError(
+      `Expected cache to be a directory, or { directory }, got ${showValue(cache)}`,
+    );
+  const options = typeof cache === "string" ? { directory: cache } : readOptions(cache);
+  const { directory, maxBytes, offline } = options;
+  if (typeof directory !== "string" || directory === "" || hasScheme(directory))
     throw new TypeError(`Expected cache to be a directory, got ${showValue(directory)}`);
-  if (!(maxBytes >= 0))
+  if (typeof (maxBytes ?? 0) !== "number")
+    throw new TypeError(`Expected cache.maxBytes to be a number, got ${showValue(maxBytes)}`);
+  if (!((maxBytes ?? 0) >= 0))
     throw new RangeError(`Expected cache.maxBytes to be 0 or more, got ${showValue(maxBytes)}`);
+  if (offline !== undefined && typeof offline !== "boolean")
+    throw new TypeError(`Expected cache.offline to be a boolean, got ${showValue(offline)}`);
   return { ...options, directory: resolve(directory) };
 }
 

@@ -24,6 +24,7 @@ import { MAGIC, type PageFile } from "../checkpoint/format.ts";
 import { encodeTrailer, hex, pageFileName } from "../checkpoint/page-file.ts";
 import { closeAll, readBytes, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError, NoCheckpointError, NotCheckpointError } from "../errors/errors.ts";
+import { endCache } from "../remote/cache-origin.ts";
 import { describeFile } from "./file-writer.ts";
 import type { Commit, FileDescription, Sink } from "./sink.ts";
 
@@ -83,6 +84,7 @@ export class DirectorySink implements Sink {
     };
     // Both are ended before anything is closed.
     const [named] = await bothOf(writeManifest(), this.syncPages(written));
+    endCache(directory);
     await directory.sync();
     directory.rename(temporary, META);
     this.isCommitted = true;

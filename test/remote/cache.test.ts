@@ -1,9 +1,18 @@
 /** Caches of remote checkpoints: whole or not there, and one request for the next start. */
 import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { MemoryFile, NoCheckpointError, PAGE_SIZE } from "../../src/index.ts";
+import { MemoryFile, NoCheckpointError, NotCheckpointError, PAGE_SIZE } from "../../src/index.ts";
 import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { S3Server } from "../http/support/s3-server.ts";
@@ -191,4 +200,58 @@ test("the cache of a web server's checkpoint takes one request, too", async () =
 test("loadFrom checks the cache option", async () => {
   await expect(load({ cache: "" })).rejects.toThrow(TypeError);
   await expect(load({ cache: { directory: cache, maxBytes: -1 } })).rejects.toThrow(RangeError);
+});
+
+test("a load never replaces a checkpoint that no load has cached", async () => {
+  await save(1);
+  using own = filledFile(PAGES, 7);
+  await own.saveTo(cache);
+  await expect(load()).rejects.toThrow(NotCheckpointError);
+  using kept = await MemoryFile.loadFrom(cache);
+  expectContents(kept, 7);
+});
+
+test("a load never replaces a file meta of another origin", async () => {
+  await save(1);
+  mkdirSync(cache);
+  writeFileSync(join(cache, "meta"), "notes");
+  await expect(load()).rejects.toThrow(`Cannot replace '${join(cache, "meta")}'`);
+  expect(readFileSync(join(cache, "meta"), "utf8")).toBe("notes");
+});
+
+test("a save over a cache ends it, and is not replaced by a load", async () => {
+  await save(1);
+  using file = await load();
+  await file.saveTo(cache, { userData: new Uint8Array([7]) });
+  await save(2);
+  await expect(load()).rejects.toThrow(NotCheckpointError);
+  using kept = await MemoryFile.loadFrom(cache);
+  expect(kept.userData).toEqual(new Uint8Array([7]));
+});
+
+test("a save keeps a file origin that is not a cache's", async () => {
+  mkdirSync(cache);
+  writeFileSync(join(cache, "origin"), "notes");
+  using file = filledFile(1, 1);
+  await file.saveTo(cache);
+  expect(readFileSync(join(cache, "origin"), "utf8")).toBe("notes");
+});
+
+test("a fill that ended before its last rename is filled again", async () => {
+  await save(1);
+  (await load()).destroy();
+  renameSync(join(cache, "origin"), join(cache, "origin.tmp"));
+  await save(2);
+  using file = await load();
+  expectContents(file, 2);
+  expect(existsSync(join(cache, "origin.tmp"))).toBe(false);
+});
+
+test.each<[unknown, string]>([
+  [5, "Expected cache to be a directory, or { directory }, got 5"],
+  ["s3://bucket/x", 'Expected cache to be a directory, got "s3://bucket/x" (a string)'],
+  [{ directory: "x", maxBytes: "1" }, 'Expected cache.maxBytes to be a number, got "1" (a string)'],
+  [{ directory: "x", offline: 1 }, "Expected cache.offline to be a boolean, got 1"],
+])("cache: %p is refused", async (given, message) => {
+  await expect(load({ cache: given })).rejects.toThrow(message);
 });
