@@ -290,7 +290,7 @@ export class MemoryFile extends PageMemory implements Disposable {
    * Resolves with false, and changes nothing, if there is no newer checkpoint. Writes of the
    * program since the load are lost, except in pages that did not change between the checkpoints.
    *
-   * @throws {UnsupportedError} if `loadFrom` did not restore the file
+   * @throws {UnsupportedError} if `loadFrom` did not restore the file, or with the option `path`
    * @throws as `loadFrom`; the file is unchanged then
    */
   async refresh(): Promise<boolean> {
@@ -309,15 +309,12 @@ export class MemoryFile extends PageMemory implements Disposable {
     const before = this.#core;
     const refreshed = await refreshCore(before, origin);
     if (refreshed === undefined) return false;
-    const [core] = refreshed.restored.cores;
-    await refreshed.restored.finish();
-    if (before.isDetached) core!.destroy();
-    before.requireLive("refresh()");
-    this.#core = core!;
-    replaceCore(this, core!);
+    const core = refreshed.take();
+    this.#core = core;
+    replaceCore(this, core);
     this.#origin = refreshed.origin;
     this.#userData = refreshed.origin.manifest.files[0]!.userData;
-    watchForgotten(this, core!);
+    watchForgotten(this, core);
     before.destroy();
     return true;
   }

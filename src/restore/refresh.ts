@@ -3,14 +3,14 @@
  * the old one: unchanged pages are copied from memory, and only the others are loaded. A mapped
  * file maps all pages again, and only the others are checked.
  */
-import { copyMemory } from "../../ffi/index.ts";
+import { copyMemory, quote } from "../../ffi/index.ts";
 import { corrupt, crc32 } from "../checkpoint/format.ts";
 import { BLOCK_PAGES, type ColumnPlace } from "../checkpoint/page-map.ts";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import { hex } from "../checkpoint/page-file.ts";
 import type { FileCore } from "../core/core.ts";
 import type { LoadOptions } from "../core/options.ts";
-import { SeveralFilesError } from "../errors/errors.ts";
+import { SeveralFilesError, UnsupportedError } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { contentName } from "../source/describe.ts";
@@ -30,23 +30,61 @@ export interface RestoreOrigin {
 }
 
 export interface Refreshed {
-  readonly restored: Restored;
   readonly origin: RestoreOrigin;
+  /** The new file. @throws {DestroyedError} if a thread has destroyed the old one meanwhile */
+  take(): FileCore;
 }
 
 /** The bytes that are copied in one turn of the event loop. */
 const COPY_PAGES = 16_384;
 
 /**
- * Undefined if the place has no newer checkpoint. Precondition: the program has not written to the
- * file since it was restored.
+ * The file that takes the place of `core`. Undefined if the place has no newer checkpoint.
+ * Precondition: the program has not written to the file since it was restored.
  *
+ * @throws {UnsupportedError} if the memory is a file on disk
  * @throws as `openCheckpointAt` and `restoreFiles`, with the file unchanged
  */
 export async function refreshCore(
   core: FileCore,
   origin: RestoreOrigin,
 ): Promise<Refreshed | undefined> {
+  if (origin.options.path !== undefined)
+    throw new UnsupportedError(
+      `Cannot refresh a file with the option path, ${quote(origin.options.path)}: the next file ` +
+        "needs it as well; load without path",
+    );
+  const refreshed = await restoreNext(core, { ...origin, options: optionsOf(origin) });
+  if (refreshed === undefined) return undefined;
+  const { restored, manifest } = refreshed;
+  const [next] = restored.cores as [FileCore];
+  await restored.finish();
+  const take = () => {
+    destroyOnError(next, () => core.requireStillLive("refresh()"));
+    return next;
+  };
+  return { origin: { ...origin, manifest }, take };
+}
+
+/** A signal that was aborted after the load has ended nothing: it does not end later loads. */
+function optionsOf({ options }: RestoreOrigin): LoadOptions {
+  return options.signal?.aborted === true ? { ...options, signal: undefined } : options;
+}
+
+function destroyOnError(core: FileCore, step: () => void): void {
+  try {
+    step();
+  } catch (error) {
+    core.destroy();
+    throw error;
+  }
+}
+
+/** Begins to restore the newer checkpoint, if there is one. */
+async function restoreNext(
+  core: FileCore,
+  origin: RestoreOrigin,
+): Promise<{ restored: Restored; manifest: DecodedManifest } | undefined> {
   const { where, options } = origin;
   const opened = await openCheckpointAt(where, options);
   const { manifest, source } = opened;
@@ -79,10 +117,10 @@ export async function refreshCore(
       onEnd: (isLoaded) => opened.close(isLoaded),
       awaitsEnd: opened.isCaching,
     });
-    const [to] = restored.cores;
-    if (isMapped) to!.mapping.overlay?.setBase(baseName(hex(manifest.id), file.name));
-    else await copyPages(core, to!, unchanged);
-    return { restored, origin: { where, options, manifest } };
+    const [to] = restored.cores as [FileCore];
+    if (isMapped) to.mapping.overlay?.setBase(baseName(hex(manifest.id), file.name));
+    else await copyPages(core, to, unchanged);
+    return { restored, manifest };
   } catch (error) {
     if (isTaken) void opened.close(false);
     throw error;
@@ -96,7 +134,7 @@ async function copyPages(from: FileCore, to: FileCore, runs: readonly PageRun[])
   for (const { start, length } of runs) {
     for (let at = start; at < start + length; at += COPY_PAGES) {
       const pages = Math.min(COPY_PAGES, start + length - at);
-      from.requireLive("refresh()");
+      destroyOnError(to, () => from.requireStillLive("refresh()"));
       const offset = at * PAGE_SIZE;
       copyMemory(to.mapping.base + offset, from.mapping.base + offset, pages * PAGE_SIZE);
       copied += pages;
