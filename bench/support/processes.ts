@@ -18,7 +18,8 @@ export class Workspace implements Disposable {
   }
 
   /**
-   * Runs a command. Returns its stdout, and its stderr unless that is inherited.
+   * Runs a command, without the checks of the tests. Returns its stdout, and its stderr unless that
+   * is inherited.
    * @throws {Error} if it fails
    */
   async run(
@@ -26,7 +27,8 @@ export class Workspace implements Disposable {
     options: { cwd?: string; stderr?: "inherit" | "pipe" } = {},
   ): Promise<string> {
     const { stderr = "inherit", ...rest } = options;
-    const child = Bun.spawn(command, { ...rest, stdin: "ignore", stdout: "pipe", stderr });
+    const env = { ...process.env, PGALLOC_ASSERT: undefined };
+    const child = Bun.spawn(command, { ...rest, env, stdin: "ignore", stdout: "pipe", stderr });
     this.children.add(child);
     try {
       const errors = child.stderr === undefined ? "" : new Response(child.stderr).text();

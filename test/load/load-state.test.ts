@@ -114,11 +114,17 @@ test("a dead thread's failed pages stay with the thread that tries them again", 
   const firstPage = () =>
     Int32Array.from({ length: WORDS_PER_UNIT }, (_, word) => (word === 0 ? 1 : 0));
   expect(state.retry(first, first + 1)).toBe(1);
-  expect(state.claim(state.takeSlot(), first / PAGES_PER_UNIT, firstPage())).toBe(1);
+  const unit = first / PAGES_PER_UNIT;
+  const [second, third] = [state.takeSlot(), state.takeSlot()];
+  expect(state.claim(second, unit, firstPage())).toBe(1);
   // No thread of this process.
   slots[slot * SLOT_WORDS] = 1;
   recoverDeadClaims(state);
-  expect(state.claim(state.takeSlot(), first / PAGES_PER_UNIT, firstPage())).toBe(0);
+  expect(state.claim(third, unit, firstPage())).toBe(0);
+  // The file is unmapped once nobody reads into it.
+  state.unclaim(second, unit, new Int32Array(WORDS_PER_UNIT));
+  state.freeSlot(second);
+  state.freeSlot(third);
   end();
 });
 

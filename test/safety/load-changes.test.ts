@@ -11,7 +11,6 @@ import {
   MemoryFile,
   PAGE_SIZE,
 } from "../../src/index.ts";
-import { namedDescriptors } from "./support/descriptors.ts";
 import { saveStamped } from "./support/stamped.ts";
 import {
   PAGES,
@@ -26,6 +25,7 @@ import {
   askAll,
   checkPages,
   gone,
+  openNow,
   useLoadFaults,
 } from "./support/load-faults.ts";
 
@@ -111,7 +111,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
   });
 
   test("destroy gives every waiter an error, and frees memory and descriptors", async () => {
-    const before = namedDescriptors();
+    const before = openNow();
     faults.arm({ action: "Delay", calls: READS, value: 20, onlyPages: true });
     const file = await load();
     const waits = askAll(file);
@@ -123,7 +123,7 @@ describe.each(QUEUES)("queue %s", (queue) => {
   });
 
   test("destroy works after a failure, and while it is being tried again", async () => {
-    const before = namedDescriptors();
+    const before = openNow();
     faults.arm({ action: "Fail", calls: READS, value: EIO, onlyPages: true });
     const failed = await load();
     await answers(failed);

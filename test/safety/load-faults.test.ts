@@ -32,6 +32,7 @@ import {
   answers,
   checkPages,
   gone,
+  openNow,
   useLoadFaults,
 } from "./support/load-faults.ts";
 
@@ -248,7 +249,7 @@ describe.each(QUEUES.filter((queue) => queue !== "inline"))(
 );
 
 test("a failed foreground load leaves nothing behind", async () => {
-  const before = namedDescriptors();
+  const before = openNow();
   faults.arm({
     action: "Fail",
     calls: READS,

@@ -14,7 +14,7 @@ import {
   PAGE_SIZE,
 } from "../../../src/index.ts";
 import { threadCount } from "../../../src/threads/pool.ts";
-import { expectDescriptors } from "../support/descriptors.ts";
+import { expectDescriptors, namedDescriptors } from "../support/descriptors.ts";
 import type { Faults } from "../support/fault-control.ts";
 import { beginFaults } from "../support/in-process.ts";
 import { pageWords, saveStamped, stampOf } from "../support/stamped.ts";
@@ -90,12 +90,23 @@ export function loadedWords(file: MemoryFile, page: number): Uint32Array | null 
   }
 }
 
-/** Expects that nothing of the files above is open or mapped. */
-export async function gone(before: readonly string[]): Promise<void> {
-  await expectDescriptors(before);
-  for (let i = 0; i < 200 && readFileSync("/proc/self/maps", "utf8").includes("memfd:pgalloc"); i++)
-    await Bun.sleep(5);
-  expect(readFileSync("/proc/self/maps", "utf8")).not.toContain("memfd:pgalloc");
+/** What is open and mapped now. */
+export function openNow() {
+  return { descriptors: namedDescriptors(), memories: mappedMemories() };
+}
+
+/** Expects that nothing is open or mapped that was not `before`. Waits for that. */
+export async function gone(before: ReturnType<typeof openNow>): Promise<void> {
+  await expectDescriptors(before.descriptors);
+  const more = () => mappedMemories().filter((memory) => !before.memories.includes(memory));
+  for (let i = 0; i < 400 && more().length > 0; i++) await Bun.sleep(5);
+  expect(more()).toEqual([]);
+}
+
+/** The inode and name of each mapped memory file, once. */
+function mappedMemories(): string[] {
+  const lines = readFileSync("/proc/self/maps", "utf8").matchAll(/ (\d+ +\/memfd:\S+)/g);
+  return [...new Set([...lines].map(([, memory]) => memory!))];
 }
 
 // Waiters of two units: one that they would read themselves while the Workers start.
