@@ -4,9 +4,10 @@
  *   bun main.ts [--port 9464] [--checkpoint DIR] [--mib 256]
  *
  * It makes a checkpoint if there is none, restores it in the background, and answers /page/N with
- * the first word of page N, loaded on demand. Stop it with SIGINT or SIGTERM.
+ * the first word of page N, loaded on demand. Without --checkpoint it uses a temporary directory.
+ * Stop it with SIGINT or SIGTERM.
  */
-import { existsSync, mkdtempSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { channel } from "node:diagnostics_channel";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -54,11 +55,11 @@ const server = Bun.serve({
     return new Response(`${file.view(range, Uint32Array)[0]}\n`);
   },
 });
-console.log(`serving on ${server.url}`);
-
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   process.once(signal, async () => {
     await server.stop();
     file.destroy();
+    if (values.checkpoint === undefined) rmSync(directory, { recursive: true, maxRetries: 3 });
   });
 }
+console.log(`serving on ${server.url}`);

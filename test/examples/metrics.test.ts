@@ -1,6 +1,6 @@
 /** Runs examples/metrics like a user: a service that answers while it loads, and its figures. */
 import { afterAll, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -29,4 +29,19 @@ test("examples/metrics answers from its checkpoint, and serves its figures", asy
     service.kill("SIGTERM");
   }
   expect(await service.exited).toBe(0);
+}, 60_000);
+
+test("examples/metrics removes the checkpoint that it made in a temporary directory", async () => {
+  const temporary = join(checkpoint, "temporary");
+  mkdirSync(temporary);
+  const service = Bun.spawn([process.execPath, main, "--port", "0", "--mib", "1"], {
+    stdout: "pipe",
+    stderr: "inherit",
+    env: { ...process.env, TMPDIR: temporary },
+  });
+  await service.stdout.getReader().read();
+  expect(readdirSync(temporary)).toHaveLength(1);
+  service.kill("SIGTERM");
+  expect(await service.exited).toBe(0);
+  expect(readdirSync(temporary)).toEqual([]);
 }, 60_000);
