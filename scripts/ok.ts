@@ -6,7 +6,7 @@
  *
  * `--quick` leaves out the folders of tests that take minutes.
  */
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { countTests } from "./junit.ts";
@@ -15,8 +15,8 @@ const root = join(import.meta.dir, "..");
 const failedSteps: string[] = [];
 
 /** Runs one step with its output on this terminal. */
-function run(name: string, command: string[]): void {
-  console.log(`\n== ${name}: ${command.join(" ")}`);
+function run(name: string, command: string[], shown = command.join(" ")): void {
+  console.log(`\n== ${name}: ${shown}`);
   const startedMs = performance.now();
   const { exitCode } = Bun.spawnSync(command, {
     cwd: root,
@@ -42,12 +42,18 @@ function run(name: string, command: string[]): void {
 /** Folders of tests with kills, faults, terminated threads, benches, examples and packed builds. */
 const LONG = ["bench", "examples", "package", "safety", "threads"];
 
-/** The folders to test; all if there are none. */
-function testFolders(): string[] {
-  if (!process.argv.includes("--quick")) return [];
-  return readdirSync(join(root, "test"), { withFileTypes: true })
-    .filter((entry) => entry.isDirectory() && !["data", ...LONG].includes(entry.name))
-    .map(({ name }) => `test/${name}/`);
+/**
+ * The files to test, sorted: else their order is the file system's, and a test that disturbs a later
+ * one is seen on some machines only.
+ */
+function testFiles(): string[] {
+  const isQuick = process.argv.includes("--quick");
+  const isLeftOut = (path: string) => isQuick && LONG.some((name) => path.startsWith(`${name}/`));
+  const paths = [...new Bun.Glob("**/*.test.ts").scanSync(join(root, "test"))];
+  return paths
+    .filter((path) => !isLeftOut(path))
+    .sort()
+    .map((path) => `./test/${path}`);
 }
 
 run("types", ["tsc", "--noEmit"]);
@@ -56,16 +62,10 @@ run("lint and format", ["biome", "ci", "."]);
 const directory = mkdtempSync(join(tmpdir(), "pgalloc-ok-"));
 try {
   const report = join(directory, "junit.xml");
-  const bun = process.execPath;
-  run("tests", [
-    bun,
-    "test",
-    "--timeout",
-    "60000",
-    "--reporter=junit",
-    `--reporter-outfile=${report}`,
-    ...testFolders(),
-  ]);
+  const options = ["--timeout", "60000", "--reporter=junit", `--reporter-outfile=${report}`];
+  const files = testFiles();
+  const shown = `bun test ${options.slice(0, 2).join(" ")} (${files.length} files)`;
+  run("tests", [process.execPath, "test", ...options, ...files], shown);
   const { passed, failed, skipped } = countTests(readFileSync(report, "utf8"));
   if (failed > 0 && !failedSteps.includes("tests")) failedSteps.push("tests");
   if (passed + failed === 0) failedSteps.push("tests (none ran)");
