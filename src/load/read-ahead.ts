@@ -9,9 +9,9 @@
  * read less than a unit ahead (Linux: 128 KiB by default), and for single pages, around which the
  * kernel would read as much.
  */
-import { MADV_WILLNEED, readAheadBytes, tryAdvise } from "../../ffi/index.ts";
+import { MADV_WILLNEED, tryAdvise } from "../../ffi/index.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
-import { descriptorOf } from "../source/describe.ts";
+import { mappedReadAhead } from "../source/describe.ts";
 import type { PageSource } from "../source/description.ts";
 
 /** How far ahead of its unit a thread tells the kernel to read. */
@@ -31,7 +31,7 @@ export class ReadAhead {
 
   /** Before a unit of the background pass. */
   beginUnit(address: number): void {
-    this.isByKernel ??= readsAhead(descriptorOf(this.source, CONTENT));
+    this.isByKernel ??= mappedReadAhead(this.source, CONTENT) >= HUGE_PAGE_SIZE;
     if (this.isByKernel) return;
     const end = address + HUGE_PAGE_SIZE + AHEAD_BYTES;
     // The pass may have begun again.
@@ -55,8 +55,4 @@ export class ReadAhead {
 /** Has the kernel begin to read mapped pages. A hint. */
 export function willNeed(address: number, lengthBytes: number): void {
   tryAdvise(address, lengthBytes, MADV_WILLNEED);
-}
-
-function readsAhead(fd: number): boolean {
-  return fd >= 0 && readAheadBytes(fd) >= HUGE_PAGE_SIZE;
 }

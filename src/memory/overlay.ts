@@ -19,7 +19,6 @@
  */
 import {
   mapFileAt,
-  mapPrivateAt,
   mappingsMax,
   seekData,
   seekHole,
@@ -131,14 +130,13 @@ export class Overlay {
   }
 
   /**
-   * Maps bytes of a page file over pages [start, end). Precondition: the memory file is mapped
-   * there, `offset` is a multiple of the page size, and no other thread has the overlay yet.
+   * Maps bytes of a page file over pages [start, end): calls `mapAt` with the address of the pages.
+   * Precondition: the memory file is mapped there, and no other thread has the overlay yet.
    *
-   * @throws {SyscallError} with the memory unchanged
+   * @throws the error of `mapAt`, which leaves the memory unchanged
    */
-  map(start: number, end: number, fd: number, offset: number): void {
-    const lengthBytes = (end - start) * PAGE_SIZE;
-    mapPrivateAt(this.memory.base + start * PAGE_SIZE, lengthBytes, fd, offset);
+  map(start: number, end: number, mapAt: (address: number) => void): void {
+    mapAt(this.memory.base + start * PAGE_SIZE);
     setBits(this.bits, start, end);
     Atomics.add(this.words, OverlayWord.Pages, end - start);
     Atomics.add(this.words, OverlayWord.Pieces, 2);

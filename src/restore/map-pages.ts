@@ -12,7 +12,7 @@ import type { LoadState } from "../load/load-state.ts";
 import type { Overlay } from "../memory/overlay.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
-import { descriptorOf } from "../source/describe.ts";
+import { canMap, mapContent } from "../source/describe.ts";
 import type { PageRun } from "./changed-pages.ts";
 
 /** Up to this many pieces are mapped at any size. */
@@ -59,7 +59,11 @@ function mapPieces(state: LoadState, overlay: Overlay, verify: boolean): void {
   if (!verify) overlay.noteUnchecked();
   for (const piece of choosePieces(source, map, overlay)) {
     try {
-      overlay.map(piece.start, piece.end, descriptorOf(source, piece.content), piece.offset);
+      const { content, offset } = piece;
+      const lengthBytes = (piece.end - piece.start) * PAGE_SIZE;
+      overlay.map(piece.start, piece.end, (address) =>
+        mapContent(source, { content, offset, lengthBytes }, address),
+      );
     } catch (error) {
       // Too many mappings, or a file system without them: the remaining pages are copied.
       if (error instanceof SyscallError) return;
@@ -90,7 +94,7 @@ function listPieces(source: PageSource, { extents, frames }: PageMap): Piece[] {
     const start = extents.start[extent]!;
     const end = start + extents.length[extent]!;
     const isRaw = frames.codec[frame] === CodecId.Raw && offset % PAGE_SIZE === 0;
-    if (!isRaw || descriptorOf(source, content) < 0) {
+    if (!isRaw || !canMap(source, content)) {
       last = undefined;
       continue;
     }

@@ -1,4 +1,8 @@
-/** The holders of a PageSource, and its description in messages and statistics. */
+/**
+ * What a PageSource offers beside its readers: holders, mapping, and its description in messages
+ * and statistics.
+ */
+import { mapPrivateAt, readAheadBytes } from "../../ffi/index.ts";
 import { shownUrl } from "../http/answer.ts";
 import type { PageSource } from "./description.ts";
 import { holdFiles, isDirect, releaseFiles } from "./file-source.ts";
@@ -34,7 +38,30 @@ export function crossesNetwork(source: PageSource): boolean {
   return source.kind === "remote";
 }
 
-/** A content's descriptor for mapping, or -1 if it cannot be mapped. */
-export function descriptorOf(source: PageSource, content: number): number {
-  return source.kind === "file" ? (source.contents[content]?.fd ?? -1) : -1;
+/** True if the content can be mapped into memory. */
+export function canMap(source: PageSource, content: number): boolean {
+  return source.kind === "file" && (source.contents[content]?.fd ?? -1) >= 0;
+}
+
+/** Bytes of a content, for a mapping of them. */
+export interface ContentBytes {
+  readonly content: number;
+  /** A multiple of the page size. */
+  readonly offset: number;
+  readonly lengthBytes: number;
+}
+
+/**
+ * Replaces the mapping at `address` by a private mapping of these bytes. Precondition: `canMap`.
+ * @throws {SyscallError} with the memory unchanged
+ */
+export function mapContent(source: PageSource, bytes: ContentBytes, address: number): void {
+  if (source.kind !== "file") throw new Error(`Cannot map a ${source.kind}`);
+  mapPrivateAt(address, bytes.lengthBytes, source.contents[bytes.content]!.fd, bytes.offset);
+}
+
+/** How many bytes the kernel reads ahead in a content that is mapped; 0 if it does not tell. */
+export function mappedReadAhead(source: PageSource, content: number): number {
+  if (source.kind !== "file" || !canMap(source, content)) return 0;
+  return readAheadBytes(source.contents[content]!.fd);
 }

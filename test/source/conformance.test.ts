@@ -15,6 +15,7 @@ import {
   unmap,
   uringUnavailable,
 } from "../../ffi/index.ts";
+import { canMap, mapContent } from "../../src/source/describe.ts";
 import { fileSource, holdFiles, releaseFiles } from "../../src/source/file-source.ts";
 import {
   type FileSource,
@@ -133,6 +134,22 @@ describe.each(sources)("%s", (_, open) => {
     const source = await open();
     expect(structuredClone(source).kind).toBe(source.kind);
     if (source.kind === "file") releaseFiles(source);
+  });
+
+  test("maps bytes of a content if it is a file", async () => {
+    const source = await open();
+    expect(canMap(source, 1)).toBe(source.kind === "file");
+    expect(canMap(source, SIZES.length)).toBe(false);
+    if (source.kind !== "file") return;
+    const lengthBytes = 4 * PAGE_SIZE;
+    const address = mapAnonymous(lengthBytes);
+    try {
+      mapContent(source, { content: 1, offset: 8 * PAGE_SIZE, lengthBytes }, address);
+      expect(bytesAt(address, lengthBytes)).toEqual(expected(1, 8 * PAGE_SIZE, lengthBytes));
+    } finally {
+      unmap(address, lengthBytes);
+      releaseFiles(source);
+    }
   });
 
   test("reads each piece of memory in order", async () => {
