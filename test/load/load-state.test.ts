@@ -121,7 +121,7 @@ test("a dead thread's failed pages stay with the thread that tries them again", 
   slots[slot * SLOT_WORDS] = 1;
   recoverDeadClaims(state);
   expect(state.claim(third, unit, firstPage())).toBe(0);
-  // The file is unmapped once nobody reads into it.
+  // The file is unmapped once no thread reads into it.
   state.unclaim(second, unit, new Int32Array(WORDS_PER_UNIT));
   state.freeSlot(second);
   state.freeSlot(third);
