@@ -43,8 +43,8 @@ function run(name: string, command: string[], shown = command.join(" ")): void {
 const LONG = ["bench", "examples", "package", "safety", "threads"];
 
 /**
- * The files to test, sorted: else their order is the file system's, and a test that disturbs a later
- * one is seen on some machines only.
+ * The files to test, sorted. Otherwise their order would be the file system's, and a test that
+ * disturbs a later one would do so only on some machines.
  */
 function testFiles(): string[] {
   const isQuick = process.argv.includes("--quick");
