@@ -38,7 +38,7 @@ const RUNS_MAX = 512;
  * the kernel has its memory back. The library does the same, because placement must equal gVisor's
  * to the page.
  */
-const COUNTED = 0;
+export const COUNTED = 0;
 const UNCOUNTED = 1;
 
 export class WasteBatch {

@@ -82,3 +82,20 @@ export function uniteRuns(a: PageRuns, b: PageRuns): RunCollector {
   }
   return all;
 }
+
+/** The pages of `a` that are not in `b`. Time: O(runs of both). */
+export function subtractRuns(a: PageRuns, b: PageRuns): PageRuns {
+  const rest = new RunCollector();
+  let j = 0;
+  for (let i = 0; i < a.start.length; i++) {
+    const end = a.start[i]! + a.length[i]!;
+    let page = a.start[i]!;
+    while (page < end) {
+      while (j < b.start.length && b.start[j]! + b.length[j]! <= page) j++;
+      const from = j < b.start.length ? b.start[j]! : end;
+      if (page < from) rest.add(page, Math.min(end, from));
+      page = j < b.start.length ? Math.max(from, b.start[j]! + b.length[j]!) : end;
+    }
+  }
+  return rest.runs;
+}

@@ -9,7 +9,9 @@ import type { FileCore } from "../core/core.ts";
 import { USED } from "../allocator/states.ts";
 import type { SaveOptions, SaveReport } from "../save/options.ts";
 import { absolutePath, closing } from "../checkpoint/staging.ts";
+import { findFreed, splitAtFreed } from "../save/freed-pages.ts";
 import { inSlices } from "../threads/slices.ts";
+import type { PageRuns } from "../changes/page-runs.ts";
 import { storedExtents } from "../save/build-map.ts";
 import { createTable, openTable } from "../save/save-table.ts";
 import { mostBytesOf, writeUsedPages } from "../save/write-pages.ts";
@@ -145,14 +147,18 @@ async function writeExport(
     const images: ComposedImage[] = [];
     for (const [i, state] of states.entries()) {
       const table = openTable(sources[i]!.table);
-      images.push({ ...state, extents: await inSlices(storedExtents(sources[i]!, table)) });
+      const { chunkHuge } = state;
+      const runs = withoutFreed(state, findFreed(cores[i]!, sources[i]!, table));
+      const extents = await inSlices(storedExtents(sources[i]!, table));
+      images.push({ chunkHuge, runs, extents });
     }
     const metadata = encodeAll(plan, images, options);
     options.signal?.throwIfAborted();
     await writer.commit(metadata, written.writtenBytes);
     return {
       directory,
-      usedBytes: sources.reduce((total, { length }) => total + sum(length), 0) * PAGE_SIZE,
+      usedBytes:
+        images.reduce((total, { runs }) => total + sum(usedRuns(runs).length), 0) * PAGE_SIZE,
       pagesBytes: written.writtenBytes,
       zeroBytes: written.zeroPages * PAGE_SIZE,
       metaBytes: metadata.byteLength,
@@ -221,6 +227,30 @@ function usedRuns(runs: ImageRuns): { start: Uint32Array; length: Uint32Array } 
 
 function sum(lengths: Uint32Array): number {
   return lengths.reduce((total, length) => total + length, 0);
+}
+
+/** The runs without pages that were freed before their contents were stored. */
+function withoutFreed(
+  { chunkHuge, runs }: Pick<ComposedImage, "chunkHuge" | "runs">,
+  freed: PageRuns,
+): ImageRuns {
+  if (freed.start.length === 0) return runs;
+  const kept = new RunBuilder(() => undefined);
+  let next = 0;
+  let previousHuge: number | undefined;
+  for (let i = 0; i < runs.start.length; i++) {
+    const start = runs.start[i]!;
+    const end = start + runs.length[i]!;
+    const huge = chunkHuge[Math.floor(start / CHUNK_PAGES)];
+    if (huge !== previousHuge) kept.startGroup();
+    previousHuge = huge;
+    const values = [runs.refs[i]!, runs.kind[i]!, runs.group[i]!] as const;
+    next = splitAtFreed(freed, next, [start, end], (first, last, isFreed) => {
+      if (!isFreed) kept.push(first, last, runs.state[i]!, ...values);
+      else if (huge === 1) kept.push(first, last, RunState.subReleased, 0, 0, 0);
+    });
+  }
+  return kept.finish();
 }
 
 /**

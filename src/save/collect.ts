@@ -3,8 +3,9 @@
  * over the runs (131,072 of them: 3 ms), so the pass makes only numbers.
  */
 import type { Allocator } from "../allocator/allocator.ts";
-import { HUGE, kindOf, SUB_RELEASED, stateOf, USED } from "../allocator/states.ts";
-import { PAGES_PER_CHUNK } from "../pages/units.ts";
+import { COUNTED } from "../allocator/waste.ts";
+import { FREE, HUGE, kindOf, SUB_RELEASED, stateOf, USED } from "../allocator/states.ts";
+import { PAGES_PER_CHUNK, PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import type { StoredRuns } from "../checkpoint/format.ts";
 
 const FIRST_ROWS = 1024;
@@ -49,7 +50,10 @@ function grown(column: Uint32Array): Uint32Array<ArrayBuffer> {
   return larger;
 }
 
-/** Pages that are neither used nor sub-released are free in the checkpoint. */
+/**
+ * Pages that are neither used nor sub-released get the state that their release gives them: free,
+ * or sub-released if other pages of their huge page are in use.
+ */
 export function collectRuns(allocator: Allocator): {
   chunkHuge: Uint8Array;
   runs: StoredRuns;
@@ -57,6 +61,7 @@ export function collectRuns(allocator: Allocator): {
 } {
   const rows = new RunRows();
   let usedPages = 0;
+  let hasReleased = false;
   allocator.lock();
   try {
     const { set } = allocator;
@@ -72,14 +77,50 @@ export function collectRuns(allocator: Allocator): {
         );
       }
       const state = stateOf(tag);
-      if (state !== USED && state !== SUB_RELEASED) continue;
+      if (state !== USED && state !== SUB_RELEASED) {
+        if (state === FREE || (tag & HUGE) === 0) continue;
+        hasReleased = true;
+        rows.push(start, length, SUB_RELEASED, 0, 0, COUNTED);
+        continue;
+      }
       if (state === USED) usedPages += length;
       rows.push(start, length, state, set.refsAt(start), kindOf(tag), set.groupAt(start) >>> 0);
     }
-    return { chunkHuge, runs: rows.finish(), usedPages };
+    const runs = rows.finish();
+    return { chunkHuge, runs: hasReleased ? joinSubReleased(runs) : runs, usedPages };
   } finally {
     allocator.unlock();
   }
+}
+
+/**
+ * Joins neighbouring sub-released runs, which then hold no whole huge page: such a page is free.
+ */
+export function joinSubReleased(runs: StoredRuns): StoredRuns {
+  const { start, length, state, refs, kind, group } = runs;
+  const rows = new RunRows();
+  const add = (first: number, end: number) => {
+    if (first < end) rows.push(first, end - first, SUB_RELEASED, 0, 0, COUNTED);
+  };
+  for (let i = 0; i < start.length; i++) {
+    if (state[i] !== SUB_RELEASED || group[i] !== COUNTED) {
+      rows.push(start[i]!, length[i]!, state[i]!, refs[i]!, kind[i]!, group[i]!);
+      continue;
+    }
+    const first = start[i]!;
+    let end = first + length[i]!;
+    while (start[i + 1] === end && state[i + 1] === SUB_RELEASED && group[i + 1] === COUNTED)
+      end += length[++i]!;
+    const firstWhole = Math.ceil(first / PAGES_PER_HUGE_PAGE) * PAGES_PER_HUGE_PAGE;
+    const lastWhole = end - (end % PAGES_PER_HUGE_PAGE);
+    if (firstWhole < lastWhole) {
+      add(first, firstWhole);
+      add(lastWhole, end);
+    } else {
+      add(first, end);
+    }
+  }
+  return rows.finish();
 }
 
 /** The runs of used pages. */

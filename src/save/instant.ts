@@ -10,7 +10,13 @@
  * A page that was not used at the last look is checked again when it is used: it may have been
  * freed and allocated again, which no detector reports.
  */
-import { type PageRuns, RunCollector, intersectRuns, uniteRuns } from "../changes/page-runs.ts";
+import {
+  intersectRuns,
+  type PageRuns,
+  RunCollector,
+  subtractRuns,
+  uniteRuns,
+} from "../changes/page-runs.ts";
 import type { ChangeDetection } from "../changes/tracker.ts";
 import type { StoredRuns } from "../checkpoint/format.ts";
 import { whileStopped } from "../control/stops.ts";
@@ -219,21 +225,4 @@ function countPages(files: readonly PageRuns[]): number {
   let pages = 0;
   for (const { length } of files) for (const count of length) pages += count;
   return pages;
-}
-
-/** The pages of `a` that are not in `b`. Time: O(runs of both). */
-function subtractRuns(a: PageRuns, b: PageRuns): PageRuns {
-  const rest = new RunCollector();
-  let j = 0;
-  for (let i = 0; i < a.start.length; i++) {
-    const end = a.start[i]! + a.length[i]!;
-    let page = a.start[i]!;
-    while (page < end) {
-      while (j < b.start.length && b.start[j]! + b.length[j]! <= page) j++;
-      const from = j < b.start.length ? b.start[j]! : end;
-      if (page < from) rest.add(page, Math.min(end, from));
-      page = j < b.start.length ? Math.max(from, b.start[j]! + b.length[j]!) : end;
-    }
-  }
-  return rest.runs;
 }

@@ -18,6 +18,8 @@ import { noteBase } from "./base.ts";
 import { buildMap, type StoredExtents, storedExtents } from "./build-map.ts";
 import { LEAST_MOVED_BYTES, measureUse, pagesToMove, planMoves } from "./compaction.ts";
 import { Detectors } from "./detectors.ts";
+import { usedRuns } from "./collect.ts";
+import { findFreed, withoutFreed } from "./freed-pages.ts";
 import { FrameList } from "./frame-list.ts";
 import {
   bytesAtOnce,
@@ -171,7 +173,8 @@ class Save {
     this.readUserData();
     const states = cores.map(({ core }) => collectState(core));
     await write(states.map(({ used }) => ({ ...used, address: null })));
-    return { states, pauseMs: 0, rounds: [], detection: "none" };
+    const kept = states.map((state, i) => leaveOutFreed(cores[i]!, state));
+    return { states: kept, pauseMs: 0, rounds: [], detection: "none" };
   }
 
   private readUserData(): void {
@@ -338,6 +341,15 @@ class Save {
       durationMs: performance.now() - this.startedAt,
     };
   }
+}
+
+/** The state without pages that were freed before their contents were stored. */
+function leaveOutFreed({ core, table }: SavedCore, state: FileState): FileState {
+  const freed = findFreed(core, state.used, table);
+  if (freed.start.length === 0) return state;
+  const runs = withoutFreed(state, freed);
+  const used = usedRuns(runs);
+  return { ...state, runs, used, usedPages: used.length.reduce((sum, pages) => sum + pages, 0) };
 }
 
 /** The most bytes of contents that the files can have now. */
