@@ -41,9 +41,12 @@ function checkName(name: unknown): asserts name is string {
  * longer.
  */
 export function cutName(name: string): string {
-  let cut = name;
-  while (Buffer.byteLength(cut) > MAX_NAME_BYTES) cut = [...cut].slice(0, -1).join("");
-  return cut;
+  const bytes = new TextEncoder().encode(name);
+  if (bytes.length <= MAX_NAME_BYTES) return name;
+  // A streaming decoder keeps back a character that is cut off.
+  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(0, MAX_NAME_BYTES), {
+    stream: true,
+  });
 }
 
 /** @throws {TypeError} {RangeError} */

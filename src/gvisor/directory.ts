@@ -16,6 +16,7 @@
  * pages_meta.img.<id> first. An export that fails before step 4 leaves the old one. An export that
  * finds another one stopped after step 3 finishes it.
  */
+import { lstatSync } from "node:fs";
 import {
   closeFile,
   fileStatus,
@@ -23,19 +24,39 @@ import {
   O_DIRECTORY,
   O_RDONLY,
   openFile,
+  quote,
   setDirectIo,
   truncateFile,
 } from "../../ffi/index.ts";
-import { closeAll, openIfExists, StagingDirectory } from "../checkpoint/staging.ts";
-import { NoCheckpointError, SyscallError } from "../errors/errors.ts";
+import {
+  absolutePath,
+  closeAll,
+  openIfExists,
+  readBytes,
+  StagingDirectory,
+} from "../checkpoint/staging.ts";
+import { NoCheckpointError, NotCheckpointError, SyscallError } from "../errors/errors.ts";
+import { hasScheme } from "../remote/place.ts";
 import { describeFile } from "../save/file-writer.ts";
 import type { FileDescription } from "../save/sink.ts";
+import { METADATA_BYTES_MAX } from "./metadata.ts";
 
 const META = "pages_meta.img";
 const PAGES = "pages.img";
 const COMMITTED_META = /^pages_meta\.img\.([0-9a-f]{16})$/;
 const UNFINISHED = /^pages(_meta)?\.img\.[0-9a-f]{16}(\.tmp)?$/;
 const OPEN_ATTEMPTS = 16;
+
+/**
+ * The absolute path of a directory of this machine. @throws {TypeError} for a URL, among others
+ */
+export function localDirectory(directory: string): string {
+  if (typeof directory === "string" && hasScheme(directory))
+    throw new TypeError(
+      `Expected a directory: gVisor's format has no remote places, got ${quote(directory)}`,
+    );
+  return absolutePath(directory);
+}
 
 /** The names in a NoCheckpointError. */
 const KIND = { kind: "gVisor checkpoint", file: META };
@@ -157,6 +178,26 @@ async function finishEarlierExports(directory: StagingDirectory): Promise<void> 
   for (const name of directory.list()) if (UNFINISHED.test(name)) directory.removeIfExists(name);
 }
 
+/**
+ * True for a file at gVisor's name that holds something else: not empty, and no length of metadata
+ * at its beginning. An export replaces a symbolic link; its target stays.
+ */
+function isForeign(directory: StagingDirectory): boolean {
+  const path = directory.pathOf(META);
+  if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() !== false) return false;
+  const fd = openIfExists(directory.fd, META);
+  if (fd === undefined) return false;
+  try {
+    const { isFile, sizeBytes } = fileStatus(fd);
+    if (!isFile) return true;
+    if (sizeBytes === 0) return false;
+    const length = readBytes(fd, 0, 8, path);
+    return length.length < 8 || new BigUint64Array(length.buffer)[0]! > METADATA_BYTES_MAX;
+  } finally {
+    closeFile(fd);
+  }
+}
+
 /** An export into a directory, from the lock to the release of it. */
 export class ExportWriter {
   readonly pagesFd: number;
@@ -172,11 +213,19 @@ export class ExportWriter {
     this.pagesFd = directory.create(this.pagesTemporary);
   }
 
-  /** @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError} */
+  /**
+   * @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError}
+   * @throws {NotCheckpointError} if it has a file of another origin at a name of gVisor
+   */
   static async open(path: string): Promise<ExportWriter> {
     const directory = new StagingDirectory(path);
     try {
       await finishEarlierExports(directory);
+      if (isForeign(directory))
+        throw new NotCheckpointError(
+          directory.pathOf(META),
+          "it is not empty, and not of a gVisor checkpoint",
+        );
       return new ExportWriter(directory);
     } catch (error) {
       directory.close();

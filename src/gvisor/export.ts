@@ -3,12 +3,12 @@
  * The same threads find and write the same pages as in a native save; only the metadata is
  * gVisor's.
  */
-import { checkInteger } from "../../ffi/index.ts";
+import { checkInteger, showValue } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
 import type { FileCore } from "../core/core.ts";
 import { USED } from "../allocator/states.ts";
 import type { SaveOptions, SaveReport } from "../save/options.ts";
-import { absolutePath, closing } from "../checkpoint/staging.ts";
+import { closing } from "../checkpoint/staging.ts";
 import { findFreed, splitAtFreed } from "../save/freed-pages.ts";
 import { inSlices } from "../threads/slices.ts";
 import type { PageRuns } from "../changes/page-runs.ts";
@@ -16,15 +16,15 @@ import { storedExtents } from "../save/build-map.ts";
 import { createTable, openTable } from "../save/save-table.ts";
 import { mostBytesOf, writeUsedPages } from "../save/write-pages.ts";
 import type { WriteSource } from "../save/write-task.ts";
-import { coreOf, type MemoryFile } from "../file/memory-file.ts";
+import { coreOf, MemoryFile } from "../file/memory-file.ts";
 import { checkWatchers, type Nullable, readOptions } from "../core/options.ts";
 import { entriesOf } from "../file/several.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { type ComposedImage, type ComposeOptions, checkKinds, imageToMetadata } from "./compose.ts";
-import { ExportWriter } from "./directory.ts";
+import { ExportWriter, localDirectory } from "./directory.ts";
 import { CHUNK_PAGES, GVISOR_KIND_MAX, type ImageRuns, RunState } from "./image.ts";
 import { encodeMetadata } from "./metadata.ts";
-import { encodeOwners, parseResourceId, type ResourceId } from "./owners.ts";
+import { checkOwners, encodeOwners, parseResourceId, type ResourceId } from "./owners.ts";
 import { requireGvisorPageSize } from "./page-size.ts";
 import { MAIN_ID } from "./read-checkpoint.ts";
 import { RunBuilder } from "./run-builder.ts";
@@ -68,7 +68,7 @@ export async function exportTo(
  * if there is none); the others follow in the map's order, which is their order in a restore.
  *
  * @throws as `exportTo`
- * @throws {RangeError} for a bad id
+ * @throws {RangeError} for a bad id, or ids of more than 16 MiB together
  */
 export async function exportAll(
   directory: string,
@@ -80,6 +80,7 @@ export async function exportAll(
   const named = entries.filter(([id]) => id !== MAIN_ID);
   const main = entries.filter(([id]) => id === MAIN_ID);
   const owners = named.map(([id]) => parseResourceId(id));
+  checkOwners(owners);
   const ordered = [...main, ...named].map(([, file]) => file);
   return await exportFiles(
     { files: ordered, hasMain: main.length > 0, owners },
@@ -93,13 +94,17 @@ async function exportFiles(
   directory: string,
   options: ExportOptions,
 ): Promise<ExportReport> {
-  for (const file of plan.files) coreOf(file).requireLive("exportTo()");
+  for (const file of plan.files) {
+    if (!(file instanceof MemoryFile))
+      throw new TypeError(`Expected file to be a MemoryFile, got ${showValue(file)}`);
+    coreOf(file).requireLive("exportTo()");
+  }
   checkWatchers(options);
   if (options.foreignKind !== undefined)
     checkInteger("foreignKind", options.foreignKind, 0, GVISOR_KIND_MAX);
   requireGvisorPageSize();
   // Resolved now, because the working directory may change later.
-  const path = absolutePath(directory);
+  const path = localDirectory(directory);
   let work = writeExport(plan, { directory, path }, options);
   for (const file of plan.files) work = coreOf(file).hold(work);
   return await work;

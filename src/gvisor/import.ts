@@ -11,6 +11,7 @@ import { readBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import { fileOver, type MemoryFile } from "../file/memory-file.ts";
 import {
+  checkMapped,
   checkQueue,
   checkWatchers,
   type LoadOptions,
@@ -34,7 +35,7 @@ import {
   restoreOptions,
 } from "../file/several.ts";
 import { Word } from "../control/control.ts";
-import { type OpenedFile, openExport } from "./directory.ts";
+import { localDirectory, type OpenedFile, openExport } from "./directory.ts";
 import {
   type ImageExtents,
   type ImageRuns,
@@ -73,6 +74,7 @@ export async function importFrom(
   const options = readOptions<LoadOptions>(given);
   checkWatchers(options);
   checkQueue(options.queue);
+  checkMapped(options);
   requireGvisorPageSize();
   const { onProgress } = options;
   const { ids, restored } = startImport(directory, () => options, {
@@ -102,6 +104,7 @@ export async function importAll(
   const options = readOptions<LoadAllOptions>(given);
   checkWatchers(options);
   checkQueue(options.queue);
+  checkMapped(options);
   requireGvisorPageSize();
   const importing = restoreOptions(options);
   const { ids, restored } = startImport(directory, optionsById(options), importing);
@@ -116,7 +119,7 @@ function startImport(
   optionsOf: (id: string) => MemoryFileOptions,
   options: RestoreOptions & { readonly ids?: readonly string[] },
 ): { readonly ids: readonly string[]; readonly restored: Restored } {
-  const { metadata, pages } = openExport(directory);
+  const { metadata, pages } = openExport(localDirectory(directory));
   const ids: string[] = [];
   const files: RestoreFile[] = [];
   try {

@@ -13,6 +13,7 @@
  * Source: savePrivateMFs in pkg/sentry/kernel/kernel.go; pkg/state/encode.go,
  * pkg/state/wire/wire.go.
  */
+import { quote } from "../../ffi/index.ts";
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { ByteSource } from "./stream.ts";
 import { WireReader, WireWriter } from "./wire.ts";
@@ -52,8 +53,20 @@ export function formatResourceId({ containerName, path }: ResourceId): string {
 export function parseResourceId(id: string): ResourceId {
   const colon = id.indexOf(":");
   const parsed = { containerName: id.slice(0, Math.max(0, colon)), path: id.slice(colon + 1) };
-  if (parsed.path !== "" && formatResourceId(parsed) === id) return parsed;
-  throw new RangeError(`Expected an id like "path" or "container:path", got ${JSON.stringify(id)}`);
+  const isText = id.isWellFormed() && !id.includes("\0");
+  if (isText && parsed.path !== "" && formatResourceId(parsed) === id) return parsed;
+  throw new RangeError(
+    `Expected an id like "path" or "container:path", well-formed and without NUL, got ${quote(id)}`,
+  );
+}
+
+/** @throws {RangeError} if an import would refuse the list */
+export function checkOwners(owners: readonly ResourceId[]): void {
+  const bytes = encodeOwners(owners).length;
+  if (bytes > LIST_BYTES_MAX)
+    throw new RangeError(
+      `Expected ids of at most ${LIST_BYTES_MAX} bytes together, got a list of ${bytes}`,
+    );
 }
 
 export function encodeOwners(owners: readonly ResourceId[]): Uint8Array {
@@ -150,6 +163,8 @@ class OwnersReader {
       // The array has unused room behind the length.
       if (i >= length) continue;
       if (owner.path === "") throw reader.corrupt("MemoryFile has no path");
+      if (formatResourceId(owner).includes("\0"))
+        throw reader.corrupt("The id of a MemoryFile has a NUL character");
       owners.push(owner);
     }
     return owners;
