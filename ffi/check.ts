@@ -16,6 +16,18 @@ export const checkInteger = (
     throw new RangeError(`Expected ${name} to be an integer in [${min}, ${max}], got ${value}`);
 };
 
+/** @throws {TypeError} naming the argument, unless `value` is a boolean or undefined */
+export function checkBoolean(name: string, value: unknown): void {
+  if (value !== undefined && typeof value !== "boolean")
+    throw new TypeError(`Expected ${name} to be a boolean, got ${showValue(value)}`);
+}
+
+/** @throws {TypeError} naming the argument, unless `value` is a function */
+export function checkFunction(name: string, value: unknown): void {
+  if (typeof value !== "function")
+    throw new TypeError(`Expected ${name} to be a function, got ${showValue(value)}`);
+}
+
 const MAX_SHOWN_CHARACTERS = 120;
 
 /**

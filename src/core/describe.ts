@@ -53,7 +53,8 @@ export const REFUSES_CLONES: object = Object.freeze(
     enumerable: true,
     get(): never {
       throw new TypeError(
-        "Cannot clone a MemoryFile: post file.share() instead, and MemoryFile.attach() it there",
+        "Cannot clone a MemoryFile or a Store: post the result of its share() instead, and " +
+          "attach() that there",
       );
     },
   }),

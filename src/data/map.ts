@@ -14,7 +14,7 @@
  */
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
-import { checkInteger } from "../../ffi/index.ts";
+import { checkFunction, checkInteger, showValue } from "../../ffi/index.ts";
 import type { Nullable } from "../core/options.ts";
 import type { Arena } from "./arena.ts";
 import { mergeBucket } from "./bucket-growth.ts";
@@ -154,6 +154,8 @@ export class StoreMap<K extends KeyType = "string"> {
    */
   set(key: KeyOf[K], value: Uint8Array, given?: Nullable<SetOptions> | null): this {
     const length = lengthOfBytes("value", value);
+    if (given !== undefined && given !== null && typeof given !== "object")
+      throw new TypeError(`Expected options as { ttlMs }, got ${showValue(given)}`);
     const ttlMs = given?.ttlMs ?? undefined;
     let expiry = -1;
     if (ttlMs !== undefined) {
@@ -202,6 +204,8 @@ export class StoreMap<K extends KeyType = "string"> {
     entries: Iterable<readonly [KeyOf[K], Uint8Array]>,
     options?: Nullable<SetOptions> | null,
   ): this {
+    if (typeof (entries as Iterable<unknown> | null)?.[Symbol.iterator] !== "function")
+      throw new TypeError(`Expected entries as [key, value] pairs, got ${showValue(entries)}`);
     this.arena.batch("setMany()", () => {
       for (const [key, value] of entries) this.set(key, value, options);
     });
@@ -218,6 +222,7 @@ export class StoreMap<K extends KeyType = "string"> {
     change: (value: Uint8Array | undefined) => Uint8Array | undefined,
     options?: Nullable<SetOptions> | null,
   ): Uint8Array | undefined {
+    checkFunction("change", change);
     return this.arena.batch("update()", () => {
       const value = change(this.get(key));
       if (value === undefined) this.delete(key);

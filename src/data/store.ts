@@ -7,7 +7,7 @@
 import type { FileLock } from "../control/file-lock.ts";
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
-import { checkInteger, showValue } from "../../ffi/index.ts";
+import { checkBoolean, checkFunction, checkInteger, showValue } from "../../ffi/index.ts";
 import {
   type LoadOptions,
   type MemoryFileHandle,
@@ -37,6 +37,7 @@ import { Table } from "./table.ts";
 import { dropTable, openTable } from "./table-header.ts";
 import { StoreParts } from "./parts.ts";
 import { lockDirectory, openCheckpointFile, saveStore } from "./store-file.ts";
+import { forgetLock, watchLock } from "./forgotten-lock.ts";
 
 const MIN_CHECKPOINT_MS = 10;
 /**
@@ -99,6 +100,8 @@ export class Store implements Disposable, AsyncDisposable {
   private saving: Promise<unknown> = Promise.resolve();
 
   private constructor(arena: Arena, owner: Owner | undefined, now: () => number) {
+    if (!(arena instanceof Arena))
+      throw new TypeError("Cannot construct a Store: use Store.open() or Store.attach()");
     this.arena = arena;
     this.memory = arena.file;
     this.rootStart = arena.starts[0]!;
@@ -123,6 +126,10 @@ export class Store implements Disposable, AsyncDisposable {
     const { now = Date.now, ...rest } = options;
     const place = resolvePlace(where);
     const loadOptions = resolveLoadOptions(place, rest);
+    checkBoolean("create", create);
+    checkBoolean("readOnly", readOnly);
+    checkFunction("now", now);
+    if (onCheckpointError !== undefined) checkFunction("onCheckpointError", onCheckpointError);
     if (checkpointEveryMs !== undefined)
       checkInteger("checkpointEveryMs", checkpointEveryMs, MIN_CHECKPOINT_MS, 2 ** 31 - 1);
     const lock = readOnly ? undefined : lockDirectory(place, create);
@@ -133,6 +140,7 @@ export class Store implements Disposable, AsyncDisposable {
       file ??= MemoryFile.create(loadOptions);
       const arena = isNew ? createArena(file) : await openArena(file, readOnly);
       const store = new Store(arena, { place, lock, s3: options.s3 }, now);
+      if (lock !== undefined) watchLock(store, { lock, control: arena.control });
       await store.whenLoaded(() => store.names());
       if (checkpointEveryMs !== undefined && !readOnly)
         store.periodic = new PeriodicSaves(() => store.checkpoint(), checkpointEveryMs, {
@@ -178,12 +186,14 @@ export class Store implements Disposable, AsyncDisposable {
       throw new TypeError(
         `Expected a handle made by Store.share() in this process, got ${showValue(handle)}`,
       );
+    const { readOnly = false, now = Date.now } = options;
+    checkFunction("now", now);
     const control = new StoreControl(handle.control);
-    const file = MemoryFile.attach(handle.memory, { readOnly: options.readOnly === true });
-    const arena = new Arena(file, control, handle.rootStart, options.readOnly === true);
+    const file = MemoryFile.attach(handle.memory, { readOnly });
+    const arena = new Arena(file, control, handle.rootStart, readOnly);
     arena.beginRead("Store.attach()");
     arena.readWindows();
-    return new Store(arena, undefined, options.now ?? Date.now);
+    return new Store(arena, undefined, now);
   }
 
   /**
@@ -255,6 +265,7 @@ export class Store implements Disposable, AsyncDisposable {
    * {ReadOnlyStoreError}
    */
   drop(name: string): boolean {
+    checkName(name);
     return this.arena.batch("drop()", () => {
       const place = this.parts.names.all().get(name);
       if (place === undefined) return false;
@@ -277,6 +288,7 @@ export class Store implements Disposable, AsyncDisposable {
    * done.
    */
   batch<T>(change: () => T): T {
+    checkFunction("change", change);
     return this.arena.batch("batch()", change);
   }
 
@@ -288,6 +300,7 @@ export class Store implements Disposable, AsyncDisposable {
    * @throws what `use` throws, or the error that keeps a page from loading
    */
   async whenLoaded<T>(use: () => T): Promise<T> {
+    checkFunction("use", use);
     for (;;) {
       try {
         return use();
@@ -363,6 +376,7 @@ export class Store implements Disposable, AsyncDisposable {
     void this.periodic?.stop();
     if (this.owner === undefined) return;
     const { lock } = this.owner;
+    forgetLock(this);
     this.memory.destroy();
     // A checkpoint under way still writes to the directory.
     void this.saving.then(() => lock?.close());

@@ -15,7 +15,7 @@
  */
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
-import { checkInteger, showValue } from "../../ffi/index.ts";
+import { checkInteger, quote, showValue } from "../../ffi/index.ts";
 import type { Arena } from "./arena.ts";
 import { Cells } from "./cells.ts";
 import {
@@ -111,7 +111,10 @@ export class Table<S extends Schema = Schema> {
   }
 
   private requireRow(row: number): void {
-    checkInteger("row", row, 0, this.columns.length - 1);
+    const { length } = this.columns;
+    if (length === 0)
+      throw new RangeError(`The table ${quote(this.name)} has no rows, got row ${showValue(row)}`);
+    checkInteger("row", row, 0, length - 1);
   }
 
   /** Checks the values to write, before anything changes. */

@@ -1,5 +1,7 @@
 /** Errors of stores (data/), each with a stable `code`. */
 
+import { showValue } from "../../ffi/index.ts";
+
 /**
  * The store's pages contain data that no store writes: they are damaged, or were changed on
  * purpose. Restore another checkpoint.
@@ -38,7 +40,9 @@ export class StaleHandleError extends Error {
   readonly handle: number;
 
   constructor(handle: number) {
-    super(`Handle ${handle} is not of a block in this heap: it was freed, or never given`);
+    super(
+      `Handle ${showValue(handle)} is not of a block in this heap: it was freed, or never given`,
+    );
     this.handle = handle;
   }
 }

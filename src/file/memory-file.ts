@@ -26,7 +26,7 @@ import { type PeriodicOptions, PeriodicSaves } from "./periodic-saves.ts";
 import { watchForgotten } from "./forgotten.ts";
 import { PageMemory, replaceCore } from "./page-memory.ts";
 import { makeReadOnly } from "./read-only.ts";
-import { showValue } from "../../ffi/index.ts";
+import { checkBoolean } from "../../ffi/index.ts";
 import { resolvePlace } from "../remote/place.ts";
 import { resolveLoadOptions, restoreFile } from "./restore-file.ts";
 import { createParts } from "../core/parts.ts";
@@ -102,7 +102,8 @@ export class MemoryFile extends PageMemory implements Disposable {
    * @throws {TooManyThreadsError} if 192 threads use it
    */
   static attach(handle: MemoryFileHandle, options?: Nullable<AttachOptions> | null): MemoryFile {
-    const isReadOnly = readOptions<AttachOptions>(options).readOnly === true;
+    const { readOnly: isReadOnly = false } = readOptions<AttachOptions>(options);
+    checkBoolean("readOnly", isReadOnly);
     const core = attachCore(handle, isReadOnly);
     keepServed(core, handle);
     const file = new MemoryFile(core, handle.userData);
@@ -246,8 +247,7 @@ export class MemoryFile extends PageMemory implements Disposable {
       place,
       readOptions<OpenOptions>(given),
     );
-    if (typeof create !== "boolean")
-      throw new TypeError(`Expected create to be a boolean, got ${showValue(create)}`);
+    checkBoolean("create", create);
     try {
       return await MemoryFile.loadFrom(place, options);
     } catch (error) {

@@ -5,7 +5,7 @@ import type { ChangeDetection } from "../changes/tracker.ts";
 import { checkLimit } from "../checkpoint/limits.ts";
 import type { UserData } from "../core/options.ts";
 import type { FileCore } from "../core/core.ts";
-import { checkInteger, showValue } from "../../ffi/index.ts";
+import { checkBoolean, checkInteger, showValue } from "../../ffi/index.ts";
 import type { S3Options } from "../http/s3-options.ts";
 import { isRemote } from "../remote/place.ts";
 
@@ -171,9 +171,4 @@ const IS_INCREMENTAL = true;
 export function checkUserDataBytes(all: readonly (Uint8Array | null)[]): void {
   const bytes = all.reduce((sum, data) => sum + (data?.byteLength ?? 0), 0);
   checkLimit("userDataBytes", "bytes of userData", bytes);
-}
-
-function checkBoolean(name: string, value: boolean): void {
-  if (typeof value !== "boolean")
-    throw new TypeError(`Expected ${name} to be a boolean, got ${showValue(value)}`);
 }
