@@ -10,8 +10,8 @@
  * touched; allocations record those themselves.
  *
  * One thread scans at a time (Word.Scanner). A full scan that finds another scan under way returns.
- * A scan of some groups waits, because the other scan may be of other groups. A dead scanner's
- * claim does not count.
+ * A scan of some groups waits, because the other scan may be of other groups. A dead scanner does
+ * not count.
  *
  * Source: UpdateUsage and updateUsageLocked in gVisor's pgalloc.go.
  */
@@ -62,7 +62,7 @@ export function scanCommitted(source: ScanSource, groups?: ReadonlySet<number>):
   } finally {
     allocator.unlock();
   }
-  if (!claim(words, groups !== undefined)) return false;
+  if (!becomeScanner(words, groups !== undefined)) return false;
   try {
     const began = now();
     scanWindows(source, groups);
@@ -101,7 +101,7 @@ function noteScan({ allocator, control }: ScanSource, began: number): void {
 }
 
 /** Makes this thread the scanner. Returns false without `wait` if another thread is. */
-function claim(words: Int32Array, wait: boolean): boolean {
+function becomeScanner(words: Int32Array, wait: boolean): boolean {
   for (;;) {
     const owner = Atomics.load(words, Word.Scanner);
     if (owner === 0 || !isThreadAlive(owner)) {

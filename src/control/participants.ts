@@ -89,14 +89,14 @@ function noteDeath(words: Int32Array): void {
 }
 
 /**
- * Makes the calling thread the one that unmaps a destroyed file: "claimed". Returns "in use" if a
+ * Makes the calling thread the one that unmaps a destroyed file: "own". Returns "in use" if a
  * living thread has not left the file, "taken" if another thread unmaps it.
  */
-export function claimUnmapping(words: Int32Array): "claimed" | "in use" | "taken" {
+export function takeUnmapping(words: Int32Array): "own" | "in use" | "taken" {
   if (hasParticipants(words)) return "in use";
   reach("leave: found no slot in use");
-  const isClaimed = Atomics.compareExchange(words, Word.Destroyed, 1, 2) === 1;
-  return isClaimed ? "claimed" : "taken";
+  const isOwn = Atomics.compareExchange(words, Word.Destroyed, 1, 2) === 1;
+  return isOwn ? "own" : "taken";
 }
 
 /** Calls that the thread receives in its own turns of the event loop. */
@@ -176,8 +176,8 @@ export class Participants {
 
   /** True if the memory is unmapped, by this thread or another. */
   private unmapIfEmpty(unmap: () => void): boolean {
-    const claim = claimUnmapping(this.words);
-    if (claim === "claimed") unmap();
-    return claim !== "in use";
+    const result = takeUnmapping(this.words);
+    if (result === "own") unmap();
+    return result !== "in use";
   }
 }

@@ -2,7 +2,7 @@
 import { Commitment } from "../accounting/commitment.ts";
 import { Changes } from "../changes/changes.ts";
 import { type Control, Word } from "../control/control.ts";
-import { claimUnmapping } from "../control/participants.ts";
+import { takeUnmapping } from "../control/participants.ts";
 import { Loader } from "../load/loader.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { MemoryFileHandle } from "./options.ts";
@@ -26,13 +26,13 @@ export function unmapMemory(
  */
 export function unmapAbandoned(handle: MemoryFileHandle): boolean {
   const control = controlOf(handle);
-  const claim = claimUnmapping(control.words);
-  if (claim === "claimed") {
+  const result = takeUnmapping(control.words);
+  if (result === "own") {
     const memory = attachMemory(control);
     // No thread is left to load, so the load's open files are closed here.
     if (handle.load !== null)
       Loader.attach(handle.load, handle.control, memory.mapping.base).close();
     unmapMemory(control, memory);
   }
-  return claim !== "in use";
+  return result !== "in use";
 }

@@ -28,7 +28,7 @@ import { checkOwners, encodeOwners, parseResourceId, type ResourceId } from "./o
 import { requireGvisorPageSize } from "./page-size.ts";
 import { MAIN_ID } from "./read-checkpoint.ts";
 import { RunBuilder } from "./run-builder.ts";
-import { frameMetadata } from "./stream.ts";
+import { withLength } from "./stream.ts";
 
 /** `userData` has no place in gVisor's format. */
 export interface ExportOptions extends Pick<SaveOptions, "signal" | "onProgress">, ComposeOptions {}
@@ -203,11 +203,11 @@ function encodeAll(
   images: readonly ComposedImage[],
   options: ExportOptions,
 ): Uint8Array {
-  const frames = (hasMain ? images : [NOTHING, ...images]).map((image) =>
-    frameMetadata(encodeMetadata(imageToMetadata(image, options))),
+  const parts = (hasMain ? images : [NOTHING, ...images]).map((image) =>
+    withLength(encodeMetadata(imageToMetadata(image, options))),
   );
-  if (owners === null) return frames[0]!;
-  return concatenate([frames[0]!, encodeOwners(owners), ...frames.slice(1)]);
+  if (owners === null) return parts[0]!;
+  return concatenate([parts[0]!, encodeOwners(owners), ...parts.slice(1)]);
 }
 
 /**

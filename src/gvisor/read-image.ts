@@ -1,12 +1,17 @@
 /**
- * Reads an image from the files of a checkpoint: frame, message, rules, places of contents. It
+ * Reads an image from the files of a checkpoint: length, message, rules, places of contents. It
  * reads the metadata and, without a pages file, the headers between the contents, but not the
  * contents.
  */
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import type { MemoryFileImage } from "./image.ts";
 import { type CheckpointLimits, decodeMetadata } from "./metadata.ts";
-import { type ByteSource, locateInStream, locateInPagesFile, readMetadataFrame } from "./stream.ts";
+import {
+  type ByteSource,
+  locateInStream,
+  locateInPagesFile,
+  readMetadataMessage,
+} from "./stream.ts";
 import { validateMetadata } from "./validate.ts";
 
 export interface ReadImageOptions extends CheckpointLimits {
@@ -38,14 +43,14 @@ export function readImage(
   options: ReadImageOptions = {},
 ): ReadImage {
   const place = metadata.path === undefined ? {} : { path: metadata.path };
-  const frame = readMetadataFrame(metadata, options.metadataOffset ?? 0, options);
-  const decoded = decodeMetadata(frame.bytes, options, { ...place, offset: frame.offset });
+  const message = readMetadataMessage(metadata, options.metadataOffset ?? 0, options);
+  const decoded = decodeMetadata(message.bytes, options, { ...place, offset: message.offset });
   const { chunkHuge, runs, committed } = validateMetadata(decoded, options, metadata.path);
   const { extents, end } =
     pagesFile === null
-      ? locateInStream(committed, metadata, frame.end)
+      ? locateInStream(committed, metadata, message.end)
       : locateInPagesFile(committed, pagesFile, options.pagesOffset ?? 0);
-  const metadataEnd = pagesFile === null ? end : frame.end;
+  const metadataEnd = pagesFile === null ? end : message.end;
   if (options.moreFollow !== true) {
     checkEnd("Metadata", metadata, metadataEnd);
     if (pagesFile !== null) checkEnd("Pages file", pagesFile, end);

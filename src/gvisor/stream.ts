@@ -1,5 +1,5 @@
 /**
- * The arrangement of metadata and page contents in files: one frame of metadata (8-byte
+ * The arrangement of metadata and page contents in files: the metadata (8-byte
  * little-endian length, then the message), and the contents. The contents are either in a pages
  * file, known-committed ranges one behind the other, or in the same stream behind the metadata,
  * each range behind a header.
@@ -34,7 +34,7 @@ export function memorySource(bytes: Uint8Array, path?: string): ByteSource {
   };
 }
 
-export interface MetadataFrame {
+export interface MetadataMessage {
   /** The message. */
   readonly bytes: Uint8Array;
   /** Offset of the message's first byte. */
@@ -48,16 +48,17 @@ const HEADER_BYTES_MAX = 10;
 const OBJECT_FLAG_HIGH = 0x8000_0000;
 
 /**
- * Reads the frame at `offset`.
+ * Reads the metadata at `offset`: its length, and the message.
  *
- * @throws {CorruptCheckpointError} if the file ends before the frame, or the frame exceeds `limits`
+ * @throws {CorruptCheckpointError} if the file ends before the message does, or the message exceeds
+ * `limits`
  */
-export function readMetadataFrame(
+export function readMetadataMessage(
   source: ByteSource,
   offset = 0,
   limits: CheckpointLimits = {},
-): MetadataFrame {
-  const where = { ...placeOf(source), section: "frame", offset };
+): MetadataMessage {
+  const where = { ...placeOf(source), section: "metadata", offset };
   const leftBytes = source.sizeBytes - offset - LENGTH_BYTES;
   if (leftBytes < 0)
     throw new CorruptCheckpointError("File ends before the length of the metadata", where);
@@ -82,11 +83,11 @@ export function readMetadataFrame(
 }
 
 /** `message` with its length in front. */
-export function frameMetadata(message: Uint8Array): Uint8Array {
-  const frame = new Uint8Array(LENGTH_BYTES + message.length);
-  new DataView(frame.buffer).setBigUint64(0, BigInt(message.length), true);
-  frame.set(message, LENGTH_BYTES);
-  return frame;
+export function withLength(message: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(LENGTH_BYTES + message.length);
+  new DataView(bytes.buffer).setBigUint64(0, BigInt(message.length), true);
+  bytes.set(message, LENGTH_BYTES);
+  return bytes;
 }
 
 /** The header of `lengthBytes` of page contents in the form without a pages file. */

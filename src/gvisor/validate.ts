@@ -36,7 +36,7 @@ import {
 import type { CheckpointLimits, GvisorMetadata, RangeColumns, UnfreeColumns } from "./metadata.ts";
 import { RunBuilder } from "./run-builder.ts";
 import { Cursor } from "./set-cursor.ts";
-import { SubreleaseClaims } from "./subrelease-claims.ts";
+import { SubreleaseCounts } from "./subrelease-counts.ts";
 import { U64_MAX } from "./wire.ts";
 
 /** An image without the places of its contents: see `locateInPagesFile` and `locateInStream`. */
@@ -182,8 +182,8 @@ class Checker {
   runs(): ImageRuns {
     const { chunks, unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge, memAcct, subreleased } =
       this.metadata;
-    const claims = new SubreleaseClaims(subreleased);
-    const builder = new RunBuilder((start, end) => claims.found(start, end));
+    const counts = new SubreleaseCounts(subreleased);
+    const builder = new RunBuilder((start, end) => counts.found(start, end));
     const acct = new Cursor(memAcct);
     const small = {
       unfree: unfreeSmall,
@@ -208,7 +208,7 @@ class Checker {
       this.sweep(builder, from, to, group.huge, { ...(group.huge ? huge : small), acct });
     });
     const runs = builder.finish();
-    claims.check((message) => this.corrupt("subreleased", message));
+    counts.check((message) => this.corrupt("subreleased", message));
     return runs;
   }
 

@@ -18,7 +18,7 @@ import { exportTo, importFrom } from "../../src/gvisor/index.ts";
 import { imageToMetadata } from "../../src/gvisor/compose.ts";
 import { CHUNK_PAGES, type MemoryFileImage, RunState } from "../../src/gvisor/image.ts";
 import { encodeMetadata } from "../../src/gvisor/metadata.ts";
-import { frameMetadata } from "../../src/gvisor/stream.ts";
+import { withLength } from "../../src/gvisor/stream.ts";
 import {
   CheckpointBusyError,
   DestroyedError,
@@ -160,7 +160,7 @@ test("importFrom releases waste, and does not load its contents", async () => {
   mkdirSync(directory);
   writeFileSync(
     join(directory, "pages_meta.img"),
-    frameMetadata(encodeMetadata(imageToMetadata(image))),
+    withLength(encodeMetadata(imageToMetadata(image))),
   );
   const pages = new Uint8Array(32 * PAGE_SIZE);
   for (let i = 0; i < 32; i++)
@@ -260,7 +260,7 @@ test("exportTo writes the most references that a page can have, and refuses one 
     };
     writeFileSync(
       join(directory, "pages_meta.img"),
-      frameMetadata(encodeMetadata(imageToMetadata(image))),
+      withLength(encodeMetadata(imageToMetadata(image))),
     );
     writeFileSync(join(directory, "pages.img"), "");
   };

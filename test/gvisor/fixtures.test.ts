@@ -4,7 +4,7 @@ import { imageToMetadata } from "../../src/gvisor/compose.ts";
 import { CHUNK_PAGES, type MemoryFileImage, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
 import { decodeMetadata, encodeMetadata } from "../../src/gvisor/metadata.ts";
 import { readImage } from "../../src/gvisor/read-image.ts";
-import { frameMetadata, streamHeader, memorySource } from "../../src/gvisor/stream.ts";
+import { withLength, streamHeader, memorySource } from "../../src/gvisor/stream.ts";
 import { validateMetadata } from "../../src/gvisor/validate.ts";
 import { type Expected, type Fixture, fixtures, messageOf } from "./support.ts";
 
@@ -87,7 +87,7 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
       const message = messageOf(fixture);
       expect(encodeMetadata(decodeMetadata(message))).toEqual(new Uint8Array(message));
       expect(encodeMetadata(imageToMetadata(read(fixture)))).toEqual(new Uint8Array(message));
-      expect(frameMetadata(message)).toEqual(metadata.slice(0, 8 + message.length));
+      expect(withLength(message)).toEqual(metadata.slice(0, 8 + message.length));
     });
 
     test("is refused if it is cut off anywhere, or longer", () => {
@@ -112,7 +112,7 @@ test("streamHeader writes the headers of contents without a pages file", () => {
   const message = messageOf(fixture);
   const { committed } = validateMetadata(decodeMetadata(message));
   const image = read(fixture);
-  const parts: Uint8Array[] = [frameMetadata(message)];
+  const parts: Uint8Array[] = [withLength(message)];
   const offsets = contentOffsets(image);
   for (const [i, start] of committed.start.entries()) {
     const lengthBytes = committed.length[i]! * PAGE_BYTES;

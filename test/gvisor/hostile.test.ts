@@ -16,7 +16,7 @@ import {
 } from "../../src/gvisor/image.ts";
 import { decodeMetadata, encodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
 import { readImage } from "../../src/gvisor/read-image.ts";
-import { frameMetadata, memorySource } from "../../src/gvisor/stream.ts";
+import { withLength, memorySource } from "../../src/gvisor/stream.ts";
 import { U64_MAX } from "../../src/gvisor/wire.ts";
 import { applyEdit, type Columns, editArbitrary, SECTIONS } from "./support/edits.ts";
 import { type Fixture, fixtures, imageArbitrary, messageOf } from "./support.ts";
@@ -88,7 +88,7 @@ function checkImage(image: MemoryFileImage, fileBytes: number): void {
   const again = encodeMetadata(imageToMetadata(image, { foreignKind: 0 }));
   const pages = extents.length.reduce((sum, length) => sum + length, 0);
   const kindsKept = { ...image.runs, kind: image.runs.kind.map((kind) => (kind > 5 ? 0 : kind)) };
-  const back = readImage(memorySource(frameMetadata(again)), {
+  const back = readImage(memorySource(withLength(again)), {
     sizeBytes: pages * PAGE_BYTES,
   }).image;
   if (kindsKept.kind.every((kind, i) => kind === image.runs.kind[i]))
@@ -145,8 +145,8 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
               added,
               message.subarray(inner + dropped),
             ]);
-            const framed = Buffer.concat([frameMetadata(edited), metadata.subarray(headBytes)]);
-            attempt(new Uint8Array(framed), pagesBytes);
+            const whole = Buffer.concat([withLength(edited), metadata.subarray(headBytes)]);
+            attempt(new Uint8Array(whole), pagesBytes);
           },
         ),
         { numRuns: CASES },
@@ -158,11 +158,11 @@ describe.each(fixtures.map((fixture) => [fixture.name, fixture] as const))(
       fc.assert(
         fc.property(fc.array(editArbitrary, { minLength: 1, maxLength: 3 }), (edits) => {
           const edited = edits.reduce(applyEdit, decoded);
-          const framed = Buffer.concat([
-            frameMetadata(encodeMetadata(edited)),
+          const whole = Buffer.concat([
+            withLength(encodeMetadata(edited)),
             metadata.subarray(headBytes),
           ]);
-          attempt(new Uint8Array(framed), pagesBytes);
+          attempt(new Uint8Array(whole), pagesBytes);
         }),
         { numRuns: CASES },
       );
@@ -176,7 +176,7 @@ test("readImage refuses or validates random images with fields edited", () => {
     fc.property(imageArbitrary, fc.array(editArbitrary, { maxLength: 2 }), (image, edits) => {
       const edited = edits.reduce(applyEdit, imageToMetadata(image));
       const pages = image.extents.length.reduce((sum, length) => sum + length, 0);
-      if (attempt(frameMetadata(encodeMetadata(edited)), pages * PAGE_BYTES)) taken++;
+      if (attempt(withLength(encodeMetadata(edited)), pages * PAGE_BYTES)) taken++;
     }),
     { numRuns: CASES },
   );
@@ -188,7 +188,7 @@ test("readImage refuses noise", () => {
   fc.assert(
     fc.property(fc.uint8Array({ maxLength: 200 }), (noise) => {
       attempt(noise, 0);
-      attempt(frameMetadata(new Uint8Array([0x08, 1, ...noise])), 0);
+      attempt(withLength(new Uint8Array([0x08, 1, ...noise])), 0);
     }),
     { numRuns: CASES },
   );
@@ -221,7 +221,7 @@ describe("memory", () => {
       }
       expect(columnBytes).toBeLessThanOrEqual(16 * message.length);
       const before = process.memoryUsage().rss;
-      expect(() => read(frameMetadata(message))).toThrow(refused);
+      expect(() => read(withLength(message))).toThrow(refused);
       expect(process.memoryUsage().rss - before).toBeLessThan(128 * 2 ** 20);
     }
   });
@@ -250,11 +250,11 @@ describe("memory", () => {
       unwasteSmall: everything,
       unwasteHuge: everything,
     };
-    expect([...read(frameMetadata(encodeMetadata(edited))).image.runs.length]).toEqual([2 ** 31]);
+    expect([...read(withLength(encodeMetadata(edited))).image.runs.length]).toEqual([2 ** 31]);
     expect(() =>
-      readImage(memorySource(frameMetadata(encodeMetadata(edited))), null, { limitBytes: 2 ** 40 }),
+      readImage(memorySource(withLength(encodeMetadata(edited))), null, { limitBytes: 2 ** 40 }),
     ).toThrow("limitBytes");
     edited.memAcct.knownCommitted[0] = 1;
-    expect(() => read(frameMetadata(encodeMetadata(edited)))).toThrow(refused);
+    expect(() => read(withLength(encodeMetadata(edited)))).toThrow(refused);
   });
 });

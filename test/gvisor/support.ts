@@ -19,7 +19,7 @@ import {
   streamHeader,
   locateInPagesFile,
   memorySource,
-  readMetadataFrame,
+  readMetadataMessage,
 } from "../../src/gvisor/stream.ts";
 import { validateMetadata } from "../../src/gvisor/validate.ts";
 import { U64_MAX } from "../../src/gvisor/wire.ts";
@@ -52,7 +52,7 @@ export const fixtures: Fixture[] = ["small", "huge", "inline"].map((name) => ({
   ) as Expected,
 }));
 
-/** The message inside a fixture's frame. */
+/** The message of a fixture, without its length. */
 export function messageOf(fixture: Fixture): Uint8Array {
   const length = Number(
     new DataView(fixture.metadata.buffer, fixture.metadata.byteOffset).getBigUint64(0, true),
@@ -261,7 +261,7 @@ export function writeInlineForm(from: string, to: string): void {
   const metadata = readFileSync(join(from, "pages_meta.img"));
   const pages = readFileSync(join(from, "pages.img"));
   const { committed } = validateMetadata(
-    decodeMetadata(readMetadataFrame(memorySource(metadata)).bytes),
+    decodeMetadata(readMetadataMessage(memorySource(metadata)).bytes),
   );
   const parts: Uint8Array[] = [metadata];
   let offset = 0;

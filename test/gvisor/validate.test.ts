@@ -7,7 +7,7 @@ import { CorruptCheckpointError } from "../../src/errors/errors.ts";
 import { imageToMetadata } from "../../src/gvisor/compose.ts";
 import { CHUNKS_MAX, PAGE_BYTES, RunState } from "../../src/gvisor/image.ts";
 import { decodeMetadata, type GvisorMetadata } from "../../src/gvisor/metadata.ts";
-import { memorySource, readMetadataFrame } from "../../src/gvisor/stream.ts";
+import { memorySource, readMetadataMessage } from "../../src/gvisor/stream.ts";
 import { validateMetadata } from "../../src/gvisor/validate.ts";
 import { imageArbitrary, toOracle } from "./support.ts";
 import {
@@ -298,8 +298,8 @@ test("validateMetadata accepts gVisor's own file with counts that are too small"
   const bytes = new Uint8Array(
     readFileSync(join(import.meta.dir, "../data/gvisor/subreleased/pages_meta.img")),
   );
-  const frame = readMetadataFrame(memorySource(bytes));
-  const metadata = decodeMetadata(frame.bytes);
+  const message = readMetadataMessage(memorySource(bytes));
+  const metadata = decodeMetadata(message.bytes);
   expect([[...metadata.subreleased.hugeStart], [...metadata.subreleased.count]]).toEqual([
     [3 * HUGE],
     [64],

@@ -4,7 +4,7 @@
  */
 import fc from "fast-check";
 import { decodeMetadata, encodeMetadata } from "../../../src/gvisor/metadata.ts";
-import { frameMetadata } from "../../../src/gvisor/stream.ts";
+import { withLength } from "../../../src/gvisor/stream.ts";
 import { applyEdit, editArbitrary } from "../../gvisor/support/edits.ts";
 import { PAGE_SIZE } from "../../../src/index.ts";
 import type { Hostile } from "./edits.ts";
@@ -17,7 +17,7 @@ export function hostileExport(meta: Uint8Array, pagesBytes: number | null): fc.A
   const decoded = decodeMetadata(meta.slice(FRAME_BYTES, FRAME_BYTES + messageBytes));
   const edited = fc.array(editArbitrary, { minLength: 1, maxLength: 3 }).map((edits) => {
     const message = encodeMetadata(edits.reduce(applyEdit, decoded));
-    return new Uint8Array(Buffer.concat([frameMetadata(message), behind]));
+    return new Uint8Array(Buffer.concat([withLength(message), behind]));
   });
   // This format does not detect damage of page contents, so these edits aim at the metadata before
   // them.

@@ -4,17 +4,17 @@ import { HUGE_PAGES, PAGE_BYTES } from "./image.ts";
 import type { SubreleasedColumns } from "./metadata.ts";
 
 /** Compares the counts of `subreleased` with the pages that are sub-released. */
-export class SubreleaseClaims {
+export class SubreleaseCounts {
   private readonly foundPages: Uint32Array;
   private next = 0;
 
-  constructor(private readonly claimed: SubreleasedColumns) {
-    this.foundPages = new Uint32Array(claimed.hugeStart.length);
+  constructor(private readonly stated: SubreleasedColumns) {
+    this.foundPages = new Uint32Array(stated.hugeStart.length);
   }
 
   /** Called with sub-released pages [start, end), in ascending order. */
   found(start: number, end: number): void {
-    const { hugeStart } = this.claimed;
+    const { hugeStart } = this.stated;
     const hugeEnd = (index: number) => hugeStart[index]! / PAGE_BYTES + HUGE_PAGES;
     while (this.next < hugeStart.length && hugeEnd(this.next) <= start) this.next++;
     for (let i = this.next; i < hugeStart.length && hugeStart[i]! / PAGE_BYTES < end; i++) {
@@ -24,7 +24,7 @@ export class SubreleaseClaims {
   }
 
   check(corrupt: (message: string) => CorruptCheckpointError): void {
-    const { hugeStart, count } = this.claimed;
+    const { hugeStart, count } = this.stated;
     for (let i = 0; i < hugeStart.length; i++) {
       const pages = count[i]!;
       const what = `Huge page at ${hugeStart[i]} has a count of ${pages}`;
