@@ -1,7 +1,7 @@
 /**
  * libzstd and liblz4, opened on first use if they are installed.
  *
- * Both work on addresses and write nothing behind the stated capacity. Every result is a number of
+ * Both work on addresses and write nothing beyond the stated capacity. Every result is a number of
  * bytes, or negative if the library refuses. Sources: zstd.h, lz4.h.
  *
  * The one-shot functions keep no state between calls, so a terminated thread leaks no context.

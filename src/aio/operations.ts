@@ -32,7 +32,7 @@ export const QueueWord = {
   /** 1 once Workers must leave. */
   Stop: 3,
   /**
-   * The slot at which the search for a queued one begins. It is behind the last one taken, so no
+   * The slot at which the search for a queued one begins. It is after the last one taken, so no
    * slot starves. A hint.
    */
   Cursor: 4,
@@ -206,7 +206,7 @@ export class OperationTable {
     return { address: iovecs[at]! + iovecs[at + 1]! * 2 ** 32, lengthBytes: iovecs[at + 2]! };
   }
 
-  /** Records that the operation has moved `bytes` more: the remaining part begins behind them. */
+  /** Records that the operation has moved `bytes` more: the remaining part begins after them. */
   advance(slot: number, bytes: number): void {
     this.moved[slot]! += bytes;
     this.offset[slot]! += bytes;

@@ -27,7 +27,7 @@ export function run(task: AioTask): void {
   Atomics.store(words, QueueWord.Threads + task.thread, 0);
 }
 
-/** Takes a queued slot; -1 if there is none. The search starts behind the last slot taken. */
+/** Takes a queued slot; -1 if there is none. The search starts after the last slot taken. */
 export function take(operations: OperationTable, thread: number): number {
   const { state, words, capacity } = operations;
   const from = Atomics.load(words, QueueWord.Cursor);

@@ -1,6 +1,6 @@
 /**
  * The allocator's memory: one anonymous mapping, reserved for the file's whole capacity and touched
- * only where runs start. It has the tables of a SegmentSet (segment/segment-set.ts), one behind the
+ * only where runs start. It has the tables of a SegmentSet (segment/segment-set.ts), one after the
  * other.
  *
  * It is not a SharedArrayBuffer. A large one is expensive to create again once one of its size has

@@ -34,7 +34,7 @@ export const TrackingWord = {
   Takes: 8,
 } as const;
 
-/** Indexes of 64-bit floats behind the words: counters. Owner. */
+/** Indexes of 64-bit floats after the words: counters. Owner. */
 export const TrackingCounter = {
   Takes: 32,
   ReportedPages: 33,

@@ -10,7 +10,7 @@
  *   table     32 bytes a section: id u32, CRC-32 u32, offset f64, length f64, owner u32, zeros
  *             u32. The owner is the index of a MemoryFile, or WHOLE, the checkpoint.
  *   eager     Sections that opening a checkpoint reads: little-endian columns, in the table's
- *   sections  order, each at the first multiple of 8 behind the one before, with zeros between.
+ *   sections  order, each at the first multiple of 8 after the one before, with zeros between.
  *             For each MemoryFile:
  *               name        1 to 255 bytes of UTF-8 without NUL; names are unique
  *               chunks      u8 a chunk: 1 = meant for huge pages

@@ -41,7 +41,7 @@ export interface Header {
 /**
  * Decodes the header of a manifest of `sizeBytes`. Problems that leave the rest readable are only
  * reported.
- * @throws {CorruptCheckpointError} if nothing behind the header can be read
+ * @throws {CorruptCheckpointError} if nothing after the header can be read
  */
 export function decodeHeader(
   bytes: Uint8Array,

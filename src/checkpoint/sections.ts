@@ -140,7 +140,7 @@ function mistakeOfOwner({ id, owner }: Entry, fileCount: number): string | undef
 
 /**
  * The places that sections may have: eager ones at multiples of 8, columns without gaps, nothing
- * behind the last.
+ * after the last.
  */
 class Layout {
   private readonly bytes: Uint8Array;
@@ -160,7 +160,7 @@ class Layout {
     const { eagerBytes, manifestBytes, tableEnd } = this.header;
     const isOfColumns = isColumn(id);
     this.end = undefined;
-    if (isInColumns && !isOfColumns) return "Section is behind the columns";
+    if (isInColumns && !isOfColumns) return "Section is after the columns";
     this.isInColumns = isOfColumns;
     const expected = this.startBehind(end, isInColumns);
     if (expected !== undefined && offset !== expected) return `Offset ${offset} is out of place`;
@@ -176,7 +176,7 @@ class Layout {
     return isInColumns ? undefined : this.mistakeBetween(end ?? offset, offset);
   }
 
-  /** The required start of a section behind `end`; undefined if unknown. */
+  /** The required start of a section after `end`; undefined if unknown. */
   private startBehind(end: number | undefined, wasInColumns: boolean): number | undefined {
     if (wasInColumns) return end;
     if (this.isInColumns) return this.header.eagerBytes;
@@ -195,6 +195,6 @@ class Layout {
     if (end === undefined) return undefined;
     if (!this.isInColumns) return "The columns are missing";
     if (end === header.manifestBytes) return undefined;
-    return `${header.manifestBytes - end} bytes are behind the last section`;
+    return `${header.manifestBytes - end} bytes are after the last section`;
   }
 }

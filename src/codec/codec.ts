@@ -2,7 +2,7 @@
  * Codec: how the bytes of a frame are stored. Raw, lz4 (block format) or zstd (one frame, with its
  * content size).
  *
- * A codec works on native memory: sources and destinations are addresses. It never writes behind
+ * A codec works on native memory: sources and destinations are addresses. It never writes beyond
  * `capacityBytes`. Damaged input gives REFUSED (-1), not a crash, because checkpoints come from
  * disks and networks. Codecs verify no page checksums. Those find a frame that decodes to wrong
  * bytes.

@@ -121,7 +121,7 @@ export const PARTICIPANT_WORDS = 7;
 export const MAX_PARTICIPANTS = 192;
 
 /**
- * Indexes of 64-bit floats behind the words. Written before the file is shared, then immutable
+ * Indexes of 64-bit floats after the words. Written before the file is shared, then immutable
  * except where noted.
  */
 export const Field = {

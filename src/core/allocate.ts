@@ -82,7 +82,7 @@ function commitPages(core: FileCore, range: FileRange, mode: AllocationMode, hug
   }
 }
 
-/** Lets the program fill the range. Drops the pages behind the last whole page that it filled. */
+/** Lets the program fill the range. Drops the pages after the last whole page that it filled. */
 function fillPages(core: FileCore, range: FileRange, fill: Fill): FileRange {
   const first = range.start / PAGE_SIZE;
   const last = range.end / PAGE_SIZE;

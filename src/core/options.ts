@@ -43,7 +43,7 @@ export interface AllocateOptions {
   readonly direction?: "bottomUp" | "topDown" | undefined;
   /**
    * Fills the new pages. It is called with the part that is not filled yet, and returns how many
-   * bytes it wrote, or 0 at the end of its data. Pages behind the last whole page that it filled
+   * bytes it wrote, or 0 at the end of its data. Pages after the last whole page that it filled
    * are released, and the returned range is shorter.
    */
   readonly fill?: ((destination: Uint8Array) => number) | undefined;

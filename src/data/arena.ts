@@ -377,7 +377,7 @@ export class Arena {
     const first = start / PAGE_SIZE;
     try {
       const last = first + lengthBytes / PAGE_SIZE;
-      if (last * PAGE_SIZE > this.core.sizeBytes) throw new RangeError("It ends behind the file");
+      if (last * PAGE_SIZE > this.core.sizeBytes) throw new RangeError("It ends beyond the file");
       this.core.allocator.requireReferenced(first, last);
     } catch (cause) {
       throw new CorruptStoreError(`Window ${window} has pages that are not allocated`, { cause });

@@ -50,7 +50,7 @@ function split(buckets: Buckets, hash: number): void {
 }
 
 /**
- * Puts the current bucket's slots into two new ones, by the bit behind `depth` of their hashes.
+ * Puts the current bucket's slots into two new ones, by the bit after `depth` of their hashes.
  */
 function distribute(buckets: Buckets, depth: number, low: number, high: number): void {
   const { arena } = buckets;

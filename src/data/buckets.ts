@@ -31,7 +31,7 @@ import {
 } from "./layout.ts";
 import type { Pages } from "./pages.ts";
 
-/** Words of a map's header behind those of HeaderWord. */
+/** Words of a map's header after those of HeaderWord. */
 export const MapWord = {
   KeyType: 3,
   Directory: 4,
@@ -296,7 +296,7 @@ export class Buckets {
   }
 
   /**
-   * Frees the current slot, and moves up those behind it that a look-up would no longer find.
+   * Frees the current slot, and moves up those after it that a look-up would no longer find.
    * Within an operation.
    */
   removeSlot(): void {
@@ -337,7 +337,7 @@ export const homeOf = (hash: number): number => ((hash & LOW_HASH) * SLOTS) >>> 
 export const expiryAt = (words: Int32Array, entryWord: number): number =>
   words[entryWord + 4]! * 2 ** 32 + (words[entryWord + 3]! >>> 0);
 
-/** How many slots `to` is behind `from`; the last slot is before the first. */
+/** How many slots `to` is after `from`; the last slot is before the first. */
 function distance(from: number, to: number): number {
   return to >= from ? to - from : to - from + SLOTS;
 }

@@ -19,7 +19,7 @@ import type { HeaderPlace } from "./header.ts";
 import { STORE_PAGE, WINDOW_PAGE_BITS, WINDOW_PAGE_MASK, WORDS_PER_PAGE } from "./layout.ts";
 import type { StoreParts } from "./parts.ts";
 
-/** Words of a table's header behind those of HeaderWord. */
+/** Words of a table's header after those of HeaderWord. */
 export const TableWord = { Columns: 3, Records: 4, Length: 5, ChunkBits: 6, Layout: 7 } as const;
 const RecordWord = { Code: 0, Length: 1, List: 2, ListPages: 3, NameBytes: 4, Name: 5 } as const;
 const RECORD_WORDS = 32;
@@ -259,13 +259,13 @@ export class Columns {
     this.retired = [];
   }
 
-  /** The first chunk behind the last row's. */
+  /** The first chunk after the last row's. */
   get firstEmptyChunk(): number {
     return Math.ceil(this.length / 2 ** this.chunkBits);
   }
 
   /**
-   * Frees the chunk that a removed row leaves empty, except for one behind the last row: a table
+   * Frees the chunk that a removed row leaves empty, except for one after the last row: a table
    * whose length goes up and down would make that one repeatedly. Within an operation.
    */
   freeSpare(): void {

@@ -5,7 +5,7 @@
  * |--------------------|-------------------------------------------------------------|
  * | get, getView, has  | a word of the directory, a line of a bucket, the entry      |
  * | set                | the same, and a block; sometimes a bucket is split          |
- * | delete             | the same; the slots behind it move; a bucket may be merged  |
+ * | delete             | the same; the slots after it move; a bucket may be merged   |
  * | iteration          | a bucket's keys at a time                                   |
  * | clear, compact     | all entries                                                 |
  *

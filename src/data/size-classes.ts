@@ -9,7 +9,7 @@ export const MAX_SMALL_BYTES = 32 * 1024;
 export const CLASS_COUNT = 72;
 const MIN_SPAN_PAGES = 4;
 const MAX_SPAN_PAGES = 32;
-/** The most that a span may waste behind its last block. */
+/** The most that a span may waste after its last block. */
 const MAX_TAIL = 1 / 32;
 
 /** The class of the smallest blocks with room for `bytes`, which are 1 to MAX_SMALL_BYTES. */

@@ -107,7 +107,7 @@ function checkRuns({ chunkHuge, runs }: ComposedImage): void {
     const end = start + runs.length[i]!;
     if (start < previousEnd || start === end || end > sizePages) {
       throw new RangeError(
-        `Expected runs to be ordered within ${sizePages} pages, got [${start}, ${end}) behind ` +
+        `Expected runs to be ordered within ${sizePages} pages, got [${start}, ${end}) after ` +
           `${previousEnd}`,
       );
     }

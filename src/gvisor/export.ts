@@ -195,7 +195,7 @@ const PLAIN = {
 } as const;
 
 /**
- * The metadata of one file, or of a kernel's checkpoint with the list of owners behind the main
+ * The metadata of one file, or of a kernel's checkpoint with the list of owners after the main
  * file's metadata.
  */
 function encodeAll(

@@ -107,7 +107,7 @@ function lengthOf(part: number | Uint8Array): number {
 
 export interface ReadOwners {
   readonly owners: readonly ResourceId[];
-  /** Offset behind the list. */
+  /** Offset after the list. */
   readonly end: number;
 }
 
@@ -160,7 +160,7 @@ class OwnersReader {
     for (let i = 0; i < capacity; i++) {
       this.expect(2, Kind.multiple, 2);
       const owner = { containerName: this.readString(), path: this.readString() };
-      // The array has unused room behind the length.
+      // The array has unused room after the length.
       if (i >= length) continue;
       if (owner.path === "") throw reader.corrupt("MemoryFile has no path");
       if (formatResourceId(owner).includes("\0"))

@@ -25,9 +25,9 @@ export interface ReadImageOptions extends CheckpointLimits {
 
 export interface ReadImage {
   readonly image: MemoryFileImage;
-  /** Offset behind the metadata that was read, including contents in the same stream. */
+  /** Offset after the metadata that was read, including contents in the same stream. */
   readonly metadataEnd: number;
-  /** Offset behind the last page in the pages file; equals `metadataEnd` without a pages file. */
+  /** Offset after the last page in the pages file; equals `metadataEnd` without a pages file. */
   readonly pagesEnd: number;
 }
 
@@ -58,7 +58,7 @@ export function readImage(
   return { image: { chunkHuge, runs, extents }, metadataEnd, pagesEnd: end };
 }
 
-/** @throws {CorruptCheckpointError} if the file continues behind `end` */
+/** @throws {CorruptCheckpointError} if the file continues after `end` */
 export function checkEnd(
   what: string,
   file: { readonly path?: string; readonly sizeBytes: number },

@@ -31,7 +31,7 @@ export class RunBuilder {
     this.flush();
   }
 
-  /** Adds pages [start, end), which are behind all earlier ones. */
+  /** Adds pages [start, end), which are after all earlier ones. */
   push(start: number, end: number, state: number, refs: number, kind: number, group: number): void {
     if (
       this.pendingEnd === start &&
@@ -44,7 +44,7 @@ export class RunBuilder {
       return;
     }
     const { pendingEnd } = this;
-    assert(start >= pendingEnd, () => `pages [${start}, ${end}) behind page ${pendingEnd}`);
+    assert(start >= pendingEnd, () => `pages [${start}, ${end}) after page ${pendingEnd}`);
     this.flush();
     this.pendingStart = start;
     this.pendingEnd = end;

@@ -4,7 +4,7 @@ import { U64_MAX } from "./wire.ts";
 
 /** A place in an ordered set that only moves upwards. */
 export class Cursor {
-  /** The range at or behind the place. */
+  /** The range at or after the place. */
   index = 0;
   /** True if the place is in that range. */
   inside = false;

@@ -1,8 +1,8 @@
 /**
  * The arrangement of metadata and page contents in files: the metadata (8-byte
  * little-endian length, then the message), and the contents. The contents are either in a pages
- * file, known-committed ranges one behind the other, or in the same stream behind the metadata,
- * each range behind a header.
+ * file, known-committed ranges one after the other, or in the same stream after the metadata,
+ * each range after a header.
  *
  * That header is `WriteHeader` of gVisor's pkg/state (pkg/state/encode.go): a varint. If its top
  * bit is set, the rest is a number of objects; otherwise it is the length of the raw bytes that
@@ -39,7 +39,7 @@ export interface MetadataMessage {
   readonly bytes: Uint8Array;
   /** Offset of the message's first byte. */
   readonly offset: number;
-  /** Offset behind its last byte. */
+  /** Offset after its last byte. */
   readonly end: number;
 }
 
@@ -99,7 +99,7 @@ export function streamHeader(lengthBytes: number): Uint8Array {
 
 export interface LocatedContents {
   readonly extents: ImageExtents;
-  /** Offset behind the last page's contents: the next MemoryFile's contents begin there. */
+  /** Offset after the last page's contents: the next MemoryFile's contents begin there. */
   readonly end: number;
 }
 
@@ -132,7 +132,7 @@ export function locateInPagesFile(
 }
 
 /**
- * Finds the places of contents behind the metadata, from `offset` on. Reads only the headers.
+ * Finds the places of contents after the metadata, from `offset` on. Reads only the headers.
  *
  * @throws {CorruptCheckpointError} if a header differs from the one that the metadata requires, or
  * contents are cut off

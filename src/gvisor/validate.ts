@@ -12,7 +12,7 @@
  *   (1) in huge chunks, whole huge pages
  *
  * Both sets of the *other* page size contain every page of a chunk, with refs 0, and all four sets
- * contain the void behind the last chunk up to 2^64-1. Every other combination is refused. Sets are
+ * contain the void after the last chunk up to 2^64-1. Every other combination is refused. Sets are
  * ordered; neighbours of equal value need not be joined, and are joined here.
  *
  * The rules above already determine the counts of `subreleased`, so they are only compared. A count
@@ -143,7 +143,7 @@ class Checker {
     }
   }
 
-  /** All four sets hold everything behind the last chunk. */
+  /** All four sets hold everything after the last chunk. */
   void(): void {
     const { unfreeSmall, unfreeHuge, unwasteSmall, unwasteHuge } = this.metadata;
     this.checkCovered("unfree_small", unfreeSmall, this.sizeBytes, U64_MAX, unfreeSmall.refs);
@@ -328,7 +328,7 @@ interface SweptSets {
   readonly acct: Cursor;
 }
 
-/** Index of the first range that ends behind `at`. */
+/** Index of the first range that ends after `at`. */
 function firstEndingBehind(end: Float64Array, at: number): number {
   let low = 0;
   let high = end.length;

@@ -3,7 +3,7 @@
  * head once, and each piece of the body as it comes. It keeps no byte of the body.
  *
  * A length must be unambiguous. A body with two different lengths, or with a length and chunks,
- * could hide another answer behind it, so it is an error or ends the connection.
+ * could hide another answer after it, so it is an error or ends the connection.
  */
 
 /** A server that sends more than this before the body is not supported. */
@@ -61,7 +61,7 @@ export class MessageParser {
     let at = 0;
     while (at < bytes.byteLength) {
       if (this.state === "end") {
-        // Bytes behind the answer: no later answer of the connection could be trusted.
+        // Bytes after the answer: no later answer of the connection could be trusted.
         this.keepsAlive = false;
         return;
       }

@@ -72,7 +72,7 @@ export class DemandBoard {
       for (let word = Atomics.load(unitWanted, index); word !== 0; word &= word - 1) {
         const unit = (index << 5) | (31 - Math.clz32(word & -word));
         if (!this.takeWanted(unit, want)) continue;
-        // The word's other units come first next time, then the words behind it.
+        // The word's other units come first next time, then the words after it.
         const next = (word & (word - 1)) === 0 ? (index + 1) << 5 : unit;
         Atomics.store(words, LoadWord.NextDemand, next);
         return unit;

@@ -14,7 +14,7 @@ import { PAGE_SIZE } from "../pages/units.ts";
 const EINVAL = errnoNumber("EINVAL");
 
 /**
- * Makes mapped pages present. Returns the error if that failed: EFAULT for pages behind the end of
+ * Makes mapped pages present. Returns the error if that failed: EFAULT for pages beyond the end of
  * the file, EIO or EHWPOISON for pages that cannot be read.
  */
 export function populate(address: number, lengthBytes: number): Error | null {

@@ -86,7 +86,7 @@ export class Mapping {
     // Mapping over other memory of the process would replace it.
     assert(
       chunks > 0 && sizeBytes % CHUNK_SIZE === 0 && sizeBytes + lengthBytes <= this.capacityBytes,
-      () => `${chunks} chunks behind ${sizeBytes} of ${this.capacityBytes} bytes`,
+      () => `${chunks} chunks after ${sizeBytes} of ${this.capacityBytes} bytes`,
     );
     // A sealed file cannot shrink again if mapping fails. A larger file without a mapping does no
     // harm.

@@ -161,7 +161,7 @@ export class Overlay {
   }
 
   /**
-   * The first pages at or after `page` that have memory, as half-open bounds; none at or behind
+   * The first pages at or after `page` that have memory, as half-open bounds; none at or after
    * `end`. They are mapped, or have memory in the memory file.
    */
   findData(page: number, end: number): { start: number; end: number } {

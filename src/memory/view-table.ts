@@ -93,7 +93,7 @@ export class ViewTable {
     this.types[slot] = other.types[from];
   }
 
-  /** Frees a slot. Moves up the slots behind it that a search would miss otherwise. */
+  /** Frees a slot. Moves up the slots after it that a search would miss otherwise. */
   remove(slot: number): void {
     const { words, mask } = this;
     let free = slot;

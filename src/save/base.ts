@@ -63,7 +63,7 @@ function* noteExtents(
 }
 
 /**
- * Notes SLICE_ROWS extents from `row` on. Returns the rank behind them, or -1 at the file's end.
+ * Notes SLICE_ROWS extents from `row` on. Returns the rank after them, or -1 at the file's end.
  */
 function noteRows(
   extents: PageMap["extents"],
@@ -79,7 +79,7 @@ function noteRows(
     const start = extents.start[i]!;
     const length = extents.length[i]!;
     const end = start + length;
-    // Pages behind the table's end are not used any more.
+    // Pages beyond the table's end are not used any more.
     if (end > pages) return -1;
     const number = firstFrame + extents.frame[i]! + 1;
     const offset = extents.framePage[i]! - start;

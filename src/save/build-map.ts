@@ -163,7 +163,7 @@ export interface PageColumns {
   readonly hash: Uint32Array;
 }
 
-/** Collects the columns of SLICE_ROWS extents from `row` on. Returns the rank behind them. */
+/** Collects the columns of SLICE_ROWS extents from `row` on. Returns the rank after them. */
 function collectRows(
   { start, length }: StoredExtents,
   row: number,
@@ -211,7 +211,7 @@ export function wordsOf(column: BigUint64Array): Uint32Array {
 
 /**
  * The frames that extents use, ordered by content and offset, and the row of each. Their numbers
- * have the same order: a base's frames are ordered, and each new one is behind all others.
+ * have the same order: a base's frames are ordered, and each new one is after all others.
  */
 function frameRows(
   used: Uint32Array,

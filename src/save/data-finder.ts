@@ -128,7 +128,7 @@ export class DataFinder {
     if (offset < 0) this.dataEnd = NO_MORE;
     else if (isOneOfFew) this.dataEnd = this.dataStart + 1;
     // On a file system with smaller blocks, a hole may begin inside a page. If the program has
-    // decommitted the data since, both are equal, and the caller asks again behind it.
+    // decommitted the data since, both are equal, and the caller asks again after it.
     else this.dataEnd = Math.ceil(seekHole(fd, offset) / PAGE_SIZE);
   }
 }

@@ -87,7 +87,7 @@ export class HashDetector implements Detector {
     const { overlay } = mapping;
     const { frame, hash } = table;
     const { hashSeed } = this;
-    // Pages behind the table are undefined, so they differ.
+    // Pages beyond the table are undefined, so they differ.
     const hashes = new PageHashes(
       {
         fd: mapping.fd,

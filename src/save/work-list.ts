@@ -11,7 +11,7 @@ export interface WorkList {
   readonly unit: Uint32Array;
   /** The file's first used run that touches the unit. */
   readonly run: Uint32Array;
-  /** First entry of each file, and behind the last file the number of entries. */
+  /** First entry of each file, and after the last file the number of entries. */
   readonly fileEntry: Uint32Array;
 }
 

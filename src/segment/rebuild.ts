@@ -27,7 +27,7 @@ export function rebuildTables(set: SegmentSet): void {
   for (let cls = 0; cls < tables.classes; cls++) rebuildSummary(set, tables.summary(cls), cls);
 }
 
-/** Removes starts at or behind `size`, and starts whose value equals that of the run before. */
+/** Removes starts at or after `size`, and starts whose value equals that of the run before. */
 function joinRuns(layout: SegmentLayout, tables: SegmentTables, size: number): void {
   const { bits } = tables;
   const base = layout.bitBases[0]!;

@@ -102,7 +102,7 @@ export class SegmentSet extends Runs {
 
   /**
    * Adds `count` keys at the end. They get the runs of `runs` from row `first` up to the first that
-   * starts behind the new keys; keys between runs get the value (`tag`, 0, 0). Returns the first
+   * starts after the new keys; keys between runs get the value (`tag`, 0, 0). Returns the first
    * row that was not used. The result is that of `extend` and one `assign` for each row, in one
    * pass without a search. The pass is flat and gathers a leaf's bits before it stores them,
    * because a restore runs it once, in a process that has compiled nothing yet: 262,144 runs take 8

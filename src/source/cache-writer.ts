@@ -59,7 +59,7 @@ export class CacheWriter {
     this.mark(content, offset, at);
   }
 
-  /** The part of a frame's last block behind its end is zero. */
+  /** The part of a frame's last block after its end is zero. */
   private mark(content: number, start: number, end: number): void {
     const first = this.files.firstBit[content]!;
     for (let block = Math.ceil(start / PAGE_SIZE); block * PAGE_SIZE < end; block++) {

@@ -23,7 +23,7 @@ export interface RemoteContent {
   readonly identity: ObjectIdentity;
 }
 
-/** Contents behind URLs. */
+/** Contents at URLs. */
 export interface RemoteSource {
   readonly kind: "remote";
   readonly contents: readonly RemoteContent[];

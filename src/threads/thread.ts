@@ -18,7 +18,7 @@ const ID_BITS = 22;
 const ID_MASK = (1 << ID_BITS) - 1;
 const START_MASK = 0x1ff;
 /**
- * Indexes among the fields behind the command name in /proc/TID/stat. Field 3 of the file is the
+ * Indexes among the fields after the command name in /proc/TID/stat. Field 3 of the file is the
  * state, field 22 the start time.
  */
 const STATE_FIELD = 0;

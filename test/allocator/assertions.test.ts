@@ -87,8 +87,8 @@ test("a scan refuses a window that is not open, and a count beyond the file", ()
 test("grow and decommit refuse bytes outside of the reserved address space", () => {
   const { mapping } = core;
   const { capacityBytes } = mapping;
-  expectBroken(() => mapping.grow(capacityBytes, 1, false), `1 chunks behind ${capacityBytes} of`);
-  expectBroken(() => mapping.grow(1, 1, false), `1 chunks behind 1 of ${capacityBytes} bytes`);
+  expectBroken(() => mapping.grow(capacityBytes, 1, false), `1 chunks after ${capacityBytes} of`);
+  expectBroken(() => mapping.grow(1, 1, false), `1 chunks after 1 of ${capacityBytes} bytes`);
   expectBroken(
     () => mapping.decommit(0, capacityBytes + PAGE_SIZE),
     /bytes \[0, \d+\) to decommit/,
@@ -117,7 +117,7 @@ test("whileStopped refuses a stop that another thread has ended", () => {
 test("a run builder refuses pages that are not in order", () => {
   const builder = new RunBuilder(() => {});
   builder.push(4, 8, WASTE, 0, 0, 0);
-  expectBroken(() => builder.push(7, 9, WASTE, 0, 1, 0), "pages [7, 9) behind page 8");
+  expectBroken(() => builder.push(7, 9, WASTE, 0, 1, 0), "pages [7, 9) after page 8");
 });
 
 checked("allocate refuses a gap that is not a run", () => {
