@@ -1,7 +1,7 @@
 /**
  * Sink: the place to which a save writes a checkpoint. The saving thread begins, commits and closes
  * it. Writing threads get its description, which postMessage can copy, and open it as writers. No
- * code outside a sink knows its kind.
+ * code outside a sink knows its kind. One suite runs over all sinks (test/save/sinks.test.ts).
  *
  *   opened ── beginPages ──> writers write ── commit ──> committed
  *      └───────────────┴────────────┴── close ──> nothing has changed
