@@ -108,8 +108,10 @@ export class Arena {
    */
   private adopt(method: string): void {
     const core = coreOf(this.file);
+    // A refresh gives new memory to the store that is refreshed, and ends those that attached.
+    const end = this.isClosed ? "close()" : "close() or refresh()";
     if (this.isClosed || core === this.core)
-      throw new DestroyedError("the store", method, false, "close()");
+      throw new DestroyedError("the store", method, false, end);
     const start = rootOf(this.file);
     for (let window = 0; window < this.words.length; window++) this.forgetWindow(window);
     this.core = core;

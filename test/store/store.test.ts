@@ -209,6 +209,22 @@ test("refresh shows a reader the writer's next checkpoint", async () => {
   expect(writer.refresh()).rejects.toMatchObject({ code: "ERR_UNSUPPORTED" });
 });
 
+test("refresh ends stores that attached before it, and says so", async () => {
+  const where = place();
+  await using writer = await Store.open(where, { create: true });
+  writer.map("m").set("a", text("1"));
+  await writer.checkpoint();
+  await using reader = await Store.open(where, { readOnly: true, background: false });
+  const attached = Store.attach(reader.share(), { readOnly: true });
+  expect(hex(attached.map("m").get("a"))).toBe(hex(text("1")));
+  writer.map("m").set("a", text("2"));
+  await writer.checkpoint();
+  await reader.refresh();
+  expect(() => attached.map("m")).toThrow("on the store after close() or refresh()");
+  using again = Store.attach(reader.share(), { readOnly: true });
+  expect(hex(await again.whenLoaded(() => again.map("m").get("a")))).toBe(hex(text("2")));
+});
+
 test("inspect shows a store and its structures in one line, whatever their state", async () => {
   const where = place();
   const store = await Store.open(where, { create: true });
