@@ -91,8 +91,8 @@ function joinPieces(
   let opBytes = 0;
   let segments = 0;
   let opFirst = 0; // its first segment
-  let nextOffset = -1; // where the file goes on after it
-  let nextAddress = -1; // where memory goes on after its last segment
+  let nextOffset = -1; // the offset after it in the file
+  let nextAddress = -1; // the address after its last segment
 
   for (let i = 0; i < count; i++) {
     let address = addresses[i]!;

@@ -133,7 +133,7 @@ function readEntry(view: DataView, at: number): Entry {
 function mistakeOfOwner({ id, owner }: Entry, fileCount: number): string | undefined {
   if (SECTION_NAMES[id] === undefined) return `Section ${id} is unknown`;
   const isWhole = owner === WHOLE;
-  if (!isWhole && owner >= fileCount) return `Owner ${owner} is none of ${fileCount} files`;
+  if (!isWhole && owner >= fileCount) return `Owner ${owner} is not one of ${fileCount} files`;
   if (id === Section.UserData || isWhole === (id === Section.PageFiles)) return undefined;
   return `Owner ${owner} cannot have this section`;
 }

@@ -157,13 +157,13 @@ export function checkExtents({ extents, frames }: PageMap, path: string): number
       const unit = Math.floor(first / PAGES_PER_UNIT);
       unitEnd = (unit + 1) * PAGES_PER_UNIT;
       if (unitOfFrame[row] === -1) framesSeen++;
-      else if (unitOfFrame[row] !== unit) throw refuse(i, `is in another unit than frame ${row}`);
+      else if (unitOfFrame[row] !== unit) throw refuse(i, `is not in the unit of frame ${row}`);
       unitOfFrame[row] = unit;
     }
     if (end > unitEnd)
       throw refuse(
         i,
-        first >= unitEnd ? `is in another unit than frame ${row}` : "crosses the end of its unit",
+        first >= unitEnd ? `is not in the unit of frame ${row}` : "crosses the end of its unit",
       );
     const from = framePage[i]!;
     if (from < used || from + count > rowPages)

@@ -50,13 +50,13 @@ export const Root = {
   Generation: 9,
   /** The window in which pages were found last. */
   CurrentWindow: 10,
-  /** The first window that has come free, or 0; each names the next one. */
+  /** The first free window, or 0; each names the next one. */
   FreeWindow: 11,
   /** Pages of all segments, without their own records. */
   SegmentPages: 12,
   /** Pages in use. */
   UsedPages: 13,
-  /** Pages that came free and were not given back to the kernel. */
+  /** Free pages that were not given back to the kernel. */
   DirtyPages: 14,
   /** Blocks of the heap, and their bytes (two words). */
   HeapBlocks: 16,

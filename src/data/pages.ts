@@ -4,7 +4,7 @@
  *
  * Segments double the store's size, up to 64 MiB each; where memory is short a smaller one is made.
  * A bitmap per segment says which pages are free. The first run that fits is taken, so that high
- * pages come free together. `LongestRun` is an upper bound: a search skips a full segment without
+ * pages become free together. `LongestRun` is an upper bound: a search skips a full segment without
  * reading its bitmap. Free pages stay committed until they are a quarter of the used ones; then all
  * of them are given back to the kernel, and a segment with no used page to the MemoryFile.
  *
@@ -232,7 +232,7 @@ export class Pages {
       arena.setRoot(at + WindowWord.LongestRun, free);
     arena.setRoot(at + WindowWord.DirtyPages, arena.root[at + WindowWord.DirtyPages]! + count);
     arena.setRoot(Root.DirtyPages, arena.root[Root.DirtyPages]! + count);
-    // Low pages are used first, so high ones come free in large runs.
+    // Low pages are used first, so high ones become free in large runs.
     if (page >>> 5 < arena.root[at + WindowWord.Hint]!)
       arena.setRoot(at + WindowWord.Hint, page >>> 5);
     if (window < arena.root[Root.CurrentWindow]!) arena.setRoot(Root.CurrentWindow, window);
@@ -265,7 +265,7 @@ export class Pages {
     return count;
   }
 
-  /** True if enough pages came free for a `purge`. */
+  /** True if enough pages have become free for a `purge`. */
   get hasGarbage(): boolean {
     const { root } = this.arena;
     const dirty = root[Root.DirtyPages]!;

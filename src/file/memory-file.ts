@@ -170,7 +170,7 @@ export class MemoryFile extends PageMemory implements Disposable {
    * has either the previous complete checkpoint or the new one.
    *
    * The program may continue meanwhile: the checkpoint shows one instant. With `consistent: false`
-   * each page is of some time during the save.
+   * it shows each page at some moment of the save.
    *
    * @throws {CheckpointBusyError} if a save into the directory is under way
    * @throws {SyscallError} ENOSPC, for example: the previous checkpoint is intact, temporary files

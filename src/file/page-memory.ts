@@ -200,8 +200,8 @@ export abstract class PageMemory {
   }
 
   /**
-   * Memory and swap that the kernel spends on the file: exact, from fstat(2). Pages that are mapped
-   * from page files are no part of it, nor are the copies of those that were written: `usage()` has
+   * Memory and swap that the kernel spends on the file: exact, from fstat(2). It includes neither
+   * pages that are mapped from page files nor copies of those that were written: `usage()` has
    * both.
    */
   get totalUsageBytes(): number {

@@ -28,7 +28,7 @@ export interface MemoryMetrics {
   /** Pages without references that are not yet returned to the kernel. */
   readonly wasteBytes: number;
   readonly freeBytes: number;
-  /** Memory that the kernel spends on the file. Pages of page files are no part of it. */
+  /** Memory that the kernel spends on the file, without pages of page files. */
   readonly committedBytes: number;
   /** Pages that are mapped from page files, and private copies of those that were written. */
   readonly mappedBytes: number;

@@ -71,7 +71,7 @@ const FAMILIES: readonly Family[] = [
   {
     name: "pgalloc_loading",
     type: "gauge",
-    help: "1 while a restore goes on.",
+    help: "1 while a restore is under way.",
     samples: ({ load }) => [[{}, load.isLoading ? 1 : 0]],
   },
   {

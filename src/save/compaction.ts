@@ -4,7 +4,7 @@
  * dead, in at most MAX_PAGE_FILES files.
  *
  * A save moves at most twice what it wrote, or LEAST_MOVED_BYTES, so that a large file is emptied
- * by several saves. Each goes on where the one before stopped, since an emptier file is chosen
+ * by several saves. Each continues where the one before stopped, because an emptier file is chosen
  * first. Only a save that would leave too many files moves more. It then merges the smallest files
  * until the next one is much larger (the tiers of a log-structured merge tree), so that the saves
  * after it have room: docs/decisions/saving.md.

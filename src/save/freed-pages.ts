@@ -1,7 +1,7 @@
 /**
- * Pages that a program freed while a save copied them at no common instant. Once such a page is
- * released it reads as zeros, which it never held while it was used. The save leaves it out, unless
- * its contents were stored before.
+ * Pages that a program freed during a save with `consistent: false`. Once such a page is released
+ * it reads as zeros, which it never held while it was used. The save leaves it out, unless its
+ * contents were stored before.
  */
 import { type PageRuns, RunCollector, subtractRuns } from "../changes/page-runs.ts";
 import type { StoredRuns } from "../checkpoint/format.ts";

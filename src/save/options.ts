@@ -27,8 +27,8 @@ export interface SaveOptions {
   readonly userData?: Uint8Array | (() => Uint8Array) | undefined;
   /**
    * The checkpoint shows one instant: memory, references and user data belong together. Threads
-   * that use the file stop for some milliseconds. If false, each page is of some time during the
-   * save. Default: true.
+   * that use the file stop for some milliseconds. If false, it shows each page at some moment of
+   * the save. Default: true.
    */
   readonly consistent?: boolean | undefined;
   /** Do not write contents again that the checkpoint at the destination has. Default: true. */

@@ -7,5 +7,5 @@ import { serveTasks } from "../threads/serve.ts";
 import { tasks } from "./tasks.ts";
 
 serveTasks(tasks);
-// The thread that started this one lent it a time slice (threads/start-worker.ts).
+// The thread that starts a Worker changes its time slice (threads/start-worker.ts): sets it back.
 if (isUsable) hintTimeSlice(0);

@@ -127,13 +127,13 @@ test("checkExtents refuses a frame without extents", () => {
   expect(() => checkExtents(mapOf(rows, [2, 1]), "meta")).toThrow("1 frames have no extent");
 });
 
-test("checkExtents refuses a frame that goes on in a later unit", () => {
+test("checkExtents refuses a frame that continues in a later unit", () => {
   const rows = [
     { start: 0, length: 2, frame: 0, framePage: 0 },
     { start: PAGES_PER_UNIT, length: 2, frame: 1, framePage: 0 },
     { start: PAGES_PER_UNIT + 4, length: 2, frame: 0, framePage: 2 },
   ];
-  expect(() => checkExtents(mapOf(rows, [4, 2]), "meta")).toThrow("another unit than frame 0");
+  expect(() => checkExtents(mapOf(rows, [4, 2]), "meta")).toThrow("not in the unit of frame 0");
 });
 
 test("checkExtentsAreUsed agrees with a check page by page", () => {
