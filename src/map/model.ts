@@ -5,7 +5,6 @@
 
 /** States of a run, in the order of the legend. */
 export const RUN_STATES = ["free", "used", "waste", "held", "releasing", "sub-released"] as const;
-export type RunState = (typeof RUN_STATES)[number];
 
 /** Runs of equal pages: ordered and disjoint. Pages in no run are free. */
 export interface RunRows {
