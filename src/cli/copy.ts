@@ -6,6 +6,7 @@ import { copyCheckpoint } from "../remote/copy.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
 import { S3_FLAGS, s3Of, TransferProgress } from "./remote-arguments.ts";
+import { print } from "./print.ts";
 
 export async function copy(args: string[]): Promise<number> {
   const { values, positionals } = parseArguments(args, { json: { type: "boolean" }, ...S3_FLAGS }, [
@@ -19,12 +20,12 @@ export async function copy(args: string[]): Promise<number> {
     onProgress: ({ copiedBytes, totalBytes }) => progress.show(copiedBytes, totalBytes),
   });
   progress.end();
-  if (values.json === true) console.log(JSON.stringify({ from, to, ...report }, null, 2));
+  if (values.json === true) print(JSON.stringify({ from, to, ...report }, null, 2));
   else {
     const { id, copiedBytes, pageFiles, reusedPageFiles } = report;
-    console.log(`Copied checkpoint ${id}: ${formatBytes(copiedBytes)}`);
+    print(`Copied checkpoint ${id}: ${formatBytes(copiedBytes)}`);
     if (reusedPageFiles > 0)
-      console.log(`${reusedPageFiles} of ${pageFiles} page files were there already`);
+      print(`${reusedPageFiles} of ${pageFiles} page files were there already`);
   }
   return 0;
 }

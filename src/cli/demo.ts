@@ -15,6 +15,7 @@ import { PAGE_SIZE } from "../pages/units.ts";
 import { parseArguments, parseInteger, UsageError } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
 import { formatRate, Timeline } from "./timeline.ts";
+import { print } from "./print.ts";
 
 /** The questions: the sums of the rows at these fractions of the table. A row is one page. */
 const QUESTIONS = [0.5, 0.99, 0.01, 0.25];
@@ -70,7 +71,7 @@ async function firstStart(directory: string, sizeBytes: number, isOnWeb: boolean
   const report = await file.saveTo(directory, { userData, onProgress });
   const rate = formatRate(report.pagesBytes, report.durationMs);
   timeline.mark(`checkpoint written and synced: ${formatBytes(report.pagesBytes)}, ${rate}`);
-  console.log(
+  print(
     `${" ".repeat(15)}filling took ${(filled - filledFrom).toFixed(0)} ms; no later start does ` +
       "it again",
   );
@@ -116,7 +117,7 @@ async function restore(directory: string, isOnWeb: boolean): Promise<number> {
   timeline.mark(`all loaded: ${formatBytes(loadedBytes)}, ${rate}, every page checked`);
   const wrong = countWrong(file, table);
   const same = JSON.stringify(found) === JSON.stringify(answers) && wrong === 0;
-  console.log(
+  print(
     same
       ? "\nThe answers are the same, and so is every page."
       : `\nDIFFERENT: ${wrong} pages are not what they were.`,
@@ -127,7 +128,7 @@ async function restore(directory: string, isOnWeb: boolean): Promise<number> {
 
 /** Serves the page map until the user ends the program. */
 async function untilInterrupted(map: MapServer): Promise<void> {
-  console.log(`\nThe page map stays at ${map.url} until you press Ctrl-C.`);
+  print(`\nThe page map stays at ${map.url} until you press Ctrl-C.`);
   await new Promise<void>((resolve) => {
     for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
   });

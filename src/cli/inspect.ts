@@ -15,6 +15,7 @@ import {
   nameOfContent,
   openAnyCheckpoint,
 } from "./checkpoint-reader.ts";
+import { print } from "./print.ts";
 
 /** One MemoryFile of the checkpoint. Sizes in bytes. */
 interface MemorySummary {
@@ -88,11 +89,8 @@ export async function inspect(args: string[]): Promise<number> {
     const rows = values.list === true ? listRows(checkpoint) : undefined;
     return [summarize(where, checkpoint), rows] as const;
   });
-  if (values.json === true) console.log(JSON.stringify({ ...summary, ...rows }, null, 2));
-  else
-    console.log(
-      [describe(summary), ...(rows === undefined ? [] : [describeRows(rows)])].join("\n"),
-    );
+  if (values.json === true) print(JSON.stringify({ ...summary, ...rows }, null, 2));
+  else print([describe(summary), ...(rows === undefined ? [] : [describeRows(rows)])].join("\n"));
   return 0;
 }
 

@@ -6,6 +6,7 @@ import { openBucketOf } from "../remote/place.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
 import { S3_FLAGS, s3Of } from "./remote-arguments.ts";
+import { print } from "./print.ts";
 
 interface Row {
   readonly sequence: number;
@@ -24,8 +25,8 @@ export async function list(args: string[]): Promise<number> {
   const bucket = await openBucketOf(positionals[0]!, { s3: s3Of(values) });
   const rows: Row[] = [];
   for await (const published of listPublished(bucket)) rows.push(await describe(bucket, published));
-  if (values.json === true) console.log(JSON.stringify(rows, null, 2));
-  else for (const row of rows) console.log(lineOf(row));
+  if (values.json === true) print(JSON.stringify(rows, null, 2));
+  else for (const row of rows) print(lineOf(row));
   return 0;
 }
 

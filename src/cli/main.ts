@@ -6,6 +6,7 @@
  */
 import packageJson from "../../package.json" with { type: "json" };
 import { UsageError } from "./arguments.ts";
+import { print } from "./print.ts";
 
 interface Command {
   readonly usage: string;
@@ -115,14 +116,14 @@ function commandHelp({ usage, summary, flags = {} }: Command): string {
 async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   if (name === undefined) throw new UsageError("Expected a command");
-  if (name === "--version" || name === "-V" || name === "-v") console.log(packageJson.version);
-  else if (name === "--help" || name === "-h" || name === "help") console.log(help());
+  if (name === "--version" || name === "-V" || name === "-v") print(packageJson.version);
+  else if (name === "--help" || name === "-h" || name === "help") print(help());
   else {
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (command === undefined) throw new UsageError(`Unknown command ${JSON.stringify(name)}`);
     const wantsHelp = name !== "bench" && (rest.includes("--help") || rest.includes("-h"));
     if (!wantsHelp) return await command.run(rest);
-    console.log(commandHelp(command));
+    print(commandHelp(command));
   }
   return 0;
 }
@@ -135,7 +136,9 @@ try {
   // The library's own errors explain themselves. Any other error is a bug, so its stack is printed.
   const isExpected = isUsage || isArgument || (error instanceof Error && "code" in error);
   const text = isExpected ? (error as Error).message : (error as Error).stack;
-  console.error(`pgalloc: ${text}${isUsage ? `\n\n${help()}` : ""}`);
+  // The reader of a pipe has what it wants.
+  const isClosedPipe = isExpected && (error as { code?: unknown }).code === "EPIPE";
+  if (!isClosedPipe) console.error(`pgalloc: ${text}${isUsage ? `\n\n${help()}` : ""}`);
   process.exitCode = isUsage || isArgument ? 2 : 1;
 }
 

@@ -1,5 +1,5 @@
 /** `pgalloc map DIR --out FILE.html`: shows a checkpoint as one self-contained page. */
-import { writeFileSync } from "node:fs";
+import { closeSync, openSync, readSync, statSync, writeFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import {
   type ExtentRows,
@@ -8,6 +8,7 @@ import {
   type MapModel,
   RUN_STATES,
 } from "../map/model.ts";
+import { quote } from "../../ffi/index.ts";
 import { renderPage } from "../map/page.ts";
 import { CHUNK_SIZE, HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { parseArguments, UsageError } from "./arguments.ts";
@@ -18,6 +19,9 @@ import {
   nameOfContent,
   openAnyCheckpoint,
 } from "./checkpoint-reader.ts";
+import { print } from "./print.ts";
+
+const HTML_BEGINNING = "<!doctype html>";
 
 export async function map(args: string[]): Promise<number> {
   const { values, positionals } = parseArguments(
@@ -28,9 +32,27 @@ export async function map(args: string[]): Promise<number> {
   if (values.out === undefined) throw new UsageError("Expected --out FILE.html");
   const directory = positionals[0]!;
   using checkpoint = openAnyCheckpoint(directory, checkFormat(values.format));
+  requireReplaceable(values.out);
   writeFileSync(values.out, renderPage(modelOfCheckpoint(checkpoint, directory)));
-  console.log(`wrote ${values.out}`);
+  print(`wrote ${values.out}`);
   return 0;
+}
+
+/** @throws {RangeError} for a file that is no HTML, such as one of the checkpoint */
+function requireReplaceable(path: string): void {
+  const status = statSync(path, { throwIfNoEntry: false });
+  if (status === undefined || !status.isFile() || status.size === 0) return;
+  const beginning = Buffer.alloc(HTML_BEGINNING.length);
+  const fd = openSync(path, "r");
+  try {
+    readSync(fd, beginning);
+  } finally {
+    closeSync(fd);
+  }
+  if (beginning.toString("latin1").toLowerCase() !== HTML_BEGINNING)
+    throw new RangeError(
+      `Expected --out to be a new file, or an HTML file to replace, got ${quote(path)}`,
+    );
 }
 
 export function modelOfCheckpoint(checkpoint: CheckpointDescription, directory: string): MapModel {

@@ -4,6 +4,7 @@ import { prune as pruneBucket } from "../remote/prune.ts";
 import { parseArguments, parseInteger, UsageError } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
 import { S3_FLAGS, s3Of } from "./remote-arguments.ts";
+import { print } from "./print.ts";
 
 const HOUR_MS = 3_600_000;
 const HOURS_MIN = 24;
@@ -27,12 +28,12 @@ export async function prune(args: string[]): Promise<number> {
   const dryRun = values["dry-run"] === true;
   const bucket = await openBucketOf(positionals[0]!, { s3: s3Of(values) });
   const report = await pruneBucket(bucket, { keep, minAgeMs: hours * HOUR_MS, dryRun });
-  if (values.json === true) console.log(JSON.stringify(report, null, 2));
+  if (values.json === true) print(JSON.stringify(report, null, 2));
   else {
     const { kept, removedCheckpoints, removedPageFiles, removedBytes, abortedUploads } = report;
     const verb = dryRun ? "Would remove" : "Removed";
-    console.log(`Kept ${kept.length} checkpoints: ${kept.join(", ") || "none"}`);
-    console.log(
+    print(`Kept ${kept.length} checkpoints: ${kept.join(", ") || "none"}`);
+    print(
       `${verb} ${removedCheckpoints.length} checkpoints, ${removedPageFiles} page files and ` +
         `${abortedUploads} unfinished uploads: ${formatBytes(removedBytes)}`,
     );

@@ -3,6 +3,7 @@
  * shows a progress bar, on stderr.
  */
 import { formatBytes } from "./bytes.ts";
+import { print } from "./print.ts";
 
 const BAR_WIDTH = 40;
 
@@ -10,14 +11,14 @@ export class Timeline {
   private hasBar = false;
 
   constructor(title: string) {
-    console.log(`\n${title}`);
+    print(`\n${title}`);
   }
 
   /** Prints a line with the time; returns that time. */
   mark(what: string, atMs = performance.now()): number {
     if (this.hasBar) process.stderr.write(`\r${" ".repeat(BAR_WIDTH + 30)}\r`);
     this.hasBar = false;
-    console.log(`  ${atMs.toFixed(1).padStart(9)} ms  ${what}`);
+    print(`  ${atMs.toFixed(1).padStart(9)} ms  ${what}`);
     return atMs;
   }
 

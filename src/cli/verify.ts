@@ -19,6 +19,7 @@ import {
 } from "./checkpoint-reader.ts";
 import { PageReader } from "./page-reader.ts";
 import { type Expected, readExpected } from "./expected-pages.ts";
+import { print } from "./print.ts";
 
 /** Adjacent bad pages of one extent. Offsets in bytes. */
 interface BadBlock {
@@ -67,7 +68,7 @@ export async function verify(args: string[]): Promise<number> {
     ...verifyCheckpoint(directory, format),
     directory: where,
   }));
-  if (values.json === true) console.log(JSON.stringify(verdict, null, 2));
+  if (values.json === true) print(JSON.stringify(verdict, null, 2));
   else report(verdict);
   return verdict.ok ? 0 : 1;
 }
@@ -167,7 +168,7 @@ function add(blocks: BadBlock[], page: BadBlock): void {
 
 function report(verdict: Verdict): void {
   const bad = "BAD".padEnd(INDENT);
-  for (const message of verdict.metadataErrors) console.log(`${bad}metadata: ${message}`);
+  for (const message of verdict.metadataErrors) print(`${bad}metadata: ${message}`);
   for (const {
     id,
     extent,
@@ -179,11 +180,11 @@ function report(verdict: Verdict): void {
   } of verdict.badBlocks) {
     const owner = id === null ? "" : ` of ${JSON.stringify(id)}`;
     const place = `extent ${extent}, ${file} offset ${offset}, ${lengthBytes} bytes`;
-    console.log(`${bad}${place}, memory offset ${memoryOffset}${owner}: ${problem}`);
+    print(`${bad}${place}, memory offset ${memoryOffset}${owner}: ${problem}`);
   }
   const { format, extents, frames, compressedFrames, pages, bytes, badPages } = verdict;
   const { hasChecksums, ok, directory, metadataErrors } = verdict;
-  console.log(`${ok ? "ok".padEnd(INDENT) : bad}${directory} (${format})`);
+  print(`${ok ? "ok".padEnd(INDENT) : bad}${directory} (${format})`);
   const indent = " ".repeat(INDENT);
   const metadata =
     metadataErrors.length === 0
@@ -191,9 +192,9 @@ function report(verdict: Verdict): void {
       : `metadata has ${metadataErrors.length} errors`;
   const read = `${formatBytes(bytes)} read, ${count(badPages, "page")} bad`;
   const found = `${count(extents, "extent")}, ${count(pages, "page")}`;
-  console.log(`${indent}${metadata}; ${found}, ${read}`);
+  print(`${indent}${metadata}; ${found}, ${read}`);
   if (compressedFrames > 0)
-    console.log(`${indent}${compressedFrames} of ${frames} frames are compressed`);
+    print(`${indent}${compressedFrames} of ${frames} frames are compressed`);
   if (!hasChecksums)
-    console.log(`${indent}this format has no checksums: contents are there, right or wrong`);
+    print(`${indent}this format has no checksums: contents are there, right or wrong`);
 }

@@ -2,11 +2,18 @@
 import { resolve } from "node:path";
 import { closeFile } from "../../ffi/index.ts";
 import { META, closeContents, openCheckpoint } from "../checkpoint/directory.ts";
+import { isForeign } from "../checkpoint/foreign.ts";
 import type { PageFile } from "../checkpoint/format.ts";
 import { hex, pageFileName } from "../checkpoint/page-file.ts";
 import { StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
-import { CorruptCheckpointError, NoCheckpointError, UnsupportedError } from "../errors/errors.ts";
+import {
+  CorruptCheckpointError,
+  NoCheckpointError,
+  NotCheckpointError,
+  UnsupportedError,
+} from "../errors/errors.ts";
 import type { Bucket, UploadedPart } from "../http/bucket.ts";
+import { endCache } from "./cache-origin.ts";
 import type { CopySource } from "./copy-source.ts";
 import { pagesKey } from "./keys.ts";
 import { newestPublished, publish } from "./manifests.ts";
@@ -90,6 +97,7 @@ export class DirectoryTarget implements CopyTarget {
     directory.removeIfExists(temporary);
     this.created.push(temporary);
     await directory.write(temporary, [manifest]);
+    endCache(directory);
     await directory.sync();
     directory.rename(temporary, META);
     this.isCommitted = true;
@@ -109,16 +117,19 @@ export class DirectoryTarget implements CopyTarget {
   }
 }
 
-/** Undefined if there is no checkpoint. A damaged one is replaced. */
+/**
+ * Undefined if there is no checkpoint. A damaged one is replaced. @throws {NotCheckpointError}
+ */
 function contentsOf(path: string): { id: bigint; pageFileIds: Set<bigint> } | undefined {
   try {
     const { manifest, contents } = openCheckpoint(path);
     closeContents(contents);
     return { id: manifest.id, pageFileIds: new Set(manifest.pageFiles.map(({ id }) => id)) };
   } catch (error) {
-    if (error instanceof NoCheckpointError || error instanceof CorruptCheckpointError)
-      return undefined;
-    throw error;
+    if (error instanceof NoCheckpointError) return undefined;
+    if (!(error instanceof CorruptCheckpointError)) throw error;
+    if (isForeign(`${path}/${META}`)) throw new NotCheckpointError(`${path}/${META}`);
+    return undefined;
   }
 }
 

@@ -8,21 +8,12 @@
  *
  * A page file that no manifest names is a leftover of a save that died: the next save removes it.
  */
-import { lstatSync } from "node:fs";
-import {
-  closeFile,
-  closeInBackground,
-  fileStatus,
-  O_NONBLOCK,
-  O_RDONLY,
-  openFile,
-  setDirectIo,
-  truncateFile,
-} from "../../ffi/index.ts";
+import { closeFile, closeInBackground, setDirectIo, truncateFile } from "../../ffi/index.ts";
 import { META, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
-import { MAGIC, type PageFile } from "../checkpoint/format.ts";
+import { isForeign } from "../checkpoint/foreign.ts";
+import type { PageFile } from "../checkpoint/format.ts";
 import { encodeTrailer, hex, pageFileName } from "../checkpoint/page-file.ts";
-import { closeAll, readBytes, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
+import { closeAll, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError, NoCheckpointError, NotCheckpointError } from "../errors/errors.ts";
 import { endCache } from "../remote/cache-origin.ts";
 import { describeFile } from "./file-writer.ts";
@@ -135,23 +126,5 @@ function openBase(path: string): OpenCheckpoint | "damaged" | null {
     if (!(error instanceof CorruptCheckpointError)) throw error;
     if (isForeign(`${path}/${META}`)) throw new NotCheckpointError(`${path}/${META}`);
     return "damaged";
-  }
-}
-
-/**
- * True for a file that no save made. Damage may have emptied a manifest, or its magic number. A
- * save replaces a link, and the link's target stays.
- */
-function isForeign(path: string): boolean {
-  if (lstatSync(path).isSymbolicLink()) return false;
-  const fd = openFile(path, O_RDONLY | O_NONBLOCK);
-  try {
-    if (!fileStatus(fd).isFile) return true;
-    const found = readBytes(fd, 0, 8, path);
-    const magic = new Uint8Array(BigUint64Array.of(MAGIC).buffer);
-    const matches = found.filter((byte, i) => byte === magic[i]).length;
-    return matches < 4 && found.some((byte) => byte !== 0);
-  } finally {
-    closeFile(fd);
   }
 }
