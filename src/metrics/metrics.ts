@@ -15,7 +15,7 @@ import type { FileCore } from "../core/core.ts";
 import { Flag } from "../core/check-options.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
-import type { RemoteSource } from "../source/remote-source.ts";
+import { requestCounters } from "../source/describe.ts";
 
 /** Bytes of a file's memory. */
 export interface MemoryMetrics {
@@ -144,9 +144,9 @@ function memoryOf(core: FileCore): MemoryMetrics {
 }
 
 function requestsOf({ loader }: FileCore): RequestMetrics | null {
-  const source = loader?.state.handle.source;
-  if (source?.kind !== "remote") return null;
-  const counters = openCounters((source as RemoteSource).counters);
+  const handle = loader === undefined ? null : requestCounters(loader.state.handle.source);
+  if (handle === null) return null;
+  const counters = openCounters(handle);
   return {
     sent: counters[Requests.Requests]!,
     retries: counters[Requests.Retries]!,

@@ -20,8 +20,9 @@ import { LoadWord } from "../load/load-tables.ts";
 import { Loader } from "../load/loader.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
-import { chooseEngine, URING_BYTES_MIN } from "../source/file-source.ts";
-import { describeSource, holdSource, releaseSource } from "../source/describe.ts";
+import { type PlannedReads, URING_BYTES_MIN } from "../source/file-source.ts";
+import { chooseReads, describeSource, holdSource, releaseSource } from "../source/describe.ts";
+import { canBlock } from "../source/open.ts";
 import type { PageRun } from "./changed-pages.ts";
 import { mapPages } from "./map-pages.ts";
 import { createOverlay } from "../memory/overlay.ts";
@@ -80,7 +81,7 @@ export function restoreFiles(
     // Mapped contents come through the page cache.
     source = chooseSource(given, files, mapped && queue !== "inline" ? "workers" : queue);
     const group = createGroup(files.length);
-    const isInline = options.queue === "inline" && source.kind === "file";
+    const isInline = options.queue === "inline" && canBlock(source);
     files.forEach((file, index) => {
       const state = createState(file, {
         source,
@@ -112,8 +113,11 @@ function chooseSource(
   files: readonly RestoreFile[],
   queue: NonNullable<RestoreOptions["queue"]>,
 ): PageSource {
-  // Only io_uring needs the facts in the page maps.
-  if (source.kind !== "file" || queue === "workers" || queue === "inline") return source;
+  if (queue === "workers" || queue === "inline") return source;
+  return chooseReads(source, queue, () => planReads(files));
+}
+
+function planReads(files: readonly RestoreFile[]): PlannedReads {
   let bytes = 0;
   let isAligned = true;
   for (const { map } of files) {
@@ -125,7 +129,7 @@ function chooseSource(
     for (let i = 0; i < codec.length; i++)
       if (codec[i] === Codecs.Raw && offset[i]! % PAGE_SIZE !== 0) isAligned = false;
   }
-  return chooseEngine(source, { queue, bytes, isAligned });
+  return { bytes, isAligned };
 }
 
 interface LoadPlace {

@@ -4,8 +4,15 @@
  */
 import { mapPrivateAt, readAheadBytes } from "../../ffi/index.ts";
 import { shownUrl } from "../http/answer.ts";
+import type { CounterHandle } from "../http/counters.ts";
 import type { PageSource } from "./description.ts";
-import { holdFiles, isDirect, releaseFiles } from "./file-source.ts";
+import {
+  chooseEngine,
+  holdFiles,
+  isDirect,
+  type PlannedReads,
+  releaseFiles,
+} from "./file-source.ts";
 
 /** Adds a hold for another load. Precondition: a load holds the source. */
 export function holdSource(source: PageSource): void {
@@ -25,6 +32,25 @@ export function contentName(source: PageSource, content: number): string {
     return url === undefined ? `content ${content}` : shownUrl(url);
   }
   return source.names?.[content] ?? `content ${content} of ${source.module}`;
+}
+
+/**
+ * The source, to be read in the best way; it replaces the one given. Precondition: if the queue is
+ * "uring", io_uring is available. `plan` is called only if the source has a choice.
+ *
+ * @throws {SyscallError} with the source as it was
+ */
+export function chooseReads(
+  source: PageSource,
+  queue: "auto" | "uring",
+  plan: () => PlannedReads,
+): PageSource {
+  return source.kind === "file" ? chooseEngine(source, queue, plan()) : source;
+}
+
+/** Counters of requests to a server; null if the source sends none. */
+export function requestCounters(source: PageSource): CounterHandle | null {
+  return source.kind === "remote" ? source.counters : null;
 }
 
 /** How the background pass reads, as `loadStats` reports it. */

@@ -77,8 +77,8 @@ export function releaseFiles({ holders, contents }: FileSource): void {
   }
 }
 
-export interface FileReadPlan {
-  readonly queue: "auto" | "uring";
+/** The reads of a load, as far as the choice of an engine needs them. */
+export interface PlannedReads {
   /** Bytes that are to be read, counted up to URING_BYTES_MIN. */
   readonly bytes: number;
   /** True if all reads may be multiples of the page size. */
@@ -93,7 +93,8 @@ export interface FileReadPlan {
  */
 export function chooseEngine(
   source: FileSource,
-  { queue, bytes, isAligned }: FileReadPlan,
+  queue: "auto" | "uring",
+  { bytes, isAligned }: PlannedReads,
 ): FileSource {
   if (queue === "auto" && (bytes < URING_BYTES_MIN || uringUnavailable() !== null)) return source;
   const isCold = isAligned && isMostlyCold(source);
