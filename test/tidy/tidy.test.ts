@@ -37,6 +37,11 @@ test("no two files of src/ and ffi/ export a class or a type of one name", () =>
   expect([...homes].filter(([, paths]) => paths.length > 1)).toEqual([]);
 });
 
+test("only src/source looks at the kind of a page source", () => {
+  const others = libraryFiles.filter((path) => !path.startsWith("src/source/"));
+  expect(linesMatching(others, /\bsource\??\.kind\b/)).toEqual([]);
+});
+
 test("no file is named utils", () => {
   expect(files.filter((path) => /^(utils?|helpers?|misc)\./i.test(basename(path)))).toEqual([]);
 });
