@@ -38,6 +38,7 @@ import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
 import { recordSave } from "../metrics/record.ts";
 import type { RangeLike } from "../pages/range.ts";
 import type { RestoreOrigin } from "../restore/refresh.ts";
+import { checkSaveOptions } from "../save/options.ts";
 import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 
 /** For the library's other modules: the core of a file, and a file over a core. */
@@ -204,7 +205,7 @@ export class MemoryFile extends PageMemory implements Disposable {
     this.#core.requireLive("compact()");
     if (where === null)
       throw new TypeError("Expected where: this file was neither saved nor loaded before");
-    return await this.saveTo(where, { ...options, incremental: false });
+    return await this.saveTo(where, { ...readOptions(options), incremental: false });
   }
 
   /**
@@ -222,6 +223,7 @@ export class MemoryFile extends PageMemory implements Disposable {
     this.#core.requireLive("checkpointEvery()");
     const read = readOptions<CheckpointEveryOptions>(options);
     const place = resolvePlace(where);
+    checkSaveOptions(place, read);
     return new PeriodicSaves(() => this.saveTo(place, read), everyMs, read);
   }
 

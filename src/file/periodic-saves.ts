@@ -50,10 +50,14 @@ export class PeriodicSaves<Report extends PausedReport> implements AsyncDisposab
       if (value !== undefined && typeof value !== "function")
         throw new TypeError(`Expected ${name} to be a function, got ${showValue(value)}`);
     }
+    const { signal } = options;
+    if (signal !== undefined && !(signal instanceof AbortSignal))
+      throw new TypeError(`Expected signal to be an AbortSignal, got ${showValue(signal)}`);
     this.save = save;
     this.everyMs = everyMs;
     this.options = options;
-    options.signal?.addEventListener("abort", () => void this.stop(), { once: true });
+    this.isStopped = signal?.aborted === true;
+    signal?.addEventListener("abort", () => void this.stop(), { once: true });
     this.wait(everyMs);
   }
 
@@ -98,10 +102,12 @@ export class PeriodicSaves<Report extends PausedReport> implements AsyncDisposab
         this.everyMs,
         Math.min(ERROR_WAIT_MAX_MS, this.everyMs * 2 ** Math.min(this.failures, 20)),
       );
+      // If onError throws, that rejection is the program's own. Saves go on.
       this.tell(error);
+    } finally {
+      const leftMs = this.everyMs - (performance.now() - began);
+      this.wait(Math.min(EVERY_MAX_MS, Math.max(0, leftMs, restMs)));
     }
-    const leftMs = this.everyMs - (performance.now() - began);
-    this.wait(Math.min(EVERY_MAX_MS, Math.max(0, leftMs, restMs)));
   }
 
   private tell(error: unknown): void {

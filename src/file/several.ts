@@ -6,7 +6,7 @@
  * begins when the one before it has ended. A range of any file that a thread waits for is loaded
  * first.
  */
-import { quote, showValue } from "../../ffi/index.ts";
+import { checkFunction, quote, showValue } from "../../ffi/index.ts";
 import { openCheckpointAt } from "../restore/open-place.ts";
 import { encodeName, LIMITS } from "../checkpoint/limits.ts";
 import { recordLoad, recordSave } from "../metrics/record.ts";
@@ -182,6 +182,7 @@ export async function loadAll(
   checkWatchers(options);
   checkQueue(options.queue);
   checkMapped(options);
+  if (options.fileOptions != null) checkFunction("fileOptions", options.fileOptions);
   const opening = openCheckpointAt(place, options);
   const checkpoint = opening instanceof Promise ? await opening : opening;
   const { files, userData } = checkpoint.manifest;

@@ -5,7 +5,7 @@
  *
  * gVisor's format has no checksums: damaged metadata is detected, damaged page contents are not.
  */
-import { closeFile } from "../../ffi/index.ts";
+import { checkFunction, closeFile } from "../../ffi/index.ts";
 import { SUB_RELEASED, USED, WASTE } from "../allocator/states.ts";
 import { readBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError } from "../errors/errors.ts";
@@ -106,6 +106,7 @@ export async function importAll(
   checkQueue(options.queue);
   checkMapped(options);
   requireGvisorPageSize();
+  if (options.fileOptions != null) checkFunction("fileOptions", options.fileOptions);
   const importing = restoreOptions(options);
   const { ids, restored } = startImport(directory, optionsById(options), importing);
   const files = ids.map((id, i) => [id, fileOver(restored.cores[i]!, null)] as const);

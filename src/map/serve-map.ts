@@ -16,7 +16,8 @@ export async function serveMap(
   files: MemoryFile | Iterable<MemoryFile>,
   options?: Nullable<ServeMapOptions> | null,
 ): Promise<MapServer> {
-  const list = files instanceof MemoryFile ? [files] : [...files];
+  const isList = typeof files === "object" && files !== null && Symbol.iterator in files;
+  const list: readonly unknown[] = isList ? [...files] : [files];
   const cores = list.map((file) => {
     if (!(file instanceof MemoryFile))
       throw new TypeError(`Expected a MemoryFile, got ${showValue(file)}`);

@@ -3,6 +3,7 @@
  * value. Names follow its conventions: base units, counters end in `_total`. Source:
  * https://prometheus.io/docs/instrumenting/exposition_formats/
  */
+import { showValue } from "../../ffi/index.ts";
 import type { HistogramSnapshot } from "../control/counters.ts";
 import type { FileMetrics } from "./metrics.ts";
 
@@ -189,9 +190,16 @@ const HISTOGRAMS: readonly HistogramFamily[] = [
   },
 ];
 
-/** The metrics of one file, or of several, as text for a Prometheus server. */
+/**
+ * The metrics of one file, or of several, as text for a Prometheus server. @throws {TypeError}
+ */
 export function prometheus(files: MetricsSource | Iterable<MetricsSource>): string {
-  const list = Symbol.iterator in files ? [...files] : [files];
+  const isList = typeof files === "object" && files !== null && Symbol.iterator in files;
+  const list = isList ? [...files] : [files];
+  for (const file of list) {
+    if (typeof (file as Partial<MetricsSource> | null)?.metrics !== "function")
+      throw new TypeError(`Expected MemoryFiles or stores, got ${showValue(file)}`);
+  }
   const named = nameApart(list.map((file) => file.metrics()));
   const lines: string[] = [];
   for (const { name, type, help, samples } of FAMILIES) {

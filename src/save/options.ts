@@ -3,7 +3,7 @@ import type { Compression } from "../codec/codec.ts";
 import { codecFor, isCompression } from "../codec/open-codec.ts";
 import type { ChangeDetection } from "../changes/tracker.ts";
 import { checkLimit } from "../checkpoint/limits.ts";
-import type { UserData } from "../core/options.ts";
+import { checkWatchers, copyUserData, type UserData } from "../core/options.ts";
 import type { FileCore } from "../core/core.ts";
 import { checkBoolean, checkInteger, showValue } from "../../ffi/index.ts";
 import type { S3Options } from "../http/s3-options.ts";
@@ -171,4 +171,15 @@ const IS_INCREMENTAL = true;
 export function checkUserDataBytes(all: readonly (Uint8Array | null)[]): void {
   const bytes = all.reduce((sum, data) => sum + (data?.byteLength ?? 0), 0);
   checkLimit("userDataBytes", "bytes of userData", bytes);
+}
+
+/**
+ * Checks the options of saves that begin later. @throws {TypeError} {RangeError}
+ * {CodecUnavailableError}
+ */
+export function checkSaveOptions(place: string, options: SaveOptions): void {
+  const { userData } = options;
+  if (!(userData instanceof Uint8Array)) copyUserData("userData", userData);
+  checkWatchers({ onProgress: options.onProgress });
+  planSave([], null, place, options);
 }

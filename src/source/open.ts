@@ -2,6 +2,7 @@
  * Opens a PageSource of any kind. A new kind has a case in each function here and in describe.ts.
  * Each reading thread imports this file, and only the code of the kind that it opens.
  */
+import { showValue } from "../../ffi/index.ts";
 import type { RingRegistry } from "../aio/uring-queue.ts";
 import { openFileReader } from "./file-source.ts";
 import type { ModuleSource, PageSource } from "./description.ts";
@@ -27,6 +28,11 @@ export function openReader(
       return openModule(source, use);
     case "remote":
       return openRemote(source, use);
+    default:
+      throw new TypeError(
+        'Expected a page source, the result of openSource() or { kind: "module", … }, got ' +
+          showValue(source),
+      );
   }
 }
 

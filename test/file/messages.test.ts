@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createQueue } from "../../src/aio/index.ts";
 import { importAll, importFrom } from "../../src/gvisor/index.ts";
-import { loadAll, MemoryFile, PAGE_SIZE } from "../../src/index.ts";
+import { loadAll, MemoryFile, PAGE_SIZE, prometheus, serveMap } from "../../src/index.ts";
+import { openReader } from "../../src/source/index.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "pgalloc-messages-"));
 const at = (name: string) => join(directory, name);
@@ -55,6 +56,37 @@ const MISTAKES: Record<string, [(file: MemoryFile) => unknown, string[]]> = {
       file.view({ start: 512, end: 1024 });
     },
     ["RangeError", "page", "[512, 1024)", "subarray"],
+  ],
+  "metrics of a number": [
+    () => prometheus(any(5)),
+    ["TypeError", "Expected MemoryFiles or stores, got 5"],
+  ],
+  "metrics of nothing": [() => prometheus(any(undefined)), ["got undefined"]],
+  "a map of nothing": [() => serveMap(any(undefined)), ["Expected a MemoryFile, got undefined"]],
+  "a reader of no source": [() => openReader(any({ kind: "x" }), "demand"), ["openSource()", "x"]],
+  "options of files that are no function": [
+    () => loadAll(at("empty"), { fileOptions: any(5) }),
+    ["TypeError", "fileOptions to be a function, got 5"],
+  ],
+  "the same of an import": [
+    () => importAll(at("empty"), { fileOptions: any(5) }),
+    ["TypeError", "fileOptions to be a function, got 5"],
+  ],
+  "a periodic save that cannot work": [
+    (file) => file.checkpointEvery(at("empty"), 10, { compression: any("gzip") }),
+    ["TypeError", 'got "gzip" (a string)'],
+  ],
+  "a periodic save of text": [
+    (file) => file.checkpointEvery(at("empty"), 10, { userData: any("x") }),
+    ["TypeError", 'userData to be a Uint8Array, got "x" (a string)'],
+  ],
+  "a periodic save with a signal of another kind": [
+    (file) => file.checkpointEvery(at("empty"), 10, { signal: any(5) }),
+    ["TypeError", "signal to be an AbortSignal, got 5"],
+  ],
+  "options of compact as text": [
+    (file) => file.compact(at("empty"), any("x")),
+    ["TypeError", 'options to be an object, got "x" (a string)'],
   ],
   "two numbers for a range": [(file) => file.view(any(0)), ["{ start, end }", "got 0"]],
   "no range": [(file) => file.view(any(null)), ["{ start, end }", "got null"]],

@@ -86,6 +86,17 @@ describe("PeriodicSaves", () => {
     expect({ begun, errors }).toEqual({ begun: 1, errors: [] });
   });
 
+  test("begins no save if its signal was aborted before", async () => {
+    let begun = 0;
+    const count = async () => {
+      begun++;
+      return report();
+    };
+    await using _ = new PeriodicSaves(count, 1, { signal: AbortSignal.abort() });
+    await Bun.sleep(20);
+    expect(begun).toBe(0);
+  });
+
   test("refuses bad arguments", () => {
     const save = async () => report();
     expect(() => new PeriodicSaves(save, 0)).toThrow(RangeError);
