@@ -28,6 +28,15 @@ export function checkFunction(name: string, value: unknown): void {
     throw new TypeError(`Expected ${name} to be a function, got ${showValue(value)}`);
 }
 
+const AsyncFunction = (async () => {}).constructor as new () => object;
+
+/** @throws {TypeError} naming the argument, unless `value` is a function and not an async one */
+export function checkSynchronous(name: string, value: unknown): void {
+  checkFunction(name, value);
+  if (value instanceof AsyncFunction)
+    throw new TypeError(`Expected ${name} to be a synchronous function, got an async one`);
+}
+
 const MAX_SHOWN_CHARACTERS = 120;
 
 /**

@@ -7,7 +7,13 @@
 import type { FileLock } from "../control/file-lock.ts";
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
-import { checkBoolean, checkFunction, checkInteger, showValue } from "../../ffi/index.ts";
+import {
+  checkBoolean,
+  checkFunction,
+  checkInteger,
+  checkSynchronous,
+  showValue,
+} from "../../ffi/index.ts";
 import {
   type LoadOptions,
   type MemoryFileHandle,
@@ -285,10 +291,10 @@ export class Store implements Disposable, AsyncDisposable {
   /**
    * Runs `change` and takes the lock once: no other thread writes, and no checkpoint is taken,
    * between its operations. It is not a transaction: if one operation throws, those before it stay
-   * done.
+   * done. `change` is synchronous.
    */
   batch<T>(change: () => T): T {
-    checkFunction("change", change);
+    checkSynchronous("change", change);
     return this.arena.batch("batch()", change);
   }
 
@@ -300,7 +306,7 @@ export class Store implements Disposable, AsyncDisposable {
    * @throws what `use` throws, or the error that keeps a page from loading
    */
   async whenLoaded<T>(use: () => T): Promise<T> {
-    checkFunction("use", use);
+    checkSynchronous("use", use);
     for (;;) {
       try {
         return use();

@@ -225,6 +225,17 @@ test("refresh ends stores that attached before it, and says so", async () => {
   expect(hex(await again.whenLoaded(() => again.map("m").get("a")))).toBe(hex(text("2")));
 });
 
+test("batch and whenLoaded refuse an async function before they call it", async () => {
+  await using store = await Store.open(place(), { create: true });
+  const map = store.map("m");
+  const write = async () => void map.set("a", text("1"));
+  expect(() => store.batch(write)).toThrow("Expected change to be a synchronous function");
+  await expect(store.whenLoaded(write)).rejects.toThrow(
+    "Expected use to be a synchronous function",
+  );
+  expect(map.size).toBe(0);
+});
+
 test("inspect shows a store and its structures in one line, whatever their state", async () => {
   const where = place();
   const store = await Store.open(where, { create: true });
