@@ -2,7 +2,7 @@
  * Makes pages present before they are touched, because a touch that fails would kill the process.
  */
 import {
-  errnoNumber,
+  isRefused,
   MADV_POPULATE_READ,
   MADV_POPULATE_WRITE,
   mincore,
@@ -10,8 +10,6 @@ import {
   tryAdvise,
 } from "../../ffi/index.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
-
-const EINVAL = errnoNumber("EINVAL");
 
 /**
  * Makes mapped pages present. Returns the error if that failed: EFAULT for pages beyond the end of
@@ -43,8 +41,13 @@ export function populateForWrite(address: number, lengthBytes: number): Error | 
   return advise(address, lengthBytes, MADV_POPULATE_WRITE);
 }
 
-/** Linux before 5.14 does not have this advice: the first touch makes the pages present. */
+/**
+ * Linux before 5.14 does not have this advice, and a seccomp filter may refuse it: the first touch
+ * makes the pages present.
+ */
 function advise(address: number, lengthBytes: number, advice: number): Error | null {
   const errno = tryAdvise(address, lengthBytes, advice);
-  return errno === 0 || errno === EINVAL ? null : new SyscallError("madvise", errno);
+  if (errno === 0) return null;
+  const error = new SyscallError("madvise", errno);
+  return isRefused(error) ? null : error;
 }

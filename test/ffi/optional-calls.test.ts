@@ -71,6 +71,11 @@ async function useFile(root: string, path: string | undefined): Promise<void> {
   using loaded = await MemoryFile.loadFrom(directory, { background: true });
   await loaded.awaitLoad();
   expect([...loaded.view(kept).subarray(0, 2)]).toEqual([8, 7]);
+  for (const options of [{ queue: "inline" }, { verify: false }] as const) {
+    using mapped = await MemoryFile.loadFrom(directory, { mapped: true, ...options });
+    await mapped.awaitLoad(kept);
+    expect([...mapped.view(kept).subarray(0, 2)]).toEqual([8, 7]);
+  }
 }
 
 for (const [name, isRefused] of Object.entries(OPTIONAL)) {

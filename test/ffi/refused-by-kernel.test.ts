@@ -8,7 +8,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 const CALLS =
-  "flock,fsetxattr,fgetxattr,sched_setattr,sched_getattr,userfaultfd,io_uring_setup,mincore,msync";
+  "madvise,flock,fsetxattr,fgetxattr,sched_setattr,sched_getattr,userfaultfd,io_uring_setup," +
+  "mincore,msync";
 
 test.skipIf(Bun.which("strace") === null)(
   "a program works in a process in which the kernel refuses optional calls",
@@ -26,6 +27,10 @@ test.skipIf(Bun.which("strace") === null)(
       });
       await back.awaitLoad();
       const view = back.view(range);
+      const mapped = await MemoryFile.loadFrom(${JSON.stringify(join(root, "checkpoint"))}, {
+        mapped: true,
+      });
+      if (mapped.view(range).at(-1) !== 7) throw new Error("mapped");
       console.log(view[0], view.at(-1), back.loadStats().queue);
       process.exit(0);`;
     try {
