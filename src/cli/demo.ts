@@ -23,6 +23,8 @@ const QUESTIONS = [0.5, 0.99, 0.01, 0.25];
 /** Set for the second process. Its parent has written the checkpoint. */
 const RESTORE_VARIABLE = "PGALLOC_DEMO_RESTORE";
 
+const END_SIGNALS = ["SIGINT", "SIGTERM"] as const;
+
 export async function demo(args: string[]): Promise<number> {
   const { values } = parseArguments(
     args,
@@ -83,7 +85,19 @@ async function firstStart(directory: string, sizeBytes: number, isOnWeb: boolean
     stdout: "inherit",
     stderr: "inherit",
   });
-  return await child.exited;
+  return await untilExited(child);
+}
+
+/**
+ * At Ctrl-C a terminal signals both processes. This one stays until the other has ended, so that it
+ * can remove the checkpoint.
+ */
+async function untilExited(child: Bun.Subprocess): Promise<number> {
+  const pass = (signal: NodeJS.Signals) => child.kill(signal);
+  for (const signal of END_SIGNALS) process.on(signal, pass);
+  const exitCode = await child.exited;
+  for (const signal of END_SIGNALS) process.off(signal, pass);
+  return exitCode;
 }
 
 async function restore(directory: string, isOnWeb: boolean): Promise<number> {
@@ -130,7 +144,8 @@ async function restore(directory: string, isOnWeb: boolean): Promise<number> {
 async function untilInterrupted(map: MapServer): Promise<void> {
   print(`\nThe page map stays at ${map.url} until you press Ctrl-C.`);
   await new Promise<void>((resolve) => {
-    for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => resolve());
+    // A signal may come twice: from the terminal, and from the first process.
+    for (const signal of END_SIGNALS) process.on(signal, () => resolve());
   });
   await map.stop();
 }

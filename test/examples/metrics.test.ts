@@ -34,14 +34,15 @@ test("examples/metrics answers from its checkpoint, and serves its figures", asy
 test("examples/metrics removes the checkpoint that it made in a temporary directory", async () => {
   const temporary = join(checkpoint, "temporary");
   mkdirSync(temporary);
+  const made = () => readdirSync(temporary).filter((name) => name.startsWith("pgalloc-"));
   const service = Bun.spawn([process.execPath, main, "--port", "0", "--mib", "1"], {
     stdout: "pipe",
     stderr: "inherit",
     env: { ...process.env, TMPDIR: temporary },
   });
   await service.stdout.getReader().read();
-  expect(readdirSync(temporary)).toHaveLength(1);
+  expect(made()).toHaveLength(1);
   service.kill("SIGTERM");
   expect(await service.exited).toBe(0);
-  expect(readdirSync(temporary)).toEqual([]);
+  expect(made()).toEqual([]);
 }, 60_000);

@@ -1,6 +1,6 @@
 /** The page map: its models, its server, and its pages in a headless Chromium. */
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -212,11 +212,14 @@ describe.skipIf(!hasBrowser)("in Chromium", () => {
   }, 60_000);
 });
 
-test("pgalloc demo --web serves the page map until it is interrupted", async () => {
+test("pgalloc demo --web serves the page map until it is interrupted, and cleans up", async () => {
+  const temporary = join(directory, "demo");
+  mkdirSync(temporary);
   const demo = Bun.spawn([process.execPath, main, "demo", "--size", "8", "--web"], {
     stdout: "pipe",
     stderr: "inherit",
     detached: true,
+    env: { ...process.env, TMPDIR: temporary },
   });
   let output = "";
   for await (const chunk of demo.stdout) {
@@ -230,4 +233,5 @@ test("pgalloc demo --web serves the page map until it is interrupted", async () 
   }
   await demo.exited;
   expect(output).toContain("so is every page");
+  expect(readdirSync(temporary).filter((name) => name.startsWith("pgalloc-"))).toEqual([]);
 }, 60_000);
