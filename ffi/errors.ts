@@ -38,6 +38,7 @@ const MEANINGS: Readonly<Record<string, string>> = {
   ENOTDIR: "it, or a part of the path, is not a directory",
   EPERM: "the process may not do this",
   EROFS: "the file system is read-only",
+  "mkdir EEXIST": "a file has that name",
   "open EISDIR": "it is a directory",
   "open ELOOP": "it is a symbolic link, which is not followed; give the path of the file itself",
   "ftruncate EFBIG": "files may not become that large; raise `ulimit -f`",
@@ -59,7 +60,9 @@ export class SyscallError extends Error {
   /** @param errno the positive number of the C library */
   constructor(syscall: string, errno: number, path?: string, detail?: string) {
     const code = errnoCode(errno);
-    const meaning = detail ?? MEANINGS[`${syscall} ${code}`] ?? MEANINGS[code];
+    const advice = MEANINGS[`${syscall} ${code}`];
+    const both = advice === undefined ? detail : detail && `${detail}: ${advice}`;
+    const meaning = both ?? advice ?? MEANINGS[code];
     const place = path === undefined ? "" : ` for '${path}'`;
     super(`${code}: ${syscall} failed${place}${meaning === undefined ? "" : `: ${meaning}`}`);
     this.code = code;

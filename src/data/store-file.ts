@@ -5,7 +5,15 @@
  */
 import { existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
-import { closeFile, O_CLOEXEC, O_CREAT, O_NOFOLLOW, O_RDWR, openFile } from "../../ffi/index.ts";
+import {
+  closeFile,
+  O_CLOEXEC,
+  O_CREAT,
+  O_NOFOLLOW,
+  O_RDWR,
+  openFile,
+  SyscallError,
+} from "../../ffi/index.ts";
 import { type FileLock, lockFile } from "../control/file-lock.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { CorruptStoreError, StoreBusyError } from "../errors/store.ts";
@@ -28,7 +36,7 @@ const USER_DATA_BYTES = 16;
  */
 export function lockDirectory(where: string, create: boolean): FileLock | undefined {
   if (isRemote(where)) return undefined;
-  if (create) mkdirSync(where, { recursive: true });
+  if (create) makeDirectory(where);
   else if (!existsSync(join(where, META))) throw new NoCheckpointError(where);
   const fd = openFile(join(where, LOCK_NAME), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600);
   try {
@@ -38,6 +46,17 @@ export function lockDirectory(where: string, create: boolean): FileLock | undefi
   } catch (error) {
     closeFile(fd);
     throw error;
+  }
+}
+
+/** @throws {SyscallError} */
+function makeDirectory(path: string): void {
+  try {
+    mkdirSync(path, { recursive: true });
+  } catch (error) {
+    const { errno } = error as NodeJS.ErrnoException;
+    if (errno === undefined) throw error;
+    throw new SyscallError("mkdir", Math.abs(errno), path);
   }
 }
 

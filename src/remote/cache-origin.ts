@@ -28,7 +28,9 @@ export function readOrigin(directory: string): Origin | undefined {
   try {
     text = readFileSync(join(directory, ORIGIN), "utf8");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    // A fill says what is wrong with a directory that is a file.
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") return undefined;
     throw error;
   }
   return parseOrigin(text);

@@ -5,7 +5,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createQueue } from "../../src/aio/index.ts";
 import { importAll, importFrom } from "../../src/gvisor/index.ts";
-import { loadAll, MemoryFile, PAGE_SIZE, prometheus, serveMap } from "../../src/index.ts";
+import {
+  loadAll,
+  MemoryFile,
+  PAGE_SIZE,
+  prometheus,
+  serveMap,
+  SyscallError,
+} from "../../src/index.ts";
 import { openReader } from "../../src/source/index.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "pgalloc-messages-"));
@@ -165,4 +172,11 @@ test("allocate names the limit on the size of files that stops it", () => {
     program,
   ]);
   expect(child.stdout.toString()).toMatch(/EFBIG.*ulimit -f/);
+});
+
+test("a SyscallError has the detail of the call, and what to do", () => {
+  const error = new SyscallError("mmap", 12, undefined, "4096 bytes at offset 0");
+  expect(error.message).toStartWith("ENOMEM: mmap failed: 4096 bytes at offset 0: there is no ");
+  expect(error.message).toContain("see `ulimit -v`");
+  expect(new SyscallError("read", 5, "x", "at 7").message).toBe("EIO: read failed for 'x': at 7");
 });

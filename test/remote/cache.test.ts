@@ -12,7 +12,13 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { MemoryFile, NoCheckpointError, NotCheckpointError, PAGE_SIZE } from "../../src/index.ts";
+import {
+  MemoryFile,
+  NoCheckpointError,
+  NotCheckpointError,
+  PAGE_SIZE,
+  SyscallError,
+} from "../../src/index.ts";
 import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { S3Server } from "../http/support/s3-server.ts";
@@ -254,4 +260,10 @@ test.each<[unknown, string]>([
   [{ directory: "x", offline: 1 }, "Expected cache.offline to be a boolean, got 1"],
 ])("cache: %p is refused", async (given, message) => {
   await expect(load({ cache: given })).rejects.toThrow(message);
+});
+
+test("a cache that is a file throws a SyscallError", async () => {
+  await save();
+  writeFileSync(cache, "");
+  await expect(load()).rejects.toThrow(SyscallError);
 });

@@ -1,10 +1,10 @@
 /** What a store says to arguments that it cannot use, and that nothing changes then. */
 import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Store } from "../../src/data/index.ts";
-import { MemoryFile } from "../../src/index.ts";
+import { MemoryFile, SyscallError } from "../../src/index.ts";
 import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { runProgram } from "../safety/support/run-program.ts";
 
@@ -32,6 +32,17 @@ test.each<[object, string]>([
   const directory = join(root, "other");
   await expect(Store.open(directory, { create: true, ...options })).rejects.toThrow(message);
   expect(existsSync(directory)).toBe(false);
+});
+
+test("Store.open of a file, or below one, throws a SyscallError", async () => {
+  const path = join(root, "file");
+  writeFileSync(path, "");
+  const open = (where: string) => Store.open(where, { create: true });
+  await expect(open(path)).rejects.toThrow(SyscallError);
+  await expect(open(path)).rejects.toThrow(
+    `EEXIST: mkdir failed for '${path}': a file has that name`,
+  );
+  await expect(open(join(path, "x"))).rejects.toThrow(SyscallError);
 });
 
 test("new Store says what to use", () => {
