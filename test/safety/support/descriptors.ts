@@ -8,13 +8,15 @@ import { resolve } from "node:path";
 
 const repository = resolve(import.meta.dir, "../../..");
 const isModule = (path: string) => path.startsWith(`${repository}/`) && /\.[jt]s$/.test(path);
+/** The runtime keeps large modules there, transpiled. */
+const isTranspiled = (path: string) => /\/@t@\/[0-9a-f]+\.pile( \(deleted\))?$/.test(path);
 
 export function namedDescriptors(): string[] {
   return readdirSync("/proc/self/fd").flatMap((fd) => {
     try {
       const target = readlinkSync(`/proc/self/fd/${fd}`);
       const isNamed = target.startsWith("/") && !/^\/(dev|proc)\//.test(target);
-      return isNamed && !isModule(target) ? [target] : [];
+      return isNamed && !isModule(target) && !isTranspiled(target) ? [target] : [];
     } catch (error) {
       // The descriptor that listed the directory is closed by now.
       if ((error as NodeJS.ErrnoException).code === "ENOENT") return [];
