@@ -141,6 +141,7 @@ export class Loader implements Runnable {
     const { words } = this.state;
     if (Atomics.load(words, LoadWord.Stop) !== 0) {
       await claimsRead(this.state);
+      await this.ownRunEnds();
       if (this.control.words[Word.Destroyed] !== 0) return;
       this.stopReason = undefined;
       restartOrder(words);
@@ -152,6 +153,18 @@ export class Loader implements Runnable {
     }
     this.state.retry(start, end);
     if (this.state.isLoading) void Loader.run([this]);
+  }
+
+  /**
+   * Waits until all threads of this thread's stopped run have left. If one of them saw the stop and
+   * another did not, the run would go on without the first.
+   */
+  private async ownRunEnds(): Promise<void> {
+    const { words } = this.state;
+    const isEnding = () =>
+      Atomics.load(words, LoadWord.Runner) === THREAD_ID &&
+      Atomics.load(words, LoadWord.Stop) !== 0;
+    while (isEnding()) await new Promise((resolve) => setTimeout(resolve, 1));
   }
 
   /** True when no thread can touch the memory for this load any more. */
