@@ -118,6 +118,11 @@ export function runInService(task: string, payload: unknown): Promise<unknown> {
   return service.run(task, payload);
 }
 
+/** True while this JavaScript thread's service thread has tasks. */
+export function isServiceBusy(): boolean {
+  return service?.isIdle === false;
+}
+
 /** Ends the service thread if it has no task. Resolves when it is gone. */
 export async function endIdleService(): Promise<void> {
   if (service === undefined || !service.isIdle) return;

@@ -16,6 +16,8 @@ const START_SLICE_NS = 10_000_000;
 
 /** At least as many as a Worker opens while it starts. If it cannot, Bun ends the whole process. */
 const WORKER_DESCRIPTORS = 10;
+/** More than the calls of the library open while a Worker starts. */
+const OTHER_DESCRIPTORS = 16;
 /** Workers of this thread that may still have to open theirs. */
 let starting = 0;
 
@@ -23,7 +25,8 @@ let starting = 0;
 function requireDescriptors(): void {
   const opened: number[] = [];
   try {
-    for (let i = 0; i < WORKER_DESCRIPTORS * (starting + 1); i++) opened.push(createEventFd());
+    const wanted = WORKER_DESCRIPTORS * (starting + 1) + OTHER_DESCRIPTORS;
+    for (let i = 0; i < wanted; i++) opened.push(createEventFd());
   } catch (error) {
     // A sandbox may refuse the call: then the Worker tries.
     if (!(error instanceof SyscallError && isRefused(error))) throw new ThreadLimitError(error);

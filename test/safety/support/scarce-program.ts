@@ -9,6 +9,8 @@ import { closeSync, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { MemoryFile, terminateIdleThreads } from "../../../src/index.ts";
+import { isServiceBusy } from "../../../src/threads/service.ts";
+import { threadCount } from "../../../src/threads/pool.ts";
 import { namedDescriptors } from "./descriptors.ts";
 import { prepareBase, publicCalls } from "./public-calls.ts";
 
@@ -49,13 +51,21 @@ function takeDescriptors(left: number): () => void {
   };
 }
 
+/** A Worker that still starts would not find descriptors, which ends the process. */
+async function allThreadsEnd(): Promise<void> {
+  do {
+    await Bun.sleep(1);
+    await terminateIdleThreads();
+  } while (threadCount().busy > 0 || isServiceBusy());
+}
+
 async function withoutDescriptors(directory: string, left: number): Promise<void> {
   for (const [name, call] of Object.entries(publicCalls)) {
     using file = MemoryFile.create();
     const once = () => call({ file, directory });
     // Modules are loaded before, and threads start anew.
     await once();
-    await terminateIdleThreads();
+    await allThreadsEnd();
     await attempt(`${name}, ${left} left`, once, left);
     await once();
   }
