@@ -34,8 +34,9 @@ async function attempt(name: string, call: () => unknown, left?: number): Promis
   const { code } = (failure ?? { code: "" }) as { code?: unknown };
   if (typeof code !== "string") console.log(`${name}: ${String(failure)}`);
   const opened = () => namedDescriptors().filter((path) => !before.includes(path));
-  for (let i = 0; i < 400 && opened().length > 0; i++) await Bun.sleep(5);
-  if (opened().length > 0) console.log(`${name}: open ${opened().join(", ")}`);
+  let leaked = opened();
+  for (let i = 0; i < 2000 && leaked.length > 0; i++, leaked = opened()) await Bun.sleep(5);
+  if (leaked.length > 0) console.log(`${name}: open ${leaked.join(", ")}`);
 }
 
 /** All descriptors but `left`. Returns what closes them. */
