@@ -143,13 +143,19 @@ export class InstantTaker {
     const maxRounds = Math.max(...files.map(({ detector }) => detector?.maxRounds ?? 1));
     for (let previous = Number.POSITIVE_INFINITY; ; ) {
       await this.copyRound();
+      const splitUnits = this.splitUnits();
       const lookMs = this.look();
       const pages = countPages(this.pending);
       const budget = (this.plan.targetPauseMs - lookMs) * PAGES_PER_MS;
-      if (pages <= Math.max(FEW_PAGES, budget)) return;
-      if (pages > SHRINKS_TO * previous || this.rounds.length >= maxRounds) return;
+      if (pages <= Math.max(FEW_PAGES, budget) || this.rounds.length >= maxRounds) return;
+      // Where the look has split huge pages, the next one finds single pages.
+      if (pages > SHRINKS_TO * previous && this.splitUnits() === splitUnits) return;
       previous = pages;
     }
+  }
+
+  private splitUnits(): number {
+    return this.files.reduce((sum, { core }) => sum + core.changes.counters().splitUnits, 0);
   }
 
   private async copyRound(): Promise<void> {

@@ -4,9 +4,15 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ChangeDetection } from "../../src/changes/tracker.ts";
-import { resetTrackingProbe, trackingUnavailable } from "../../ffi/index.ts";
+import {
+  MADV_COLLAPSE,
+  MADV_POPULATE_WRITE,
+  resetTrackingProbe,
+  trackingUnavailable,
+  tryAdvise,
+} from "../../ffi/index.ts";
 import { coreOf } from "../../src/file/memory-file.ts";
-import { MemoryFile, PAGE_SIZE, saveAll, loadAll } from "../../src/index.ts";
+import { HUGE_PAGE_SIZE, MemoryFile, PAGE_SIZE, saveAll, loadAll } from "../../src/index.ts";
 import { Accounts, decodeNumber, encodeNumber, mistakeIn, wordsOf } from "./support/accounts.ts";
 
 const MIB = 2 ** 20;
@@ -156,6 +162,30 @@ test("PauseMemoryError leaves the destination as it was", async () => {
   });
   expect(readdirSync(directory)).toEqual([]);
 });
+
+test.skipIf(!detections.includes("userfaultfd"))(
+  "saveTo goes on with its rounds after it has split huge pages",
+  async () => {
+    using file = MemoryFile.create();
+    const range = file.allocate(16 * HUGE_PAGE_SIZE, { huge: true });
+    for (let at = range.start; at < range.end; at += HUGE_PAGE_SIZE) {
+      const address = coreOf(file).mapping.base + at;
+      tryAdvise(address, PAGE_SIZE, MADV_POPULATE_WRITE);
+      expect(tryAdvise(address, HUGE_PAGE_SIZE, MADV_COLLAPSE)).toBe(0);
+    }
+    const bytes = file.view(range).fill(1);
+    // Each turn writes to all huge pages, so each round finds all of them until they are split.
+    const timer = setInterval(() => {
+      for (let at = 0; at < bytes.length; at += HUGE_PAGE_SIZE) bytes[at]!++;
+    }, 1);
+    try {
+      const report = await file.saveTo(directory, { pauseMemoryBytes: 8 * MIB });
+      expect(report.isConsistent).toBe(true);
+    } finally {
+      clearInterval(timer);
+    }
+  },
+);
 
 test("saveTo ends if userData throws, or returns something else", async () => {
   using file = MemoryFile.create();
