@@ -149,16 +149,21 @@ export const Field = {
   AllocatedPages: 15,
 } as const;
 
+/** Pairs of 64-bit words after the counters (core/known-checkpoints.ts). lock. */
+export const KNOWN_CHECKPOINTS = 16;
+
 const MAGIC = 0x7067_616c_0002;
 const WORDS = Word.Participants + MAX_PARTICIPANTS * PARTICIPANT_WORDS;
 const FIELDS = 16;
-const LENGTH_BYTES = 4 * WORDS + 8 * FIELDS + 8 * COUNTERS;
+const CHECKPOINTS_AT = 4 * WORDS + 8 * FIELDS + 8 * COUNTERS;
+const LENGTH_BYTES = CHECKPOINTS_AT + 16 * KNOWN_CHECKPOINTS;
 
 export interface Control {
   readonly buffer: SharedArrayBuffer;
   readonly words: Int32Array<SharedArrayBuffer>;
   readonly fields: Float64Array<SharedArrayBuffer>;
   readonly counters: Counters;
+  readonly checkpoints: BigUint64Array<SharedArrayBuffer>;
 }
 
 export function createControl(): Control {
@@ -184,6 +189,7 @@ function viewControl(buffer: SharedArrayBuffer): Control {
     words: new Int32Array(buffer, 0, WORDS),
     fields: new Float64Array(buffer, 4 * WORDS, FIELDS),
     counters: new BigInt64Array(buffer, 4 * WORDS + 8 * FIELDS, COUNTERS),
+    checkpoints: new BigUint64Array(buffer, CHECKPOINTS_AT, 2 * KNOWN_CHECKPOINTS),
   };
 }
 

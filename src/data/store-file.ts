@@ -19,7 +19,9 @@ import type { LoadOptions } from "../core/options.ts";
 import { CorruptStoreError, StoreBusyError } from "../errors/store.ts";
 import { META } from "../checkpoint/directory.ts";
 import { NoCheckpointError } from "../errors/errors.ts";
-import { MemoryFile } from "../file/memory-file.ts";
+import { NO_CHECKPOINT, noteCheckpoint } from "../core/known-checkpoints.ts";
+import { coreOf, MemoryFile } from "../file/memory-file.ts";
+import { isS3Url, parseS3Place } from "../http/s3-options.ts";
 import { isRemote } from "../remote/place.ts";
 import type { SaveOptions, SaveReport } from "../save/save.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -76,6 +78,13 @@ export async function openCheckpointFile(
     if (!create || !(error instanceof NoCheckpointError)) throw error;
     return null;
   }
+}
+
+/** The file of a new store, which never replaces a checkpoint that another writer publishes. */
+export function createStoreFile(where: string, options: LoadOptions): MemoryFile {
+  const file = MemoryFile.create(options);
+  if (isS3Url(where)) noteCheckpoint(coreOf(file), parseS3Place(where, options.s3), NO_CHECKPOINT);
+  return file;
 }
 
 /** Bytes of the file at which the root of a restored store begins. @throws {CorruptStoreError} */

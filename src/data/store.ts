@@ -42,7 +42,7 @@ import type { Schema } from "./column-types.ts";
 import { Table } from "./table.ts";
 import { dropTable, openTable } from "./table-header.ts";
 import { StoreParts } from "./parts.ts";
-import { lockDirectory, openCheckpointFile, saveStore } from "./store-file.ts";
+import { createStoreFile, lockDirectory, openCheckpointFile, saveStore } from "./store-file.ts";
 import { forgetLock, watchLock } from "./forgotten-lock.ts";
 
 const MIN_CHECKPOINT_MS = 10;
@@ -143,7 +143,7 @@ export class Store implements Disposable, AsyncDisposable {
     try {
       file = await openCheckpointFile(place, create && !readOnly, loadOptions);
       const isNew = file === null;
-      file ??= MemoryFile.create(loadOptions);
+      file ??= createStoreFile(place, loadOptions);
       const arena = isNew ? createArena(file) : await openArena(file, readOnly);
       const store = new Store(arena, { place, lock, s3: options.s3 }, now);
       if (lock !== undefined) watchLock(store, { lock, control: arena.control });
@@ -321,8 +321,8 @@ export class Store implements Disposable, AsyncDisposable {
    * Saves the whole store, as of one instant, into its directory. After a crash or kill -9 the
    * store is as in its last checkpoint: later changes are lost.
    *
-   * @throws {ReadOnlyStoreError} {SyscallError} {CheckpointBusyError}; the last checkpoint stays
-   * intact
+   * @throws {ReadOnlyStoreError} {SyscallError} {CheckpointBusyError} {CheckpointConflictError}
+   * and the last checkpoint stays intact
    */
   checkpoint(): Promise<SaveReport> {
     const save = this.saving.then(() => this.save());

@@ -53,16 +53,26 @@ export class RemoteError extends Error {
   }
 }
 
+interface ConflictDetails {
+  readonly advice?: string;
+  readonly cause?: unknown;
+}
+
 /**
- * Another writer has published a checkpoint since this save began. Nothing of this save is visible.
+ * Another writer has published a checkpoint: since this save began, or since the file was loaded
+ * from the place or saved to it. Nothing of this save is visible. `advice`: what to do.
  */
 export class CheckpointConflictError extends Error {
   override readonly name = "CheckpointConflictError";
   readonly code = "ERR_CHECKPOINT_CONFLICT";
   readonly url: string;
 
-  constructor(url: string, message: string) {
-    super(`${message} (${url}); save again to publish on top of it`);
+  constructor(
+    url: string,
+    message: string,
+    { advice = "save again to publish on top of it", cause }: ConflictDetails = {},
+  ) {
+    super(`${message} (${url}); ${advice}`, { cause });
     this.url = url;
   }
 }

@@ -173,7 +173,7 @@ export class MemoryFile extends PageMemory implements Disposable {
    * The program may continue meanwhile: the checkpoint shows one instant. With `consistent: false`
    * it shows each page at some moment of the save.
    *
-   * @throws {CheckpointBusyError} if a save into the directory is under way
+   * @throws {CheckpointBusyError} {CheckpointConflictError} if another writer saves there
    * @throws {SyscallError} ENOSPC, for example: the previous checkpoint is intact, temporary files
    * are gone
    */

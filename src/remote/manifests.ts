@@ -29,7 +29,7 @@ export async function newestPublished(bucket: Bucket): Promise<Published | undef
 }
 
 /** The id of the checkpoint at a key; undefined if there is none. */
-async function idAt(bucket: Bucket, key: string): Promise<bigint | undefined> {
+export async function idAt(bucket: Bucket, key: string): Promise<bigint | undefined> {
   try {
     const { bytes } = await getStart(bucket.client, bucket.url(key), HEADER_BYTES);
     return idOf(bytes);

@@ -1,5 +1,6 @@
 /** Restores the files of an opened native checkpoint. */
 import { baseName } from "../control/base-name.ts";
+import { noteCheckpoint } from "../core/known-checkpoints.ts";
 import type { LoadOptions, MemoryFileOptions } from "../core/options.ts";
 import { listFirstPages } from "../load/first-pages.ts";
 import { closeOpened, type OpenedCheckpoint } from "./open-place.ts";
@@ -43,8 +44,9 @@ export function restoreCheckpoint(
     void onEnd(false);
     throw error;
   }
-  restored.cores.forEach(({ mapping }, index) => {
-    mapping.overlay?.setBase(baseName(idText, described[index]!.name));
+  restored.cores.forEach((core, index) => {
+    core.mapping.overlay?.setBase(baseName(idText, described[index]!.name));
+    if (opened.s3Place !== null) noteCheckpoint(core, opened.s3Place, id);
   });
   const named = restored.cores.map((core, index) => [described[index]!.name, core] as const);
   workingSet?.record(new Map(named));

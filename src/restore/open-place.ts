@@ -2,7 +2,7 @@
 import { type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
 import { type CacheOptions, type Nullable, readOptions } from "../core/options.ts";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
-import type { S3Options } from "../http/s3-options.ts";
+import { isS3Url, parseS3Place, type S3Options, type S3Place } from "../http/s3-options.ts";
 import type { CacheFill } from "../remote/cache-fill.ts";
 import type { RemoteCheckpoint } from "../remote/open-checkpoint.ts";
 import {
@@ -24,6 +24,8 @@ export interface OpenedCheckpoint {
   readonly checksums?: readonly (Uint32Array | null)[];
   /** Held once. */
   readonly source: PageSource;
+  /** The place in S3 that the checkpoint is from, also if a cache has it; null for others. */
+  readonly s3Place: S3Place | null;
   /** The load fills a cache, and `close` completes it. */
   readonly isCaching: boolean;
   /**
@@ -49,18 +51,24 @@ export function openCheckpointAt(
   options: OpenPlaceOptions,
 ): OpenedCheckpoint | Promise<OpenedCheckpoint> {
   if (isRemote(where)) return openRemote(where, options);
-  return openLocal(openCheckpoint(where));
+  return openLocal(openCheckpoint(where), null);
 }
 
-function openLocal({ manifest, contents }: OpenCheckpoint): OpenedCheckpoint {
+function openLocal(
+  { manifest, contents }: OpenCheckpoint,
+  s3Place: S3Place | null,
+): OpenedCheckpoint {
   const source = fileSource(contents);
-  return { manifest, source, isCaching: false, close: async () => undefined };
+  return { manifest, source, s3Place, isCaching: false, close: async () => undefined };
 }
 
 async function openRemote(where: string, options: OpenPlaceOptions): Promise<OpenedCheckpoint> {
   const { s3, signal } = options;
   const cache = checkCache(options.cache);
-  if (cache?.offline === true) return openLocal(openOffline(shownPlace(where), cache));
+  if (cache?.offline === true) {
+    const s3Place = isS3Url(where) ? parseS3Place(where, s3) : null;
+    return openLocal(openOffline(shownPlace(where), cache), s3Place);
+  }
   const place = await openPlace(where, { s3 });
   try {
     signal?.throwIfAborted();
@@ -70,7 +78,7 @@ async function openRemote(where: string, options: OpenPlaceOptions): Promise<Ope
         : await openCached(place, cache);
     if ("local" in found) {
       place.close();
-      return openLocal(found.local);
+      return openLocal(found.local, place.bucket?.place ?? null);
     }
     return remoteCheckpoint(place, found.remote, found.fill);
   } catch (error) {
@@ -84,12 +92,13 @@ function remoteCheckpoint(
   { manifest, contents, checksums }: RemoteCheckpoint,
   fill: CacheFill | null,
 ): OpenedCheckpoint {
-  const { signing, counters } = place;
+  const { signing, counters, bucket } = place;
   const cache = fill?.files ?? null;
   return {
     manifest,
     checksums,
     source: { kind: "remote", contents, signing, counters, cache },
+    s3Place: bucket?.place ?? null,
     isCaching: fill !== null,
     close: async (isLoaded) => {
       try {

@@ -9,6 +9,7 @@ import { BLOCK_PAGES, type ColumnPlace } from "../checkpoint/page-map.ts";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import { hex } from "../checkpoint/page-file.ts";
 import type { FileCore } from "../core/core.ts";
+import { inheritCheckpoints, knownIds, noteCheckpoint } from "../core/known-checkpoints.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { SeveralFilesError, UnsupportedError } from "../errors/errors.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
@@ -19,7 +20,7 @@ import { readContent } from "../source/read-content.ts";
 import { baseName } from "../control/base-name.ts";
 import { Word } from "../control/control.ts";
 import { findChangedPages, type PageRun } from "./changed-pages.ts";
-import { closeOpened, openCheckpointAt } from "./open-place.ts";
+import { closeOpened, openCheckpointAt, type OpenedCheckpoint } from "./open-place.ts";
 import { type Restored, restoreFiles } from "./restore.ts";
 
 /** The place and options from which a file was restored. */
@@ -56,11 +57,16 @@ export async function refreshCore(
     );
   const refreshed = await restoreNext(core, { ...origin, options: optionsOf(origin) });
   if (refreshed === undefined) return undefined;
-  const { restored, manifest } = refreshed;
+  const { restored, opened } = refreshed;
+  const { manifest, s3Place } = opened;
   const [next] = restored.cores as [FileCore];
   await restored.finish();
   const take = () => {
-    destroyOnError(next, () => core.requireStillLive("refresh()"));
+    destroyOnError(next, () => {
+      core.requireStillLive("refresh()");
+      inheritCheckpoints(core, next);
+      if (s3Place !== null) noteCheckpoint(next, s3Place, manifest.id, knownIds(next, s3Place));
+    });
     return next;
   };
   return { origin: { ...origin, manifest }, take };
@@ -84,7 +90,7 @@ function destroyOnError(core: FileCore, step: () => void): void {
 async function restoreNext(
   core: FileCore,
   origin: RestoreOrigin,
-): Promise<{ restored: Restored; manifest: DecodedManifest } | undefined> {
+): Promise<{ restored: Restored; opened: OpenedCheckpoint } | undefined> {
   const { where, options } = origin;
   const opened = await openCheckpointAt(where, options);
   const { manifest, source } = opened;
@@ -120,7 +126,7 @@ async function restoreNext(
     const [to] = restored.cores as [FileCore];
     if (isMapped) to.mapping.overlay?.setBase(baseName(hex(manifest.id), file.name));
     else await copyPages(core, to, unchanged);
-    return { restored, manifest };
+    return { restored, opened };
   } catch (error) {
     if (isTaken) void opened.close(false);
     throw error;

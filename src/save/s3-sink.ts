@@ -5,7 +5,8 @@
  *   2. write manifest/<next sequence> unless there is one              <- commit
  *
  * A writer that dies leaves parts or a page file that no manifest names. `pgalloc prune` removes
- * them. Of two writers one succeeds, and the other gets a CheckpointConflictError.
+ * them. Of two writers one succeeds, and the other gets a CheckpointConflictError: the one that
+ * publishes second, and the one whose files do not know the newest checkpoint (expectation.ts).
  */
 import { closeFile, createMemoryFd } from "../../ffi/index.ts";
 import type { OpenCheckpoint } from "../checkpoint/directory.ts";
@@ -16,13 +17,14 @@ import { CorruptCheckpointError, UnsupportedError } from "../errors/errors.ts";
 import { CheckpointConflictError, RemoteError } from "../errors/remote-errors.ts";
 import type { Bucket } from "../http/bucket.ts";
 import { pagesKey } from "../remote/keys.ts";
-import { newestPublished, publish, type Published } from "../remote/manifests.ts";
+import { idAt, newestPublished, publish, type Published } from "../remote/manifests.ts";
 import { readManifest, readWhole } from "../remote/open-checkpoint.ts";
-import { openPlace, type PlaceOptions, type RemotePlace } from "../remote/place.ts";
+import { openPlace, type RemotePlace } from "../remote/place.ts";
 import { checkConditions } from "../remote/preflight.ts";
 import { requireYoung } from "../remote/prune.ts";
 import { PageUpload, type UploadDescription } from "../remote/upload.ts";
-import type { Commit, Sink } from "./sink.ts";
+import { Expectation } from "./expectation.ts";
+import type { Commit, Sink, SinkOptions } from "./sink.ts";
 
 export class S3Sink implements Sink {
   readonly place: string;
@@ -31,6 +33,7 @@ export class S3Sink implements Sink {
   private readonly bucket: Bucket;
   /** The sequence number of the present checkpoint; 0: none. */
   private readonly baseSequence: number;
+  private readonly expectation: Expectation;
   private readonly signal: AbortSignal | undefined;
   private readonly onAbort = (): void => this.upload?.stop();
   private upload: PageUpload | undefined;
@@ -45,6 +48,7 @@ export class S3Sink implements Sink {
     more: {
       readonly sequence: number;
       readonly base: OpenCheckpoint | null;
+      readonly expectation: Expectation;
       readonly signal: AbortSignal | undefined;
     },
   ) {
@@ -53,30 +57,38 @@ export class S3Sink implements Sink {
     this.bucket = bucket;
     this.base = more.base;
     this.baseSequence = more.sequence;
+    this.expectation = more.expectation;
     this.signal = more.signal;
     this.signal?.addEventListener("abort", this.onAbort);
   }
 
   /**
-   * @throws {UnsupportedError} if the store ignores conditions, and for HTTP @throws {RemoteError}
+   * @throws {UnsupportedError} if the store ignores conditions, and for HTTP
+   * @throws {CheckpointConflictError} if another writer has published
+   * @throws {RemoteError}
    */
-  static async open(
-    url: string,
-    options: PlaceOptions & { readonly wantsBase: boolean },
-  ): Promise<S3Sink> {
-    const { wantsBase, signal, ...placeOptions } = options;
+  static async open(url: string, options: SinkOptions): Promise<S3Sink> {
+    const { wantsBase, signal, cores = [], ...placeOptions } = options;
     // Without the signal, because sent objects are removed after it, too.
     const remote = await openPlace(url, placeOptions);
+    let base: OpenCheckpoint | null = null;
     try {
       const { bucket } = remote;
       if (bucket === null)
         throw new UnsupportedError(`Cannot save to ${remote.url}: over HTTP, places are read-only`);
       await checkConditions(bucket);
       const newest = await newestPublished(bucket);
-      const base = wantsBase && newest !== undefined ? await openBase(bucket, newest) : null;
+      if (wantsBase && newest !== undefined) base = await openBase(bucket, newest);
+      // Read after the listing: a save of the same files may have ended just before it.
+      const expectation = new Expectation(bucket.place, cores);
+      if (newest !== undefined && expectation.isGiven) {
+        const id = base?.manifest.id ?? (await idAt(bucket, newest.key));
+        if (id === undefined || !expectation.allows(id)) throw lostBase(remote.url);
+      }
       const sequence = newest?.sequence ?? 0;
-      return new S3Sink(remote, bucket, { sequence, base, signal });
+      return new S3Sink(remote, bucket, { sequence, base, expectation, signal });
     } catch (error) {
+      closeBase(base);
       remote.close();
       throw error;
     }
@@ -106,15 +118,20 @@ export class S3Sink implements Sink {
       await publish(this.bucket, { sequence, id, manifest: joinParts(manifest) });
       this.isCommitted = true;
     } catch (error) {
-      if (error instanceof CheckpointConflictError) this.isUnclear = false;
-      throw error;
+      if (!(error instanceof CheckpointConflictError)) {
+        this.expectation.noteUnclear(id);
+        throw error;
+      }
+      this.isUnclear = false;
+      throw this.expectation.isGiven ? lostBase(this.place, error) : error;
     }
+    this.expectation.notePublished(id);
   }
 
   async close(): Promise<void> {
     const { upload, base, remote } = this;
     this.signal?.removeEventListener("abort", this.onAbort);
-    for (const content of base?.contents ?? []) closeFile(content.fd);
+    closeBase(base);
     try {
       if (upload === undefined || this.isCommitted) return;
       // If the manifest may exist, its page file must stay. Prune checks it later.
@@ -126,6 +143,19 @@ export class S3Sink implements Sink {
       remote.close();
     }
   }
+}
+
+/** A save on top of the other writer's checkpoint would undo that writer's changes. */
+function lostBase(url: string, cause?: unknown): CheckpointConflictError {
+  return new CheckpointConflictError(
+    url,
+    "Another writer has published a checkpoint that this file was not made from",
+    { advice: "load it and repeat the changes, or save to another place", cause },
+  );
+}
+
+function closeBase(base: OpenCheckpoint | null): void {
+  for (const { fd } of base?.contents ?? []) closeFile(fd);
 }
 
 function joinParts({ parts, lengthBytes }: EncodedManifest): Uint8Array {

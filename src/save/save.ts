@@ -70,7 +70,8 @@ async function saveWhenLoaded(plan: SavePlan): Promise<SaveReport> {
   }
   for (const { core } of plan.files) core.requireStillLive("saveTo()");
   const { place, signal, s3, isIncremental } = plan;
-  const sink = await openSink(place, { s3, signal, wantsBase: isIncremental });
+  const cores = plan.files.map(({ core }) => core);
+  const sink = await openSink(place, { s3, signal, wantsBase: isIncremental, cores });
   return await closing(sink, () => new Save(plan, sink).run());
 }
 

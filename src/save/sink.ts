@@ -9,6 +9,8 @@
 import type { OpenCheckpoint } from "../checkpoint/directory.ts";
 import type { EncodedManifest } from "../checkpoint/encode.ts";
 import type { PageFile } from "../checkpoint/format.ts";
+import type { FileCore } from "../core/core.ts";
+import type { PlaceOptions } from "../remote/place.ts";
 import type { UploadDescription } from "../remote/upload.ts";
 
 export interface Sink {
@@ -25,6 +27,13 @@ export interface Sink {
   commit(commit: Commit): Promise<void>;
   /** Ends the save. Files that were not committed are removed. */
   close(): Promise<void>;
+}
+
+export interface SinkOptions extends PlaceOptions {
+  /** True if the save can build on the checkpoint that is there. */
+  readonly wantsBase: boolean;
+  /** The files that are saved. Default: none, so that any checkpoint may be replaced. */
+  readonly cores?: readonly FileCore[];
 }
 
 export interface Commit {
