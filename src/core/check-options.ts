@@ -5,7 +5,7 @@ import type { PressureThreshold } from "../eviction/pressure-file.ts";
 import { CHUNK_SIZE, PAGE_SIZE } from "../pages/units.ts";
 import { checkEviction, type MemoryFileOptions, type Nullable, readOptions } from "./options.ts";
 
-/** Address space that a file without a limit reserves. It takes no memory until it is used. */
+/** The most address space that a file reserves. It takes no memory until it is used. */
 export const MAX_CAPACITY_BYTES = 1024 * CHUNK_SIZE;
 const DEFAULT_MODE = 0o600;
 

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { errnoNumber } from "../../ffi/index.ts";
 import { MemoryFile, type SaveOptions } from "../../src/index.ts";
 import { listing, pageFiles } from "../checkpoint/support/page-files.ts";
-import { type CallName, Faults } from "./support/fault-control.ts";
+import { CALL_NAMES, type CallName, Faults } from "./support/fault-control.ts";
 import { beginFaults } from "./support/in-process.ts";
 import { COMPACTING_VERSION, checkLayers, saveLayer, saveLayers } from "./support/layered.ts";
 
@@ -28,11 +28,13 @@ const KILLING: readonly CallName[] = [
   "getdents",
 ];
 /**
- * Compressed saves are killed at every call of the save and of the load before it. Outside of the
- * bench tier they are killed at every fifth call, from a random one on.
+ * The calls at which saves are killed. Compressed ones at calls of any kind, of the load before the
+ * save, too: at every fifth, from a random one on, or at each with PGALLOC_EVERY_CALL.
  */
-const ALL_CALLS_FOR = "zstd";
-const ALL_CALLS_STEP = process.env["PGALLOC_EVERY_CALL"] === undefined ? 5 : 1;
+const KILLED_AT = {
+  none: { calls: KILLING, step: 1 },
+  zstd: { calls: CALL_NAMES, step: process.env["PGALLOC_EVERY_CALL"] === undefined ? 5 : 1 },
+};
 
 async function withRoot<T>(use: (root: string) => Promise<T>): Promise<T> {
   const root = mkdtempSync(join(tmpdir(), "pgalloc-incremental-faults-"));
@@ -48,10 +50,10 @@ async function killAt(
   faults: Faults,
   directory: string,
   at: number,
-  compression: string,
+  compression: keyof typeof KILLED_AT,
 ): Promise<boolean> {
-  const calls = compression === ALL_CALLS_FOR ? {} : { calls: KILLING };
-  faults.arm({ action: "Kill", ...calls, from: at, until: at + 1 });
+  const { calls } = KILLED_AT[compression];
+  faults.arm({ action: "Kill", calls, from: at, until: at + 1 });
   const version = String(COMPACTING_VERSION);
   const child = Bun.spawn({
     ...faults.command(program, directory, version, compression),
@@ -72,7 +74,7 @@ describe.each(["none", "zstd"] as const)("compression %s", (compression) => {
       await saveLayers(original, COMPACTING_VERSION - 1, { compression });
       expect(pageFiles(original).length).toBeGreaterThan(5);
       const versions: number[] = [];
-      const step = compression === ALL_CALLS_FOR ? ALL_CALLS_STEP : 1;
+      const { step } = KILLED_AT[compression];
       let next = Math.floor(Math.random() * step);
       let hasSurvived = false;
       const lane = async () => {
