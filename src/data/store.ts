@@ -146,12 +146,13 @@ export class Store implements Disposable, AsyncDisposable {
       file ??= createStoreFile(place, loadOptions);
       const arena = isNew ? createArena(file) : await openArena(file, readOnly);
       const store = new Store(arena, { place, lock, s3: options.s3 }, now);
-      if (lock !== undefined) watchLock(store, { lock, control: arena.control });
       await store.whenLoaded(() => store.names());
       if (checkpointEveryMs !== undefined && !readOnly)
         store.periodic = new PeriodicSaves(() => store.checkpoint(), checkpointEveryMs, {
           onError: onCheckpointError,
         });
+      // Last: after an error the lock is closed below, and only there.
+      if (lock !== undefined) watchLock(store, { lock, control: arena.control });
       return store;
     } catch (error) {
       file?.destroy();

@@ -9,6 +9,7 @@ import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { runProgram } from "../safety/support/run-program.ts";
 
 const DATA = join(import.meta.dir, "../../src/data/index.ts");
+const LAYOUT = join(import.meta.dir, "../../src/data/layout.ts");
 
 let root: string;
 let store: Store;
@@ -115,4 +116,26 @@ test("a forgotten store can be opened again; a shared one keeps its lock", async
     console.log(freed >= 3, busy, Store.attach(handle).names().length);
     process.exit(0);`;
   expect(await runProgram(program)).toStartWith("0 true ERR_STORE_BUSY 0\n");
+});
+
+test("Store.open that fails closes the lock once, however long its store is kept", async () => {
+  const program = `
+    import { closeSync, fstatSync, openSync } from "node:fs";
+    import { Store } from ${JSON.stringify(DATA)};
+    import { Root } from ${JSON.stringify(LAYOUT)};
+    const store = await Store.open("DIRECTORY/s", { create: true });
+    store.arena.root[Root.Names] = -1;
+    await store.checkpoint();
+    store[Symbol.dispose]();
+    await Bun.sleep(0);
+    const codes = new Set();
+    for (let i = 0; i < 6; i++)
+      await Store.open("DIRECTORY/s").catch(({ code }) => codes.add(code));
+    // One of these has the number that the lock's descriptor had.
+    const files = Array.from({ length: 20 }, () => openSync("/dev/null"));
+    for (let i = 0; i < 15; i++) { Bun.gc(true); await Bun.sleep(20); }
+    for (const fd of files) { fstatSync(fd); closeSync(fd); }
+    console.log(...codes);
+    process.exit(0);`;
+  expect(await runProgram(program)).toStartWith("0 ERR_CORRUPT_STORE\n");
 });
