@@ -96,7 +96,7 @@ function doubleDirectory(buckets: Buckets): void {
   const from = arena.words[oldWindow]!;
   for (let i = 0; i < length; i++)
     words[word + 2 * i] = words[word + 2 * i + 1] = from[oldWord + i]!;
-  arena.control.markMany(buckets.place.structure, 0, 1 << STRIPE_BITS);
+  arena.control.markStructure(buckets.place.structure);
   buckets.setHeader(MapWord.Directory, address);
   buckets.setHeader(MapWord.Depth, depth + 1);
   buckets.pages.free(old, Math.max(1, Math.ceil(length / WORDS_PER_PAGE)));

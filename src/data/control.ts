@@ -102,6 +102,11 @@ export class StoreControl {
     }
   }
 
+  /** Before the writer changes what any stripe of a structure covers. */
+  markStructure(structure: number): void {
+    this.markMany(structure, 0, 1 << STRIPE_BITS);
+  }
+
   /** The operation is over. */
   unmarkAll(): void {
     for (const stripe of this.marked) Atomics.add(this.words, stripe, 1);

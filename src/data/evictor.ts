@@ -7,7 +7,6 @@
  */
 import { CorruptStoreError } from "../errors/store.ts";
 import { type Buckets, EXPIRES, expiryAt, MapWord, SLOTS } from "./buckets.ts";
-import { STRIPE_BITS } from "./control.ts";
 import { JOURNAL_MAX, Root, WINDOW_PAGE_BITS, WINDOW_PAGE_MASK, WORDS_PER_PAGE } from "./layout.ts";
 import type { StoreParts } from "./parts.ts";
 
@@ -161,7 +160,7 @@ export class Evictor {
     const { depth } = buckets;
     arena.write("clear()", () => {
       arena.requireAllLoaded();
-      arena.control.markMany(buckets.place.structure, 0, 1 << STRIPE_BITS);
+      arena.control.markStructure(buckets.place.structure);
       buckets.create();
       buckets.setHeaderNumber(MapWord.Bytes, 0);
       for (const word of [MapWord.Expiring, MapWord.HandHash, MapWord.HandSlot])

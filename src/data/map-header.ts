@@ -1,7 +1,6 @@
 /** Makes, changes and drops maps. */
 import { checkInteger } from "../../ffi/index.ts";
 import { Buckets, MapWord } from "./buckets.ts";
-import { STRIPE_BITS } from "./control.ts";
 import { Evictor } from "./evictor.ts";
 import { type HeaderPlace, StructureKind } from "./header.ts";
 import { KEY_TYPES, type KeyType } from "./keys.ts";
@@ -58,7 +57,7 @@ export function dropMap(parts: StoreParts, place: HeaderPlace): void {
   const { arena, names } = parts;
   const buckets = new Buckets(arena, parts.pages, place);
   arena.write("drop()", () => {
-    arena.control.markMany(place.structure, 0, 1 << STRIPE_BITS);
+    arena.control.markStructure(place.structure);
     names.remove(place);
   });
   new Evictor(parts, buckets).free();

@@ -35,8 +35,7 @@ import { readRaced } from "./racing.ts";
 import { viewRun } from "./run-view.ts";
 import { lengthOfBytes } from "./values.ts";
 
-const STRIPES = 1 << STRIPE_BITS;
-const STRIPE_MASK = STRIPES - 1;
+const STRIPE_MASK = (1 << STRIPE_BITS) - 1;
 const MAX_CELL_BYTES = 64 * 1024 * 1024;
 /** Rows that one operation of `truncate` removes. */
 const TRUNCATE_ROWS = 32;
@@ -268,7 +267,7 @@ export class Table<S extends Schema = Schema> {
     this.change("addColumn()", () => {
       if (this.columns.all().some((column) => column.name === name))
         throw new RangeError(`The table ${JSON.stringify(this.name)} has a column ${name}`);
-      this.arena.control.markMany(this.place.structure, 0, STRIPES);
+      this.arena.control.markStructure(this.place.structure);
       this.columns.add(name, codec);
     });
     return this as never;
@@ -309,7 +308,7 @@ export class Table<S extends Schema = Schema> {
     const { parts, place } = this;
     this.truncate(0);
     this.change("drop()", () => {
-      parts.arena.control.markMany(place.structure, 0, STRIPES);
+      parts.arena.control.markStructure(place.structure);
       this.columns.freeRecords();
       parts.names.remove(place);
       parts.names.free(place);
