@@ -173,6 +173,15 @@ export class Buckets {
   }
 
   /**
+   * Where the hashes of the next bucket begin: `hash`, from 0 on, is one of the bucket that
+   * `findBucket` found. After the last bucket, 2^32.
+   */
+  nextAfter(hash: number): number {
+    const span = 2 ** (32 - this.bucketDepth);
+    return Math.floor(hash / span) * span + span;
+  }
+
+  /**
    * The depth of the bucket that `findBucket` found: how many bits of a hash all its entries have
    * in common.
    */

@@ -20,8 +20,7 @@ export function compactEntries(parts: StoreParts, buckets: Buckets): void {
           if (buckets.look(slot)) moveEntry(parts, buckets);
       });
     }
-    const span = 2 ** (32 - buckets.bucketDepth);
-    hash = Math.floor(hash / span) * span + span;
+    hash = buckets.nextAfter(hash);
   }
 }
 

@@ -118,10 +118,8 @@ export class Evictor {
 
   private nextBucket(): void {
     const { buckets } = this;
-    const depth = buckets.bucketDepth;
     const hand = buckets.header(MapWord.HandHash) >>> 0;
-    const span = 2 ** (32 - depth);
-    buckets.setHeader(MapWord.HandHash, (Math.floor(hand / span) * span + span) | 0);
+    buckets.setHeader(MapWord.HandHash, buckets.nextAfter(hand) | 0);
     buckets.setHeader(MapWord.HandSlot, 0);
   }
 

@@ -47,7 +47,7 @@ function collect(
   found: unknown[],
 ): number {
   buckets.findBucket(hash | 0);
-  const span = 2 ** (32 - buckets.bucketDepth);
+  const next = buckets.nextAfter(hash);
   const now = parts.now();
   for (let slot = 0; slot < SLOTS; slot++) {
     if (!buckets.look(slot)) continue;
@@ -67,5 +67,5 @@ function collect(
     if (hasExpired === (which === "expired"))
       found.push(keys.decode(arena.bytes[entryWindow]!, 4 * keyWord, 4 * keyWord + length));
   }
-  return Math.floor(hash / span) * span + span;
+  return next;
 }
