@@ -31,22 +31,17 @@ export function growBucket(buckets: Buckets, hash: number): boolean {
 }
 
 function split(buckets: Buckets, hash: number): void {
-  const { arena } = buckets;
   buckets.findBucket(hash);
   const { bucketWindow, bucketWord } = buckets;
   const depth = buckets.bucketDepth;
-  const prefix = depth === 0 ? 0 : hash >>> (32 - depth);
-  markPrefix(buckets, prefix, depth);
+  const prefix = markPrefix(buckets, hash, depth);
   const low = buckets.addBucket(depth + 1);
   const high = buckets.addBucket(depth + 1);
   distribute(buckets, depth, low, high);
   const span = 2 ** (buckets.depth - depth - 1);
-  const directory = buckets.header(MapWord.Directory);
-  const word = (directory & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + prefix * 2 * span;
-  for (let i = 0; i < 2 * span; i++)
-    arena.set(directory >>> WINDOW_PAGE_BITS, word + i, i < span ? low : high);
-  buckets.setHeader(MapWord.Moves, (buckets.header(MapWord.Moves) + 1) | 0);
-  buckets.pages.free(pageAddress(bucketWindow, bucketWord / WORDS_PER_PAGE), 1);
+  refer(buckets, prefix * 2 * span, span, low);
+  refer(buckets, (prefix * 2 + 1) * span, span, high);
+  freeMoved(buckets, bucketWindow, bucketWord);
 }
 
 /**
@@ -120,21 +115,16 @@ export function mergeBucket(buckets: Buckets, hash: number): void {
     throw new CorruptStoreError("A map has a bucket in two places");
   const sum = count + arena.get(window, word + BucketWord.Count);
   if (buckets.bucketDepth !== depth || sum > MERGED_ENTRIES) return;
-  const prefix = depth === 1 ? 0 : hash >>> (33 - depth);
-  markPrefix(buckets, prefix, depth - 1);
+  const prefix = markPrefix(buckets, hash, depth - 1);
   const words = arena.words[bucketWindow]!;
   const base = bucketWord + BucketWord.Slots;
   for (let at = base; at < base + 2 * SLOTS; at += 2)
     if (words[at] !== 0) insert(arena, window, word, words[at]!, words[at + 1]!);
   arena.set(window, word + BucketWord.Count, sum);
   arena.set(window, word + BucketWord.Depth, depth - 1);
-  const address = pageAddress(window, word / WORDS_PER_PAGE);
-  const directory = buckets.header(MapWord.Directory);
-  const first = (directory & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + prefix * 2 ** spanBits;
-  for (let i = 0; i < 2 ** spanBits; i++)
-    arena.set(directory >>> WINDOW_PAGE_BITS, first + i, address);
-  buckets.setHeader(MapWord.Moves, (buckets.header(MapWord.Moves) + 1) | 0);
-  buckets.pages.free(pageAddress(bucketWindow, bucketWord / WORDS_PER_PAGE), 1);
+  const span = 2 ** spanBits;
+  refer(buckets, prefix * span, span, pageAddress(window, word / WORDS_PER_PAGE));
+  freeMoved(buckets, bucketWindow, bucketWord);
 }
 
 /** Puts a slot into a bucket that is in use. */
@@ -152,10 +142,30 @@ function insert(arena: Arena, window: number, word: number, first: number, secon
   throw new CorruptStoreError("A bucket has more entries than it says");
 }
 
-/** Marks every stripe of the hashes that begin with a prefix of `depth` bits. */
-function markPrefix(buckets: Buckets, prefix: number, depth: number): void {
+/** Has the directory's words from `first` on refer to a bucket. */
+function refer(buckets: Buckets, first: number, count: number, bucket: number): void {
+  const directory = buckets.header(MapWord.Directory);
+  const word = (directory & WINDOW_PAGE_MASK) * WORDS_PER_PAGE + first;
+  for (let i = 0; i < count; i++)
+    buckets.arena.set(directory >>> WINDOW_PAGE_BITS, word + i, bucket);
+}
+
+/** Frees a bucket whose slots have moved to others. */
+function freeMoved(buckets: Buckets, window: number, word: number): void {
+  buckets.setHeader(MapWord.Moves, (buckets.header(MapWord.Moves) + 1) | 0);
+  buckets.pages.free(pageAddress(window, word / WORDS_PER_PAGE), 1);
+}
+
+/**
+ * Marks every stripe of the hashes that begin with the first `depth` bits of `hash`. Returns those
+ * bits.
+ */
+function markPrefix(buckets: Buckets, hash: number, depth: number): number {
+  // Two shifts: a shift by 32 shifts by 0.
+  const prefix = (hash >>> 1) >>> (31 - depth);
   const more = STRIPE_BITS - depth;
   const stripe = more > 0 ? prefix << more : prefix >>> -more;
   const { control } = buckets.arena;
   control.markMany(buckets.place.structure, stripe, 1 << Math.max(0, more));
+  return prefix;
 }
