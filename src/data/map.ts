@@ -87,8 +87,7 @@ export class StoreMap<K extends KeyType = "string"> {
    */
   get(key: KeyOf[K]): Uint8Array<ArrayBuffer> | undefined {
     this.key.put(key);
-    this.begin("get()");
-    return this.read(Wanted.Copy) as Uint8Array<ArrayBuffer> | undefined;
+    return this.read("get()", Wanted.Copy) as Uint8Array<ArrayBuffer> | undefined;
   }
 
   /**
@@ -99,15 +98,13 @@ export class StoreMap<K extends KeyType = "string"> {
    */
   getView(key: KeyOf[K]): Uint8Array<ArrayBuffer> | undefined {
     this.key.put(key);
-    this.begin("getView()");
-    return this.read(Wanted.View) as Uint8Array<ArrayBuffer> | undefined;
+    return this.read("getView()", Wanted.View) as Uint8Array<ArrayBuffer> | undefined;
   }
 
   /** @throws as `get` */
   has(key: KeyOf[K]): boolean {
     this.key.put(key);
-    this.begin("has()");
-    return this.read(Wanted.Presence) !== undefined;
+    return this.read("has()", Wanted.Presence) !== undefined;
   }
 
   private begin(method: string): void {
@@ -115,12 +112,13 @@ export class StoreMap<K extends KeyType = "string"> {
     this.requireName(method);
   }
 
-  private read(wanted: number): Uint8Array<ArrayBuffer> | true | undefined {
+  private read(method: string, wanted: number): Uint8Array<ArrayBuffer> | true | undefined {
     const { arena, place } = this;
+    this.begin(method);
     if (!arena.mayBeRaced) return this.readNow(wanted);
     const stripe = arena.control.stripeOf(place.structure, this.key.hash);
     return readRaced(arena, stripe, () => {
-      this.requireName("get()");
+      this.requireName(method);
       return this.readNow(wanted);
     });
   }
