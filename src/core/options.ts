@@ -282,6 +282,12 @@ export const checkAllocation = (mode: AllocationMode, kind: number, group: numbe
   checkInteger("group", group, 0, MAX_GROUP);
 };
 
+/** The values of an iterable, or the one value. */
+export function toList<T>(given: T | Iterable<T>): T[] {
+  const isList = typeof given === "object" && given !== null && Symbol.iterator in given;
+  return isList ? [...given] : [given as T];
+}
+
 /** The groups as a set, or undefined for all. @throws {TypeError} {RangeError} */
 export function checkGroups(groups: Iterable<number> | undefined): ReadonlySet<number> | undefined {
   if (groups === undefined) return undefined;

@@ -5,7 +5,7 @@
  * has ended. After an error the wait doubles, up to a minute or `everyMs`. Pauses take at most 5 %
  * of the time: after a save that paused the program for 100 ms, at least 1.9 s pass without one.
  */
-import { checkInteger, showValue } from "../../ffi/index.ts";
+import { checkFunction, checkInteger, showValue } from "../../ffi/index.ts";
 import { DestroyedError } from "../errors/errors.ts";
 
 /** The part of a save's report that is needed here: how long the program was paused. */
@@ -46,9 +46,7 @@ export class PeriodicSaves<Report extends PausedReport> implements AsyncDisposab
   constructor(save: () => Promise<Report>, everyMs: number, options: PeriodicOptions<Report> = {}) {
     checkInteger("everyMs", everyMs, 1, EVERY_MAX_MS);
     for (const name of ["onSave", "onError"] as const) {
-      const value: unknown = options[name];
-      if (value !== undefined && typeof value !== "function")
-        throw new TypeError(`Expected ${name} to be a function, got ${showValue(value)}`);
+      if (options[name] !== undefined) checkFunction(name, options[name]);
     }
     const { signal } = options;
     if (signal !== undefined && !(signal instanceof AbortSignal))

@@ -1,6 +1,6 @@
 /** `serveMap`: the page map of running files. Loads the server on first use. */
 import { showValue } from "../../ffi/index.ts";
-import { type Nullable, readOptions } from "../core/options.ts";
+import { type Nullable, readOptions, toList } from "../core/options.ts";
 import { coreOf, MemoryFile } from "../file/memory-file.ts";
 import type { ServeMapOptions, MapServer } from "./serve.ts";
 
@@ -16,9 +16,7 @@ export async function serveMap(
   files: MemoryFile | Iterable<MemoryFile>,
   options?: Nullable<ServeMapOptions> | null,
 ): Promise<MapServer> {
-  const isList = typeof files === "object" && files !== null && Symbol.iterator in files;
-  const list: readonly unknown[] = isList ? [...files] : [files];
-  const cores = list.map((file) => {
+  const cores = toList<unknown>(files).map((file) => {
     if (!(file instanceof MemoryFile))
       throw new TypeError(`Expected a MemoryFile, got ${showValue(file)}`);
     const core = coreOf(file);

@@ -5,6 +5,7 @@
  */
 import { showValue } from "../../ffi/index.ts";
 import type { HistogramSnapshot } from "../control/counters.ts";
+import { toList } from "../core/options.ts";
 import type { FileMetrics } from "./metrics.ts";
 
 /** An object with metrics: a MemoryFile. */
@@ -194,8 +195,7 @@ const HISTOGRAMS: readonly HistogramFamily[] = [
  * The metrics of one file, or of several, as text for a Prometheus server. @throws {TypeError}
  */
 export function prometheus(files: MetricsSource | Iterable<MetricsSource>): string {
-  const isList = typeof files === "object" && files !== null && Symbol.iterator in files;
-  const list = isList ? [...files] : [files];
+  const list = toList(files);
   for (const file of list) {
     if (typeof (file as Partial<MetricsSource> | null)?.metrics !== "function")
       throw new TypeError(`Expected MemoryFiles or stores, got ${showValue(file)}`);
