@@ -58,22 +58,34 @@ type StampTable = Table<typeof schema>;
 
 export const stampTable = (store: Store): StampTable => store.table("rows", schema);
 
+/** How many rows have cells of several operations. No other thread writes. */
+export function countTornRows(table: StampTable): number {
+  let torn = 0;
+  for (let row = 0; row < table.length; row++) if (!isWholeRow(table, row)) torn++;
+  return torn;
+}
+
 /** Whether all cells of a row were written by one operation. */
-export function isWholeRow(table: StampTable, row: number): boolean {
+function isWholeRow(table: StampTable, row: number): boolean {
   const { stamp, short, long, note } = table.get(row);
   const isOf = (value: number) => value === stamp;
   return short.every(isOf) && long.every(isOf) && stampOf(note) === stamp;
 }
 
-/** True if there was such a row, and it is not whole. */
-function isTornRow(table: StampTable, row: number): boolean {
+/** What `isTorn` returns, or false if it throws an error that says that nothing is there. */
+function unlessGone(isTorn: () => boolean, ...gone: (new (...given: never[]) => Error)[]): boolean {
   try {
-    return row < table.length && !isWholeRow(table, row);
+    return isTorn();
   } catch (error) {
-    // It was removed after `length` was read.
-    if (error instanceof RangeError) return false;
+    if (gone.some((type) => error instanceof type)) return false;
     throw error;
   }
+}
+
+/** True if there was such a row, and it is not whole. */
+function isTornRow(table: StampTable, row: number): boolean {
+  // RangeError: it was removed after `length` was read.
+  return unlessGone(() => row < table.length && !isWholeRow(table, row), RangeError);
 }
 
 /** Adds or removes the last entries of a map, so that its buckets are split and merged in turn. */
@@ -95,23 +107,16 @@ function replaceShort(store: Store, stamp: number): void {
 
 /** True if an entry of the map that comes and goes is there, and is not whole. */
 function isTornShort(store: Store): boolean {
-  try {
+  const isTorn = () => {
     const value = store.map("short").get(keyOf(7));
     return value !== undefined && stampOf(value) < 0;
-  } catch (error) {
-    if (error instanceof DroppedError || error instanceof ReadOnlyStoreError) return false;
-    throw error;
-  }
+  };
+  return unlessGone(isTorn, DroppedError, ReadOnlyStoreError);
 }
 
 /** True if there was such a block, and it is not whole. */
 function isTornBlock(store: Store, handle: number): boolean {
-  try {
-    return stampOf(store.heap.get(handle)) < 0;
-  } catch (error) {
-    if (error instanceof StaleHandleError) return false;
-    throw error;
-  }
+  return unlessGone(() => stampOf(store.heap.get(handle)) < 0, StaleHandleError);
 }
 
 /**

@@ -2,8 +2,8 @@
 import { Worker } from "node:worker_threads";
 import { Store } from "../../../src/data/index.ts";
 import {
+  countTornRows,
   HANDLES,
-  isWholeRow,
   RUN_WORDS,
   RunWord,
   randomOf,
@@ -92,15 +92,13 @@ export async function runStress(options: StressOptions): Promise<StressReport> {
     kills++;
     // This thread finds the dead one's lock, and undoes what it had half done.
     map.delete("other-1");
-    for (let row = 0; row < table.length; row++)
-      if (!isWholeRow(table, row)) Atomics.add(words, RunWord.Torn, 1);
+    Atomics.add(words, RunWord.Torn, countTornRows(table));
     writer = await start("writer", next());
   }
   Atomics.store(words, RunWord.Stop, 1);
   await Promise.all([...readers, writer].map(ended));
   reads += words[RunWord.Reads]!;
-  let torn = words[RunWord.Torn]!;
-  for (let row = 0; row < table.length; row++) if (!isWholeRow(table, row)) torn++;
+  let torn = words[RunWord.Torn]! + countTornRows(table);
   let count = 0;
   for (const [, value] of map) {
     count++;
