@@ -9,7 +9,7 @@
  * publishes second, and the one whose files do not know the newest checkpoint (expectation.ts).
  */
 import { closeFile, createMemoryFd } from "../../ffi/index.ts";
-import type { OpenCheckpoint } from "../checkpoint/directory.ts";
+import { closeContents, type OpenCheckpoint } from "../checkpoint/directory.ts";
 import type { EncodedManifest } from "../checkpoint/encode.ts";
 import { encodeTrailer } from "../checkpoint/page-file.ts";
 import { writeBytes } from "../checkpoint/staging.ts";
@@ -88,7 +88,7 @@ export class S3Sink implements Sink {
       const sequence = newest?.sequence ?? 0;
       return new S3Sink(remote, bucket, { sequence, base, expectation, signal });
     } catch (error) {
-      closeBase(base);
+      closeContents(base?.contents ?? []);
       remote.close();
       throw error;
     }
@@ -131,7 +131,7 @@ export class S3Sink implements Sink {
   async close(): Promise<void> {
     const { upload, base, remote } = this;
     this.signal?.removeEventListener("abort", this.onAbort);
-    closeBase(base);
+    closeContents(base?.contents ?? []);
     try {
       if (upload === undefined || this.isCommitted) return;
       // If the manifest may exist, its page file must stay. Prune checks it later.
@@ -152,10 +152,6 @@ function lostBase(url: string, cause?: unknown): CheckpointConflictError {
     "Another writer has published a checkpoint that this file was not made from",
     { advice: "load it and repeat the changes, or save to another place", cause },
   );
-}
-
-function closeBase(base: OpenCheckpoint | null): void {
-  for (const { fd } of base?.contents ?? []) closeFile(fd);
 }
 
 function joinParts({ parts, lengthBytes }: EncodedManifest): Uint8Array {
