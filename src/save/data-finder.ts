@@ -118,7 +118,7 @@ export class DataFinder {
 
   private seekAndNote(memory: DataMemory, page: number, fullUnits: FullUnits): void {
     this.seek(memory, page, false);
-    if (this.dataEnd - this.dataStart >= PAGES_PER_UNIT && this.dataStart < NO_MORE)
+    if (this.dataEnd - this.dataStart >= PAGES_PER_UNIT)
       fullUnits.note(this.dataStart, this.dataEnd);
   }
 
