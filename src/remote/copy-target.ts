@@ -2,16 +2,11 @@
 import { resolve } from "node:path";
 import { closeFile } from "../../ffi/index.ts";
 import { META, closeContents, openCheckpoint } from "../checkpoint/directory.ts";
-import { isForeign } from "../checkpoint/foreign.ts";
+import { refuseForeign } from "../checkpoint/foreign.ts";
 import type { PageFile } from "../checkpoint/format.ts";
 import { hex, pageFileName } from "../checkpoint/page-file.ts";
 import { StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
-import {
-  CorruptCheckpointError,
-  NoCheckpointError,
-  NotCheckpointError,
-  UnsupportedError,
-} from "../errors/errors.ts";
+import { CorruptCheckpointError, NoCheckpointError, UnsupportedError } from "../errors/errors.ts";
 import type { Bucket, UploadedPart } from "../http/bucket.ts";
 import { endCache } from "./cache-origin.ts";
 import type { CopySource } from "./copy-source.ts";
@@ -128,7 +123,7 @@ function contentsOf(path: string): { id: bigint; pageFileIds: Set<bigint> } | un
   } catch (error) {
     if (error instanceof NoCheckpointError) return undefined;
     if (!(error instanceof CorruptCheckpointError)) throw error;
-    if (isForeign(`${path}/${META}`)) throw new NotCheckpointError(`${path}/${META}`);
+    refuseForeign(`${path}/${META}`);
     return undefined;
   }
 }

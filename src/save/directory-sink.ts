@@ -10,11 +10,11 @@
  */
 import { closeFile, closeInBackground, setDirectIo, truncateFile } from "../../ffi/index.ts";
 import { META, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
-import { isForeign } from "../checkpoint/foreign.ts";
+import { refuseForeign } from "../checkpoint/foreign.ts";
 import type { PageFile } from "../checkpoint/format.ts";
 import { encodeTrailer, hex, pageFileName } from "../checkpoint/page-file.ts";
 import { closeAll, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
-import { CorruptCheckpointError, NoCheckpointError, NotCheckpointError } from "../errors/errors.ts";
+import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
 import { endCache } from "../remote/cache-origin.ts";
 import { describeFile } from "./file-writer.ts";
 import type { Commit, FileDescription, Sink } from "./sink.ts";
@@ -124,7 +124,7 @@ function openBase(path: string): OpenCheckpoint | "damaged" | null {
   } catch (error) {
     if (error instanceof NoCheckpointError) return null;
     if (!(error instanceof CorruptCheckpointError)) throw error;
-    if (isForeign(`${path}/${META}`)) throw new NotCheckpointError(`${path}/${META}`);
+    refuseForeign(`${path}/${META}`);
     return "damaged";
   }
 }
