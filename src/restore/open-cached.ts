@@ -13,7 +13,7 @@ import { readOrigin } from "../remote/cache-origin.ts";
 import { newestPublished, type Published } from "../remote/manifests.ts";
 import type { RemoteCheckpoint } from "../remote/open-checkpoint.ts";
 import { hasScheme, type RemotePlace } from "../remote/place.ts";
-import { getStart } from "../http/range.ts";
+import { getStart, type ObjectIdentity } from "../http/range.ts";
 import { openToLoad } from "./open-to-load.ts";
 
 /** The same with an absolute path. @throws {TypeError} {RangeError} */
@@ -63,8 +63,8 @@ export async function openCached(
   const remote = await openToLoad(place);
   const { url } = place;
   const { published, contents } = remote;
-  const { etag, modified } = contents[0]!.identity;
-  const version = published === null ? `etag ${etag ?? modified}` : versionOf(published);
+  const version =
+    published === null ? versionOfFile(contents[0]!.identity) : versionOfPublished(published);
   const fill = CacheFill.begin({
     directory,
     maxBytes,
@@ -80,14 +80,18 @@ async function currentVersion(place: RemotePlace): Promise<string> {
   await place.ready();
   if (place.bucket !== null) {
     const newest = await newestPublished(place.bucket);
-    return newest === undefined ? "none" : versionOf(newest);
+    return newest === undefined ? "none" : versionOfPublished(newest);
   }
   const { identity } = await getStart(place.client, place.fileUrl("meta"), 1);
-  return `etag ${identity.etag ?? identity.modified}`;
+  return versionOfFile(identity);
+}
+
+function versionOfFile({ etag, modified }: ObjectIdentity): string {
+  return `etag ${etag ?? modified}`;
 }
 
 /** Sequences begin again in another store of the same name, so they do not tell all. */
-function versionOf({ sequence, etag }: Published): string {
+function versionOfPublished({ sequence, etag }: Published): string {
   return `sequence ${sequence}, etag ${etag}`;
 }
 
