@@ -59,6 +59,12 @@ export function collectRuns(allocator: Allocator): {
   runs: StoredRuns;
   usedPages: number;
 } {
+  const { runs, hasReleased, ...collected } = collectUnjoined(allocator);
+  return { ...collected, runs: hasReleased ? joinSubReleased(runs) : runs };
+}
+
+/** `hasReleased`: waste and releasing pages are sub-released, and their runs are not joined. */
+function collectUnjoined(allocator: Allocator) {
   const rows = new RunRows();
   let usedPages = 0;
   let hasReleased = false;
@@ -86,8 +92,7 @@ export function collectRuns(allocator: Allocator): {
       if (state === USED) usedPages += length;
       rows.push(start, length, state, set.refsAt(start), kindOf(tag), set.groupAt(start) >>> 0);
     }
-    const runs = rows.finish();
-    return { chunkHuge, runs: hasReleased ? joinSubReleased(runs) : runs, usedPages };
+    return { chunkHuge, runs: rows.finish(), usedPages, hasReleased };
   } finally {
     allocator.unlock();
   }
