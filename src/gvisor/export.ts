@@ -13,6 +13,7 @@ import { findFreed, splitAtFreed } from "../save/freed-pages.ts";
 import { inSlices } from "../threads/slices.ts";
 import type { PageRuns } from "../changes/page-runs.ts";
 import { storedExtents } from "../save/build-map.ts";
+import { countPages } from "../save/data-finder.ts";
 import { createTable, openTable } from "../save/save-table.ts";
 import { mostBytesOf, writeUsedPages } from "../save/write-pages.ts";
 import type { WriteSource } from "../save/write-task.ts";
@@ -163,7 +164,8 @@ async function writeExport(
     return {
       directory,
       usedBytes:
-        images.reduce((total, { runs }) => total + sum(usedRuns(runs).length), 0) * PAGE_SIZE,
+        images.reduce((total, { runs }) => total + countPages(usedRuns(runs).length), 0) *
+        PAGE_SIZE,
       pagesBytes: written.writtenBytes,
       zeroBytes: written.zeroPages * PAGE_SIZE,
       metaBytes: metadata.byteLength,
@@ -228,10 +230,6 @@ function concatenate(parts: readonly Uint8Array[]): Uint8Array {
 function usedRuns(runs: ImageRuns): { start: Uint32Array; length: Uint32Array } {
   const isUsed = (_: number, i: number) => runs.state[i] === RunState.used;
   return { start: runs.start.filter(isUsed), length: runs.length.filter(isUsed) };
-}
-
-function sum(lengths: Uint32Array): number {
-  return lengths.reduce((total, length) => total + length, 0);
 }
 
 /** The runs without pages that were freed before their contents were stored. */

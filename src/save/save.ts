@@ -17,6 +17,7 @@ import { inSlices, nextTurn } from "../threads/slices.ts";
 import { noteBase } from "./base.ts";
 import { buildMap, type StoredExtents, storedExtents } from "./build-map.ts";
 import { LEAST_MOVED_BYTES, measureUse, pagesToMove, planMoves } from "./compaction.ts";
+import { countPages } from "./data-finder.ts";
 import { Detectors } from "./detectors.ts";
 import { usedRuns } from "./collect.ts";
 import { findFreed, withoutFreed } from "./freed-pages.ts";
@@ -350,7 +351,7 @@ function leaveOutFreed({ core, table }: SavedCore, state: FileState): FileState 
   if (freed.start.length === 0) return state;
   const runs = withoutFreed(state, freed);
   const used = usedRuns(runs);
-  return { ...state, runs, used, usedPages: used.length.reduce((sum, pages) => sum + pages, 0) };
+  return { ...state, runs, used, usedPages: countPages(used.length) };
 }
 
 /** The most bytes of contents that the files can have now. */
