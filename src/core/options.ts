@@ -207,7 +207,7 @@ export const isTopDown = (direction: string | null | undefined): boolean => {
 };
 
 /** @throws {TypeError} for options of a mapped restore that contradict each other */
-export function checkMapped({
+function checkMapped({
   mapped,
   verify,
   path,
@@ -224,7 +224,7 @@ export function checkMapped({
  * @throws {TypeError} for another queue
  * @throws {UringUnavailableError} for "uring" if it cannot be used
  */
-export function checkQueue(queue: string | null | undefined): void {
+function checkQueue(queue: string | null | undefined): void {
   if (queue == null || queue === "auto" || queue === "workers" || queue === "inline") return;
   if (queue !== "uring") {
     throw new TypeError(
@@ -250,6 +250,18 @@ export function checkWatchers({
   if (onProgress != null && typeof onProgress !== "function")
     throw new TypeError(`Expected onProgress to be a function, got ${showValue(onProgress)}`);
   checkSignal(signal);
+}
+
+/**
+ * Checks the options that all loads share.
+ * @throws {TypeError}
+ * @throws {UringUnavailableError} for the queue "uring" if it cannot be used
+ * @throws the signal's reason
+ */
+export function checkLoadOptions(options: LoadOptions): void {
+  checkWatchers(options);
+  checkQueue(options.queue);
+  checkMapped(options);
 }
 
 /** User data of a save: bytes, a function that returns them at the instant, or none. */

@@ -10,7 +10,7 @@ import { attachCore, FileCore } from "../core/core.ts";
 import { describeFile, describeHandle, INSPECT, REFUSES_CLONES } from "../core/describe.ts";
 import {
   type AttachOptions,
-  checkQueue,
+  checkLoadOptions,
   checkWatchers,
   copyUserData,
   type LoadOptions,
@@ -275,8 +275,7 @@ export class MemoryFile extends PageMemory implements Disposable {
   ): Promise<MemoryFile> {
     const place = resolvePlace(directory);
     const options = resolveLoadOptions(place, readOptions<LoadOptions>(given));
-    checkWatchers(options);
-    checkQueue(options.queue);
+    checkLoadOptions(options);
     const { core, userData, manifest, finish } = await restoreFile(place, options);
     const file = new MemoryFile(core, userData);
     file.#place = place;

@@ -2,7 +2,7 @@
 import { resolve } from "node:path";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import type { FileCore } from "../core/core.ts";
-import { checkMapped, type LoadOptions } from "../core/options.ts";
+import type { LoadOptions } from "../core/options.ts";
 import { SeveralFilesError } from "../errors/errors.ts";
 import type { Loader } from "../load/loader.ts";
 import { recordLoad } from "../metrics/record.ts";
@@ -35,9 +35,8 @@ export function resolveLoadOptions<T extends LoadOptions>(place: string, options
   };
 }
 
-/** As MemoryFile.loadFrom. Precondition: the other arguments are checked. */
+/** As MemoryFile.loadFrom. Precondition: the arguments are checked. */
 export async function restoreFile(directory: string, options: LoadOptions): Promise<RestoredFile> {
-  checkMapped(options);
   const opening = openCheckpointAt(directory, options);
   const checkpoint = opening instanceof Promise ? await opening : opening;
   const { files } = checkpoint.manifest;

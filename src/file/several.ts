@@ -15,8 +15,7 @@ import type { LoadStats } from "../load/load-stats.ts";
 import type { Loader } from "../load/loader.ts";
 import { coreOf, fileOver, MemoryFile } from "./memory-file.ts";
 import {
-  checkMapped,
-  checkQueue,
+  checkLoadOptions,
   checkWatchers,
   copyUserData,
   type LoadOptions,
@@ -179,9 +178,7 @@ export async function loadAll(
 ): Promise<CheckpointFiles> {
   const place = resolvePlace(directory);
   const options = resolveLoadOptions(place, readOptions<LoadAllOptions>(given));
-  checkWatchers(options);
-  checkQueue(options.queue);
-  checkMapped(options);
+  checkLoadOptions(options);
   if (options.fileOptions != null) checkFunction("fileOptions", options.fileOptions);
   const opening = openCheckpointAt(place, options);
   const checkpoint = opening instanceof Promise ? await opening : opening;

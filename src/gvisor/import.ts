@@ -11,9 +11,7 @@ import { readBytes } from "../checkpoint/staging.ts";
 import { CorruptCheckpointError } from "../errors/errors.ts";
 import { fileOver, type MemoryFile } from "../file/memory-file.ts";
 import {
-  checkMapped,
-  checkQueue,
-  checkWatchers,
+  checkLoadOptions,
   type LoadOptions,
   type MemoryFileOptions,
   type Nullable,
@@ -72,9 +70,7 @@ export async function importFrom(
   given?: Nullable<LoadOptions> | null,
 ): Promise<MemoryFile> {
   const options = readOptions<LoadOptions>(given);
-  checkWatchers(options);
-  checkQueue(options.queue);
-  checkMapped(options);
+  checkLoadOptions(options);
   requireGvisorPageSize();
   const { onProgress } = options;
   const { ids, restored } = startImport(directory, () => options, {
@@ -102,9 +98,7 @@ export async function importAll(
   given?: Nullable<LoadAllOptions> | null,
 ): Promise<CheckpointFiles> {
   const options = readOptions<LoadAllOptions>(given);
-  checkWatchers(options);
-  checkQueue(options.queue);
-  checkMapped(options);
+  checkLoadOptions(options);
   requireGvisorPageSize();
   if (options.fileOptions != null) checkFunction("fileOptions", options.fileOptions);
   const importing = restoreOptions(options);
