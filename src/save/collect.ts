@@ -11,7 +11,7 @@ import type { StoredRuns } from "../checkpoint/format.ts";
 const FIRST_ROWS = 1024;
 
 /** Runs as rows of numbers in the order of `StoredRuns`. */
-class RunRows {
+export class StoredRunRows {
   private columns = Array.from({ length: 6 }, () => new Uint32Array(FIRST_ROWS));
   private count = 0;
 
@@ -65,7 +65,7 @@ export function collectRuns(allocator: Allocator): {
 
 /** `hasReleased`: waste and releasing pages are sub-released, and their runs are not joined. */
 function collectUnjoined(allocator: Allocator) {
-  const rows = new RunRows();
+  const rows = new StoredRunRows();
   let usedPages = 0;
   let hasReleased = false;
   allocator.lock();
@@ -103,7 +103,7 @@ function collectUnjoined(allocator: Allocator) {
  */
 export function joinSubReleased(runs: StoredRuns): StoredRuns {
   const { start, length, state, refs, kind, group } = runs;
-  const rows = new RunRows();
+  const rows = new StoredRunRows();
   const add = (first: number, end: number) => {
     if (first < end) rows.push(first, end - first, SUB_RELEASED, 0, 0, COUNTED);
   };

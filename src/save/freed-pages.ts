@@ -9,7 +9,7 @@ import type { FileCore } from "../core/core.ts";
 import { SUB_RELEASED } from "../allocator/states.ts";
 import { COUNTED } from "../allocator/waste.ts";
 import { PAGES_PER_CHUNK } from "../pages/units.ts";
-import { collectRuns, joinSubReleased, usedRuns } from "./collect.ts";
+import { collectRuns, joinSubReleased, StoredRunRows, usedRuns } from "./collect.ts";
 import type { FileTable } from "./save-table.ts";
 
 /** The pages of `used` that are free now, and whose contents are not stored. */
@@ -54,24 +54,16 @@ export function withoutFreed(
   freed: PageRuns,
 ): StoredRuns {
   if (freed.start.length === 0) return runs;
-  const rows: number[][] = [];
+  const rows = new StoredRunRows();
   let next = 0;
   for (let i = 0; i < runs.start.length; i++) {
     const start = runs.start[i]!;
     const isHuge = chunkHuge[Math.floor(start / PAGES_PER_CHUNK)] === 1;
-    const values = [runs.state[i]!, runs.refs[i]!, runs.kind[i]!, runs.group[i]!];
+    const values = [runs.state[i]!, runs.refs[i]!, runs.kind[i]!, runs.group[i]!] as const;
     next = splitAtFreed(freed, next, [start, start + runs.length[i]!], (first, end, isFreed) => {
-      if (!isFreed) rows.push([first, end - first, ...values]);
-      else if (isHuge) rows.push([first, end - first, SUB_RELEASED, 0, 0, COUNTED]);
+      if (!isFreed) rows.push(first, end - first, ...values);
+      else if (isHuge) rows.push(first, end - first, SUB_RELEASED, 0, 0, COUNTED);
     });
   }
-  const column = (index: number) => Uint32Array.from(rows, (row) => row[index]!);
-  return joinSubReleased({
-    start: column(0),
-    length: column(1),
-    state: column(2),
-    refs: column(3),
-    kind: column(4),
-    group: column(5),
-  });
+  return joinSubReleased(rows.finish());
 }
