@@ -22,7 +22,7 @@
  * Deaths: a waiting thread checks from time to time that the thread it waits for still lives. A
  * dead participant counts as still. The first thread that sees a dead stopper clears its word.
  */
-import { showValue } from "../../ffi/index.ts";
+import { checkFunction } from "../../ffi/index.ts";
 import { assert, StopTimeoutError } from "../errors/errors.ts";
 import { isThreadAlive, THREAD_ID, threadNumber } from "../threads/thread.ts";
 import {
@@ -85,8 +85,7 @@ export class StopPart {
 
   /** Runs `work`, which touches nothing of the file: this thread need not stop meanwhile. */
   parked<T>(work: () => T): T {
-    if (typeof work !== "function")
-      throw new TypeError(`Expected work to be a function, got ${showValue(work)}`);
+    checkFunction("work", work);
     this.parks++;
     this.setState(parts.has(this) ? ParticipantState.Still : ParticipantState.Exempt);
     try {

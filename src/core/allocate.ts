@@ -2,7 +2,7 @@
  * Allocation: places pages, commits them as `mode` asks, and fills them. Arguments are checked
  * before anything changes, and a failure returns the pages.
  */
-import { checkInteger, showValue } from "../../ffi/index.ts";
+import { checkFunction, checkInteger, showValue } from "../../ffi/index.ts";
 import { Placement } from "../allocator/backing.ts";
 import { HUGE, KIND_SHIFT, USED } from "../allocator/states.ts";
 import { Word } from "../control/control.ts";
@@ -39,7 +39,7 @@ export function allocatePages(
   checkLength(lengthBytes, isHuge);
   checkAllocation(how, ownKind, ownGroup);
   const topDown = isTopDown(direction) ? Placement.TopDown : 0;
-  checkFill(fill);
+  if (fill != null) checkFunction("fill", fill);
   const huge = isHuge && core.expectHugepages;
   const tag = USED | (huge ? HUGE : 0) | (ownKind << KIND_SHIFT);
   const recycle = how === "uncommitted" ? 0 : Placement.Recycle;
@@ -48,11 +48,6 @@ export function allocatePages(
   const range = new FileRange(start, start + lengthBytes);
   if (how !== "uncommitted") commitPages(core, range, how, huge);
   return fill == null ? range : fillPages(core, range, fill);
-}
-
-function checkFill(fill: unknown): void {
-  if (fill != null && typeof fill !== "function")
-    throw new TypeError(`Expected fill to be a function, got ${showValue(fill)}`);
 }
 
 /** Precondition: the allocator has just placed the range. Drops it again if that fails. */

@@ -1,5 +1,11 @@
 /** Options of a MemoryFile's methods, and their checks. `null` for an option means absent. */
-import { checkInteger, showValue, uringUnavailable } from "../../ffi/index.ts";
+import {
+  checkBoolean,
+  checkFunction,
+  checkInteger,
+  showValue,
+  uringUnavailable,
+} from "../../ffi/index.ts";
 import { UringUnavailableError } from "../aio/queue.ts";
 import type { DelayedEviction } from "../eviction/evictions.ts";
 import { DEFAULT_THRESHOLD, type PressureThreshold } from "../eviction/pressure-file.ts";
@@ -212,10 +218,8 @@ function checkMapped({
   verify,
   path,
 }: Pick<LoadOptions, "mapped" | "verify" | "path">): void {
-  for (const [name, value] of Object.entries({ mapped, verify })) {
-    if (value !== undefined && typeof value !== "boolean")
-      throw new TypeError(`Expected ${name} to be a boolean, got ${showValue(value)}`);
-  }
+  checkBoolean("mapped", mapped);
+  checkBoolean("verify", verify);
   if (mapped === true && path !== undefined)
     throw new TypeError("Cannot map page files over a file on disk: leave out mapped or path");
 }
@@ -247,8 +251,7 @@ export function checkWatchers({
   signal?: unknown;
   onProgress?: unknown;
 }): void {
-  if (onProgress != null && typeof onProgress !== "function")
-    throw new TypeError(`Expected onProgress to be a function, got ${showValue(onProgress)}`);
+  if (onProgress != null) checkFunction("onProgress", onProgress);
   checkSignal(signal);
 }
 

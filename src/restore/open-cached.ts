@@ -4,7 +4,7 @@
  * cache.
  */
 import { resolve } from "node:path";
-import { showValue } from "../../ffi/index.ts";
+import { checkBoolean, showValue } from "../../ffi/index.ts";
 import { closeContents, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
 import { type CacheOptions, readOptions } from "../core/options.ts";
 import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
@@ -31,8 +31,7 @@ export function checkCache(cache: string | CacheOptions | undefined): CacheOptio
     throw new TypeError(`Expected cache.maxBytes to be a number, got ${showValue(maxBytes)}`);
   if (!((maxBytes ?? 0) >= 0))
     throw new RangeError(`Expected cache.maxBytes to be 0 or more, got ${showValue(maxBytes)}`);
-  if (offline !== undefined && typeof offline !== "boolean")
-    throw new TypeError(`Expected cache.offline to be a boolean, got ${showValue(offline)}`);
+  checkBoolean("cache.offline", offline);
   return { ...options, directory: resolve(directory) };
 }
 
