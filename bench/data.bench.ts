@@ -28,6 +28,7 @@ import {
   text,
 } from "./support/bench.ts";
 import { firstAnswer } from "./support/first-answer.ts";
+import { median } from "./support/statistics.ts";
 
 const VALUE_BYTES = 100;
 /** Keys set in one transaction, and keys that are looked up. */
@@ -49,9 +50,6 @@ export const bench: Bench = {
   rivals: () => ["Map", ...(hasLmdb() ? ["lmdb"] : []), "sqlite"],
   measure: sample,
 };
-
-const medianOf = (values: readonly number[]) =>
-  [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
 function time(work: () => void): number {
   const began = performance.now();
@@ -96,7 +94,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
     const heapBefore = heapBytes();
     const nsPerSet = fill(map, entries, kind);
     const heap = heapBytes();
-    const gcMs = medianOf(Array.from({ length: ROUNDS }, () => time(() => Bun.gc(true))));
+    const gcMs = median(Array.from({ length: ROUNDS }, () => time(() => Bun.gc(true))));
     const figures: Record<string, number> = {
       nsPerSet,
       ...operations(map, entries, kind),
@@ -132,7 +130,7 @@ function operations(map: MapPeer, entries: number, kind: KeyKind): Record<string
       if (sum !== 7 * count) throw new Error(`Expected ${count} values of 7s, got ${sum}`);
       return ms;
     });
-    return (1e6 * medianOf(rounds)) / count;
+    return (1e6 * median(rounds)) / count;
   };
   const figures: Record<string, number> = { nsPerGet: nsPer((key) => map.get(key)) };
   const { getView } = map;

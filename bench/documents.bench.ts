@@ -11,6 +11,7 @@ import { DIMENSIONS, type Document, openDocuments } from "./peers/documents.ts";
 import { hasLmdb } from "./peers/maps.ts";
 import { type Bench, main, number, type Params, type Run, type Sample } from "./support/bench.ts";
 import { firstAnswer } from "./support/first-answer.ts";
+import { median } from "./support/statistics.ts";
 
 const TEXT_LENGTH = 600;
 const BLOCK = 1000;
@@ -32,9 +33,6 @@ function documentOf(index: number, version: number): Document {
   for (let i = 0; i < DIMENSIONS; i++) vector[i] = ((index * 31 + i * 17 + version) % 101) / 101;
   return { vector, text: `${index} ${version} `.padEnd(TEXT_LENGTH, "lorem ipsum ") };
 }
-
-const medianOf = (values: readonly number[]) =>
-  [...values].sort((a, b) => a - b)[values.length >> 1]!;
 
 function time(work: () => void): number {
   const began = performance.now();
@@ -70,7 +68,7 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   const checkpointMs = await timeAsync(() => service.checkpoint());
   const ids = Array.from({ length: Math.min(GETS, count) }, (_, i) => idOf((i * 7907) % count));
   let characters = 0;
-  const getMs = medianOf(
+  const getMs = median(
     Array.from({ length: ROUNDS }, () =>
       time(() => {
         characters = 0;
@@ -80,14 +78,14 @@ async function sample(params: Params, run: Run): Promise<Sample> {
   );
   const query = documentOf(5, 1).vector;
   let best = 0;
-  const scanMs = medianOf(
+  const scanMs = median(
     Array.from({ length: ROUNDS }, () =>
       time(() => {
         best = service.scan(query);
       }),
     ),
   );
-  const gcMs = medianOf(Array.from({ length: ROUNDS }, () => time(() => Bun.gc(true))));
+  const gcMs = median(Array.from({ length: ROUNDS }, () => time(() => Bun.gc(true))));
   const residentMib = process.memoryUsage().rss / 2 ** 20;
   await service.close();
   const program = join(import.meta.dir, "peers/first-document.ts");

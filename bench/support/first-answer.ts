@@ -1,6 +1,7 @@
 /** The time that a program takes from its process's start to its first answer. */
 import { basename, join } from "node:path";
 import { buildOnce, OURS, type Run } from "./bench.ts";
+import { median } from "./statistics.ts";
 
 const ROUNDS = 3;
 
@@ -35,5 +36,5 @@ function medianMs(command: readonly string[], answer: number): number {
     if (found !== answer) throw new Error(`${command[0]} answered ${found}: ${child.stderr}`);
     return ended! - began;
   });
-  return rounds.sort((a, b) => a - b)[ROUNDS >> 1]!;
+  return median(rounds);
 }

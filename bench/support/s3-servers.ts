@@ -3,7 +3,7 @@
  * directory by the least work that there is; "versitygw" is a real S3 server behind a proxy with
  * latency, where VERSITYGW names its program.
  */
-import { mkdirSync, readdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import type { S3Options } from "../../src/index.ts";
 
@@ -47,8 +47,6 @@ async function end(...programs: readonly Bun.Subprocess[]): Promise<void> {
   await Promise.all(programs.map(({ exited }) => exited));
 }
 
-const isThere = (path: string) => statSync(path, { throwIfNoEntry: false }) !== undefined;
-
 function pagesKeyIn(directory: string): string {
   return `image/${readdirSync(directory).find((name) => name.startsWith("pages-"))!}`;
 }
@@ -58,7 +56,7 @@ async function startRanges(
   save: Save,
 ): Promise<RunningServer> {
   const image = join(directory, "ranges");
-  if (!isThere(image)) await save(image, {});
+  if (!existsSync(image)) await save(image, {});
   const { program, port } = await startProgram("late-server-program.ts", image, `${latencyMs}`);
   return {
     endpoint: `http://127.0.0.1:${port}`,
@@ -72,7 +70,7 @@ async function startVersitygw(
   save: Save,
 ): Promise<RunningServer> {
   const data = join(directory, "versitygw");
-  const isNew = !isThere(data);
+  const isNew = !existsSync(data);
   mkdirSync(join(data, "bucket"), { recursive: true });
   const port = freePort();
   const { accessKeyId, secretAccessKey } = KEYS;
