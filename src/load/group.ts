@@ -4,8 +4,8 @@
  *
  * Loads have an index in the group, which is their order. Words in one SharedArrayBuffer:
  * - Demand: changed when a program waits for missing pages of any load, and when a load ends. The
- *   demand thread sleeps on it. Background threads yield when it changes, and while that thread has
- *   reads in flight.
+ *   demand thread sleeps on it. Background threads yield when it changes, while pages are wanted,
+ *   and while that thread has reads in flight.
  * - a bitmap of loads with wanted pages, and a hint to the newest.
  * - the io_uring rings of loading threads (ring-table.ts).
  */
