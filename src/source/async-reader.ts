@@ -27,7 +27,7 @@ export interface ContentRequest {
 /** The part that a page source's module provides for one thread. */
 export interface ContentReader {
   readonly capabilities?: Partial<ReaderCapabilities> | undefined;
-  /** How many reads in flight are of use now. Default: `readsInFlight`. */
+  /** How many reads in flight are of use now. Default: `readsInFlight`. Less than 1 counts as 1. */
   readonly usefulReads?: number;
   /**
    * Fills memory, and returns (or resolves with) how many bytes it filled: fewer than requested
@@ -84,7 +84,9 @@ export class AsyncReader implements SourceReader {
   }
 
   get usefulReads(): number {
-    return this.reader.usefulReads ?? this.capabilities.readsInFlight;
+    const count = this.reader.usefulReads ?? this.capabilities.readsInFlight;
+    // With none, or NaN, a load would wait for ever.
+    return Math.max(1, count || 1);
   }
 
   read(id: number, content: number, offset: number, iovecs: Float64Array, count: number): void {

@@ -48,7 +48,7 @@ export interface SourceReader {
   /** Reads that were added and have not been returned by a wait. */
   readonly inFlight: number;
   /**
-   * How many reads in flight are of use now: at most `readsInFlight`. More would wait in the
+   * How many reads in flight are of use now: 1 to `readsInFlight`. More would wait in the
    * reader, while their pages are claimed and no other thread can read them.
    */
   readonly usefulReads: number;

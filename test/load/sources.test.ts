@@ -153,6 +153,16 @@ describe("a source of the program's own", () => {
     expect(file.view(pages(PAGES - 3))[0]).toBe(pageBytes(PAGES - 3)[0]!);
   });
 
+  test.each([0, -1, 0.5, Number.NaN])(
+    "a source that finds %d reads useful loads",
+    async (count) => {
+      const image = dense(CodecId.Raw);
+      using file = load(image, sourceOf(image, { usefulReads: count }));
+      await file.awaitLoad();
+      expect(wrongPages(file, image)).toEqual([]);
+    },
+  );
+
   test("a failed read is told with the source's code, and can be tried again", async () => {
     const image = dense(CodecId.Raw);
     const failing = new SharedArrayBuffer(4);

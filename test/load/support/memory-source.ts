@@ -6,6 +6,7 @@ export interface MemorySourceOptions {
   readonly contents: readonly Uint8Array[];
   readonly delayMs?: number;
   readonly never?: boolean;
+  readonly usefulReads?: number;
   /** A word: reads of page files fail while it is 1. */
   readonly failing?: SharedArrayBuffer;
   /** Words: counts reads of each content. */
@@ -17,6 +18,7 @@ export function openReader(options: MemorySourceOptions): ContentReader {
   const failing = new Int32Array(options.failing ?? new SharedArrayBuffer(4));
   const reads = new Int32Array(options.reads ?? new SharedArrayBuffer(4 * contents.length));
   return {
+    ...(options.usefulReads !== undefined && { usefulReads: options.usefulReads }),
     async read({ content, offset, into }) {
       Atomics.add(reads, content, 1);
       if (never) return await new Promise<number>(() => {});
