@@ -1,17 +1,14 @@
 /**
  * A directory in which a checkpoint is written. It is locked; files are made under names that no
  * load looks for, synced, and renamed. Each format chooses the names and their order
- * (save/directory-sink.ts, gvisor/directory.ts). The directory itself is the lock file (flock), so
- * the lock ends with the process that has it.
+ * (save/directory-sink.ts, gvisor/directory.ts).
  */
-import { existsSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { resolve } from "node:path";
 import {
   addressOf,
   closeFile,
   closeInBackground,
   listDirectory,
-  makeDirectory,
   O_CREAT,
   O_DIRECTORY,
   O_EXCL,
@@ -31,8 +28,7 @@ import {
   unlinkAt,
   writeAt,
 } from "../../ffi/index.ts";
-import { type FileLock, lockFile } from "../control/file-lock.ts";
-import { CheckpointBusyError } from "../errors/errors.ts";
+import { DirectoryLock, type KeptLock, makeDirectories } from "./directory-lock.ts";
 
 /**
  * A directory's absolute path at the time of the call, because the working directory may change
@@ -52,27 +48,23 @@ export function absolutePath(directory: string): string {
 export class StagingDirectory {
   readonly path: string;
   readonly fd: number;
-  private readonly lock: FileLock;
+  private readonly lock: DirectoryLock;
+  private readonly isKept: boolean;
   /** Directories in which this save made a directory whose name is not synced yet. */
   private readonly unsynced: string[];
 
   /**
    * @param path absolute
-   * @throws {CheckpointBusyError} if another save has the directory
+   * @param kept the lock, if the caller keeps it
+   * @throws {CheckpointBusyError} if another writer has the directory
    * @throws {SyscallError}
    */
-  constructor(path: string) {
+  constructor(path: string, kept?: KeptLock) {
     this.unsynced = makeDirectories(path);
     this.path = path;
-    this.fd = openFile(path, O_RDONLY | O_DIRECTORY);
-    try {
-      const lock = lockFile(this.fd);
-      if (lock === null) throw new CheckpointBusyError(path);
-      this.lock = lock;
-    } catch (error) {
-      closeFile(this.fd);
-      throw error;
-    }
+    this.isKept = kept !== undefined;
+    this.lock = kept?.current() ?? new DirectoryLock(path);
+    this.fd = this.lock.fd;
   }
 
   pathOf(name: string): string {
@@ -150,7 +142,7 @@ export class StagingDirectory {
   }
 
   close(): void {
-    this.lock.close();
+    if (!this.isKept) this.lock.close();
   }
 }
 
@@ -201,34 +193,6 @@ export function writeBytes(fd: number, bytes: Uint8Array, offset: number, path: 
   if (bytes.byteLength === 0) return;
   const written = writeAt(fd, addressOf(bytes), bytes.byteLength, offset);
   if (written < 0) throw new SyscallError("pwrite", -written, path);
-}
-
-/**
- * Makes a directory and those above it, if missing. Returns the directories that have new entries.
- */
-function makeDirectories(path: string): string[] {
-  let above: string[] = [];
-  try {
-    return makeIfAbsent(path) ? [dirname(path)] : [];
-  } catch (error) {
-    if (!(error instanceof SyscallError && error.code === "ENOENT") || dirname(path) === path)
-      throw error;
-    above = makeDirectories(dirname(path));
-  }
-  return makeIfAbsent(path) ? [...above, dirname(path)] : above;
-}
-
-/** True if it made the directory; false if the name exists already. */
-function makeIfAbsent(path: string): boolean {
-  try {
-    makeDirectory(path, 0o700);
-    return true;
-  } catch (error) {
-    if (!(error instanceof SyscallError && error.code === "EEXIST")) throw error;
-    if (!existsSync(path))
-      throw new SyscallError("mkdir", -error.errno, path, "it is a symbolic link to nothing");
-    return false;
-  }
 }
 
 async function syncDirectory(path: string): Promise<void> {

@@ -4,11 +4,11 @@
  *
  * A store that is shared keeps its lock, because other threads may write to it.
  */
-import type { FileLock } from "../control/file-lock.ts";
+import type { KeptLock } from "../checkpoint/directory-lock.ts";
 import type { StoreControl } from "./control.ts";
 
 interface WatchedLock {
-  readonly lock: FileLock;
+  readonly lock: KeptLock;
   readonly control: StoreControl;
 }
 

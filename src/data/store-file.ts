@@ -1,33 +1,26 @@
 /**
- * A store's files: its checkpoint, and the lock file that keeps a second writer out.
+ * A store's directory: its checkpoint, and the lock that keeps other writers out.
  *
  * The checkpoint's userData says where the root is. All else is in the pages.
  */
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
-import {
-  closeFile,
-  O_CLOEXEC,
-  O_CREAT,
-  O_NOFOLLOW,
-  O_RDWR,
-  openFile,
-  SyscallError,
-} from "../../ffi/index.ts";
-import { type FileLock, lockFile } from "../control/file-lock.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { CorruptStoreError, StoreBusyError } from "../errors/store.ts";
 import { META } from "../checkpoint/directory.ts";
-import { NoCheckpointError } from "../errors/errors.ts";
+import { KeptLock, makeDirectories } from "../checkpoint/directory-lock.ts";
+import { MAIN_NAME } from "../checkpoint/format.ts";
+import { CheckpointBusyError, NoCheckpointError } from "../errors/errors.ts";
 import { NO_CHECKPOINT, noteCheckpoint } from "../core/known-checkpoints.ts";
 import { coreOf, MemoryFile } from "../file/memory-file.ts";
 import { isS3Url, parseS3Place } from "../http/s3-options.ts";
 import { isRemote } from "../remote/place.ts";
-import type { SaveOptions, SaveReport } from "../save/save.ts";
+import { recordSave } from "../metrics/record.ts";
+import { rebindWorkingSet } from "../restore/working-set.ts";
+import { type SaveOptions, type SaveReport, saveFiles } from "../save/save.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { MAGIC_HIGH, MAGIC_LOW, ROOT_BYTES } from "./layout.ts";
 
-const LOCK_NAME = "store.lock";
 const USER_DATA_BYTES = 16;
 
 /**
@@ -36,29 +29,15 @@ const USER_DATA_BYTES = 16;
  * @throws {StoreBusyError} {SyscallError}
  * @throws {NoCheckpointError} without `create`
  */
-export function lockDirectory(where: string, create: boolean): FileLock | undefined {
+export function lockDirectory(where: string, create: boolean): KeptLock | undefined {
   if (isRemote(where)) return undefined;
-  if (create) makeDirectory(where);
+  if (create) makeDirectories(where);
   else if (!existsSync(join(where, META))) throw new NoCheckpointError(where);
-  const fd = openFile(join(where, LOCK_NAME), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0o600);
   try {
-    const lock = lockFile(fd);
-    if (lock === null) throw new StoreBusyError(where);
-    return lock;
+    return new KeptLock(where);
   } catch (error) {
-    closeFile(fd);
+    if (error instanceof CheckpointBusyError) throw new StoreBusyError(where, error.pid);
     throw error;
-  }
-}
-
-/** @throws {SyscallError} */
-function makeDirectory(path: string): void {
-  try {
-    mkdirSync(path, { recursive: true });
-  } catch (error) {
-    const { errno } = error as NodeJS.ErrnoException;
-    if (errno === undefined) throw error;
-    throw new SyscallError("mkdir", Math.abs(errno), path);
   }
 }
 
@@ -105,10 +84,9 @@ export function rootOf(file: MemoryFile): number {
  * Saves a store whose root is at that byte of the file. Each write to the store is either all in
  * the checkpoint or not at all.
  */
-export function saveStore(
+export async function saveStore(
   file: MemoryFile,
-  where: string,
-  rootStart: number,
+  { place, lock, rootStart }: StorePlace,
   options: SaveOptions,
 ): Promise<SaveReport> {
   const userData = new Uint8Array(USER_DATA_BYTES);
@@ -116,5 +94,16 @@ export function saveStore(
   view.setInt32(0, MAGIC_LOW, true);
   view.setInt32(4, MAGIC_HIGH, true);
   view.setFloat64(8, rootStart, true);
-  return file.saveTo(where, { ...options, userData });
+  const core = coreOf(file);
+  const save = saveFiles([{ name: MAIN_NAME, core, userData }], null, place, options, lock);
+  const report = await recordSave([core], place, save);
+  rebindWorkingSet(core, report.id);
+  return report;
+}
+
+/** Where a store is saved. */
+export interface StorePlace {
+  readonly place: string;
+  readonly lock: KeptLock | undefined;
+  readonly rootStart: number;
 }

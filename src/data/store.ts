@@ -4,7 +4,7 @@
  * Its life: opened (by one writer per directory, or read-only) → used, also by other threads that
  * attach → closed by its opener, which checkpoints and destroys the file.
  */
-import type { FileLock } from "../control/file-lock.ts";
+import type { KeptLock } from "../checkpoint/directory-lock.ts";
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
 import {
@@ -85,7 +85,7 @@ export interface StoreAttachOptions {
 interface Owner {
   readonly place: string;
   readonly s3: LoadOptions["s3"];
-  readonly lock: FileLock | undefined;
+  readonly lock: KeptLock | undefined;
 }
 
 export class Store implements Disposable, AsyncDisposable {
@@ -335,11 +335,9 @@ export class Store implements Disposable, AsyncDisposable {
   private async save(): Promise<SaveReport> {
     if (this.isReadOnly || this.owner === undefined) throw new ReadOnlyStoreError("checkpoint()");
     this.arena.beginRead("checkpoint()");
-    const { place, s3 } = this.owner;
-    return await saveStore(this.memory, place, this.rootStart, {
-      s3,
-      stopTimeoutMs: STOP_TIMEOUT_MS,
-    });
+    const { place, lock, s3 } = this.owner;
+    const where = { place, lock, rootStart: this.rootStart };
+    return await saveStore(this.memory, where, { s3, stopTimeoutMs: STOP_TIMEOUT_MS });
   }
 
   /**

@@ -147,16 +147,29 @@ export class PauseMemoryError extends Error {
 }
 
 /**
- * Another save into the same directory is under way, in this process or another. Wait for it, or
- * save into another directory.
+ * Another writer has the directory, in this process or another: a save, a copy or an export that is
+ * under way, or a store that is open. Wait for it, or save into another directory.
  */
 export class CheckpointBusyError extends Error {
   override readonly name = "CheckpointBusyError";
   readonly code = "ERR_CHECKPOINT_BUSY";
   readonly path: string;
+  /** The writer's process id, if the system tells it. */
+  readonly pid: number | undefined;
 
-  constructor(path: string) {
-    super(`Another save into '${path}' is under way; wait for it, or save into another directory`);
+  constructor(path: string, pid?: number) {
+    const holder = describeHolder(pid);
+    super(
+      `${holder} has '${path}': a save is under way, or a store is open; ` +
+        "wait for it or close it, or save into another directory",
+    );
     this.path = path;
+    this.pid = pid;
   }
+}
+
+/** The process that has a directory, at the start of a sentence. */
+export function describeHolder(pid: number | undefined): string {
+  if (pid === undefined) return "Another writer";
+  return pid === process.pid ? "Another writer of this process" : `Process ${pid}`;
 }

@@ -1,6 +1,7 @@
 /** Errors of stores (data/), each with a stable `code`. */
 
 import { showValue } from "../../ffi/index.ts";
+import { describeHolder } from "./checkpoint.ts";
 
 /**
  * The store's pages contain data that no store writes: they are damaged, or were changed on
@@ -11,15 +12,22 @@ export class CorruptStoreError extends Error {
   readonly code = "ERR_CORRUPT_STORE";
 }
 
-/** Another process, or another Store of this process, has the directory open for writing. */
+/**
+ * Another process, or another Store of this process, has the directory open for writing, or saves
+ * into it.
+ */
 export class StoreBusyError extends Error {
   override readonly name = "StoreBusyError";
   readonly code = "ERR_STORE_BUSY";
   readonly path: string;
+  /** The writer's process id, if the system tells it. */
+  readonly pid: number | undefined;
 
-  constructor(path: string) {
-    super(`Another writer has the store in '${path}' open; close it, or open with readOnly: true`);
+  constructor(path: string, pid?: number) {
+    const holder = describeHolder(pid);
+    super(`${holder} has the store in '${path}' open; close it, or open with readOnly: true`);
     this.path = path;
+    this.pid = pid;
   }
 }
 

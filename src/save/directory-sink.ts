@@ -9,6 +9,7 @@
  * A page file that no manifest names is a leftover of a save that died: the next save removes it.
  */
 import { closeFile, closeInBackground, setDirectIo, truncateFile } from "../../ffi/index.ts";
+import type { KeptLock } from "../checkpoint/directory-lock.ts";
 import { META, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
 import { refuseForeign } from "../checkpoint/foreign.ts";
 import type { PageFile } from "../checkpoint/format.ts";
@@ -32,12 +33,13 @@ export class DirectorySink implements Sink {
   private readonly knowsPageFiles: boolean;
 
   /**
-   * `path` is absolute. @throws {CheckpointBusyError} if another save has the directory
+   * `path` is absolute. `kept` is its lock, if the caller keeps it.
+   * @throws {CheckpointBusyError} if another writer has the directory
    * @throws {SyscallError}
    */
-  constructor(path: string) {
+  constructor(path: string, kept?: KeptLock) {
     this.place = path;
-    this.directory = new StagingDirectory(path);
+    this.directory = new StagingDirectory(path, kept);
     try {
       const base = openBase(this.directory.path);
       this.base = base === "damaged" ? null : base;

@@ -5,6 +5,7 @@
  */
 import { decodeManifest } from "../checkpoint/decode.ts";
 import { type EncodedManifest, encodeManifest } from "../checkpoint/encode.ts";
+import type { KeptLock } from "../checkpoint/directory-lock.ts";
 import type { Manifest, PageFile, SavedFile } from "../checkpoint/format.ts";
 import { hex } from "../checkpoint/page-file.ts";
 import { closing } from "../checkpoint/staging.ts";
@@ -49,21 +50,23 @@ export type { SaveFile, SaveOptions, SaveReport } from "./options.ts";
 
 /**
  * Saves the files as one checkpoint. Each stays mapped until the save has ended, even if it is
- * destroyed meanwhile. Arguments are resolved before this returns.
+ * destroyed meanwhile. Arguments are resolved before this returns. `kept` is the lock of the
+ * directory, if the caller keeps it.
  */
 export function saveFiles(
   files: readonly SaveFile[],
   userData: UserData,
   place: string,
   options: SaveOptions,
+  kept?: KeptLock,
 ): Promise<SaveReport> {
   const plan = planSave(files, userData, place, options);
-  const work = saveWhenLoaded(plan);
+  const work = saveWhenLoaded(plan, kept);
   for (const { core } of files) core.hold(work);
   return work;
 }
 
-async function saveWhenLoaded(plan: SavePlan): Promise<SaveReport> {
+async function saveWhenLoaded(plan: SavePlan, kept?: KeptLock): Promise<SaveReport> {
   for (const { core } of plan.files) {
     if (core.mayMissPages)
       await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, plan.signal);
@@ -72,7 +75,7 @@ async function saveWhenLoaded(plan: SavePlan): Promise<SaveReport> {
   for (const { core } of plan.files) core.requireStillLive("saveTo()");
   const { place, signal, s3, isIncremental } = plan;
   const cores = plan.files.map(({ core }) => core);
-  const sink = await openSink(place, { s3, signal, wantsBase: isIncremental, cores });
+  const sink = await openSink(place, { s3, signal, wantsBase: isIncremental, cores, kept });
   return await closing(sink, () => new Save(plan, sink).run());
 }
 

@@ -6,6 +6,7 @@
  *   opened ── beginPages ──> writers write ── commit ──> committed
  *      └───────────────┴────────────┴── close ──> nothing has changed
  */
+import type { KeptLock } from "../checkpoint/directory-lock.ts";
 import type { OpenCheckpoint } from "../checkpoint/directory.ts";
 import type { EncodedManifest } from "../checkpoint/encode.ts";
 import type { PageFile } from "../checkpoint/format.ts";
@@ -34,6 +35,8 @@ export interface SinkOptions extends PlaceOptions {
   readonly wantsBase: boolean;
   /** The files that are saved. Default: none, so that any checkpoint may be replaced. */
   readonly cores?: readonly FileCore[];
+  /** The lock of a directory, if the caller keeps it. */
+  readonly kept?: KeptLock | undefined;
 }
 
 export interface Commit {

@@ -41,7 +41,7 @@ test("Store.open of a file, or below one, throws a SyscallError", async () => {
   const open = (where: string) => Store.open(where, { create: true });
   await expect(open(path)).rejects.toThrow(SyscallError);
   await expect(open(path)).rejects.toThrow(
-    `EEXIST: mkdir failed for '${path}': a file has that name`,
+    `ENOTDIR: open failed for '${path}': it, or a part of the path, is not a directory`,
   );
   await expect(open(join(path, "x"))).rejects.toThrow(SyscallError);
 });

@@ -86,9 +86,11 @@ test("Store.open rejects a checkpoint that is not of a store", async () => {
   using file = MemoryFile.create();
   file.view(file.allocate(4096))[0] = 1;
   await file.saveTo(where);
-  expect(Store.open(where)).rejects.toMatchObject({ code: "ERR_CORRUPT_STORE" });
+  const names = readdirSync(where).toSorted();
+  await expect(Store.open(where)).rejects.toMatchObject({ code: "ERR_CORRUPT_STORE" });
+  expect(readdirSync(where).toSorted()).toEqual(names);
   await file.saveTo(where, { userData: new Uint8Array(16) });
-  expect(Store.open(where)).rejects.toMatchObject({ code: "ERR_CORRUPT_STORE" });
+  await expect(Store.open(where)).rejects.toMatchObject({ code: "ERR_CORRUPT_STORE" });
 });
 
 test("map throws for a name of another key type", async () => {
