@@ -8,11 +8,11 @@
  * leaves the table whole.
  */
 import { KNOWN_CHECKPOINTS } from "../control/control.ts";
-import type { S3Place } from "../http/s3-options.ts";
+import { isS3Url, parseS3Place, type S3Options, type S3Place } from "../http/s3-options.ts";
 import type { FileCore } from "./core.ts";
 
 /** In place of an id: the place has no checkpoint. */
-export const NO_CHECKPOINT = 0n;
+const NO_CHECKPOINT = 0n;
 
 interface Pair {
   /** A hash of its address, never 0. */
@@ -41,6 +41,14 @@ export function noteCheckpoint(
     const kept = readPairs(core).filter((pair) => !isGone(pair));
     writePairs(core, makeRoom([...kept, added]));
   });
+}
+
+/**
+ * For a file that is made because `where` has no checkpoint. If that is in S3, the file replaces
+ * none that another writer publishes there.
+ */
+export function noteNoCheckpoint(core: FileCore, where: string, options?: S3Options): void {
+  if (isS3Url(where)) noteCheckpoint(core, parseS3Place(where, options), NO_CHECKPOINT);
 }
 
 /** For a file that takes the place of another one. */

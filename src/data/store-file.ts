@@ -11,9 +11,8 @@ import { META } from "../checkpoint/directory.ts";
 import { KeptLock, makeDirectories } from "../checkpoint/directory-lock.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { CheckpointBusyError, NoCheckpointError } from "../errors/errors.ts";
-import { NO_CHECKPOINT, noteCheckpoint } from "../core/known-checkpoints.ts";
-import { coreOf, MemoryFile } from "../file/memory-file.ts";
-import { isS3Url, parseS3Place } from "../http/s3-options.ts";
+import { coreOf, fileOver, MemoryFile } from "../file/memory-file.ts";
+import { createFileFor } from "../file/restore-file.ts";
 import { isRemote } from "../remote/place.ts";
 import { recordSave } from "../metrics/record.ts";
 import { rebindWorkingSet } from "../restore/working-set.ts";
@@ -42,28 +41,22 @@ export function lockDirectory(where: string, create: boolean): KeptLock | undefi
 }
 
 /**
- * The checkpoint there, or null if there is none and `create` is true.
+ * The checkpoint there, or a new file if there is none and `create` is true.
  *
  * @throws {NoCheckpointError} and as MemoryFile.loadFrom
  */
-export async function openCheckpointFile(
+export async function openStoreFile(
   where: string,
   create: boolean,
   options: LoadOptions,
-): Promise<MemoryFile | null> {
+): Promise<{ readonly file: MemoryFile; readonly isNew: boolean }> {
+  const { background = true } = options;
   try {
-    return await MemoryFile.loadFrom(where, { ...options, background: options.background ?? true });
+    return { file: await MemoryFile.loadFrom(where, { ...options, background }), isNew: false };
   } catch (error) {
     if (!create || !(error instanceof NoCheckpointError)) throw error;
-    return null;
+    return { file: fileOver(createFileFor(where, options), null), isNew: true };
   }
-}
-
-/** The file of a new store, which never replaces a checkpoint that another writer publishes. */
-export function createStoreFile(where: string, options: LoadOptions): MemoryFile {
-  const file = MemoryFile.create(options);
-  if (isS3Url(where)) noteCheckpoint(coreOf(file), parseS3Place(where, options.s3), NO_CHECKPOINT);
-  return file;
 }
 
 /** Bytes of the file at which the root of a restored store begins. @throws {CorruptStoreError} */

@@ -42,7 +42,7 @@ import type { Schema } from "./column-types.ts";
 import { Table } from "./table.ts";
 import { dropTable, openTable } from "./table-header.ts";
 import { StoreParts } from "./parts.ts";
-import { createStoreFile, lockDirectory, openCheckpointFile, saveStore } from "./store-file.ts";
+import { lockDirectory, openStoreFile, saveStore } from "./store-file.ts";
 import { forgetLock, watchLock } from "./forgotten-lock.ts";
 
 const MIN_CHECKPOINT_MS = 10;
@@ -141,10 +141,9 @@ export class Store implements Disposable, AsyncDisposable {
     const lock = readOnly ? undefined : lockDirectory(place, create);
     let file: MemoryFile | null = null;
     try {
-      file = await openCheckpointFile(place, create && !readOnly, loadOptions);
-      const isNew = file === null;
-      file ??= createStoreFile(place, loadOptions);
-      const arena = isNew ? createArena(file) : await openArena(file, readOnly);
+      const opened = await openStoreFile(place, create && !readOnly, loadOptions);
+      ({ file } = opened);
+      const arena = opened.isNew ? createArena(file) : await openArena(file, readOnly);
       const store = new Store(arena, { place, lock, s3: options.s3 }, now);
       await store.whenLoaded(() => store.names());
       if (checkpointEveryMs !== undefined && !readOnly)

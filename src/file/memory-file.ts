@@ -28,7 +28,7 @@ import { PageMemory, replaceCore } from "./page-memory.ts";
 import { makeReadOnly } from "./read-only.ts";
 import { checkBoolean } from "../../ffi/index.ts";
 import { resolvePlace } from "../remote/place.ts";
-import { resolveLoadOptions, restoreFile } from "./restore-file.ts";
+import { createFileFor, resolveLoadOptions, restoreFile } from "./restore-file.ts";
 import { createParts } from "../core/parts.ts";
 import type { WaitOptions } from "../core/wait.ts";
 import { keepServed } from "../core/service.ts";
@@ -238,7 +238,8 @@ export class MemoryFile extends PageMemory implements Disposable {
 
   /**
    * Restores the checkpoint at `where`, or makes an empty file if there is none and `create` is
-   * true. A damaged checkpoint is an error in both cases.
+   * true. A damaged checkpoint is an error in both cases. In S3 the empty file replaces no
+   * checkpoint that another writer publishes there.
    *
    * @throws {NoCheckpointError} if there is none and `create` is not true
    * @throws as `loadFrom` and `create`
@@ -254,7 +255,7 @@ export class MemoryFile extends PageMemory implements Disposable {
       return await MemoryFile.loadFrom(place, options);
     } catch (error) {
       if (!create || !(error instanceof NoCheckpointError)) throw error;
-      return MemoryFile.create(options);
+      return new MemoryFile(createFileFor(place, options), null);
     }
   }
 

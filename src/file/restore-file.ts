@@ -1,8 +1,10 @@
-/** Restores one file from the checkpoint at a place: the work of MemoryFile.loadFrom. */
+/** Restores one file from the checkpoint at a place, or makes one if there is none. */
 import { resolve } from "node:path";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
-import type { FileCore } from "../core/core.ts";
+import { FileCore } from "../core/core.ts";
+import { noteNoCheckpoint } from "../core/known-checkpoints.ts";
 import type { LoadOptions } from "../core/options.ts";
+import { createParts } from "../core/parts.ts";
 import { SeveralFilesError } from "../errors/errors.ts";
 import type { Loader } from "../load/loader.ts";
 import { recordLoad } from "../metrics/record.ts";
@@ -33,6 +35,13 @@ export function resolveLoadOptions<T extends LoadOptions>(place: string, options
     cache: checkCache(options.cache),
     workingSet: workingSetPath(place, options) ?? false,
   };
+}
+
+/** An empty file for a place without a checkpoint. Precondition: the arguments are checked. */
+export function createFileFor(place: string, options: LoadOptions): FileCore {
+  const core = new FileCore(createParts(options));
+  noteNoCheckpoint(core, place, options.s3);
+  return core;
 }
 
 /** As MemoryFile.loadFrom. Precondition: the arguments are checked. */

@@ -91,6 +91,27 @@ for (const incremental of [true, false]) {
   }
 }
 
+for (const first of [0, 1] as const) {
+  test(`saveTo of two that open made at one place conflicts once (${first})`, async () => {
+    const open = async () => {
+      const file = await MemoryFile.open(PLACE, { ...options(), create: true });
+      file.allocate(2 * PAGE_SIZE);
+      return file;
+    };
+    const files = [await open(), await open()] as const;
+    const [winner, loser] = [files[first], files[1 - first]!];
+    write(winner, 0, 1);
+    await save(winner);
+    write(loser, 1, 2);
+    await expectConflict(save(loser));
+    write(winner, 1, 3);
+    await save(winner);
+    expect(await firstBytes(2)).toEqual([1, 3]);
+    await loser.saveTo("s3://bucket/elsewhere", options());
+    for (const file of files) file.destroy();
+  });
+}
+
 test("saveTo works after a refresh", async () => {
   await publishZeros(2);
   using writer = await load();
