@@ -1,6 +1,6 @@
 /** Chooses a queue. */
 import { availableParallelism } from "node:os";
-import { checkInteger, showValue, uringUnavailable } from "../../ffi/index.ts";
+import { checkInteger, checkNames, showValue, uringUnavailable } from "../../ffi/index.ts";
 import { InlineQueue } from "./inline-queue.ts";
 import { MAX_THREADS } from "./operations.ts";
 import type { Queue } from "./queue.ts";
@@ -32,6 +32,8 @@ export function uringUnavailableReason(): string | null {
   return uringUnavailable();
 }
 
+const OPTION_NAMES: ReadonlySet<string> = new Set<keyof QueueOptions>(["capacity", "threads"]);
+
 /**
  * A queue for this thread. It holds threads or descriptors until `destroy`.
  * @throws {UringUnavailableError} for "uring" if it cannot be used
@@ -40,6 +42,7 @@ export function uringUnavailableReason(): string | null {
 export function createQueue(kind?: QueueKind | null, options?: QueueOptions | null): Queue {
   if (options != null && typeof options !== "object")
     throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
+  if (options != null) checkNames(options, OPTION_NAMES);
   const capacity = options?.capacity ?? DEFAULT_CAPACITY;
   const threads = options?.threads ?? Math.min(8, Math.max(2, availableParallelism()));
   checkInteger("threads", threads, 1, MAX_THREADS);

@@ -106,26 +106,31 @@ function findHolder(fd: number): number | undefined {
   return undefined;
 }
 
+/** Permissions of files, unless an option says otherwise. */
+export const DEFAULT_MODE = 0o600;
+
 /**
  * Makes a directory and those above it, if missing. Returns the directories that have new entries.
+ * @param mode of the files in it: who may read them may search the directories
  * @throws {SyscallError}
  */
-export function makeDirectories(path: string): string[] {
+export function makeDirectories(path: string, mode: number): string[] {
   let above: string[] = [];
+  const ownMode = mode | 0o700 | ((mode & 0o444) >> 2);
   try {
-    return makeIfAbsent(path) ? [dirname(path)] : [];
+    return makeIfAbsent(path, ownMode) ? [dirname(path)] : [];
   } catch (error) {
     if (!(error instanceof SyscallError && error.code === "ENOENT") || dirname(path) === path)
       throw error;
-    above = makeDirectories(dirname(path));
+    above = makeDirectories(dirname(path), mode);
   }
-  return makeIfAbsent(path) ? [...above, dirname(path)] : above;
+  return makeIfAbsent(path, ownMode) ? [...above, dirname(path)] : above;
 }
 
 /** True if it made the directory; false if the name exists already. */
-function makeIfAbsent(path: string): boolean {
+function makeIfAbsent(path: string, mode: number): boolean {
   try {
-    makeDirectory(path, 0o700);
+    makeDirectory(path, mode);
     return true;
   } catch (error) {
     if (!(error instanceof SyscallError && error.code === "EEXIST")) throw error;

@@ -28,7 +28,7 @@ import {
   unlinkAt,
   writeAt,
 } from "../../ffi/index.ts";
-import { DirectoryLock, type KeptLock, makeDirectories } from "./directory-lock.ts";
+import { DEFAULT_MODE, DirectoryLock, type KeptLock, makeDirectories } from "./directory-lock.ts";
 
 /**
  * A directory's absolute path at the time of the call, because the working directory may change
@@ -45,23 +45,31 @@ export function absolutePath(directory: string): string {
   return resolve(directory);
 }
 
+export interface DirectoryOptions {
+  /** The lock, if the caller keeps it. */
+  readonly kept?: KeptLock | undefined;
+  /** Permissions of new files, less the umask. Default: DEFAULT_MODE. */
+  readonly mode?: number | undefined;
+}
+
 export class StagingDirectory {
   readonly path: string;
   readonly fd: number;
   private readonly lock: DirectoryLock;
   private readonly isKept: boolean;
+  private readonly mode: number;
   /** Directories in which this save made a directory whose name is not synced yet. */
   private readonly unsynced: string[];
 
   /**
    * @param path absolute
-   * @param kept the lock, if the caller keeps it
    * @throws {CheckpointBusyError} if another writer has the directory
    * @throws {SyscallError}
    */
-  constructor(path: string, kept?: KeptLock) {
-    this.unsynced = makeDirectories(path);
+  constructor(path: string, { kept, mode = DEFAULT_MODE }: DirectoryOptions = {}) {
+    this.unsynced = makeDirectories(path, mode);
     this.path = path;
+    this.mode = mode;
     this.isKept = kept !== undefined;
     this.lock = kept?.current() ?? new DirectoryLock(path);
     this.fd = this.lock.fd;
@@ -77,7 +85,7 @@ export class StagingDirectory {
 
   /** A new file, open for writing. Never an existing file, nor one behind a symbolic link. */
   create(name: string): number {
-    return openAt(this.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600);
+    return openAt(this.fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, this.mode);
   }
 
   /** Writes a new file from these parts, and syncs it. */

@@ -9,6 +9,7 @@ import { Word } from "../control/control.ts";
 import { FileRange } from "../pages/range.ts";
 import { MemoryKind, PAGE_SIZE } from "../pages/units.ts";
 import type { FileCore } from "./core.ts";
+import { checkOptionNames } from "./option-names.ts";
 import {
   type AllocateOptions,
   type AllocationMode,
@@ -31,6 +32,7 @@ export function allocatePages(
   const { kind, group, mode, huge: wantsHuge, direction, fill } = options;
   if (typeof options !== "object")
     throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
+  checkOptionNames(options);
   core.requireLive("allocate()");
   const how = mode ?? "uncommitted";
   const isHuge = wantsHuge ?? false;

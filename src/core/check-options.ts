@@ -1,13 +1,19 @@
 /** The options of a new MemoryFile: checked, complete, and as flags of its control block. */
 import { bytesToReserve } from "../memory/address-space.ts";
 import { checkInteger, quote, showValue } from "../../ffi/index.ts";
+import { DEFAULT_MODE } from "../checkpoint/directory-lock.ts";
 import type { PressureThreshold } from "../eviction/pressure-file.ts";
 import { CHUNK_SIZE, PAGE_SIZE } from "../pages/units.ts";
-import { checkEviction, type MemoryFileOptions, type Nullable, readOptions } from "./options.ts";
+import {
+  checkEviction,
+  checkMode,
+  type MemoryFileOptions,
+  type Nullable,
+  readOptions,
+} from "./options.ts";
 
 /** The most address space that a file reserves. It takes no memory until it is used. */
 export const MAX_CAPACITY_BYTES = 1024 * CHUNK_SIZE;
-const DEFAULT_MODE = 0o600;
 
 /** Bits of Field.Flags. */
 export const Flag = {
@@ -94,7 +100,7 @@ export function checkOptions(given: Nullable<MemoryFileOptions>): CheckedOptions
   const { delayedEviction, threshold } = checkEviction(options);
   if (limitBytes !== undefined) checkLimit(limitBytes);
   checkPath(path);
-  checkInteger("mode", mode, 0, 0o777);
+  checkMode(mode);
   checkName(name);
   const flags =
     (expectHugepages ? Flag.ExpectHugepages : 0) |

@@ -14,6 +14,7 @@ import type { LoadStats } from "../load/load-stats.ts";
 import type { LoadHandle } from "../load/load-tables.ts";
 import type { LoadQueue } from "../source/file-source.ts";
 import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "../pages/units.ts";
+import { checkOptionNames } from "./option-names.ts";
 import { checkSignal } from "./wait.ts";
 
 /** How pages are committed when they are allocated. */
@@ -169,17 +170,28 @@ export type Nullable<T> = { readonly [K in keyof T]: T[K] | null };
 /**
  * The options as plain data. Each property is read once, during the call; `null` means absent.
  *
- * @throws {TypeError} unless they are an object, null or undefined
+ * @throws {TypeError} unless they are an object, null or undefined, or for a misspelled name
  */
 export function readOptions<T extends object>(options: Nullable<T> | null | undefined): T {
   const read: Record<string, unknown> = {};
   if (options != null && typeof options !== "object")
     throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
+  if (options != null) checkOptionNames(options);
   for (const key of keysOf(options ?? {})) {
     const value = (options as Record<string, unknown>)[key];
-    if (value !== null) read[key] = value;
+    if (value === null) continue;
+    if (NESTED.has(key) && typeof value === "object") checkOptionNames(value);
+    read[key] = value;
   }
   return read as T;
+}
+
+/** Options that have options of their own. */
+const NESTED: ReadonlySet<string> = new Set(["cache", "memoryPressure", "s3"]);
+
+/** @throws {TypeError} {RangeError} unless it is absent, or permissions of a file */
+export function checkMode(mode: number | undefined): void {
+  if (mode !== undefined) checkInteger("mode", mode, 0, 0o777);
 }
 
 /** The names of an object's properties, inherited and hidden ones included. */

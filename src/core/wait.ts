@@ -1,5 +1,6 @@
 /** Waits that a signal can end. */
 import { showValue } from "../../ffi/index.ts";
+import { checkOptionNames } from "./option-names.ts";
 
 /** The options of methods that wait. */
 export interface WaitOptions {
@@ -12,6 +13,7 @@ export function signalOf(options: WaitOptions | null | undefined): AbortSignal |
   if (options == null) return undefined;
   if (typeof options !== "object")
     throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
+  checkOptionNames(options);
   const { signal } = options;
   checkSignal(signal);
   return signal ?? undefined;

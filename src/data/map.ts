@@ -15,6 +15,7 @@
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
 import { checkFunction, checkInteger, showValue } from "../../ffi/index.ts";
+import { checkOptionNames } from "../core/option-names.ts";
 import type { Nullable } from "../core/options.ts";
 import type { Arena } from "./arena.ts";
 import { mergeBucket } from "./bucket-growth.ts";
@@ -154,6 +155,7 @@ export class StoreMap<K extends KeyType = "string"> {
     const length = lengthOfBytes("value", value);
     if (given !== undefined && given !== null && typeof given !== "object")
       throw new TypeError(`Expected options as { ttlMs }, got ${showValue(given)}`);
+    if (given != null) checkOptionNames(given);
     const ttlMs = given?.ttlMs ?? undefined;
     let expiry = -1;
     if (ttlMs !== undefined) {

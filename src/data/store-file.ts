@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { LoadOptions } from "../core/options.ts";
 import { CorruptStoreError, StoreBusyError } from "../errors/store.ts";
 import { META } from "../checkpoint/directory.ts";
-import { KeptLock, makeDirectories } from "../checkpoint/directory-lock.ts";
+import { DEFAULT_MODE, KeptLock, makeDirectories } from "../checkpoint/directory-lock.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { CheckpointBusyError, NoCheckpointError } from "../errors/errors.ts";
 import { coreOf, fileOver, MemoryFile } from "../file/memory-file.ts";
@@ -28,9 +28,13 @@ const USER_DATA_BYTES = 16;
  * @throws {StoreBusyError} {SyscallError}
  * @throws {NoCheckpointError} without `create`
  */
-export function lockDirectory(where: string, create: boolean): KeptLock | undefined {
+export function lockDirectory(
+  where: string,
+  create: boolean,
+  mode = DEFAULT_MODE,
+): KeptLock | undefined {
   if (isRemote(where)) return undefined;
-  if (create) makeDirectories(where);
+  if (create) makeDirectories(where, mode);
   else if (!existsSync(join(where, META))) throw new NoCheckpointError(where);
   try {
     return new KeptLock(where);

@@ -15,6 +15,7 @@ import {
   showValue,
 } from "../../ffi/index.ts";
 import {
+  checkMode,
   type LoadOptions,
   type MemoryFileHandle,
   type Nullable,
@@ -85,6 +86,7 @@ export interface StoreAttachOptions {
 interface Owner {
   readonly place: string;
   readonly s3: LoadOptions["s3"];
+  readonly mode: number | undefined;
   readonly lock: KeptLock | undefined;
 }
 
@@ -128,7 +130,8 @@ export class Store implements Disposable, AsyncDisposable {
    */
   static async open(where: string, given?: Nullable<StoreOptions> | null): Promise<Store> {
     const options = readOptions<StoreOptions>(given);
-    const { create = false, readOnly = false, checkpointEveryMs, onCheckpointError } = options;
+    const { create = false, readOnly = false, mode, s3 } = options;
+    const { checkpointEveryMs, onCheckpointError } = options;
     const { now = Date.now, ...rest } = options;
     const place = resolvePlace(where);
     const loadOptions = resolveLoadOptions(place, rest);
@@ -138,13 +141,14 @@ export class Store implements Disposable, AsyncDisposable {
     if (onCheckpointError !== undefined) checkFunction("onCheckpointError", onCheckpointError);
     if (checkpointEveryMs !== undefined)
       checkInteger("checkpointEveryMs", checkpointEveryMs, MIN_CHECKPOINT_MS, 2 ** 31 - 1);
-    const lock = readOnly ? undefined : lockDirectory(place, create);
+    checkMode(mode);
+    const lock = readOnly ? undefined : lockDirectory(place, create, mode);
     let file: MemoryFile | null = null;
     try {
       const opened = await openStoreFile(place, create && !readOnly, loadOptions);
       ({ file } = opened);
       const arena = opened.isNew ? createArena(file) : await openArena(file, readOnly);
-      const store = new Store(arena, { place, lock, s3: options.s3 }, now);
+      const store = new Store(arena, { place, lock, s3, mode }, now);
       await store.whenLoaded(() => store.names());
       if (checkpointEveryMs !== undefined && !readOnly)
         store.periodic = new PeriodicSaves(() => store.checkpoint(), checkpointEveryMs, {
@@ -334,9 +338,9 @@ export class Store implements Disposable, AsyncDisposable {
   private async save(): Promise<SaveReport> {
     if (this.isReadOnly || this.owner === undefined) throw new ReadOnlyStoreError("checkpoint()");
     this.arena.beginRead("checkpoint()");
-    const { place, lock, s3 } = this.owner;
+    const { place, lock, s3, mode } = this.owner;
     const where = { place, lock, rootStart: this.rootStart };
-    return await saveStore(this.memory, where, { s3, stopTimeoutMs: STOP_TIMEOUT_MS });
+    return await saveStore(this.memory, where, { s3, mode, stopTimeoutMs: STOP_TIMEOUT_MS });
   }
 
   /**

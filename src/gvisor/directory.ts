@@ -31,6 +31,7 @@ import {
 import {
   absolutePath,
   closeAll,
+  type DirectoryOptions,
   openIfExists,
   readBytes,
   StagingDirectory,
@@ -217,8 +218,8 @@ export class ExportWriter {
    * @throws {CheckpointBusyError} if another save has the directory @throws {SyscallError}
    * @throws {NotCheckpointError} if it has a file of another origin at a name of gVisor
    */
-  static async open(path: string): Promise<ExportWriter> {
-    const directory = new StagingDirectory(path);
+  static async open(path: string, options: DirectoryOptions = {}): Promise<ExportWriter> {
+    const directory = new StagingDirectory(path, { mode: options.mode });
     try {
       await finishEarlierExports(directory);
       if (isForeign(directory))

@@ -18,7 +18,7 @@ import { createTable, openTable } from "../save/save-table.ts";
 import { mostBytesOf, writeUsedPages } from "../save/write-pages.ts";
 import type { WriteSource } from "../save/write-task.ts";
 import { coreOf, MemoryFile } from "../file/memory-file.ts";
-import { checkWatchers, type Nullable, readOptions } from "../core/options.ts";
+import { checkMode, checkWatchers, type Nullable, readOptions } from "../core/options.ts";
 import { entriesOf } from "../file/several.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { type ComposedImage, type ComposeOptions, checkKinds, imageToMetadata } from "./compose.ts";
@@ -32,7 +32,9 @@ import { RunBuilder } from "./run-builder.ts";
 import { withLength } from "./stream.ts";
 
 /** `userData` has no place in gVisor's format. */
-export interface ExportOptions extends Pick<SaveOptions, "signal" | "onProgress">, ComposeOptions {}
+export interface ExportOptions
+  extends Pick<SaveOptions, "signal" | "onProgress" | "mode">,
+    ComposeOptions {}
 
 /** The result of an export. Sizes in bytes, of all its files together. */
 export type ExportReport = Pick<
@@ -41,7 +43,7 @@ export type ExportReport = Pick<
 >;
 
 /**
- * Writes `pages_meta.img` and `pages.img` (mode 0600) to a directory, which is created if needed.
+ * Writes `pages_meta.img` and `pages.img` to a directory, which is created if needed.
  * They contain all references, kinds, groups, huge chunks and sub-released pages; pages that are
  * uncommitted or zero take no room. Waits until everything is loaded. The directory has the
  * previous export until this one is complete; see directory.ts.
@@ -101,6 +103,7 @@ async function exportFiles(
     coreOf(file).requireLive("exportTo()");
   }
   checkWatchers(options);
+  checkMode(options.mode);
   if (options.foreignKind !== undefined)
     checkInteger("foreignKind", options.foreignKind, 0, GVISOR_KIND_MAX);
   requireGvisorPageSize();
@@ -140,7 +143,7 @@ async function writeExport(
   const states = cores.map((core) => collectImage(core.allocator));
   for (const { runs } of states) checkKinds(runs, options.foreignKind);
   const sources = states.map((state, i) => sourceOf(cores[i]!, state));
-  const writer = await ExportWriter.open(path);
+  const writer = await ExportWriter.open(path, options);
   return await closing(writer, async () => {
     const mostBytes = sources.reduce((total, source) => total + mostBytesOf(source), 0);
     const written = await writeUsedPages(

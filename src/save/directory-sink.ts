@@ -9,12 +9,16 @@
  * A page file that no manifest names is a leftover of a save that died: the next save removes it.
  */
 import { closeFile, closeInBackground, setDirectIo, truncateFile } from "../../ffi/index.ts";
-import type { KeptLock } from "../checkpoint/directory-lock.ts";
 import { META, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
 import { refuseForeign } from "../checkpoint/foreign.ts";
 import type { PageFile } from "../checkpoint/format.ts";
 import { encodeTrailer, hex, pageFileName } from "../checkpoint/page-file.ts";
-import { closeAll, StagingDirectory, writeBytes } from "../checkpoint/staging.ts";
+import {
+  closeAll,
+  type DirectoryOptions,
+  StagingDirectory,
+  writeBytes,
+} from "../checkpoint/staging.ts";
 import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
 import { endCache } from "../remote/cache-origin.ts";
 import { describeFile } from "./file-writer.ts";
@@ -33,13 +37,13 @@ export class DirectorySink implements Sink {
   private readonly knowsPageFiles: boolean;
 
   /**
-   * `path` is absolute. `kept` is its lock, if the caller keeps it.
+   * `path` is absolute.
    * @throws {CheckpointBusyError} if another writer has the directory
    * @throws {SyscallError}
    */
-  constructor(path: string, kept?: KeptLock) {
+  constructor(path: string, options: DirectoryOptions = {}) {
     this.place = path;
-    this.directory = new StagingDirectory(path, kept);
+    this.directory = new StagingDirectory(path, options);
     try {
       const base = openBase(this.directory.path);
       this.base = base === "damaged" ? null : base;

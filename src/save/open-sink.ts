@@ -8,7 +8,7 @@ import type { Sink, SinkOptions } from "./sink.ts";
  * @throws as `openPlace`
  */
 export async function openSink(where: string, options: SinkOptions): Promise<Sink> {
-  if (!isRemote(where)) return new DirectorySink(where, options.kept);
+  if (!isRemote(where)) return new DirectorySink(where, options);
   const { S3Sink } = await import("./s3-sink.ts");
   return await S3Sink.open(where, options);
 }

@@ -3,7 +3,7 @@ import type { Compression } from "../codec/codec.ts";
 import { codecFor, isCompression } from "../codec/open-codec.ts";
 import type { ChangeDetection } from "../changes/tracker.ts";
 import { checkLimit } from "../checkpoint/limits.ts";
-import { checkWatchers, copyUserData, type UserData } from "../core/options.ts";
+import { checkMode, checkWatchers, copyUserData, type UserData } from "../core/options.ts";
 import type { FileCore } from "../core/core.ts";
 import { checkBoolean, checkInteger, showValue } from "../../ffi/index.ts";
 import type { S3Options } from "../http/s3-options.ts";
@@ -46,6 +46,12 @@ export interface SaveOptions {
   readonly stopTimeoutMs?: number | undefined;
   /** For compatibility with gVisor. Zero pages are never stored, committed or not. */
   readonly excludeCommittedZeroPages?: boolean | undefined;
+  /**
+   * Permissions of new files in a directory, less the umask. Directories that the save makes may be
+   * entered by users that may read the files. 0o644 lets other users' processes load. Default:
+   * 0o600.
+   */
+  readonly mode?: number | undefined;
   /** Access to S3, if the destination is an `s3://` URL. Default: the AWS_* variables. */
   readonly s3?: S3Options | undefined;
   /** Ends the save. The destination is unchanged then. */
@@ -121,6 +127,7 @@ export interface SavePlan {
   readonly targetPauseMs: number;
   readonly pauseMemoryBytes: number;
   readonly stopTimeoutMs: number;
+  readonly mode: number | undefined;
   readonly signal: AbortSignal | undefined;
   readonly onProgress: SaveOptions["onProgress"];
 }
@@ -145,11 +152,13 @@ export function planSave(
     targetPauseMs: options.targetPauseMs ?? 5,
     pauseMemoryBytes: options.pauseMemoryBytes ?? 256 * MIB,
     stopTimeoutMs: options.stopTimeoutMs ?? 1000,
+    mode: options.mode,
     signal: options.signal,
     onProgress: options.onProgress,
   };
   checkBoolean("consistent", plan.isConsistent);
   checkBoolean("incremental", plan.isIncremental);
+  checkMode(plan.mode);
   checkInteger("targetPauseMs", plan.targetPauseMs, 1, 60_000);
   checkInteger("pauseMemoryBytes", plan.pauseMemoryBytes, 0, 2 ** 40);
   checkInteger("stopTimeoutMs", plan.stopTimeoutMs, 0, 3_600_000);

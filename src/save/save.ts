@@ -73,9 +73,9 @@ async function saveWhenLoaded(plan: SavePlan, kept?: KeptLock): Promise<SaveRepo
     await core.releaser.released();
   }
   for (const { core } of plan.files) core.requireStillLive("saveTo()");
-  const { place, signal, s3, isIncremental } = plan;
+  const { place, signal, s3, isIncremental, mode } = plan;
   const cores = plan.files.map(({ core }) => core);
-  const sink = await openSink(place, { s3, signal, wantsBase: isIncremental, cores, kept });
+  const sink = await openSink(place, { s3, signal, wantsBase: isIncremental, cores, kept, mode });
   return await closing(sink, () => new Save(plan, sink).run());
 }
 

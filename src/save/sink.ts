@@ -6,10 +6,10 @@
  *   opened ── beginPages ──> writers write ── commit ──> committed
  *      └───────────────┴────────────┴── close ──> nothing has changed
  */
-import type { KeptLock } from "../checkpoint/directory-lock.ts";
 import type { OpenCheckpoint } from "../checkpoint/directory.ts";
 import type { EncodedManifest } from "../checkpoint/encode.ts";
 import type { PageFile } from "../checkpoint/format.ts";
+import type { DirectoryOptions } from "../checkpoint/staging.ts";
 import type { FileCore } from "../core/core.ts";
 import type { PlaceOptions } from "../remote/place.ts";
 import type { UploadDescription } from "../remote/upload.ts";
@@ -30,13 +30,11 @@ export interface Sink {
   close(): Promise<void>;
 }
 
-export interface SinkOptions extends PlaceOptions {
+export interface SinkOptions extends PlaceOptions, DirectoryOptions {
   /** True if the save can build on the checkpoint that is there. */
   readonly wantsBase: boolean;
   /** The files that are saved. Default: none, so that any checkpoint may be replaced. */
   readonly cores?: readonly FileCore[];
-  /** The lock of a directory, if the caller keeps it. */
-  readonly kept?: KeptLock | undefined;
 }
 
 export interface Commit {

@@ -1,0 +1,60 @@
+/** Finds names of options that are spelled wrong. */
+import { quote } from "./check.ts";
+
+const DISTANCE_MAX = 2;
+/** Shorter names are too similar to one another. */
+const ABBREVIATION_MIN = 3;
+const TYPO_MIN = 5;
+
+/** @throws {TypeError} if a property's name is none of `names`, but similar to one */
+export function checkNames(options: object, names: ReadonlySet<string>): void {
+  const given = Object.keys(options);
+  for (let i = 0; i < given.length; i++) {
+    const name = given[i]!;
+    if (names.has(name)) continue;
+    const meant = findSimilar(name, names);
+    if (meant !== undefined)
+      throw new TypeError(`Unknown option ${quote(name)}: did you mean ${quote(meant)}?`);
+  }
+}
+
+/** The name that is most like `name`: a variant of spelling, an abbreviation, or a typo. */
+function findSimilar(name: string, names: ReadonlySet<string>): string | undefined {
+  const plain = plainOf(name);
+  let best: string | undefined;
+  let least = DISTANCE_MAX + 1;
+  for (const known of names) {
+    const other = plainOf(known);
+    const distance = isAbbreviation(plain, other) ? 1 : distanceOf(plain, other);
+    const isTypo = distance === 0 || distance === 1 || plain.length >= TYPO_MIN;
+    if (isTypo && distance < least) [best, least] = [known, distance];
+  }
+  return best;
+}
+
+function plainOf(name: string): string {
+  return name.replace(/[-_]/g, "").toLowerCase();
+}
+
+function isAbbreviation(short: string, long: string): boolean {
+  return short.length >= ABBREVIATION_MIN && (long.startsWith(short) || long.endsWith(short));
+}
+
+/** Letters to add, remove, replace or swap with their neighbour; at most one more than counts. */
+function distanceOf(a: string, b: string): number {
+  if (Math.abs(a.length - b.length) > DISTANCE_MAX) return DISTANCE_MAX + 1;
+  let before: number[] = [];
+  let last = Array.from({ length: b.length + 1 }, (_, i) => i);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let k = 1; k <= b.length; k++) {
+      const cost = a[i - 1] === b[k - 1] ? 0 : 1;
+      let least = Math.min(last[k]! + 1, row[k - 1]! + 1, last[k - 1]! + cost);
+      if (i > 1 && k > 1 && a[i - 1] === b[k - 2] && a[i - 2] === b[k - 1])
+        least = Math.min(least, before[k - 2]! + 1);
+      row.push(least);
+    }
+    [before, last] = [last, row];
+  }
+  return last[b.length]!;
+}
