@@ -33,6 +33,7 @@ const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
 const POSIX_FADV_DONTNEED = 4;
+const SYNC_FILE_RANGE_WRITE = 2;
 export const ENXIO = 6;
 export const EINTR = 4;
 export const EWOULDBLOCK = 11;
@@ -276,6 +277,18 @@ export function fileStatus(fd: number): FileStatus {
     allocatedBytes: Number(statWords[8]) * 512,
     isFile: (statMode[0]! & S_IFMT) === 0o100000,
   };
+}
+
+/**
+ * Tells the kernel to begin writing a range of the page cache to the device, which a later sync then
+ * waits less for. A hint: a sync also reports the errors of such writes.
+ */
+export function startWriteback(fd: number, offset: number, lengthBytes: number): void {
+  checkInteger("offset", offset);
+  checkInteger("lengthBytes", lengthBytes, 1);
+  const fault = enter("sync_file_range", fd, offset, lengthBytes);
+  if (fault !== undefined && "errno" in fault) return;
+  libc.sync_file_range(fd, offset, lengthBytes, SYNC_FILE_RANGE_WRITE);
 }
 
 /** Asks the kernel to drop a file's clean page cache. */

@@ -27,6 +27,8 @@ const symbols = {
   fallocate: { args: [T.i32, T.i32, T.i64, T.i64], returns: T.i32 },
   // int posix_fadvise(int fd, off_t offset, off_t length, int advice)   (returns the error number)
   posix_fadvise: { args: [T.i32, T.i64, T.i64, T.i32], returns: T.i32 },
+  // int sync_file_range(int fd, off_t offset, off_t length, unsigned int flags)
+  sync_file_range: { args: [T.i32, T.i64, T.i64, T.u32], returns: T.i32 },
   // off_t lseek(int fd, off_t offset, int whence)
   lseek: { args: [T.i32, T.i64, T.i32], returns: T.i64_fast },
   // int fstat(int fd, struct stat *statbuf)

@@ -7,6 +7,7 @@ import {
   EIO,
   SyscallError,
   setDirectIo,
+  startWriteback,
   truncateFile,
   writeAt,
 } from "../../ffi/index.ts";
@@ -99,6 +100,7 @@ export class FileWriter implements SinkWriter {
     if (written < 0) throw new SyscallError("pwrite", -written, path);
     if (written < lengthBytes)
       throw new SyscallError("pwrite", EIO, path, `wrote ${written} of ${lengthBytes} bytes`);
+    startWriteback(fd, offset, lengthBytes);
   }
 
   close(): void {}

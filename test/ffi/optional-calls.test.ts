@@ -30,6 +30,7 @@ const OPTIONAL: Readonly<Record<string, (call: string, offset: number) => boolea
   eventfd: (call) => call === "eventfd",
   sched_getattr: (call) => call === "sched_getattr",
   sched_setattr: (call) => call === "sched_setattr",
+  sync_file_range: (call) => call === "sync_file_range",
   posix_fadvise: (call) => call === "posix_fadvise",
 };
 
