@@ -280,8 +280,8 @@ export function fileStatus(fd: number): FileStatus {
 }
 
 /**
- * Tells the kernel to begin writing a range of the page cache to the device, which a later sync then
- * waits less for. A hint: a sync also reports the errors of such writes.
+ * Tells the kernel to begin writing a range of the page cache to the device, so that a later sync
+ * waits less. A hint: the sync also reports the errors of such writes.
  */
 export function startWriteback(fd: number, offset: number, lengthBytes: number): void {
   checkInteger("offset", offset);
