@@ -32,6 +32,7 @@ import { createFileFor, resolveLoadOptions, restoreFile } from "./restore-file.t
 import { createParts } from "../core/parts.ts";
 import type { WaitOptions } from "../core/wait.ts";
 import { keepServed } from "../core/service.ts";
+import { onUse } from "../errors/lazy-import.ts";
 import { NoCheckpointError, UnsupportedError } from "../errors/errors.ts";
 import { type LoadStats, NOTHING_LOADED } from "../load/load-stats.ts";
 import { type FileMetrics, metricsOf } from "../metrics/metrics.ts";
@@ -48,6 +49,7 @@ export let fileOver: (core: FileCore, userData: Uint8Array | null) => MemoryFile
 /** `onSave` and `onError` beside the options of each save. */
 export type CheckpointEveryOptions = SaveOptions & PeriodicOptions<SaveReport>;
 
+const importRefresh = onUse(() => import("../restore/refresh.ts"));
 const NO_OPTIONS = Object.freeze({});
 
 export class MemoryFile extends PageMemory implements Disposable {
@@ -130,10 +132,9 @@ export class MemoryFile extends PageMemory implements Disposable {
   }
 
   /**
-   * For turns of the event loop that take long: stops here while another thread saves the file at
-   * one instant. Otherwise it only reads one word. A thread also stops between turns and in
-   * `awaitLoadSync`, and nowhere else: all that it writes between two such points is saved as a
-   * whole. I/O under way into a view continues.
+   * For long turns of the event loop: stops here while another thread saves the file at one
+   * instant; else it only reads a word. A thread also stops between turns and in `awaitLoadSync`,
+   * nowhere else: what it writes between two such points is saved as a whole. I/O goes on.
    */
   safepoint(): void {
     this.#core.requireLive("safepoint()");
@@ -307,7 +308,7 @@ export class MemoryFile extends PageMemory implements Disposable {
     const origin = this.#origin;
     if (origin === undefined)
       throw new UnsupportedError("Cannot refresh a file that loadFrom() did not restore");
-    const { refreshCore } = await import("../restore/refresh.ts");
+    const { refreshCore } = await importRefresh();
     const before = this.#core;
     const refreshed = await refreshCore(before, origin);
     if (refreshed === undefined) return false;

@@ -4,7 +4,9 @@
  * Bodies are not part of the signature: each write carries a CRC-32 that the store checks, and
  * hashing them would cost more than sending them.
  */
+import { SyscallError } from "../../ffi/index.ts";
 import { UnsupportedError } from "../errors/errors.ts";
+import { onUse } from "../errors/lazy-import.ts";
 import { CredentialReader, type CredentialHandle, type Credentials } from "./credentials.ts";
 
 /** The part that a thread needs to sign. postMessage can copy it. */
@@ -22,10 +24,13 @@ export interface Signable {
 /** Returns the headers to send. */
 export type Signer = (request: Signable) => Promise<Record<string, string>>;
 
+const importPackage = onUse(() => import("aws4fetch"));
+
 async function importSigner() {
   try {
-    return (await import("aws4fetch")).AwsV4Signer;
+    return (await importPackage()).AwsV4Signer;
   } catch (cause) {
+    if (cause instanceof SyscallError) throw cause;
     throw new UnsupportedError("S3 needs the package aws4fetch: npm install aws4fetch", { cause });
   }
 }

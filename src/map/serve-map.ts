@@ -1,8 +1,11 @@
 /** `serveMap`: the page map of running files. Loads the server on first use. */
 import { showValue } from "../../ffi/index.ts";
 import { type Nullable, readOptions, toList } from "../core/options.ts";
+import { onUse } from "../errors/lazy-import.ts";
 import { coreOf, MemoryFile } from "../file/memory-file.ts";
 import type { ServeMapOptions, MapServer } from "./serve.ts";
+
+const importServer = onUse(() => import("./serve.ts"));
 
 /**
  * Serves a page that shows the file live: which pages are used, loaded or waste; the slowest waits;
@@ -23,6 +26,6 @@ export async function serveMap(
     core.requireLive("serveMap()");
     return core;
   });
-  const { serveCores } = await import("./serve.ts");
+  const { serveCores } = await importServer();
   return await serveCores(cores, readOptions<ServeMapOptions>(options));
 }

@@ -98,6 +98,36 @@ export async function openPlace(url: string, options: PlaceOptions = {}): Promis
   };
 }
 
+/**
+ * Opens something at a place. Once `given` is aborted, it rejects with its reason, and the requests
+ * of `open`, which get a signal for it, end. Requests after it are not affected.
+ *
+ * @param discard called with what was opened all the same
+ */
+export async function openUnlessAborted<T>(
+  given: AbortSignal | undefined,
+  open: (signal: AbortSignal | undefined) => Promise<T>,
+  discard: (opened: T) => void,
+): Promise<T> {
+  if (given === undefined) return await open(undefined);
+  given.throwIfAborted();
+  const controller = new AbortController();
+  const { promise, reject } = Promise.withResolvers<never>();
+  const onAbort = () => {
+    controller.abort(given.reason);
+    // A provider of credentials may never answer.
+    opening.then(discard, () => undefined);
+    reject(given.reason);
+  };
+  given.addEventListener("abort", onAbort, { once: true });
+  const opening = open(controller.signal);
+  try {
+    return await Promise.race([opening, promise]);
+  } finally {
+    given.removeEventListener("abort", onAbort);
+  }
+}
+
 /** The bucket of a place in S3. @throws {TypeError} for other places @throws as `openPlace` */
 export async function openBucketOf(url: string, options: PlaceOptions): Promise<Bucket> {
   if (!isS3Url(url)) throw new TypeError(`Expected a URL as s3://bucket/prefix, got '${url}'`);

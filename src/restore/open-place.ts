@@ -8,6 +8,7 @@ import type { RemoteCheckpoint } from "../remote/open-checkpoint.ts";
 import {
   isRemote,
   openPlace,
+  openUnlessAborted,
   resolvePlace,
   type RemotePlace,
   shownPlace,
@@ -50,7 +51,10 @@ export function openCheckpointAt(
   where: string,
   options: OpenPlaceOptions,
 ): OpenedCheckpoint | Promise<OpenedCheckpoint> {
-  if (isRemote(where)) return openRemote(where, options);
+  if (isRemote(where)) {
+    const open = (signal: AbortSignal | undefined) => openRemote(where, options, signal);
+    return openUnlessAborted(options.signal, open, closeOpened);
+  }
   return openLocal(openCheckpoint(where), null);
 }
 
@@ -62,14 +66,19 @@ function openLocal(
   return { manifest, source, s3Place, isCaching: false, close: async () => undefined };
 }
 
-async function openRemote(where: string, options: OpenPlaceOptions): Promise<OpenedCheckpoint> {
-  const { s3, signal } = options;
+/** `signal` is for the requests until it is open. */
+async function openRemote(
+  where: string,
+  options: OpenPlaceOptions,
+  signal: AbortSignal | undefined,
+): Promise<OpenedCheckpoint> {
+  const { s3 } = options;
   const cache = checkCache(options.cache);
   if (cache?.offline === true) {
     const s3Place = isS3Url(where) ? parseS3Place(where, s3) : null;
     return openLocal(openOffline(shownPlace(where), cache), s3Place);
   }
-  const place = await openPlace(where, { s3 });
+  const place = await openPlace(where, { s3, signal });
   try {
     signal?.throwIfAborted();
     const found =

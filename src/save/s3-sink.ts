@@ -19,7 +19,7 @@ import type { Bucket } from "../http/bucket.ts";
 import { pagesKey } from "../remote/keys.ts";
 import { idAt, newestPublished, publish, type Published } from "../remote/manifests.ts";
 import { readManifest, readWhole } from "../remote/open-checkpoint.ts";
-import { openPlace, type RemotePlace } from "../remote/place.ts";
+import { openPlace, openUnlessAborted, type RemotePlace } from "../remote/place.ts";
 import { checkConditions } from "../remote/preflight.ts";
 import { requireYoung } from "../remote/prune.ts";
 import { PageUpload, type UploadDescription } from "../remote/upload.ts";
@@ -68,9 +68,18 @@ export class S3Sink implements Sink {
    * @throws {RemoteError}
    */
   static async open(url: string, options: SinkOptions): Promise<S3Sink> {
+    const open = (opening: AbortSignal | undefined) => S3Sink.openNow(url, options, opening);
+    return await openUnlessAborted(options.signal, open, (sink) => void sink.close());
+  }
+
+  private static async openNow(
+    url: string,
+    options: SinkOptions,
+    opening: AbortSignal | undefined,
+  ): Promise<S3Sink> {
     const { wantsBase, signal, cores = [], ...placeOptions } = options;
-    // Without the signal, because sent objects are removed after it, too.
-    const remote = await openPlace(url, placeOptions);
+    // Its later requests do not end with the save's signal: they remove what was sent.
+    const remote = await openPlace(url, { ...placeOptions, signal: opening });
     let base: OpenCheckpoint | null = null;
     try {
       const { bucket } = remote;

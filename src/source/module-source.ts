@@ -2,6 +2,7 @@
  * ModuleSource: a program brings its own source as a module. Each reading thread imports it and
  * calls its `openReader`.
  */
+import { onUse } from "../errors/lazy-import.ts";
 import { AsyncReader, type ContentReader } from "./async-reader.ts";
 import type { ModuleSource } from "./description.ts";
 import type { ReaderUse, SourceReader } from "./reader.ts";
@@ -20,7 +21,7 @@ export async function openModuleReader(
   source: ModuleSource,
   use: ReaderUse,
 ): Promise<SourceReader> {
-  const loaded = (await import(source.module)) as Partial<PageSourceModule>;
+  const loaded = (await onUse(() => import(source.module))()) as Partial<PageSourceModule>;
   if (typeof loaded.openReader !== "function")
     throw new TypeError(`Expected ${source.module} to export a function openReader`);
   const reader = await loaded.openReader(source.options, use);

@@ -4,10 +4,14 @@
  */
 import { showValue } from "../../ffi/index.ts";
 import type { RingRegistry } from "../aio/uring-queue.ts";
+import { onUse } from "../errors/lazy-import.ts";
 import { openFileReader } from "./file-source.ts";
 import type { ModuleSource, PageSource } from "./description.ts";
 import type { RemoteSource } from "./remote-source.ts";
 import type { ReaderUse, SourceReader } from "./reader.ts";
+
+const importModule = onUse(() => import("./module-source.ts"));
+const importRemote = onUse(() => import("./remote-source.ts"));
 
 /**
  * Opens the source for this thread. `rings` records io_uring rings, which outlive a thread that
@@ -37,13 +41,13 @@ export function openReader(
 }
 
 async function openModule(source: ModuleSource, use: ReaderUse): Promise<SourceReader> {
-  const { openModuleReader } = await import("./module-source.ts");
+  const { openModuleReader } = await importModule();
   return openModuleReader(source, use);
 }
 
 /** Imported on first use: a program without remote places does not load it. */
 async function openRemote(source: RemoteSource, use: ReaderUse): Promise<SourceReader> {
-  const { openRemoteReader } = await import("./remote-source.ts");
+  const { openRemoteReader } = await importRemote();
   return openRemoteReader(source, use);
 }
 

@@ -38,3 +38,15 @@ test.skipIf(canRun === false || canRun.exitCode !== 0)(
   },
   60_000,
 );
+
+test.each([0, 1, 2, 3, 5, 8, 11])(
+  "modules that are imported on first use are found later if %p descriptors are too few",
+  async (left) => {
+    const program = join(import.meta.dir, "support/scarce-imports-program.ts");
+    const command = ["sh", "-c", 'ulimit -n 100; exec "$0" "$@"', process.execPath, program];
+    const child = Bun.spawn([...command, `${left}`], { stdout: "pipe", stderr: "inherit" });
+    const [without, later] = JSON.parse(await child.stdout.text()) as [string[], string[]];
+    expect(without).toEqual(["refresh EMFILE", "serveMap EMFILE", "s3 EMFILE"]);
+    expect(later).toEqual(["refresh done", "serveMap done", "s3 ERR_REMOTE"]);
+  },
+);

@@ -138,6 +138,7 @@ test("one service thread serves all files of a thread", async () => {
 test("idle threads of a pool end by themselves", async () => {
   const pool = new ThreadPool(new URL("./support/worker.ts", import.meta.url), 0, 100);
   await Promise.all([pool.run("echo", 1).done, pool.run("sleep", 50).done]);
-  expect(pool.count()).toEqual({ idle: 2, busy: 0 });
+  // One of them may have ended already.
+  expect(pool.count().busy).toBe(0);
   await until(() => pool.count().idle === 0);
 });
