@@ -90,6 +90,12 @@ export class DirectorySink implements Sink {
       if (LEFTOVER.test(name) && !named.has(name)) await directory.remove(name);
   }
 
+  async keepBase(): Promise<void> {
+    endCache(this.directory);
+    // Another program may have written it, and not synced it.
+    await this.directory.sync();
+  }
+
   private async syncPages(written: PageFile | null): Promise<void> {
     const { directory, pages } = this;
     if (written === null || pages === undefined) return;

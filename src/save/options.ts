@@ -65,6 +65,11 @@ export interface SaveReport {
   readonly directory: string;
   /** The checkpoint's id: 16 hexadecimal digits. */
   readonly id: string;
+  /**
+   * True if the checkpoint that was there shows this instant already. It stays as it is, and `id`
+   * is its id.
+   */
+  readonly isUnchanged: boolean;
   readonly isConsistent: boolean;
   /**
    * How long the program was stopped: from the first thread's stop until the last one continued.

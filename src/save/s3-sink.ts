@@ -137,6 +137,10 @@ export class S3Sink implements Sink {
     this.expectation.notePublished(id);
   }
 
+  async keepBase(): Promise<void> {
+    this.expectation.notePublished(this.base!.manifest.id);
+  }
+
   async close(): Promise<void> {
     const { upload, base, remote } = this;
     this.signal?.removeEventListener("abort", this.onAbort);

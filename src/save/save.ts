@@ -42,8 +42,10 @@ import {
   type SaveReport,
 } from "./options.ts";
 import { openSink } from "./open-sink.ts";
+import { makeReport, type SavedCheckpoint, type Totals } from "./report.ts";
 import { createTable, type FileTable } from "./save-table.ts";
 import type { Sink, SinkDescription } from "./sink.ts";
+import { isManifestOf } from "./unchanged.ts";
 import { writeUsedPages } from "./write-pages.ts";
 
 export type { SaveFile, SaveOptions, SaveReport } from "./options.ts";
@@ -79,22 +81,12 @@ async function saveWhenLoaded(plan: SavePlan, kept?: KeptLock): Promise<SaveRepo
   return await closing(sink, () => new Save(plan, sink).run());
 }
 
-/** The results of all passes of a save together. */
-interface Totals {
-  frames: number;
-  compressedFrames: number;
-  writtenBytes: number;
-  writtenPages: number;
-  zeroPages: number;
-  reusedPages: number;
-}
-
 /** The parts of a manifest. */
 interface Saved {
   readonly states: readonly FileState[];
   readonly stored: readonly StoredExtents[];
-  /** The page file that this save wrote. */
-  readonly pageFile: PageFile;
+  /** The page file that this save wrote, if it wrote any. */
+  readonly pageFile?: PageFile;
 }
 
 /** One save into an opened sink. */
@@ -146,7 +138,9 @@ class Save {
       const instant = await this.copy(cores);
       const stored = await this.compact(cores, instant.states);
       this.reportProgress();
-      const report = await this.commit(cores, instant, stored);
+      const report =
+        (await this.keepBase(cores, instant, stored)) ??
+        (await this.commit(cores, instant, stored));
       detectors.committed(report.id);
       return report;
     }).finally(() => {
@@ -256,6 +250,23 @@ class Save {
     this.plan.onProgress?.({ writtenBytes, totalBytes: writtenBytes });
   }
 
+  /** The report of a save that changes nothing; undefined if the base differs. */
+  private async keepBase(
+    cores: readonly SavedCore[],
+    instant: Instant,
+    stored: readonly StoredExtents[],
+  ): Promise<SaveReport | undefined> {
+    const { sink, totals } = this;
+    if (!this.isOnBase || totals.writtenBytes > 0) return undefined;
+    const { id } = sink.base!.manifest;
+    const manifest = await this.compose(cores, { states: instant.states, stored }, id);
+    const encoded = encodeManifest(manifest);
+    if (!isManifestOf(sink.base!, encoded)) return undefined;
+    this.plan.signal?.throwIfAborted();
+    await sink.keepBase();
+    return this.report({ instant, manifest, encoded, isUnchanged: true });
+  }
+
   private async commit(
     cores: readonly SavedCore[],
     instant: Instant,
@@ -269,7 +280,7 @@ class Save {
       written: pageFile.sizeBytes > 0 ? pageFile : null,
       makeManifest: async () => {
         const saved = { states: instant.states, stored, pageFile };
-        const manifest = await this.compose(cores, saved);
+        const manifest = await this.compose(cores, saved, this.id);
         await nextTurn();
         const encoded = encodeManifest(manifest);
         await nextTurn();
@@ -280,15 +291,16 @@ class Save {
         return { manifest: encoded, pageFiles: manifest.pageFiles };
       },
     });
-    return this.report(instant, made!.manifest, made!.encoded);
+    return this.report({ instant, ...made!, isUnchanged: false });
   }
 
   /** The manifest, with the page files that have live contents. */
   private async compose(
     cores: readonly SavedCore[],
     { states, stored, pageFile }: Saved,
+    id: bigint,
   ): Promise<Manifest<SavedFile>> {
-    const pageFiles = [...this.basePageFiles, pageFile];
+    const pageFiles = [...this.basePageFiles, ...(pageFile === undefined ? [] : [pageFile])];
     const isLive = pageFiles.map(() => false);
     for (const { frame } of stored)
       for (const number of frame) isLive[this.frames.pageFile[number]!] = true;
@@ -305,7 +317,7 @@ class Save {
       files.push({ name, chunkHuge, runs, userData: given, ...map });
     }
     return {
-      id: this.id,
+      id,
       hashSeed: this.hashSeed,
       pageFiles: pageFiles.filter((_, i) => isLive[i]),
       files,
@@ -313,38 +325,8 @@ class Save {
     };
   }
 
-  private report(
-    { states, pauseMs, rounds, detection }: Instant,
-    { files, pageFiles }: Manifest<SavedFile>,
-    { lengthBytes }: EncodedManifest,
-  ): SaveReport {
-    const { plan, totals } = this;
-    const sum = (values: readonly number[]) => values.reduce((total, value) => total + value, 0);
-    const contentPages = sum(files.map(({ crcs }) => crcs.length));
-    return {
-      directory: plan.place,
-      id: hex(this.id),
-      isConsistent: plan.isConsistent,
-      pauseMs,
-      rounds,
-      detection,
-      usedBytes: sum(states.map(({ usedPages }) => usedPages)) * PAGE_SIZE,
-      pagesBytes: contentPages * PAGE_SIZE,
-      writtenBytes: totals.writtenBytes,
-      reusedBytes: totals.reusedPages * PAGE_SIZE,
-      zeroBytes: totals.zeroPages * PAGE_SIZE,
-      metaBytes: lengthBytes,
-      extents: sum(files.map(({ pageMap }) => pageMap.extents.start.length)),
-      pageFiles: pageFiles.length,
-      compression: {
-        codec: plan.compression,
-        frames: totals.frames,
-        compressedFrames: totals.compressedFrames,
-        contentBytes: totals.writtenPages * PAGE_SIZE,
-        storedBytes: totals.writtenBytes,
-      },
-      durationMs: performance.now() - this.startedAt,
-    };
+  private report(checkpoint: SavedCheckpoint): SaveReport {
+    return makeReport(this.plan, this.totals, checkpoint, performance.now() - this.startedAt);
   }
 }
 

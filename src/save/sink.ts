@@ -26,6 +26,8 @@ export interface Sink {
   beginPages(id: bigint, mostBytes: number): Promise<SinkDescription>;
   /** Replaces the checkpoint. Precondition: all writers are closed. */
   commit(commit: Commit): Promise<void>;
+  /** The base is the result of the save. Precondition: there is one, and all writers are closed. */
+  keepBase(): Promise<void>;
   /** Ends the save. Files that were not committed are removed. */
   close(): Promise<void>;
 }

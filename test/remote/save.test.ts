@@ -54,7 +54,10 @@ test("saveTo compresses with zstd by default", async () => {
 
 test("saveTo gives later manifests keys that sort before earlier ones", async () => {
   using file = filledFile(10);
-  for (let i = 0; i < 3; i++) await file.saveTo(PLACE, { s3: s3Of(server) });
+  for (let i = 0; i < 3; i++) {
+    file.view({ start: 0, end: PAGE_SIZE })[0] = i;
+    await file.saveTo(PLACE, { s3: s3Of(server) });
+  }
   expect(namesIn(server).slice(0, 3)).toEqual(
     [6, 7, 8].map((digit) => `manifest/99999999999999${digit}`),
   );
@@ -75,6 +78,16 @@ test("saveTo sends only changed pages, and shares page files", async () => {
   const { contents, manifest } = await openRemoteCheckpoint(place);
   expect(contents.length).toBe(3);
   expect(manifest.pageFiles.length).toBe(2);
+});
+
+test("saveTo sends nothing if the newest checkpoint shows the instant already", async () => {
+  using file = filledFile(2000);
+  const first = await file.saveTo(PLACE, { s3: s3Of(server) });
+  const before = server.seen.length;
+  const again = await file.saveTo(PLACE, { s3: s3Of(server) });
+  expect(again).toMatchObject({ isUnchanged: true, id: first.id });
+  const methods = new Set(server.seen.slice(before).map(({ method }) => method));
+  expect([...methods]).toEqual(["GET"]);
 });
 
 test("saveTo shows one instant while the program writes", async () => {

@@ -132,6 +132,8 @@ test("saveTo of overlapping writers that know the place succeeds once", async ()
   await publishZeros(1);
   using one = await load();
   using other = await load();
+  write(one, 0, 1);
+  write(other, 0, 2);
   const results = await Promise.allSettled([save(one), save(other)]);
   const failed = results.filter((result) => result.status === "rejected");
   expect(failed.map(({ reason }) => reason.message)).toEqual([
@@ -139,7 +141,9 @@ test("saveTo of overlapping writers that know the place succeeds once", async ()
   ]);
   const loser = results[0]!.status === "rejected" ? one : other;
   await expectConflict(save(loser));
-  await save(loser === one ? other : one);
+  const winner = loser === one ? other : one;
+  write(winner, 0, 3);
+  await save(winner);
 });
 
 test("saveTo of a file that does not know the place replaces what is there", async () => {
@@ -161,6 +165,7 @@ test("saveTo into a place that was emptied is no conflict", async () => {
   await save(file);
   server.objects.clear();
   await save(file);
+  write(file, 0, 5);
   await save(file);
   expect(namesIn(server).filter((name) => name.startsWith("manifest/"))).toHaveLength(2);
 });
@@ -211,6 +216,7 @@ test("saveAll conflicts if one of its files knows an older checkpoint", async ()
   using other = filledFile(1);
   await saveAll(PLACE, { one, other }, options());
   using files = await loadAll(PLACE, options());
+  write(one, 0, 5);
   await saveAll(PLACE, { one, other }, options());
   using added = filledFile(1);
   await expectConflict(saveAll(PLACE, new Map([...files, ["added", added]]), options()));

@@ -62,6 +62,39 @@ describe.each(["userfaultfd", "hashes"])("%s", (detection) => {
     await expectSaved(back);
   });
 
+  test("saveTo leaves a checkpoint that shows the instant already", async () => {
+    using file = numberedFile(PAGES, 1);
+    const userData = new Uint8Array([1]);
+    const first = await file.saveTo(directory, { userData });
+    expect(first.isUnchanged).toBe(false);
+    const { ino } = statSync(join(directory, "meta"));
+    words(file)[9] = words(file)[9]!;
+    const again = await file.saveTo(directory, { userData });
+    expect(again).toMatchObject({ isUnchanged: true, id: first.id, pagesBytes: BYTES });
+    expect(statSync(join(directory, "meta")).ino).toBe(ino);
+    const isChangedBy = async (change: () => void, data = userData) => {
+      change();
+      const { ino } = statSync(join(directory, "meta"));
+      expect(await file.saveTo(directory, { userData: data })).toMatchObject({
+        isUnchanged: false,
+      });
+      expect(statSync(join(directory, "meta")).ino).not.toBe(ino);
+      await expectSaved(file);
+    };
+    await isChangedBy(() => {}, new Uint8Array([2]));
+    await isChangedBy(() => file.incRef({ start: 0, end: PAGE_SIZE }));
+    await isChangedBy(() => file.decommit({ start: 0, end: PAGE_SIZE }));
+    await isChangedBy(() => file.decRef({ start: PAGE_SIZE, end: 2 * PAGE_SIZE }));
+    await isChangedBy(() => void file.allocate(PAGE_SIZE, { kind: 3 }));
+    await isChangedBy(() => words(file).set([77_777], 4096));
+    // After a restart, hashes say that nothing has changed.
+    using back = await MemoryFile.loadFrom(directory);
+    expect(await back.saveTo(directory, { userData })).toMatchObject({ isUnchanged: true });
+    expect(await back.saveTo(directory, { userData, incremental: false })).toMatchObject({
+      isUnchanged: false,
+    });
+  });
+
   test("saveTo writes all pages to another place, and with incremental: false", async () => {
     using file = numberedFile(PAGES, 1);
     await file.saveTo(directory);

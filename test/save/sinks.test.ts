@@ -153,6 +153,17 @@ describe.each(places)("%s", (_, placeOf) => {
     await expectContents(1n);
   });
 
+  test("keepBase leaves the place as it was", async () => {
+    await save(1n);
+    const before = placeOf().names();
+    await withSink(async (sink) => {
+      await sink.beginPages(2n, 0);
+      await sink.keepBase();
+    });
+    expect(placeOf().names()).toEqual(before);
+    await expectContents(1n);
+  });
+
   test("a commit whose manifest cannot be made leaves the place as it was", async () => {
     await save(1n);
     const before = placeOf().names();
