@@ -7,18 +7,19 @@ import { KEY_TYPES, type KeyType } from "./keys.ts";
 import type { MapOptions } from "./map-options.ts";
 import type { StoreParts } from "./parts.ts";
 
-/** Whether the map has the limits that the options give. */
-export function hasLimits(
+/** The map of that name, if it has the limits that the options give. */
+export function findMap(
   parts: StoreParts,
-  place: HeaderPlace,
+  name: string,
   { maxEntries, maxBytes }: MapOptions,
-): boolean {
-  if (maxEntries === undefined && maxBytes === undefined) return true;
+): HeaderPlace | undefined {
+  const place = parts.names.find(name, StructureKind.Map);
+  if (place === undefined || (maxEntries === undefined && maxBytes === undefined)) return place;
   const buckets = new Buckets(parts.arena, parts.pages, place);
-  return (
+  const hasLimits =
     (maxEntries === undefined || buckets.header(MapWord.MaxEntries) === maxEntries) &&
-    (maxBytes === undefined || buckets.headerNumber(MapWord.MaxBytes) === maxBytes)
-  );
+    (maxBytes === undefined || buckets.headerNumber(MapWord.MaxBytes) === maxBytes);
+  return hasLimits ? place : undefined;
 }
 
 /**

@@ -37,7 +37,7 @@ import { Heap } from "./heap.ts";
 import { KEY_TYPES, type KeyType } from "./keys.ts";
 import { StoreMap } from "./map.ts";
 import type { MapOptions } from "./map-options.ts";
-import { createMap, dropMap, hasLimits } from "./map-header.ts";
+import { createMap, dropMap, findMap } from "./map-header.ts";
 import type { FileMetrics } from "../metrics/metrics.ts";
 import type { Schema } from "./column-types.ts";
 import { Table } from "./table.ts";
@@ -225,10 +225,9 @@ export class Store implements Disposable, AsyncDisposable {
         `Expected key to be one of ${KEY_TYPES.join(", ")}, got ${showValue(type)}`,
       );
     this.arena.beginRead("map()");
-    const find = () => this.parts.names.find(name, StructureKind.Map);
-    let place = this.arena.mayBeRaced ? this.arena.readLocked(find) : find();
-    if (place === undefined || !hasLimits(this.parts, place, options))
-      place = createMap(this.parts, name, type, options);
+    const find = () => findMap(this.parts, name, options);
+    const found = this.arena.mayBeRaced ? this.arena.readLocked(find) : find();
+    const place = found ?? createMap(this.parts, name, type, options);
     const known = this.maps.get(name);
     const stored = KEY_TYPES[this.arena.get(place.window, place.word + MapWord.KeyType)];
     if (stored === undefined) throw new CorruptStoreError(`A map has an unknown type of keys`);
