@@ -97,10 +97,11 @@ function placeTables(
   classes: number,
 ): { offsets: number[]; lengthBytes: number } {
   const { values, owners, bits, summary } = segmentLengths(layout, pages);
-  const summaries = Array.from({ length: classes }, () => 4 * summary);
+  const tableBytes = [values, 4 * owners, 4 * bits];
+  for (let cls = 0; cls < classes; cls++) tableBytes.push(4 * summary);
   const offsets: number[] = [];
   let lengthBytes = 0;
-  for (const bytes of [values, 4 * owners, 4 * bits, ...summaries]) {
+  for (const bytes of tableBytes) {
     offsets.push(lengthBytes);
     lengthBytes += Math.ceil(bytes / PAGE_SIZE) * PAGE_SIZE;
   }

@@ -195,12 +195,14 @@ function decodePageFiles(sections: Sections, { pageFileCount }: Header, path: st
   const sizes = new Float64Array(bytes.buffer, bytes.byteOffset + ids.byteLength, pageFileCount);
   if (new Set(ids).size !== pageFileCount)
     throw corrupt(path, "Two page files have the same id", "pageFiles");
-  return Array.from(ids, (id, i) => {
+  const pageFiles: PageFile[] = [];
+  for (let i = 0; i < pageFileCount; i++) {
     const sizeBytes = sizes[i]!;
     if (!Number.isInteger(sizeBytes) || sizeBytes < 0 || sizeBytes > LIMITS.pageFileBytes)
       throw corrupt(path, `Page file ${i} of ${sizeBytes} bytes is out of bounds`, "pageFiles");
-    return { id, sizeBytes };
-  });
+    pageFiles.push({ id: ids[i]!, sizeBytes });
+  }
+  return pageFiles;
 }
 
 function decodeName(bytes: Uint8Array, path: string): string {
@@ -293,8 +295,8 @@ function columnsOf(bytes: Uint8Array, count: number, id: number, path: string): 
       `Expected ${count} columns, got ${bytes.byteLength} bytes`,
       SECTION_NAMES[id],
     );
-  return Array.from(
-    { length: count },
-    (_, i) => new Uint32Array(bytes.buffer, bytes.byteOffset + 4 * i * rows, rows),
-  );
+  const columns: Uint32Array[] = [];
+  for (let i = 0; i < count; i++)
+    columns.push(new Uint32Array(bytes.buffer, bytes.byteOffset + 4 * i * rows, rows));
+  return columns;
 }

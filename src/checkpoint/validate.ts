@@ -81,7 +81,15 @@ function chunkKindsDiffer(chunkHuge: Uint8Array, start: number, end: number): bo
   return false;
 }
 
+function isCompressed(codec: number, storedBytes: number, decodedBytes: number): boolean {
+  const isSized = Number.isInteger(storedBytes) && storedBytes > 0 && storedBytes < decodedBytes;
+  return isSized && codec !== CodecId.Raw && codec <= CodecId.Zstd;
+}
+
 /**
+ * In a fresh process the loop runs interpreted, so a raw frame that follows another one takes few
+ * steps, and no call.
+ *
  * @throws {CorruptCheckpointError} unless frames are ordered, disjoint, and within the page files
  */
 export function checkFrames(
@@ -92,28 +100,32 @@ export function checkFrames(
   const { content, codec, offset, storedBytes, pages } = frames;
   const refuse = (i: number, what: string) =>
     corrupt(path, `Frame ${i} of content ${content[i]} at ${offset[i]} ${what}`, "frames");
-  let previousContent = 0;
+  const { framePages } = LIMITS;
+  let current = 0;
+  let sizeBytes = 0;
   let previousEnd = 0;
   for (let i = 0; i < content.length; i++) {
-    const pageFile = pageFiles[content[i]! - 1];
-    if (pageFile === undefined) throw refuse(i, `is in none of ${pageFiles.length} page files`);
-    const decodedBytes = pages[i]! * PAGE_SIZE;
-    if (pages[i] === 0 || pages[i]! > LIMITS.framePages) throw refuse(i, `has ${pages[i]} pages`);
+    if (content[i] !== current) {
+      const pageFile = pageFiles[content[i]! - 1];
+      if (pageFile === undefined) throw refuse(i, `is in none of ${pageFiles.length} page files`);
+      sizeBytes = pageFile.sizeBytes;
+      if (content[i]! < current) throw refuse(i, "is before a frame of a content after its own");
+      current = content[i]!;
+      previousEnd = 0;
+    }
+    const count = pages[i]!;
+    if (count === 0 || count > framePages) throw refuse(i, `has ${count} pages`);
+    const stored = storedBytes[i]!;
+    const isRaw = codec[i] === CodecId.Raw && stored === count * PAGE_SIZE;
+    if (!isRaw && !isCompressed(codec[i]!, stored, count * PAGE_SIZE))
+      throw refuse(i, `of codec ${codec[i]} has ${stored} bytes`);
+    const start = offset[i]!;
+    const end = start + stored;
     // Compared so that NaN fails.
-    const isSized =
-      Number.isInteger(storedBytes[i]) &&
-      (codec[i] === CodecId.Raw
-        ? storedBytes[i] === decodedBytes
-        : codec[i]! <= CodecId.Zstd && storedBytes[i]! > 0 && storedBytes[i]! < decodedBytes);
-    if (!isSized) throw refuse(i, `of codec ${codec[i]} has ${storedBytes[i]} bytes`);
-    if (content[i]! !== previousContent) previousEnd = 0;
-    const end = offset[i]! + storedBytes[i]!;
-    const isPlaced =
-      offset[i]! % PAGE_SIZE === 0 && offset[i]! >= previousEnd && end <= pageFile.sizeBytes;
-    if (!isPlaced || content[i]! < previousContent)
-      throw refuse(i, `is out of order or beyond ${pageFile.sizeBytes} bytes`);
-    previousContent = content[i]!;
-    previousEnd = end;
+    const isNext = start === previousEnd || (start > previousEnd && start % PAGE_SIZE === 0);
+    if (!isNext || !(end <= sizeBytes))
+      throw refuse(i, `is out of order or beyond ${sizeBytes} bytes`);
+    previousEnd = isRaw ? end : Math.ceil(end / PAGE_SIZE) * PAGE_SIZE;
   }
 }
 
@@ -131,16 +143,19 @@ export function checkExtents({ extents, frames }: PageMap, path: string): number
   const { start, length, frame, framePage } = extents;
   const refuse = (i: number, what: string) =>
     corrupt(path, `Extent ${i} [${start[i]}, ${start[i]! + length[i]!}) ${what}`, "extents");
-  const unitOfFrame = new Int32Array(frames.pages.length).fill(-1);
-  const usedPages = new Uint16Array(frames.pages.length);
+  const rows = frames.pages.length;
+  // By frame: its unit's first page + the end of the frame's pages that extents have, which is at
+  // least 1. 0: no extent has been in the frame, as in all frames behind `lastRow`.
+  const taken = new Float64Array(rows);
+  let lastRow = -1;
   let pages = 0;
   let previousEnd = 0;
   let framesSeen = 0;
-  // Of the current frame: its row, pages, pages that extents have taken, and the end of its unit.
+  // Of the current frame: its row, its pages, the end of those that extents have, and its unit.
   let row = -1;
   let rowPages = 0;
   let used = 0;
-  let unitEnd = 0;
+  let unitStart = 0;
   for (let i = 0; i < start.length; i++) {
     const first = start[i]!;
     const count = length[i]!;
@@ -149,29 +164,26 @@ export function checkExtents({ extents, frames }: PageMap, path: string): number
     previousEnd = end;
     pages += count;
     if (frame[i] !== row) {
-      if (row >= 0) usedPages[row] = used;
+      if (row >= 0) taken[row] = unitStart + used;
       row = frame[i]!;
-      if (row >= unitOfFrame.length) throw refuse(i, `is in frame ${row} of ${unitOfFrame.length}`);
+      if (row >= rows) throw refuse(i, `is in frame ${row} of ${rows}`);
       rowPages = frames.pages[row]!;
-      used = usedPages[row]!;
-      const unit = Math.floor(first / PAGES_PER_UNIT);
-      unitEnd = (unit + 1) * PAGES_PER_UNIT;
-      if (unitOfFrame[row] === -1) framesSeen++;
-      else if (unitOfFrame[row] !== unit) throw refuse(i, `is not in the unit of frame ${row}`);
-      unitOfFrame[row] = unit;
+      unitStart = first - (first % PAGES_PER_UNIT);
+      const before = row > lastRow ? 0 : taken[row]!;
+      if (before === 0) framesSeen++;
+      used = before === 0 ? 0 : before - unitStart;
+      if (before !== 0 && (used < 1 || used > PAGES_PER_UNIT))
+        throw refuse(i, `is not in the unit of frame ${row}`);
+      if (row > lastRow) lastRow = row;
     }
-    if (end > unitEnd)
-      throw refuse(
-        i,
-        first >= unitEnd ? `is not in the unit of frame ${row}` : "crosses the end of its unit",
-      );
+    if (end > unitStart + PAGES_PER_UNIT) throw refuse(i, `leaves the unit of frame ${row}`);
     const from = framePage[i]!;
     if (from < used || from + count > rowPages)
       throw refuse(i, `has pages [${from}, ${from + count}) of frame ${row}, which has others`);
     used = from + count;
   }
-  if (framesSeen !== unitOfFrame.length)
-    throw corrupt(path, `${unitOfFrame.length - framesSeen} frames have no extent`, "frames");
+  if (framesSeen !== rows)
+    throw corrupt(path, `${rows - framesSeen} frames have no extent`, "frames");
   return pages;
 }
 

@@ -43,6 +43,7 @@ import {
   PAGES_PER_UNIT,
   SLOT_WORDS,
   SLOTS,
+  subtractPending,
   WORDS_PER_UNIT,
 } from "./load-tables.ts";
 import { Places } from "./places.ts";
@@ -107,12 +108,7 @@ export class LoadState {
     const { tables, words } = this;
     setBits(tables.started, start, end);
     setBits(tables.loaded, start, end);
-    for (let page = start; page < end; ) {
-      const unit = Math.floor(page / PAGES_PER_UNIT);
-      const next = Math.min(end, (unit + 1) * PAGES_PER_UNIT);
-      tables.unitPending[unit]! -= next - page;
-      page = next;
-    }
+    subtractPending(tables.unitPending, start, end);
     const pages = end - start;
     words[LoadWord.PendingPages]! -= pages;
     words[LoadWord.MissingPages]! -= pages;

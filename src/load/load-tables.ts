@@ -193,7 +193,7 @@ export function createLoad(plan: LoadPlan): LoadHandle {
   const tables = new SharedArrayBuffer(4 * words);
   new Int32Array(tables)[LoadWord.SizePages] = units * PAGES_PER_UNIT;
   const opened = openLoadTables(tables);
-  const pages = fill(opened, start, length);
+  const pages = fill(opened, map.extents);
   opened.words[LoadWord.ContentPages] = pages;
   opened.words[LoadWord.PendingPages] = pages;
   opened.words[LoadWord.MissingPages] = pages;
@@ -255,31 +255,70 @@ function toShared<Column extends Uint32Array | Float64Array>(column: Column): Co
   return copy as Column;
 }
 
+type Extents = PageMap["extents"];
+
 /** Fills the tables from extents. Returns how many pages have contents. */
-function fill(tables: LoadTables, starts: Uint32Array, lengths: Uint32Array): number {
+function fill(tables: LoadTables, extents: Extents): number {
   tables.started.fill(-1);
   tables.unitFirstExtent.fill(-1);
-  const pages = enterExtents(tables, starts, lengths);
+  let position: Position = { extent: 0, rank: 0 };
+  while (position.extent < extents.start.length) {
+    position = enterWholeUnits(tables, extents, position);
+    position = enterExtents(tables, extents, position);
+  }
   // No read is under way yet, so pages that need not be started are loaded.
   tables.loaded.set(tables.started);
-  return pages;
+  return position.rank;
+}
+
+/** The next extent to enter, and the rank of its first page. */
+interface Position {
+  readonly extent: number;
+  readonly rank: number;
 }
 
 /**
- * Enters every extent. Returns how many pages have contents. Values of a bitmap word or a unit are
+ * Enters the extents that are neighbouring whole units, as those of a dense image are: only two
+ * stores each.
+ */
+function enterWholeUnits(
+  { started, unitPending, unitFirstExtent, unitFirstRank }: LoadTables,
+  { start: starts, length: lengths }: Extents,
+  position: Position,
+): Position {
+  let { extent, rank } = position;
+  let page = starts[extent]!;
+  if ((page & (PAGES_PER_UNIT - 1)) !== 0) return position;
+  const first = page >>> UNIT_SHIFT;
+  let unit = first;
+  while (starts[extent] === page && lengths[extent] === PAGES_PER_UNIT) {
+    unitFirstExtent[unit] = extent++;
+    unitFirstRank[unit++] = rank;
+    rank += PAGES_PER_UNIT;
+    page += PAGES_PER_UNIT;
+  }
+  started.fill(0, first * WORDS_PER_UNIT, unit * WORDS_PER_UNIT);
+  unitPending.fill(PAGES_PER_UNIT, first, unit);
+  return { extent, rank };
+}
+
+/**
+ * Enters the extents up to the next one that is a whole unit. Values of a bitmap word or a unit are
  * gathered in variables and stored when the next one begins, because a store into a typed array is
  * the slowest step of an interpreted loop.
  */
-function enterExtents(tables: LoadTables, starts: Uint32Array, lengths: Uint32Array): number {
+function enterExtents(tables: LoadTables, extents: Extents, position: Position): Position {
+  const { start: starts, length: lengths } = extents;
   const { started, unitFirstExtent, unitFirstRank, unitPending } = tables;
-  let rank = 0;
+  let { extent, rank } = position;
   let word = -1;
   let bits = 0;
   let unit = -1;
   let pending = 0;
-  for (let extent = 0; extent < starts.length; extent++) {
+  for (; extent < starts.length; extent++) {
     const start = starts[extent]!;
     const count = lengths[extent]!;
+    if (count === PAGES_PER_UNIT && (start & (PAGES_PER_UNIT - 1)) === 0) break;
     const last = start + count - 1;
     if (start >>> 5 !== word) {
       if (word >= 0) started[word] = bits;
@@ -314,11 +353,23 @@ function enterExtents(tables: LoadTables, starts: Uint32Array, lengths: Uint32Ar
     }
     rank += count;
   }
-  if (unit >= 0) {
-    unitPending[unit] = pending;
-    started[word] = bits;
+  if (unit >= 0) unitPending[unit] = pending;
+  if (unit >= 0) started[word] = bits;
+  return { extent, rank };
+}
+
+/** Subtracts pages [start, end) from the pending ones of their units. Not atomic. */
+export function subtractPending(unitPending: Int32Array, start: number, end: number): void {
+  // Whole units are [first, last), and all of their pages are pending.
+  const first = Math.ceil(start / PAGES_PER_UNIT);
+  const last = Math.floor(end / PAGES_PER_UNIT);
+  if (first > last) {
+    unitPending[last]! -= end - start;
+    return;
   }
-  return rank;
+  unitPending.fill(0, first, last);
+  if (start < first * PAGES_PER_UNIT) unitPending[first - 1]! -= first * PAGES_PER_UNIT - start;
+  if (end > last * PAGES_PER_UNIT) unitPending[last]! -= end - last * PAGES_PER_UNIT;
 }
 
 /** Records the most reads that were in flight at once. `words` are LoadWord's. */

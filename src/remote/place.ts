@@ -38,7 +38,8 @@ export function resolvePlace(where: string): string {
 
 /** True for URLs of any kind, which are no directories. */
 export function hasScheme(where: string): boolean {
-  return /^[a-z][a-z0-9+.-]*:\/\//i.test(where);
+  // Most places are directories, and the first use of an expression takes 20 µs.
+  return where.includes("://") && /^[a-z][a-z0-9+.-]*:\/\//i.test(where);
 }
 
 function isHttpUrl(where: string): boolean {

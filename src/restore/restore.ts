@@ -146,7 +146,8 @@ function createState(file: RestoreFile, place: LoadPlace): LoadState {
   const { map, checksums, first = null } = file;
   const { source, group, index, isInline, mapped, files } = place;
   const { start, length } = map.extents;
-  const pages = start.length === 0 ? 0 : start.at(-1)! + length.at(-1)!;
+  const last = start.length - 1;
+  const pages = last < 0 ? 0 : start[last]! + length[last]!;
   const overlay = mapped ? createOverlay(pages, files) : null;
   const state = LoadState.create({ map, checksums, source, overlay, group, index, first });
   const used = isInline ? "inline" : describeSource(source).isUring ? "uring" : "workers";

@@ -14,7 +14,7 @@ export class BitTree {
 
   constructor(words: Int32Array, bases: readonly number[]) {
     this.words = words;
-    this.bases = Int32Array.from(bases);
+    this.bases = new Int32Array(bases);
     this.base = bases[0]!;
   }
 

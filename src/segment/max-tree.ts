@@ -16,7 +16,7 @@ export class MaxTree {
 
   constructor(nodes: Int32Array, bases: readonly number[]) {
     this.nodes = nodes;
-    this.bases = Int32Array.from(bases);
+    this.bases = new Int32Array(bases);
     let top = 0;
     for (let leaves = nodes.length - bases[0]!; leaves > 1; leaves = Math.ceil(leaves / FANOUT))
       top++;

@@ -78,7 +78,7 @@ export class Runs {
     this.current = tables;
     this.values = tables.values;
     this.starts = new BitTree(tables.bits, this.layout.bitBases);
-    this.longest = Array.from({ length: tables.classes }, () => undefined);
+    this.longest = new Array<undefined>(tables.classes).fill(undefined);
   }
 
   protected longestOf(cls: number): MaxTree {

@@ -2,7 +2,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { SUB_RELEASED, USED } from "../../src/allocator/states.ts";
-import { checkExtents, checkExtentsAreUsed } from "../../src/checkpoint/validate.ts";
+import { checkExtents, checkExtentsAreUsed, checkFrames } from "../../src/checkpoint/validate.ts";
 import type { PageMap } from "../../src/checkpoint/page-map.ts";
 import { CodecId } from "../../src/codec/codec.ts";
 import { CorruptCheckpointError } from "../../src/errors/errors.ts";
@@ -120,6 +120,68 @@ test("checkExtents agrees with a check page by page", () => {
     }),
     { numRuns: 2000 },
   );
+});
+
+test("checkExtents agrees with a check page by page for frames in any order", () => {
+  const orderOf = fc.array(fc.nat(11), { minLength: 12, maxLength: 12 });
+  fc.assert(
+    fc.property(extentsOf, orderOf, ({ rows, framePages }, order) => {
+      const extents = rows.map((row) => ({ ...row, frame: order[row.frame]! % framePages.length }));
+      const pages = framePages.map(() => 2 * PAGES_PER_UNIT);
+      const expected = naivePages(extents, pages);
+      expect(outcomeOf(() => checkExtents(mapOf(extents, pages), "meta"))).toBe(expected);
+    }),
+    { numRuns: 2000 },
+  );
+});
+
+test("checkFrames agrees with a check frame by frame", () => {
+  const sizeBytes = 40 * PAGE_SIZE;
+  const pageFiles = [1n, 2n].map((id) => ({ id, sizeBytes }));
+  const good = new Array<null>(12).fill(null);
+  const frameOf = fc.record({
+    content: fc.constantFrom(1, 1, 1, 1, 2, 2, 3),
+    codec: fc.constantFrom(0, 0, 0, 0, CodecId.Lz4, 3),
+    gap: fc.constantFrom(0, 0, 0, PAGE_SIZE, 8, -PAGE_SIZE, NaN),
+    pages: fc.constantFrom(1, 2, 2, 2, 2, 0),
+    bytes: fc.constantFrom(...good, PAGE_SIZE, 2 * PAGE_SIZE, 100, 100.5, -1, 0, NaN),
+  });
+  let accepted = 0;
+  fc.assert(
+    fc.property(fc.array(frameOf, { maxLength: 4 }), (drawn) => {
+      const steps = drawn.map((step) => ({
+        ...step,
+        stored: step.bytes ?? (step.codec === CodecId.Raw ? step.pages * PAGE_SIZE : 100),
+      }));
+      const ends = [0, 0, 0, 0];
+      let previous = 1;
+      let isGood = true;
+      const offsets = steps.map(({ content, codec, gap, pages, stored }) => {
+        const offset = ends[content]! + gap;
+        const end = offset + stored;
+        const isCompressed = Number.isInteger(stored) && stored > 0 && stored < pages * PAGE_SIZE;
+        isGood &&= codec === CodecId.Raw ? stored === pages * PAGE_SIZE : isCompressed;
+        isGood &&= codec !== 3 && content !== 3 && pages > 0 && content >= previous;
+        isGood &&= offset >= ends[content]! && offset % PAGE_SIZE === 0 && end <= sizeBytes;
+        ends[content] = codec === CodecId.Raw ? end : Math.ceil(end / PAGE_SIZE) * PAGE_SIZE;
+        previous = content;
+        return offset;
+      });
+      const map = mapOf([], []);
+      const frames = {
+        content: column(steps.map(({ content }) => content)),
+        codec: column(steps.map(({ codec }) => codec)),
+        offset: Float64Array.from(offsets),
+        storedBytes: Float64Array.from(steps, ({ stored }) => stored),
+        pages: column(steps.map(({ pages }) => pages)),
+      };
+      const outcome = outcomeOf(() => checkFrames({ ...map, frames }, pageFiles, "meta"));
+      expect(outcome === undefined).toBe(isGood);
+      if (isGood && steps.length > 1) accepted++;
+    }),
+    { numRuns: 5000 },
+  );
+  expect(accepted).toBeGreaterThan(10);
 });
 
 test("checkExtents refuses a frame without extents", () => {
