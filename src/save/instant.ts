@@ -28,6 +28,7 @@ import type { UsedRuns } from "./build-map.ts";
 import { collectRuns, usedRuns } from "./collect.ts";
 import type { Detector } from "./detector.ts";
 import type { RoundReport, SavePlan } from "./options.ts";
+import { countPages } from "./data-finder.ts";
 import { coverPages, type FileTable } from "./save-table.ts";
 
 /** A MemoryFile while it is saved. */
@@ -145,7 +146,7 @@ export class InstantTaker {
       await this.copyRound();
       const splitUnits = this.splitUnits();
       const lookMs = this.look();
-      const pages = countPages(this.pending);
+      const pages = pagesOfAll(this.pending);
       const budget = (this.plan.targetPauseMs - lookMs) * PAGES_PER_MS;
       if (pages <= Math.max(FEW_PAGES, budget) || this.rounds.length >= maxRounds) return;
       // Where the look has split huge pages, the next one finds single pages.
@@ -164,7 +165,7 @@ export class InstantTaker {
     const pass = this.pending.map((runs) => ({ ...runs, address: null }));
     await this.write(pass);
     const durationMs = performance.now() - beganMs;
-    this.rounds.push({ pages: countPages(this.pending), durationMs });
+    this.rounds.push({ pages: pagesOfAll(this.pending), durationMs });
     this.plan.signal?.throwIfAborted();
   }
 
@@ -198,7 +199,7 @@ export class InstantTaker {
   }
 
   private readyBytes(): number {
-    const pages = Math.ceil(1.5 * countPages(this.pending)) + FEW_PAGES;
+    const pages = Math.ceil(1.5 * pagesOfAll(this.pending)) + FEW_PAGES;
     return Math.min(pages * PAGE_SIZE, Math.max(this.plan.pauseMemoryBytes, PAGE_SIZE));
   }
 
@@ -211,7 +212,7 @@ export class InstantTaker {
       this.toCopy(file, i, states[i]!.used, this.pending[i]!, true),
     );
     const bytes = runs.reduce((sum, each, i) => {
-      const pages = countPages([each]);
+      const pages = countPages(each.length);
       return sum + Math.min(pages * PAGE_SIZE, files[i]!.core.mapping.memoryBytes);
     }, 0);
     if (bytes > plan.pauseMemoryBytes) throw new PauseMemoryError(bytes, plan.pauseMemoryBytes);
@@ -227,8 +228,6 @@ export class InstantTaker {
 
 const NOTHING: UsedRuns = { start: new Uint32Array(0), length: new Uint32Array(0) };
 
-function countPages(files: readonly PageRuns[]): number {
-  let pages = 0;
-  for (const { length } of files) for (const count of length) pages += count;
-  return pages;
+function pagesOfAll(files: readonly PageRuns[]): number {
+  return files.reduce((sum, { length }) => sum + countPages(length), 0);
 }
