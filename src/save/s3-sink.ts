@@ -24,6 +24,7 @@ import { checkConditions } from "../remote/preflight.ts";
 import { requireYoung } from "../remote/prune.ts";
 import { PageUpload, type UploadDescription } from "../remote/upload.ts";
 import { Expectation } from "./expectation.ts";
+import { forgetManifest, noteManifest, recentManifest } from "./recent-manifests.ts";
 import type { Commit, Sink, SinkOptions } from "./sink.ts";
 
 export class S3Sink implements Sink {
@@ -124,8 +125,11 @@ export class S3Sink implements Sink {
     this.isUnclear = true;
     try {
       const sequence = this.baseSequence + 1;
-      await publish(this.bucket, { sequence, id, manifest: joinParts(manifest) });
+      const bytes = joinParts(manifest);
+      await publish(this.bucket, { sequence, id, manifest: bytes });
       this.isCommitted = true;
+      if (this.base !== null) forgetManifest(this.base.manifest.id);
+      noteManifest(id, bytes);
     } catch (error) {
       if (!(error instanceof CheckpointConflictError)) {
         this.expectation.noteUnclear(id);
@@ -182,7 +186,9 @@ async function openBase(bucket: Bucket, { key }: Published): Promise<OpenCheckpo
   const url = bucket.url(key);
   try {
     const { manifest, content } = await readManifest(bucket.client, url);
-    const bytes = await readWhole(bucket.client, content);
+    const recent = recentManifest(manifest.id);
+    const isWhole = recent?.byteLength === content.identity.sizeBytes;
+    const bytes = isWhole ? recent : await readWhole(bucket.client, content);
     const fd = createMemoryFd("pgalloc-manifest");
     try {
       writeBytes(fd, bytes, 0, url);

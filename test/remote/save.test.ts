@@ -90,6 +90,23 @@ test("saveTo sends nothing if the newest checkpoint shows the instant already", 
   expect([...methods]).toEqual(["GET"]);
 });
 
+test("saveTo fetches no page columns that the thread has sent itself", async () => {
+  // 12 bytes of columns for each page, which is more than a first request fetches.
+  const pages = 2 ** 16;
+  using file = filledFile(pages);
+  const save = () => file.saveTo(PLACE, { s3: s3Of(server), compression: "none" });
+  const { metaBytes } = await save();
+  const before = server.sentBytes;
+  file.view({ start: 0, end: PAGE_SIZE })[0] = 7;
+  expect(await save()).toMatchObject({ writtenBytes: PAGE_SIZE, isUnchanged: false });
+  expect(server.sentBytes - before).toBeLessThan(metaBytes);
+  const directory = asDirectory(server);
+  using back = await MemoryFile.loadFrom(directory);
+  const all = { start: 0, end: pages * PAGE_SIZE };
+  expect(Buffer.compare(back.view(all), file.view(all))).toBe(0);
+  rmSync(directory, { recursive: true });
+});
+
 test("saveTo shows one instant while the program writes", async () => {
   using file = filledFile(20_000);
   const counters = file.view({ start: 0, end: 20_000 * PAGE_SIZE }, Uint32Array);

@@ -63,6 +63,8 @@ export class S3Server implements AsyncDisposable {
   readonly objects = new Map<string, StoredObject>();
   readonly uploads = new Map<string, Upload>();
   readonly seen: SeenRequest[] = [];
+  /** Bytes of all bodies that it has answered with. */
+  sentBytes = 0;
   /** Ignores conditions on writes, as Ceph's RGW does on CompleteMultipartUpload. */
   ignoresConditions = false;
   /** Added to the clock, so that objects look older. */
@@ -131,6 +133,7 @@ export class S3Server implements AsyncDisposable {
       request.socket.destroy();
       return;
     }
+    if (method !== "HEAD") this.sentBytes += reply.body.length;
     if (!response.destroyed) await send(response, spoil(reply, fault), fault, method === "HEAD");
   }
 
