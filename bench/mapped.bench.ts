@@ -18,6 +18,8 @@ import { bench as save, peerImage } from "./save.bench.ts";
 
 const COPIED = "copied";
 const MMAP = "Bun.mmap, touched";
+/** Bun.mmap maps less than this. */
+const MMAP_BYTES_MAX = 2 ** 32;
 const GIB = 2 ** 30;
 const PIECE_BYTES = 2 ** 26;
 const WRITES = 1000;
@@ -35,7 +37,8 @@ export const bench: Bench = {
     ]);
     return isSmoke ? [all[0]!, all.at(-1)!] : all;
   },
-  rivals: ({ pattern }) => (pattern === "dense" ? [COPIED, MMAP] : [COPIED]),
+  rivals: ({ pattern, bytes }) =>
+    pattern === "dense" && Number(bytes) < MMAP_BYTES_MAX ? [COPIED, MMAP] : [COPIED],
   measure: sample,
   gvisor: {
     prepare: (params, run) => ({

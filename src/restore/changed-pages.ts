@@ -6,6 +6,7 @@
 import type { PageFile } from "../checkpoint/format.ts";
 import type { PageMap } from "../checkpoint/page-map.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
+import type { Slices } from "../threads/slices.ts";
 
 /** The places of the contents of a MemoryFile's pages. */
 export interface StoredPlaces {
@@ -29,8 +30,11 @@ export interface ChangedPages {
 
 const PAGES_PER_UNIT = HUGE_PAGE_SIZE / PAGE_SIZE;
 
-export function findChangedPages(older: StoredPlaces, newer: StoredPlaces): ChangedPages {
-  const places = placesOf(older);
+/** The pages of extents that are looked at between two pauses: 0.1 ms. */
+const PAUSE_PAGES = 8192;
+
+export function* findChangedPages(older: StoredPlaces, newer: StoredPlaces): Slices<ChangedPages> {
+  const places = yield* placesOf(older);
   const ids = newer.pageFiles.map(({ id }) => older.pageFiles.findIndex((old) => old.id === id));
   const { extents, frames } = newer.map;
   const kept: Record<"start" | "length" | "frame" | "framePage", number[]> = {
@@ -42,6 +46,7 @@ export function findChangedPages(older: StoredPlaces, newer: StoredPlaces): Chan
   const ranks: number[] = [];
   const unchanged: PageRun[] = [];
   let rank = 0;
+  let pauseAt = PAUSE_PAGES;
   for (let i = 0; i < extents.start.length; i++) {
     const frame = extents.frame[i]!;
     const file = ids[frames.content[frame]! - 1] ?? -1;
@@ -65,6 +70,10 @@ export function findChangedPages(older: StoredPlaces, newer: StoredPlaces): Chan
       }
     }
     rank += extents.length[i]!;
+    if (rank >= pauseAt) {
+      pauseAt = rank + PAUSE_PAGES;
+      yield;
+    }
   }
   const columns = {
     start: Uint32Array.from(kept.start),
@@ -76,12 +85,13 @@ export function findChangedPages(older: StoredPlaces, newer: StoredPlaces): Chan
 }
 
 /** For each page: the page file's index plus 1 (0: no contents), and the place in it. */
-function placesOf({ map }: StoredPlaces): { file: Uint32Array; place: Float64Array } {
+function* placesOf({ map }: StoredPlaces): Slices<{ file: Uint32Array; place: Float64Array }> {
   const { extents, frames } = map;
   const last = extents.start.length - 1;
   const pages = last < 0 ? 0 : extents.start[last]! + extents.length[last]!;
   const file = new Uint32Array(pages);
   const place = new Float64Array(pages);
+  let seen = 0;
   for (let i = 0; i < extents.start.length; i++) {
     const frame = extents.frame[i]!;
     const first = placeOf(frames.offset[frame]!, extents.framePage[i]!);
@@ -89,6 +99,10 @@ function placesOf({ map }: StoredPlaces): { file: Uint32Array; place: Float64Arr
       file[extents.start[i]! + at] = frames.content[frame]!;
       place[extents.start[i]! + at] = first + at;
     }
+    seen += extents.length[i]!;
+    if (seen < PAUSE_PAGES) continue;
+    seen = 0;
+    yield;
   }
   return { file, place };
 }

@@ -12,10 +12,16 @@ import type { FileCore } from "../core/core.ts";
 import { inheritCheckpoints, knownIds, noteCheckpoint } from "../core/known-checkpoints.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { SeveralFilesError, UnsupportedError } from "../errors/errors.ts";
-import { PAGE_SIZE } from "../pages/units.ts";
+import { HUGE_PAGES_MIN, makeHuge } from "../load/huge-pages.ts";
+import {
+  HUGE_PAGE_SIZE,
+  PAGE_SIZE,
+  PAGES_PER_HUGE_PAGE as PAGES_PER_UNIT,
+} from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { contentName } from "../source/describe.ts";
 import { openReader } from "../source/open.ts";
+import { inSlices, type Slices } from "../threads/slices.ts";
 import { readContent } from "../source/read-content.ts";
 import { baseName } from "../control/base-name.ts";
 import { Word } from "../control/control.ts";
@@ -35,9 +41,6 @@ export interface Refreshed {
   /** The new file. @throws {DestroyedError} if a thread has destroyed the old one meanwhile */
   take(): FileCore;
 }
-
-/** The bytes that are copied in one turn of the event loop. */
-const COPY_PAGES = 16_384;
 
 /**
  * The file that takes the place of `core`. Undefined if the place has no newer checkpoint.
@@ -107,9 +110,11 @@ async function restoreNext(
     if (core.mayMissPages)
       await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, options.signal);
     const [before] = origin.manifest.files;
-    const { map, ranks, unchanged } = findChangedPages(
-      { map: before!.pageMap, pageFiles: origin.manifest.pageFiles },
-      { map: file.pageMap, pageFiles: manifest.pageFiles },
+    const { map, ranks, unchanged } = await inSlices(
+      findChangedPages(
+        { map: before!.pageMap, pageFiles: origin.manifest.pageFiles },
+        { map: file.pageMap, pageFiles: manifest.pageFiles },
+      ),
     );
     const isMapped = (core.mapping.overlay?.pages ?? 0) > 0;
     const crcs = isMapped ? null : await readCrcs(source, file.crcs);
@@ -125,7 +130,7 @@ async function restoreNext(
     });
     const [to] = restored.cores as [FileCore];
     if (isMapped) to.mapping.overlay?.setBase(baseName(hex(manifest.id), file.name));
-    else await copyPages(core, to, unchanged);
+    else await inSlices(copyPages(core, to, unchanged));
     return { restored, opened };
   } catch (error) {
     if (isTaken) void opened.close(false);
@@ -135,20 +140,37 @@ async function restoreNext(
   }
 }
 
-async function copyPages(from: FileCore, to: FileCore, runs: readonly PageRun[]): Promise<void> {
-  let copied = 0;
-  for (const { start, length } of runs) {
-    for (let at = start; at < start + length; at += COPY_PAGES) {
-      const pages = Math.min(COPY_PAGES, start + length - at);
+/** A pause after each unit: copying it takes 1 ms where the kernel refuses a huge page. */
+function* copyPages(from: FileCore, to: FileCore, runs: readonly PageRun[]): Slices<void> {
+  let unit = -1;
+  for (let row = 0; row < runs.length; row++) {
+    const { start, length } = runs[row]!;
+    for (let at = start; at < start + length; ) {
+      if (at >= (unit + 1) * PAGES_PER_UNIT) {
+        yield;
+        unit = Math.floor(at / PAGES_PER_UNIT);
+        const address = to.mapping.base + unit * HUGE_PAGE_SIZE;
+        if (pagesIn(unit, runs, row) >= HUGE_PAGES_MIN) makeHuge(address);
+      }
+      const pages = Math.min(start + length, (unit + 1) * PAGES_PER_UNIT) - at;
       destroyOnError(to, () => from.requireStillLive("refresh()"));
       const offset = at * PAGE_SIZE;
       copyMemory(to.mapping.base + offset, from.mapping.base + offset, pages * PAGE_SIZE);
-      copied += pages;
-      if (copied < COPY_PAGES) continue;
-      copied = 0;
-      await new Promise((resolve) => setImmediate(resolve));
+      at += pages;
     }
   }
+}
+
+/** Pages of the unit in the runs from `row` on. */
+function pagesIn(unit: number, runs: readonly PageRun[], row: number): number {
+  const first = unit * PAGES_PER_UNIT;
+  const end = first + PAGES_PER_UNIT;
+  let pages = 0;
+  for (; row < runs.length && runs[row]!.start < end; row++) {
+    const { start, length } = runs[row]!;
+    pages += Math.min(end, start + length) - Math.max(first, start);
+  }
+  return pages;
 }
 
 /** The CRC-32 of each page, from the manifest. @throws {CorruptCheckpointError} */

@@ -3,7 +3,8 @@ import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { DestroyedError, MemoryFile, UnsupportedError } from "../../src/index.ts";
+import { DestroyedError, MemoryFile, PAGE_SIZE, UnsupportedError } from "../../src/index.ts";
+import { PAGES_PER_HUGE_PAGE as PAGES_PER_UNIT } from "../../src/pages/units.ts";
 import { FileCore } from "../../src/core/core.ts";
 import { terminateIdleThreads } from "../../src/threads/idle.ts";
 
@@ -48,6 +49,30 @@ test("refresh destroys the new file if the old one is destroyed meanwhile", asyn
     FileCore.prototype.destroy = destroy;
   }
   expect(destroyed.length).toBe(2);
+});
+
+test("refresh gives every page of the newest checkpoint in turns with the program", async () => {
+  const pages = 16 * PAGES_PER_UNIT;
+  const range = writer.allocate(pages * PAGE_SIZE);
+  const words = writer.view(range, Uint32Array);
+  const wordOf = (page: number) => page * (PAGE_SIZE / 4);
+  // Units with all pages, with gaps, and with few pages.
+  const isThere = (page: number) => page < 2048 || page % (page < 4096 ? 4 : 64) !== 0;
+  for (let page = 0; page < pages; page++) if (isThere(page)) words[wordOf(page)] = page + 1;
+  await writer.saveTo(directory);
+  using reader = await MemoryFile.loadFrom(directory);
+  for (let round = 1; round <= 3; round++) {
+    // Some units whole, and some pages of all others.
+    for (let page = 0; page < pages; page++)
+      if (page % 509 === round || page >> 9 === 2 * round) words[wordOf(page) + round] = page;
+    await writer.saveTo(directory);
+    let turns = 0;
+    const timer = setInterval(() => turns++, 0);
+    expect(await reader.refresh()).toBe(true);
+    clearInterval(timer);
+    expect(Buffer.compare(reader.view(range), writer.view(range))).toBe(0);
+    expect(turns).toBeGreaterThan(0);
+  }
 });
 
 test("refresh works after the signal of the load was aborted", async () => {
