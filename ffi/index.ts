@@ -9,7 +9,7 @@ export * from "./file.ts";
 export * from "./kernel-file.ts";
 export { isUsable, SYSTEM_PAGE_SIZE } from "./libc.ts";
 export * from "./memory.ts";
-export * from "./names.ts";
+export * from "./options.ts";
 export * from "./pagemap.ts";
 export * from "./poll.ts";
 export * from "./schedule.ts";

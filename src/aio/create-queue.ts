@@ -1,6 +1,6 @@
 /** Chooses a queue. */
 import { availableParallelism } from "node:os";
-import { checkInteger, checkNames, showValue, uringUnavailable } from "../../ffi/index.ts";
+import { checkInteger, checkOptionsObject, showValue, uringUnavailable } from "../../ffi/index.ts";
 import { InlineQueue } from "./inline-queue.ts";
 import { MAX_THREADS } from "./operations.ts";
 import type { Queue } from "./queue.ts";
@@ -40,9 +40,7 @@ const OPTION_NAMES: ReadonlySet<string> = new Set<keyof QueueOptions>(["capacity
  * @throws {TypeError} {RangeError} for another kind, or a number out of range
  */
 export function createQueue(kind?: QueueKind | null, options?: QueueOptions | null): Queue {
-  if (options != null && typeof options !== "object")
-    throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
-  if (options != null) checkNames(options, OPTION_NAMES);
+  if (options != null) checkOptionsObject(options, OPTION_NAMES);
   const capacity = options?.capacity ?? DEFAULT_CAPACITY;
   const threads = options?.threads ?? Math.min(8, Math.max(2, availableParallelism()));
   checkInteger("threads", threads, 1, MAX_THREADS);

@@ -2,6 +2,7 @@
  * `pgalloc copy FROM TO`: copies a checkpoint from any place to any other. Page files stay
  * unchanged.
  */
+import { count } from "../data/describe.ts";
 import { copyCheckpoint } from "../remote/copy.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
@@ -25,7 +26,7 @@ export async function copy(args: string[]): Promise<number> {
     const { id, copiedBytes, pageFiles, reusedPageFiles } = report;
     print(`Copied checkpoint ${id}: ${formatBytes(copiedBytes)}`);
     if (reusedPageFiles > 0)
-      print(`${reusedPageFiles} of ${pageFiles} page files were there already`);
+      print(`${reusedPageFiles} of ${count(pageFiles, "page file")} there already`);
   }
   return 0;
 }

@@ -1,4 +1,5 @@
 /** `pgalloc prune URL --keep N`: removes old checkpoints, and objects of writers that died. */
+import { count } from "../data/describe.ts";
 import { openBucketOf } from "../remote/place.ts";
 import { prune as pruneBucket } from "../remote/prune.ts";
 import { parseArguments, parseInteger, UsageError } from "./arguments.ts";
@@ -32,10 +33,11 @@ export async function prune(args: string[]): Promise<number> {
   else {
     const { kept, removedCheckpoints, removedPageFiles, removedBytes, abortedUploads } = report;
     const verb = dryRun ? "Would remove" : "Removed";
-    print(`Kept ${kept.length} checkpoints: ${kept.join(", ") || "none"}`);
+    print(`Kept ${count(kept.length, "checkpoint")}: ${kept.join(", ") || "none"}`);
     print(
-      `${verb} ${removedCheckpoints.length} checkpoints, ${removedPageFiles} page files and ` +
-        `${abortedUploads} unfinished uploads: ${formatBytes(removedBytes)}`,
+      `${verb} ${count(removedCheckpoints.length, "checkpoint")}, ` +
+        `${count(removedPageFiles, "page file")} and ` +
+        `${count(abortedUploads, "unfinished upload")}: ${formatBytes(removedBytes)}`,
     );
   }
   return 0;

@@ -189,7 +189,7 @@ function report(verdict: Verdict): void {
   const metadata =
     metadataErrors.length === 0
       ? "metadata is valid"
-      : `metadata has ${metadataErrors.length} errors`;
+      : `metadata has ${count(metadataErrors.length, "error")}`;
   const read = `${formatBytes(bytes)} read, ${count(badPages, "page")} bad`;
   const found = `${count(extents, "extent")}, ${count(pages, "page")}`;
   print(`${indent}${metadata}; ${found}, ${read}`);

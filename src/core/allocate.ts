@@ -2,14 +2,14 @@
  * Allocation: places pages, commits them as `mode` asks, and fills them. Arguments are checked
  * before anything changes, and a failure returns the pages.
  */
-import { checkFunction, checkInteger, showValue } from "../../ffi/index.ts";
+import { checkBoolean, checkFunction, checkInteger } from "../../ffi/index.ts";
 import { Placement } from "../allocator/backing.ts";
 import { HUGE, KIND_SHIFT, USED } from "../allocator/states.ts";
 import { Word } from "../control/control.ts";
 import { FileRange } from "../pages/range.ts";
 import { MemoryKind, PAGE_SIZE } from "../pages/units.ts";
 import type { FileCore } from "./core.ts";
-import { checkOptionNames } from "./option-names.ts";
+import { requireOptions } from "./option-names.ts";
 import {
   type AllocateOptions,
   type AllocationMode,
@@ -28,14 +28,13 @@ export function allocatePages(
   lengthBytes: number,
   options: Nullable<AllocateOptions>,
 ): FileRange {
+  requireOptions(options);
   // Each is read once, before the file is checked, because a getter may destroy the file.
   const { kind, group, mode, huge: wantsHuge, direction, fill } = options;
-  if (typeof options !== "object")
-    throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
-  checkOptionNames(options);
   core.requireLive("allocate()");
   const how = mode ?? "uncommitted";
   const isHuge = wantsHuge ?? false;
+  checkBoolean("huge", isHuge);
   const ownKind = kind ?? MemoryKind.Anonymous;
   const ownGroup = group ?? 0;
   checkLength(lengthBytes, isHuge);

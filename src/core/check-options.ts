@@ -1,6 +1,6 @@
 /** The options of a new MemoryFile: checked, complete, and as flags of its control block. */
 import { bytesToReserve } from "../memory/address-space.ts";
-import { checkInteger, quote, showValue } from "../../ffi/index.ts";
+import { checkBoolean, checkInteger, quote, showValue } from "../../ffi/index.ts";
 import { DEFAULT_MODE } from "../checkpoint/directory-lock.ts";
 import type { PressureThreshold } from "../eviction/pressure-file.ts";
 import { CHUNK_SIZE, PAGE_SIZE } from "../pages/units.ts";
@@ -94,9 +94,9 @@ export function checkOptions(given: Nullable<MemoryFileOptions>): CheckedOptions
   const options = readOptions(given);
   const { limitBytes, path, mode = DEFAULT_MODE, name = "pgalloc" } = options;
   const { checks = process.env["PGALLOC_CHECKS"] === "1" } = options;
-  const expectHugepages = options.expectHugepages === true;
-  const adviseHugepage = options.adviseHugepage === true;
-  const adviseNoHugepage = options.adviseNoHugepage === true;
+  const { expectHugepages = false, adviseHugepage = false, adviseNoHugepage = false } = options;
+  const switches = { checks, expectHugepages, adviseHugepage, adviseNoHugepage };
+  for (const [name, value] of Object.entries(switches)) checkBoolean(name, value);
   const { delayedEviction, threshold } = checkEviction(options);
   if (limitBytes !== undefined) checkLimit(limitBytes);
   checkPath(path);

@@ -2,7 +2,7 @@
  * The names of all options of the library. A name that is nearly one of them is a mistake and is
  * refused; others are ignored, because programs pass objects with options of their own.
  */
-import { checkNames } from "../../ffi/index.ts";
+import { checkOptionsObject } from "../../ffi/index.ts";
 
 /** test/file/option-names.test.ts compares it with the types. */
 export const OPTION_NAMES = [
@@ -29,7 +29,10 @@ export const OPTION_NAMES = [
 
 const names: ReadonlySet<string> = new Set(OPTION_NAMES);
 
-/** @throws {TypeError} for a name that is nearly an option's */
-export function checkOptionNames(options: object): void {
-  checkNames(options, names);
+/**
+ * Checks the object, not its values. @throws {TypeError} for anything else, and for a name that is
+ * nearly an option's
+ */
+export function requireOptions(options: unknown): asserts options is object {
+  checkOptionsObject(options, names);
 }

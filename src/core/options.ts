@@ -14,7 +14,7 @@ import type { LoadStats } from "../load/load-stats.ts";
 import type { LoadHandle } from "../load/load-tables.ts";
 import type { LoadQueue } from "../source/file-source.ts";
 import { HUGE_PAGE_SIZE, MAX_GROUP, MAX_KIND, PAGE_SIZE } from "../pages/units.ts";
-import { checkOptionNames } from "./option-names.ts";
+import { requireOptions } from "./option-names.ts";
 import { checkSignal } from "./wait.ts";
 
 /** How pages are committed when they are allocated. */
@@ -174,14 +174,11 @@ export type Nullable<T> = { readonly [K in keyof T]: T[K] | null };
  */
 export function readOptions<T extends object>(options: Nullable<T> | null | undefined): T {
   const read: Record<string, unknown> = {};
-  if (options != null && typeof options !== "object")
-    throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
-  if (options != null) checkOptionNames(options);
+  if (options != null) requireOptions(options);
   for (const key of keysOf(options ?? {})) {
     const value = (options as Record<string, unknown>)[key];
     if (value === null) continue;
-    if (NESTED.has(key) && typeof value === "object") checkOptionNames(value);
-    read[key] = value;
+    read[key] = NESTED.has(key) && typeof value === "object" ? readOptions(value) : value;
   }
   return read as T;
 }
@@ -275,6 +272,7 @@ export function checkWatchers({
  */
 export function checkLoadOptions(options: LoadOptions): void {
   checkWatchers(options);
+  checkBoolean("background", options.background);
   checkQueue(options.queue);
   checkMapped(options);
 }

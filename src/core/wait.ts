@@ -1,6 +1,6 @@
 /** Waits that a signal can end. */
 import { showValue } from "../../ffi/index.ts";
-import { checkOptionNames } from "./option-names.ts";
+import { requireOptions } from "./option-names.ts";
 
 /** The options of methods that wait. */
 export interface WaitOptions {
@@ -11,9 +11,7 @@ export interface WaitOptions {
 /** The signal of `options`, checked. @throws {TypeError} @throws the signal's reason */
 export function signalOf(options: WaitOptions | null | undefined): AbortSignal | undefined {
   if (options == null) return undefined;
-  if (typeof options !== "object")
-    throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
-  checkOptionNames(options);
+  requireOptions(options);
   const { signal } = options;
   checkSignal(signal);
   return signal ?? undefined;

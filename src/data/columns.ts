@@ -11,7 +11,7 @@
  *   list       a page address for each chunk
  *   cell       little endian numbers; or, for bytes, the address of a block as in a map's slot
  */
-import { showValue } from "../../ffi/index.ts";
+import { quote, showValue } from "../../ffi/index.ts";
 import { CorruptStoreError } from "../errors/store.ts";
 import type { Arena } from "./arena.ts";
 import { ColumnCodec, type ColumnType } from "./column-types.ts";
@@ -157,7 +157,9 @@ export class Columns {
   /** The column of that name. @throws {RangeError} if there is none */
   named(name: string): Column {
     for (const column of this.all()) if (column.name === name) return column;
-    throw new RangeError(`The table ${JSON.stringify(this.place.name)} has no column ${name}`);
+    throw new RangeError(
+      `The table ${JSON.stringify(this.place.name)} has no column ${quote(String(name))}`,
+    );
   }
 
   private get recordsWindow(): number {

@@ -15,7 +15,7 @@
 import { INSPECT } from "../core/describe.ts";
 import { count, describeStructure } from "./describe.ts";
 import { checkFunction, checkInteger, showValue } from "../../ffi/index.ts";
-import { checkOptionNames } from "../core/option-names.ts";
+import { requireOptions } from "../core/option-names.ts";
 import type { Nullable } from "../core/options.ts";
 import type { Arena } from "./arena.ts";
 import { mergeBucket } from "./bucket-growth.ts";
@@ -153,9 +153,7 @@ export class StoreMap<K extends KeyType = "string"> {
    */
   set(key: KeyOf[K], value: Uint8Array, given?: Nullable<SetOptions> | null): this {
     const length = lengthOfBytes("value", value);
-    if (given !== undefined && given !== null && typeof given !== "object")
-      throw new TypeError(`Expected options as { ttlMs }, got ${showValue(given)}`);
-    if (given != null) checkOptionNames(given);
+    if (given != null) requireOptions(given);
     const ttlMs = given?.ttlMs ?? undefined;
     let expiry = -1;
     if (ttlMs !== undefined) {
@@ -207,7 +205,11 @@ export class StoreMap<K extends KeyType = "string"> {
     if (typeof (entries as Iterable<unknown> | null)?.[Symbol.iterator] !== "function")
       throw new TypeError(`Expected entries as [key, value] pairs, got ${showValue(entries)}`);
     this.arena.batch("setMany()", () => {
-      for (const [key, value] of entries) this.set(key, value, options);
+      for (const entry of entries) {
+        if (!Array.isArray(entry))
+          throw new TypeError(`Expected entries as [key, value] pairs, got ${showValue(entry)}`);
+        this.set(entry[0], entry[1], options);
+      }
     });
     return this;
   }

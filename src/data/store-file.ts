@@ -3,11 +3,9 @@
  *
  * The checkpoint's userData says where the root is. All else is in the pages.
  */
-import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { SyscallError } from "../../ffi/index.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { CorruptStoreError, StoreBusyError } from "../errors/store.ts";
-import { META } from "../checkpoint/directory.ts";
 import { DEFAULT_MODE, KeptLock, makeDirectories } from "../checkpoint/directory-lock.ts";
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { CheckpointBusyError, NoCheckpointError } from "../errors/errors.ts";
@@ -35,11 +33,12 @@ export function lockDirectory(
 ): KeptLock | undefined {
   if (isRemote(where)) return undefined;
   if (create) makeDirectories(where, mode);
-  else if (!existsSync(join(where, META))) throw new NoCheckpointError(where);
   try {
     return new KeptLock(where);
   } catch (error) {
     if (error instanceof CheckpointBusyError) throw new StoreBusyError(where, error.pid);
+    if (error instanceof SyscallError && error.code === "ENOENT")
+      throw new NoCheckpointError(where, error);
     throw error;
   }
 }
@@ -63,17 +62,21 @@ export async function openStoreFile(
   }
 }
 
+const NOT_OF_A_STORE =
+  "The checkpoint is not of a store, but of pages or of another program: " +
+  "MemoryFile.loadFrom() and loadAll() load it";
+
 /** Bytes of the file at which the root of a restored store begins. @throws {CorruptStoreError} */
 export function rootOf(file: MemoryFile): number {
   const { userData } = file;
   if (userData === null || userData.length !== USER_DATA_BYTES)
-    throw new CorruptStoreError("The checkpoint is not of a store");
+    throw new CorruptStoreError(NOT_OF_A_STORE);
   const view = new DataView(userData.buffer, userData.byteOffset, USER_DATA_BYTES);
   const start = view.getFloat64(8, true);
   const isStore = view.getInt32(0, true) === MAGIC_LOW && view.getInt32(4, true) === MAGIC_HIGH;
   const isRange = Number.isInteger(start) && start >= 0 && start % PAGE_SIZE === 0;
   if (!isStore || !isRange || start + ROOT_BYTES > file.totalSizeBytes)
-    throw new CorruptStoreError("The checkpoint is not of a store");
+    throw new CorruptStoreError(NOT_OF_A_STORE);
   return start;
 }
 

@@ -189,6 +189,8 @@ export class Table<S extends Schema = Schema> {
   }
 
   private stripe(row: number): number {
+    if (typeof row !== "number")
+      throw new TypeError(`Expected row to be a number, got ${showValue(row)}`);
     return this.arena.control.stripeAt(this.place.structure, row & STRIPE_MASK);
   }
 
@@ -263,6 +265,8 @@ export class Table<S extends Schema = Schema> {
     name: K,
     type: T,
   ): Table<S & { readonly [P in K]: T }> {
+    if (typeof name !== "string")
+      throw new TypeError(`Expected a column's name to be a string, got ${showValue(name)}`);
     const codec = ColumnCodec.of(name, type);
     this.change("addColumn()", () => {
       if (this.columns.all().some((column) => column.name === name))

@@ -36,6 +36,13 @@ export class CorruptCheckpointError extends Error {
   }
 }
 
+/** What is missing, if it is not the manifest of a checkpoint. */
+interface Missing {
+  readonly kind?: string;
+  readonly file?: string;
+  readonly why?: string;
+}
+
 /**
  * There is no checkpoint at that place, as before the first save. This error never means damage.
  * Save a checkpoint there, or correct the path.
@@ -45,10 +52,14 @@ export class NoCheckpointError extends Error {
   readonly code = "ERR_NO_CHECKPOINT";
   readonly path: string;
 
-  constructor(path: string, cause?: unknown, { kind = "checkpoint", file = "meta" } = {}) {
+  /** @param cause if the directory does not exist */
+  constructor(path: string, cause?: unknown, { kind, file, why }: Missing = {}) {
+    const found =
+      cause === undefined ? `it has no file ${file ?? "meta"}` : "it does not exist (ENOENT)";
+    const advice =
+      kind === undefined ? "; save one there, or begin with open() and { create: true }" : "";
     super(
-      `There is no ${kind} in '${path}': ` +
-        (cause === undefined ? `it has no file ${file}` : "the directory does not exist (ENOENT)"),
+      `There is no ${kind ?? "checkpoint"} in '${path}': ${why ?? found}${advice}`,
       cause === undefined ? undefined : { cause },
     );
     this.path = path;

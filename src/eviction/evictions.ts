@@ -354,7 +354,7 @@ function checkUser(user: EvictableMemoryUser): void {
 
 function checkEvictableRange(range: EvictableRange): void {
   if (range === null || typeof range !== "object")
-    throw new TypeError(`Expected range to have start and end, got ${range}`);
+    throw new TypeError(`Expected range to have start and end, got ${showValue(range)}`);
   checkInteger("range.start", range.start);
   checkInteger("range.end", range.end, range.start);
 }

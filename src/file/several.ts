@@ -150,7 +150,9 @@ function listFiles(
   });
   const stray = userData.find(([id]) => !list.some(({ name }) => name === id));
   if (stray !== undefined)
-    throw new RangeError(`Expected fileUserData of files that are saved, got ${quote(stray[0])}`);
+    throw new RangeError(
+      `Expected fileUserData of files that are saved, got ${showValue(stray[0])}`,
+    );
   return list;
 }
 

@@ -8,6 +8,7 @@
  * Shared words: only the owner writes. `Version` is odd while the bytes change. A reader accepts
  * the bytes only if the version is even, and the same before and after.
  */
+import { showValue } from "../../ffi/index.ts";
 import { UnsupportedError } from "../errors/errors.ts";
 
 /** The shape of the AWS SDK's `AwsCredentialIdentity`. */
@@ -152,7 +153,9 @@ export function providerOf(
   const { credentials, accessKeyId, secretAccessKey, sessionToken } = options;
   if (credentials !== undefined) {
     if (typeof credentials !== "function")
-      throw new TypeError(`Expected s3.credentials to be a function, got ${typeof credentials}`);
+      throw new TypeError(
+        `Expected s3.credentials to be a function, got ${showValue(credentials)}`,
+      );
     return credentials;
   }
   if (accessKeyId !== undefined || secretAccessKey !== undefined)

@@ -2,6 +2,7 @@
  * The address of a bucket: `s3://bucket/prefix`, the options of the program, and the AWS_*
  * variables. Credentials are not part of it (credentials.ts), so it may be copied and printed.
  */
+import { checkBoolean, showValue } from "../../ffi/index.ts";
 import type { CredentialOptions, Environment } from "./credentials.ts";
 
 /** Access to S3, or to a server with its protocol. */
@@ -62,8 +63,9 @@ export function parseS3Place(
 }
 
 function bucketUrl(bucket: string, region: string, options: S3Options, env: Environment): string {
-  if (!/^[a-z0-9-]+$/.test(region))
-    throw new TypeError(`Expected region to be like "eu-central-1", got ${JSON.stringify(region)}`);
+  if (typeof region !== "string" || !/^[a-z0-9-]+$/.test(region))
+    throw new TypeError(`Expected region to be like "eu-central-1", got ${showValue(region)}`);
+  checkBoolean("s3.pathStyle", options.pathStyle);
   const given = options.endpoint ?? env["AWS_ENDPOINT_URL_S3"] ?? env["AWS_ENDPOINT_URL"];
   const endpoint = parseEndpoint(given ?? awsEndpoint(region));
   // A certificate for *.s3.region.amazonaws.com does not cover buckets with dots in their names.
@@ -78,10 +80,10 @@ function awsEndpoint(region: string): string {
 }
 
 function parseEndpoint(endpoint: string): URL {
-  const url = URL.parse(endpoint);
+  const url = typeof endpoint === "string" ? URL.parse(endpoint) : null;
   const isHttp = url?.protocol === "http:" || url?.protocol === "https:";
   if (url === null || !isHttp || url.search !== "" || url.hash !== "")
-    throw new TypeError(`Expected endpoint to be an http or https URL, got '${endpoint}'`);
+    throw new TypeError(`Expected endpoint to be an http or https URL, got ${showValue(endpoint)}`);
   if (url.username !== "" || url.password !== "")
     throw new TypeError("Expected endpoint without a user name and password");
   if (!url.pathname.endsWith("/")) url.pathname += "/";

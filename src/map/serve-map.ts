@@ -1,5 +1,5 @@
 /** `serveMap`: the page map of running files. Loads the server on first use. */
-import { showValue } from "../../ffi/index.ts";
+import { checkInteger, showValue } from "../../ffi/index.ts";
 import { type Nullable, readOptions, toList } from "../core/options.ts";
 import { onUse } from "../errors/lazy-import.ts";
 import { coreOf, MemoryFile } from "../file/memory-file.ts";
@@ -26,6 +26,11 @@ export async function serveMap(
     core.requireLive("serveMap()");
     return core;
   });
+  const { port = 0, hostname = "127.0.0.1", title } = readOptions<ServeMapOptions>(options);
+  checkInteger("port", port, 0, 65_535);
+  for (const [name, value] of Object.entries({ hostname, title }))
+    if (value !== undefined && typeof value !== "string")
+      throw new TypeError(`Expected ${name} to be a string, got ${showValue(value)}`);
   const { serveCores } = await importServer();
-  return await serveCores(cores, readOptions<ServeMapOptions>(options));
+  return await serveCores(cores, { port, hostname, title });
 }

@@ -65,31 +65,45 @@ class SlowAwaits {
   }
 }
 
+/** Checked, and complete but for the title. */
+interface CheckedOptions {
+  readonly port: number;
+  readonly hostname: string;
+  readonly title: string | undefined;
+}
+
 export async function serveCores(
   cores: readonly FileCore[],
-  options: ServeMapOptions,
+  { port, hostname, title: given }: CheckedOptions,
 ): Promise<MapServer> {
-  const { port = 0, hostname = "127.0.0.1" } = options;
-  const title = options.title ?? cores.map(({ name }) => name).join(", ");
+  const title = given ?? cores.map(({ name }) => name).join(", ");
   const awaits = new SlowAwaits();
   await awaits.open();
   const model = () => modelOf(cores, title);
-  const server = Bun.serve({
-    port,
-    hostname,
-    idleTimeout: 0,
-    fetch(request) {
-      const url = new URL(request.url);
-      if (!isExpectedHost(url.hostname, hostname)) return new Response(null, { status: 403 });
-      for (const core of cores) core.requireLive("serveMap()");
-      if (url.pathname === "/") return htmlResponse(renderPage(model()));
-      if (url.pathname === "/model") return Response.json(model());
-      if (url.pathname === "/live") return liveResponse(cores, awaits, request.signal);
-      if (url.pathname === "/pages") return pagesResponse(cores, url.searchParams);
-      return new Response("Not found\n", { status: 404 });
-    },
-    error: (error) => new Response(`${error.message}\n`, { status: 503 }),
-  });
+  const serve = () =>
+    Bun.serve({
+      port,
+      hostname,
+      idleTimeout: 0,
+      fetch(request) {
+        const url = new URL(request.url);
+        if (!isExpectedHost(url.hostname, hostname)) return new Response(null, { status: 403 });
+        for (const core of cores) core.requireLive("serveMap()");
+        if (url.pathname === "/") return htmlResponse(renderPage(model()));
+        if (url.pathname === "/model") return Response.json(model());
+        if (url.pathname === "/live") return liveResponse(cores, awaits, request.signal);
+        if (url.pathname === "/pages") return pagesResponse(cores, url.searchParams);
+        return new Response("Not found\n", { status: 404 });
+      },
+      error: (error) => new Response(`${error.message}\n`, { status: 503 }),
+    });
+  let server: ReturnType<typeof serve>;
+  try {
+    server = serve();
+  } catch (error) {
+    awaits.stop();
+    throw error;
+  }
   const stop = async () => {
     awaits.stop();
     await server.stop(true);

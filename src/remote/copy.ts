@@ -6,7 +6,7 @@
 import { UnsupportedError } from "../errors/errors.ts";
 import { type CopiedPageFile, type CopySource, openCopySource } from "./copy-source.ts";
 import { type CopyTarget, openCopyTarget } from "./copy-target.ts";
-import type { PlaceOptions } from "./place.ts";
+import { type PlaceOptions, resolvePlace } from "./place.ts";
 
 export interface CopyOptions extends PlaceOptions {
   readonly onProgress?: ((progress: CopyProgress) => void) | undefined;
@@ -44,9 +44,11 @@ export async function copyCheckpoint(
   options: CopyOptions = {},
 ): Promise<CopyReport> {
   const { onProgress, ...placeOptions } = options;
-  const source = await openCopySource(from, placeOptions);
+  // The working directory may change later.
+  const [fromPlace, toPlace] = [resolvePlace(from), resolvePlace(to)];
+  const source = await openCopySource(fromPlace, placeOptions);
   try {
-    const target = await openCopyTarget(to, placeOptions);
+    const target = await openCopyTarget(toPlace, placeOptions);
     try {
       return await copy(source, target, onProgress);
     } finally {

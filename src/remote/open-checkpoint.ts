@@ -84,13 +84,16 @@ function asCorrupt(error: unknown, { url }: RemotePlace): unknown {
 /** Reads the part of a manifest that opening needs. @throws as `openRemoteCheckpoint` */
 export async function openManifest(place: RemotePlace): Promise<RemoteManifest> {
   const published = place.bucket === null ? null : await newestPublished(place.bucket);
-  if (published === undefined) throw new NoCheckpointError(place.url);
+  if (published === undefined)
+    throw new NoCheckpointError(place.url, undefined, { why: "no save has published one" });
   const url = published === null ? place.fileUrl("meta") : place.bucket!.url(published.key);
   try {
     return { published, ...(await readManifest(place.client, url)) };
   } catch (error) {
     const isMissing = error instanceof RemoteError && error.failure === "missing";
-    throw isMissing && published === null ? new NoCheckpointError(place.url, error) : error;
+    throw isMissing && published === null
+      ? new NoCheckpointError(place.url, error, { why: "the server has no file meta there" })
+      : error;
   }
 }
 

@@ -41,7 +41,8 @@ export function checkCache(cache: string | CacheOptions | undefined): CacheOptio
  */
 export function openOffline(url: string, { directory }: CacheOptions): OpenCheckpoint {
   const origin = readOrigin(directory);
-  if (origin?.url !== url) throw new NoCheckpointError(directory);
+  if (origin?.url !== url)
+    throw new NoCheckpointError(directory, undefined, { why: `the cache has none of ${url}` });
   return openCheckpoint(directory);
 }
 

@@ -2,6 +2,7 @@
  * ModuleSource: a program brings its own source as a module. Each reading thread imports it and
  * calls its `openReader`.
  */
+import { showValue } from "../../ffi/index.ts";
 import { onUse } from "../errors/lazy-import.ts";
 import { AsyncReader, type ContentReader } from "./async-reader.ts";
 import type { ModuleSource } from "./description.ts";
@@ -21,6 +22,8 @@ export async function openModuleReader(
   source: ModuleSource,
   use: ReaderUse,
 ): Promise<SourceReader> {
+  if (typeof source.module !== "string")
+    throw new TypeError(`Expected module to be a string, got ${showValue(source.module)}`);
   const loaded = (await onUse(() => import(source.module))()) as Partial<PageSourceModule>;
   if (typeof loaded.openReader !== "function")
     throw new TypeError(`Expected ${source.module} to export a function openReader`);

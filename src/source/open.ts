@@ -25,7 +25,7 @@ export function openReader(
   use: ReaderUse,
   rings?: RingRegistry,
 ): SourceReader | Promise<SourceReader> {
-  switch (source.kind) {
+  switch (source?.kind) {
     case "file":
       return openFileReader(source, use, rings);
     case "module":

@@ -74,7 +74,7 @@ const calls: [string, () => unknown, string][] = [
   [
     "set with a number as options",
     () => store.map("m").set("a", new Uint8Array(1), 5 as never),
-    "Expected options as { ttlMs }, got 5",
+    "Expected options to be an object, got 5",
   ],
   [
     "setMany of an object",

@@ -256,3 +256,14 @@ test("inspect shows a store and its structures in one line, whatever their state
   expect(inspect(store)).toBe(`Store "${where}" { closed }`);
   expect(() => table.get(0)).toThrow("Cannot call get() on the store after close()");
 });
+
+test("Store.open says what is missing, and what to do", async () => {
+  const where = place();
+  const open = Store.open(where);
+  await expect(open).rejects.toThrow(
+    `There is no checkpoint in '${where}': it does not exist (ENOENT); save one there, or begin ` +
+      "with open() and { create: true }",
+  );
+  writeFileSync(where, "");
+  await expect(Store.open(where)).rejects.toMatchObject({ code: "ENOTDIR" });
+});

@@ -1,13 +1,21 @@
-/** Finds names of options that are spelled wrong. */
-import { quote } from "./check.ts";
+/** Checks objects of options as a whole: what they are, and whether a name is spelled wrong. */
+import { quote, showValue } from "./check.ts";
 
 const DISTANCE_MAX = 2;
 /** Shorter names are too similar to one another. */
 const ABBREVIATION_MIN = 3;
 const TYPO_MIN = 5;
 
-/** @throws {TypeError} if a property's name is none of `names`, but similar to one */
-export function checkNames(options: object, names: ReadonlySet<string>): void {
+/**
+ * @throws {TypeError} unless it is an object, and no collection
+ * @throws {TypeError} if a property's name is none of `names`, but similar to one
+ */
+export function checkOptionsObject(
+  options: unknown,
+  names: ReadonlySet<string>,
+): asserts options is object {
+  if (typeof options !== "object" || options === null || isCollection(options))
+    throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
   const given = Object.keys(options);
   for (let i = 0; i < given.length; i++) {
     const name = given[i]!;
@@ -16,6 +24,19 @@ export function checkNames(options: object, names: ReadonlySet<string>): void {
     if (meant !== undefined)
       throw new TypeError(`Unknown option ${quote(name)}: did you mean ${quote(meant)}?`);
   }
+}
+
+/** Bytes, for example, that were meant as user data: they have no options, only elements. */
+function isCollection(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  if (prototype === Object.prototype || prototype === null) return false;
+  return (
+    Array.isArray(value) ||
+    ArrayBuffer.isView(value) ||
+    value instanceof Map ||
+    value instanceof Set ||
+    value instanceof Promise
+  );
 }
 
 /** The name that is most like `name`: a variant of spelling, an abbreviation, or a typo. */
