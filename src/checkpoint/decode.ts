@@ -193,14 +193,16 @@ function decodePageFiles(sections: Sections, { pageFileCount }: Header, path: st
     throw corrupt(path, `Expected ${pageFileCount} page files`, "pageFiles");
   const ids = new BigUint64Array(bytes.buffer, bytes.byteOffset, pageFileCount);
   const sizes = new Float64Array(bytes.buffer, bytes.byteOffset + ids.byteLength, pageFileCount);
-  if (new Set(ids).size !== pageFileCount)
-    throw corrupt(path, "Two page files have the same id", "pageFiles");
+  const known = new Set<bigint>();
   const pageFiles: PageFile[] = [];
   for (let i = 0; i < pageFileCount; i++) {
     const sizeBytes = sizes[i]!;
     if (!Number.isInteger(sizeBytes) || sizeBytes < 0 || sizeBytes > LIMITS.pageFileBytes)
       throw corrupt(path, `Page file ${i} of ${sizeBytes} bytes is out of bounds`, "pageFiles");
-    pageFiles.push({ id: ids[i]!, sizeBytes });
+    const id = ids[i]!;
+    if (known.has(id)) throw corrupt(path, "Two page files have the same id", "pageFiles");
+    known.add(id);
+    pageFiles.push({ id, sizeBytes });
   }
   return pageFiles;
 }

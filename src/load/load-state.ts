@@ -23,7 +23,7 @@
  * no call, and so cannot end (450 terminated Workers). Failed pages that a thread forgets or tries
  * again are in a slot too, with the unit negated.
  */
-import { bitCount, forEachWord, setBits } from "../pages/bits.ts";
+import { bitCount, forEachWord } from "../pages/bits.ts";
 import { type Control, wakeWaiters, Word } from "../control/control.ts";
 import { reach } from "../control/interleave.ts";
 import { THREAD_ID } from "../threads/thread.ts";
@@ -33,6 +33,7 @@ import { DemandBoard } from "./demand.ts";
 import { ErrorTable } from "./error-table.ts";
 import { LoadGroup } from "./group.ts";
 import {
+  type Checksums,
   createLoad,
   isWhole,
   type LoadHandle,
@@ -43,7 +44,8 @@ import {
   PAGES_PER_UNIT,
   SLOT_WORDS,
   SLOTS,
-  subtractPending,
+  shareChecksums,
+  skipPages,
   WORDS_PER_UNIT,
 } from "./load-tables.ts";
 import { Places } from "./places.ts";
@@ -76,8 +78,8 @@ export class LoadState {
   readonly unitCount: number;
   readonly group: LoadGroup;
   readonly places: Places;
-  /** Null if the format has no checksums. */
-  readonly checksums: ChecksumColumn | null;
+  /** Null if the format has no checksums, or there is nothing to load. */
+  checksums: ChecksumColumn | null;
   readonly demands: DemandBoard;
   readonly errors: ErrorTable;
   /** The claims of `drop` and others: reused, because every decRef during a load calls them. */
@@ -100,20 +102,18 @@ export class LoadState {
     return new LoadState(createLoad(plan));
   }
 
+  /** The load checks its pages with these. Precondition: it has not begun. */
+  useChecksums(checksums: Checksums): void {
+    this.handle.checksums = shareChecksums(checksums);
+    this.checksums = new ChecksumColumn(this.handle.checksums);
+  }
+
   /**
    * Pages [start, end), which have contents, are mapped and need no check. Precondition: the load
    * has not begun.
    */
   skip(start: number, end: number): void {
-    const { tables, words } = this;
-    setBits(tables.started, start, end);
-    setBits(tables.loaded, start, end);
-    subtractPending(tables.unitPending, start, end);
-    const pages = end - start;
-    words[LoadWord.PendingPages]! -= pages;
-    words[LoadWord.MissingPages]! -= pages;
-    words[LoadWord.LoadedPages]! += pages;
-    words[LoadWord.MappedPages]! += pages;
+    skipPages(this.tables, start, end);
   }
 
   /** True while pages are outstanding that will be loaded. */

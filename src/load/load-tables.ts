@@ -10,6 +10,7 @@
 import { CodecId } from "../codec/codec.ts";
 import { BLOCK_PAGES, type ColumnPlace, type PageMap } from "../checkpoint/page-map.ts";
 import { MAX_PARTICIPANTS } from "../control/control.ts";
+import { setBits } from "../pages/bits.ts";
 import { PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { URING_DEPTH_MAX } from "../source/file-source.ts";
@@ -97,8 +98,6 @@ export const SLOT_WORDS = 2 + WORDS_PER_UNIT;
 export interface LoadPlan {
   /** Validated: extents ordered and disjoint, frames within their contents. */
   readonly map: PageMap;
-  /** CRC-32 of each page by rank, or their place in the manifest; null if there are none. */
-  readonly checksums: Uint32Array | ColumnPlace | null;
   readonly source: PageSource;
   /** For pages that are mapped instead of copied (memory/overlay.ts); null: none. */
   readonly overlay: SharedArrayBuffer | null;
@@ -108,6 +107,9 @@ export interface LoadPlan {
   /** The pages that the background pass reads first (first-pages.ts), or null. */
   readonly first?: Int32Array<SharedArrayBuffer> | null;
 }
+
+/** CRC-32 of each page by rank, or their place in the manifest. */
+export type Checksums = Uint32Array | ColumnPlace;
 
 /** A column of checksums, by rank, in blocks that are read on first use (checksum-column.ts). */
 export interface SharedChecksums {
@@ -123,7 +125,8 @@ export interface SharedChecksums {
 export interface LoadHandle {
   readonly tables: SharedArrayBuffer;
   readonly map: PageMap;
-  readonly checksums: SharedChecksums | null;
+  /** Null if the format has none, or there is nothing to load. Written before the load begins. */
+  checksums: SharedChecksums | null;
   readonly source: PageSource;
   readonly overlay: SharedArrayBuffer | null;
   /** 1 for each extent whose pages are mapped. Written before the load begins. */
@@ -204,8 +207,7 @@ export function createLoad(plan: LoadPlan): LoadHandle {
   const mappedExtents = new Uint8Array(
     new SharedArrayBuffer(overlay === null ? 1 : start.length + 1),
   );
-  const checksums = shareChecksums(plan.checksums);
-  return { tables, map, checksums, source, overlay, mappedExtents, group, index, first };
+  return { tables, map, checksums: null, source, overlay, mappedExtents, group, index, first };
 }
 
 function shareMap({ extents, frames }: PageMap): PageMap {
@@ -226,8 +228,8 @@ function shareMap({ extents, frames }: PageMap): PageMap {
   };
 }
 
-function shareChecksums(checksums: LoadPlan["checksums"]): SharedChecksums | null {
-  if (checksums === null) return null;
+/** Shared memory of a column, 8 MiB for 8 GiB of pages: the collector counts it as its own. */
+export function shareChecksums(checksums: Checksums): SharedChecksums {
   const isEager = checksums instanceof Uint32Array;
   const count = isEager ? checksums.length : checksums.count;
   const blocks = Math.ceil(count / BLOCK_PAGES);
@@ -358,8 +360,20 @@ function enterExtents(tables: LoadTables, extents: Extents, position: Position):
   return { extent, rank };
 }
 
-/** Subtracts pages [start, end) from the pending ones of their units. Not atomic. */
-export function subtractPending(unitPending: Int32Array, start: number, end: number): void {
+/** Makes pages [start, end), which are pending, loaded ones that are mapped. Not atomic. */
+export function skipPages(tables: LoadTables, start: number, end: number): void {
+  const { words, started, loaded, unitPending } = tables;
+  setBits(started, start, end);
+  setBits(loaded, start, end);
+  subtractPending(unitPending, start, end);
+  const pages = end - start;
+  words[LoadWord.PendingPages]! -= pages;
+  words[LoadWord.MissingPages]! -= pages;
+  words[LoadWord.LoadedPages]! += pages;
+  words[LoadWord.MappedPages]! += pages;
+}
+
+function subtractPending(unitPending: Int32Array, start: number, end: number): void {
   // Whole units are [first, last), and all of their pages are pending.
   const first = Math.ceil(start / PAGES_PER_UNIT);
   const last = Math.floor(end / PAGES_PER_UNIT);

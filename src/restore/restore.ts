@@ -12,11 +12,11 @@ import { Word } from "../control/control.ts";
 import { FileCore } from "../core/core.ts";
 import type { LoadOptions, MemoryFileOptions } from "../core/options.ts";
 import { createParts } from "../core/parts.ts";
-import type { ColumnPlace, PageMap } from "../checkpoint/page-map.ts";
+import type { PageMap } from "../checkpoint/page-map.ts";
 import { createGroup } from "../load/group.ts";
 import { QUEUES } from "../load/load-stats.ts";
 import { LoadState } from "../load/load-state.ts";
-import { LoadWord } from "../load/load-tables.ts";
+import { type Checksums, LoadWord } from "../load/load-tables.ts";
 import { Loader } from "../load/loader.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
@@ -34,7 +34,7 @@ export interface RestoreFile {
   readonly image: RestoreImage;
   readonly map: PageMap;
   /** CRC-32 of each page by rank, or their place in the manifest; null if there are none. */
-  readonly checksums: Uint32Array | ColumnPlace | null;
+  readonly checksums: Checksums | null;
   readonly options: MemoryFileOptions;
   /** Pages that this process has checked before. Those that are mapped are loaded at once. */
   readonly checked?: readonly PageRun[] | undefined;
@@ -143,13 +143,13 @@ interface LoadPlace {
 }
 
 function createState(file: RestoreFile, place: LoadPlace): LoadState {
-  const { map, checksums, first = null } = file;
+  const { map, first = null } = file;
   const { source, group, index, isInline, mapped, files } = place;
   const { start, length } = map.extents;
   const last = start.length - 1;
   const pages = last < 0 ? 0 : start[last]! + length[last]!;
   const overlay = mapped ? createOverlay(pages, files) : null;
-  const state = LoadState.create({ map, checksums, source, overlay, group, index, first });
+  const state = LoadState.create({ map, source, overlay, group, index, first });
   const used = isInline ? "inline" : describeSource(source).isUring ? "uring" : "workers";
   const isEmpty = state.words[LoadWord.PendingPages] === 0;
   state.words[LoadWord.Queue] = QUEUES.indexOf(isEmpty ? null : used);
@@ -157,7 +157,7 @@ function createState(file: RestoreFile, place: LoadPlace): LoadState {
 }
 
 function restoreFile(
-  { image, options, checked = [] }: RestoreFile,
+  { image, options, checksums, checked = [] }: RestoreFile,
   state: LoadState,
   verify: boolean,
 ): FileCore {
@@ -170,6 +170,7 @@ function restoreFile(
     restoreRuns(core.allocator, control, image);
     const { overlay } = core.mapping;
     if (overlay !== null) mapPages(state, overlay, verify, checked);
+    if (checksums !== null && state.isLoading) state.useChecksums(checksums);
   } catch (error) {
     core.destroy();
     throw error;

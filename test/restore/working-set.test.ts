@@ -168,7 +168,7 @@ describe("loadFrom", () => {
   test("leaves no temporary file, and the next save ignores the working set", async () => {
     await start([5]);
     using file = await MemoryFile.loadFrom(directory);
-    await file.saveTo(directory);
+    await file.saveTo(directory, { userData: Uint8Array.of(1) });
     const names = readdirSync(directory).map((name) => name.replace(/^pages-.*/, "pages"));
     expect([...new Set(names)].sort()).toEqual(["meta", "pages", "working-set"]);
     using again = await MemoryFile.loadFrom(directory, { background: true });

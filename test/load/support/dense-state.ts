@@ -37,7 +37,6 @@ export function contiguousMap(
 export function stateOf(map: PageMap, source: PageSource = fileSource([])): LoadState {
   return LoadState.create({
     map,
-    checksums: null,
     source,
     overlay: null,
     group: createGroup(1),
