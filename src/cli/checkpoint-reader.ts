@@ -5,6 +5,7 @@
  */
 import { type Dirent, readdirSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
+import { quote } from "../../ffi/index.ts";
 import { SUB_RELEASED, USED } from "../allocator/states.ts";
 import { CodecId } from "../codec/codec.ts";
 import type { CheckableFile } from "../checkpoint/decode.ts";
@@ -165,7 +166,10 @@ function listFiles(directory: string): Record<string, number> {
   try {
     entries = readdirSync(directory, { withFileTypes: true });
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOTDIR")
+      throw new TypeError(`Expected DIR to be a directory, got the file ${quote(directory)}`);
+    if (code !== "ENOENT") throw error;
     throw new NoCheckpointError(directory, error);
   }
   const names = entries.flatMap((entry) => (entry.isFile() ? [entry.name] : []));

@@ -113,13 +113,18 @@ function commandHelp({ usage, summary, flags = {} }: Command): string {
   );
 }
 
+/** The command that the arguments name, if there is one. */
+function commandOf([name]: readonly string[]): Command | undefined {
+  return name !== undefined && Object.hasOwn(commands, name) ? commands[name] : undefined;
+}
+
 async function main(args: readonly string[]): Promise<number> {
   const [name, ...rest] = args;
   if (name === undefined) throw new UsageError("Expected a command");
   if (name === "--version" || name === "-V" || name === "-v") print(packageJson.version);
   else if (name === "--help" || name === "-h" || name === "help") print(help());
   else {
-    const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+    const command = commandOf(args);
     if (command === undefined) throw new UsageError(`Unknown command ${JSON.stringify(name)}`);
     const wantsHelp = name !== "bench" && (rest.includes("--help") || rest.includes("-h"));
     if (!wantsHelp) return await command.run(rest);
@@ -128,8 +133,9 @@ async function main(args: readonly string[]): Promise<number> {
   return 0;
 }
 
+const given = process.argv.slice(2);
 try {
-  process.exitCode = await main(process.argv.slice(2));
+  process.exitCode = await main(given);
 } catch (error) {
   const isUsage = error instanceof UsageError;
   const isArgument = isArgumentError(error);
@@ -138,7 +144,9 @@ try {
   const text = isExpected ? (error as Error).message : (error as Error).stack;
   // The reader of a pipe has what it wants.
   const isClosedPipe = isExpected && (error as { code?: unknown }).code === "EPIPE";
-  if (!isClosedPipe) console.error(`pgalloc: ${text}${isUsage ? `\n\n${help()}` : ""}`);
+  const command = commandOf(given);
+  const advice = command === undefined ? help() : commandHelp(command);
+  if (!isClosedPipe) console.error(`pgalloc: ${text}${isUsage ? `\n\n${advice}` : ""}`);
   process.exitCode = isUsage || isArgument ? 2 : 1;
 }
 

@@ -10,6 +10,7 @@ import {
 } from "../map/model.ts";
 import { quote } from "../../ffi/index.ts";
 import { renderPage } from "../map/page.ts";
+import { isRemote } from "../remote/place.ts";
 import { CHUNK_SIZE, HUGE_PAGE_SIZE } from "../pages/units.ts";
 import { parseArguments, UsageError } from "./arguments.ts";
 import {
@@ -31,6 +32,10 @@ export async function map(args: string[]): Promise<number> {
   );
   if (values.out === undefined) throw new UsageError("Expected --out FILE.html");
   const directory = positionals[0]!;
+  if (isRemote(directory))
+    throw new TypeError(
+      `Expected DIR to be a directory, got ${quote(directory)}: bring it here with pgalloc copy`,
+    );
   using checkpoint = openAnyCheckpoint(directory, checkFormat(values.format));
   requireReplaceable(values.out);
   writeFileSync(values.out, renderPage(modelOfCheckpoint(checkpoint, directory)));

@@ -57,12 +57,21 @@ describe("the tool", () => {
     [["demo", "--size"], "--size"],
     [["inspect", "ftp://host/x"], 'got "ftp://host/x"'],
     [["list", "a"], "Expected a URL as s3://"],
+    [["inspect", import.meta.path], `got the file "${import.meta.path}"`],
+    [["map", "s3://bucket/index", "--out", "a.html"], "Expected DIR to be a directory"],
     [["prune", "s3://xx/y", "--keep", "1"], 'got "xx"'],
   ] as [string[], string][])("exits with 2 for %j", (args, message) => {
     const { exitCode, stdout, stderr } = run(...args);
     expect(stderr).toContain(message);
     expect(stderr).not.toContain("    at ");
     expect([exitCode, stdout]).toEqual([2, ""]);
+  });
+
+  test("shows the help of the command alone for its wrong arguments", () => {
+    const { stderr } = run("prune", "s3://bucket/index");
+    expect(stderr).toContain("--min-age HOURS  keep");
+    expect(stderr).not.toContain("pgalloc inspect");
+    expect(run("frobnicate").stderr).toContain("pgalloc inspect");
   });
 
   test("exits with 1 and without a stack for a missing directory", () => {
