@@ -40,7 +40,8 @@ function summarize(path: string): { title: string; summary: string } {
 
 function firstSentence(text: string): string {
   const flat = text.replace(/\s+/g, " ").replace(/[*]/g, "").trim();
-  return /^.+?[.:](?= |$)/.exec(flat)?.[0].replace(/:$/, ".") ?? flat;
+  // A colon in code ends no sentence.
+  return /^(?:`[^`]*`|[^`])+?[.:](?= |$)/.exec(flat)?.[0].replace(/:$/, ".") ?? flat;
 }
 
 interface Export {
@@ -51,9 +52,12 @@ interface Export {
 const DECLARATION =
   /\/\*\*((?:(?!\*\/)[\s\S])*)\*\/\s*export (?:declare )?(?:abstract )?(?:class|function|async function|const|interface|type) (\w+)/g;
 
-/** Documentation of every declaration in a file, by name. */
+/** Documentation of every declaration in a file, and in those that it re-exports, by name. */
 function documentationOf(path: string): Map<string, string> {
   const found = new Map<string, string>();
+  for (const [, from] of read(path).matchAll(/export (?:\*|\{[^}]*\}) from "(\..+)"/g))
+    for (const [name, summary] of documentationOf(join(dirname(path), from!)))
+      found.set(name, summary);
   for (const [, comment, name] of read(path).matchAll(DECLARATION)) {
     found.set(name!, firstSentence(comment!.replace(/^\s*\* ?/gm, "").split("@")[0]!));
   }

@@ -48,7 +48,11 @@ export interface Operations {
   readonly iovecs: Float64Array;
 }
 
-/** @throws {RangeError} if a limit or an array is out of range */
+/**
+ * Joins pieces that follow one another in the file into operations.
+ *
+ * @throws {RangeError} if a limit or an array is out of range
+ */
 export function coalesce(pieces: Pieces, limits: CoalesceLimits): Operations {
   const { maxBytes, maxIovecs = MAX_IOVECS } = limits;
   checkInteger("maxBytes", maxBytes, 1, MAX_TRANSFER_BYTES);

@@ -24,6 +24,7 @@ const MAX_GENERATION = 1 << 29;
 /** The stripes of the heap: no named structure has this number. */
 const STRUCTURE = 1 << 20;
 
+/** Blocks of bytes in a store's memory, each with a number as its handle. */
 export class Heap {
   private readonly parts: StoreParts;
   private window = 0;

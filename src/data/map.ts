@@ -34,6 +34,7 @@ import { lengthOfBytes } from "./values.ts";
 /** What a read does with the entry it found. */
 const Wanted = { Copy: 0, View: 1, Presence: 2 } as const;
 
+/** A map from keys to bytes in a store's memory. `Store.map` makes it. */
 export class StoreMap<K extends KeyType = "string"> {
   readonly name: string;
   readonly keyType: K;

@@ -1,5 +1,5 @@
 /**
- * Store: named structures in the page memory of a MemoryFile, saved and restored with it.
+ * Store: the structures of a MemoryFile by name.
  *
  * Its life: opened (by one writer per directory, or read-only) → used, also by other threads that
  * attach → closed by its opener, which checkpoints and destroys the file.
@@ -90,6 +90,7 @@ interface Owner {
   readonly lock: KeptLock | undefined;
 }
 
+/** Named maps, tables and blocks in page memory, saved and restored as one checkpoint. */
 export class Store implements Disposable, AsyncDisposable {
   /**
    * The store's MemoryFile. Ranges that a program allocates here are in the store's checkpoints.

@@ -46,6 +46,7 @@ interface Input {
   readonly cell: CellArray;
 }
 
+/** Rows of typed columns in a store's memory. `Store.table` makes it. */
 export class Table<S extends Schema = Schema> {
   readonly name: string;
   private readonly arena: Arena;

@@ -1,9 +1,6 @@
 /**
- * MemoryFile: page-granular, reference-counted memory outside the JavaScript heap, with checkpoints
- * that are restored in the background. A port of gVisor's pkg/sentry/pgalloc. allocator/states.ts
- * describes the states of pages.
- *
- * This file and page-memory.ts are the public surface: they check arguments and call other folders.
+ * The public surface, with page-memory.ts: checks arguments and calls other folders. A port of
+ * gVisor's pkg/sentry/pgalloc. allocator/states.ts describes the states of pages.
  */
 import { MAIN_NAME } from "../checkpoint/format.ts";
 import { attachCore, FileCore } from "../core/core.ts";
@@ -52,6 +49,9 @@ export type CheckpointEveryOptions = SaveOptions & PeriodicOptions<SaveReport>;
 const importRefresh = onUse(() => import("../restore/refresh.ts"));
 const NO_OPTIONS = Object.freeze({});
 
+/**
+ * Reference-counted pages outside the JavaScript heap, saved to checkpoints and restored from them.
+ */
 export class MemoryFile extends PageMemory implements Disposable {
   /** The user data that the program stored in the checkpoint from which this file was restored. */
   get userData(): Uint8Array | null {

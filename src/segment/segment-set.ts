@@ -33,6 +33,7 @@ import {
   type RunColumns,
 } from "./value.ts";
 
+/** The keys from 0 to a size, as runs of equal value, with first and last fit. */
 export class SegmentSet extends Runs {
   /** Bytes that `create` needs for `capacity` keys and `classes` searched classes. */
   static byteLength(capacity: number, classes: number): number {

@@ -62,6 +62,7 @@ interface Ended {
   readonly error: Error | null;
 }
 
+/** Makes a SourceReader from a ContentReader, which fills bytes now or later. */
 export class AsyncReader implements SourceReader {
   readonly capabilities: ReaderCapabilities;
   private readonly reader: ContentReader;

@@ -17,4 +17,6 @@ test("scripts/llms.ts lists every document and every public name", () => {
   const documents = readdirSync(join(root, "docs")).filter((name) => name.endsWith(".md"));
   expect(documents.filter((name) => !text.includes(`(docs/${name})`))).toEqual([]);
   expect(Object.keys(pgalloc).filter((name) => !text.includes(`- \`${name}\``))).toEqual([]);
+  // An editor shows the same text where a program uses the name.
+  expect(text.match(/^- `\w+`$/gm)).toBeNull();
 });
