@@ -6,7 +6,8 @@
  *   the AWS CLI where they are installed.
  * - `throughput`: all of it, undisturbed. The rival reads the same bytes by as many plain ranged
  *   GETs at once, and neither checks nor places them.
- * - `demand`: single pages are awaited while all of it loads.
+ * - `demand`: single pages are awaited while all of it loads. The rivals get the block of such a
+ *   page by a plain ranged GET, beside as many plain GETs of the image, and beside nothing.
  *
  * The server is a process on the same machine, so it takes part of the processors from all
  * (support/s3-servers.ts).
@@ -37,7 +38,11 @@ const PLAIN_BYTES = 2 ** 21;
 const PLAIN_AT_ONCE = 32;
 const GIB = 2 ** 30;
 const PLAIN = "plain ranged GETs";
+const QUIET = "plain ranged GETs, no load";
 const DOWNLOAD = "download, then start";
+/** What a load reads for one page. */
+const BLOCK_BYTES = 2 ** 17;
+const QUIET_AWAITS = 200;
 
 export const bench: Bench = {
   subject: "remote",
@@ -47,7 +52,7 @@ export const bench: Bench = {
       ["start", "throughput", "demand"].map((work) => ({ work, server, bytes })),
     ),
   rivals: ({ work, bytes }) => {
-    if (work === "demand") return [];
+    if (work === "demand") return [PLAIN, QUIET];
     const tools = Object.keys(TOOLS).filter((by) => isUsed(by, Number(bytes)));
     return work === "start" ? [DOWNLOAD, ...tools] : [PLAIN, DOWNLOAD, ...tools];
   },
@@ -158,7 +163,7 @@ async function measureThroughput({ endpoint, pagesKey, bytes, run }: Job): Promi
     return { allLoadedSeconds: seconds, gibPerSecond: bytes / GIB / seconds, cpuSeconds };
   };
   if (run.by === PLAIN) {
-    const crc = await readPlainly(`${endpoint}/bucket/${pagesKey}`, bytes);
+    const crc = await readPlainly(signed(`${endpoint}/bucket/${pagesKey}`), bytes);
     return { figures: stop(), hash: formatHash(crc, bytes) };
   }
   const directory = mkdtempSync(join(tmpdir(), "pgalloc-bench-"));
@@ -174,31 +179,75 @@ async function measureThroughput({ endpoint, pagesKey, bytes, run }: Job): Promi
   };
 }
 
-async function measureDemand({ endpoint, bytes, run }: Job): Promise<Sample> {
+async function measureDemand(job: Job): Promise<Sample> {
+  if (job.run.by !== OURS) return measurePlainDemand(job);
+  const { endpoint, bytes, run } = job;
+  const beganMs = performance.now();
   using file = await load(endpoint);
-  const random = new Random(run.seed);
   const all = file.awaitLoad();
+  const times = await awaitAtRandom(
+    run.seed,
+    bytes,
+    () => file.isLoading,
+    (page) => {
+      const range = { start: page * PAGE_SIZE, end: (page + 1) * PAGE_SIZE };
+      return file.isLoaded(range) ? undefined : file.awaitLoad(range);
+    },
+  );
+  await all;
+  const allLoadedSeconds = (performance.now() - beganMs) / 1000;
+  return {
+    figures: { ...figuresOf(times), allLoadedSeconds },
+    hash: hashImage(file, "dense", bytes),
+  };
+}
+
+async function measurePlainDemand({ endpoint, pagesKey, bytes, run }: Job): Promise<Sample> {
+  const url = signed(`${endpoint}/bucket/${pagesKey}`);
+  const beganMs = performance.now();
+  let isLoading = true;
+  const all = run.by === QUIET ? undefined : readPlainly(url, bytes);
+  void all?.finally(() => (isLoading = false));
+  let left = run.isSmoke ? 2 : QUIET_AWAITS;
+  const goesOn = () => (all === undefined ? left-- > 0 : isLoading);
+  const times = await awaitAtRandom(run.seed, bytes, goesOn, async (page) => {
+    const start = Math.floor((page * PAGE_SIZE) / BLOCK_BYTES) * BLOCK_BYTES;
+    await getPlainly(url, start, Math.min(bytes, start + BLOCK_BYTES));
+  });
+  const crc = await all;
+  const allLoadedSeconds = (performance.now() - beganMs) / 1000;
+  const figures = { ...figuresOf(times), ...(crc === undefined ? {} : { allLoadedSeconds }) };
+  return { figures, hash: crc === undefined ? null : formatHash(crc, bytes) };
+}
+
+/** Calls `get` for a random page every AWAIT_EVERY_MS. Returns how long each took, in ms. */
+async function awaitAtRandom(
+  seed: number,
+  bytes: number,
+  goesOn: () => boolean,
+  get: (page: number) => Promise<void> | undefined,
+): Promise<number[]> {
+  const random = new Random(seed);
   const times: number[] = [];
-  const awaits: Promise<void>[] = [];
-  while (file.isLoading) {
-    const start = random.below(bytes / PAGE_SIZE) * PAGE_SIZE;
-    if (!file.isLoaded({ start, end: start + PAGE_SIZE })) {
-      const beganMs = performance.now();
-      const waiting = file.awaitLoad({ start, end: start + PAGE_SIZE });
-      awaits.push(waiting.then(() => void times.push(performance.now() - beganMs)));
-    }
+  const awaits: Promise<unknown>[] = [];
+  while (goesOn()) {
+    const beganMs = performance.now();
+    const waiting = get(random.below(bytes / PAGE_SIZE));
+    if (waiting !== undefined)
+      awaits.push(waiting.then(() => times.push(performance.now() - beganMs)));
     await Bun.sleep(AWAIT_EVERY_MS);
   }
-  await Promise.all([all, ...awaits]);
+  await Promise.all(awaits);
+  return times;
+}
+
+function figuresOf(times: readonly number[]) {
   const ns = times.map((ms) => ms * 1e6);
   return {
-    figures: {
-      awaits: times.length,
-      awaitP50Ns: percentile(ns, 0.5),
-      awaitP99Ns: percentile(ns, 0.99),
-      awaitP99OfLatency: percentile(ns, 0.99) / 1e6 / LATENCY_MS,
-    },
-    hash: hashImage(file, "dense", bytes),
+    awaits: times.length,
+    awaitP50Ns: percentile(ns, 0.5),
+    awaitP99Ns: percentile(ns, 0.99),
+    awaitP99OfLatency: percentile(ns, 0.99) / 1e6 / LATENCY_MS,
   };
 }
 
@@ -227,20 +276,27 @@ async function downloadWithTool(command: string[]): Promise<void> {
   if (exitCode !== 0) throw new Error(`${command[0]} ended with ${exitCode}`);
 }
 
-/** Reads the page file by GETs of equal size; returns the CRC-32 of its contents. */
-async function readPlainly(url: string, bytes: number): Promise<number> {
+/** The address of an object with a signature in its query. */
+function signed(url: string): string {
   const { origin, pathname } = new URL(url);
   const client = new Bun.S3Client({ endpoint: origin, bucket: "bucket", ...KEYS });
-  const signed = client.presign(pathname.replace("/bucket/", ""));
+  return client.presign(pathname.replace("/bucket/", ""));
+}
+
+async function getPlainly(url: string, start: number, end: number): Promise<Uint8Array> {
+  const response = await fetch(url, { headers: { range: `bytes=${start}-${end - 1}` } });
+  if (response.status !== 206) throw new Error(`A range was answered with ${response.status}`);
+  return new Uint8Array(await response.arrayBuffer());
+}
+
+/** Reads the page file by GETs of equal size; returns the CRC-32 of its contents. */
+async function readPlainly(url: string, bytes: number): Promise<number> {
   const pieces: Uint8Array[] = [];
   let next = 0;
   const work = async (): Promise<void> => {
     for (let start = next; start < bytes; start = next) {
       next += PLAIN_BYTES;
-      const range = `bytes=${start}-${Math.min(bytes, next) - 1}`;
-      const response = await fetch(signed, { headers: { range } });
-      if (response.status !== 206) throw new Error(`A range was answered with ${response.status}`);
-      pieces[start / PLAIN_BYTES] = new Uint8Array(await response.arrayBuffer());
+      pieces[start / PLAIN_BYTES] = await getPlainly(url, start, Math.min(bytes, next));
     }
   };
   await Promise.all(Array.from({ length: PLAIN_AT_ONCE }, work));

@@ -70,7 +70,12 @@ const SINGLE: readonly Bench[] = [
 const RESTORES: readonly Bench[] = [load, start];
 const JOBS: readonly Bench[] = [save, ...RESTORES];
 /** The most memory in use, in images: a save may leave another image in the page cache. */
-const MEMORY_IMAGES: Readonly<Record<string, number>> = { save: 2, load: 1, start: 1 };
+const MEMORY_IMAGES: Readonly<Record<string, number>> = {
+  save: 2,
+  load: 1,
+  start: 1,
+  remote: 1,
+};
 export const SUBJECTS = [...SINGLE, ...JOBS].map(({ subject }) => subject);
 
 /** The command line tool; returns the exit code. */

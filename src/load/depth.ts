@@ -40,7 +40,7 @@ export class Depth {
   constructor(maxUnits: number, limitsItself = false) {
     this.maxUnits = maxUnits;
     this.current = limitsItself ? maxUnits : Math.min(2, maxUnits);
-    this.yieldUnits = limitsItself ? Math.ceil(maxUnits / 16) : 1;
+    this.yieldUnits = limitsItself ? Math.ceil(maxUnits / 8) : 1;
   }
 
   /** How many units to keep in flight, in [1, maxUnits]. */

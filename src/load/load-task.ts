@@ -163,7 +163,13 @@ class LoadingThread {
       const isFirst = hasFirst(state.words, state.handle.first);
       const units = isFirst ? FIRST_IN_FLIGHT : depth.units(nowMs);
       const most = Math.min(units, reader.usefulUnits);
-      while (isMore && reader.inFlight < most) isMore = startNext(load, reader);
+      while (isMore && reader.inFlight < most) {
+        const { inFlight } = reader;
+        isMore = startNext(load, reader);
+        if (reader.mayBlock || reader.inFlight === inFlight) continue;
+        await nextTurn(reader);
+        if (group.demand !== seen) break;
+      }
       const before = reader.inFlight;
       if (before === 0) continue;
       if (reader.mayBlock) reader.collect();
@@ -231,6 +237,15 @@ class LoadingThread {
     }
     this.checkedMs = performance.now();
   }
+}
+
+/**
+ * Lets the event loop send the requests of a unit, and takes reads that have ended. Precondition:
+ * units are in flight.
+ */
+async function nextTurn(reader: UnitReader): Promise<void> {
+  const turn = new Promise<void>((resolve) => setImmediate(resolve));
+  await Promise.race([reader.collectAsync(), turn]);
 }
 
 /** Waits for reads, or for the next demand (a stopped load is one, too). */

@@ -22,6 +22,7 @@ import type { LoadTask } from "../../src/load/load-task.ts";
 import { GroupWord } from "../../src/load/group.ts";
 import { LoadThreads } from "../../src/load/threads.ts";
 import { fileSource, releaseFiles } from "../../src/source/file-source.ts";
+import { type DemandingSourceOptions, READS_IN_FLIGHT } from "./support/demanding-source.ts";
 import { contiguousMap, stateOf } from "./support/dense-state.ts";
 import { coreOf, MemoryFile } from "../../src/file/memory-file.ts";
 import { createControl } from "../../src/control/control.ts";
@@ -138,6 +139,19 @@ test.if(uringUnavailableReason() === null)(
       "uring",
     ),
 );
+
+test("a background thread with an event loop yields while it begins units", () =>
+  withSparseLoad(async (state, shared) => {
+    const began = new SharedArrayBuffer(4);
+    const options: DemandingSourceOptions = { group: state.handle.group, began };
+    const module = new URL("./support/demanding-source.ts", import.meta.url).href;
+    const source = { kind: "module", module, options } as const;
+    await runInThread("load", { ...shared, source, role: "background" }).done;
+    expect(state.words[LoadWord.LoadedPages]).toBe(UNITS);
+    const [reads] = new Int32Array(began);
+    expect(reads).toBeGreaterThan(0);
+    expect(reads).toBeLessThan(READS_IN_FLIGHT / 4);
+  }));
 
 test("a thread that reads a page itself makes background threads yield as well", async () => {
   const path = join(directory, "own-reads");
