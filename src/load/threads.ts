@@ -8,11 +8,15 @@
  * turns: the p99 of awaits was 7.4 ms (dense) and 8.0 ms (fragmented) when all started at once, and
  * is 4.5 and 4.8 ms.
  *
+ * A load of mapped pages only populates and checks them, so it takes fewer threads: no more than
+ * one for each 512 MiB, and the demand thread at the first demand.
+ *
  * The number of threads does not depend on the number of loads: each goes through all of them.
  */
 import { availableParallelism } from "node:os";
 import { WorkerNotFoundError } from "../threads/errors.ts";
 import { runInThread } from "../threads/pool.ts";
+import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { describeSource } from "../source/describe.ts";
 import { canBlock } from "../source/open.ts";
@@ -36,6 +40,8 @@ export const BACKGROUND_THREADS = Math.min(4, Math.max(2, PROCESSORS));
  */
 const STEADY_THREADS = Math.max(1, PROCESSORS - 1);
 const DEATHS_MAX = 8;
+/** Checking as much takes 50 ms: the start of a thread would take a fifth of the time it saves. */
+const MAPPED_PAGES_PER_THREAD = 2 ** 29 / PAGE_SIZE;
 
 export interface ThreadedLoad {
   readonly state: LoadState;
@@ -81,13 +87,22 @@ export class LoadThreads {
     const { isUring, isDirect } = describeSource(this.source);
     const hasFrames = this.loads.some(({ state }) => state.words[LoadWord.HasFrames] !== 0);
     const isAhead = isUring && isDirect && !hasFrames;
-    const helpers = Array.from({ length: isAhead ? 0 : BACKGROUND_THREADS - 1 }, (_, i) =>
-      i + 1 < STEADY_THREADS ? background : spare,
-    );
+    const length = isAhead ? 0 : Math.min(BACKGROUND_THREADS, this.threadsOfMapped) - 1;
+    const helpers = Array.from({ length }, (_, i) => (i + 1 < STEADY_THREADS ? background : spare));
     await Promise.all([
       this.runThread(background),
       ...[...helpers, demand].map((task) => this.runLater(task)),
     ]);
+  }
+
+  /** The threads for loads of which all contents are mapped; no limit for others. */
+  private get threadsOfMapped(): number {
+    let pages = 0;
+    for (const { state } of this.loads) {
+      if (!isMapped(state)) return Infinity;
+      pages += state.words[LoadWord.PendingPages]!;
+    }
+    return Math.max(1, Math.floor(pages / MAPPED_PAGES_PER_THREAD));
   }
 
   /** Not after giving up, though the load may be tried again: another run reads then. */
@@ -99,12 +114,17 @@ export class LoadThreads {
   private async runLater(task: LoadTask): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
     if (task.role === "demand") await this.untilBegun();
+    if (task.role === "demand" && this.threadsOfMapped < Infinity) await this.untilDemand();
     if (task.role === "spare") await this.untilQuiet();
     await this.runThread(task);
   }
 
   private async untilBegun(): Promise<void> {
     while (this.isLoading && Atomics.load(this.group.words, GroupWord.Begun) === 0) await pause(1);
+  }
+
+  private async untilDemand(): Promise<void> {
+    while (this.isLoading && this.group.demand === 0) await pause(1);
   }
 
   private async untilQuiet(): Promise<void> {
@@ -136,6 +156,12 @@ export class LoadThreads {
       }
     }
   }
+}
+
+/** True if all contents are mapped. */
+function isMapped({ handle: { overlay, mappedExtents, map } }: LoadState): boolean {
+  const extents = map.extents.start.length;
+  return overlay !== null && !mappedExtents.subarray(0, extents).includes(0);
 }
 
 /** Does not keep the process alive. */
