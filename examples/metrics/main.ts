@@ -31,8 +31,10 @@ if (!existsSync(join(directory, "meta"))) {
   await first.saveTo(directory);
 }
 
-// Events for a log: the service holds the channel, so that it is not collected.
+// Events for a log. Bun 1.4 collects a channel whose constant no later code uses, with its
+// subscribers: a property of globalThis keeps it.
 const waits = channel("pgalloc:await");
+Object.assign(globalThis, { waits });
 waits.subscribe((message) => {
   const { start, waitMs } = message as { start: number; waitMs: number };
   if (waitMs > 10) console.error(`waited ${waitMs.toFixed(1)} ms for the page at ${start}`);

@@ -21,7 +21,7 @@ import {
   type Nullable,
   readOptions,
 } from "../core/options.ts";
-import { NotLoadedError, UnsupportedError } from "../errors/errors.ts";
+import { DestroyedError, NotLoadedError, UnsupportedError } from "../errors/errors.ts";
 import { CorruptStoreError, ReadOnlyStoreError, WrongTypeError } from "../errors/store.ts";
 import { MemoryFile } from "../file/memory-file.ts";
 import { resolveLoadOptions } from "../file/restore-file.ts";
@@ -355,6 +355,7 @@ export class Store implements Disposable, AsyncDisposable {
   async refresh(): Promise<boolean> {
     if (!this.isReadOnly || this.owner === undefined)
       throw new UnsupportedError("Cannot refresh a store that is not open with readOnly");
+    if (this.arena.isClosed) throw new DestroyedError("the store", "refresh()", false, "close()");
     if (!(await this.memory.refresh())) return false;
     await this.whenLoaded(() => this.names());
     return true;

@@ -4,8 +4,8 @@
  *
  * Loading that module takes 1.2 ms, which would delay a start. So the first end of a load or save
  * loads it; messages of earlier awaits are kept until then. A message reaches its subscribers in a
- * later turn of the event loop. A program must keep a reference to the channels to which it
- * subscribes: Bun 1.4 forgets the subscribers of a channel object that was collected.
+ * later turn of the event loop. A program must keep the channels to which it subscribes
+ * reachable (docs/metrics.md): Bun 1.4 forgets the subscribers of a channel that was collected.
  */
 import type { Channel } from "node:diagnostics_channel";
 

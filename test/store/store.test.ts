@@ -79,6 +79,10 @@ test("Store.open rejects a second writer, and accepts readers", async () => {
   await writer.close();
   await using next = await Store.open(where);
   expect(next.isReadOnly).toBe(false);
+  await reader.close();
+  await expect(reader.refresh()).rejects.toThrow(
+    "Cannot call refresh() on the store after close()",
+  );
 });
 
 test("Store.open rejects a checkpoint that is not of a store", async () => {
