@@ -34,5 +34,7 @@ if [ $# -eq 0 ]; then
   set -- test/ffi/*.test.ts test/segment/*.test.ts test/allocator/*.test.ts \
     test/memory/*.test.ts test/checkpoint/*.test.ts test/load/queues.test.ts test/codec/*.test.ts
 fi
+# A file reserves less address space then, which takes real memory in the emulator.
+ulimit -v $((64 << 20))
 export TEST_MS=120000
 exec scripts/run-suites.sh "$home/log" 300 4096 "$@" -- "$home/bun-$version"

@@ -9,7 +9,7 @@
  *
  * The directory is locked while it is filled. A process that finds it locked loads without it.
  */
-import { closeFile, truncateFile } from "../../ffi/index.ts";
+import { closeFile, SyscallError, truncateFile } from "../../ffi/index.ts";
 import { META } from "../checkpoint/directory.ts";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import { encodeTrailer, hex, pageFileName } from "../checkpoint/page-file.ts";
@@ -55,10 +55,21 @@ export class CacheFill {
   }
 
   /**
-   * Null if the checkpoint is too large for the cache, or another process fills it.
+   * Null if the checkpoint is too large for the cache, another process fills it, or the disk has no
+   * room or the process no descriptors for it, which is a warning.
    * @throws {SyscallError} @throws {NotCheckpointError} if the directory has another checkpoint
    */
   static begin(options: CacheFillOptions): CacheFill | null {
+    try {
+      return CacheFill.beginNow(options);
+    } catch (error) {
+      if (!(error instanceof SyscallError && LACKS.includes(error.code))) throw error;
+      warnOfCache(error);
+      return null;
+    }
+  }
+
+  private static beginNow(options: CacheFillOptions): CacheFill | null {
     const { checkpoint, maxBytes } = options;
     const bytes = checkpoint.contents.reduce((sum, { identity }) => sum + identity.sizeBytes, 0);
     if (bytes > maxBytes) return null;
@@ -92,7 +103,10 @@ export class CacheFill {
     const { checkpoint, origin, place } = options;
     const { manifest, contents } = checkpoint;
     try {
-      if (this.writer.hasEnded) return;
+      if (this.writer.hasEnded) {
+        warnOfCache(new Error(`its files in '${options.directory}' cannot be written`));
+        return;
+      }
       await place.ready();
       for (const [start, end, content] of this.missing()) await this.fetch(content, start, end);
       await this.completePageFiles(manifest);
@@ -161,6 +175,16 @@ export class CacheFill {
   }
 
   private isClosed = false;
+}
+
+/** Errors of a process or disk that is full or read-only: the load works without a cache. */
+const LACKS: readonly string[] = ["ENOSPC", "EDQUOT", "EMFILE", "ENFILE", "EROFS"];
+
+/** The load succeeds. Only the next start is slower. */
+export function warnOfCache(error: unknown): void {
+  process.emitWarning(`The cache of a checkpoint was not written: ${(error as Error).message}`, {
+    code: "PGALLOC_CACHE_NOT_WRITTEN",
+  });
 }
 
 /** No load, and no leftover of a save, has this name. */

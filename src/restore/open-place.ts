@@ -3,7 +3,7 @@ import { type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts"
 import { type CacheOptions, type Nullable, readOptions } from "../core/options.ts";
 import type { DecodedManifest } from "../checkpoint/decode.ts";
 import { isS3Url, parseS3Place, type S3Options, type S3Place } from "../http/s3-options.ts";
-import type { CacheFill } from "../remote/cache-fill.ts";
+import { type CacheFill, warnOfCache } from "../remote/cache-fill.ts";
 import type { RemoteCheckpoint } from "../remote/open-checkpoint.ts";
 import {
   isRemote,
@@ -120,13 +120,6 @@ function remoteCheckpoint(
       }
     },
   };
-}
-
-/** The load has succeeded. Only the next start is slower. */
-function warnOfCache(error: unknown): void {
-  process.emitWarning(`The cache of a checkpoint was not written: ${(error as Error).message}`, {
-    code: "PGALLOC_CACHE_NOT_WRITTEN",
-  });
 }
 
 /** Closes an opened checkpoint that is not restored. */

@@ -19,6 +19,7 @@ import {
   PAGE_SIZE,
   SyscallError,
 } from "../../src/index.ts";
+import { errnoNumber, setFaultHook } from "../../ffi/index.ts";
 import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { S3Server } from "../http/support/s3-server.ts";
@@ -267,3 +268,19 @@ test("a cache that is a file throws a SyscallError", async () => {
   writeFileSync(cache, "");
   await expect(load()).rejects.toThrow(SyscallError);
 });
+
+test.each(["mkdir", "openat"])(
+  "a load without room for its cache (%s) works and warns",
+  async (name) => {
+    await save();
+    const warnings: unknown[] = [];
+    const note = ({ code }: Error & { code?: string }) => warnings.push(code);
+    process.on("warning", note);
+    setFaultHook((call) => (call === name ? { errno: errnoNumber("ENOSPC") } : undefined));
+    using file = await load().finally(() => setFaultHook(undefined));
+    expectContents(file);
+    await Bun.sleep(0);
+    process.off("warning", note);
+    expect(warnings).toContain("PGALLOC_CACHE_NOT_WRITTEN");
+  },
+);
