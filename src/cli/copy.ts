@@ -3,6 +3,7 @@
  * unchanged.
  */
 import { count } from "../data/describe.ts";
+import { shownPlace } from "../http/shown-url.ts";
 import { copyCheckpoint } from "../remote/copy.ts";
 import { parseArguments } from "./arguments.ts";
 import { formatBytes } from "./bytes.ts";
@@ -21,7 +22,8 @@ export async function copy(args: string[]): Promise<number> {
     onProgress: ({ copiedBytes, totalBytes }) => progress.show(copiedBytes, totalBytes),
   });
   progress.end();
-  if (values.json === true) print(JSON.stringify({ from, to, ...report }, null, 2));
+  if (values.json === true)
+    print(JSON.stringify({ from: shownPlace(from), to: shownPlace(to), ...report }, null, 2));
   else {
     const { id, copiedBytes, pageFiles, reusedPageFiles } = report;
     print(`Copied checkpoint ${id}: ${formatBytes(copiedBytes)}`);

@@ -5,6 +5,7 @@
 import { MemoryKind } from "../pages/units.ts";
 import { parseArguments } from "./arguments.ts";
 import { count } from "../data/describe.ts";
+import { shownPlace } from "../http/shown-url.ts";
 import { formatBytes } from "./bytes.ts";
 import { withLocalCopy } from "./local-copy.ts";
 import { S3_FLAGS, s3Of } from "./remote-arguments.ts";
@@ -87,7 +88,7 @@ export async function inspect(args: string[]): Promise<number> {
   const [summary, rows] = await withLocalCopy(where, copying, (directory) => {
     using checkpoint = openAnyCheckpoint(directory, format);
     const rows = values.list === true ? listRows(checkpoint) : undefined;
-    return [summarize(where, checkpoint), rows] as const;
+    return [summarize(shownPlace(where), checkpoint), rows] as const;
   });
   if (values.json === true) print(JSON.stringify({ ...summary, ...rows }, null, 2));
   else print([describe(summary), ...(rows === undefined ? [] : [describeRows(rows)])].join("\n"));

@@ -7,6 +7,7 @@
 import { crc32, hashPage } from "../checkpoint/format.ts";
 import { parseArguments } from "./arguments.ts";
 import { count } from "../data/describe.ts";
+import { shownPlace } from "../http/shown-url.ts";
 import { formatBytes } from "./bytes.ts";
 import { withLocalCopy } from "./local-copy.ts";
 import { S3_FLAGS, s3Of } from "./remote-arguments.ts";
@@ -66,7 +67,7 @@ export async function verify(args: string[]): Promise<number> {
   const copying = { s3: s3Of(values), contents: true };
   const verdict = await withLocalCopy(where, copying, (directory) => ({
     ...verifyCheckpoint(directory, format),
-    directory: where,
+    directory: shownPlace(where),
   }));
   if (values.json === true) print(JSON.stringify(verdict, null, 2));
   else report(verdict);

@@ -25,6 +25,7 @@ import { DestroyedError, NotLoadedError, UnsupportedError } from "../errors/erro
 import { CorruptStoreError, ReadOnlyStoreError, WrongTypeError } from "../errors/store.ts";
 import { MemoryFile } from "../file/memory-file.ts";
 import { resolveLoadOptions } from "../file/restore-file.ts";
+import { shownPlace } from "../http/shown-url.ts";
 import { resolvePlace } from "../remote/place.ts";
 import { PeriodicSaves } from "../file/periodic-saves.ts";
 import type { SaveReport } from "../save/save.ts";
@@ -166,7 +167,8 @@ export class Store implements Disposable, AsyncDisposable {
   }
 
   [INSPECT](): string {
-    return describeStructure("Store", this.owner?.place ?? null, () =>
+    const place = this.owner === undefined ? null : shownPlace(this.owner.place);
+    return describeStructure("Store", place, () =>
       [count(this.names().length, "structure"), String(this.memory)].join(", "),
     );
   }

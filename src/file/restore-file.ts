@@ -6,6 +6,7 @@ import { noteNoCheckpoint } from "../core/known-checkpoints.ts";
 import type { LoadOptions } from "../core/options.ts";
 import { createParts } from "../core/parts.ts";
 import { SeveralFilesError } from "../errors/errors.ts";
+import { shownPlace } from "../http/shown-url.ts";
 import type { Loader } from "../load/loader.ts";
 import { recordLoad } from "../metrics/record.ts";
 import { restoreCheckpoint } from "../restore/native.ts";
@@ -53,7 +54,7 @@ export async function restoreFile(directory: string, options: LoadOptions): Prom
   if (only === undefined || files.length > 1) {
     closeOpened(checkpoint);
     const names = files.map(({ name }) => name);
-    throw new SeveralFilesError(directory, names);
+    throw new SeveralFilesError(shownPlace(directory), names);
   }
   const { onProgress } = options;
   const restoring = {

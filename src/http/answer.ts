@@ -6,6 +6,7 @@ import { RemoteError, type RemoteFailure } from "../errors/remote-errors.ts";
 import { ConnectionLostError } from "./connection.ts";
 import type { Incoming } from "./incoming.ts";
 import { ProtocolError } from "./message.ts";
+import { shownUrl } from "./shown-url.ts";
 
 /** Time limits of an answer. */
 export interface Patience {
@@ -17,12 +18,6 @@ export interface Patience {
 
 export const PATIENCE: Patience = { answerMs: 20_000, stallMs: 10_000 };
 const STALL_BYTES = 2 ** 14;
-
-/** The address without its secrets: the query, and a user's name. */
-export function shownUrl(url: string): string {
-  const parsed = URL.parse(url);
-  return parsed === null ? "" : `${parsed.protocol}//${parsed.host}${parsed.pathname}`;
-}
 
 export class Answer {
   readonly status: number;

@@ -8,7 +8,6 @@
  * Shared words: only the owner writes. `Version` is odd while the bytes change. A reader accepts
  * the bytes only if the version is even, and the same before and after.
  */
-import { showValue } from "../../ffi/index.ts";
 import { UnsupportedError } from "../errors/errors.ts";
 
 /** The shape of the AWS SDK's `AwsCredentialIdentity`. */
@@ -152,9 +151,11 @@ export function providerOf(
 ): CredentialProvider {
   const { credentials, accessKeyId, secretAccessKey, sessionToken } = options;
   if (credentials !== undefined) {
+    // Not the value: an object may have the keys themselves.
     if (typeof credentials !== "function")
       throw new TypeError(
-        `Expected s3.credentials to be a function, got ${showValue(credentials)}`,
+        `Expected s3.credentials to be a function, got a value of type ${typeof credentials}; ` +
+          "keys are s3.accessKeyId and s3.secretAccessKey",
       );
     return credentials;
   }

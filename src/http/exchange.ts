@@ -3,9 +3,10 @@
  * is signed again; to another host it goes without credentials, and only reads go there.
  */
 import { RemoteError } from "../errors/remote-errors.ts";
-import { Answer, type Patience, shownUrl } from "./answer.ts";
+import { Answer, type Patience } from "./answer.ts";
 import { ConnectionLostError } from "./connection.ts";
 import { ProtocolError } from "./message.ts";
+import { shownUrl } from "./shown-url.ts";
 import type { Signer } from "./sign.ts";
 import { sendRequest } from "./transport.ts";
 

@@ -2,8 +2,9 @@
  * The address of a bucket: `s3://bucket/prefix`, the options of the program, and the AWS_*
  * variables. Credentials are not part of it (credentials.ts), so it may be copied and printed.
  */
-import { checkBoolean, showValue } from "../../ffi/index.ts";
+import { checkBoolean, quote, showValue } from "../../ffi/index.ts";
 import type { CredentialOptions, Environment } from "./credentials.ts";
+import { shownPlace } from "./shown-url.ts";
 
 /** Access to S3, or to a server with its protocol. */
 export interface S3Options extends CredentialOptions {
@@ -42,16 +43,18 @@ export function parseS3Place(
   const match = /^s3:\/\/([^/?#]*)(?:\/([^?#]*))?$/.exec(url);
   const bucket = match?.[1] ?? "";
   if (match === null || bucket === "")
-    throw new TypeError(`Expected a URL as s3://bucket/prefix, got ${JSON.stringify(url)}`);
+    throw new TypeError(`Expected a URL as s3://bucket/prefix, got ${quote(shownPlace(url))}`);
   if (!BUCKET.test(bucket))
     throw new TypeError(
       "Expected a bucket's name of 3 to 63 lowercase letters, digits, dots and hyphens, " +
-        `got ${JSON.stringify(bucket)} in ${JSON.stringify(url)}`,
+        `got ${quote(shownPlace(url))}`,
     );
   const path = (match[2] ?? "").replace(/\/+$/, "");
   const segments = path === "" ? [] : path.split("/");
   if (segments.some((segment) => segment === "" || segment === "." || segment === ".."))
-    throw new TypeError(`Expected a prefix without empty parts, "." or "..", got '${url}'`);
+    throw new TypeError(
+      `Expected a prefix without empty parts, "." or "..", got ${quote(shownPlace(url))}`,
+    );
   const region = options.region ?? env["AWS_REGION"] ?? env["AWS_DEFAULT_REGION"] ?? "us-east-1";
   return {
     url: `s3://${[bucket, ...segments].join("/")}`,
@@ -83,11 +86,19 @@ function parseEndpoint(endpoint: string): URL {
   const url = typeof endpoint === "string" ? URL.parse(endpoint) : null;
   const isHttp = url?.protocol === "http:" || url?.protocol === "https:";
   if (url === null || !isHttp || url.search !== "" || url.hash !== "")
-    throw new TypeError(`Expected endpoint to be an http or https URL, got ${showValue(endpoint)}`);
+    throw new TypeError(
+      `Expected endpoint to be an http or https URL, got ${showEndpoint(endpoint)}`,
+    );
   if (url.username !== "" || url.password !== "")
     throw new TypeError("Expected endpoint without a user name and password");
   if (!url.pathname.endsWith("/")) url.pathname += "/";
   return url;
+}
+
+function showEndpoint(endpoint: unknown): string {
+  if (typeof endpoint !== "string") return `a value of type ${typeof endpoint}`;
+  const scheme = endpoint.includes("://") ? "" : "https://";
+  return quote(shownPlace(scheme + endpoint).slice(scheme.length));
 }
 
 /** The address of an object of the bucket; each part of the key is encoded. */

@@ -10,6 +10,7 @@ import { Client, type ClientOptions } from "../http/client.ts";
 import { type CounterHandle, createCounters } from "../http/counters.ts";
 import { CredentialOwner, providerOf } from "../http/credentials.ts";
 import { isS3Url, parseS3Place, type S3Options } from "../http/s3-options.ts";
+import { shownPlace } from "../http/shown-url.ts";
 import { openSigner, type Signing } from "../http/sign.ts";
 import { absolutePath } from "../checkpoint/staging.ts";
 import { quote } from "../../ffi/index.ts";
@@ -31,7 +32,7 @@ export function resolvePlace(where: string): string {
   if (hasScheme(where))
     throw new TypeError(
       "Expected a directory, or a URL that begins with s3://, https:// or http://, " +
-        `got ${quote(where)}`,
+        `got ${quote(shownPlace(where))}`,
     );
   return absolutePath(where);
 }
@@ -47,7 +48,7 @@ function isHttpUrl(where: string): boolean {
 }
 
 /** A place's URL in the form of `RemotePlace.url`, without opening it. */
-export function shownPlace(where: string): string {
+export function placeUrl(where: string): string {
   return where.replace(/[?#].*$/, "").replace(/\/+$/, "");
 }
 
@@ -131,7 +132,8 @@ export async function openUnlessAborted<T>(
 
 /** The bucket of a place in S3. @throws {TypeError} for other places @throws as `openPlace` */
 export async function openBucketOf(url: string, options: PlaceOptions): Promise<Bucket> {
-  if (!isS3Url(url)) throw new TypeError(`Expected a URL as s3://bucket/prefix, got '${url}'`);
+  if (!isS3Url(url))
+    throw new TypeError(`Expected a URL as s3://bucket/prefix, got ${quote(shownPlace(url))}`);
   const { bucket } = await openPlace(url, options);
   return bucket!;
 }
@@ -139,7 +141,9 @@ export async function openBucketOf(url: string, options: PlaceOptions): Promise<
 function openHttp(url: string, client: Client, counters: CounterHandle): RemotePlace {
   const base = URL.parse(url);
   if (base === null || !isHttpUrl(url) || base.username !== "" || base.hash !== "")
-    throw new TypeError(`Expected the URL of a checkpoint's directory, got '${url}'`);
+    throw new TypeError(
+      `Expected the URL of a checkpoint's directory, got ${quote(shownPlace(url))}`,
+    );
   const { search } = base;
   base.search = "";
   const text = base.href.replace(/\/+$/, "");

@@ -11,7 +11,7 @@ import {
   openUnlessAborted,
   resolvePlace,
   type RemotePlace,
-  shownPlace,
+  placeUrl,
 } from "../remote/place.ts";
 import type { PageSource } from "../source/description.ts";
 import { fileSource } from "../source/file-source.ts";
@@ -76,7 +76,7 @@ async function openRemote(
   const cache = checkCache(options.cache);
   if (cache?.offline === true) {
     const s3Place = isS3Url(where) ? parseS3Place(where, s3) : null;
-    return openLocal(openOffline(shownPlace(where), cache), s3Place);
+    return openLocal(openOffline(placeUrl(where), cache), s3Place);
   }
   const place = await openPlace(where, { s3, signal });
   try {

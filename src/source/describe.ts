@@ -3,7 +3,7 @@
  * and statistics.
  */
 import { mapPrivateAt, readAheadBytes } from "../../ffi/index.ts";
-import { shownUrl } from "../http/answer.ts";
+import { shownUrl } from "../http/shown-url.ts";
 import type { CounterHandle } from "../http/counters.ts";
 import type { PageSource } from "./description.ts";
 import {

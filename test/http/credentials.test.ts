@@ -29,7 +29,7 @@ describe("providerOf", () => {
     expect(() => providerOf({ accessKeyId: "A" }, {})).toThrow(TypeError);
     expect(() => providerOf({}, { AWS_ACCESS_KEY_ID: "A" })).toThrow(TypeError);
     expect(() => providerOf({ credentials: {} as unknown as CredentialProvider }, {})).toThrow(
-      "Expected s3.credentials to be a function, got object",
+      "Expected s3.credentials to be a function, got a value of type object; ",
     );
   });
 });
