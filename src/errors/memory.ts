@@ -41,6 +41,12 @@ export class OutOfMemoryError extends Error {
   }
 }
 
+function stateOf(cause: unknown): string {
+  if (cause === undefined) return "is not loaded yet; await file.awaitLoad(range) first";
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return `could not be loaded: ${reason}; file.retryLoad(range) tries again`;
+}
+
 /**
  * A range was viewed before the background restore had loaded it, or its pages could not be loaded:
  * `cause` says why. `await file.awaitLoad(range)` first.
@@ -53,7 +59,7 @@ export class NotLoadedError extends Error {
   readonly end: number;
 
   constructor(start: number, end: number, options?: { cause?: unknown }) {
-    super(`Range [${start}, ${end}) is not loaded yet; await file.awaitLoad(range) first`, options);
+    super(`Range [${start}, ${end}) ${stateOf(options?.cause)}`, options);
     this.start = start;
     this.end = end;
   }

@@ -180,19 +180,28 @@ async function finishEarlierExports(directory: StagingDirectory): Promise<void> 
 }
 
 /**
- * True for a file at gVisor's name that holds something else: not empty, and no length of metadata
- * at its beginning. An export replaces a symbolic link; its target stays.
+ * The name of gVisor at which there is something else: metadata that is not empty, and has no
+ * length at its beginning, or pages without metadata, which gVisor may be about to write. An export
+ * replaces a symbolic link; its target stays.
  */
-function isForeign(directory: StagingDirectory): boolean {
-  const path = directory.pathOf(META);
-  if (lstatSync(path, { throwIfNoEntry: false })?.isSymbolicLink() !== false) return false;
+function foreignName(directory: StagingDirectory): string | undefined {
+  const meta = lstatSync(directory.pathOf(META), { throwIfNoEntry: false });
+  if (meta === undefined) {
+    const pages = lstatSync(directory.pathOf(PAGES), { throwIfNoEntry: false });
+    const isEmpty = pages === undefined || pages.isSymbolicLink() || pages.size === 0;
+    return isEmpty ? undefined : PAGES;
+  }
+  return !meta.isSymbolicLink() && isForeignMeta(directory) ? META : undefined;
+}
+
+function isForeignMeta(directory: StagingDirectory): boolean {
   const fd = openIfExists(directory.fd, META);
   if (fd === undefined) return false;
   try {
     const { isFile, sizeBytes } = fileStatus(fd);
     if (!isFile) return true;
     if (sizeBytes === 0) return false;
-    const length = readBytes(fd, 0, 8, path);
+    const length = readBytes(fd, 0, 8, directory.pathOf(META));
     return length.length < 8 || new BigUint64Array(length.buffer)[0]! > METADATA_BYTES_MAX;
   } finally {
     closeFile(fd);
@@ -222,9 +231,10 @@ export class ExportWriter {
     const directory = new StagingDirectory(path, { mode: options.mode });
     try {
       await finishEarlierExports(directory);
-      if (isForeign(directory))
+      const foreign = foreignName(directory);
+      if (foreign !== undefined)
         throw new NotCheckpointError(
-          directory.pathOf(META),
+          directory.pathOf(foreign),
           "it is not empty, and not of a gVisor checkpoint",
         );
       return new ExportWriter(directory);

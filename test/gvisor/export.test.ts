@@ -313,3 +313,15 @@ describe("an export that fails", () => {
     expect(back.view(new FileRange(0, PAGE_SIZE))[9]).toBe(7);
   });
 });
+
+test("exportTo never replaces pages that have no metadata", async () => {
+  using file = MemoryFile.create();
+  file.allocate(PAGE_SIZE);
+  const directory = newDirectory();
+  mkdirSync(directory, { recursive: true });
+  writeFileSync(join(directory, "pages.img"), "foreign");
+  await expect(exportTo(file, directory)).rejects.toMatchObject({ code: "ERR_NOT_CHECKPOINT" });
+  expect(readdirSync(directory)).toEqual(["pages.img"]);
+  writeFileSync(join(directory, "pages.img"), "");
+  await exportTo(file, directory);
+});

@@ -190,6 +190,7 @@ describe("damage of page contents", () => {
         for (const page of ALL_PAGES.filter((good) => good !== bad))
           expect(stampOf(pageWords(file, page), page)).toBe(1);
         expect(() => pageWords(file, bad)).toThrow(NotLoadedError);
+        expect(() => pageWords(file, bad)).toThrow(/could not be loaded: Checksum.*retryLoad/);
         // Once it is repaired on disk, it can be loaded.
         writeFileSync(join(directory, pagesName), pages, { flag: "r+" });
         await file.retryLoad();
