@@ -27,6 +27,7 @@ import {
 import { populateHere } from "../../src/load/populate-task.ts";
 import { Actor } from "../threads/support/actor.ts";
 import { all, PAGES, pages, saveDense, stamp, wrongPages } from "./support/mapped-image.ts";
+import { smapsOf } from "./support/mapped-smaps.ts";
 
 let root: string;
 beforeAll(async () => {
@@ -285,29 +286,14 @@ test("mapped with a path, or no boolean, is a TypeError", async () => {
 
 test("usage tells clean mapped pages, private copies and other memory apart", async () => {
   using file = await MemoryFile.loadFrom(join(root, "dense"), { mapped: true });
-  const { base } = coreOf(file).mapping;
-  const smaps = () => {
-    const entries = readFileSync("/proc/self/smaps", "utf8").split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m);
-    const own = entries.filter((entry) => {
-      const start = Number.parseInt(entry, 16);
-      return start >= base && start < base + file.totalSizeBytes && entry.includes("/pages-");
-    });
-    const sum = (name: string) =>
-      own.reduce(
-        (total, entry) =>
-          total + 1024 * Number(new RegExp(`^${name}: +(\\d+)`, "m").exec(entry)![1]),
-        0,
-      );
-    return { cleanMappedBytes: sum("Rss") - sum("Anonymous"), privateBytes: sum("Anonymous") };
-  };
   file.view(all)[0];
-  expect(file.usage()).toMatchObject({ totalBytes: 0, ...smaps() });
+  expect(file.usage()).toMatchObject({ totalBytes: 0, ...smapsOf(file) });
   for (let page = 0; page < 50; page++) file.view(pages(3 * page)).fill(1);
   file.decommit(pages(600, 4));
   file.view(pages(600, 2)).fill(2);
   file.updateUsage();
   const usage = file.usage();
-  expect(usage).toMatchObject({ totalBytes: 2 * PAGE_SIZE, ...smaps() });
+  expect(usage).toMatchObject({ totalBytes: 2 * PAGE_SIZE, ...smapsOf(file) });
   expect(usage.privateBytes).toBe(50 * PAGE_SIZE);
   // The kernel unmaps a huge page of the page cache as a whole when a part of it is written.
   expect(usage.cleanMappedBytes).toBeLessThanOrEqual(all.end - 54 * PAGE_SIZE);
