@@ -278,10 +278,10 @@ export class MemoryFile extends PageMemory implements Disposable {
     const place = resolvePlace(directory);
     const options = resolveLoadOptions(place, readOptions<LoadOptions>(given));
     checkLoadOptions(options);
-    const { core, userData, manifest, finish } = await restoreFile(place, options);
+    const { core, userData, origin, finish } = await restoreFile(place, options);
     const file = new MemoryFile(core, userData);
     file.#place = place;
-    file.#origin = { where: place, options, manifest };
+    file.#origin = origin;
     await finish();
     return file;
   }

@@ -1,6 +1,5 @@
 /** Restores one file from the checkpoint at a place, or makes one if there is none. */
 import { resolve } from "node:path";
-import type { DecodedManifest } from "../checkpoint/decode.ts";
 import { FileCore } from "../core/core.ts";
 import { noteNoCheckpoint } from "../core/known-checkpoints.ts";
 import type { LoadOptions } from "../core/options.ts";
@@ -11,13 +10,14 @@ import type { Loader } from "../load/loader.ts";
 import { recordLoad } from "../metrics/record.ts";
 import { restoreCheckpoint } from "../restore/native.ts";
 import { checkCache } from "../restore/open-cached.ts";
+import type { RestoreOrigin } from "../restore/refresh.ts";
 import { closeOpened, openCheckpointAt } from "../restore/open-place.ts";
 import { workingSetPath } from "../restore/working-set.ts";
 
 export interface RestoredFile {
   readonly core: FileCore;
   readonly userData: Uint8Array | null;
-  readonly manifest: DecodedManifest;
+  readonly origin: RestoreOrigin;
   /** Waits for the load, unless it runs in the background. */
   finish(): Promise<void>;
 }
@@ -64,6 +64,7 @@ export async function restoreFile(directory: string, options: LoadOptions): Prom
   const restored = restoreCheckpoint(checkpoint, () => options, restoring);
   const [core] = restored.cores as [FileCore];
   void recordLoad(core);
-  const { manifest } = checkpoint;
-  return { core, userData: only.userData, manifest, finish: () => restored.finish() };
+  const { manifest, version } = checkpoint;
+  const origin = { where: directory, options, manifest, version };
+  return { core, userData: only.userData, origin, finish: () => restored.finish() };
 }

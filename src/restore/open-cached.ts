@@ -8,6 +8,7 @@ import { checkBoolean, showValue } from "../../ffi/index.ts";
 import { closeContents, type OpenCheckpoint, openCheckpoint } from "../checkpoint/directory.ts";
 import { type CacheOptions, readOptions } from "../core/options.ts";
 import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
+import { RemoteError } from "../errors/remote-errors.ts";
 import { CacheFill } from "../remote/cache-fill.ts";
 import { readOrigin } from "../remote/cache-origin.ts";
 import { newestPublished, type Published } from "../remote/manifests.ts";
@@ -47,7 +48,7 @@ export function openOffline(url: string, { directory }: CacheOptions): OpenCheck
 }
 
 export type CachedCheckpoint =
-  | { readonly local: OpenCheckpoint }
+  | { readonly local: OpenCheckpoint; readonly version: string }
   | { readonly remote: RemoteCheckpoint; readonly fill: CacheFill | null };
 
 /** @throws as `openRemoteCheckpoint` @throws {SyscallError} for the cache's directory */
@@ -58,32 +59,42 @@ export async function openCached(
   const origin = readOrigin(directory);
   if (origin?.url === place.url && (await currentVersion(place)) === origin.version) {
     const local = openIfWhole(directory, origin.id);
-    if (local !== undefined) return { local };
+    if (local !== undefined) return { local, version: origin.version };
   }
   const remote = await openToLoad(place);
   const { url } = place;
-  const { published, contents } = remote;
-  const version =
-    published === null ? versionOfFile(contents[0]!.identity) : versionOfPublished(published);
   const fill = CacheFill.begin({
     directory,
     maxBytes,
     place,
     checkpoint: remote,
-    origin: { url, version, id: remote.manifest.id },
+    origin: { url, version: versionOf(remote), id: remote.manifest.id },
   });
   return { remote, fill };
 }
 
+/** The version of a place without a checkpoint. */
+const NO_VERSION = "none";
+
 /** The place's newest version, by one small request. */
-async function currentVersion(place: RemotePlace): Promise<string> {
+export async function currentVersion(place: RemotePlace): Promise<string> {
   await place.ready();
   if (place.bucket !== null) {
     const newest = await newestPublished(place.bucket);
-    return newest === undefined ? "none" : versionOfPublished(newest);
+    return newest === undefined ? NO_VERSION : versionOfPublished(newest);
   }
-  const { identity } = await getStart(place.client, place.fileUrl("meta"), 1);
-  return versionOfFile(identity);
+  try {
+    const { identity } = await getStart(place.client, place.fileUrl("meta"), 1);
+    return versionOfFile(identity);
+  } catch (error) {
+    if (error instanceof RemoteError && error.failure === "missing") return NO_VERSION;
+    throw error;
+  }
+}
+
+/** Distinguishes the checkpoint from others of its place. */
+export function versionOf({ published, contents }: RemoteCheckpoint): string {
+  return published === null ? versionOfFile(contents[0]!.identity) : versionOfPublished(published);
 }
 
 function versionOfFile({ etag, modified }: ObjectIdentity): string {

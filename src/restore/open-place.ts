@@ -16,7 +16,7 @@ import {
 import type { PageSource } from "../source/description.ts";
 import { fileSource } from "../source/file-source.ts";
 import { releaseSource } from "../source/describe.ts";
-import { checkCache, openCached, openOffline } from "./open-cached.ts";
+import { checkCache, currentVersion, openCached, openOffline, versionOf } from "./open-cached.ts";
 import { openToLoad } from "./open-to-load.ts";
 
 export interface OpenedCheckpoint {
@@ -27,6 +27,8 @@ export interface OpenedCheckpoint {
   readonly source: PageSource;
   /** The place in S3 that the checkpoint is from, also if a cache has it; null for others. */
   readonly s3Place: S3Place | null;
+  /** Distinguishes the checkpoints of a remote place (`isNewest`); null for directories. */
+  readonly version: string | null;
   /** The load fills a cache, and `close` completes it. */
   readonly isCaching: boolean;
   /**
@@ -61,9 +63,31 @@ export function openCheckpointAt(
 function openLocal(
   { manifest, contents }: OpenCheckpoint,
   s3Place: S3Place | null,
+  version: string | null = null,
 ): OpenedCheckpoint {
   const source = fileSource(contents);
-  return { manifest, source, s3Place, isCaching: false, close: async () => undefined };
+  return { manifest, source, s3Place, version, isCaching: false, close: async () => undefined };
+}
+
+/**
+ * True if the newest checkpoint of a remote place is that of `version`, by one small request.
+ *
+ * @throws {RemoteError} and as `openPlace`
+ */
+export function isNewest(
+  where: string,
+  { s3, signal }: OpenPlaceOptions,
+  version: string,
+): Promise<boolean> {
+  const ask = async (opening: AbortSignal | undefined) => {
+    const place = await openPlace(where, { s3, signal: opening });
+    try {
+      return (await currentVersion(place)) === version;
+    } finally {
+      place.close();
+    }
+  };
+  return openUnlessAborted(signal, ask, () => undefined);
 }
 
 /** `signal` is for the requests until it is open. */
@@ -87,7 +111,7 @@ async function openRemote(
         : await openCached(place, cache);
     if ("local" in found) {
       place.close();
-      return openLocal(found.local, place.bucket?.place ?? null);
+      return openLocal(found.local, place.bucket?.place ?? null, found.version);
     }
     return remoteCheckpoint(place, found.remote, found.fill);
   } catch (error) {
@@ -98,9 +122,10 @@ async function openRemote(
 
 function remoteCheckpoint(
   place: RemotePlace,
-  { manifest, contents, checksums }: RemoteCheckpoint,
+  remote: RemoteCheckpoint,
   fill: CacheFill | null,
 ): OpenedCheckpoint {
+  const { manifest, contents, checksums } = remote;
   const { signing, counters, bucket } = place;
   const cache = fill?.files ?? null;
   return {
@@ -108,6 +133,7 @@ function remoteCheckpoint(
     checksums,
     source: { kind: "remote", contents, signing, counters, cache },
     s3Place: bucket?.place ?? null,
+    version: versionOf(remote),
     isCaching: fill !== null,
     close: async (isLoaded) => {
       try {

@@ -26,7 +26,7 @@ import { readContent } from "../source/read-content.ts";
 import { baseName } from "../control/base-name.ts";
 import { Word } from "../control/control.ts";
 import { findChangedPages, type PageRun } from "./changed-pages.ts";
-import { closeOpened, openCheckpointAt, type OpenedCheckpoint } from "./open-place.ts";
+import { closeOpened, isNewest, openCheckpointAt, type OpenedCheckpoint } from "./open-place.ts";
 import { type Restored, restoreFiles } from "./restore.ts";
 
 /** The place and options from which a file was restored. */
@@ -34,6 +34,8 @@ export interface RestoreOrigin {
   readonly where: string;
   readonly options: LoadOptions;
   readonly manifest: DecodedManifest;
+  /** Of OpenedCheckpoint. */
+  readonly version: string | null;
 }
 
 export interface Refreshed {
@@ -61,7 +63,7 @@ export async function refreshCore(
   const refreshed = await restoreNext(core, { ...origin, options: optionsOf(origin) });
   if (refreshed === undefined) return undefined;
   const { restored, opened } = refreshed;
-  const { manifest, s3Place } = opened;
+  const { manifest, s3Place, version } = opened;
   const [next] = restored.cores as [FileCore];
   await restored.finish();
   const take = () => {
@@ -72,7 +74,7 @@ export async function refreshCore(
     });
     return next;
   };
-  return { origin: { ...origin, manifest }, take };
+  return { origin: { ...origin, manifest, version }, take };
 }
 
 /** A signal that was aborted after the load has ended nothing: it does not end later loads. */
@@ -94,7 +96,8 @@ async function restoreNext(
   core: FileCore,
   origin: RestoreOrigin,
 ): Promise<{ restored: Restored; opened: OpenedCheckpoint } | undefined> {
-  const { where, options } = origin;
+  const { where, options, version } = origin;
+  if (version !== null && (await isNewest(where, options, version))) return undefined;
   const opened = await openCheckpointAt(where, options);
   const { manifest, source } = opened;
   let isTaken = false;

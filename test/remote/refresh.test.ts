@@ -1,10 +1,10 @@
 /** Refresh: a reader becomes the newer checkpoint of its place, and loads what changed. */
 import { afterAll, afterEach, beforeEach, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
-import { MemoryFile, PAGE_SIZE, UnsupportedError } from "../../src/index.ts";
+import { MemoryFile, NoCheckpointError, PAGE_SIZE, UnsupportedError } from "../../src/index.ts";
 import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { S3Server } from "../http/support/s3-server.ts";
@@ -98,6 +98,59 @@ test("refresh works from checkpoint to checkpoint, in a directory, too", async (
     { numRuns: 20 },
   );
 });
+
+test("refresh without a newer checkpoint makes one request", async () => {
+  using writer = filledFile(8);
+  await writer.saveTo(PLACE, saving());
+  using reader = await MemoryFile.loadFrom(PLACE, options());
+  for (let round = 0; round < 2; round++) {
+    server.seen.length = 0;
+    expect(await reader.refresh()).toBe(false);
+    expect(server.seen.map(({ method }) => method)).toEqual(["GET"]);
+    writer.view({ start: 0, end: PAGE_SIZE }).fill(round);
+    await writer.saveTo(PLACE, saving());
+    expect(await reader.refresh()).toBe(true);
+  }
+});
+
+for (const cached of [false, true]) {
+  test(`refresh over HTTP makes one request, and misses a checkpoint (${cached})`, async () => {
+    const directory = join(root, "served");
+    using writer = filledFile(8);
+    await writer.saveTo(directory);
+    const seen: string[] = [];
+    await using http = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch(request) {
+        seen.push(request.url);
+        return serveRange(directory, request);
+      },
+    });
+    const cache = cached ? { cache: join(root, "cache") } : {};
+    using reader = await MemoryFile.loadFrom(http.url.href, cache);
+    seen.length = 0;
+    expect(await reader.refresh()).toBe(false);
+    expect(seen).toEqual([`${http.url.href}meta`]);
+    writer.view({ start: 0, end: PAGE_SIZE }).fill(1);
+    await writer.saveTo(directory);
+    expect(await reader.refresh()).toBe(true);
+    expect(reader.view({ start: 0, end: PAGE_SIZE }).every((byte) => byte === 1)).toBe(true);
+    rmSync(join(directory, "meta"));
+    await expect(reader.refresh()).rejects.toThrow(NoCheckpointError);
+  });
+}
+
+/** A web server's answer to a GET of a range of a file. */
+function serveRange(directory: string, request: Request): Response {
+  const path = join(directory, new URL(request.url).pathname);
+  const [, start, end] = /bytes=(\d+)-(\d+)/.exec(request.headers.get("range") ?? "") ?? [];
+  if (!existsSync(path) || end === undefined) return new Response("", { status: 404 });
+  const { size, ino } = statSync(path);
+  const last = Math.min(size - 1, Number(end));
+  const headers = { etag: `"${ino}"`, "content-range": `bytes ${start}-${last}/${size}` };
+  return new Response(Bun.file(path).slice(Number(start), last + 1), { status: 206, headers });
+}
 
 test("refresh that fails leaves the file as it was", async () => {
   using writer = filledFile(PAGES);
