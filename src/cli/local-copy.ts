@@ -10,7 +10,7 @@ import type { S3Options } from "../http/s3-options.ts";
 import { openCopySource } from "../remote/copy-source.ts";
 import { copyCheckpoint } from "../remote/copy.ts";
 import { isRemote, resolvePlace } from "../remote/place.ts";
-import { TransferProgress } from "./remote-arguments.ts";
+import { TerminalProgress } from "./remote-arguments.ts";
 
 export interface LocalCopyOptions {
   readonly s3: S3Options;
@@ -39,12 +39,11 @@ export async function withLocalCopy<Result>(
 }
 
 async function copyAll(where: string, directory: string, s3: S3Options): Promise<void> {
-  const progress = new TransferProgress();
+  using progress = new TerminalProgress();
   await copyCheckpoint(where, directory, {
     s3,
-    onProgress: ({ copiedBytes, totalBytes }) => progress.show(copiedBytes, totalBytes),
+    onProgress: ({ copiedBytes, totalBytes }) => progress.transfer(copiedBytes, totalBytes),
   });
-  progress.end();
 }
 
 async function copyMetadata(where: string, directory: string, s3: S3Options): Promise<void> {

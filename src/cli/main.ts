@@ -41,15 +41,15 @@ const commands: Readonly<Record<string, Command>> = {
     run: async (args) => (await import("./demo.ts")).demo(args),
   },
   inspect: {
-    usage: "inspect DIR|URL [--json] [--list] [--format native|gvisor]",
+    usage: "inspect DIR|URL [--json] [--list] [--format native|gvisor] [--endpoint URL] ...",
     summary: "describe a checkpoint",
-    flags: { ...JSON_FLAG, "--list": "list every run of pages", ...FORMAT },
+    flags: { ...JSON_FLAG, "--list": "list every run of pages", ...FORMAT, ...S3_FLAGS },
     run: async (args) => (await import("./inspect.ts")).inspect(args),
   },
   verify: {
-    usage: "verify DIR|URL [--json] [--format native|gvisor]",
+    usage: "verify DIR|URL [--json] [--format native|gvisor] [--endpoint URL] ...",
     summary: "check every section and every page of a checkpoint; exits with 1 if any is bad",
-    flags: { ...JSON_FLAG, ...FORMAT },
+    flags: { ...JSON_FLAG, ...FORMAT, ...S3_FLAGS },
     run: async (args) => (await import("./verify.ts")).verify(args),
   },
   list: {

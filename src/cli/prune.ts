@@ -1,10 +1,11 @@
 /** `pgalloc prune URL --keep N`: removes old checkpoints, and objects of writers that died. */
-import { count } from "../data/describe.ts";
+import type { Bucket } from "../http/bucket.ts";
 import { openBucketOf } from "../remote/place.ts";
-import { prune as pruneBucket } from "../remote/prune.ts";
+import { prune as pruneBucket, type PruneOptions, type PruneReport } from "../remote/prune.ts";
 import { parseArguments, parseInteger, UsageError } from "./arguments.ts";
+import { count } from "../data/describe.ts";
 import { formatBytes } from "./bytes.ts";
-import { S3_FLAGS, s3Of } from "./remote-arguments.ts";
+import { TerminalProgress, S3_FLAGS, s3Of } from "./remote-arguments.ts";
 import { print } from "./print.ts";
 
 const HOUR_MS = 3_600_000;
@@ -28,7 +29,7 @@ export async function prune(args: string[]): Promise<number> {
   const hours = parseInteger("--min-age", values["min-age"] ?? "24", HOURS_MIN, HOURS_MAX);
   const dryRun = values["dry-run"] === true;
   const bucket = await openBucketOf(positionals[0]!, { s3: s3Of(values) });
-  const report = await pruneBucket(bucket, { keep, minAgeMs: hours * HOUR_MS, dryRun });
+  const report = await pruneShown(bucket, { keep, minAgeMs: hours * HOUR_MS, dryRun });
   if (values.json === true) print(JSON.stringify(report, null, 2));
   else {
     const { kept, removedCheckpoints, removedPageFiles, removedBytes, abortedUploads } = report;
@@ -41,4 +42,13 @@ export async function prune(args: string[]): Promise<number> {
     );
   }
   return 0;
+}
+
+async function pruneShown(bucket: Bucket, options: PruneOptions): Promise<PruneReport> {
+  using progress = new TerminalProgress();
+  let removed = 0;
+  return await pruneBucket(bucket, {
+    ...options,
+    onProgress: () => progress.show(count(++removed, "object")),
+  });
 }

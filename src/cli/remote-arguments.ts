@@ -2,6 +2,9 @@
 import type { S3Options } from "../http/s3-options.ts";
 import { formatBytes } from "./bytes.ts";
 
+/** Columns that progress uses. */
+const WIDTH = 60;
+
 export const S3_FLAGS = {
   endpoint: { type: "string" },
   region: { type: "string" },
@@ -22,22 +25,26 @@ export function s3Of(values: {
 }
 
 /**
- * Shows the progress of a transfer if standard error is a terminal. Standard output is for results.
+ * Shows progress if standard error is a terminal. Standard output is for results. It ends with its
+ * scope.
  */
-export class TransferProgress {
+export class TerminalProgress implements Disposable {
   private readonly beganMs = performance.now();
   private shownMs = 0;
 
-  show(doneBytes: number, totalBytes: number): void {
+  transfer(doneBytes: number, totalBytes: number): void {
+    const rate = doneBytes / ((performance.now() - this.beganMs) / 1000);
+    this.show(`${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${formatBytes(rate)}/s`);
+  }
+
+  show(text: string): void {
     const nowMs = performance.now();
     if (!process.stderr.isTTY || nowMs - this.shownMs < 100) return;
     this.shownMs = nowMs;
-    const rate = doneBytes / ((nowMs - this.beganMs) / 1000);
-    const text = `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}, ${formatBytes(rate)}/s`;
-    process.stderr.write(`\r${text.padEnd(60)}`);
+    process.stderr.write(`\r${text.padEnd(WIDTH).slice(0, WIDTH)}`);
   }
 
-  end(): void {
-    if (this.shownMs > 0) process.stderr.write(`\r${" ".repeat(60)}\r`);
+  [Symbol.dispose](): void {
+    if (this.shownMs > 0) process.stderr.write(`\r${" ".repeat(WIDTH)}\r`);
   }
 }

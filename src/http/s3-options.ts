@@ -42,19 +42,18 @@ export function parseS3Place(
 ): S3Place {
   const match = /^s3:\/\/([^/?#]*)(?:\/([^?#]*))?$/.exec(url);
   const bucket = match?.[1] ?? "";
+  const shown = shownPlace(url);
   if (match === null || bucket === "")
-    throw new TypeError(`Expected a URL as s3://bucket/prefix, got ${quote(shownPlace(url))}`);
+    throw new TypeError(`Expected a URL as s3://bucket/prefix, got ${quote(shown)}`);
   if (!BUCKET.test(bucket))
     throw new TypeError(
       "Expected a bucket's name of 3 to 63 lowercase letters, digits, dots and hyphens, " +
-        `got ${quote(shownPlace(url))}`,
+        `got ${quote(shown.split("/")[2]!)} in ${quote(shown)}`,
     );
   const path = (match[2] ?? "").replace(/\/+$/, "");
   const segments = path === "" ? [] : path.split("/");
   if (segments.some((segment) => segment === "" || segment === "." || segment === ".."))
-    throw new TypeError(
-      `Expected a prefix without empty parts, "." or "..", got ${quote(shownPlace(url))}`,
-    );
+    throw new TypeError(`Expected a prefix without empty parts, "." or "..", got ${quote(shown)}`);
   const region = options.region ?? env["AWS_REGION"] ?? env["AWS_DEFAULT_REGION"] ?? "us-east-1";
   return {
     url: `s3://${[bucket, ...segments].join("/")}`,
