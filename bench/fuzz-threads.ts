@@ -18,7 +18,8 @@ const { values } = parseArgs({
 const threads = Number(values.threads);
 const until = performance.now() + 1000 * Number(values.seconds);
 let [rounds, steps, saves] = [0, 0, 0];
-for (let seed = Number(values.seed); performance.now() < until; seed++) {
+const first = Number(values.seed);
+for (let seed = first; performance.now() < until; seed++) {
   try {
     const result = await runFuzz({ seed, threads, runMs: 5000 });
     rounds++;
@@ -29,5 +30,6 @@ for (let seed = Number(values.seed); performance.now() < until; seed++) {
     process.exit(1);
   }
 }
-console.log(`${rounds} rounds: ${steps} steps of ${threads} threads, ${saves} saves loaded`);
+const done = `${steps} steps of ${threads} threads, ${saves} saves loaded`;
+console.log(`${rounds} rounds from --seed ${first}: ${done}`);
 process.exit(0);

@@ -7,6 +7,7 @@ import { checkInteger, showValue } from "../../ffi/index.ts";
 import type { Allocator } from "../allocator/allocator.ts";
 import type { FileCore } from "../core/core.ts";
 import { USED } from "../allocator/states.ts";
+import { whenAdmitted } from "../save/admission.ts";
 import type { SaveOptions, SaveReport } from "../save/options.ts";
 import { closing } from "../checkpoint/staging.ts";
 import { findFreed, splitAtFreed } from "../save/freed-pages.ts";
@@ -131,13 +132,28 @@ const NOTHING: ComposedImage = {
   extents: { start: new Uint32Array(0), length: new Uint32Array(0) },
 };
 
+/** As the program gave it, and absolute. */
+interface ExportPlace {
+  readonly directory: string;
+  readonly path: string;
+}
+
 async function writeExport(
   plan: ExportPlan,
-  { directory, path }: { readonly directory: string; readonly path: string },
+  place: ExportPlace,
+  options: ExportOptions,
+): Promise<ExportReport> {
+  const { signal } = options;
+  for (const file of plan.files) await file.awaitLoad(undefined, { signal });
+  return await whenAdmitted(place.path, signal, () => exportNow(plan, place, options));
+}
+
+async function exportNow(
+  plan: ExportPlan,
+  { directory, path }: ExportPlace,
   options: ExportOptions,
 ): Promise<ExportReport> {
   const startedAt = performance.now();
-  for (const file of plan.files) await file.awaitLoad(undefined, { signal: options.signal });
   const cores = plan.files.map(coreOf);
   for (const core of cores) core.requireStillLive("exportTo()");
   const states = cores.map((core) => collectImage(core.allocator));

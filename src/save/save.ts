@@ -15,6 +15,7 @@ import type { FileCore } from "../core/core.ts";
 import type { UserData } from "../core/options.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { inSlices, nextTurn } from "../threads/slices.ts";
+import { whenAdmitted } from "./admission.ts";
 import { noteBase } from "./base.ts";
 import { buildMap, type StoredExtents, storedExtents } from "./build-map.ts";
 import { LEAST_MOVED_BYTES, measureUse, pagesToMove, planMoves } from "./compaction.ts";
@@ -74,6 +75,10 @@ async function saveWhenLoaded(plan: SavePlan, kept?: KeptLock): Promise<SaveRepo
       await core.loader!.awaitLoad(0, core.words[Word.SizePages]!, false, plan.signal);
     await core.releaser.released();
   }
+  return await whenAdmitted(plan.place, plan.signal, () => saveNow(plan, kept));
+}
+
+async function saveNow(plan: SavePlan, kept?: KeptLock): Promise<SaveReport> {
   for (const { core } of plan.files) core.requireStillLive("saveTo()");
   const { place, signal, s3, isIncremental, mode } = plan;
   const cores = plan.files.map(({ core }) => core);
