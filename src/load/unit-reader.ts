@@ -7,7 +7,7 @@
  */
 import { reach } from "../control/interleave.ts";
 import { HUGE_PAGE_SIZE, PAGE_SIZE } from "../pages/units.ts";
-import { crossesNetwork } from "../source/describe.ts";
+import { crossesNetwork, endsBefore } from "../source/describe.ts";
 import type { ReadCompletions, SourceReader } from "../source/reader.ts";
 import { HUGE_PAGES_MIN, makeHuge } from "./huge-pages.ts";
 import { populate } from "./populate.ts";
@@ -292,7 +292,11 @@ export class UnitReader {
       const { mayFailInPart } = this.source.capabilities;
       // One block that a disk cannot read fails the whole read: halve it down to that block.
       if (mayFailInPart && job.failedReads < FAILED_READS_MAX && plan.split(op)) return;
-      const number = job.load!.state.errors.add(error);
+      const { handle, errors } = job.load!.state;
+      const end = plan.offset[op]! + plan.lengthBytes[op]!;
+      // The kernel has the same error for mapped pages behind the end and for those it cannot read.
+      const isCut = endsBefore(handle.source, plan.content[op]!, end);
+      const number = isCut ? ERROR_SHORT : errors.add(error);
       plan.forEachRun(op, (page, pages) => job.markBad(number, page, pages));
       return;
     }

@@ -2,7 +2,7 @@
  * What a PageSource offers beside its readers: holders, mapping, and its description in messages
  * and statistics.
  */
-import { mapPrivateAt, readAheadBytes } from "../../ffi/index.ts";
+import { fileStatus, mapPrivateAt, readAheadBytes } from "../../ffi/index.ts";
 import { shownUrl } from "../http/shown-url.ts";
 import type { CounterHandle } from "../http/counters.ts";
 import type { PageSource } from "./description.ts";
@@ -84,6 +84,13 @@ export interface ContentBytes {
 export function mapContent(source: PageSource, bytes: ContentBytes, address: number): void {
   if (source.kind !== "file") throw new Error(`Cannot map a ${source.kind}`);
   mapPrivateAt(address, bytes.lengthBytes, source.contents[bytes.content]!.fd, bytes.offset);
+}
+
+/** True if a local content ends before that byte: another program has cut its file. */
+export function endsBefore(source: PageSource, content: number, end: number): boolean {
+  if (source.kind !== "file") return false;
+  const fd = source.contents[content]?.fd ?? -1;
+  return fd >= 0 && fileStatus(fd).sizeBytes < end;
 }
 
 /** How many bytes the kernel reads ahead in a content that is mapped; 0 if it does not tell. */
