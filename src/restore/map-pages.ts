@@ -3,7 +3,7 @@
  *
  * Only raw contents of local files can be mapped. Each piece, pages that follow one another in
  * memory and in a page file, is one mapping, and the kernel allows a process 65,530 by default. If
- * there are many pieces, small ones are copied, and the largest of the others are mapped.
+ * there are more than the file may map, the smallest ones are copied.
  */
 import { SyscallError } from "../../ffi/index.ts";
 import { CodecId } from "../codec/codec.ts";
@@ -17,8 +17,8 @@ import type { PageRun } from "./changed-pages.ts";
 
 /** Up to this many pieces are mapped at any size. */
 const FEW_PIECES = 1024;
-/** Mapping a smaller piece takes about as long as copying it. */
-const PIECE_PAGES_MIN = 16;
+/** Pieces of so many pages or more are large. Mapping a smaller one saves no time. */
+const LARGE_PAGES = 16;
 /** Half of the budget, because a piece makes two mappings: returning pages splits more. */
 const SHARE_AT_FIRST = 1 / 4;
 
@@ -74,21 +74,34 @@ function mapPieces(state: LoadState, overlay: Overlay, verify: boolean): void {
   }
 }
 
+/**
+ * All pieces if they are few. Otherwise the large ones, and of the others the sizes whose pieces may
+ * all be mapped, largest first: that saves memory, and the next refreshes need not read them.
+ */
 function choosePieces(source: PageSource, map: PageMap, overlay: Overlay): readonly Piece[] {
-  const pieces = listPieces(source, map);
-  if (pieces.length === 1) return pieces;
   const most = Math.floor(SHARE_AT_FIRST * overlay.piecesMax);
-  if (pieces.length <= Math.min(FEW_PIECES, most)) return pieces;
-  const large = pieces.filter(({ start, end }) => end - start >= PIECE_PAGES_MIN);
+  const found = findPieces(source, map, new PieceBounds(LARGE_PAGES, FEW_PIECES));
+  const count = found.counts.reduce((sum, pieces) => sum + pieces, 0);
+  if (count <= Math.max(1, Math.min(FEW_PIECES, most))) return listPieces(map, found);
+  const pages = smallestPages(found.counts, most);
+  if (pages < LARGE_PAGES)
+    return listPieces(map, findPieces(source, map, new PieceBounds(pages, 0)));
+  const large = listPieces(map, found).filter(({ start, end }) => end - start >= LARGE_PAGES);
   if (large.length <= most) return large;
   return large.sort((a, b) => b.end - b.start - (a.end - a.start)).slice(0, most);
 }
 
-/** All pieces if they are few; otherwise the first ones, and all later ones that are large. */
-function listPieces(source: PageSource, map: PageMap): Piece[] {
+/** The size from which on there are at most `most` pieces, or LARGE_PAGES. */
+function smallestPages(counts: readonly number[], most: number): number {
+  let pages = LARGE_PAGES;
+  let count = counts[LARGE_PAGES]!;
+  while (pages > 1 && count + counts[pages - 1]! <= most) count += counts[--pages]!;
+  return pages;
+}
+
+function listPieces(map: PageMap, { bounds }: PieceBounds): Piece[] {
   const { start, length, frame, framePage } = map.extents;
   const { content, offset } = map.frames;
-  const bounds = findPieces(source, map);
   const pieces: Piece[] = [];
   for (let i = 0; i < bounds.length; i += 2) {
     const extent = bounds[i]!;
@@ -106,16 +119,37 @@ function listPieces(source: PageSource, map: PageMap): Piece[] {
   return pieces;
 }
 
+/** Pieces that were found, as bounds of extents. */
+class PieceBounds {
+  /** The first extent of each piece, and the end of its extents. */
+  readonly bounds: number[] = [];
+  /** All pieces by size; the last one counts the large ones. */
+  readonly counts: number[] = new Array<number>(LARGE_PAGES + 1).fill(0);
+  private readonly pagesMin: number;
+  private readonly few: number;
+
+  /** Keeps the bounds of pieces of `pagesMin` pages or more, and of the first `few` others. */
+  constructor(pagesMin: number, few: number) {
+    this.pagesMin = pagesMin;
+    this.few = few;
+  }
+
+  add(extent: number, extentEnd: number, pages: number): void {
+    this.counts[Math.min(LARGE_PAGES, pages)]!++;
+    if (pages >= this.pagesMin || this.bounds.length < 2 * this.few)
+      this.bounds.push(extent, extentEnd);
+  }
+}
+
 /**
- * The first extent of each piece, and the end of its extents.
+ * Adds all pieces to `found`.
  *
  * In a fresh process this loop runs interpreted, so an extent takes few steps. An object for each
  * of 131,072 pieces takes 10 ms.
  */
-function findPieces(source: PageSource, { extents, frames }: PageMap): number[] {
+function findPieces(source: PageSource, { extents, frames }: PageMap, found: PieceBounds) {
   const { start: starts, length: lengths, frame: rows, framePage } = extents;
   const { content: contents, codec: codecs, offset: offsets } = frames;
-  const bounds: number[] = [];
   // The first extent of the current piece, and its pages; -1: none.
   let first = -1;
   let firstPage = 0;
@@ -135,14 +169,13 @@ function findPieces(source: PageSource, { extents, frames }: PageMap): number[] 
     const start = starts[extent]!;
     const isMapped = isMappable && codecs[row] === CodecId.Raw;
     if (!isMapped || offset !== nextOffset || start !== nextPage) {
-      const isLarge = nextPage - firstPage >= PIECE_PAGES_MIN;
-      if (first >= 0 && (isLarge || bounds.length <= 2 * FEW_PIECES)) bounds.push(first, extent);
+      if (first >= 0) found.add(first, extent, nextPage - firstPage);
       first = isMapped && offset % PAGE_SIZE === 0 ? extent : -1;
       firstPage = start;
     }
     nextPage = start + lengths[extent]!;
     nextOffset = first < 0 ? -1 : offset + (nextPage - start) * PAGE_SIZE;
   }
-  if (first >= 0) bounds.push(first, starts.length);
-  return bounds;
+  if (first >= 0) found.add(first, starts.length, nextPage - firstPage);
+  return found;
 }

@@ -222,19 +222,36 @@ test("before its check a page is not handed out; an awaited one comes first", as
   await file.awaitLoad();
 });
 
-test("small pieces are copied, and giving back stays within the budget of mappings", async () => {
+test("of many pieces the smallest are copied, and of no size only some", async () => {
   const place = join(root, "fragmented");
+  using dense = await MemoryFile.loadFrom(join(root, "dense"), { mapped: true });
+  // At first a file maps a quarter of its budget. There is one piece more of one page alone.
+  const small = Math.floor(coreOf(dense).mapping.overlay!.piecesMax / 4) + 1;
+  const large = 100;
+  const lengthOf = (piece: number) => (piece % Math.floor(small / large) === 0 ? 3 : 1);
+  const ranges: { start: number; end: number }[] = [];
   {
     using source = MemoryFile.create();
-    const range = source.allocate(4 * 3000 * PAGE_SIZE);
-    for (let page = 0; page < 12_000; page += 4)
-      source
-        .view({ start: range.start + page * PAGE_SIZE, end: range.start + (page + 1) * PAGE_SIZE })
-        .fill(1);
+    const { start } = source.allocate(4 * (small + large) * PAGE_SIZE);
+    for (let piece = 0; piece < small + large; piece++) {
+      const first = start + 4 * piece * PAGE_SIZE;
+      ranges.push({ start: first, end: first + lengthOf(piece) * PAGE_SIZE });
+      source.view(ranges[piece]!, Uint32Array).fill(piece + 1);
+    }
     await source.saveTo(place);
   }
+  const pagesOf = (length: number) =>
+    length * ranges.filter((range) => range.end - range.start === length * PAGE_SIZE).length;
   using file = await MemoryFile.loadFrom(place, { mapped: true });
-  expect(file.loadStats()).toMatchObject({ mappedBytes: 0, copiedBytes: 3000 * PAGE_SIZE });
+  expect(file.loadStats()).toMatchObject({
+    mappedBytes: pagesOf(3) * PAGE_SIZE,
+    copiedBytes: pagesOf(1) * PAGE_SIZE,
+  });
+  const wrong = ranges.filter((range, i) => file.view(range, Uint32Array).some((x) => x !== i + 1));
+  expect(wrong).toEqual([]);
+});
+
+test("giving back stays within the budget of mappings", async () => {
   using dense = await MemoryFile.loadFrom(join(root, "dense"), { mapped: true });
   const { overlay } = coreOf(dense).mapping;
   for (let page = 0; page < PAGES; page += 2) dense.decommit(pages(page));
