@@ -1,5 +1,6 @@
 /** The page map as one self-contained HTML document. Only a live map's page makes requests. */
 import rows from "./client/rows.js" with { type: "text" };
+import timeline from "./client/timeline.js" with { type: "text" };
 import view from "./client/view.js" with { type: "text" };
 import type { MapModel } from "./model.ts";
 import style from "./style.css" with { type: "text" };
@@ -12,6 +13,18 @@ function embed(model: MapModel): string {
 function escapeHtml(text: string): string {
   return text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
 }
+
+const TIMELINE = `<section id="timeline" hidden>
+  <h2 id="progress"></h2>
+  <ul id="causes" class="key"></ul>
+  <svg id="chart" role="img"
+    aria-label="Loaded bytes over time; bars are the slowest waits, listed below"></svg>
+  <table>
+    <caption>The slowest waits</caption>
+    <thead><tr><th>began</th><th>waited</th><th>cause</th><th>bytes</th><th>range</th></tr></thead>
+    <tbody id="waits"></tbody>
+  </table>
+</section>`;
 
 export function renderPage(model: MapModel): string {
   return `<!doctype html>
@@ -39,23 +52,17 @@ ${style}</style>
   <button id="theme" type="button">dark or light</button>
 </header>
 <nav id="path" aria-label="zoom"></nav>
-<ul id="legend"></ul>
+<ul id="legend" class="key"></ul>
 <canvas id="map" tabindex="0" role="application" aria-describedby="status"
   aria-label="Map of pages: arrows select, Enter zooms in, Escape zooms out"></canvas>
 <p id="status" role="status"></p>
-<section id="timeline" hidden>
-  <h2 id="progress"></h2>
-  <svg id="chart" viewBox="0 0 600 100" preserveAspectRatio="none" role="img"
-    aria-label="Loaded bytes over time; bars are the slowest waits"></svg>
-  <table>
-    <thead><tr><th>began</th><th>waited</th><th>for</th><th>range</th></tr></thead>
-    <tbody id="waits"></tbody>
-  </table>
-</section>
+${TIMELINE}
 <div id="tip" role="tooltip" hidden></div>
 <script id="model" type="application/json">${embed(model)}</script>
 <script>
 ${rows}</script>
+<script>
+${timeline}</script>
 <script>
 ${view}</script>
 </body>

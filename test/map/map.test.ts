@@ -200,6 +200,12 @@ describe.skipIf(!hasBrowser)("in Chromium", () => {
     const waits = file.metrics().awaits;
     const rows = await page.locator("#waits tr").count();
     expect(rows).toBe(Math.min(20, waits.range.count + waits.all.count));
+    // Each has a bar, with its text, and the colours of its causes have names.
+    expect(await page.locator("#chart .wait").count()).toBe(rows);
+    expect(await page.locator("#chart .wait.all title").first().textContent()).toMatch(
+      /^waits for all: \S+ m?s for \[0, \d+\)$/,
+    );
+    expect(await page.textContent("#causes")).toContain("waits for all");
     // Pages that the program frees are free on the map, too.
     file.decRef({ start: 0, end: 2 ** 20 });
     await file.released();

@@ -261,44 +261,11 @@ $("theme").addEventListener("click", () => {
   document.documentElement.dataset.theme = now === "dark" ? "light" : "dark";
   render();
 });
-addEventListener("resize", draw);
+addEventListener("resize", () => {
+  draw();
+  drawTimeline();
+});
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", render);
-
-/** The load over time, and the slowest waits. */
-function drawTimeline() {
-  const [first] = data.progress;
-  const last = data.progress.at(-1);
-  $("timeline").hidden = first === undefined || last.totalBytes === 0;
-  if ($("timeline").hidden) return;
-  const beganMs = Math.min(first.nowMs, ...last.awaits.map((one) => one.endedMs - one.waitMs));
-  const spanMs = Math.max(1, last.nowMs - beganMs);
-  const x = (ms) => (((ms - beganMs) / spanMs) * 600).toFixed(1);
-  const y = (bytes) => (100 - (bytes / last.totalBytes) * 95).toFixed(1);
-  const points = data.progress.map((one) => `${x(one.nowMs)},${y(one.loadedBytes)}`);
-  const bars = last.awaits.map((one) => {
-    const from = x(one.endedMs - one.waitMs);
-    const width = Math.max(1, Number(x(one.endedMs)) - Number(from));
-    return `<rect class="wait" x="${from}" y="0" width="${width}" height="100"/>`;
-  });
-  $("chart").innerHTML = `${bars.join("")}<polyline points="${points.join(" ")}"/>`;
-  $("waits").replaceChildren(
-    ...last.awaits.map((one) => {
-      const row = document.createElement("tr");
-      const cells = [
-        `${(one.endedMs - one.waitMs).toFixed(0)} ms`,
-        `${one.waitMs.toFixed(1)} ms`,
-        one.cause,
-        `[${one.start}, ${one.end})`,
-      ];
-      row.append(
-        ...cells.map((text) => Object.assign(document.createElement("td"), { textContent: text })),
-      );
-      return row;
-    }),
-  );
-  const { loadedBytes, totalBytes } = last;
-  $("progress").textContent = `${formatBytes(loadedBytes)} of ${formatBytes(totalBytes)} loaded`;
-}
 
 async function receive(event) {
   const before = data.update;

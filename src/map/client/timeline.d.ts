@@ -1,0 +1,3 @@
+/** timeline.js as text, for the page that contains it. */
+declare const text: string;
+export default text;
