@@ -32,6 +32,7 @@ const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
+const POSIX_FADV_WILLNEED = 3;
 const POSIX_FADV_DONTNEED = 4;
 const SYNC_FILE_RANGE_WRITE = 2;
 export const ENXIO = 6;
@@ -289,6 +290,14 @@ export function startWriteback(fd: number, offset: number, lengthBytes: number):
   const fault = enter("sync_file_range", fd, offset, lengthBytes);
   if (fault !== undefined && "errno" in fault) return;
   libc.sync_file_range(fd, offset, lengthBytes, SYNC_FILE_RANGE_WRITE);
+}
+
+/** Asks the kernel to read bytes of a file into the page cache, without waiting. A hint. */
+export function willNeedFile(fd: number, offset: number, lengthBytes: number): void {
+  checkInteger("fd", fd, 0, 2 ** 31 - 1);
+  checkInteger("offset", offset);
+  checkInteger("lengthBytes", lengthBytes, 1);
+  libc.posix_fadvise(fd, offset, lengthBytes, POSIX_FADV_WILLNEED);
 }
 
 /** Asks the kernel to drop a file's clean page cache. */

@@ -269,7 +269,8 @@ export class FileCore {
 
   /** The views of the pages, one for each chunk. @throws as `requireReadable` */
   viewsOf(startPage: number, endPage: number): Uint8Array<ArrayBuffer>[] {
-    const { discards } = this;
+    const { discards, loader } = this;
+    loader?.noteUse(startPage, endPage);
     this.requireReadable(startPage, endPage);
     const views: Uint8Array<ArrayBuffer>[] = [];
     for (let start = startPage; start < endPage; ) {

@@ -57,7 +57,7 @@ export class Arena {
   readonly kinds: number[] = [];
   /** Window 0. */
   root: Int32Array<ArrayBuffer>;
-  /** True if this operation must check that pages are loaded. */
+  /** True if this operation must check that pages are loaded, or note that it uses them. */
   isMissing = false;
   /** True once this thread has closed the store. */
   isClosed = false;
@@ -86,7 +86,7 @@ export class Arena {
     if (this.core.words[Word.Destroyed] !== 0 || this.isClosed) this.adopt(method);
     const { core } = this;
     if (this.mayBeRaced && !this.isReadOnly) core.stops.safepoint();
-    this.isMissing = core.mayMissPages;
+    this.isMissing = core.mayMissPages || core.loader?.isRecording === true;
     const { root } = this;
     if (root.length !== ROOT_WORDS) this.remap();
     if (this.root[Root.WindowsVersion] !== this.windowsVersion) this.refresh();
@@ -299,7 +299,8 @@ export class Arena {
     const first = Math.floor(start / PAGE_SIZE);
     const last = Math.floor((start + 4 * count - 1) / PAGE_SIZE) + 1;
     const { loader } = this.core;
-    if (loader === undefined || loader.isLoaded(first, last)) return;
+    loader?.noteUse(first, last);
+    if (loader?.isLoaded(first, last) !== false) return;
     const cause = loader.failureOf(first, last);
     const options = cause === undefined ? undefined : { cause };
     throw new NotLoadedError(first * PAGE_SIZE, last * PAGE_SIZE, options);

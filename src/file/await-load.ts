@@ -5,7 +5,6 @@ import type { FileCore } from "../core/core.ts";
 import { signalOf, type WaitOptions } from "../core/wait.ts";
 import { populateHere, populateInThread } from "../load/populate-task.ts";
 import { recordAwait, recordAwaitSync } from "../metrics/record.ts";
-import { noteUse } from "../restore/working-set.ts";
 import type { RangeLike } from "../pages/range.ts";
 
 interface Pages {
@@ -24,8 +23,8 @@ export async function awaitLoad(
   const isRange = range != null;
   if (pages === null) return isRange ? await populateUnchecked(core) : await core.loadEnd;
   const { start, end } = pages;
-  if (isRange) noteUse(core, start, end);
   const loader = core.loader!;
+  if (isRange) loader.noteUse(start, end);
   // Read before the wait begins, because the wait may load the range at once.
   const isThere = isRange && loader.isLoaded(start, end);
   const wait = () => loader.awaitLoad(start, end, isRange, signal);
@@ -62,8 +61,8 @@ export function awaitLoadSync(core: FileCore, range: RangeLike | null | undefine
   const pages = pagesToAwait(core, range, "awaitLoadSync()");
   if (pages === null) return;
   const { start, end } = pages;
-  if (range != null) noteUse(core, start, end);
   const loader = core.loader!;
+  if (range != null) loader.noteUse(start, end);
   const wait = () => whileStill(() => loader.awaitLoadSync(start, end));
   if (loader.isLoaded(start, end)) wait();
   else recordAwaitSync(core, pages, wait);
@@ -81,7 +80,7 @@ function pagesToAwait(
   else core.requireRange(range, method);
   if (!core.mayMissPages) {
     // Until the program is ready, loaded pages count as used, too.
-    if (range != null) noteUse(core, core.startPage, core.endPage);
+    if (range != null) core.loader?.noteUse(core.startPage, core.endPage);
     return null;
   }
   if (range == null) return { start: 0, end: core.words[Word.SizePages]! };

@@ -16,7 +16,6 @@ import type { EvictableRange } from "../eviction/range-list.ts";
 import type { ViewConstructor } from "../memory/views.ts";
 import { FileRange, type RangeLike } from "../pages/range.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
-import { noteUse } from "../restore/working-set.ts";
 
 const NO_OPTIONS = Object.freeze({});
 
@@ -123,7 +122,7 @@ export abstract class PageMemory {
     const { startPage, endPage, discards, views } = core;
     const view = views.find(startPage, endPage, type);
     if (view !== undefined && views.isFresh(view, discards)) return view;
-    if (core.mayMissPages) noteUse(core, startPage, endPage);
+    core.loader?.noteUse(startPage, endPage);
     core.requireReadable(startPage, endPage);
     if (view === undefined) return views.get(startPage, endPage, type, discards);
     views.renew(view, discards);

@@ -25,6 +25,9 @@ const LIMIT_MIN = 3;
 const FORGET = 1.02;
 /** Smaller requests do not show how long a large one takes. */
 const LARGE_BYTES = 2 ** 20;
+/** What counts as one request; smaller ones count in part. */
+const WHOLE_BYTES = 2 ** 21;
+const PART_MIN = 1 / 4;
 /** After an overload, others are ignored for this long. */
 const THROTTLE_MS = 200;
 
@@ -64,23 +67,31 @@ export class RequestWindow {
     return this.current;
   }
 
-  /** Runs `request` when the window has room. It resolves with the number of bytes it received. */
-  async run(request: () => Promise<number>, signal?: AbortSignal): Promise<number> {
-    while (this.active >= this.current) {
+  /**
+   * Runs `request` for so many bytes when the window has room. It resolves with the number of bytes
+   * that it received.
+   */
+  async run(
+    request: () => Promise<number>,
+    signal?: AbortSignal,
+    lengthBytes = WHOLE_BYTES,
+  ): Promise<number> {
+    const part = Math.max(PART_MIN, Math.min(1, lengthBytes / WHOLE_BYTES));
+    while (this.active > 0 && this.active + part > this.current) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.waiting.push(resolve);
       await promise;
     }
     // The order of waiting requests does not matter: each checks again.
     signal?.throwIfAborted();
-    this.active++;
+    this.active += part;
     const beganMs = this.now();
     try {
       const bytes = await request();
       this.ended(bytes, this.now() - beganMs);
       return bytes;
     } finally {
-      this.active--;
+      this.active -= part;
       this.wake();
     }
   }

@@ -15,6 +15,7 @@ import { PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { URING_DEPTH_MAX } from "../source/file-source.ts";
 import { ERROR_TABLE_BYTES } from "./error-table.ts";
+import { createUses } from "./use-record.ts";
 
 export const PAGES_PER_UNIT = PAGES_PER_HUGE_PAGE;
 export const WORDS_PER_UNIT = PAGES_PER_UNIT / 32;
@@ -87,11 +88,13 @@ export const isWhole = (words: Int32Array, start: number, end: number): boolean 
 const HEADER_WORDS = 22;
 /** The most units that one thread may have in flight. */
 export const DEPTH_MAX = 32;
+/** The same for first pages, which are few in each unit. */
+export const FIRST_DEPTH_MAX = 128;
 /**
  * The most claims: for each thread that uses the file one to read and one to drop, and those read
  * ahead.
  */
-export const SLOTS = 2 * MAX_PARTICIPANTS + 2 * DEPTH_MAX + URING_DEPTH_MAX;
+export const SLOTS = 2 * MAX_PARTICIPANTS + 4 * FIRST_DEPTH_MAX + URING_DEPTH_MAX;
 /** Thread id, unit + 1, then the claimed bits. */
 export const SLOT_WORDS = 2 + WORDS_PER_UNIT;
 
@@ -106,6 +109,8 @@ export interface LoadPlan {
   readonly index: number;
   /** The pages that the background pass reads first (first-pages.ts), or null. */
   readonly first?: Int32Array<SharedArrayBuffer> | null;
+  /** Pages of a block in which uses are recorded (use-record.ts). Default: they are not. */
+  readonly useBlockPages?: number | undefined;
 }
 
 /** CRC-32 of each page by rank, or their place in the manifest. */
@@ -134,6 +139,8 @@ export interface LoadHandle {
   readonly group: SharedArrayBuffer;
   readonly index: number;
   readonly first: Int32Array<SharedArrayBuffer> | null;
+  /** The record of the program's uses (use-record.ts), or null. */
+  readonly uses: SharedArrayBuffer | null;
 }
 
 export interface LoadTables {
@@ -203,11 +210,14 @@ export function createLoad(plan: LoadPlan): LoadHandle {
   const { codec } = map.frames;
   const hasFrames = codec.includes(CodecId.Lz4) || codec.includes(CodecId.Zstd);
   opened.words[LoadWord.HasFrames] = hasFrames ? 1 : 0;
-  const { source, overlay, group, index, first = null } = plan;
+  const { source, overlay, group, index, first = null, useBlockPages } = plan;
+  const uses =
+    useBlockPages === undefined ? null : createUses(units * PAGES_PER_UNIT, useBlockPages);
   const mappedExtents = new Uint8Array(
     new SharedArrayBuffer(overlay === null ? 1 : start.length + 1),
   );
-  return { tables, map, checksums: null, source, overlay, mappedExtents, group, index, first };
+  const checksums = null;
+  return { tables, map, checksums, source, overlay, mappedExtents, group, index, first, uses };
 }
 
 function shareMap({ extents, frames }: PageMap): PageMap {

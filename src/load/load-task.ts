@@ -18,15 +18,15 @@ import { openControl } from "../control/control.ts";
 import { nap, THREAD_ID } from "../threads/thread.ts";
 import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
-import { openReader } from "../source/open.ts";
+import { openBlockingReader, openReader } from "../source/open.ts";
 import type { ReaderCapabilities } from "../source/reader.ts";
 import { correctCounts, recoverDeadClaims } from "./dead-threads.ts";
 import { DemandQueue } from "./demand-queue.ts";
 import { Depth } from "./depth.ts";
-import { FIRST_IN_FLIGHT, hasFirst, takeFirst } from "./first-pages.ts";
+import { aheadOf, hasFirst, takeFirst } from "./first-pages.ts";
 import { GroupWord, LoadGroup } from "./group.ts";
 import { LoadState } from "./load-state.ts";
-import { DEPTH_MAX, LoadWord, WORDS_PER_UNIT } from "./load-tables.ts";
+import { DEPTH_MAX, FIRST_DEPTH_MAX, LoadWord, WORDS_PER_UNIT } from "./load-tables.ts";
 import { type LoadEntry, OpenLoad } from "./open-load.ts";
 import { takeUnit } from "./order.ts";
 import { UnitReader } from "./unit-reader.ts";
@@ -89,8 +89,11 @@ class LoadingThread {
     const { role, source } = this.task;
     const use = role === "demand" ? "demand" : "background";
     const opened = await openReader(source, use, this.group.rings);
-    const isOneByOne = role === "demand" && opened.capabilities.mayBlock;
-    this.reader = new UnitReader(opened, isOneByOne ? 1 : depthFor(opened.capabilities));
+    const { mayBlock } = opened.capabilities;
+    const isOneByOne = role === "demand" && mayBlock;
+    const depth = isOneByOne ? 1 : depthFor(opened.capabilities);
+    const isFirst = role !== "demand" && this.task.loads.some(({ state }) => state.first !== null);
+    this.reader = new UnitReader(opened, isFirst && !mayBlock ? FIRST_DEPTH_MAX : depth);
   }
 
   async close(): Promise<void> {
@@ -113,6 +116,7 @@ class LoadingThread {
       Atomics.store(this.group.words, GroupWord.Begun, 1);
       try {
         const reader = this.reader!;
+        if (reader.mayBlock && reader.depth > 1) await this.readFirst(load);
         if (!reader.mayBlock || reader.depth > 1) await this.readDeep(load);
         else if (this.task.role === "spare") this.readSpare(load, reader);
         else while (readNext(load, reader));
@@ -137,11 +141,26 @@ class LoadingThread {
     }
   }
 
+  /** Reads first pages through the page cache, into which the kernel reads them already. */
+  private async readFirst(load: OpenLoad): Promise<void> {
+    const { state } = load;
+    const { source, first } = state.handle;
+    if (!hasFirst(state.words, first)) return;
+    const reader = new UnitReader(openBlockingReader(source, "demand"), 1);
+    try {
+      while (hasFirst(state.words, first) && readNext(load, reader));
+    } finally {
+      await reader.close();
+    }
+  }
+
   private async readDeep(load: OpenLoad): Promise<void> {
     const { group } = this;
     const { state } = load;
     let reader = this.reader!;
-    const depth = new Depth(reader.depth, !reader.mayBlock);
+    const depth = new Depth(Math.min(DEPTH_MAX, reader.depth), !reader.mayBlock);
+    const { first } = state.handle;
+    let isFirst = hasFirst(state.words, first);
     // Not the word's present value, because that would hide earlier demands.
     let demand = 0;
     for (let isMore = true; isMore || load.inFlight > 0; ) {
@@ -159,10 +178,14 @@ class LoadingThread {
         while (!group.isServed && startDemanded(load, reader));
       }
       demand = seen;
-      // First pages are few in each unit, and the program will wait for them next.
-      const isFirst = hasFirst(state.words, state.handle.first);
-      const units = isFirst ? FIRST_IN_FLIGHT : depth.units(nowMs);
-      const most = Math.min(units, reader.usefulUnits);
+      if (isFirst) {
+        // They are few in each unit, and the program will wait for them next. Until they have
+        // arrived, nothing else takes a part of the bandwidth.
+        const ahead = Math.min(aheadOf(first), reader.depth);
+        while (reader.inFlight < ahead && startFirst(load, reader));
+        isFirst = reader.inFlight > 0;
+      }
+      const most = isFirst ? 0 : Math.min(depth.units(nowMs), reader.usefulUnits);
       while (isMore && reader.inFlight < most) {
         const { inFlight } = reader;
         isMore = startNext(load, reader);
@@ -270,15 +293,18 @@ export function readNext(load: OpenLoad, reader: UnitReader): boolean {
 function startNext(load: OpenLoad, reader: UnitReader): boolean {
   const { state } = load;
   if (Atomics.load(state.words, LoadWord.Stop) !== 0) return false;
-  const first = takeFirst(state.words, state.handle.first, state.unitCount, wanted);
-  if (first >= 0) {
-    reader.startFirst(load, first, wanted);
-    return true;
-  }
+  if (startFirst(load, reader)) return true;
   const unit = takeUnit(state.words, state.unitCount);
   if (unit < 0) return false;
   reader.startUnit(load, unit);
   return true;
+}
+
+/** Begins the next unit of the first pages. False if there is none. */
+function startFirst(load: OpenLoad, reader: UnitReader): boolean {
+  const unit = takeFirst(load.state, load.uses, wanted);
+  if (unit >= 0) reader.startFirst(load, unit, wanted);
+  return unit >= 0;
 }
 
 const wanted = new Int32Array(WORDS_PER_UNIT);

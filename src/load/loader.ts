@@ -24,6 +24,7 @@ import type { LoadEntry } from "./open-load.ts";
 import { restartOrder } from "./order.ts";
 import { OwnReads } from "./own-reads.ts";
 import { claimsRead, readBeside, type Runnable, runLoads } from "./run.ts";
+import { openUses, type UseRecord } from "./use-record.ts";
 import { Waiters } from "./waiters.ts";
 
 const INLINE = QUEUES.indexOf("inline");
@@ -46,11 +47,14 @@ export class Loader implements Runnable {
   readonly finished: Promise<void> = this.ended.promise;
   /** The reason why this thread has stopped the load. */
   private stopReason: unknown;
+  /** Null if the program's uses are not recorded, or not any more. */
+  private recording: UseRecord | null;
 
   constructor({ control, state, base }: LoaderOptions) {
     this.control = control;
     this.state = state;
     this.entry = { control: control.buffer, state: state.handle, base };
+    this.recording = openUses(state.handle);
     const isBlocking = canBlock(state.handle.source);
     this.ownReads = isBlocking ? new OwnReads({ control, state, base }) : null;
     this.waiters = new Waiters({
@@ -178,6 +182,23 @@ export class Loader implements Runnable {
   close(): void {
     this.ownReads?.close();
     this.release();
+  }
+
+  /** True while this thread waits for pages. */
+  get hasWaiters(): boolean {
+    return this.waiters.hasAny;
+  }
+
+  /** True while the program's uses are recorded. */
+  get isRecording(): boolean {
+    return this.recording !== null;
+  }
+
+  /** The program uses pages [start, end), waits for them, or misses them. */
+  noteUse(start: number, end: number): void {
+    if (this.recording === null) return;
+    if (this.recording.isOver) this.recording = null;
+    else this.recording.note(start, end);
   }
 
   isLoaded(start: number, end: number): boolean {

@@ -10,6 +10,7 @@ import { LoadState } from "./load-state.ts";
 import { type LoadHandle, LoadWord, PAGES_PER_UNIT } from "./load-tables.ts";
 import { MemoryWindow } from "./memory-window.ts";
 import { ReadAhead } from "./read-ahead.ts";
+import { openUses, type UseRecord } from "./use-record.ts";
 
 /** The description of a load for a loading thread. */
 export interface LoadEntry {
@@ -36,6 +37,7 @@ export class OpenLoad {
   /** Units in flight in this thread. Changed by its UnitReader. */
   inFlight = 0;
   readonly readAhead: ReadAhead;
+  readonly uses: UseRecord | null;
   private readonly unitWindow: MemoryWindow;
   private readonly pageWindow: MemoryWindow;
   private readonly slot: number;
@@ -52,6 +54,7 @@ export class OpenLoad {
     this.base = base;
     this.slot = slot;
     this.readAhead = new ReadAhead(state.handle.source);
+    this.uses = openUses(state.handle);
     const sizePages = state.words[LoadWord.SizePages]!;
     this.unitWindow = new MemoryWindow(base, sizePages, windowPages);
     this.pageWindow = new MemoryWindow(base, sizePages, 1);

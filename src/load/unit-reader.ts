@@ -26,9 +26,11 @@ import { UnitJob } from "./unit-job.ts";
 const FAILED_READS_MAX = 64;
 
 export class UnitReader {
+  /** The most units in flight. */
+  readonly depth: number;
   private readonly source: SourceReader;
-  private readonly jobs: UnitJob[];
-  private readonly idle: UnitJob[];
+  private readonly jobs: UnitJob[] = [];
+  private readonly idle: UnitJob[] = [];
   /** Jobs with reads that are still to be added, the oldest first. */
   private readonly unfed: UnitJob[] = [];
   /** A pending wait of a reader that needs the event loop. */
@@ -42,17 +44,12 @@ export class UnitReader {
   /** The reader of the source belongs to it. `depth`: units in flight. */
   constructor(source: SourceReader, depth: number) {
     this.source = source;
-    this.jobs = Array.from({ length: depth }, (_, index) => new UnitJob(index));
-    this.idle = this.jobs.slice();
+    this.depth = depth;
   }
 
   /** Units in flight. */
   get inFlight(): number {
     return this.jobs.length - this.idle.length;
-  }
-
-  get depth(): number {
-    return this.jobs.length;
   }
 
   /** Units in flight that are of use now: at most `depth`. */
@@ -67,7 +64,7 @@ export class UnitReader {
 
   /** Begins to read the free pages of a unit. Precondition: `inFlight < depth`. */
   startUnit(load: OpenLoad, unit: number): void {
-    const job = this.idle.at(-1)!;
+    const job = this.nextIdle();
     job.want.fill(-1);
     job.isInOrder = true;
     this.begin(job, load, unit, false);
@@ -83,8 +80,18 @@ export class UnitReader {
     this.startSome(load, unit, want, false);
   }
 
+  /** A job that is not in flight. Made on first use: one has 75 KiB of tables. */
+  private nextIdle(): UnitJob {
+    if (this.idle.length === 0) {
+      const job = new UnitJob(this.jobs.length);
+      this.jobs.push(job);
+      this.idle.push(job);
+    }
+    return this.idle.at(-1)!;
+  }
+
   private startSome(load: OpenLoad, unit: number, want: Int32Array, isDemanded: boolean): void {
-    const job = this.idle.at(-1)!;
+    const job = this.nextIdle();
     job.want.set(want);
     if (isDemanded && crossesNetwork(load.state.handle.source)) job.widenToBlocks();
     load.state.places.extendToFrames(unit, job.want);
@@ -99,7 +106,7 @@ export class UnitReader {
       const bit = page - unit * PAGES_PER_UNIT;
       want[bit >>> 5]! |= 1 << (bit & 31);
     }
-    while (this.idle.length === 0) this.collect();
+    while (this.inFlight === this.depth) this.collect();
     this.startPages(load, unit, want);
     this.drain();
   }

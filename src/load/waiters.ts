@@ -46,6 +46,10 @@ export class Waiters {
     this.state = options.state;
   }
 
+  get hasAny(): boolean {
+    return this.waiters.size > 0;
+  }
+
   /**
    * True if a waiter for the range can be answered. Pages are counted after their bits are set. A
    * waiter for all pages is answered when all are counted, except those that a dead thread did not

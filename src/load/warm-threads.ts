@@ -1,5 +1,5 @@
 /** Starts the threads of a load from a remote place before its pages are known. */
-import { BACKGROUND_READS, DEMAND_READS } from "../source/remote-source.ts";
+import { BACKGROUND_REQUESTS, DEMAND_READS } from "../source/remote-source.ts";
 import { runInThread } from "../threads/pool.ts";
 import { BACKGROUND_THREADS } from "./threads.ts";
 import type { WarmTask } from "./warm-task.ts";
@@ -15,7 +15,7 @@ export async function warmThreads(url: string): Promise<void> {
   if (isWarming) return;
   isWarming = true;
   const background = Array.from({ length: BACKGROUND_THREADS }, () =>
-    warm({ url, connections: BACKGROUND_READS / 4 }, true),
+    warm({ url, connections: BACKGROUND_REQUESTS / 4 }, true),
   );
   await Promise.allSettled([warm({ url, connections: DEMAND_READS / 2 }, false), ...background]);
   isWarming = false;

@@ -5,7 +5,7 @@ import type { LoadOptions, MemoryFileOptions } from "../core/options.ts";
 import { listFirstPages } from "../load/first-pages.ts";
 import { closeOpened, type OpenedCheckpoint } from "./open-place.ts";
 import { type Restored, type RestoreFile, restoreFiles, type RestoreOptions } from "./restore.ts";
-import { BLOCK_PAGES, WorkingSet } from "./working-set.ts";
+import { blockPagesFor, WorkingSet } from "./working-set.ts";
 
 /**
  * Restores the files, and owns the opened checkpoint. `optionsOf` is the program's own code.
@@ -20,8 +20,11 @@ export function restoreCheckpoint(
   const { files: described, id } = opened.manifest;
   const { workingSet: path = false } = options;
   const idText = id.toString(16).padStart(16, "0");
+  const blockPages = blockPagesFor(opened.source);
   const workingSet =
-    path === false || options.background !== true ? undefined : new WorkingSet(path, idText);
+    path === false || options.background !== true
+      ? undefined
+      : new WorkingSet(path, idText, blockPages);
   let files: RestoreFile[];
   try {
     files = described.map((file, index) => ({
@@ -29,7 +32,8 @@ export function restoreCheckpoint(
       map: file.pageMap,
       checksums: opened.checksums?.[index] ?? file.crcs,
       options: optionsOf(file.name),
-      first: firstPagesOf(workingSet, file.name),
+      first: firstPagesOf(workingSet, file.name, blockPages),
+      useBlockPages: workingSet === undefined ? undefined : blockPages,
     }));
   } catch (error) {
     closeOpened(opened);
@@ -53,7 +57,11 @@ export function restoreCheckpoint(
   return restored;
 }
 
-function firstPagesOf(workingSet: WorkingSet | undefined, name: string): RestoreFile["first"] {
+function firstPagesOf(
+  workingSet: WorkingSet | undefined,
+  name: string,
+  blockPages: number,
+): RestoreFile["first"] {
   const blocks = [...(workingSet?.blocksOf(name).keys() ?? [])];
-  return blocks.length === 0 ? null : listFirstPages(blocks, BLOCK_PAGES);
+  return blocks.length === 0 ? null : listFirstPages(blocks, blockPages);
 }

@@ -13,6 +13,7 @@ import { FileCore } from "../core/core.ts";
 import type { LoadOptions, MemoryFileOptions } from "../core/options.ts";
 import { createParts } from "../core/parts.ts";
 import type { PageMap } from "../checkpoint/page-map.ts";
+import { adviseFirst } from "../load/first-pages.ts";
 import { createGroup } from "../load/group.ts";
 import { QUEUES } from "../load/load-stats.ts";
 import { LoadState } from "../load/load-state.ts";
@@ -40,6 +41,8 @@ export interface RestoreFile {
   readonly checked?: readonly PageRun[] | undefined;
   /** The pages that the background pass reads first, or null. */
   readonly first?: Int32Array<SharedArrayBuffer> | null | undefined;
+  /** Pages of a block in which the program's uses are recorded. Default: they are not. */
+  readonly useBlockPages?: number | undefined;
 }
 
 /** Options for all files of a restore. */
@@ -143,13 +146,14 @@ interface LoadPlace {
 }
 
 function createState(file: RestoreFile, place: LoadPlace): LoadState {
-  const { map, first = null } = file;
+  const { map, first = null, useBlockPages } = file;
   const { source, group, index, isInline, mapped, files } = place;
   const { start, length } = map.extents;
   const last = start.length - 1;
   const pages = last < 0 ? 0 : start[last]! + length[last]!;
   const overlay = mapped ? createOverlay(pages, files) : null;
-  const state = LoadState.create({ map, source, overlay, group, index, first });
+  const shared = { source, overlay, group, index };
+  const state = LoadState.create({ ...shared, map, first, useBlockPages });
   const used = isInline ? "inline" : describeSource(source).isUring ? "uring" : "workers";
   const isEmpty = state.words[LoadWord.PendingPages] === 0;
   state.words[LoadWord.Queue] = QUEUES.indexOf(isEmpty ? null : used);
@@ -175,6 +179,7 @@ function restoreFile(
     core.destroy();
     throw error;
   }
+  adviseFirst(state);
   if (state.isLoading) Atomics.store(core.words, Word.Loading, 1);
   return core;
 }

@@ -2,10 +2,11 @@
  * The working set of a checkpoint: the pages that a start uses, recorded so that the next start
  * reads them first.
  *
- * While a restored file loads, each range that the program awaits or views is recorded in blocks of
- * 64 KiB, in the order of first use. Recording ends at `markReady`, or after 300 ms without a new
- * block, or after 10 s. Then the blocks are merged with those of earlier starts and written beside
- * the checkpoint, bound to its id. A block that two starts in a row did not use is dropped.
+ * While recording, each range that the program awaits, views or misses is noted, by all its threads
+ * (load/use-record.ts), in blocks in the order of first use. Recording ends at `markReady`, or
+ * after 300 ms without a new block, or after 10 s. Then the blocks are merged with those of earlier
+ * starts and written beside the checkpoint, bound to its id. A block that two starts in a row did
+ * not use is dropped.
  *
  * The recorded file is never needed: if it is absent, damaged or of another checkpoint, it is
  * ignored. Sources: REAP (Ustiugov et al. 2021), FaaSnap (Ao et al. 2022).
@@ -16,23 +17,33 @@ import { showValue } from "../../ffi/index.ts";
 import { countError } from "../control/counters.ts";
 import type { FileCore } from "../core/core.ts";
 import type { LoadOptions } from "../core/options.ts";
+import type { Loader } from "../load/loader.ts";
+import { BLOCKS_MAX, openUses, type UseRecord } from "../load/use-record.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import { isRemote } from "../remote/place.ts";
+import type { PageSource } from "../source/description.ts";
+import { crossesNetwork } from "../source/describe.ts";
 
-/** Pages of a block: 64 KiB. */
-export const BLOCK_PAGES = (64 * 1024) / PAGE_SIZE;
 export const WORKING_SET_NAME = "working-set";
 
-const QUIET_MS = 300;
+/** The recording ends after so many looks that found nothing new: after 300 ms. */
+const LOOK_MS = 150;
+const QUIET_LOOKS = 2;
 const LONGEST_MS = 10_000;
-/** The most blocks of a file, 4 GiB, so that no start reads most of a checkpoint twice. */
-const BLOCKS_MAX = 65_536;
 const FILE_BYTES_MAX = 4 * 1024 * 1024;
-const FORMAT = 1;
+const FORMAT = 2;
 /** A block's weight after a start that used it, and the factor of that after one that did not. */
 const WEIGHT = 1;
 const DECAY = 0.5;
 const WEIGHT_MIN = 0.5;
+
+/**
+ * Pages of a block: as many as cost little more to read than one. From a disk 16 KiB take as long
+ * as 4 KiB, and 64 KiB twice as long; over a network 64 KiB take less than a millisecond more.
+ */
+export function blockPagesFor(source: PageSource): number {
+  return crossesNetwork(source) ? 16 : 4;
+}
 
 /** Blocks in the order of their first use, with weights in (0, 1]. */
 export type BlockWeights = ReadonlyMap<number, number>;
@@ -40,6 +51,7 @@ export type BlockWeights = ReadonlyMap<number, number>;
 interface Stored {
   readonly format: number;
   readonly id: string;
+  readonly blockPages: number;
   readonly files: Readonly<
     Record<string, { readonly blocks: readonly number[]; readonly weights: readonly number[] }>
   >;
@@ -58,24 +70,20 @@ export function workingSetPath(where: string, options: LoadOptions): string | un
   return resolve(workingSet);
 }
 
-/** The recorders of this thread's files, until they end. */
+/** The recorders of the files that this thread restored. */
 const recorders = new WeakMap<FileCore, Recorder>();
-/** The working sets that this thread's files were restored with. */
-const sets = new WeakMap<FileCore, WorkingSet>();
-
-/** The program uses pages [start, end), or waits for them. */
-export function noteUse(core: FileCore, start: number, end: number): void {
-  recorders.get(core)?.note(start, end);
-}
 
 /** Ends the recording of a file: later use is not part of its start. */
 export function endRecording(core: FileCore): void {
-  recorders.get(core)?.end();
+  const { loader } = core;
+  if (loader !== undefined) openUses(loader.state.handle)?.end();
+  // In another thread, the one that restored the file sees it at its next look.
+  recorders.get(core)?.look();
 }
 
 /** The file was saved over the checkpoint that it was restored from, which has that id now. */
 export function rebindWorkingSet(core: FileCore, id: string): void {
-  sets.get(core)?.rebind(id, core);
+  recorders.get(core)?.set.rebind(id, core);
 }
 
 /** What `loadStats` says of the working set; sizes in bytes. */
@@ -85,58 +93,59 @@ export function workingSetStats(core: FileCore): {
 } {
   const recorder = recorders.get(core);
   if (recorder === undefined) return { workingSetBytes: 0, wastedBytes: 0 };
-  const bytes = BLOCK_PAGES * PAGE_SIZE;
+  const bytes = recorder.uses.blockPages * PAGE_SIZE;
   return {
     workingSetBytes: recorder.known.size * bytes,
     wastedBytes: recorder.countUnused() * bytes,
   };
 }
 
-/** Notes the blocks that one file uses. */
+/** Decides when the recording of a file is over. */
 class Recorder {
+  readonly set: WorkingSet;
   readonly known: BlockWeights;
-  private readonly used = new Set<number>();
+  readonly uses: UseRecord;
+  private readonly isWaiting: () => boolean;
   private readonly onEnd: (blocks: BlockWeights) => void;
   private readonly beganMs = performance.now();
-  private lastMs = this.beganMs;
+  private quietLooks = 0;
+  private lastCount = 0;
   private hasEnded = false;
 
-  constructor(known: BlockWeights, onEnd: (blocks: BlockWeights) => void) {
+  constructor(
+    set: WorkingSet,
+    loader: Loader,
+    known: BlockWeights,
+    onEnd: (blocks: BlockWeights) => void,
+  ) {
+    this.set = set;
+    const { state } = loader;
+    this.uses = openUses(state.handle)!;
     this.known = known;
+    this.isWaiting = () => state.isLoading && (loader.hasWaiters || state.group.isDemandUnderWay);
     this.onEnd = onEnd;
   }
 
-  note(start: number, end: number): void {
-    if (this.hasEnded) return;
-    const before = this.used.size;
-    const last = Math.ceil(end / BLOCK_PAGES);
-    for (let block = Math.floor(start / BLOCK_PAGES); block < last; block++) {
-      if (this.used.size >= BLOCKS_MAX) break;
-      this.used.add(block);
-    }
-    if (this.used.size > before) this.lastMs = performance.now();
-  }
-
-  /** Ends the recording if the start is over. */
-  check(): void {
-    const nowMs = performance.now();
-    const isQuiet = this.used.size > 0 && nowMs - this.lastMs > QUIET_MS;
-    if (isQuiet || nowMs - this.beganMs > LONGEST_MS) this.end();
-  }
-
-  get isOver(): boolean {
-    return this.hasEnded;
-  }
-
-  end(): void {
-    if (this.hasEnded) return;
+  /** Ends the recording if the start is over. True if it has ended. */
+  look(): boolean {
+    if (this.hasEnded) return true;
+    const { uses } = this;
+    const { count } = uses;
+    // A program that waits for a slow server is not quiet.
+    const isQuiet = count > 0 && count === this.lastCount && !this.isWaiting();
+    this.quietLooks = isQuiet ? this.quietLooks + 1 : 0;
+    this.lastCount = count;
+    const isLong = performance.now() - this.beganMs > LONGEST_MS;
+    if (!uses.isOver && !isLong && this.quietLooks < QUIET_LOOKS) return false;
+    uses.end();
     this.hasEnded = true;
-    this.onEnd(merge(this.known, this.used));
+    this.onEnd(merge(this.known, new Set(uses.inOrder())));
+    return true;
   }
 
   countUnused(): number {
     let unused = 0;
-    for (const block of this.known.keys()) if (!this.used.has(block)) unused++;
+    for (const block of this.known.keys()) if (!this.uses.has(block)) unused++;
     return unused;
   }
 }
@@ -158,35 +167,38 @@ export function merge(known: BlockWeights, used: ReadonlySet<number>): BlockWeig
 /** The working set of one checkpoint: as it was read, and as it is written for the next start. */
 export class WorkingSet {
   private readonly path: string;
+  private readonly blockPages: number;
   private id: string;
   private readonly known: ReadonlyMap<string, BlockWeights>;
   /** What is written for the next start, by file: the files whose recording has ended. */
   private readonly next = new Map<string, BlockWeights>();
 
-  constructor(path: string, id: string) {
+  constructor(path: string, id: string, blockPages: number) {
     this.path = path;
     this.id = id;
-    this.known = readStored(path, id);
+    this.blockPages = blockPages;
+    this.known = readStored(path, id, blockPages);
   }
 
   blocksOf(name: string): BlockWeights {
     return this.known.get(name) ?? new Map();
   }
 
-  /** Begins to record files, by name. The set is written when the last of them ends. */
+  /**
+   * Decides when the recordings of files end, by name. The set is written when the last of them
+   * does.
+   */
   record(cores: ReadonlyMap<string, FileCore>): void {
     for (const [name, core] of cores) {
-      const recorder = new Recorder(this.blocksOf(name), (blocks) => {
+      const recorder = new Recorder(this, core.loader!, this.blocksOf(name), (blocks) => {
         this.next.set(name, blocks);
         if (this.next.size === cores.size) this.write(core);
       });
       recorders.set(core, recorder);
-      sets.set(core, this);
       const timer = setInterval(() => {
         // A file that ends before its start is over records nothing.
-        if (recorder.isOver || core.isDetached) clearInterval(timer);
-        else recorder.check();
-      }, QUIET_MS / 2);
+        if (core.isDetached || recorder.look()) clearInterval(timer);
+      }, LOOK_MS);
       timer.unref();
     }
   }
@@ -206,7 +218,8 @@ export class WorkingSet {
       return [name, { blocks: [...blocks.keys()], weights: [...blocks.values()] }] as const;
     });
     if (files.every(([, { blocks }]) => blocks.length === 0)) return;
-    const stored: Stored = { format: FORMAT, id: this.id, files: Object.fromEntries(files) };
+    const { id, blockPages } = this;
+    const stored: Stored = { format: FORMAT, id, blockPages, files: Object.fromEntries(files) };
     const temporary = `${this.path}.${process.pid}.tmp`;
     try {
       try {
@@ -222,16 +235,22 @@ export class WorkingSet {
 }
 
 /** Blocks by file name; none for a file that is absent, damaged, or of another checkpoint. */
-function readStored(path: string, id: string): ReadonlyMap<string, BlockWeights> {
+function readStored(path: string, id: string, size: number): ReadonlyMap<string, BlockWeights> {
   const files = new Map<string, BlockWeights>();
-  for (const [name, { blocks, weights }] of Object.entries(parseStored(path, id)?.files ?? {})) {
+  const stored = parseStored(path, id);
+  if (stored === undefined) return files;
+  const { blockPages } = stored;
+  for (const [name, { blocks, weights }] of Object.entries(stored.files)) {
     if (!Array.isArray(blocks) || !Array.isArray(weights)) return new Map();
     const known = new Map<number, number>();
     for (const [i, block] of blocks.slice(0, BLOCKS_MAX).entries()) {
       const weight: unknown = weights[i];
-      if (!Number.isInteger(block) || block < 0 || block >= 2 ** 31 / BLOCK_PAGES) return new Map();
+      if (!Number.isInteger(block) || block < 0 || block >= 2 ** 31 / blockPages) return new Map();
       if (typeof weight !== "number" || !(weight > 0 && weight <= WEIGHT)) return new Map();
-      known.set(block, weight);
+      // It may have been recorded from another source, in blocks of another size.
+      const end = (block + 1) * blockPages;
+      for (let at = Math.floor((block * blockPages) / size); at * size < end; at++)
+        if (!known.has(at) && known.size < BLOCKS_MAX) known.set(at, weight);
     }
     files.set(name, known);
   }
@@ -251,6 +270,7 @@ function parseStored(path: string, id: string): Stored | undefined {
     throw error;
   }
   const isOurs = stored?.format === FORMAT && stored.id === id;
+  const hasBlocks = stored?.blockPages === 4 || stored?.blockPages === 16;
   const hasFiles = typeof stored?.files === "object" && stored.files !== null;
-  return isOurs && hasFiles ? (stored as Stored) : undefined;
+  return isOurs && hasBlocks && hasFiles ? (stored as Stored) : undefined;
 }

@@ -58,6 +58,8 @@ export interface Instant {
 export interface PassRuns extends UsedRuns {
   /** The place of each run's copy; null: the runs are in the file's mapping. */
   readonly address: Float64Array | null;
+  /** The order in which units are stored. Default: that of memory. */
+  readonly units?: readonly number[];
 }
 
 /** Writes the pages of each file that differ from the tables. */

@@ -10,6 +10,7 @@ import type { Manifest, PageFile, SavedFile } from "../checkpoint/format.ts";
 import { hex } from "../checkpoint/page-file.ts";
 import { closing } from "../checkpoint/staging.ts";
 import { wasteTouchedFree } from "../allocator/touched-free.ts";
+import { type PageRuns, subtractRuns } from "../changes/page-runs.ts";
 import { Word } from "../control/control.ts";
 import type { FileCore } from "../core/core.ts";
 import type { UserData } from "../core/options.ts";
@@ -45,6 +46,7 @@ import {
 import { openSink } from "./open-sink.ts";
 import { makeReport, type SavedCheckpoint, type Totals } from "./report.ts";
 import { createTable, type FileTable } from "./save-table.ts";
+import { startPagesOf } from "./start-pages.ts";
 import type { Sink, SinkDescription } from "./sink.ts";
 import { isManifestOf } from "./unchanged.ts";
 import { writeUsedPages } from "./write-pages.ts";
@@ -171,6 +173,10 @@ class Save {
     const { plan, sink } = this;
     const isFull = this.frames.count === 0;
     this.description = await sink.beginPages(this.pageFileId, isFull ? mostBytes(plan) : 0);
+    if (isFull) {
+      const used = cores.map(({ core }) => collectState(core).used);
+      await this.writeStart(cores, used);
+    }
     const write = (runs: readonly PassRuns[]) => this.write(cores, runs);
     if (plan.isConsistent)
       return await new InstantTaker(cores, plan, write).take(() => this.readUserData());
@@ -179,6 +185,19 @@ class Save {
     await write(states.map(({ used }) => ({ ...used, address: null })));
     const kept = states.map((state, i) => leaveOutFreed(cores[i]!, state));
     return { states: kept, pauseMs: 0, rounds: [], detection: "none" };
+  }
+
+  /** Writes the pages of the programs' starts among `pages`. Returns the others. */
+  private async writeStart(
+    cores: readonly SavedCore[],
+    pages: readonly PageRuns[],
+    isMove = false,
+  ): Promise<readonly PageRuns[]> {
+    const starts = cores.map(({ core }, i) => startPagesOf(core, pages[i]!));
+    if (starts.every(({ start }) => start.length === 0)) return pages;
+    const pass = starts.map((runs) => ({ ...runs, address: null }));
+    await this.write(cores, pass, isMove);
+    return pages.map((runs, i) => subtractRuns(runs, starts[i]!));
   }
 
   private readUserData(): void {
@@ -243,7 +262,7 @@ class Save {
     const budget = Math.max(2 * totals.writtenBytes, LEAST_MOVED_BYTES);
     const moves = planMoves(measureUse(stored, frames, sizes), budget);
     if (moves.size === 0) return stored;
-    const runs = pagesToMove(stored, frames, moves);
+    const runs = await this.writeStart(cores, pagesToMove(stored, frames, moves), true);
     const pass = runs.map((pages) => ({ ...pages, address: null }));
     await this.write(cores, pass, true);
     return await find();
@@ -331,7 +350,10 @@ class Save {
   }
 
   private report(checkpoint: SavedCheckpoint): SaveReport {
-    return makeReport(this.plan, this.totals, checkpoint, performance.now() - this.startedAt);
+    // Pages that a pass before has written are not the base's.
+    const reusedPages = this.based.size === 0 ? 0 : this.totals.reusedPages;
+    const totals = { ...this.totals, reusedPages };
+    return makeReport(this.plan, totals, checkpoint, performance.now() - this.startedAt);
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * The units that a save checks: those with used pages, file by file, in the order of memory. An
- * entry is one unit of one file; a ticket is a few entries.
+ * The units that a save checks: those with used pages, file by file, in the order of memory or in
+ * one that is given. An entry is one unit of one file; a ticket is a few entries.
  */
 import { PAGES_PER_HUGE_PAGE as PAGES_PER_UNIT } from "../pages/units.ts";
 import type { UsedRuns } from "./build-map.ts";
@@ -15,11 +15,16 @@ export interface WorkList {
   readonly fileEntry: Uint32Array;
 }
 
-export function listWork(files: readonly UsedRuns[]): WorkList {
+/** A file's used pages. `units`: the order of its entries, which has all units. */
+interface Work extends UsedRuns {
+  readonly units?: readonly number[];
+}
+
+export function listWork(files: readonly Work[]): WorkList {
   const unit: number[] = [];
   const run: number[] = [];
   const fileEntry = new Uint32Array(files.length + 1);
-  files.forEach(({ start, length }, file) => {
+  files.forEach(({ start, length, units }, file) => {
     fileEntry[file] = unit.length;
     let next = 0;
     for (let i = 0; i < start.length; i++) {
@@ -31,7 +36,20 @@ export function listWork(files: readonly UsedRuns[]): WorkList {
       }
       next = Math.max(next, last + 1);
     }
+    if (units !== undefined) reorder(unit, run, fileEntry[file]!, units);
   });
   fileEntry[files.length] = unit.length;
   return { unit: Uint32Array.from(unit), run: Uint32Array.from(run), fileEntry };
+}
+
+/** Brings the entries from `first` on into the order of `units`. */
+function reorder(unit: number[], run: number[], first: number, units: readonly number[]): void {
+  const runOf = new Map(unit.splice(first).map((u, i) => [u, run[first + i]!]));
+  run.length = first;
+  for (const u of units) {
+    const firstRun = runOf.get(u);
+    if (firstRun === undefined) continue;
+    unit.push(u);
+    run.push(firstRun);
+  }
 }

@@ -48,6 +48,8 @@ export interface WriteSource {
   readonly length: Uint32Array;
   /** The place of each run's copy; null: the runs are in the file's mapping. */
   readonly address: Float64Array | null;
+  /** The order in which units are stored. Default: that of memory. */
+  readonly units?: readonly number[];
   readonly table: TableHandle;
 }
 

@@ -2,7 +2,7 @@
  * What a PageSource offers beside its readers: holders, mapping, and its description in messages
  * and statistics.
  */
-import { fileStatus, mapPrivateAt, readAheadBytes } from "../../ffi/index.ts";
+import { fileStatus, mapPrivateAt, readAheadBytes, willNeedFile } from "../../ffi/index.ts";
 import { shownUrl } from "../http/shown-url.ts";
 import type { CounterHandle } from "../http/counters.ts";
 import type { PageSource } from "./description.ts";
@@ -69,10 +69,10 @@ export function canMap(source: PageSource, content: number): boolean {
   return source.kind === "file" && (source.contents[content]?.fd ?? -1) >= 0;
 }
 
-/** Bytes of a content, for a mapping of them. */
+/** Bytes of a content. */
 export interface ContentBytes {
   readonly content: number;
-  /** A multiple of the page size. */
+  /** A multiple of the page size, to be mapped. */
   readonly offset: number;
   readonly lengthBytes: number;
 }
@@ -91,6 +91,17 @@ export function endsBefore(source: PageSource, content: number, end: number): bo
   if (source.kind !== "file") return false;
   const fd = source.contents[content]?.fd ?? -1;
   return fd >= 0 && fileStatus(fd).sizeBytes < end;
+}
+
+/** True if `adviseContent` has an effect. */
+export function canAdvise(source: PageSource): boolean {
+  return source.kind === "file";
+}
+
+/** Has the kernel begin to read these bytes into the page cache. A hint. */
+export function adviseContent(source: PageSource, bytes: ContentBytes): void {
+  const fd = source.kind === "file" ? source.contents[bytes.content]?.fd : undefined;
+  if (fd !== undefined && fd >= 0) willNeedFile(fd, bytes.offset, bytes.lengthBytes);
 }
 
 /** How many bytes the kernel reads ahead in a content that is mapped; 0 if it does not tell. */

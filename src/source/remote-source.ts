@@ -35,7 +35,9 @@ export interface RemoteSource {
 }
 
 /** The most requests of one thread: 64 MiB of background reads. */
-export const BACKGROUND_READS = 32;
+export const BACKGROUND_REQUESTS = 32;
+/** Reads in flight: those of neighbouring bytes share a request. */
+const BACKGROUND_READS = 128;
 export const DEMAND_READS = 32;
 
 export async function openRemoteReader(
@@ -80,9 +82,17 @@ abstract class RemoteReader implements ContentReader {
   protected abstract fill(content: RemoteContent, request: ContentRequest): Promise<unknown>;
 }
 
+interface Queued {
+  readonly content: RemoteContent;
+  readonly request: ContentRequest;
+  readonly resolve: (answer: Promise<unknown>) => void;
+}
+
 class BackgroundReader extends RemoteReader {
   readonly capabilities = { readsInFlight: BACKGROUND_READS, readBytesMax: HUGE_PAGE_SIZE };
-  private readonly window = new RequestWindow(BACKGROUND_READS);
+  private readonly window = new RequestWindow(BACKGROUND_REQUESTS);
+  /** Reads of this turn. */
+  private queued: Queued[] = [];
   private readonly onRetry = ({ failure }: RemoteError): void => {
     if (failure === "busy" || failure === "stalled") this.window.throttle();
   };
@@ -91,15 +101,47 @@ class BackgroundReader extends RemoteReader {
     return this.window.limit;
   }
 
-  protected fill(content: RemoteContent, request: ContentRequest): Promise<number> {
+  protected fill(content: RemoteContent, request: ContentRequest): Promise<unknown> {
+    const { promise, resolve } = Promise.withResolvers<Promise<unknown>>();
+    this.queued.push({ content, request, resolve });
+    if (this.queued.length === 1) queueMicrotask(() => this.send());
+    return promise;
+  }
+
+  /** Sends the reads of this turn: one request for those whose bytes follow one another. */
+  private send(): void {
+    const queued = this.queued.sort(
+      (a, b) => a.request.content - b.request.content || a.request.offset - b.request.offset,
+    );
+    this.queued = [];
+    for (let first = 0, next = 0; first < queued.length; first = next) {
+      const { content, request } = queued[first]!;
+      let lengthBytes = 0;
+      for (next = first; next < queued.length; next++) {
+        const read = queued[next]!;
+        const isNext =
+          read.content === content && read.request.offset === request.offset + lengthBytes;
+        const isMore = lengthBytes + read.request.lengthBytes > HUGE_PAGE_SIZE;
+        if (next > first && (!isNext || isMore)) break;
+        lengthBytes += read.request.lengthBytes;
+      }
+      const some = queued.slice(first, next);
+      const into = some.flatMap((read) => read.request.into);
+      const answer = this.get(content, { ...request, into, lengthBytes });
+      for (const { resolve } of some) resolve(answer);
+    }
+  }
+
+  private get(content: RemoteContent, request: ContentRequest): Promise<number> {
     const { offset, lengthBytes, into, signal } = request;
     const range = { ...content, start: offset, end: offset + lengthBytes };
-    return this.window.run(async () => {
+    const send = async () => {
       const scatter = new Scatter(into);
       const take = (piece: Uint8Array, at: number): void => scatter.write(piece, at);
       await getRange(this.client, range, take, { signal, onRetry: this.onRetry });
       return lengthBytes;
-    }, signal);
+    };
+    return this.window.run(send, signal, lengthBytes);
   }
 
   close(): void {

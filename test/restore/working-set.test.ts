@@ -3,11 +3,17 @@ import { afterEach, beforeEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Worker } from "node:worker_threads";
+import { Store } from "../../src/data/index.ts";
 import { MemoryFile, PAGE_SIZE } from "../../src/index.ts";
 import { listFirstPages, takeFirst } from "../../src/load/first-pages.ts";
-import { BLOCK_PAGES, merge } from "../../src/restore/working-set.ts";
+import { BLOCKS_MAX, createUses, UseRecord } from "../../src/load/use-record.ts";
+import { merge } from "../../src/restore/working-set.ts";
 import { listing } from "../checkpoint/support/page-files.ts";
+import { denseState } from "../load/support/dense-state.ts";
 
+/** Of files. */
+const BLOCK_PAGES = 4;
 const BLOCK_BYTES = BLOCK_PAGES * PAGE_SIZE;
 let directory: string;
 let path: string;
@@ -119,12 +125,12 @@ describe("loadFrom", () => {
     "{",
     "null",
     "[]",
-    '{"format":1,"id":"ID","files":{"main":{"blocks":[-1],"weights":[1]}}}',
-    '{"format":1,"id":"ID","files":{"main":{"blocks":[1e9],"weights":[1]}}}',
-    '{"format":1,"id":"ID","files":{"main":{"blocks":[1],"weights":[]}}}',
-    '{"format":1,"id":"ID","files":{"main":{"blocks":"x","weights":[]}}}',
-    '{"format":1,"id":"ID","files":7}',
-    '{"format":1,"id":"0000000000000000","files":{"main":{"blocks":[1],"weights":[1]}}}',
+    '{"format":2,"blockPages":4,"id":"ID","files":{"main":{"blocks":[-1],"weights":[1]}}}',
+    '{"format":2,"blockPages":4,"id":"ID","files":{"main":{"blocks":[1e9],"weights":[1]}}}',
+    '{"format":2,"blockPages":4,"id":"ID","files":{"main":{"blocks":[1],"weights":[]}}}',
+    '{"format":2,"blockPages":4,"id":"ID","files":{"main":{"blocks":"x","weights":[]}}}',
+    '{"format":2,"blockPages":4,"id":"ID","files":7}',
+    '{"format":2,"blockPages":4,"id":"0000000000000000","files":{"main":{"blocks":[1],"weights":[1]}}}',
   ])("ignores a working set that contains %j", async (text) => {
     await start([5]);
     const { id } = JSON.parse(readFileSync(path, "utf8"));
@@ -141,7 +147,7 @@ describe("loadFrom", () => {
       path,
       text.replace(
         '"blocks":[5],"weights":[1]',
-        '"blocks":[5,1023,1024,9999999],"weights":[1,1,1,1]',
+        '"blocks":[5,4095,4096,9999999],"weights":[1,1,1,1]',
       ),
     );
     using file = await MemoryFile.loadFrom(directory, { background: true });
@@ -176,6 +182,145 @@ describe("loadFrom", () => {
   });
 });
 
+describe("a recording", () => {
+  test("has what is viewed after all is loaded, until markReady", async () => {
+    using file = await MemoryFile.loadFrom(directory, { background: true });
+    await file.awaitLoad();
+    file.view(block(9));
+    file.views(block(4));
+    file.markReady();
+    file.view(block(5));
+    expect(stored().blocks).toEqual([9, 4]);
+  });
+
+  test("has what other threads use", async () => {
+    using file = await MemoryFile.loadFrom(directory, { background: true });
+    const handle = file.share();
+    const source = `
+      import { MemoryFile } from ${JSON.stringify(join(import.meta.dir, "../../src/index.ts"))};
+      import { parentPort, workerData } from "node:worker_threads";
+      const file = MemoryFile.attach(workerData, { readOnly: true });
+      file.awaitLoadSync(${JSON.stringify(block(77))});
+      file.markReady();
+      parentPort.postMessage(0);`;
+    const program = join(directory, "worker.ts");
+    writeFileSync(program, source);
+    const worker = new Worker(program, { workerData: handle });
+    await new Promise((resolve) => worker.once("message", resolve));
+    while (!existsSync(path)) await Bun.sleep(10);
+    expect(stored().blocks).toEqual([77]);
+    await worker.terminate();
+  });
+
+  test("has what a store reads from pages that are loaded already", async () => {
+    const where = join(directory, "store");
+    {
+      await using store = await Store.open(where, { create: true });
+      const map = store.map("numbers");
+      for (let i = 0; i < 20_000; i++) map.set(`${i}`, Buffer.alloc(100, i));
+    }
+    const wasted: number[] = [];
+    for (let starts = 0; starts < 4; starts++) {
+      const store = await Store.open(where, { readOnly: true });
+      await store.memory.awaitLoad();
+      for (let i = 0; i < 20_000; i += 500) store.map("numbers").get(`${i}`);
+      store.memory.markReady();
+      const { workingSetBytes, wastedBytes } = store.memory.loadStats();
+      if (starts > 0) expect(workingSetBytes).toBeGreaterThan(0);
+      wasted.push(wastedBytes);
+      await store.close();
+    }
+    expect(wasted).toEqual([0, 0, 0, 0]);
+  });
+
+  test("does not grow with the number of starts", async () => {
+    const sizes: number[] = [];
+    for (let starts = 0; starts < 12; starts++) {
+      // 8 blocks of every start, and 8 that no other start uses.
+      await start(Array.from({ length: 16 }, (_, i) => (i < 8 ? i : 100 + 16 * starts + i)));
+      sizes.push(stored().blocks.length);
+    }
+    expect(sizes).toEqual([16, ...new Array<number>(11).fill(24)]);
+  });
+});
+
+describe("a save", () => {
+  /** The number in each page of the newest page file. */
+  function pagesStored(): number[] {
+    const [name] = readdirSync(directory).filter((entry) => entry.startsWith("pages-"));
+    const words = new Uint32Array(readFileSync(join(directory, name!)).buffer);
+    return Array.from({ length: Math.floor(words.length / 1024) }, (_, i) => words[i * 1024]! - 1);
+  }
+  const pagesOf = (blocks: readonly number[]) =>
+    blocks.flatMap((number) => Array.from({ length: BLOCK_PAGES }, (_, i) => 4 * number + i));
+
+  test("of all contents stores the working set first, in the order of its use", async () => {
+    await start([900, 3, 400]);
+    {
+      using file = await MemoryFile.loadFrom(directory, { background: true });
+      file.markReady();
+      const report = await file.compact();
+      expect(report).toMatchObject({ pagesBytes: 64 * 2 ** 20, reusedBytes: 0, pageFiles: 1 });
+    }
+    const pages = pagesStored();
+    expect(pages.slice(0, 12)).toEqual(pagesOf([900, 3, 400]));
+    expect(pages.slice(12, 15)).toEqual([0, 1, 2]);
+    expect(pages.length).toBe(64 * 256 + 1); // and the trailer
+    expect(await start([900, 3, 400])).toEqual([3, 0]);
+  });
+
+  test("of all contents keeps what changed during the start", async () => {
+    await start([900]);
+    {
+      using file = await MemoryFile.loadFrom(directory, { background: true });
+      await file.awaitLoad();
+      file.view(block(900), Uint32Array)[1] = 5;
+      file.markReady();
+      await file.compact();
+    }
+    using again = await MemoryFile.loadFrom(directory);
+    expect(again.view(block(900), Uint32Array).slice(0, 2)).toEqual(Uint32Array.of(3601, 5));
+    const all = again.view({ start: 0, end: 64 * 2 ** 20 }, Uint32Array);
+    for (let page = 0; page < 64 * 256; page++) expect(all[page * 1024]).toBe(page + 1);
+  });
+
+  test("that compacts moves the working set first, in the order of its use", async () => {
+    await start([4000, 3800]);
+    {
+      using file = await MemoryFile.loadFrom(directory, { background: true });
+      file.markReady();
+      await file.awaitLoad();
+      // Nine tenths of the pages change, so the last tenth is moved.
+      const words = file.view({ start: 0, end: 64 * 2 ** 20 }, Uint32Array);
+      for (let page = 0; page < 15_000; page++) words[page * 1024 + 1] = 1;
+      expect(await file.saveTo(directory)).toMatchObject({ pageFiles: 1 });
+    }
+    const pages = pagesStored();
+    expect(pages.slice(15_000, 15_008)).toEqual(pagesOf([4000, 3800]));
+    expect(pages.slice(15_008, 15_010)).toEqual([15_000, 15_001]);
+  });
+});
+
+test("UseRecord keeps the order of first use, whichever thread it is", () => {
+  const buffer = createUses(100, 4);
+  const [one, other] = [new UseRecord(buffer), new UseRecord(buffer)];
+  one.note(40, 41);
+  other.note(0, 9);
+  one.note(4, 44);
+  one.note(99, 5000);
+  expect(other.inOrder()).toEqual([10, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 24]);
+  expect([other.has(10), other.has(11), other.has(10 ** 6)]).toEqual([true, false, false]);
+  one.end();
+  other.note(80, 84);
+  expect(one.count).toBe(12);
+});
+
+test("UseRecord has at most 65,536 blocks", () => {
+  const record = new UseRecord(createUses(2 ** 20, 4));
+  record.note(0, 2 ** 20);
+  expect(record.inOrder().length).toBe(BLOCKS_MAX);
+});
+
 test("merge puts the order of this start before that of earlier ones", () => {
   const known = new Map([
     [1, 1],
@@ -190,12 +335,12 @@ test("merge puts the order of this start before that of earlier ones", () => {
 });
 
 test("takeFirst returns each unit once, with all its blocks, in the order of first use", () => {
-  const words = new Int32Array(new SharedArrayBuffer(80));
-  const entries = listFirstPages([40, 1, 33, 2], BLOCK_PAGES);
+  const first = listFirstPages([160, 4, 132, 8], BLOCK_PAGES);
+  const state = denseState(2, undefined, first);
   const want = new Int32Array(16);
   const taken: number[][] = [];
   while (true) {
-    const unit = takeFirst(words, entries, 2, want);
+    const unit = takeFirst(state, null, want);
     if (unit < 0) break;
     const pages = [...want.keys()].flatMap((word) => (want[word] === 0 ? [] : [word]));
     taken.push([unit, ...pages]);
@@ -204,5 +349,4 @@ test("takeFirst returns each unit once, with all its blocks, in the order of fir
     [1, 0, 4],
     [0, 0, 1],
   ]);
-  expect(takeFirst(words, null, 2, want)).toBe(-1);
 });

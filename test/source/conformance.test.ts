@@ -32,8 +32,8 @@ import { beginFaults } from "../safety/support/in-process.ts";
 import { remoteSource } from "./support/remote.ts";
 import { byteAt, type ScriptedOptions } from "./support/scripted-source.ts";
 
-const SIZES = [10_000, 64 * PAGE_SIZE, 3 * PAGE_SIZE + 17];
-const MEMORY_BYTES = 64 * PAGE_SIZE;
+const SIZES = [10_000, 128 * PAGE_SIZE, 3 * PAGE_SIZE + 17];
+const MEMORY_BYTES = 128 * PAGE_SIZE;
 const MODULE = new URL("./support/scripted-source.ts", import.meta.url).href;
 
 let directory: string;
@@ -191,7 +191,9 @@ describe.each(sources)("%s", (_, open) => {
       const { readsInFlight } = reader.capabilities;
       for (let id = 0; id < readsInFlight; id++)
         reader.read(id, 1, id * PAGE_SIZE, Float64Array.of(memory + id * PAGE_SIZE, PAGE_SIZE), 1);
-      expect(() => reader.read(99, 1, 0, Float64Array.of(memory, 1), 1)).toThrow(RangeError);
+      expect(() => reader.read(readsInFlight, 1, 0, Float64Array.of(memory, 1), 1)).toThrow(
+        RangeError,
+      );
       const ids = new Set<number>();
       while (ids.size < readsInFlight) {
         const done = await next(reader, 1);

@@ -34,10 +34,15 @@ export function contiguousMap(
 }
 
 /** The state of a load on its own, without checksums. */
-export function stateOf(map: PageMap, source: PageSource = fileSource([])): LoadState {
+export function stateOf(
+  map: PageMap,
+  source: PageSource = fileSource([]),
+  first: Int32Array<SharedArrayBuffer> | null = null,
+): LoadState {
   return LoadState.create({
     map,
     source,
+    first,
     overlay: null,
     group: createGroup(1),
     index: 0,
@@ -45,6 +50,10 @@ export function stateOf(map: PageMap, source: PageSource = fileSource([])): Load
 }
 
 /** The state of a load of `units` units, all of one extent, of which nothing has been read. */
-export function denseState(units: number, source?: PageSource): LoadState {
-  return stateOf(contiguousMap([[0, units * PAGES_PER_UNIT]]), source);
+export function denseState(
+  units: number,
+  source?: PageSource,
+  first?: Int32Array<SharedArrayBuffer>,
+): LoadState {
+  return stateOf(contiguousMap([[0, units * PAGES_PER_UNIT]]), source, first);
 }
