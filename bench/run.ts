@@ -23,6 +23,7 @@ import { GvisorPeer } from "./peers/gvisor.ts";
 import { bench as remote } from "./remote.bench.ts";
 import { bench as instant } from "./instant.bench.ts";
 import { bench as references } from "./references.bench.ts";
+import { bench as restart } from "./restart.bench.ts";
 import { drawChart } from "./report/chart.ts";
 import { type CaseResult, makeCase, type Results } from "./report/results.ts";
 import { formatResults } from "./report/table.ts";
@@ -65,6 +66,7 @@ const SINGLE: readonly Bench[] = [
   data,
   dataThreads,
   documents,
+  restart,
 ];
 /** Figures of the bytes that a save wrote. */
 const RESTORES: readonly Bench[] = [load, start];

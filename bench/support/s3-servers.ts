@@ -57,12 +57,17 @@ async function startRanges(
 ): Promise<RunningServer> {
   const image = join(directory, "ranges");
   if (!existsSync(image)) await save(image, {});
-  const { program, port } = await startProgram("late-server-program.ts", image, `${latencyMs}`);
-  return {
-    endpoint: `http://127.0.0.1:${port}`,
-    pagesKey: pagesKeyIn(image),
-    stop: () => end(program),
-  };
+  return { ...(await serveRanges(image, latencyMs)), pagesKey: pagesKeyIn(image) };
+}
+
+/** Serves the checkpoint in a directory as s3://bucket/image. */
+export async function serveRanges(
+  directory: string,
+  latencyMs: number,
+): Promise<Omit<RunningServer, "pagesKey">> {
+  const name = "late-server-program.ts";
+  const { program, port } = await startProgram(name, directory, `${latencyMs}`);
+  return { endpoint: `http://127.0.0.1:${port}`, stop: () => end(program) };
 }
 
 async function startVersitygw(

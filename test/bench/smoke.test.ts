@@ -42,6 +42,7 @@ const FIGURES: Record<string, string[]> = {
   frames: [],
   mapped: ["loadFromReturnsSeconds", "allLoadedSeconds", "gibPerSecond", "scanSeconds"],
   remote: [],
+  restart: ["startToAnswerSeconds", "loadToAnswerSeconds", "workingSetBytes", "wastedFraction"],
   save: [
     "saveSeconds",
     "saveAndSyncSeconds",

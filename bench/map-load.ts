@@ -1,0 +1,77 @@
+/**
+ * The cost of a live page map to a load: loads of an image, cold, in turns without a map and with
+ * one that headless Chromium shows. `bun bench/map-load.ts [--gib 8] [--pairs 5] [--dir DIR]`
+ *
+ * "seconds" is the whole load; Chromium takes a part of the machine for itself. "cpuSeconds" is the
+ * loading process alone, which also serves the map.
+ */
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { chromium } from "playwright-core";
+import { MemoryFile, serveMap } from "../src/index.ts";
+import { fillImage } from "./support/image.ts";
+import { prepareCache } from "./support/page-cache.ts";
+import { median } from "./support/statistics.ts";
+
+const { values } = parseArgs({
+  options: {
+    gib: { type: "string", default: "8" },
+    pairs: { type: "string", default: "5" },
+    dir: { type: "string", default: tmpdir() },
+  },
+});
+const directory = mkdtempSync(join(values.dir, "pgalloc-map-load-"));
+const executablePath = Bun.which("chromium") ?? Bun.which("google-chrome") ?? "chromium";
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+
+async function load(hasMap: boolean) {
+  for (const name of readdirSync(directory)) prepareCache(join(directory, name), "cold");
+  const cpu = process.cpuUsage();
+  const beganMs = performance.now();
+  using file = await MemoryFile.loadFrom(directory, { background: true, workingSet: false });
+  const server = hasMap ? await serveMap(file) : undefined;
+  const page = server && (await browser.newPage());
+  if (server !== undefined) await page!.goto(server.url);
+  await file.awaitLoad();
+  const seconds = (performance.now() - beganMs) / 1000;
+  const { user, system } = process.cpuUsage(cpu);
+  const updates = page && (await page.evaluate("document.documentElement.dataset.updates"));
+  await page?.close();
+  await server?.stop();
+  return { seconds, cpuSeconds: (user + system) / 1e6, updates: Number(updates ?? 0) };
+}
+
+type Loads = readonly Awaited<ReturnType<typeof load>>[];
+
+function show(name: string, loads: Loads): void {
+  const of = (key: "seconds" | "cpuSeconds" | "updates") => median(loads.map((one) => one[key]));
+  const all = loads.map(({ seconds }) => seconds.toFixed(2)).join(" ");
+  const cpu = loads.map(({ cpuSeconds }) => cpuSeconds.toFixed(2)).join(" ");
+  console.log(
+    `${name}: ${of("seconds").toFixed(2)} s (${all}), ${of("cpuSeconds").toFixed(2)} s of ` +
+      `processors (${cpu}), ${of("updates")} updates`,
+  );
+}
+
+try {
+  {
+    using file = MemoryFile.create();
+    fillImage(file, "dense", Number(values.gib) * 2 ** 30);
+    await file.saveTo(directory);
+  }
+  await load(false); // The first one finds fresh memory.
+  const without: Awaited<ReturnType<typeof load>>[] = [];
+  const withMap: Awaited<ReturnType<typeof load>>[] = [];
+  for (let pair = 0; pair < Number(values.pairs); pair++) {
+    without.push(await load(false));
+    withMap.push(await load(true));
+  }
+  show("without a map", without);
+  show("with a live map", withMap);
+} finally {
+  await browser.close();
+  rmSync(directory, { recursive: true });
+}
+process.exit(0);
