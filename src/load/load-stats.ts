@@ -91,3 +91,12 @@ export function statsOf(state: LoadState, isLoading: boolean, stopped: Error | n
     error: failureOf(state) ?? stopped,
   };
 }
+
+/** Records the most reads that were in flight at once. `words` are LoadWord's. */
+export function noteInFlight(words: Int32Array, reads: number): void {
+  for (let most = Atomics.load(words, LoadWord.MostInFlight); most < reads; ) {
+    const seen = Atomics.compareExchange(words, LoadWord.MostInFlight, most, reads);
+    if (seen === most) return;
+    most = seen;
+  }
+}

@@ -395,12 +395,3 @@ function subtractPending(unitPending: Int32Array, start: number, end: number): v
   if (start < first * PAGES_PER_UNIT) unitPending[first - 1]! -= first * PAGES_PER_UNIT - start;
   if (end > last * PAGES_PER_UNIT) unitPending[last]! -= end - last * PAGES_PER_UNIT;
 }
-
-/** Records the most reads that were in flight at once. `words` are LoadWord's. */
-export function noteInFlight(words: Int32Array, reads: number): void {
-  for (let most = Atomics.load(words, LoadWord.MostInFlight); most < reads; ) {
-    const seen = Atomics.compareExchange(words, LoadWord.MostInFlight, most, reads);
-    if (seen === most) return;
-    most = seen;
-  }
-}
