@@ -75,8 +75,8 @@ function mapPieces(state: LoadState, overlay: Overlay, verify: boolean): void {
 }
 
 /**
- * All pieces if they are few. Otherwise the large ones, and of the others the sizes whose pieces may
- * all be mapped, largest first: that saves memory, and the next refreshes need not read them.
+ * All pieces if they are few. Otherwise the large ones, and of the others the sizes whose pieces
+ * may all be mapped, largest first: that saves memory, and the next refresh need not read them.
  */
 function choosePieces(source: PageSource, map: PageMap, overlay: Overlay): readonly Piece[] {
   const most = Math.floor(SHARE_AT_FIRST * overlay.piecesMax);
