@@ -48,7 +48,6 @@ export class UnitReader {
     this.depth = depth;
   }
 
-  /** Units in flight. */
   get inFlight(): number {
     return this.jobs.length - this.idle.length;
   }
@@ -83,12 +82,11 @@ export class UnitReader {
 
   /** A job that is not in flight. Made on first use: one has 75 KiB of tables. */
   private nextIdle(): UnitJob {
-    if (this.idle.length === 0) {
-      const job = new UnitJob(this.jobs.length);
-      this.jobs.push(job);
-      this.idle.push(job);
-    }
-    return this.idle.at(-1)!;
+    const job = this.idle.at(-1) ?? new UnitJob(this.jobs.length);
+    if (job.index < this.jobs.length) return job;
+    this.jobs.push(job);
+    this.idle.push(job);
+    return job;
   }
 
   private startSome(load: OpenLoad, unit: number, want: Int32Array, isDemanded: boolean): void {
