@@ -7,7 +7,8 @@
  * manifest is renamed into place, as in a save. So the directory has the whole checkpoint or none.
  * Page files have the contents that the manifest needs; the rest of them may be holes.
  *
- * The directory is locked while it is filled. A process that finds it locked loads without it.
+ * The directory is locked while it is filled. A load that finds it locked waits (cache-wait.ts), or
+ * loads without it.
  */
 import { closeFile, SyscallError, truncateFile } from "../../ffi/index.ts";
 import { META } from "../checkpoint/directory.ts";
@@ -55,11 +56,11 @@ export class CacheFill {
   }
 
   /**
-   * Null if the checkpoint is too large for the cache, another process fills it, or the disk has no
-   * room or the process no descriptors for it, which is a warning.
+   * "busy" if another load fills the cache. Null if the checkpoint is too large for it, or the disk
+   * has no room or the process no descriptors for it, which is a warning.
    * @throws {SyscallError} @throws {NotCheckpointError} if the directory has another checkpoint
    */
-  static begin(options: CacheFillOptions): CacheFill | null {
+  static begin(options: CacheFillOptions): CacheFill | "busy" | null {
     try {
       return CacheFill.beginNow(options);
     } catch (error) {
@@ -69,7 +70,7 @@ export class CacheFill {
     }
   }
 
-  private static beginNow(options: CacheFillOptions): CacheFill | null {
+  private static beginNow(options: CacheFillOptions): CacheFill | "busy" | null {
     const { checkpoint, maxBytes } = options;
     const bytes = checkpoint.contents.reduce((sum, { identity }) => sum + identity.sizeBytes, 0);
     if (bytes > maxBytes) return null;
@@ -77,7 +78,7 @@ export class CacheFill {
     try {
       directory = new StagingDirectory(absolutePath(options.directory));
     } catch (error) {
-      if (error instanceof CheckpointBusyError) return null;
+      if (error instanceof CheckpointBusyError) return "busy";
       throw error;
     }
     // The manifest is written at the end, as a whole.

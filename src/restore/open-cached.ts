@@ -11,6 +11,7 @@ import { CorruptCheckpointError, NoCheckpointError } from "../errors/errors.ts";
 import { RemoteError } from "../errors/remote-errors.ts";
 import { CacheFill } from "../remote/cache-fill.ts";
 import { readOrigin } from "../remote/cache-origin.ts";
+import { fillHasEnded } from "../remote/cache-wait.ts";
 import { newestPublished, type Published } from "../remote/manifests.ts";
 import type { RemoteCheckpoint } from "../remote/open-checkpoint.ts";
 import { hasScheme, type RemotePlace } from "../remote/place.ts";
@@ -51,26 +52,53 @@ export type CachedCheckpoint =
   | { readonly local: OpenCheckpoint; readonly version: string }
   | { readonly remote: RemoteCheckpoint; readonly fill: CacheFill | null };
 
-/** @throws as `openRemoteCheckpoint` @throws {SyscallError} for the cache's directory */
+/**
+ * `waits`: for another load that fills the cache. Otherwise this one reads beside it.
+ *
+ * @throws as `openRemoteCheckpoint`
+ * @throws {SyscallError} for the cache's directory
+ * @throws the signal's reason
+ */
 export async function openCached(
   place: RemotePlace,
-  { directory, maxBytes = Number.POSITIVE_INFINITY }: CacheOptions,
+  cache: CacheOptions,
+  { waits, signal }: { readonly waits: boolean; readonly signal: AbortSignal | undefined },
 ): Promise<CachedCheckpoint> {
-  const origin = readOrigin(directory);
-  if (origin?.url === place.url && (await currentVersion(place)) === origin.version) {
-    const local = openIfWhole(directory, origin.id);
-    if (local !== undefined) return { local, version: origin.version };
+  for (let mayWait = waits; ; ) {
+    const local = await openIfCurrent(place, cache.directory);
+    if (local !== undefined) return local;
+    const remote = await openToLoad(place);
+    const fill = beginFill(place, cache, remote);
+    if (fill !== "busy") return { remote, fill };
+    if (!mayWait) return { remote, fill: null };
+    mayWait = await fillHasEnded(cache.directory, signal);
   }
-  const remote = await openToLoad(place);
+}
+
+async function openIfCurrent(
+  place: RemotePlace,
+  directory: string,
+): Promise<CachedCheckpoint | undefined> {
+  const origin = readOrigin(directory);
+  if (origin?.url !== place.url || (await currentVersion(place)) !== origin.version)
+    return undefined;
+  const local = openIfWhole(directory, origin.id);
+  return local === undefined ? undefined : { local, version: origin.version };
+}
+
+function beginFill(
+  place: RemotePlace,
+  { directory, maxBytes = Number.POSITIVE_INFINITY }: CacheOptions,
+  remote: RemoteCheckpoint,
+): CacheFill | "busy" | null {
   const { url } = place;
-  const fill = CacheFill.begin({
+  return CacheFill.begin({
     directory,
     maxBytes,
     place,
     checkpoint: remote,
     origin: { url, version: versionOf(remote), id: remote.manifest.id },
   });
-  return { remote, fill };
 }
 
 /** The version of a place without a checkpoint. */

@@ -42,6 +42,8 @@ export interface OpenPlaceOptions {
   readonly s3?: S3Options | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly cache?: string | CacheOptions | undefined;
+  /** True: the opening does not wait for another load that fills the same cache. */
+  readonly background?: boolean | undefined;
 }
 
 /**
@@ -108,7 +110,7 @@ async function openRemote(
     const found =
       cache === undefined
         ? { remote: await openToLoad(place), fill: null }
-        : await openCached(place, cache);
+        : await openCached(place, cache, { waits: options.background !== true, signal });
     if ("local" in found) {
       place.close();
       return openLocal(found.local, place.bucket?.place ?? null, found.version);

@@ -20,6 +20,7 @@ import {
   SyscallError,
 } from "../../src/index.ts";
 import { errnoNumber, setFaultHook } from "../../ffi/index.ts";
+import { DirectoryLock } from "../../src/checkpoint/directory-lock.ts";
 import { terminateIdleThreads } from "../../src/threads/idle.ts";
 import { pattern } from "../aio/support/memory.ts";
 import { S3Server } from "../http/support/s3-server.ts";
@@ -168,6 +169,48 @@ test("two loads at once fill the cache once", async () => {
   expect(readdirSync(cache).length).toBe(3);
   one.destroy();
   other.destroy();
+});
+
+/** GETs of contents since the last call. */
+const reads = () =>
+  server.seen.splice(0).filter(({ method, url }) => method === "GET" && url.includes("pages-"));
+
+test("a load waits for another one that fills its cache, and reads nothing", async () => {
+  await save();
+  server.seen.length = 0;
+  (await load({ cache: join(root, "other") })).destroy();
+  const once = reads().length;
+  server.misbehave({ path: /pages-/, skip: 1, fault: { delayMs: 100 } });
+  using first = await load({ background: true });
+  using second = await load();
+  expectContents(second);
+  await first.awaitLoad();
+  // It had opened the checkpoint, with the last page of its page file.
+  expect(reads().length).toBe(once + 1);
+});
+
+test("a load fills the cache itself if the one that fills it ends", async () => {
+  await save();
+  server.misbehave({ path: /pages-/, skip: 1, fault: { delayMs: 100 } });
+  const first = await load({ background: true });
+  const second = load();
+  first.destroy();
+  using file = await second;
+  expectContents(file);
+  using local = await MemoryFile.loadFrom(cache);
+  expectContents(local);
+});
+
+test("no load waits for one that writes nothing, nor in the background for any", async () => {
+  await save();
+  mkdirSync(cache);
+  const lock = new DirectoryLock(cache);
+  using inBackground = await load({ background: true });
+  using waiting = await load();
+  expectContents(waiting);
+  await inBackground.awaitLoad();
+  lock.close();
+  expect(readdirSync(cache)).toEqual([]);
 });
 
 test("a checkpoint larger than maxBytes is loaded without the cache", async () => {
