@@ -121,10 +121,8 @@ class Examination {
     }
     const userData = this.attempt(() => ({ bytes: sections.find(Section.UserData, WHOLE) }));
     if (!this.isWhole) return { header, manifest: null, pageFiles: pageFiles ?? [], checkable };
-    const userDataBytes = [userData!.bytes, ...files.map((file) => file!.userData)].reduce(
-      (sum, bytes) => sum + (bytes?.byteLength ?? 0),
-      0,
-    );
+    let userDataBytes = userData!.bytes?.byteLength ?? 0;
+    for (const file of files) userDataBytes += file!.userData?.byteLength ?? 0;
     if (userDataBytes > LIMITS.userDataBytes)
       report(corrupt(path, `User data of ${userDataBytes} bytes is out of bounds`, "userData"));
     const manifest: DecodedManifest = {

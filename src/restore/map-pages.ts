@@ -79,10 +79,10 @@ function mapPieces(state: LoadState, overlay: Overlay, verify: boolean): void {
  * may all be mapped, largest first: that saves memory, and the next refresh need not read them.
  */
 function choosePieces(source: PageSource, map: PageMap, overlay: Overlay): readonly Piece[] {
-  const most = Math.floor(SHARE_AT_FIRST * overlay.piecesMax);
   const found = findPieces(source, map, new PieceBounds(LARGE_PAGES, FEW_PIECES));
-  const count = found.counts.reduce((sum, pieces) => sum + pieces, 0);
-  if (count <= Math.max(1, Math.min(FEW_PIECES, most))) return listPieces(map, found);
+  if (found.total <= 1) return listPieces(map, found);
+  const most = Math.floor(SHARE_AT_FIRST * overlay.piecesMax);
+  if (found.total <= Math.min(FEW_PIECES, most)) return listPieces(map, found);
   const pages = smallestPages(found.counts, most);
   if (pages < LARGE_PAGES)
     return listPieces(map, findPieces(source, map, new PieceBounds(pages, 0)));
@@ -125,6 +125,7 @@ class PieceBounds {
   readonly bounds: number[] = [];
   /** All pieces by size; the last one counts the large ones. */
   readonly counts: number[] = new Array<number>(LARGE_PAGES + 1).fill(0);
+  total = 0;
   private readonly pagesMin: number;
   private readonly few: number;
 
@@ -136,6 +137,7 @@ class PieceBounds {
 
   add(extent: number, extentEnd: number, pages: number): void {
     this.counts[Math.min(LARGE_PAGES, pages)]!++;
+    this.total++;
     if (pages >= this.pagesMin || this.bounds.length < 2 * this.few)
       this.bounds.push(extent, extentEnd);
   }
