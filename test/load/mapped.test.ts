@@ -201,7 +201,7 @@ test("with verify, a damaged page is never handed out, and the others are", asyn
   using file = await MemoryFile.loadFrom(place, { mapped: true, background: true });
   await expect(file.awaitLoad()).rejects.toMatchObject({ code: "ERR_CORRUPT_CHECKPOINT" });
   while (file.isLoading) await Bun.sleep(1);
-  expect(() => file.view(pages(70))).toThrow("not loaded");
+  expect(() => file.view(pages(70))).toThrow("could not be loaded: Checksum does not match");
   expect(file.view(pages(71), Uint32Array)[0]).toBe(stamp(71));
   expect(file.loadStats()).toMatchObject({
     failedBytes: PAGE_SIZE,
