@@ -46,11 +46,15 @@ export function lockFile(fd: number): FileLock | null {
   };
 }
 
+/** Network file systems without locks. NFS has none for directories, which are open for reading. */
+const CANNOT_LOCK: readonly string[] = ["ENOLCK", "EBADF"];
+
 function isLocked(fd: number): boolean {
   try {
     return tryLockFile(fd);
   } catch (error) {
-    if (error instanceof SyscallError && (isRefused(error) || error.code === "ENOLCK")) return true;
+    if (error instanceof SyscallError && (isRefused(error) || CANNOT_LOCK.includes(error.code)))
+      return true;
     throw error;
   }
 }

@@ -10,6 +10,7 @@ import {
   symlinkSync,
 } from "node:fs";
 import { join } from "node:path";
+import { errnoNumber, setFaultHook } from "../../ffi/index.ts";
 import { Store } from "../../src/data/index.ts";
 import { exportTo } from "../../src/gvisor/index.ts";
 import { MemoryFile, saveAll } from "../../src/index.ts";
@@ -127,4 +128,18 @@ test("a checkpoint of hard links is a checkpoint of its own", async () => {
   await store.checkpoint();
   await using reader = await Store.open(where, { readOnly: true, background: false });
   expect(reader.map("m").size).toBe(1);
+});
+
+test.each(["EBADF", "ENOLCK", "ENOTSUP"])("a store works without locks (%s)", async (code) => {
+  const where = place();
+  setFaultHook((call) => (call === "flock" ? { errno: errnoNumber(code) } : undefined));
+  try {
+    const store = await openFilled(where);
+    await store.close();
+    await file.saveTo(place());
+  } finally {
+    setFaultHook(undefined);
+  }
+  await using store = await Store.open(where, { background: false });
+  expect(store.map("m").size).toBe(1);
 });
