@@ -38,7 +38,6 @@ const MEANINGS: Readonly<Record<string, string>> = {
   ENOTDIR: "it, or a part of the path, is not a directory",
   EPERM: "the process may not do this",
   EROFS: "the file system is read-only",
-  "mkdir EEXIST": "a file has that name",
   "open EISDIR": "it is a directory",
   "open ELOOP": "it is a symbolic link, which is not followed; give the path of the file itself",
   "ftruncate EFBIG": "files may not become that large; raise `ulimit -f`",

@@ -1,4 +1,5 @@
 /** The options of a new MemoryFile: checked, complete, and as flags of its control block. */
+import { resolve } from "node:path";
 import { bytesToReserve } from "../memory/address-space.ts";
 import { checkBoolean, checkInteger, quote, showValue } from "../../ffi/index.ts";
 import { DEFAULT_MODE } from "../checkpoint/directory-lock.ts";
@@ -111,7 +112,9 @@ export function checkOptions(given: Nullable<MemoryFileOptions>): CheckedOptions
     (delayedEviction === "manual" ? Flag.EvictsManually : 0) |
     (checks ? Flag.Checks : 0);
   const advice = { expectHugepages, adviseHugepage, adviseNoHugepage };
-  return { name, limitBytes, path, mode, ...advice, flags, threshold };
+  // Absolute, also in messages.
+  const place = path === undefined ? undefined : resolve(path);
+  return { name, limitBytes, path: place, mode, ...advice, flags, threshold };
 }
 
 /** @throws {TypeError} {RangeError} */

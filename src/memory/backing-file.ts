@@ -17,7 +17,6 @@ import {
   O_NONBLOCK,
   O_RDWR,
   openFile,
-  SyscallError,
   sealAgainstShrinking,
   truncateFile,
 } from "../../ffi/index.ts";
@@ -45,7 +44,7 @@ export function openAnonymous(name: string): number {
  */
 export function openOnDisk(path: string, mode: number): number {
   // Without O_NONBLOCK, opening a FIFO would wait for a writer.
-  const fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode);
+  const fd = openFile(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK, mode);
   try {
     if (!tryLock(fd)) throw new PathInUseError(path);
     const { sizeBytes, isFile } = fileStatus(fd);
@@ -57,14 +56,5 @@ export function openOnDisk(path: string, mode: number): number {
   } catch (error) {
     closeFile(fd);
     throw error;
-  }
-}
-
-function open(path: string, flags: number, mode: number): number {
-  try {
-    return openFile(path, flags, mode);
-  } catch (error) {
-    if (!(error instanceof SyscallError) || error.code !== "ELOOP") throw error;
-    throw new SyscallError("open", -error.errno, path, "it is a symbolic link; name its target");
   }
 }

@@ -162,3 +162,17 @@ test("allocate names a limit of file sizes below a chunk", () => {
     try { file.allocate(4096) } catch (error) { console.log(error.code, error.message) }`;
   expect(limited("ulimit -f 1024", code)).toContain("ulimit -f");
 });
+
+test("create names the whole path of a relative one", () => {
+  const home = process.cwd();
+  process.chdir(root);
+  try {
+    symlinkSync("nowhere", "dangling");
+    const whole = join(process.cwd(), "dangling");
+    expect(() => MemoryFile.create({ path: "dangling" })).toThrow(
+      `ELOOP: open failed for '${whole}': it is a symbolic link, which is not followed`,
+    );
+  } finally {
+    process.chdir(home);
+  }
+});
