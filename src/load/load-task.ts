@@ -18,7 +18,7 @@ import { openControl } from "../control/control.ts";
 import { nap, THREAD_ID } from "../threads/thread.ts";
 import { HUGE_PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
-import { openBlockingReader, openReader } from "../source/open.ts";
+import { canBlock, openBlockingReader, openReader } from "../source/open.ts";
 import type { ReaderCapabilities } from "../source/reader.ts";
 import { correctCounts, recoverDeadClaims } from "./dead-threads.ts";
 import { DemandQueue } from "./demand-queue.ts";
@@ -145,7 +145,7 @@ class LoadingThread {
   private async readFirst(load: OpenLoad): Promise<void> {
     const { state } = load;
     const { source, first } = state.handle;
-    if (!hasFirst(state.words, first)) return;
+    if (!canBlock(source) || !hasFirst(state.words, first)) return;
     const reader = new UnitReader(openBlockingReader(source, "demand"), 1);
     try {
       while (hasFirst(state.words, first) && readNext(load, reader));

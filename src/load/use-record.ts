@@ -71,8 +71,9 @@ export class UseRecord {
   note(start: number, end: number): void {
     if (this.isOver) return;
     const { bits, order, blockPages } = this;
-    const last = Math.min(this.blocks, Math.ceil(end / blockPages));
-    for (let block = Math.floor(start / blockPages); block < last; block++) {
+    const first = Math.floor(start / blockPages);
+    const last = Math.min(this.blocks, Math.ceil(end / blockPages), first + BLOCKS_MAX);
+    for (let block = first; block < last; block++) {
       const word = block >>> 5;
       const mask = 1 << (block & 31);
       if ((bits[word]! & mask) !== 0 || (Atomics.or(bits, word, mask) & mask) !== 0) continue;

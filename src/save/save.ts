@@ -173,7 +173,7 @@ class Save {
     const { plan, sink } = this;
     const isFull = this.frames.count === 0;
     this.description = await sink.beginPages(this.pageFileId, isFull ? mostBytes(plan) : 0);
-    if (isFull) {
+    if (isFull && cores.some(({ core }) => core.loader !== undefined)) {
       const used = cores.map(({ core }) => collectState(core).used);
       await this.writeStart(cores, used);
     }
