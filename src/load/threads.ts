@@ -53,6 +53,8 @@ export class LoadThreads {
   private readonly group: LoadGroup;
   private readonly source: PageSource;
   private readonly giveUp: (error: unknown) => void;
+  /** All contents are mapped. */
+  private readonly isMapped: boolean;
   private deaths = 0;
   private hasGivenUp = false;
 
@@ -67,6 +69,7 @@ export class LoadThreads {
     this.group = state.group;
     this.source = state.handle.source;
     this.giveUp = giveUp;
+    this.isMapped = loads.every((load) => isMapped(load.state));
   }
 
   /** Resolves when all threads have left. */
@@ -87,7 +90,7 @@ export class LoadThreads {
     const { isUring, isDirect } = describeSource(this.source);
     const hasFrames = this.loads.some(({ state }) => state.words[LoadWord.HasFrames] !== 0);
     const isAhead = isUring && isDirect && !hasFrames;
-    const length = isAhead ? 0 : Math.min(BACKGROUND_THREADS, this.threadsOfMapped) - 1;
+    const length = isAhead ? 0 : this.threadCount - 1;
     const helpers = Array.from({ length }, (_, i) => (i + 1 < STEADY_THREADS ? background : spare));
     await Promise.all([
       this.runThread(background),
@@ -95,14 +98,13 @@ export class LoadThreads {
     ]);
   }
 
-  /** The threads for loads of which all contents are mapped; no limit for others. */
-  private get threadsOfMapped(): number {
+  /** How many threads read in the background. */
+  private get threadCount(): number {
+    if (!this.isMapped) return BACKGROUND_THREADS;
     let pages = 0;
-    for (const { state } of this.loads) {
-      if (!isMapped(state)) return Infinity;
-      pages += state.words[LoadWord.PendingPages]!;
-    }
-    return Math.max(1, Math.floor(pages / MAPPED_PAGES_PER_THREAD));
+    for (const { state } of this.loads) pages += state.words[LoadWord.PendingPages]!;
+    const most = Math.max(1, Math.floor(pages / MAPPED_PAGES_PER_THREAD));
+    return Math.min(BACKGROUND_THREADS, most);
   }
 
   /** Not after giving up, though the load may be tried again: another run reads then. */
@@ -114,7 +116,7 @@ export class LoadThreads {
   private async runLater(task: LoadTask): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
     if (task.role === "demand") await this.untilBegun();
-    if (task.role === "demand" && this.threadsOfMapped < Infinity) await this.untilDemand();
+    if (task.role === "demand" && this.isMapped) await this.untilDemand();
     if (task.role === "spare") await this.untilQuiet();
     await this.runThread(task);
   }
@@ -124,7 +126,7 @@ export class LoadThreads {
   }
 
   private async untilDemand(): Promise<void> {
-    while (this.isLoading && this.group.demand === 0) await pause(1);
+    while (this.isLoading && this.group.demand === 0) await pause(YIELD_MS);
   }
 
   private async untilQuiet(): Promise<void> {
