@@ -43,6 +43,8 @@ const MEANINGS: Readonly<Record<string, string>> = {
   "ftruncate EFBIG": "files may not become that large; raise `ulimit -f`",
   "fallocate EFBIG": "files may not become that large; raise `ulimit -f`",
   "pwrite EFBIG": "files may not become that large; raise `ulimit -f`",
+  "mmap ENODEV":
+    "its file system cannot map files for shared writing; leave out `path`, or give one on a disk",
   "mmap ENOMEM":
     "there is no address space, or there are too many mappings; " +
     "see `ulimit -v` and vm.max_map_count",
@@ -92,6 +94,13 @@ export function wholePath(fd: number, path: string | undefined): string | undefi
   if (path === undefined || fd < 0 || isAbsolute(path)) return path;
   const directory = attempt(() => readlinkSync(`/proc/self/fd/${fd}`));
   return directory === undefined ? path : join(directory, path);
+}
+
+/** For messages: the path of an open file; undefined for memory. */
+export function pathOfOpen(fd: number): string | undefined {
+  if (fd < 0) return undefined;
+  const path = attempt(() => readlinkSync(`/proc/self/fd/${fd}`));
+  return path?.startsWith("/memfd:") === true ? undefined : path;
 }
 
 function attempt<T>(work: () => T): T | undefined {

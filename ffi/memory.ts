@@ -8,7 +8,7 @@
 import { ptr, toArrayBuffer } from "bun:ffi";
 import { enter } from "./calls.ts";
 import { checkInteger } from "./check.ts";
-import { SyscallError } from "./errors.ts";
+import { pathOfOpen, SyscallError } from "./errors.ts";
 import { fileStatus } from "./file.ts";
 import { errno, isUsable, libc, SYSTEM_PAGE_SIZE } from "./libc.ts";
 
@@ -54,11 +54,13 @@ function map(
   checkInteger("lengthBytes", lengthBytes, 1);
   checkInteger("offset", offset);
   const fault = enter("mmap", fd, offset, lengthBytes);
-  if (fault !== undefined && "errno" in fault) throw new SyscallError("mmap", fault.errno);
+  if (fault !== undefined && "errno" in fault)
+    throw new SyscallError("mmap", fault.errno, pathOfOpen(fd));
   const result = Number(libc.mmap(address, lengthBytes, prot, flags, fd, offset));
-  if (result === -1)
-    throw new SyscallError("mmap", errno(), undefined, `${lengthBytes} bytes at offset ${offset}`);
-  return result;
+  if (result !== -1) return result;
+  const error = errno();
+  const detail = `${lengthBytes} bytes at offset ${offset}`;
+  throw new SyscallError("mmap", error, pathOfOpen(fd), detail);
 }
 
 /**

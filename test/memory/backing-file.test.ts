@@ -11,7 +11,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setFaultHook } from "../../ffi/index.ts";
+import { errnoNumber, setFaultHook } from "../../ffi/index.ts";
 import {
   CHUNK_SIZE,
   MemoryFile,
@@ -174,5 +174,19 @@ test("create names the whole path of a relative one", () => {
     );
   } finally {
     process.chdir(home);
+  }
+});
+
+test("allocate names the file that its file system cannot map", () => {
+  const path = join(root, "unmappable");
+  setFaultHook((call, fd) =>
+    call === "mmap" && fd >= 0 ? { errno: errnoNumber("ENODEV") } : undefined,
+  );
+  try {
+    expect(() => MemoryFile.create({ path }).allocate(4096)).toThrow(
+      `ENODEV: mmap failed for '${path}': its file system cannot map files for shared writing`,
+    );
+  } finally {
+    setFaultHook(undefined);
   }
 });
