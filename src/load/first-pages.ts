@@ -103,13 +103,15 @@ export function hasFirst(words: Int32Array, entries: Int32Array | null): boolean
 }
 
 /**
- * Takes the next unit. Its pages' bits go to `want`; -1 at the end. Units of which the program has
- * used all blocks are left out: it has asked for what it needs of them.
+ * Takes the next unit. Its pages' bits go to `want`; -1 at the end, or if this start is not like
+ * the earlier ones. Units of which the program has used all blocks are left out: it has asked for
+ * what it needs of them.
  */
 export function takeFirst(state: LoadState, uses: UseRecord | null, want: Int32Array): number {
   const { first: entries } = state.handle;
   if (entries === null) return -1;
   const { words, unitCount } = state;
+  if (uses?.isOther === true) Atomics.store(words, LoadWord.NextFirst, countOf(entries));
   // A plain read first, because every unit of the pass asks.
   while (hasFirst(words, entries)) {
     const entry = Atomics.add(words, LoadWord.NextFirst, 1);

@@ -15,7 +15,6 @@ import { PAGES_PER_HUGE_PAGE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { URING_DEPTH_MAX } from "../source/file-source.ts";
 import { ERROR_TABLE_BYTES } from "./error-table.ts";
-import { createUses } from "./use-record.ts";
 
 export const PAGES_PER_UNIT = PAGES_PER_HUGE_PAGE;
 export const WORDS_PER_UNIT = PAGES_PER_UNIT / 32;
@@ -109,8 +108,8 @@ export interface LoadPlan {
   readonly index: number;
   /** The pages that the background pass reads first (first-pages.ts), or null. */
   readonly first?: Int32Array<SharedArrayBuffer> | null;
-  /** Pages of a block in which uses are recorded (use-record.ts). Default: they are not. */
-  readonly useBlockPages?: number | undefined;
+  /** The record of the program's uses (use-record.ts), or null. */
+  readonly uses?: SharedArrayBuffer | null;
 }
 
 /** CRC-32 of each page by rank, or their place in the manifest. */
@@ -210,9 +209,7 @@ export function createLoad(plan: LoadPlan): LoadHandle {
   const { codec } = map.frames;
   const hasFrames = codec.includes(CodecId.Lz4) || codec.includes(CodecId.Zstd);
   opened.words[LoadWord.HasFrames] = hasFrames ? 1 : 0;
-  const { source, overlay, group, index, first = null, useBlockPages } = plan;
-  const uses =
-    useBlockPages === undefined ? null : createUses(units * PAGES_PER_UNIT, useBlockPages);
+  const { source, overlay, group, index, first = null, uses = null } = plan;
   const mappedExtents = new Uint8Array(
     new SharedArrayBuffer(overlay === null ? 1 : start.length + 1),
   );

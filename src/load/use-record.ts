@@ -17,18 +17,31 @@ const Head = {
   BlockPages: 2,
   /** Blocks of the file. */
   Blocks: 3,
+  /** Used blocks that an earlier start used as well. Atomics.add. */
+  Hits: 4,
 } as const;
 
-const HEAD_WORDS = 4;
+const HEAD_WORDS = 5;
+/** After so many blocks, the start is compared with the earlier ones. */
+const COMPARED_BLOCKS = 8;
+/** It is another one if it has a smaller part in common with them. */
+const COMMON_MIN = 1 / 4;
 
-/** The shared memory of a record for a file of `pages` pages. */
-export function createUses(pages: number, blockPages: number): SharedArrayBuffer {
+/** The shared memory of a record for a file of `pages` pages. `known`: blocks of earlier starts. */
+export function createUses(
+  pages: number,
+  blockPages: number,
+  known: readonly number[] = [],
+): SharedArrayBuffer {
   const blocks = Math.ceil(pages / blockPages);
-  const words = HEAD_WORDS + Math.min(blocks, BLOCKS_MAX) + Math.ceil(blocks / 32);
+  const bitWords = Math.ceil(blocks / 32);
+  const words = HEAD_WORDS + Math.min(blocks, BLOCKS_MAX) + 2 * bitWords;
   const buffer = new SharedArrayBuffer(4 * words);
   const head = new Int32Array(buffer);
   head[Head.BlockPages] = blockPages;
   head[Head.Blocks] = blocks;
+  const bits = new Int32Array(buffer, 4 * (words - bitWords));
+  for (const block of known) if (block < blocks) bits[block >>> 5]! |= 1 << (block & 31);
   return buffer;
 }
 
@@ -44,6 +57,8 @@ export class UseRecord {
   /** The block at each place, plus 1; 0: none yet. */
   private readonly order: Int32Array;
   private readonly bits: Int32Array;
+  /** Blocks of earlier starts. */
+  private readonly known: Int32Array;
 
   constructor(buffer: SharedArrayBuffer) {
     this.head = new Int32Array(buffer, 0, HEAD_WORDS);
@@ -51,7 +66,9 @@ export class UseRecord {
     this.blocks = this.head[Head.Blocks]!;
     const places = Math.min(this.blocks, BLOCKS_MAX);
     this.order = new Int32Array(buffer, 4 * HEAD_WORDS, places);
-    this.bits = new Int32Array(buffer, 4 * (HEAD_WORDS + places));
+    const bitWords = Math.ceil(this.blocks / 32);
+    this.bits = new Int32Array(buffer, 4 * (HEAD_WORDS + places), bitWords);
+    this.known = new Int32Array(buffer, 4 * (HEAD_WORDS + places + bitWords));
   }
 
   get isOver(): boolean {
@@ -61,6 +78,12 @@ export class UseRecord {
   /** How many blocks have been used: it grows while the start goes on. */
   get count(): number {
     return Atomics.load(this.head, Head.Count);
+  }
+
+  /** True if this start is not like the earlier ones. */
+  get isOther(): boolean {
+    const { count } = this;
+    return count >= COMPARED_BLOCKS && Atomics.load(this.head, Head.Hits) < COMMON_MIN * count;
   }
 
   end(): void {
@@ -77,6 +100,7 @@ export class UseRecord {
       const word = block >>> 5;
       const mask = 1 << (block & 31);
       if ((bits[word]! & mask) !== 0 || (Atomics.or(bits, word, mask) & mask) !== 0) continue;
+      if ((this.known[word]! & mask) !== 0) Atomics.add(this.head, Head.Hits, 1);
       const place = Atomics.add(this.head, Head.Count, 1);
       if (place < order.length) Atomics.store(order, place, block + 1);
     }

@@ -2,7 +2,6 @@
 import { baseName } from "../control/base-name.ts";
 import { noteCheckpoint } from "../core/known-checkpoints.ts";
 import type { LoadOptions, MemoryFileOptions } from "../core/options.ts";
-import { listFirstPages } from "../load/first-pages.ts";
 import { closeOpened, type OpenedCheckpoint } from "./open-place.ts";
 import { type Restored, type RestoreFile, restoreFiles, type RestoreOptions } from "./restore.ts";
 import { blockPagesFor, WorkingSet } from "./working-set.ts";
@@ -32,8 +31,10 @@ export function restoreCheckpoint(
       map: file.pageMap,
       checksums: opened.checksums?.[index] ?? file.crcs,
       options: optionsOf(file.name),
-      first: firstPagesOf(workingSet, file.name, blockPages),
-      useBlockPages: workingSet === undefined ? undefined : blockPages,
+      recording: workingSet && {
+        blockPages,
+        known: [...workingSet.blocksOf(file.name).keys()],
+      },
     }));
   } catch (error) {
     closeOpened(opened);
@@ -55,13 +56,4 @@ export function restoreCheckpoint(
   const named = restored.cores.map((core, index) => [described[index]!.name, core] as const);
   workingSet?.record(new Map(named));
   return restored;
-}
-
-function firstPagesOf(
-  workingSet: WorkingSet | undefined,
-  name: string,
-  blockPages: number,
-): RestoreFile["first"] {
-  const blocks = [...(workingSet?.blocksOf(name).keys() ?? [])];
-  return blocks.length === 0 ? null : listFirstPages(blocks, blockPages);
 }

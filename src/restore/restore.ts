@@ -13,12 +13,13 @@ import { FileCore } from "../core/core.ts";
 import type { LoadOptions, MemoryFileOptions } from "../core/options.ts";
 import { createParts } from "../core/parts.ts";
 import type { PageMap } from "../checkpoint/page-map.ts";
-import { adviseFirst } from "../load/first-pages.ts";
+import { adviseFirst, listFirstPages } from "../load/first-pages.ts";
 import { createGroup } from "../load/group.ts";
 import { QUEUES } from "../load/load-stats.ts";
 import { LoadState } from "../load/load-state.ts";
 import { type Checksums, LoadWord } from "../load/load-tables.ts";
 import { Loader } from "../load/loader.ts";
+import { createUses } from "../load/use-record.ts";
 import { PAGE_SIZE } from "../pages/units.ts";
 import type { PageSource } from "../source/description.ts";
 import { type PlannedReads, URING_BYTES_MIN } from "../source/file-source.ts";
@@ -30,6 +31,12 @@ import { createOverlay } from "../memory/overlay.ts";
 import { Progress } from "./progress.ts";
 import { type RestoreImage, restoreRuns } from "./runs.ts";
 
+/** The blocks in which uses are recorded, and those of earlier starts, which are read first. */
+export interface Recording {
+  readonly blockPages: number;
+  readonly known: readonly number[];
+}
+
 /** A validated file to restore. */
 export interface RestoreFile {
   readonly image: RestoreImage;
@@ -39,10 +46,8 @@ export interface RestoreFile {
   readonly options: MemoryFileOptions;
   /** Pages that this process has checked before. Those that are mapped are loaded at once. */
   readonly checked?: readonly PageRun[] | undefined;
-  /** The pages that the background pass reads first, or null. */
-  readonly first?: Int32Array<SharedArrayBuffer> | null | undefined;
-  /** Pages of a block in which the program's uses are recorded. Default: they are not. */
-  readonly useBlockPages?: number | undefined;
+  /** How the program's uses are recorded. Default: they are not. */
+  readonly recording?: Recording | undefined;
 }
 
 /** Options for all files of a restore. */
@@ -146,18 +151,25 @@ interface LoadPlace {
 }
 
 function createState(file: RestoreFile, place: LoadPlace): LoadState {
-  const { map, first = null, useBlockPages } = file;
+  const { map, recording } = file;
   const { source, group, index, isInline, mapped, files } = place;
   const { start, length } = map.extents;
   const last = start.length - 1;
   const pages = last < 0 ? 0 : start[last]! + length[last]!;
   const overlay = mapped ? createOverlay(pages, files) : null;
   const shared = { source, overlay, group, index };
-  const state = LoadState.create({ ...shared, map, first, useBlockPages });
+  const state = LoadState.create({ ...shared, ...recordingOf(recording, pages), map });
   const used = isInline ? "inline" : describeSource(source).isUring ? "uring" : "workers";
   const isEmpty = state.words[LoadWord.PendingPages] === 0;
   state.words[LoadWord.Queue] = QUEUES.indexOf(isEmpty ? null : used);
   return state;
+}
+
+function recordingOf(recording: Recording | undefined, pages: number) {
+  if (recording === undefined) return {};
+  const { blockPages, known } = recording;
+  const first = known.length === 0 ? null : listFirstPages(known, blockPages);
+  return { first, uses: createUses(pages, blockPages, known) };
 }
 
 function restoreFile(

@@ -315,6 +315,27 @@ test("UseRecord keeps the order of first use, whichever thread it is", () => {
   expect(one.count).toBe(12);
 });
 
+test("takeFirst ends if the start is not like the earlier ones", () => {
+  const known = Array.from({ length: 40 }, (_, i) => 128 * i);
+  const first = listFirstPages(known, BLOCK_PAGES);
+  const want = new Int32Array(16);
+  for (const [common, isOther] of [
+    [1, true],
+    [2, false],
+  ] as const) {
+    const state = denseState(40, undefined, first);
+    const uses = new UseRecord(createUses(40 * 512, BLOCK_PAGES, known));
+    expect(takeFirst(state, uses, want)).toBe(0);
+    for (let unit = 1; unit <= 8; unit++) {
+      const page = 512 * unit + (unit <= common ? 0 : 100);
+      uses.note(page, page + 1);
+    }
+    expect(uses.isOther).toBe(isOther);
+    expect(takeFirst(state, uses, want)).toBe(isOther ? -1 : 3);
+    expect(takeFirst(state, uses, want)).toBe(isOther ? -1 : 4);
+  }
+});
+
 test("UseRecord has at most 65,536 blocks", () => {
   const record = new UseRecord(createUses(2 ** 20, 4));
   record.note(0, 2 ** 20);
