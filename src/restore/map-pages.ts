@@ -76,14 +76,15 @@ function mapPieces(state: LoadState, overlay: Overlay, verify: boolean): void {
 
 /**
  * All pieces if they are few. Otherwise the large ones, and of the others the sizes whose pieces
- * may all be mapped, largest first: that saves memory, and the next refresh need not read them.
+ * may all be mapped, largest first, if half of the contents are mapped then: that saves memory, and
+ * the next refresh need not read them.
  */
 function choosePieces(source: PageSource, map: PageMap, overlay: Overlay): readonly Piece[] {
   const found = findPieces(source, map, new PieceBounds(LARGE_PAGES, FEW_PIECES));
   if (found.total <= 1) return listPieces(map, found);
   const most = Math.floor(SHARE_AT_FIRST * overlay.piecesMax);
   if (found.total <= Math.min(FEW_PIECES, most)) return listPieces(map, found);
-  const pages = smallestPages(found.counts, most);
+  const pages = smallestPages(found, most);
   if (pages < LARGE_PAGES)
     return listPieces(map, findPieces(source, map, new PieceBounds(pages, 0)));
   const large = listPieces(map, found).filter(({ start, end }) => end - start >= LARGE_PAGES);
@@ -91,12 +92,17 @@ function choosePieces(source: PageSource, map: PageMap, overlay: Overlay): reado
   return large.sort((a, b) => b.end - b.start - (a.end - a.start)).slice(0, most);
 }
 
-/** The size from which on there are at most `most` pieces, or LARGE_PAGES. */
-function smallestPages(counts: readonly number[], most: number): number {
+/**
+ * The size from which on there are at most `most` pieces, if they have half of all pages; else
+ * LARGE_PAGES.
+ */
+function smallestPages({ counts, pages: allPages }: PieceBounds, most: number): number {
   let pages = LARGE_PAGES;
   let count = counts[LARGE_PAGES]!;
   while (pages > 1 && count + counts[pages - 1]! <= most) count += counts[--pages]!;
-  return pages;
+  let copied = 0;
+  for (let size = 1; size < pages; size++) copied += size * counts[size]!;
+  return 2 * copied <= allPages ? pages : LARGE_PAGES;
 }
 
 function listPieces(map: PageMap, { bounds }: PieceBounds): Piece[] {
@@ -126,6 +132,8 @@ class PieceBounds {
   /** All pieces by size; the last one counts the large ones. */
   readonly counts: number[] = new Array<number>(LARGE_PAGES + 1).fill(0);
   total = 0;
+  /** Of all pieces. */
+  pages = 0;
   private readonly pagesMin: number;
   private readonly few: number;
 
@@ -137,6 +145,7 @@ class PieceBounds {
 
   add(extent: number, extentEnd: number, pages: number): void {
     this.counts[Math.min(LARGE_PAGES, pages)]!++;
+    this.pages += pages;
     this.total++;
     if (pages >= this.pagesMin || this.bounds.length < 2 * this.few)
       this.bounds.push(extent, extentEnd);

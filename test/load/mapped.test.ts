@@ -222,30 +222,33 @@ test("before its check a page is not handed out; an awaited one comes first", as
   await file.awaitLoad();
 });
 
-test("of many pieces the smallest are copied, and of no size only some", async () => {
-  const place = join(root, "fragmented");
+test.each([
+  { large: 400, areMapped: true },
+  { large: 100, areMapped: false },
+])("of many pieces the smallest are copied: $large of 15 pages", async ({ large, areMapped }) => {
+  const place = join(root, `fragmented-${large}`);
   using dense = await MemoryFile.loadFrom(join(root, "dense"), { mapped: true });
   // At first a file maps a quarter of its budget. There is one piece more of one page alone.
   const small = Math.floor(coreOf(dense).mapping.overlay!.piecesMax / 4) + 1;
-  const large = 100;
-  const lengthOf = (piece: number) => (piece % Math.floor(small / large) === 0 ? 3 : 1);
+  const largeCount = Math.ceil((small * large) / 4096);
+  const pieces = Array.from({ length: small + largeCount }, (_, i) => (i < largeCount ? 15 : 1));
   const ranges: { start: number; end: number }[] = [];
   {
     using source = MemoryFile.create();
-    const { start } = source.allocate(4 * (small + large) * PAGE_SIZE);
-    for (let piece = 0; piece < small + large; piece++) {
-      const first = start + 4 * piece * PAGE_SIZE;
-      ranges.push({ start: first, end: first + lengthOf(piece) * PAGE_SIZE });
+    let { start } = source.allocate((2 * small + 16 * largeCount) * PAGE_SIZE);
+    for (const [piece, length] of pieces.entries()) {
+      ranges.push({ start, end: start + length * PAGE_SIZE });
       source.view(ranges[piece]!, Uint32Array).fill(piece + 1);
+      start += (length + 1) * PAGE_SIZE;
     }
     await source.saveTo(place);
   }
-  const pagesOf = (length: number) =>
-    length * ranges.filter((range) => range.end - range.start === length * PAGE_SIZE).length;
   using file = await MemoryFile.loadFrom(place, { mapped: true });
+  // Small pieces are mapped only if half of the contents are mapped then.
+  const mapped = areMapped ? 15 * largeCount : 0;
   expect(file.loadStats()).toMatchObject({
-    mappedBytes: pagesOf(3) * PAGE_SIZE,
-    copiedBytes: pagesOf(1) * PAGE_SIZE,
+    mappedBytes: mapped * PAGE_SIZE,
+    copiedBytes: (small + 15 * largeCount - mapped) * PAGE_SIZE,
   });
   const wrong = ranges.filter((range, i) => file.view(range, Uint32Array).some((x) => x !== i + 1));
   expect(wrong).toEqual([]);
