@@ -188,7 +188,7 @@ test("awaitLoad names the page of a changed byte, and loads the others", async (
         expect(failure).toBeInstanceOf(CorruptCheckpointError);
         expect(failure).toMatchObject({ section: "pages", offset: page * PAGE_SIZE });
         expect(failure.message).toContain(`memory offset ${page * PAGE_SIZE}`);
-        expect(() => back.view(bad)).toThrow("not loaded");
+        expect(() => back.view(bad)).toThrow("could not be loaded: Checksum does not match");
         // Its unit of 2 MiB was read at once and failed as one. The others have their contents.
         const unit = Math.floor(page / 512);
         const other = unit === 0 ? 1024 : 0;
