@@ -269,6 +269,27 @@ describe("a save", () => {
     expect(await start([900, 3, 400])).toEqual([3, 0]);
   });
 
+  test("of compressed contents gives the working set frames of its own", async () => {
+    const compact = async () => {
+      using file = await MemoryFile.loadFrom(directory, { background: true });
+      file.markReady();
+      await file.compact(directory, { compression: "zstd" });
+    };
+    /** Bytes that are loaded because the program awaits a block. */
+    const bytesForBlock = async () => {
+      const options = { background: true, queue: "inline", workingSet: false } as const;
+      using file = await MemoryFile.loadFrom(directory, options);
+      await file.awaitLoad(block(900));
+      expect(file.view(block(900), Uint32Array)[0]).toBe(3601);
+      return file.loadStats().demandBytes;
+    };
+    await compact();
+    expect(await bytesForBlock()).toBe(2 ** 21);
+    await start([900, 3]);
+    await compact();
+    expect(await bytesForBlock()).toBe(BLOCK_BYTES);
+  });
+
   test("of all contents keeps what changed during the start", async () => {
     await start([900]);
     {
