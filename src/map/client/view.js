@@ -129,6 +129,13 @@ function drawChunkLabels(cells) {
   }
 }
 
+/** Numbered shades by their numbers, then the others by name. */
+function byShade([one], [other]) {
+  const isNumbered = (shade) => /\d$/.test(shade);
+  if (isNumbered(one) !== isNumbered(other)) return isNumbered(one) ? -1 : 1;
+  return one.localeCompare(other, undefined, { numeric: true });
+}
+
 function showLegend() {
   const totals = new Map();
   data.units.forEach((shades, unit) => {
@@ -138,7 +145,7 @@ function showLegend() {
     }
   });
   $("legend").replaceChildren(
-    ...[...totals].map(([shade, pages]) => {
+    ...[...totals].sort(byShade).map(([shade, pages]) => {
       const item = document.createElement("li");
       const colour = document.createElement("i");
       colour.style.background = paint(shade);
