@@ -45,6 +45,7 @@ for (const { title, s3 } of s3Servers()) {
       const files = Array.from({ length: 6 }, (_, i) => filledFile(8, i + 1));
       let published = 0;
       for (let round = 0; round < 3; round++) {
+        for (const file of files) file.view({ start: 0, end: PAGE_SIZE }).fill(round);
         const results = await Promise.allSettled(files.map((file) => file.saveTo(place, { s3 })));
         const failed = results.filter((result) => result.status === "rejected");
         for (const { reason } of failed) expect(reason.code).toBe("ERR_CHECKPOINT_CONFLICT");
