@@ -13,4 +13,10 @@ export type { KeyOf, KeyType } from "./keys.ts";
 export type { StoreMap } from "./map.ts";
 export type { MapOptions, SetOptions } from "./map-options.ts";
 export type { Table } from "./table.ts";
-export { type StoreAttachOptions, Store, type StoreHandle, type StoreOptions } from "./store.ts";
+export { Store } from "./store.ts";
+export type {
+  CheckpointOptions,
+  StoreAttachOptions,
+  StoreHandle,
+  StoreOptions,
+} from "./store-options.ts";

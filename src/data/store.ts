@@ -14,13 +14,7 @@ import {
   checkSynchronous,
   showValue,
 } from "../../ffi/index.ts";
-import {
-  checkMode,
-  type LoadOptions,
-  type MemoryFileHandle,
-  type Nullable,
-  readOptions,
-} from "../core/options.ts";
+import { checkMode, type LoadOptions, type Nullable, readOptions } from "../core/options.ts";
 import { DestroyedError, NotLoadedError, UnsupportedError } from "../errors/errors.ts";
 import { CorruptStoreError, ReadOnlyStoreError, WrongTypeError } from "../errors/store.ts";
 import { MemoryFile } from "../file/memory-file.ts";
@@ -46,42 +40,18 @@ import { dropTable, openTable } from "./table-header.ts";
 import { StoreParts } from "./parts.ts";
 import { lockDirectory, openStoreFile, saveStore } from "./store-file.ts";
 import { forgetLock, watchLock } from "./forgotten-lock.ts";
+import type {
+  CheckpointOptions,
+  StoreAttachOptions,
+  StoreHandle,
+  StoreOptions,
+} from "./store-options.ts";
 
 const MIN_CHECKPOINT_MS = 10;
 /**
  * How long a save waits for a writing thread to come between two operations: a batch may be long.
  */
 const STOP_TIMEOUT_MS = 10_000;
-
-export interface StoreOptions extends LoadOptions {
-  /** Make an empty store if there is no checkpoint. Default: false. */
-  readonly create?: boolean | undefined;
-  /** Open for reading, beside a writer or other readers. Default: false. */
-  readonly readOnly?: boolean | undefined;
-  /** Checkpoint every so many milliseconds. Default: only when asked, and on close. */
-  readonly checkpointEveryMs?: number | undefined;
-  /**
-   * Called when a checkpoint of `checkpointEveryMs` fails; the next one tries again. Default: emits
-   * a warning.
-   */
-  readonly onCheckpointError?: ((error: unknown) => void) | undefined;
-  /** The time in ms, for expiry. Default: Date.now. */
-  readonly now?: (() => number) | undefined;
-}
-
-/** What `share()` returns: a value that can be posted to a Worker. */
-export interface StoreHandle {
-  readonly kind: "pgalloc.Store";
-  readonly memory: MemoryFileHandle;
-  readonly control: SharedArrayBuffer;
-  readonly rootStart: number;
-}
-
-export interface StoreAttachOptions {
-  /** Only read: other threads' checkpoints then do not wait for this thread. Default: false. */
-  readonly readOnly?: boolean | undefined;
-  readonly now?: (() => number) | undefined;
-}
 
 /** What only the opener has; undefined in a thread that attached. */
 interface Owner {
@@ -330,19 +300,22 @@ export class Store implements Disposable, AsyncDisposable {
    * @throws {ReadOnlyStoreError} {SyscallError} {CheckpointBusyError} {CheckpointConflictError}
    * and the last checkpoint stays intact
    */
-  checkpoint(): Promise<SaveReport> {
-    const save = this.saving.then(() => this.save());
+  async checkpoint(given?: Nullable<CheckpointOptions> | null): Promise<SaveReport> {
+    const { incremental = true } = readOptions<CheckpointOptions>(given);
+    checkBoolean("incremental", incremental);
+    const save = this.saving.then(() => this.save(incremental));
     // The caller gets a failure; the next checkpoint only waits until this one ends.
     this.saving = Promise.allSettled([save]);
-    return save;
+    return await save;
   }
 
-  private async save(): Promise<SaveReport> {
+  private async save(incremental: boolean): Promise<SaveReport> {
     if (this.isReadOnly || this.owner === undefined) throw new ReadOnlyStoreError("checkpoint()");
     this.arena.beginRead("checkpoint()");
     const { place, lock, s3, mode } = this.owner;
     const where = { place, lock, rootStart: this.rootStart };
-    return await saveStore(this.memory, where, { s3, mode, stopTimeoutMs: STOP_TIMEOUT_MS });
+    const options = { s3, mode, incremental, stopTimeoutMs: STOP_TIMEOUT_MS };
+    return await saveStore(this.memory, where, options);
   }
 
   /**

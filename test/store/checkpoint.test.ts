@@ -44,6 +44,24 @@ test("a checkpoint of a store shows one instant while two threads write", async 
   await store.close();
 }, 60_000);
 
+test("checkpoint({ incremental: false }) writes all contents anew", async () => {
+  const where = join(directory.path, "anew");
+  await using store = await Store.open(where, { create: true });
+  const blobs = store.map("blobs", { key: "u32" });
+  for (let key = 0; key < 4000; key++) blobs.set(key, new Uint8Array(2000).fill(key));
+  await store.checkpoint();
+  for (let key = 0; key < 4000; key += 40) blobs.set(key, new Uint8Array(2000).fill(7));
+  const scattered = await store.checkpoint();
+  expect(scattered.pageFiles).toBe(2);
+  const anew = await store.checkpoint({ incremental: false });
+  expect(anew).toMatchObject({ pageFiles: 1, writtenBytes: anew.pagesBytes });
+  expect(anew.extents).toBeLessThan(scattered.extents / 4);
+  await using copy = await Store.open(where, { readOnly: true, background: false });
+  expect(copy.map("blobs", { key: "u32" }).get(80)).toEqual(new Uint8Array(2000).fill(7));
+  const wrong = { incremental: "no" } as never;
+  await expect(store.checkpoint(wrong)).rejects.toThrow("Expected incremental to be a boolean");
+});
+
 test("Store.open finds the last checkpoint after SIGKILL", async () => {
   const where = join(directory.path, "killed");
   const program = join(import.meta.dir, "support/accounts-program.ts");
