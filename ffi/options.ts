@@ -16,9 +16,8 @@ export function checkOptionsObject(
 ): asserts options is object {
   if (typeof options !== "object" || options === null || isCollection(options))
     throw new TypeError(`Expected options to be an object, got ${showValue(options)}`);
-  const given = Object.keys(options);
-  for (let i = 0; i < given.length; i++) {
-    const name = given[i]!;
+  // Makes no list of them: this is called for each allocation.
+  for (const name in options) {
     if (names.has(name)) continue;
     const meant = findSimilar(name, names);
     if (meant !== undefined)
@@ -57,8 +56,10 @@ function plainOf(name: string): string {
   return name.replace(/[-_]/g, "").toLowerCase();
 }
 
+/** At least half of a name. */
 function isAbbreviation(short: string, long: string): boolean {
-  return short.length >= ABBREVIATION_MIN && (long.startsWith(short) || long.endsWith(short));
+  if (short.length < ABBREVIATION_MIN || 2 * short.length < long.length) return false;
+  return long.startsWith(short) || long.endsWith(short);
 }
 
 /** Letters to add, remove, replace or swap with their neighbour; at most one more than counts. */

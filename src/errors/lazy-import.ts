@@ -41,7 +41,7 @@ function requireDescriptors(): void {
 }
 
 /** The engine's error for a module that cannot be opened has no code; its text names the cause. */
-function systemErrorOf(cause: unknown): SyscallError | undefined {
+export function systemErrorOf(cause: unknown): SyscallError | undefined {
   const { message, code } = cause as { message?: unknown; code?: unknown };
   const found = /\b(EMFILE|ENFILE|ENOMEM)\b(?:.*"(.*)")?/.exec(String(message));
   if (found === null || code !== undefined) return undefined;

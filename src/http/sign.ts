@@ -4,9 +4,8 @@
  * Bodies are not part of the signature: each write carries a CRC-32 that the store checks, and
  * hashing them would cost more than sending them.
  */
-import { SyscallError } from "../../ffi/index.ts";
 import { UnsupportedError } from "../errors/errors.ts";
-import { onUse } from "../errors/lazy-import.ts";
+import { onUse, systemErrorOf } from "../errors/lazy-import.ts";
 import { CredentialReader, type CredentialHandle, type Credentials } from "./credentials.ts";
 
 /** The part that a thread needs to sign. postMessage can copy it. */
@@ -24,20 +23,19 @@ export interface Signable {
 /** Returns the headers to send. */
 export type Signer = (request: Signable) => Promise<Record<string, string>>;
 
-const importPackage = onUse(() => import("aws4fetch"));
-
-async function importSigner() {
+const importPackage = onUse(async () => {
+  // A bundler lets a package be absent only if its import is in a `try` block.
   try {
-    return (await importPackage()).AwsV4Signer;
+    return await import("aws4fetch");
   } catch (cause) {
-    if (cause instanceof SyscallError) throw cause;
-    throw new UnsupportedError("S3 needs the package aws4fetch: npm install aws4fetch", { cause });
+    const message = "S3 needs the package aws4fetch: npm install aws4fetch";
+    throw systemErrorOf(cause) ?? new UnsupportedError(message, { cause });
   }
-}
+});
 
 /** Imports aws4fetch, if it is installed. */
 export async function warmSigner(): Promise<void> {
-  await Promise.allSettled([importSigner()]);
+  await Promise.allSettled([importPackage()]);
 }
 
 /** Stores accept signatures up to 15 minutes old. A read is signed once in this time. */
@@ -57,7 +55,7 @@ interface Signed {
  * @throws {UnsupportedError} if aws4fetch is not installed
  */
 export async function openSigner(handle: CredentialHandle, region: string): Promise<Signer> {
-  const AwsV4Signer = await importSigner();
+  const { AwsV4Signer } = await importPackage();
   const reader = new CredentialReader(handle);
   // Keys derived from the secret: one a day and credentials.
   const cache = new Map<string, ArrayBuffer>();
