@@ -31,7 +31,7 @@ export interface Detector {
 /** The kernel tracks writes. The save owns the file's tracker (changes/changes.ts). */
 export class TrackingDetector implements Detector {
   readonly detection = "userfaultfd";
-  readonly maxRounds = 8;
+  readonly maxRounds = 24;
   private readonly core: FileCore;
   private readonly name: string;
   private readonly baseId: string | null;
