@@ -1,6 +1,7 @@
 /**
  * The cost of a live page map to a load: loads of an image, cold, in turns without a map and with
- * one that headless Chromium shows. `bun bench/map-load.ts [--gib 8] [--pairs 5] [--dir DIR]`
+ * one that headless Chromium shows. `bun bench/map-load.ts [--gib 8] [--pairs 5] [--dir DIR]`. With
+ * `--reader` a process reads the updates instead, as if the browser were on another machine.
  *
  * The seconds are those of the whole load; Chromium takes a part of the machine for itself. The
  * processor time is that of the loading process alone, which also serves the map. Where both differ
@@ -24,6 +25,7 @@ const { values } = parseArgs({
     gib: { type: "string", default: "8" },
     pairs: { type: "string", default: "5" },
     dir: { type: "string", default: tmpdir() },
+    reader: { type: "boolean", default: false },
   },
 });
 const UPDATE_MS = 250;
@@ -38,17 +40,36 @@ async function load(hasMap: boolean) {
   const beganMs = performance.now();
   using file = await MemoryFile.loadFrom(directory, { background: true, workingSet: false });
   const server = hasMap ? await serveMap(file) : undefined;
-  const page = server && (await browser.newPage());
-  if (server !== undefined) await page!.goto(server.url);
+  const shown = server && (values.reader ? readUpdates(server.url) : await showPage(server.url));
   const timer = hasMap ? undefined : setInterval(() => makeUpdate(file), UPDATE_MS);
   await file.awaitLoad();
   clearInterval(timer);
   const seconds = (performance.now() - beganMs) / 1000;
   const { user, system } = process.cpuUsage(cpu);
-  const updates = page && (await page.evaluate("document.documentElement.dataset.updates"));
-  await page?.close();
+  const updates = (await shown?.()) ?? 0;
   await server?.stop();
-  return { seconds, cpuSeconds: (user + system) / 1e6, updates: Number(updates ?? 0) };
+  return { seconds, cpuSeconds: (user + system) / 1e6, updates };
+}
+
+/** Shows a map in the browser. The result ends that, and tells the number of updates. */
+async function showPage(url: string): Promise<() => Promise<number>> {
+  const page = await browser.newPage();
+  await page.goto(url);
+  return async () => {
+    const updates = await page.evaluate("document.documentElement.dataset.updates");
+    await page.close();
+    return Number(updates);
+  };
+}
+
+/** Reads a map's updates in another process; the same result. */
+function readUpdates(url: string): () => Promise<number> {
+  const reader = Bun.spawn(["curl", "-sN", new URL("live", url).href], { stdout: "pipe" });
+  const text = new Response(reader.stdout).text();
+  return async () => {
+    reader.kill();
+    return (await text).split("\n\n").length - 1;
+  };
 }
 
 /** What the server of a map does for each update. */
