@@ -7,7 +7,9 @@ const MOST_BYTES = 2 ** 26;
 /** By checkpoint id, which is random; the oldest first. */
 const manifests = new Map<bigint, Uint8Array>();
 
-export function noteManifest(id: bigint, bytes: Uint8Array): void {
+/** `replaced`: the id of the manifest on which that one builds, if any. */
+export function noteManifest(id: bigint, bytes: Uint8Array, replaced: bigint | undefined): void {
+  if (replaced !== undefined) manifests.delete(replaced);
   let totalBytes = bytes.byteLength;
   if (totalBytes > MOST_BYTES) return;
   for (const other of manifests.values()) totalBytes += other.byteLength;
@@ -17,11 +19,6 @@ export function noteManifest(id: bigint, bytes: Uint8Array): void {
     totalBytes -= other.byteLength;
   }
   manifests.set(id, bytes);
-}
-
-/** Another manifest has replaced it. */
-export function forgetManifest(id: bigint): void {
-  manifests.delete(id);
 }
 
 /** Undefined if it is not known. */

@@ -24,7 +24,7 @@ import { checkConditions } from "../remote/preflight.ts";
 import { requireYoung } from "../remote/prune.ts";
 import { PageUpload, type UploadDescription } from "../remote/upload.ts";
 import { Expectation } from "./expectation.ts";
-import { forgetManifest, noteManifest, recentManifest } from "./recent-manifests.ts";
+import { noteManifest, recentManifest } from "./recent-manifests.ts";
 import type { Commit, Sink, SinkOptions } from "./sink.ts";
 
 export class S3Sink implements Sink {
@@ -118,7 +118,8 @@ export class S3Sink implements Sink {
     const { manifest, pageFiles } = await makeManifest();
     await this.remote.ready();
     this.signal?.throwIfAborted();
-    if (written === null || !pageFiles.includes(written)) await this.upload?.abort();
+    const isNamed = pageFiles.some(({ id: named }) => named === written?.id);
+    if (written === null || !isNamed) await this.upload?.abort();
     else await this.upload!.complete(written.sizeBytes, encodeTrailer(written));
     requireYoung(this.place, this.beganMs);
     this.signal?.throwIfAborted();
@@ -128,8 +129,7 @@ export class S3Sink implements Sink {
       const bytes = joinParts(manifest);
       await publish(this.bucket, { sequence, id, manifest: bytes });
       this.isCommitted = true;
-      if (this.base !== null) forgetManifest(this.base.manifest.id);
-      noteManifest(id, bytes);
+      noteManifest(id, bytes, this.base?.manifest.id);
     } catch (error) {
       if (!(error instanceof CheckpointConflictError)) {
         this.expectation.noteUnclear(id);

@@ -88,14 +88,6 @@ async function saveNow(plan: SavePlan, kept?: KeptLock): Promise<SaveReport> {
   return await closing(sink, () => new Save(plan, sink).run());
 }
 
-/** The parts of a manifest. */
-interface Saved {
-  readonly states: readonly FileState[];
-  readonly stored: readonly StoredExtents[];
-  /** The page file that this save wrote, if it wrote any. */
-  readonly pageFile?: PageFile;
-}
-
 /** One save into an opened sink. */
 class Save {
   private readonly startedAt = performance.now();
@@ -145,9 +137,7 @@ class Save {
       const instant = await this.copy(cores);
       const stored = await this.compact(cores, instant.states);
       this.reportProgress();
-      const report =
-        (await this.keepBase(cores, instant, stored)) ??
-        (await this.commit(cores, instant, stored));
+      const report = await this.finish(cores, instant, stored);
       detectors.committed(report.id);
       return report;
     }).finally(() => {
@@ -274,16 +264,27 @@ class Save {
     this.plan.onProgress?.({ writtenBytes, totalBytes: writtenBytes });
   }
 
-  /** The report of a save that changes nothing; undefined if the base differs. */
-  private async keepBase(
+  /** Commits the checkpoint, unless it would say what the base says. */
+  private async finish(
     cores: readonly SavedCore[],
     instant: Instant,
     stored: readonly StoredExtents[],
+  ): Promise<SaveReport> {
+    const compose = () => this.compose(cores, instant.states, stored);
+    // The manifest is composed while written pages are synced.
+    if (!this.isOnBase || this.totals.writtenBytes > 0) return await this.commit(instant, compose);
+    const manifest = await compose();
+    const kept = await this.keepBase(instant, manifest);
+    return kept ?? (await this.commit(instant, async () => manifest));
+  }
+
+  /** The report of a save that changes nothing; undefined if the base differs. */
+  private async keepBase(
+    instant: Instant,
+    composed: Manifest<SavedFile>,
   ): Promise<SaveReport | undefined> {
-    const { sink, totals } = this;
-    if (!this.isOnBase || totals.writtenBytes > 0) return undefined;
-    const { id } = sink.base!.manifest;
-    const manifest = await this.compose(cores, { states: instant.states, stored }, id);
+    const { sink } = this;
+    const manifest = { ...composed, id: sink.base!.manifest.id };
     const encoded = encodeManifest(manifest);
     if (!isManifestOf(sink.base!, encoded)) return undefined;
     this.plan.signal?.throwIfAborted();
@@ -291,20 +292,22 @@ class Save {
     return this.report({ instant, manifest, encoded, isUnchanged: true });
   }
 
+  /** The page file that this save writes. */
+  private get pageFile(): PageFile {
+    return { id: this.pageFileId, sizeBytes: this.totals.writtenBytes };
+  }
+
   private async commit(
-    cores: readonly SavedCore[],
     instant: Instant,
-    stored: readonly StoredExtents[],
+    compose: () => Promise<Manifest<SavedFile>>,
   ): Promise<SaveReport> {
-    const { plan, sink } = this;
-    const pageFile = { id: this.pageFileId, sizeBytes: this.totals.writtenBytes };
+    const { plan, sink, pageFile } = this;
     let made: { manifest: Manifest<SavedFile>; encoded: EncodedManifest } | undefined;
     await sink.commit({
       id: this.id,
       written: pageFile.sizeBytes > 0 ? pageFile : null,
       makeManifest: async () => {
-        const saved = { states: instant.states, stored, pageFile };
-        const manifest = await this.compose(cores, saved, this.id);
+        const manifest = await compose();
         await nextTurn();
         const encoded = encodeManifest(manifest);
         await nextTurn();
@@ -321,10 +324,10 @@ class Save {
   /** The manifest, with the page files that have live contents. */
   private async compose(
     cores: readonly SavedCore[],
-    { states, stored, pageFile }: Saved,
-    id: bigint,
+    states: readonly FileState[],
+    stored: readonly StoredExtents[],
   ): Promise<Manifest<SavedFile>> {
-    const pageFiles = [...this.basePageFiles, ...(pageFile === undefined ? [] : [pageFile])];
+    const pageFiles = [...this.basePageFiles, this.pageFile];
     const isLive = pageFiles.map(() => false);
     for (const { frame } of stored)
       for (const number of frame) isLive[this.frames.pageFile[number]!] = true;
@@ -341,7 +344,7 @@ class Save {
       files.push({ name, chunkHuge, runs, userData: given, ...map });
     }
     return {
-      id,
+      id: this.id,
       hashSeed: this.hashSeed,
       pageFiles: pageFiles.filter((_, i) => isLive[i]),
       files,
