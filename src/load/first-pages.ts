@@ -149,24 +149,28 @@ function adviseEntry(state: LoadState, entry: number): void {
   const unit = first[at]!;
   if (unit >= state.unitCount) return;
   const { places } = state;
-  const { content, offset, codec, storedBytes } = places.frames;
+  const { content: contents, offset, codec, storedBytes } = places.frames;
   pieces ??= new UnitPieces();
   const count = places.listPieces(unit, first.subarray(at + 1, at + ENTRY_WORDS), pieces);
+  // Bytes [from, end) of a content, which the next piece may continue.
+  let content = -1;
   let from = 0;
   let end = 0;
-  let of = 0;
-  for (let i = 0; i <= count; i++) {
-    const frame = i < count ? pieces.frame[i]! : 0;
-    const isRaw = i < count && codec[frame] === CodecId.Raw;
-    const start = i < count ? offset[frame]! + (isRaw ? pieces.framePage[i]! * PAGE_SIZE : 0) : -1;
-    if (start !== end || i === count || content[frame] !== of) {
-      if (from < end) adviseContent(source, { content: of, offset: from, lengthBytes: end - from });
-      if (i === count) return;
-      of = content[frame]!;
+  const advise = () => {
+    if (from < end) adviseContent(source, { content, offset: from, lengthBytes: end - from });
+  };
+  for (let i = 0; i < count; i++) {
+    const frame = pieces.frame[i]!;
+    const isRaw = codec[frame] === CodecId.Raw;
+    const start = offset[frame]! + (isRaw ? pieces.framePage[i]! * PAGE_SIZE : 0);
+    if (contents[frame] !== content || start !== end) {
+      advise();
+      content = contents[frame]!;
       from = start;
     }
     end = start + (isRaw ? pieces.pages[i]! * PAGE_SIZE : storedBytes[frame]!);
   }
+  advise();
 }
 
 let pieces: UnitPieces | undefined;

@@ -1,6 +1,6 @@
 /**
- * The start of a file in the browser: loaded bytes over time, and below them the slowest waits, each
- * as a bar in a lane of its own where they overlap, coloured by its cause.
+ * The start of a file in the browser: loaded bytes over time, and below them the slowest waits,
+ * each as a bar in a lane of its own where they overlap, coloured by its cause.
  */
 
 const CHART = { left: 72, right: 12, top: 10, plot: 120, lane: 10, axis: 22 };
